@@ -1,0 +1,36 @@
+"""scikit-learn's 1,797 handwritten digits at 32 px: the embedded default, nothing to download.
+
+    python -m vmoe_inform.train --config=configs/digits.py:router=attention_vmoe --workdir=runs/digits
+
+Argument: router=NAME, experts=NUMBER, where=lastN|everyN|INDEX+INDEX, variant=SIZE/PATCH.
+Hardware: 2 CPU cores. Time and score: not yet run.
+"""
+
+import ml_collections
+
+from vmoe_inform import config as config_lib
+from vmoe_inform import presets
+
+
+def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
+    """The run that ``launch/quickstart.sh`` trains."""
+    options = config_lib.parse_argument(argument, router="vmoe", variant="Ti/8", experts="8", where="last2")
+    config = config_lib.default()
+    presets.set_variant(config, options["variant"])
+    presets.set_experts(config, options["experts"], options["where"])
+    presets.set_router(config, options["router"])
+    config.model.num_classes = 10
+    config.model.image_size_px = 32
+    config.model.moe.group_size_images = 8
+
+    config.data.source = "digits"
+    config.data.random_shift_px = 3
+
+    config.train.epochs = 60.0
+    config.train.batch_size = 64
+
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_steps = 100
+    config.optimizer.weight_decay = 1e-2
+    config.optimizer.gradient_clip_norm = 1.0
+    return config

@@ -1,0 +1,33 @@
+"""The axis letters and the array types that every signature of this package is written in.
+
+========  =====================================================================
+letter    meaning
+========  =====================================================================
+B         images (or sequences) of a batch
+N         tokens of one image
+D         hidden size: width of a token
+H         attention heads
+F         width of one head, D / H
+E         experts of a MoE layer
+K         experts selected for each token
+G         routing groups
+S         tokens of one group (images per group x N)
+C         capacity: slots of one expert for one group
+T         rows that one expert works on for one group: its C slots, or all S tokens in the reference
+========  =====================================================================
+
+``...`` in a shape stands for any leading batch axes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+from jaxtyping import Bool, Float, Int
+
+Array: TypeAlias = jax.Array
+Tree: TypeAlias = Any  # a pytree of arrays
+ExpertFunction: TypeAlias = Callable[[Float[Array, "E G T D"]], Float[Array, "E G T D"]]
+Metrics: TypeAlias = Mapping[str, Array]
+
+__all__ = ["Array", "Bool", "ExpertFunction", "Float", "Int", "Metrics", "Tree"]

@@ -1,0 +1,128 @@
+"""Checks of values that users pass: every error names the field, what was expected and what was received."""
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """An interval of allowed numbers, used as ``Annotated[float, Bound(above=0.0)]``.
+
+    Attributes:
+      above: exclusive lower bound, or None.
+      at_least: inclusive lower bound, or None.
+      below: exclusive upper bound, or None.
+      at_most: inclusive upper bound, or None.
+    """
+
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        return (
+            math.isfinite(value)
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+    def __str__(self) -> str:
+        parts = [
+            (self.above, ">"),
+            (self.at_least, ">="),
+            (self.below, "<"),
+            (self.at_most, "<="),
+        ]
+        return " and ".join(f"{sign} {number:g}" for number, sign in parts if number is not None)
+
+
+PositiveFloat: TypeAlias = Annotated[float, Bound(above=0.0)]
+NonNegativeFloat: TypeAlias = Annotated[float, Bound(at_least=0.0)]
+Share: TypeAlias = Annotated[float, Bound(at_least=0.0, at_most=1.0)]
+ShareBelowOne: TypeAlias = Annotated[float, Bound(at_least=0.0, below=1.0)]
+PositiveInt: TypeAlias = Annotated[int, Bound(at_least=1)]
+NonNegativeInt: TypeAlias = Annotated[int, Bound(at_least=0)]
+
+
+def error(field: str, expected: str, received: Any) -> ValueError:
+    """The one form of error message for bad input."""
+    return ValueError(f"{field}: expected {expected}; received {received!r}")
+
+
+def positive(field: str, value: Any) -> None:
+    """Raises ValueError unless ``value``, if it is a Python number, is finite and > 0.
+
+    Arrays (for instance a learned temperature under ``jit``) are passed: their value is not known here.
+    """
+    if isinstance(value, int | float) and not Bound(above=0.0).holds(value):
+        raise error(field, "a number > 0", value)
+
+
+def describe(hint: Any) -> str:
+    """A type hint in words: ``Literal["a", "b"]`` is ``one of 'a', 'b'``."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return f"{describe(arguments[0])} {arguments[1]}"
+    if origin is Literal:
+        return "one of " + ", ".join(repr(a) for a in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in arguments)
+    if origin is tuple:
+        return f"tuple of {describe(arguments[0])}"
+    if origin in (dict, Mapping):
+        return "mapping"
+    if hint is type(None):
+        return "None"
+    return {"str": "string", "bool": "true or false"}.get(hint.__name__, hint.__name__)
+
+
+def conform(field: str, value: Any, hint: Any) -> Any:
+    """Returns ``value`` as the type ``hint`` says.
+
+    An int passes for a float and a list for a tuple, nothing else is converted.
+
+    Args:
+      field: name of the field, for the error message.
+      value: what the user gave.
+      hint: bool, int, float, str, None, Literal, tuple[X, ...], a union of those, or Annotated with a Bound.
+
+    Raises:
+      ValueError: if the value does not fit; the message has field, expected and received.
+    """
+    accepted, result = _try(value, hint)
+    if not accepted:
+        raise error(field, describe(hint), value)
+    return result
+
+
+def _try(value: Any, hint: Any) -> tuple[bool, Any]:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        accepted, result = _try(value, arguments[0])
+        return accepted and arguments[1].holds(result), result
+    if origin is Literal:
+        # 1 == True in Python: a literal also has to be of the right type.
+        return any(type(value) is type(a) and value == a for a in arguments), value
+    if origin in (Union, types.UnionType):
+        for option in arguments:
+            accepted, result = _try(value, option)
+            if accepted:
+                return True, result
+        return False, value
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False, value
+        items = [_try(item, arguments[0]) for item in value]
+        return all(accepted for accepted, _ in items), tuple(item for _, item in items)
+    if hint is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number, float(value) if is_number else value
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool), value
+    return isinstance(value, hint), value

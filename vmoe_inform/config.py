@@ -1,0 +1,552 @@
+"""ConfigDict -> frozen dataclasses. Each field below is the one home of a setting and of its default.
+
+``default()`` gives the ConfigDict that the files in ``configs/`` start from, ``parse`` turns a ConfigDict (or a plain
+dict, as read from a run's ``config.json``) into the dataclasses that the rest of the package takes. Every check that
+looks at more than one field is in this file. A field's suffix is its unit: ``_px`` pixels, ``_steps`` optimizer steps.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+import types
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import ml_collections
+from ml_collections import config_dict
+
+from vmoe_inform import checks, dispatch, routing  # noqa: F401  (routing registers the steps)
+from vmoe_inform.checks import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
+from vmoe_inform.routing import steps
+
+JsonValue = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """Weights of the auxiliary losses; 0 leaves a loss out of the objective (it is logged all the same)."""
+
+    importance: NonNegativeFloat = 0.005
+    load: NonNegativeFloat = 0.005
+    switch: NonNegativeFloat = 0.0
+    gshard: NonNegativeFloat = 0.0
+    z: NonNegativeFloat = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RouterConfig:
+    """The three steps of the router, by their registered names.
+
+    Attributes:
+      score: tokens -> logits.
+      inform: ``"none"``, one step, or a tuple of steps applied in order.
+      select: probabilities -> K weights and experts.
+      noise_std: standard deviation of the training noise on the logits, in units of 1/E (V-MoE: 1).
+      options: options by step name; a config file holds those of every registered step, of which a parsed config
+        keeps the chosen steps' only.
+      losses: weights of the auxiliary losses.
+    """
+
+    score: str = "linear"
+    inform: str | tuple[str, ...] = "none"
+    select: str = "top_experts"
+    noise_std: NonNegativeFloat = 1.0
+    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    losses: LossWeights = LossWeights()
+
+    @property
+    def inform_steps(self) -> tuple[str, ...]:
+        """Names of the inform steps in order; empty for ``"none"``."""
+        if isinstance(self.inform, str):
+            return () if self.inform == "none" else (self.inform,)
+        return self.inform
+
+
+@dataclasses.dataclass(frozen=True)
+class MoeConfig:
+    """Where the MoE layers are and how tokens move to experts.
+
+    Attributes:
+      layers: ``"lastN"`` (the last N blocks of odd index), ``"everyN"`` (blocks N-1, 2N-1, ...), ``"none"``, or the
+        block indices, counted from 0.
+      num_selected_experts: K, experts of each token.
+      capacity_factor: slots of an expert per group in training, as a multiple of S K / E.
+      capacity_factor_evaluation: the same in evaluation.
+      capacity_multiple_of: capacities are rounded up to a multiple of this.
+      batch_priority: tokens with the larger first weight get slots first (V-MoE, Sec. 4).
+      group_size_images: images whose tokens share the experts' slots.
+      dispatch: registered way to move the tokens.
+      expert_dropout_rate: dropout inside the experts.
+    """
+
+    layers: str | tuple[NonNegativeInt, ...] = "last2"
+    num_experts: PositiveInt = 8
+    num_selected_experts: PositiveInt = 2
+    capacity_factor: PositiveFloat = 1.05
+    capacity_factor_evaluation: PositiveFloat = 4.0
+    capacity_multiple_of: PositiveInt = 4
+    batch_priority: bool = False
+    group_size_images: PositiveInt = 1
+    dispatch: str = "gather"
+    expert_dropout_rate: ShareBelowOne = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Vision Transformer with MoE layers; the defaults are V-MoE S/32.
+
+    Attributes:
+      classifier: ``"token"`` (class token), ``"gap"`` (mean over tokens) or ``"map"`` (attention pooling).
+      representation_size: width of a tanh layer before the head; None for none.
+      dtype: type of activations and matrix products outside the router; parameters are float32.
+    """
+
+    num_classes: PositiveInt = 1000
+    image_size_px: PositiveInt = 224
+    patch_size_px: PositiveInt = 32
+    num_layers: PositiveInt = 8
+    hidden_size: PositiveInt = 512
+    mlp_size: PositiveInt = 2048
+    num_heads: PositiveInt = 8
+    classifier: Literal["token", "gap", "map"] = "token"
+    representation_size: PositiveInt | None = None
+    dropout_rate: ShareBelowOne = 0.0
+    attention_dropout_rate: ShareBelowOne = 0.0
+    head_bias_initial_value: float = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    moe: MoeConfig = MoeConfig()
+    router: RouterConfig = RouterConfig()
+
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Indices of the blocks that have a MoE layer, ascending."""
+        return resolve_layers(self.moe.layers, self.num_layers)
+
+    @property
+    def num_tokens(self) -> int:
+        """N: patches of one image, plus the class token if there is one."""
+        return (self.image_size_px // self.patch_size_px) ** 2 + (self.classifier == "token")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and what is done to them.
+
+    Attributes:
+      source: registered source: digits, idx, folder, tfds.
+      directory: where the data lie (idx, folder, tfds).
+      tfds_name: TFDS builder, e.g. ``imagenet2012`` (tfds).
+      train_split, test_split: names of the splits, as the source calls them.
+      pixel_mean, pixel_std: normalisation of pixels in [0, 1], the same for every channel.
+      random_shift_px: training images are moved by up to so many pixels in each direction, on the device.
+      random_flip: training images are mirrored left-right with probability 1/2, on the device.
+      num_threads: threads that read and decode.
+      prefetch_batches: batches kept ready.
+      max_skipped_share: share of records that may be unreadable before the run stops.
+    """
+
+    source: str = "digits"
+    directory: str = ""
+    tfds_name: str = ""
+    train_split: str = "train"
+    test_split: str = "test"
+    pixel_mean: float = 0.5
+    pixel_std: PositiveFloat = 0.5
+    random_shift_px: NonNegativeInt = 0
+    random_flip: bool = False
+    num_threads: PositiveInt = 4
+    prefetch_batches: PositiveInt = 4
+    max_skipped_share: Share = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long and on what objective; exactly one of ``steps`` and ``epochs`` is set.
+
+    Attributes:
+      batch_size: images of one optimizer step over all devices, all accumulation steps together.
+      loss: ``"softmax"`` or ``"sigmoid"`` cross-entropy.
+      mixup_alpha: parameter of the Beta distribution of mixup on the device; 0 is off.
+      gradient_accumulation_steps: parts that a batch is worked through in.
+      ema_decay: decay of the moving average of parameters that evaluation uses; 0 is off.
+    """
+
+    steps: PositiveInt | None = None
+    epochs: PositiveFloat | None = None
+    batch_size: PositiveInt = 128
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    label_smoothing: ShareBelowOne = 0.0
+    mixup_alpha: NonNegativeFloat = 0.0
+    gradient_accumulation_steps: PositiveInt = 1
+    ema_decay: ShareBelowOne = 0.0
+    log_every_steps: PositiveInt = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam or AdamW with warm-up and a schedule.
+
+    Attributes:
+      learning_rate: peak.
+      end_learning_rate: at the last step (cosine, linear).
+      warmup_steps: linear from 0 to the peak.
+      weight_decay: decoupled, times the learning rate (adamw).
+      weight_decay_pattern: regular expression; parameters whose path it matches are decayed.
+      gradient_clip_norm: largest global norm of the gradient; None does not clip.
+    """
+
+    name: Literal["adamw", "adam"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    end_learning_rate: NonNegativeFloat = 0.0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: NonNegativeInt = 0
+    beta1: ShareBelowOne = 0.9
+    beta2: ShareBelowOne = 0.999
+    epsilon: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+    weight_decay_pattern: str = ".*/kernel$"
+    gradient_clip_norm: PositiveFloat | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """A checkpoint is written every so many steps and after the last; the newest ``keep`` stay."""
+
+    every_steps: PositiveInt = 500
+    keep: PositiveInt = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated, and how.
+
+    Attributes:
+      every_steps: clean accuracy is measured every so many training steps, and after the last; None: only then.
+      suites: default of ``python -m vmoe_inform.evaluate --suites=``.
+      ece_bins: equal-width bins of the expected calibration error.
+      cache_directory: where generated suites are kept; empty for ``$XDG_CACHE_HOME/vmoe_inform``.
+      corruption_seed: seed of the generated corruptions.
+    """
+
+    every_steps: PositiveInt | None = None
+    batch_size: PositiveInt = 256
+    suites: tuple[str, ...] = ("clean", "c", "r", "a", "o")
+    ece_bins: PositiveInt = 15
+    cache_directory: str = ""
+    corruption_seed: NonNegativeInt = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; None for ``replica`` takes all that ``expert`` leaves.
+
+    The batch is sharded over both axes, expert parameters over ``expert``.
+    """
+
+    replica: PositiveInt | None = None
+    expert: PositiveInt = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run. ``seed`` decides the parameters, the data order and all noise."""
+
+    seed: NonNegativeInt = 0
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
+def _all_steps() -> dict[str, steps.Step]:
+    registries = (steps.SCORE_STEPS, steps.INFORM_STEPS, steps.SELECT_STEPS)
+    return {name: registry[name] for registry in registries for name in registry}
+
+
+def _is_group(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
+
+
+def _plain(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _field_for(value: Any, hint: Any) -> Any:
+    """A ConfigDict entry whose type lets the command line and config files set whatever ``hint`` allows."""
+    hint = _plain(hint)
+    choices = [_plain(h) for h in get_args(hint)] if get_origin(hint) in (Union, types.UnionType) else [hint]
+    types_left = {type(get_args(c)[0]) if get_origin(c) is Literal else get_origin(c) or c for c in choices}
+    optional = type(None) in types_left
+    types_left -= {type(None)}
+    if len(types_left) == 1:
+        return config_dict.placeholder(types_left.pop()) if optional and value is None else value
+    return config_dict.FieldReference(value, field_type=object)
+
+
+def _to_config_dict(instance: Any) -> ml_collections.ConfigDict:
+    hints = get_type_hints(type(instance), include_extras=True)
+    entries: dict[str, Any] = {}
+    for field in dataclasses.fields(instance):
+        value, hint = getattr(instance, field.name), hints[field.name]
+        if _is_group(hint):
+            entries[field.name] = _to_config_dict(value)
+        elif field.name == "options":
+            entries[field.name] = ml_collections.ConfigDict(
+                {
+                    name: {o: _field_for(step.option_defaults[o], step.option_types[o]) for o in step.option_types}
+                    for name, step in _all_steps().items()
+                    if step.option_types
+                }
+            )
+        else:
+            entries[field.name] = _field_for(value, hint)
+    return ml_collections.ConfigDict(entries)
+
+
+def default() -> ml_collections.ConfigDict:
+    """All settings at their defaults, as the ConfigDict that a config file edits; unknown keys are refused."""
+    return _to_config_dict(Config()).lock()
+
+
+def parse_argument(argument: str | None, **defaults: str) -> dict[str, str]:
+    """Reads the string after a config file's name, a comma list of ``key=value``.
+
+    Args:
+      argument: e.g. ``"router=attention_vmoe,experts=16"``, or None.
+      **defaults: the allowed keys with their defaults.
+
+    Raises:
+      ValueError: an item without ``=``, an unknown key, or a key given twice.
+    """
+    values: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in (argument or "").split(","))):
+        key, separator, value = item.partition("=")
+        if not separator or not value:
+            raise checks.error("config argument", "a comma list of key=value", item)
+        if key not in defaults:
+            raise checks.error("config argument", f"one of the keys {', '.join(defaults)}", key)
+        if key in values:
+            raise checks.error("config argument", f"the key {key} once", argument)
+        values[key] = value
+    return {**defaults, **values}
+
+
+def resolve_layers(layers: str | tuple[int, ...], num_layers: int) -> tuple[int, ...]:
+    """Block indices that ``model.moe.layers`` means.
+
+    Raises:
+      ValueError: not of the forms in :class:`MoeConfig`, or indices that repeat or do not exist.
+    """
+    field = "model.moe.layers"
+    if isinstance(layers, str):
+        if layers == "none":
+            return ()
+        match = re.fullmatch(r"(last|every)([1-9]\d*)", layers)
+        if match is None:
+            raise checks.error(field, "'lastN', 'everyN', 'none' or a tuple of block indices", layers)
+        kind, number = match[1], int(match[2])
+        if kind == "every":
+            if number > num_layers:
+                raise checks.error(field, f"at most 'every{num_layers}' with {num_layers} blocks", layers)
+            return tuple(range(number - 1, num_layers, number))
+        odd = tuple(range(1, num_layers, 2))
+        if number > len(odd):
+            raise checks.error(field, f"at most 'last{len(odd)}' with {num_layers} blocks", layers)
+        return odd[-number:]
+    if len(set(layers)) != len(layers) or any(layer >= num_layers for layer in layers):
+        raise checks.error(field, f"distinct block indices 0 to {num_layers - 1}", layers)
+    return tuple(sorted(layers))
+
+
+def _parse_options(given: Any, prefix: str) -> dict[str, dict[str, Any]]:
+    known = _all_steps()
+    if not isinstance(given, Mapping | ml_collections.ConfigDict):
+        raise checks.error(prefix, "a mapping from step name to options", given)
+    _check_keys(given, {name for name, step in known.items() if step.option_types}, prefix)
+    parsed: dict[str, dict[str, Any]] = {}
+    for name, step in known.items():
+        values = given[name] if name in given else {}
+        if not isinstance(values, Mapping | ml_collections.ConfigDict):
+            raise checks.error(f"{prefix}.{name}", "a mapping from option to value", values)
+        _check_keys(values, set(step.option_types), f"{prefix}.{name}")
+        merged = {**step.option_defaults, **dict(values.items())}
+        parsed[name] = {o: checks.conform(f"{prefix}.{name}.{o}", merged[o], t) for o, t in step.option_types.items()}
+    return parsed
+
+
+def _check_keys(given: Any, known: set[str], prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            expected = f"one of the keys {', '.join(sorted(known))}" if known else "no keys"
+            raise ValueError(f"{prefix or 'config'}: expected {expected}; received {key!r}{hint}")
+
+
+def _parse_group(group: type, given: Any, prefix: str) -> Any:
+    if not isinstance(given, Mapping | ml_collections.ConfigDict):
+        raise checks.error(prefix, f"a group with the keys of {group.__name__}", given)
+    hints = get_type_hints(group, include_extras=True)
+    _check_keys(given, set(hints), prefix)
+    values = {}
+    for field in dataclasses.fields(group):
+        name = f"{prefix}.{field.name}" if prefix else field.name
+        hint = hints[field.name]
+        if field.name == "options":
+            values[field.name] = _parse_options(given[field.name] if field.name in given else {}, name)
+        elif _is_group(hint):
+            values[field.name] = _parse_group(hint, given[field.name] if field.name in given else {}, name)
+        elif field.name in given:
+                values[field.name] = checks.conform(name, given[field.name], hint)
+    return group(**values)
+
+
+def parse_model(given: Any) -> ModelConfig:
+    """``config.model`` as a checked dataclass.
+
+    Args:
+      given: a ConfigDict or dict with the fields of :class:`ModelConfig`, or a ModelConfig.
+
+    Raises:
+      ValueError: an unknown key, a wrong type, or an impossible combination; says field, expected, received.
+    """
+    model = given if isinstance(given, ModelConfig) else _parse_group(ModelConfig, given, "model")
+    _check_model(model)
+    return _with_chosen_options(model)
+
+
+def parse(given: Any) -> Config:
+    """A whole config as checked dataclasses.
+
+    Args:
+      given: a ConfigDict, a dict (``config.json``) or a Config.
+
+    Raises:
+      ValueError: as :func:`parse_model`.
+    """
+    config = given if isinstance(given, Config) else _parse_group(Config, given, "")
+    config = dataclasses.replace(config, model=parse_model(config.model))
+    _check_run(config)
+    return config
+
+
+def _with_chosen_options(model: ModelConfig) -> ModelConfig:
+    """Keeps the options of the chosen steps only, all of them written out."""
+    router, known = model.router, _all_steps()
+    chosen = (router.score, *router.inform_steps, router.select)
+    options = {
+        name: {**known[name].option_defaults, **router.options.get(name, {})}
+        for name in chosen
+        if known[name].option_types
+    }
+    return dataclasses.replace(model, router=dataclasses.replace(router, options=options))
+
+
+def _check_model(model: ModelConfig) -> None:
+    moe, router = model.moe, model.router
+    if model.image_size_px % model.patch_size_px:
+        raise checks.error(
+            "model.image_size_px", f"a multiple of model.patch_size_px = {model.patch_size_px}", model.image_size_px
+        )
+    if model.hidden_size % model.num_heads:
+        raise checks.error("model.hidden_size", f"a multiple of model.num_heads = {model.num_heads}", model.hidden_size)
+    if moe.num_selected_experts > moe.num_experts:
+        raise checks.error(
+            "model.moe.num_selected_experts",
+            f"at most model.moe.num_experts = {moe.num_experts}",
+            moe.num_selected_experts,
+        )
+    resolve_layers(moe.layers, model.num_layers)
+    for field, name, registry in (
+        ("score", router.score, steps.SCORE_STEPS),
+        ("select", router.select, steps.SELECT_STEPS),
+        *(("inform", name, steps.INFORM_STEPS) for name in router.inform_steps),
+    ):
+        if name not in registry:
+            known = (["none"] if field == "inform" else []) + list(registry)
+            raise checks.error(f"model.router.{field}", f"one of {', '.join(known)}", name)
+    if len(set(router.inform_steps)) != len(router.inform_steps):
+        raise checks.error("model.router.inform", "each step once", router.inform)
+    if moe.dispatch not in dispatch.DISPATCHERS:
+        raise checks.error("model.moe.dispatch", f"one of {', '.join(dispatch.DISPATCHERS)}", moe.dispatch)
+    if router.losses.load > 0 and router.noise_std == 0:
+        raise checks.error(
+            "model.router.losses.load", "0 when model.router.noise_std is 0 (no noise, no load loss)", router.losses.load
+        )
+
+
+def _check_run(config: Config) -> None:
+    train, mesh = config.train, config.mesh
+    if (train.steps is None) == (train.epochs is None):
+        raise checks.error("train", "exactly one of train.steps and train.epochs", (train.steps, train.epochs))
+    if train.batch_size % train.gradient_accumulation_steps:
+        raise checks.error(
+            "train.batch_size",
+            f"a multiple of train.gradient_accumulation_steps = {train.gradient_accumulation_steps}",
+            train.batch_size,
+        )
+    part = train.batch_size // train.gradient_accumulation_steps
+    for field, size in (("train.batch_size", part), ("evaluation.batch_size", config.evaluation.batch_size)):
+        if size % config.model.moe.group_size_images:
+            raise checks.error(
+                field,
+                f"a multiple of model.moe.group_size_images = {config.model.moe.group_size_images}"
+                + (" in each accumulation step" if train.gradient_accumulation_steps > 1 else ""),
+                size,
+            )
+    if config.model.moe.num_experts % mesh.expert:
+        raise checks.error("mesh.expert", f"a divisor of the {config.model.moe.num_experts} experts", mesh.expert)
+    if config.optimizer.name == "adam" and config.optimizer.weight_decay > 0:
+        raise checks.error("optimizer.weight_decay", "0 with optimizer.name = 'adam'", config.optimizer.weight_decay)
+    try:
+        re.compile(config.optimizer.weight_decay_pattern)
+    except re.error as problem:
+        raise checks.error(
+            "optimizer.weight_decay_pattern", f"a regular expression ({problem})", config.optimizer.weight_decay_pattern
+        ) from None
+
+
+def check_devices(config: Config, num_devices: int) -> tuple[int, int]:
+    """Sizes (replica, expert) of the mesh over ``num_devices`` devices.
+
+    Raises:
+      ValueError: the sizes do not multiply to the devices, or a batch cannot be shared out in whole groups.
+    """
+    expert = config.mesh.expert
+    replica = config.mesh.replica
+    if replica is None:
+        if num_devices % expert:
+            raise checks.error("mesh.expert", f"a divisor of the {num_devices} devices", expert)
+        replica = num_devices // expert
+    elif replica * expert != num_devices:
+        raise checks.error("mesh", f"replica x expert = {num_devices} devices", f"{replica} x {expert}")
+    group = config.model.moe.group_size_images
+    accumulation = config.train.gradient_accumulation_steps
+    for field, size, parts in (
+        ("train.batch_size", config.train.batch_size, accumulation),
+        ("evaluation.batch_size", config.evaluation.batch_size, 1),
+    ):
+        if size % (num_devices * group * parts):
+            raise checks.error(
+                field,
+                f"a multiple of {num_devices} devices x {group} images of a group"
+                + (f" x {parts} accumulation steps" if parts > 1 else ""),
+                size,
+            )
+    return replica, expert
+
+
+def to_json(config: Config) -> dict[str, JsonValue]:
+    """The resolved config as plain JSON values; ``parse(to_json(config)) == config``."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def config_hash(config: Config) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the resolved config."""
+    text = json.dumps(to_json(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,96 @@
+"""Who gets a slot: every expert takes at most C tokens of a group, the rest of its assignments are dropped."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array, Bool, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """The experts of each token and the slots that its assignments got.
+
+    Attributes:
+      weights: weight of each expert's output; differentiable.
+      indices: experts of each token, distinct within a token.
+      positions: slot of the assignment within its expert's buffer; >= capacity if it got none.
+      num_experts: E.
+      capacity: C.
+    """
+
+    weights: Float[Array, "G S K"]
+    indices: Int[Array, "G S K"]
+    positions: Int[Array, "G S K"]
+    num_experts: int = dataclasses.field(metadata={"static": True})
+    capacity: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def kept(self) -> Bool[Array, "G S K"]:
+        """True where the assignment has a slot."""
+        return self.positions < self.capacity
+
+
+def expert_capacity(
+    group_size: int, num_experts: int, num_selected_experts: int, factor: float, multiple_of: int = 4
+) -> int:
+    """Slots of one expert for one group: ceil(S K factor / E), rounded up to a multiple (V-MoE, Sec. 2.2).
+
+    A token takes at most one slot of an expert, so more than S slots are never used: the result is at most S
+    rounded up to the multiple.
+
+    Raises:
+      ValueError: an argument below 1, or factor not > 0.
+    """
+    for field, value in (
+        ("group_size", group_size),
+        ("num_experts", num_experts),
+        ("num_selected_experts", num_selected_experts),
+        ("multiple_of", multiple_of),
+    ):
+        if value < 1:
+            raise checks.error(field, "an integer >= 1", value)
+    checks.positive("factor", factor)
+    slots = math.ceil(group_size * num_selected_experts * factor / num_experts)
+    return math.ceil(min(slots, group_size) / multiple_of) * multiple_of
+
+
+def assign_slots(
+    weights: Float[Array, "G S K"],
+    indices: Int[Array, "G S K"],
+    *,
+    num_experts: int,
+    capacity: int,
+    batch_priority: bool = False,
+) -> Assignment:
+    """Hands out the slots of each group, greedily (V-MoE, Algorithms 1 and 2).
+
+    All first choices come before all second choices; among equal choices the earlier token comes first or, with
+    ``batch_priority``, the token whose first weight is larger.
+
+    Args:
+      weights: [G, S, K], the largest first.
+      indices: [G, S, K].
+      num_experts: E.
+      capacity: C, slots of one expert for one group.
+      batch_priority: whether the larger first weight goes first.
+    """
+    groups, size, selected = indices.shape
+    ordered = indices
+    if batch_priority:
+        order = jnp.argsort(-jax.lax.stop_gradient(weights[..., 0]), axis=-1, stable=True)
+        ordered = jnp.take_along_axis(indices, order[..., None], axis=1)
+    # [G, S, K] -> [G, K * S]: choices in the order in which they are served
+    served = jnp.swapaxes(ordered, 1, 2).reshape(groups, selected * size)
+    one_hot = jax.nn.one_hot(served, num_experts, dtype=jnp.int32)
+    before = jnp.cumsum(one_hot, axis=1) - one_hot
+    positions = jnp.sum(before * one_hot, axis=-1)
+    # [G, K * S] -> [G, S, K]
+    positions = jnp.swapaxes(positions.reshape(groups, selected, size), 1, 2)
+    if batch_priority:
+        positions = jnp.take_along_axis(positions, jnp.argsort(order, axis=-1)[..., None], axis=1)
+    return Assignment(weights, indices, positions, num_experts, capacity)

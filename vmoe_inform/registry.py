@@ -1,0 +1,47 @@
+"""Names that a config may use, and the functions behind them."""
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable)
+
+
+class Registry(Generic[T]):
+    """Maps names to entries; an unknown name is a ValueError that lists the known ones."""
+
+    def __init__(self, kind: str):
+        """Args:
+        kind: what the entries are, in words for error messages, e.g. ``"dispatcher"``.
+        """
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def add(self, name: str, entry: T) -> T:
+        """Registers ``entry``; a name can be taken only once."""
+        if name in self._entries:
+            raise ValueError(f"{self.kind} {name!r} is already registered: expected a new name")
+        self._entries[name] = entry
+        return entry
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator form of :meth:`add`."""
+        return lambda entry: self.add(name, entry)
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._entries:
+            close = difflib.get_close_matches(str(name), self._entries, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            known = ", ".join(sorted(self._entries))
+            raise ValueError(f"{self.kind}: expected one of {known}; received {name!r}{hint}")
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,62 @@
+"""Routing as pure functions of arrays: scores, graphs, adjacency, selection, losses, statistics.
+
+The public names are jittable and take any leading batch axes. The registries of steps, which a config picks from by
+name, are in :mod:`vmoe_inform.routing.steps`; every module of this folder is imported here, so that a new file
+registers its steps by being there.
+"""
+
+import importlib
+import pkgutil
+
+from vmoe_inform.routing.adjacency import coselection_counts, expert_informed, normalize_adjacency, update_adjacency
+from vmoe_inform.routing.graphs import (
+    attention_informed,
+    attention_posterior,
+    head_posterior,
+    inform,
+    lowest_entropy_head,
+    similarity_informed,
+    token_similarity,
+)
+from vmoe_inform.routing.losses import gshard_loss, importance_loss, load_loss, router_z_loss, switch_loss
+from vmoe_inform.routing.scores import cosine_scores, linear_scores
+from vmoe_inform.routing.selection import top_experts
+from vmoe_inform.routing.stats import (
+    effective_neighbours,
+    expert_load,
+    fluctuation_rate,
+    routing_entropy,
+    spectral_gap,
+    topk_margin,
+)
+
+__all__ = [
+    "attention_informed",
+    "attention_posterior",
+    "coselection_counts",
+    "cosine_scores",
+    "effective_neighbours",
+    "expert_informed",
+    "expert_load",
+    "fluctuation_rate",
+    "gshard_loss",
+    "head_posterior",
+    "importance_loss",
+    "inform",
+    "linear_scores",
+    "load_loss",
+    "lowest_entropy_head",
+    "normalize_adjacency",
+    "router_z_loss",
+    "routing_entropy",
+    "similarity_informed",
+    "spectral_gap",
+    "switch_loss",
+    "token_similarity",
+    "top_experts",
+    "topk_margin",
+    "update_adjacency",
+]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,360 @@
+"""Token graphs: how the tokens of one image inform each other's choice of experts.
+
+Every function takes the tokens of one image along N (decision 1: the graph spans one image, never a group of
+several). The N x N forms here are the readable reference. All arithmetic is float32.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array, Bool, Float, Int
+from vmoe_inform.routing.scores import _unit
+from vmoe_inform.routing.steps import InformContext, LayerSizes, Parameter, register_inform
+
+Temperature = checks.PositiveFloat | Literal["sqrt_dim"]
+Metric = Literal["dot", "cosine"]
+Heads = Literal["lowest_entropy", "posterior"]
+
+
+def _allowed(mask: Bool[Array, "*batch N N"]) -> Bool[Array, "*batch N N"]:
+    """A token whose row of the mask is empty hears only itself."""
+    alone = ~jnp.any(mask, axis=-1, keepdims=True)
+    return mask | (alone & jnp.eye(mask.shape[-1], dtype=bool))
+
+
+def _softmax_of_scaled(
+    numerators: Float[Array, "*batch N M"], scale: float | Float[Array, ""], log_prior: Float[Array, "*batch N M"]
+) -> Float[Array, "*batch N M"]:
+    """softmax_j(log_prior + numerators / scale) that stays finite for any scale > 0.
+
+    Row constants cancel, so the largest allowed numerator is taken off before the division: what then overflows
+    goes to -inf, a weight of 0, never to inf - inf.
+    """
+    possible = log_prior > -jnp.inf
+    numerators = jnp.where(possible, numerators, -jnp.inf)
+    largest = jax.lax.stop_gradient(jnp.max(numerators, axis=-1, keepdims=True))
+    differences = jnp.where(possible, numerators - largest, 0.0) / scale
+    return jax.nn.softmax(jnp.where(possible, differences + jnp.where(possible, log_prior, 0.0), -jnp.inf), axis=-1)
+
+
+def token_similarity(
+    tokens: Float[Array, "*batch N D"],
+    *,
+    weight: Float[Array, "D D"] | None = None,
+    temperature: float | str | Float[Array, ""] = 1.0,
+    metric: str = "dot",
+    mask: Bool[Array, "*#batch N N"] | None = None,
+) -> Float[Array, "*batch N N"]:
+    """Similarity graph S[i,j] = softmax_j(u_i' W_s u_j / tau) (003, Eq. 5 and Definition 1).
+
+    On LayerNormed tokens the literal setting (dot, identity weight, temperature 1) has S[i,i] close to 1, so that it
+    hardly mixes: look at :func:`vmoe_inform.routing.effective_neighbours`.
+
+    Args:
+      tokens: [..., N, D].
+      weight: W_s [D, D]; None is the identity.
+      temperature: number or scalar array > 0, or ``"sqrt_dim"`` for sqrt(D).
+      metric: ``"dot"``, or ``"cosine"``: tokens are scaled to length 1 first.
+      mask: True where token i may hear token j; a row without any True hears only itself.
+
+    Returns:
+      graph [..., N, N], float32, rows sum to 1.
+
+    Raises:
+      ValueError: temperature not > 0, unknown metric, or a weight or mask whose shape does not fit.
+    """
+    num_tokens, width = tokens.shape[-2:]
+    if metric not in ("dot", "cosine"):
+        raise checks.error("metric", "one of 'dot', 'cosine'", metric)
+    if isinstance(temperature, str):
+        if temperature != "sqrt_dim":
+            raise checks.error("temperature", "a number > 0 or 'sqrt_dim'", temperature)
+        temperature = width**0.5
+    checks.positive("temperature", temperature)
+    if weight is not None and weight.shape != (width, width):
+        raise checks.error("weight", f"shape {(width, width)}", weight.shape)
+    if mask is not None and mask.shape[-2:] != (num_tokens, num_tokens):
+        raise checks.error("mask", f"shape (..., {num_tokens}, {num_tokens})", mask.shape)
+    keys = tokens.astype(jnp.float32)
+    keys = _unit(keys) if metric == "cosine" else keys
+    queries = keys if weight is None else keys @ weight.astype(jnp.float32)
+    products = jnp.einsum("...id,...jd->...ij", queries, keys)
+    log_prior = jnp.zeros_like(products) if mask is None else jnp.where(_allowed(mask), 0.0, -jnp.inf)
+    return _softmax_of_scaled(products, temperature, jnp.broadcast_to(log_prior, products.shape))
+
+
+def _evidence(
+    means: Float[Array, "*batch H N D"], outputs: Float[Array, "*batch N D"]
+) -> Float[Array, "*batch H N N"]:
+    """u_i . m_hj - |m_hj|^2 / 2: the log-likelihood of u_i under N(m_hj, sigma^2), times sigma^2; |u_i|^2 cancels."""
+    means, outputs = means.astype(jnp.float32), outputs.astype(jnp.float32)
+    products = jnp.einsum("...id,...hjd->...hij", outputs, means)
+    return products - 0.5 * jnp.sum(means**2, axis=-1)[..., None, :]
+
+
+def _check_posterior_shapes(shape: tuple[int, ...], means: Array, outputs: Array) -> None:
+    heads, num_tokens = shape[-3:-1]
+    if shape[-1] != num_tokens:
+        raise checks.error("attention", "shape (..., H, N, N)", shape)
+    if means.shape[-3:-1] != (heads, num_tokens):
+        raise checks.error("means", f"shape (..., {heads}, {num_tokens}, D)", means.shape)
+    if outputs.shape[-2:] != (num_tokens, means.shape[-1]):
+        raise checks.error("outputs", f"shape (..., {num_tokens}, {means.shape[-1]})", outputs.shape)
+
+
+def _log(probabilities: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """log with log 0 = -inf and a gradient of 0 there."""
+    nonzero = probabilities > 0
+    return jnp.where(nonzero, jnp.log(jnp.where(nonzero, probabilities, 1.0)), -jnp.inf)
+
+
+def _log_joint(
+    log_attention: Float[Array, "*batch H N N"], evidence: Float[Array, "*batch H N N"], sigma: float
+) -> Float[Array, "*batch H N N"]:
+    """Posterior over (h, j) of each token i, that is H'[i,h] A'_h[i,j] of Lemma 1 under the uniform prior 1/H."""
+    heads, num_tokens = log_attention.shape[-3:-1]
+
+    # [..., H, N, N] -> [..., N, H * N]
+    def flat(array: Array) -> Array:
+        return jnp.moveaxis(array, -3, -2).reshape(*array.shape[:-3], num_tokens, heads * num_tokens)
+
+    joint = _softmax_of_scaled(flat(evidence), sigma**2, flat(log_attention))
+    return jnp.moveaxis(joint.reshape(*joint.shape[:-1], heads, num_tokens), -2, -3)
+
+
+def attention_posterior(
+    attention: Float[Array, "*batch H N N"],
+    means: Float[Array, "*batch H N D"],
+    outputs: Float[Array, "*batch N D"],
+    *,
+    sigma: float = 1.0,
+) -> Float[Array, "*batch H N N"]:
+    """Posterior attention A'_h[i,j] ~ A_h[i,j] N(u_i | m_hj, sigma^2 I) (003, Lemma 1).
+
+    Args:
+      attention: prior A_h [..., H, N, N], rows sum to 1.
+      means: m_hj [..., H, N, D].
+      outputs: u_i [..., N, D].
+      sigma: standard deviation > 0, in the units of the outputs.
+
+    Returns:
+      graph [..., H, N, N], float32, rows sum to 1; 0 where the prior is 0.
+
+    Raises:
+      ValueError: sigma not > 0, or shapes that do not fit.
+    """
+    checks.positive("sigma", sigma)
+    _check_posterior_shapes(attention.shape, means, outputs)
+    return _softmax_of_scaled(_evidence(means, outputs), sigma**2, _log(attention.astype(jnp.float32)))
+
+
+def head_posterior(
+    attention: Float[Array, "*batch H N N"],
+    means: Float[Array, "*batch H N D"],
+    outputs: Float[Array, "*batch N D"],
+    *,
+    sigma: float = 1.0,
+) -> Float[Array, "*batch N H"]:
+    """Responsibility H'[i,h] of each head for token i, with the uniform prior H[i,h] = 1/H (003, Lemma 1).
+
+    Args and errors as :func:`attention_posterior`.
+
+    Returns:
+      heads [..., N, H], float32, rows sum to 1.
+    """
+    checks.positive("sigma", sigma)
+    _check_posterior_shapes(attention.shape, means, outputs)
+    joint = _log_joint(_log(attention.astype(jnp.float32)), _evidence(means, outputs), sigma)
+    return jnp.moveaxis(jnp.sum(joint, axis=-1), -2, -1)
+
+
+def lowest_entropy_head(attention: Float[Array, "*batch H N N"]) -> Int[Array, "*batch"]:
+    """Head with the lowest mean row entropy, per image (003, Eq. 15); no gradient flows through the choice."""
+    attention = attention.astype(jnp.float32)
+    logs = jnp.log(jnp.where(attention > 0, attention, 1.0))
+    entropies = -jnp.sum(attention * logs, axis=-1)
+    return jnp.argmin(jnp.mean(entropies, axis=-1), axis=-1)
+
+
+def inform(probabilities: Float[Array, "*batch N E"], graph: Float[Array, "*batch N N"]) -> Float[Array, "*batch N E"]:
+    """p_i = sum_j graph[i,j] r_j (003, Eq. 8), float32."""
+    return jnp.einsum("...ij,...je->...ie", graph.astype(jnp.float32), probabilities.astype(jnp.float32))
+
+
+def _check_block_size(block_size: int | None) -> None:
+    if block_size is not None and (isinstance(block_size, bool) or block_size < 1):
+        raise checks.error("block_size", "None or an integer >= 1", block_size)
+
+
+def similarity_informed(
+    probabilities: Float[Array, "*batch N E"],
+    tokens: Float[Array, "*batch N D"],
+    *,
+    weight: Float[Array, "D D"] | None = None,
+    temperature: float | str | Float[Array, ""] = 1.0,
+    metric: str = "dot",
+    mask: Bool[Array, "*#batch N N"] | None = None,
+    block_size: int | None = None,
+) -> Float[Array, "*batch N E"]:
+    """Probabilities smoothed over similar tokens: ``inform(probabilities, token_similarity(tokens))`` (003, Eq. 11).
+
+    Args:
+      probabilities: base probabilities r [..., N, E].
+      tokens: [..., N, D].
+      weight, temperature, metric, mask: as in :func:`token_similarity`.
+      block_size: a blockwise form is not built yet; any size gives the N x N form, which has the same result.
+
+    Returns:
+      informed probabilities [..., N, E], float32.
+
+    Raises:
+      ValueError: as :func:`token_similarity`, or block_size < 1.
+    """
+    _check_block_size(block_size)
+    return inform(
+        probabilities, token_similarity(tokens, weight=weight, temperature=temperature, metric=metric, mask=mask)
+    )
+
+
+def _attention_graph(
+    queries: Float[Array, "*batch H N F"],
+    keys: Float[Array, "*batch H N F"],
+    means: Float[Array, "*batch H N D"],
+    outputs: Float[Array, "*batch N D"],
+    *,
+    sigma: float,
+    heads: str,
+    mask: Bool[Array, "*#batch N N"] | None = None,
+) -> Float[Array, "*batch N N"]:
+    """The token graph of :func:`attention_informed`: one posterior head, or the sum over heads weighted by H'."""
+    checks.positive("sigma", sigma)
+    if heads not in ("lowest_entropy", "posterior"):
+        raise checks.error("heads", "one of 'lowest_entropy', 'posterior'", heads)
+    if queries.shape != keys.shape:
+        raise checks.error("keys", f"the shape of the queries, {queries.shape}", keys.shape)
+    num_tokens, head_width = queries.shape[-2:]
+    _check_posterior_shapes((*queries.shape[:-1], num_tokens), means, outputs)
+    if mask is not None and mask.shape[-2:] != (num_tokens, num_tokens):
+        raise checks.error("mask", f"shape (..., {num_tokens}, {num_tokens})", mask.shape)
+    products = jnp.einsum("...hif,...hjf->...hij", queries.astype(jnp.float32), keys.astype(jnp.float32))
+    if mask is None:
+        log_attention = jax.nn.log_softmax(products / head_width**0.5, axis=-1)
+    else:
+        allowed = jnp.broadcast_to(_allowed(mask)[..., None, :, :], products.shape)
+        log_attention = jax.nn.log_softmax(products / head_width**0.5, axis=-1, where=allowed)
+        log_attention = jnp.where(allowed, log_attention, -jnp.inf)
+    if heads == "posterior":
+        return jnp.sum(_log_joint(log_attention, _evidence(means, outputs), sigma), axis=-3)
+    head = lowest_entropy_head(jnp.exp(jax.lax.stop_gradient(log_attention)))
+    # [...] -> [..., 1, 1, 1]; only the chosen head's means and prior are used from here on.
+    index = head[..., None, None, None]
+    chosen_prior = jnp.take_along_axis(log_attention, index, axis=-3)
+    chosen_means = jnp.take_along_axis(means, index, axis=-3)
+    posterior = _softmax_of_scaled(_evidence(chosen_means, outputs), sigma**2, chosen_prior)
+    return jnp.squeeze(posterior, axis=-3)
+
+
+def attention_informed(
+    probabilities: Float[Array, "*batch N E"],
+    queries: Float[Array, "*batch H N F"],
+    keys: Float[Array, "*batch H N F"],
+    means: Float[Array, "*batch H N D"],
+    outputs: Float[Array, "*batch N D"],
+    *,
+    sigma: float = 1.0,
+    heads: str = "lowest_entropy",
+    mask: Bool[Array, "*#batch N N"] | None = None,
+    block_size: int | None = None,
+) -> Float[Array, "*batch N E"]:
+    """Probabilities smoothed by the attention posterior (003, Lemma 1, Eq. 15 to 17).
+
+    Args:
+      probabilities: base probabilities r [..., N, E].
+      queries, keys: [..., H, N, F], unscaled; the prior is softmax(q . k / sqrt(F)).
+      means: m_hj [..., H, N, D].
+      outputs: u_i [..., N, D].
+      sigma: standard deviation > 0, in the units of the outputs.
+      heads: ``"lowest_entropy"`` takes the one head of Eq. 15, ``"posterior"`` sums over all heads (Lemma 1).
+      mask: True where token i may hear token j; a row without any True hears only itself.
+      block_size: a blockwise form is not built yet; any size gives the N x N form, which has the same result.
+
+    Returns:
+      informed probabilities [..., N, E], float32.
+
+    Raises:
+      ValueError: sigma not > 0, unknown heads, block_size < 1, or shapes that do not fit.
+    """
+    _check_block_size(block_size)
+    return inform(
+        probabilities,
+        _attention_graph(queries, keys, means, outputs, sigma=sigma, heads=heads, mask=mask),
+    )
+
+
+def _similarity_parameters(sizes: LayerSizes, *, learned_weight: bool, **options: object) -> dict[str, Parameter]:
+    if not learned_weight:
+        return {}
+    shape = (sizes.hidden_size, sizes.hidden_size)
+    return {"weight": Parameter(shape, lambda key, shape, dtype: jnp.eye(shape[0], dtype=dtype))}
+
+
+def _similarity_graph(
+    context: InformContext, *, temperature: Temperature, metric: Metric, learned_weight: bool, block_size: int | None
+) -> Float[Array, "B N N"]:
+    weight = context.parameters["weight"] if learned_weight else None
+    return token_similarity(context.tokens, weight=weight, temperature=temperature, metric=metric)
+
+
+@register_inform("similarity", parameters=_similarity_parameters, graph=_similarity_graph)
+def similarity_step(
+    probabilities: Float[Array, "B N E"],
+    context: InformContext,
+    *,
+    temperature: Temperature = 1.0,
+    metric: Metric = "dot",
+    learned_weight: bool = False,
+    block_size: checks.PositiveInt | None = None,
+) -> Float[Array, "B N E"]:
+    """Similarity-Inform (003, Definition 1); the papers' setting is dot, identity weight, temperature 1."""
+    weight = context.parameters["weight"] if learned_weight else None
+    return similarity_informed(
+        probabilities, context.tokens, weight=weight, temperature=temperature, metric=metric, block_size=block_size
+    )
+
+
+def _posterior_graph(
+    context: InformContext, *, sigma: checks.PositiveFloat, heads: Heads, head_factor: bool, block_size: int | None
+) -> Float[Array, "B N N"]:
+    assert context.attention is not None  # declared by needs_attention
+    record = context.attention
+    means = record.means if head_factor else record.means / record.means.shape[-3]
+    return _attention_graph(record.queries, record.keys, means, record.outputs, sigma=sigma, heads=heads)
+
+
+@register_inform("attention", needs_attention=True, graph=_posterior_graph)
+def attention_step(
+    probabilities: Float[Array, "B N E"],
+    context: InformContext,
+    *,
+    sigma: checks.PositiveFloat = 1.0,
+    heads: Heads = "lowest_entropy",
+    head_factor: bool = True,
+    block_size: checks.PositiveInt | None = None,
+) -> Float[Array, "B N E"]:
+    """Attention-Inform (003, Definition 2); ``head_factor=False`` drops the factor H of the means (Eq. 1)."""
+    assert context.attention is not None  # declared by needs_attention
+    record = context.attention
+    means = record.means if head_factor else record.means / record.means.shape[-3]
+    return attention_informed(
+        probabilities,
+        record.queries,
+        record.keys,
+        means,
+        record.outputs,
+        sigma=sigma,
+        heads=heads,
+        block_size=block_size,
+    )

@@ -1,0 +1,69 @@
+"""Auxiliary losses of a router, over one group: the last two axes are its S tokens and its E experts."""
+
+import jax
+import jax.numpy as jnp
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.routing.selection import check_num_selected
+
+
+def _squared_variation(values: Float[Array, "*batch E"]) -> Float[Array, "*batch"]:
+    """Squared coefficient of variation, (standard deviation / mean)^2."""
+    return jnp.var(values, axis=-1) / jnp.mean(values, axis=-1) ** 2
+
+
+def importance_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
+    """CV^2 over experts of the summed probabilities (V-MoE, arXiv 2106.05974, Eq. 10)."""
+    return _squared_variation(jnp.sum(probabilities, axis=-2))
+
+
+def load_loss(
+    logits: Float[Array, "*batch S E"], noisy_logits: Float[Array, "*batch S E"], *, noise_std: float, k: int
+) -> Float[Array, "*batch"]:
+    """CV^2 over experts of the chance to be among the top K if the noise were drawn again (V-MoE, Eq. 11 to 14).
+
+    Args:
+      logits: without noise.
+      noisy_logits: the logits that chose the experts.
+      noise_std: standard deviation of the noise > 0, in the units of the logits.
+      k: K, experts per token.
+
+    Raises:
+      ValueError: noise_std not > 0 (the loss is not defined without noise), or k outside 1..E.
+    """
+    checks.positive("noise_std", noise_std)
+    check_num_selected(k, logits.shape[-1])
+    threshold = jax.lax.top_k(noisy_logits, k)[0][..., -1:]
+    # P(logit + noise > threshold) = 1 - Phi((threshold - logit) / std) = Phi((logit - threshold) / std)
+    chances = jax.scipy.stats.norm.cdf((logits - threshold) / noise_std)
+    return _squared_variation(jnp.mean(chances, axis=-2))
+
+
+def switch_loss(
+    probabilities: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"]
+) -> Float[Array, "*batch"]:
+    """E sum_k f_k P_k (Switch Transformer, arXiv 2101.03961, Eq. 4).
+
+    f_k is the share of assignments that expert k gets (of tokens, if K = 1) and P_k its mean probability: 1 at
+    perfect balance for any K. Gradients flow through P only.
+    """
+    num_experts = probabilities.shape[-1]
+    shares = jnp.mean(jax.nn.one_hot(indices, num_experts, dtype=jnp.float32), axis=(-3, -2))
+    return num_experts * jnp.sum(shares * jnp.mean(probabilities, axis=-2), axis=-1)
+
+
+def gshard_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
+    """E^2 mean_k f_k m_k, f the share of tokens whose first choice is k, m the mean probability.
+
+    GShard (arXiv 2006.16668, Algorithm 1), with the factor E^2 of its and V-MoE's code: 1 at perfect balance.
+    """
+    num_experts = probabilities.shape[-1]
+    first = jax.nn.one_hot(jnp.argmax(probabilities, axis=-1), num_experts, dtype=jnp.float32)
+    products = jnp.mean(first, axis=-2) * jnp.mean(probabilities, axis=-2)
+    return num_experts**2 * jnp.mean(products, axis=-1)
+
+
+def router_z_loss(logits: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
+    """Mean over tokens of logsumexp(logits)^2 (ST-MoE, arXiv 2202.08906, Eq. 5)."""
+    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) ** 2, axis=-1)

@@ -1,0 +1,82 @@
+"""Scores: tokens -> logits over experts."""
+
+import jax
+import jax.numpy as jnp
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array, Float
+from vmoe_inform.routing.steps import LayerSizes, Parameter, register_score
+
+
+def _unit(vectors: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    """Scales the last axis to length 1; a zero vector stays zero, with a zero gradient."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1, keepdims=True))
+    scaled = vectors / jnp.where(largest > 0, largest, 1.0)  # squares can neither overflow nor vanish
+    squared = jnp.sum(scaled**2, axis=-1, keepdims=True)
+    return scaled / jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
+
+
+def linear_scores(
+    tokens: Float[Array, "*batch N D"],
+    kernel: Float[Array, "D E"],
+    bias: Float[Array, " E"] | None = None,
+) -> Float[Array, "*batch N E"]:
+    """Linear router (V-MoE, arXiv 2106.05974, Eq. 2, without bias; SMoE of 003, Sec. 1.2, with bias).
+
+    Args:
+      tokens: [..., N, D].
+      kernel: [D, E].
+      bias: [E] or None.
+
+    Returns:
+      logits [..., N, E], float32, whatever the type of the tokens.
+    """
+    logits = jnp.einsum(
+        "...nd,de->...ne",
+        tokens.astype(jnp.float32),
+        kernel.astype(jnp.float32),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return logits if bias is None else logits + bias.astype(jnp.float32)
+
+
+def cosine_scores(
+    tokens: Float[Array, "*batch N D"],
+    projection: Float[Array, "D d"],
+    expert_embeddings: Float[Array, "E d"],
+    temperature: float | Float[Array, ""],
+) -> Float[Array, "*batch N E"]:
+    """Cosine router (X-MoE, arXiv 2204.09179, Eq. 4): cos(P u_i, e_k) / temperature.
+
+    Args:
+      tokens: [..., N, D].
+      projection: [D, d], to the low dimension d in which experts have their embeddings.
+      expert_embeddings: [E, d].
+      temperature: number or scalar array > 0.
+
+    Returns:
+      logits [..., N, E], float32; a token whose projection is zero has zero logits.
+
+    Raises:
+      ValueError: if temperature is a number that is not > 0.
+    """
+    checks.positive("temperature", temperature)
+    projected = linear_scores(tokens, projection)
+    embeddings = _unit(expert_embeddings.astype(jnp.float32))
+    cosines = jnp.einsum("...nd,ed->...ne", _unit(projected), embeddings, precision=jax.lax.Precision.HIGHEST)
+    return cosines / temperature
+
+
+def _linear_parameters(sizes: LayerSizes, *, bias: bool) -> dict[str, Parameter]:
+    parameters = {"kernel": Parameter((sizes.hidden_size, sizes.num_experts), jax.nn.initializers.lecun_normal())}
+    if bias:
+        parameters["bias"] = Parameter((sizes.num_experts,), jax.nn.initializers.zeros)
+    return parameters
+
+
+@register_score("linear", parameters=_linear_parameters)
+def linear_step(
+    tokens: Float[Array, "*batch N D"], parameters: dict[str, Array], *, bias: bool = False
+) -> Float[Array, "*batch N E"]:
+    """The learned linear router of V-MoE; ``bias=True`` is the SMoE of the papers."""
+    return linear_scores(tokens, parameters["kernel"], parameters["bias"] if bias else None)

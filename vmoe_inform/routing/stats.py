@@ -1,0 +1,69 @@
+"""Measures of what a router does."""
+
+import jax
+import jax.numpy as jnp
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.routing.selection import check_num_selected
+
+
+def _entropy(rows: Float[Array, "*batch M"]) -> Float[Array, "*batch"]:
+    """Entropy in nats of rows scaled to sum 1; 0 for a zero row."""
+    sums = jnp.sum(rows, axis=-1, keepdims=True)
+    shares = rows / jnp.where(sums > 0, sums, 1.0)
+    return -jnp.sum(shares * jnp.log(jnp.where(shares > 0, shares, 1.0)), axis=-1)
+
+
+def routing_entropy(probabilities: Float[Array, "*batch N E"]) -> Float[Array, "*batch N"]:
+    """Entropy in nats of each token's choice (003, Sec. 3.3); rows that do not sum to 1 (Symphony) are scaled to."""
+    return _entropy(probabilities.astype(jnp.float32))
+
+
+def effective_neighbours(graph: Float[Array, "*batch N N"]) -> Float[Array, "*batch N"]:
+    """exp(entropy) of each row of a token graph: 1 if a token hears one token only, N if it hears all alike."""
+    return jnp.exp(_entropy(graph.astype(jnp.float32)))
+
+
+def fluctuation_rate(
+    indices_before: Int[Array, "*batch N K"], indices_after: Int[Array, "*batch N K"]
+) -> Float[Array, ""]:
+    """Share of tokens whose *set* of K experts changed (003, Fig. 2), over all leading axes.
+
+    Raises:
+      ValueError: the two have different shapes.
+    """
+    if indices_before.shape != indices_after.shape:
+        raise checks.error("indices_after", f"shape {indices_before.shape}", indices_after.shape)
+    changed = jnp.any(jnp.sort(indices_before, axis=-1) != jnp.sort(indices_after, axis=-1), axis=-1)
+    return jnp.mean(changed.astype(jnp.float32))
+
+
+def expert_load(indices: Int[Array, "*batch N K"], num_experts: int) -> Float[Array, " E"]:
+    """Share of all assignments that each expert gets; sums to 1."""
+    return jnp.mean(jax.nn.one_hot(indices.reshape(-1), num_experts, dtype=jnp.float32), axis=0)
+
+
+def topk_margin(probabilities: Float[Array, "*batch N E"], k: int) -> Float[Array, "*batch N"]:
+    """k-th minus (k+1)-th largest probability: how far a token is from another choice (000, Proposition 1).
+
+    For k = E no other choice exists and the margin is infinite.
+
+    Raises:
+      ValueError: k outside 1..E.
+    """
+    num_experts = probabilities.shape[-1]
+    check_num_selected(k, num_experts)
+    if k == num_experts:
+        return jnp.full(probabilities.shape[:-1], jnp.inf, jnp.float32)
+    largest = jax.lax.top_k(probabilities, k + 1)[0]
+    return largest[..., k - 1] - largest[..., k]
+
+
+def spectral_gap(adjacency: Float[Array, "E E"]) -> Float[Array, ""]:
+    """1 - second largest |eigenvalue| (000, Proposition 1); 1 for a single expert.
+
+    Eigenvalues of a matrix that need not be symmetric: on accelerators JAX computes them on the CPU backend only.
+    """
+    magnitudes = jnp.sort(jnp.abs(jnp.linalg.eigvals(adjacency.astype(jnp.float32))))
+    return 1.0 - (magnitudes[-2] if magnitudes.shape[0] > 1 else jnp.zeros(()))
