@@ -111,7 +111,7 @@ class ModelConfig:
     mlp_size: PositiveInt = 2048
     num_heads: PositiveInt = 8
     classifier: Literal["token", "gap", "map"] = "token"
-    representation_size: PositiveInt | None = None
+    representation_size: PositiveInt | None = 512
     dropout_rate: ShareBelowOne = 0.0
     attention_dropout_rate: ShareBelowOne = 0.0
     head_bias_initial_value: float = 0.0

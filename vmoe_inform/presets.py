@@ -70,6 +70,8 @@ def set_router(config: ml_collections.ConfigDict, name: str) -> None:
 def set_variant(config: ml_collections.ConfigDict, variant: str) -> None:
     """Sets the sizes of ``config.model`` from e.g. ``"S/32"``: size S, patches of 32 px.
 
+    As in V-MoE, a tanh layer of the hidden size precedes the head.
+
     Raises:
       ValueError: not of the form SIZE/PATCH.
     """
@@ -78,6 +80,7 @@ def set_variant(config: ml_collections.ConfigDict, variant: str) -> None:
         raise checks.error("variant", f"SIZE/PATCH with SIZE one of {', '.join(SIZES)}", variant)
     model = config.model
     model.num_layers, model.hidden_size, model.mlp_size, model.num_heads = SIZES[match[1]]
+    model.representation_size = model.hidden_size
     model.patch_size_px = int(match[2])
 
 

@@ -1,0 +1,145 @@
+"""Compares this library with a recorded run of the original V-MoE.
+
+    python -m vmoe_inform.interop.check_golden FILE.npz [FILE.npz ...]
+
+Each file holds ``config.json`` (settings by the original's names), ``param/PATH``, ``images``, ``cotangent``, and what
+the original computed from them: ``logits``, ``loss`` = sum(logits * cotangent) + sum over groups of all blocks'
+auxiliary losses, ``metric/NAME`` (one value per group), ``grad/PATH``. Exits with 0 only if every largest error,
+relative to the array's largest entry, is at most 1e-4; with 1 if one is larger; with 2 on bad input.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmoe_inform import checks, models
+from vmoe_inform.axes import Array, Tree
+from vmoe_inform.interop import vmoe
+
+TOLERANCE = 1e-4
+
+
+def relative_error(ours: Array, theirs: np.ndarray) -> float:
+    """Largest absolute difference over the largest absolute entry of ``theirs`` (1 if that is all zero).
+
+    Not-a-number counts as infinite. Raises ValueError if the shapes differ.
+    """
+    ours = np.asarray(ours, np.float64)
+    if ours.shape != theirs.shape:
+        raise checks.error("array", f"shape {theirs.shape}", ours.shape)
+    if not theirs.size:
+        return 0.0
+    scale = np.max(np.abs(theirs)) or 1.0
+    difference = np.max(np.abs(ours - theirs)) / scale
+    return float("inf") if np.isnan(difference) else float(difference)
+
+
+def compute(arrays: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    """What this library computes from a file's inputs, under the file's names.
+
+    Args:
+      arrays: the contents of a file.
+
+    Returns:
+      ``logits``, ``loss``, ``metric/...`` and ``grad/...``.
+
+    Raises:
+      ValueError: a missing entry, or settings and parameters that do not fit together.
+    """
+    for name in ("config.json", "images", "cotangent"):
+        if name not in arrays:
+            raise checks.error("golden file", f"an entry {name!r}", sorted(arrays)[:5])
+    settings = json.loads(str(arrays["config.json"]))
+    model = models.from_config(vmoe.model_config(settings))
+    theirs = {name.removeprefix("param/"): array for name, array in arrays.items() if name.startswith("param/")}
+    shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))["params"]
+    params = vmoe.from_original(theirs, shapes)
+
+    def loss_function(params: Tree) -> tuple[Array, tuple[Array, dict[str, Array]]]:
+        logits, aux = model.apply({"params": params}, arrays["images"], train=False)
+        metrics = _metrics(aux["moe"], model.config.router.losses)
+        loss = jnp.sum(logits * arrays["cotangent"])
+        if metrics:
+            loss += jnp.sum(metrics["auxiliary_loss"])
+        return loss, (logits, metrics)
+
+    with jax.default_matmul_precision("highest"):
+        gradient_function = jax.jit(jax.value_and_grad(loss_function, has_aux=True))
+        (loss, (logits, metrics)), gradients = gradient_function(params)
+    flat = flax.traverse_util.flatten_dict(gradients, sep="/")
+    result = {"logits": logits, "loss": loss}
+    result |= {f"metric/{name}": value for name, value in metrics.items()}
+    return result | {f"grad/{path}": flat[vmoe.our_name(path)] for path in theirs}
+
+
+def _metrics(layers: Mapping[str, Any], weights: Any) -> dict[str, Array]:
+    """Auxiliary metrics per group under the original's names."""
+    metrics: dict[str, Array] = {}
+    totals = []
+    for block, layer in layers.items():
+        name = block.replace("block_", "encoderblock_")
+        losses = layer["losses"]
+        metrics |= {f"{name}/{loss}_loss": losses[loss] for loss in losses}
+        total = sum(getattr(weights, loss) * losses[loss] for loss in losses)
+        metrics[f"{name}/auxiliary_loss"] = total
+        totals.append(total)
+    return metrics | {"auxiliary_loss": sum(totals[1:], totals[0])} if totals else metrics
+
+
+def check(path: str) -> float:
+    """Prints the errors of one file and returns the largest.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not a file of this format.
+    """
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"golden file: expected an .npz file; received {path!r}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as problem:
+        raise ValueError(f"golden file: expected an .npz file of arrays; received {path!r} ({problem})") from None
+    ours = compute(arrays)
+    recorded = [n for n in arrays if n in ("logits", "loss") or n.startswith(("metric/", "grad/"))]
+    missing = {"logits", "loss"} - set(recorded) or {n for n in recorded if n not in ours}
+    if missing:
+        raise checks.error("golden file", "recorded logits, loss, metrics and gradients of this model", sorted(missing))
+    errors = {name: relative_error(ours[name], arrays[name]) for name in recorded}
+    print(f"{path}\n  largest error relative to the largest entry of the array (tolerance {TOLERANCE:g})")
+    for name, value in errors.items():
+        print(f"  {value:10.2e}  {name}{'' if value <= TOLERANCE else '   <-- too large'}")
+    kinds = {
+        "logits": ["logits"],
+        "loss": ["loss"],
+        "metrics": [n for n in errors if n.startswith("metric/")],
+        "gradients": [n for n in errors if n.startswith("grad/")],
+    }
+    summary = ", ".join(f"{kind} {max(errors[n] for n in names):.1e}" for kind, names in kinds.items() if names)
+    print(f"  largest: {summary}")
+    return max(errors.values())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Checks every file; returns the exit code."""
+    if not arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        largest = max(check(path) for path in arguments)
+    except (ValueError, FileNotFoundError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    print("agrees" if largest <= TOLERANCE else "DOES NOT AGREE")
+    return 0 if largest <= TOLERANCE else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

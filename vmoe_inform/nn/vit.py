@@ -1,0 +1,107 @@
+"""Vision Transformer whose blocks may have MoE layers: V-MoE (arXiv 2106.05974)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array, Float
+from vmoe_inform.config import ModelConfig
+from vmoe_inform.nn.block import Block
+from vmoe_inform.nn.mlp import Mlp
+
+
+class MapPooling(nn.Module):
+    """One vector for all tokens by attention from a learned probe, then a residual MLP (multi-head attention pooling)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "B N D"], *, train: bool) -> Float[Array, "B D"]:
+        dtype = jnp.dtype(self.config.dtype)
+        batch, _, width = tokens.shape
+        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, width))
+        attention = nn.MultiHeadDotProductAttention(
+            self.config.num_heads, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name="attention"
+        )
+        pooled = attention(jnp.broadcast_to(probe.astype(dtype), (batch, 1, width)), tokens)
+        normed = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="norm")(pooled)
+        return (pooled + Mlp(self.config.mlp_size, dtype=dtype, name="mlp")(normed, train=train))[:, 0]
+
+
+class VisionTransformer(nn.Module):
+    """Images -> class logits, with MoE layers where the config says.
+
+    Random streams in training: ``routing`` (noise on the router's logits) and ``dropout``.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "B P P 3"], *, train: bool = False
+    ) -> tuple[Float[Array, "B classes"], dict[str, Any]]:
+        """Classifies.
+
+        Args:
+          images: normalised pixels [B, P, P, 3], P = ``image_size_px``.
+          train: noise, dropout, training capacity, and updates of the routers' states.
+
+        Returns:
+          logits [B, classes], float32, and ``aux``: ``auxiliary_loss`` (scalar: weighted losses, summed over MoE
+          layers, averaged over groups) and ``moe``, by block name the metrics of
+          :class:`vmoe_inform.nn.moe.MoeLayer`.
+
+        Raises:
+          ValueError: images of another size, or a group size that does not divide the batch.
+        """
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        expected = (config.image_size_px, config.image_size_px, 3)
+        if images.ndim != 4 or images.shape[1:] != expected:
+            raise checks.error("images", f"shape (B, {', '.join(map(str, expected))})", images.shape)
+        patch = (config.patch_size_px, config.patch_size_px)
+        tokens = nn.Conv(config.hidden_size, patch, patch, "VALID", dtype=dtype, name="patch_embedding")(images)
+        tokens = tokens.reshape(images.shape[0], -1, config.hidden_size)  # [B, rows, columns, D] -> [B, N, D]
+        if config.classifier == "token":
+            class_token = self.param("class_token", nn.initializers.zeros, (1, 1, config.hidden_size))
+            class_tokens = jnp.broadcast_to(class_token.astype(dtype), (images.shape[0], 1, config.hidden_size))
+            tokens = jnp.concatenate([class_tokens, tokens], axis=1)
+        embedding = self.param("position_embedding", nn.initializers.normal(0.02), (1, *tokens.shape[1:]))
+        tokens = tokens + embedding.astype(dtype)
+        tokens = nn.Dropout(config.dropout_rate, deterministic=not train)(tokens)
+
+        metrics: dict[str, Any] = {}
+        for layer in range(config.num_layers):
+            name = f"block_{layer}"
+            tokens, layer_metrics = Block(config, is_moe=layer in config.moe_layers, name=name)(tokens, train=train)
+            if layer_metrics is not None:
+                metrics[name] = layer_metrics
+        tokens = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="encoder_norm")(tokens)
+
+        if config.classifier == "token":
+            features = tokens[:, 0]
+        elif config.classifier == "gap":
+            features = jnp.mean(tokens, axis=1)
+        else:
+            features = MapPooling(config, name="map_pooling")(tokens, train=train)
+        if config.representation_size is not None:
+            features = jnp.tanh(nn.Dense(config.representation_size, dtype=dtype, name="pre_logits")(features))
+        head = nn.Dense(
+            config.num_classes,
+            kernel_init=nn.initializers.zeros,
+            bias_init=nn.initializers.constant(config.head_bias_initial_value),
+            name="head",
+        )
+        logits = head(features.astype(jnp.float32))
+        return logits, {"auxiliary_loss": _auxiliary_loss(metrics, config), "moe": metrics}
+
+
+def _auxiliary_loss(metrics: dict[str, Any], config: ModelConfig) -> Float[Array, ""]:
+    total = jnp.zeros((), jnp.float32)
+    for layer in metrics.values():
+        for name, values in layer["losses"].items():
+            weight = getattr(config.router.losses, name)
+            if weight > 0:
+                total += weight * jnp.mean(values)
+    return total

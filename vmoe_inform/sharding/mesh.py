@@ -1,0 +1,47 @@
+"""The device mesh: axis ``replica`` (data) and axis ``expert``."""
+
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array
+
+REPLICA = "replica"
+EXPERT = "expert"
+BATCH = PartitionSpec((REPLICA, EXPERT))  # the leading axis over all devices
+
+
+def make_mesh(replica: int, expert: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of replica x expert devices, also when there is one.
+
+    Args:
+      replica, expert: sizes of the axes, see :func:`vmoe_inform.config.check_devices`.
+      devices: all devices of all processes by default.
+
+    Raises:
+      ValueError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    if replica * expert != len(devices):
+        raise checks.error("mesh", f"replica x expert = {len(devices)} devices", f"{replica} x {expert}")
+    axis_types = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh((replica, expert), (REPLICA, EXPERT), axis_types, devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Images of a batch spread over all devices."""
+    return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def constrain(array: Array, *axes: str | tuple[str, ...] | None) -> Array:
+    """Fixes how an array lies on the mesh in use (``jax.set_mesh``); without a mesh, the array as it is."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return array
+    return jax.lax.with_sharding_constraint(array, PartitionSpec(*axes))

@@ -1,0 +1,59 @@
+"""Parameter path -> PartitionSpec. A path that no rule matches is an error, never silently replicated."""
+
+import re
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Tree
+from vmoe_inform.sharding.mesh import EXPERT
+
+Rule = tuple[str, PartitionSpec]
+
+# Matched in order against the whole path, e.g. "params/block_1/moe/experts/hidden/kernel". Optimizer states carry the
+# parameters' paths at their end and follow the same rules.
+RULES: tuple[Rule, ...] = (
+    (r".*/moe/experts/(hidden|output)/(kernel|bias)", PartitionSpec(EXPERT)),
+    (r".*/moe/router/.*", PartitionSpec()),
+    (r".*/(attention|mlp|head|patch_embedding|pre_logits|map_pooling)/.*", PartitionSpec()),
+    (r".*/(attention_norm|mlp_norm|encoder_norm)/(scale|bias)", PartitionSpec()),
+    (r".*/(class_token|position_embedding)", PartitionSpec()),
+    (r"(.*/)?(count|step|mini_step|gradient_step|seed)", PartitionSpec()),
+)
+
+
+def path_name(path: Sequence) -> str:
+    """A key path of ``jax.tree_util`` as names joined by ``/``."""
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def spec_for(name: str, rules: Sequence[Rule] = RULES) -> PartitionSpec:
+    """PartitionSpec of the first rule that matches the whole path.
+
+    Raises:
+      ValueError: no rule matches.
+    """
+    for pattern, spec in rules:
+        if re.fullmatch(pattern, name):
+            return spec
+    raise checks.error("sharding rules", "a rule that matches every path of the training state", name)
+
+
+def tree_shardings(tree: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> Tree:
+    """The NamedSharding of every array of a tree, by path.
+
+    Raises:
+      ValueError: a path without a rule, or an axis that its mesh axis does not divide.
+    """
+
+    def sharding(path: Sequence, leaf: jax.ShapeDtypeStruct | jax.Array) -> NamedSharding:
+        name = path_name(path)
+        spec = spec_for(name, rules)
+        for size, axis in zip(leaf.shape, spec, strict=False):
+            if axis is not None and size % mesh.shape[axis]:
+                raise checks.error(name, f"a size divisible by the {mesh.shape[axis]} devices along {axis!r}", size)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
