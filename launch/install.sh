@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Makes .venv at the root of the repository and installs this package with its pinned requirements into it.
+# A second start does nothing while requirements.txt, pyproject.toml and this script are the same.
+#
+#   ./launch/install.sh                      # the first Python >= 3.11 that it finds
+#   PYTHON=/path/to/python ./launch/install.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usable() { # a Python >= 3.11 that can make environments with pip in them
+    "$1" -c 'import sys; assert sys.version_info >= (3, 11); import ensurepip, venv' >/dev/null 2>&1
+}
+
+candidates=(python3.11 python3.12 python3.13 python3 python)
+if [ -n "${PYTHON:-}" ]; then
+    candidates=("$PYTHON")
+fi
+
+find_python() {
+    local candidate
+    for candidate in "${candidates[@]}"; do
+        if usable "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "install: expected a Python >= 3.11 with its venv module (on Debian: apt-get install python3-venv);" \
+        "tried: ${candidates[*]}. Set PYTHON to say which one to use." >&2
+    return 1
+}
+
+python=.venv/bin/python
+stamp=.venv/installed
+# The place is part of it: an editable install and the scripts of an environment hold absolute paths.
+wanted="$(pwd) $(cat requirements.txt pyproject.toml launch/install.sh | cksum)"
+if usable "$python" && [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    exit 0
+fi
+
+if ! usable "$python"; then
+    base="$(find_python)"
+    echo "install: making .venv with $("$base" --version)"
+    "$base" -m venv --clear .venv
+fi
+rm -f "$stamp"
+echo "install: installing the requirements into .venv"
+"$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+# It declares opencv-python, which fails to import where the system has no libGL (a container, a cluster's node);
+# opencv-python-headless and its other needs are among the requirements.
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps imagecorruptions-imaug==1.1.5
+echo "$wanted" >"$stamp"

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is merged: lint, format, types, tests. Stops at the first that fails.
+#
+#   ./launch/test.sh [ARGUMENTS OF PYTEST]   # e.g. ./launch/test.sh tests/routing -k symphony
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+./launch/install.sh
+.venv/bin/python -m ruff check .
+.venv/bin/python -m ruff format --check .
+.venv/bin/python -m mypy vmoe_inform configs
+.venv/bin/python -m pytest -n 2 "$@"

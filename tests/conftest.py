@@ -1,0 +1,26 @@
+"""Every test runs on eight virtual CPU devices, with implicit rank promotion an error."""
+
+import os
+from collections.abc import Iterator
+
+# Before numpy and jax are imported: with one worker process a core, thread pools of their own only get in each
+# other's way. NPROC is what XLA's CPU client sizes its pools by (it takes at least one thread a device).
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC"):
+        os.environ.setdefault(_name, "1")
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def shapes_unchecked() -> Iterator[None]:
+    """Turns off the tests' checker of annotated shapes, for tests of the errors that users get without it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

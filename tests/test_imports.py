@@ -1,0 +1,142 @@
+"""Imports go one way: a package may import what stands on its own floor or below, never what stands above it."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# What each part of vmoe_inform may import besides itself. The parts of one line do not know each other.
+FOUNDATION = {"axes", "registry", "checks"}
+PURE = FOUNDATION | {"routing", "dispatch"}
+CONFIG = PURE | {"config", "presets"}
+MODEL = CONFIG | {"sharding", "nn", "models"}
+ALLOWED = {
+    "": set(),  # vmoe_inform/__init__.py
+    "axes": set(),
+    "registry": set(),
+    "checks": set(),
+    "routing": FOUNDATION,
+    "dispatch": FOUNDATION,
+    "presets": FOUNDATION,
+    "config": PURE,
+    "sharding": CONFIG,
+    "data": CONFIG,
+    "nn": CONFIG | {"sharding"},
+    "models": CONFIG | {"sharding", "nn"},
+    "training": MODEL | {"data"},
+    "evaluation": MODEL | {"data"},
+    "analysis": MODEL | {"data"},
+    "interop": MODEL,
+}
+COMMAND_LINES = {"train", "evaluate", "analyze", "study", "benchmark", "compile_check", "drill"}
+EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)
+# Commands inside a package, which may use what the command lines beside it may.
+COMMANDS_IN_PACKAGES = {"vmoe_inform.interop.check_golden"}
+
+
+def part_of(module: str) -> str:
+    """``vmoe_inform.routing.graphs`` -> ``routing``, ``configs.digits`` -> ``configs``."""
+    names = module.split(".")
+    if names[0] == "configs":
+        return "configs"
+    return names[1] if len(names) > 1 else ""
+
+
+def allowed_imports(module: str) -> set[str]:
+    part = part_of(module)
+    if part == "configs":
+        return {"config", "presets"}
+    if part in COMMAND_LINES or module in COMMANDS_IN_PACKAGES:
+        return EVERYTHING_BUT_COMMAND_LINES
+    if part not in ALLOWED:
+        raise ValueError(f"{module}: {part!r} has no line in tests/test_imports.py; say there what it may import")
+    return ALLOWED[part]
+
+
+def imported_modules(module: str, text: str, *, is_package: bool = False) -> list[tuple[int, str]]:
+    """(line, full name) of every import of this repository, inside functions and relative ones too."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = module.split(".")
+                above = above[: len(above) - node.level + is_package]
+                base = ".".join([*above, *([node.module] if node.module else [])])
+            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+    return [(line, name) for line, name in found if name.split(".")[0] in ("vmoe_inform", "configs")]
+
+
+def wrong_arrows(module: str, text: str, *, is_package: bool = False) -> list[str]:
+    """The imports of a module's text that go the wrong way, in words."""
+    may = allowed_imports(module) | {part_of(module)}
+    return [
+        f"{module}:{line} imports {name}"
+        for line, name in imported_modules(module, text, is_package=is_package)
+        if part_of(name) not in may and name != "vmoe_inform.__version__"
+    ]
+
+
+def modules() -> dict[str, pathlib.Path]:
+    found = {}
+    for path in sorted([*(ROOT / "vmoe_inform").rglob("*.py"), *(ROOT / "configs").rglob("*.py")]):
+        names = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(names[:-1] if names[-1] == "__init__" else names)] = path
+    return found
+
+
+@pytest.mark.parametrize("module", modules())
+def test_module_imports_only_from_below(module):
+    path = modules()[module]
+    assert wrong_arrows(module, path.read_text(), is_package=path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("vmoe_inform.routing.made_up", "from vmoe_inform import config"),
+        ("vmoe_inform.routing.made_up", "from vmoe_inform.dispatch import gather"),
+        ("vmoe_inform.routing.made_up", "import vmoe_inform.nn.moe as moe"),
+        ("vmoe_inform.routing.made_up", "from ..nn import moe"),
+        ("vmoe_inform.routing.made_up", "from .. import models"),
+        ("vmoe_inform.data.made_up", "def late():\n    from vmoe_inform.models import from_config"),
+        ("vmoe_inform.sharding.made_up", "from vmoe_inform.nn.moe import MoeLayer"),
+        ("vmoe_inform.training.made_up", "from vmoe_inform.evaluation import suites"),
+        ("vmoe_inform.evaluation.made_up", "from vmoe_inform.train import main"),
+        ("vmoe_inform.evaluation.made_up", "from vmoe_inform import evaluate"),
+        ("vmoe_inform.train", "from vmoe_inform import evaluate"),
+        ("vmoe_inform.nn.made_up", "from configs import digits"),
+        ("configs.made_up", "from vmoe_inform.models import from_config"),
+        ("configs.made_up", "from vmoe_inform import routing"),
+    ],
+)
+def test_the_wrong_way_is_found(module, text):
+    assert len(wrong_arrows(module, text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("vmoe_inform.routing.made_up", "from vmoe_inform.routing.steps import register_inform\nimport jax"),
+        ("vmoe_inform.routing.made_up", "from . import steps\nfrom .. import checks"),
+        ("vmoe_inform.config", "from vmoe_inform import checks, dispatch, routing"),
+        ("vmoe_inform.evaluation.made_up", "from vmoe_inform import data, models"),
+        ("vmoe_inform.train", "from vmoe_inform.training import loop\nfrom vmoe_inform.evaluation import suites"),
+        ("configs.made_up", "from vmoe_inform import config as config_lib\nfrom vmoe_inform import presets"),
+    ],
+)
+def test_the_right_way_passes(module, text):
+    assert wrong_arrows(module, text) == []
+
+
+def test_relative_import_of_a_package_is_resolved_from_the_package():
+    assert imported_modules("vmoe_inform.nn", "from .moe import X", is_package=True) == [(1, "vmoe_inform.nn.moe.X")]
+
+
+def test_a_new_part_has_to_say_what_it_imports():
+    with pytest.raises(ValueError, match="'gadgets' has no line"):
+        wrong_arrows("vmoe_inform.gadgets.made_up", "")
