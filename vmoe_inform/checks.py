@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 import types
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
@@ -49,6 +50,8 @@ ShareBelowOne: TypeAlias = Annotated[float, Bound(at_least=0.0, below=1.0)]
 PositiveInt: TypeAlias = Annotated[int, Bound(at_least=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Bound(at_least=0)]
 
+_POSITIVE_FLOAT32 = Bound(at_least=2.0**-126, below=2.0**128)  # the normal numbers: others are 0 or inf on a device
+
 
 def error(field: str, expected: str, received: Any) -> ValueError:
     """The one form of error message for bad input."""
@@ -56,12 +59,29 @@ def error(field: str, expected: str, received: Any) -> ValueError:
 
 
 def positive(field: str, value: Any) -> None:
-    """Raises ValueError unless ``value``, if it is a Python number, is finite and > 0.
+    """Raises ValueError unless ``value`` is a number > 0, also after rounding to float32.
 
     Arrays (for instance a learned temperature under ``jit``) are passed: their value is not known here.
     """
-    if isinstance(value, int | float) and not Bound(above=0.0).holds(value):
-        raise error(field, "a number > 0", value)
+    is_number = isinstance(value, numbers.Real) and type(value) is not bool
+    if not (_POSITIVE_FLOAT32.holds(float(value)) if is_number else hasattr(value, "dtype")):
+        raise error(field, "a number > 0 (in float32)", value)
+
+
+def shape(field: str, received: tuple[int, ...], expected: tuple[int | str, ...]) -> None:
+    """Raises ValueError unless the shape ``received`` fits.
+
+    Args:
+      field: name of the array, for the error message.
+      received: its shape.
+      expected: sizes; a letter stands for any size, and ``"..."`` in front for any leading axes.
+    """
+    leading = expected[:1] == ("...",)
+    sizes = expected[1:] if leading else expected
+    extra = len(received) - len(sizes)
+    fits = extra >= 0 if leading else extra == 0
+    if not fits or any(isinstance(size, int) and size != received[extra + i] for i, size in enumerate(sizes)):
+        raise error(field, f"shape [{', '.join(map(str, expected))}]", list(received))
 
 
 def describe(hint: Any) -> str:
@@ -122,7 +142,7 @@ def _try(value: Any, hint: Any) -> tuple[bool, Any]:
         return all(accepted for accepted, _ in items), tuple(item for _, item in items)
     if hint is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number, float(value) if is_number else value
+        return is_number and math.isfinite(value), float(value) if is_number else value
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     return isinstance(value, hint), value

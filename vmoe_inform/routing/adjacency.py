@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.routing.products import float32_einsum
 from vmoe_inform.routing.steps import InformContext, LayerSizes, register_inform
 
 Normalization = Literal["row", "column", "doubly_stochastic"]
@@ -29,7 +30,7 @@ def coselection_counts(
     """
     # [..., N, K] -> [tokens, E], one where the token holds the expert
     holds = jnp.sum(jax.nn.one_hot(indices.reshape(-1, indices.shape[-1]), num_experts, dtype=jnp.float32), axis=-2)
-    counts = jnp.einsum("te,tf->ef", holds, holds, precision=jax.lax.Precision.HIGHEST)
+    counts = float32_einsum("te,tf->ef", holds, holds)
     return counts if diagonal else counts * (1.0 - jnp.eye(num_experts))
 
 
@@ -48,10 +49,11 @@ def normalize_adjacency(counts: Float[Array, "E E"], *, normalization: str = "ro
         counts allows it).
 
     Raises:
-      ValueError: unknown normalization.
+      ValueError: unknown normalization, or counts that are not [E, E].
     """
     if normalization not in _NORMALIZATIONS:
         raise checks.error("normalization", f"one of {', '.join(map(repr, _NORMALIZATIONS))}", normalization)
+    checks.shape("counts", counts.shape, (counts.shape[-1], counts.shape[-1]))
     counts = counts.astype(jnp.float32)
     if normalization == "row":
         return _divide_by_sums(counts, axis=1)
@@ -68,10 +70,11 @@ def update_adjacency(
     """A <- decay A + (1 - decay) normalized counts (000, Sec. 2.2); no gradient flows through it.
 
     Raises:
-      ValueError: decay outside [0, 1], or unknown normalization.
+      ValueError: decay outside [0, 1], unknown normalization, or shapes that do not fit.
     """
     if not checks.Bound(at_least=0.0, at_most=1.0).holds(decay):
         raise checks.error("decay", "a number >= 0 and <= 1", decay)
+    checks.shape("counts", counts.shape, adjacency.shape)
     updated = decay * adjacency + (1.0 - decay) * normalize_adjacency(counts, normalization=normalization)
     return jax.lax.stop_gradient(updated)
 
@@ -87,11 +90,10 @@ def expert_informed(
       ValueError: the adjacency is not [E, E].
     """
     num_experts = probabilities.shape[-1]
-    if adjacency.shape != (num_experts, num_experts):
-        raise checks.error("adjacency", f"shape {(num_experts, num_experts)}", adjacency.shape)
+    checks.shape("adjacency", adjacency.shape, (num_experts, num_experts))
     empty = jnp.all(adjacency == 0, axis=-1, keepdims=True)
     matrix = jax.lax.stop_gradient(jnp.where(empty, jnp.eye(num_experts), adjacency.astype(jnp.float32)))
-    return jnp.einsum("jk,...nk->...nj", matrix, probabilities.astype(jnp.float32))
+    return float32_einsum("jk,...nk->...nj", matrix, probabilities)
 
 
 def _initial_adjacency(sizes: LayerSizes, *, initial_value: float, **options: object) -> Float[Array, "E E"]:

@@ -4,13 +4,15 @@ Every function takes the tokens of one image along N (decision 1: the graph span
 several). The N x N forms here are the readable reference. All arithmetic is float32.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
+from vmoe_inform.routing.products import float32_einsum
 from vmoe_inform.routing.scores import _unit
 from vmoe_inform.routing.steps import InformContext, LayerSizes, Parameter, register_inform
 
@@ -19,10 +21,15 @@ Metric = Literal["dot", "cosine"]
 Heads = Literal["lowest_entropy", "posterior"]
 
 
+def _identity(graph: Array) -> Array:
+    """The graph, of the same shape and type, in which every token hears only itself."""
+    return jnp.broadcast_to(jnp.eye(graph.shape[-1], dtype=graph.dtype), graph.shape)
+
+
 def _allowed(mask: Bool[Array, "*batch N N"]) -> Bool[Array, "*batch N N"]:
     """A token whose row of the mask is empty hears only itself."""
     alone = ~jnp.any(mask, axis=-1, keepdims=True)
-    return mask | (alone & jnp.eye(mask.shape[-1], dtype=bool))
+    return mask | (alone & _identity(mask))
 
 
 def _softmax_of_scaled(
@@ -38,6 +45,16 @@ def _softmax_of_scaled(
     largest = jax.lax.stop_gradient(jnp.max(numerators, axis=-1, keepdims=True))
     differences = jnp.where(possible, numerators - largest, 0.0) / scale
     return jax.nn.softmax(jnp.where(possible, differences + jnp.where(possible, log_prior, 0.0), -jnp.inf), axis=-1)
+
+
+def _scale(temperature: float | str | Float[Array, ""], width: int) -> float | Float[Array, ""]:
+    """The temperature as a number."""
+    if isinstance(temperature, str):
+        if temperature != "sqrt_dim":
+            raise checks.error("temperature", "a number > 0 or 'sqrt_dim'", temperature)
+        return width**0.5
+    checks.positive("temperature", temperature)
+    return temperature
 
 
 def token_similarity(
@@ -69,50 +86,51 @@ def token_similarity(
     num_tokens, width = tokens.shape[-2:]
     if metric not in ("dot", "cosine"):
         raise checks.error("metric", "one of 'dot', 'cosine'", metric)
-    if isinstance(temperature, str):
-        if temperature != "sqrt_dim":
-            raise checks.error("temperature", "a number > 0 or 'sqrt_dim'", temperature)
-        temperature = width**0.5
-    checks.positive("temperature", temperature)
-    if weight is not None and weight.shape != (width, width):
-        raise checks.error("weight", f"shape {(width, width)}", weight.shape)
-    if mask is not None and mask.shape[-2:] != (num_tokens, num_tokens):
-        raise checks.error("mask", f"shape (..., {num_tokens}, {num_tokens})", mask.shape)
+    scale = _scale(temperature, width)
+    if weight is not None:
+        checks.shape("weight", weight.shape, (width, width))
+    if mask is not None:
+        checks.shape("mask", mask.shape, ("...", num_tokens, num_tokens))
     keys = tokens.astype(jnp.float32)
     keys = _unit(keys) if metric == "cosine" else keys
-    queries = keys if weight is None else keys @ weight.astype(jnp.float32)
-    products = jnp.einsum("...id,...jd->...ij", queries, keys)
+    queries = keys if weight is None else float32_einsum("...id,de->...ie", keys, weight)
+    products = float32_einsum("...id,...jd->...ij", queries, keys)
     log_prior = jnp.zeros_like(products) if mask is None else jnp.where(_allowed(mask), 0.0, -jnp.inf)
-    return _softmax_of_scaled(products, temperature, jnp.broadcast_to(log_prior, products.shape))
+    return _softmax_of_scaled(products, scale, jnp.broadcast_to(log_prior, products.shape))
 
 
-def _evidence(
-    means: Float[Array, "*batch H N D"], outputs: Float[Array, "*batch N D"]
-) -> Float[Array, "*batch H N N"]:
+def _evidence(means: Float[Array, "*batch H N D"], outputs: Float[Array, "*batch N D"]) -> Float[Array, "*batch H N N"]:
     """u_i . m_hj - |m_hj|^2 / 2: the log-likelihood of u_i under N(m_hj, sigma^2), times sigma^2; |u_i|^2 cancels."""
-    means, outputs = means.astype(jnp.float32), outputs.astype(jnp.float32)
-    products = jnp.einsum("...id,...hjd->...hij", outputs, means)
+    means = means.astype(jnp.float32)
+    products = float32_einsum("...id,...hjd->...hij", outputs, means)
     return products - 0.5 * jnp.sum(means**2, axis=-1)[..., None, :]
 
 
 def _check_posterior_shapes(shape: tuple[int, ...], means: Array, outputs: Array) -> None:
     heads, num_tokens = shape[-3:-1]
-    if shape[-1] != num_tokens:
-        raise checks.error("attention", "shape (..., H, N, N)", shape)
-    if means.shape[-3:-1] != (heads, num_tokens):
-        raise checks.error("means", f"shape (..., {heads}, {num_tokens}, D)", means.shape)
-    if outputs.shape[-2:] != (num_tokens, means.shape[-1]):
-        raise checks.error("outputs", f"shape (..., {num_tokens}, {means.shape[-1]})", outputs.shape)
+    checks.shape("attention", shape, ("...", heads, num_tokens, num_tokens))
+    checks.shape("means", means.shape, ("...", heads, num_tokens, "D"))
+    checks.shape("outputs", outputs.shape, ("...", num_tokens, means.shape[-1]))
 
 
-def _log(probabilities: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """log with log 0 = -inf and a gradient of 0 there."""
-    nonzero = probabilities > 0
-    return jnp.where(nonzero, jnp.log(jnp.where(nonzero, probabilities, 1.0)), -jnp.inf)
+def _log_prior(attention: Float[Array, "*batch H N N"]) -> Float[Array, "*batch H N N"]:
+    """log A with log 0 = -inf and a gradient of 0 there; a token whose row is all zero hears only itself."""
+    attention = attention.astype(jnp.float32)
+    silent = ~jnp.any(attention > 0, axis=-1, keepdims=True)
+    attention = jnp.where(silent, _identity(attention), attention)
+    nonzero = attention > 0
+    return jnp.where(nonzero, jnp.log(jnp.where(nonzero, attention, 1.0)), -jnp.inf)
+
+
+def _variance(sigma: float) -> float:
+    """sigma^2, which float32 has to hold too."""
+    checks.positive("sigma", sigma)
+    checks.positive("sigma squared", sigma * sigma)
+    return sigma * sigma
 
 
 def _log_joint(
-    log_attention: Float[Array, "*batch H N N"], evidence: Float[Array, "*batch H N N"], sigma: float
+    log_attention: Float[Array, "*batch H N N"], evidence: Float[Array, "*batch H N N"], variance: float
 ) -> Float[Array, "*batch H N N"]:
     """Posterior over (h, j) of each token i, that is H'[i,h] A'_h[i,j] of Lemma 1 under the uniform prior 1/H."""
     heads, num_tokens = log_attention.shape[-3:-1]
@@ -121,7 +139,7 @@ def _log_joint(
     def flat(array: Array) -> Array:
         return jnp.moveaxis(array, -3, -2).reshape(*array.shape[:-3], num_tokens, heads * num_tokens)
 
-    joint = _softmax_of_scaled(flat(evidence), sigma**2, flat(log_attention))
+    joint = _softmax_of_scaled(flat(evidence), variance, flat(log_attention))
     return jnp.moveaxis(joint.reshape(*joint.shape[:-1], heads, num_tokens), -2, -3)
 
 
@@ -141,14 +159,14 @@ def attention_posterior(
       sigma: standard deviation > 0, in the units of the outputs.
 
     Returns:
-      graph [..., H, N, N], float32, rows sum to 1; 0 where the prior is 0.
+      graph [..., H, N, N], float32, rows sum to 1; 0 where the prior is 0 (a row of zeros hears only itself).
 
     Raises:
       ValueError: sigma not > 0, or shapes that do not fit.
     """
-    checks.positive("sigma", sigma)
+    variance = _variance(sigma)
     _check_posterior_shapes(attention.shape, means, outputs)
-    return _softmax_of_scaled(_evidence(means, outputs), sigma**2, _log(attention.astype(jnp.float32)))
+    return _softmax_of_scaled(_evidence(means, outputs), variance, _log_prior(attention))
 
 
 def head_posterior(
@@ -165,9 +183,9 @@ def head_posterior(
     Returns:
       heads [..., N, H], float32, rows sum to 1.
     """
-    checks.positive("sigma", sigma)
+    variance = _variance(sigma)
     _check_posterior_shapes(attention.shape, means, outputs)
-    joint = _log_joint(_log(attention.astype(jnp.float32)), _evidence(means, outputs), sigma)
+    joint = _log_joint(_log_prior(attention), _evidence(means, outputs), variance)
     return jnp.moveaxis(jnp.sum(joint, axis=-1), -2, -1)
 
 
@@ -180,8 +198,14 @@ def lowest_entropy_head(attention: Float[Array, "*batch H N N"]) -> Int[Array, "
 
 
 def inform(probabilities: Float[Array, "*batch N E"], graph: Float[Array, "*batch N N"]) -> Float[Array, "*batch N E"]:
-    """p_i = sum_j graph[i,j] r_j (003, Eq. 8), float32."""
-    return jnp.einsum("...ij,...je->...ie", graph.astype(jnp.float32), probabilities.astype(jnp.float32))
+    """p_i = sum_j graph[i,j] r_j (003, Eq. 8), float32.
+
+    Raises:
+      ValueError: the graph is not over the N tokens.
+    """
+    num_tokens = probabilities.shape[-2]
+    checks.shape("graph", graph.shape, ("...", num_tokens, num_tokens))
+    return float32_einsum("...ij,...je->...ie", graph, probabilities)
 
 
 def _check_block_size(block_size: int | None) -> None:
@@ -214,6 +238,7 @@ def similarity_informed(
       ValueError: as :func:`token_similarity`, or block_size < 1.
     """
     _check_block_size(block_size)
+    checks.shape("probabilities", probabilities.shape, ("...", tokens.shape[-2], "E"))
     return inform(
         probabilities, token_similarity(tokens, weight=weight, temperature=temperature, metric=metric, mask=mask)
     )
@@ -230,16 +255,15 @@ def _attention_graph(
     mask: Bool[Array, "*#batch N N"] | None = None,
 ) -> Float[Array, "*batch N N"]:
     """The token graph of :func:`attention_informed`: one posterior head, or the sum over heads weighted by H'."""
-    checks.positive("sigma", sigma)
+    variance = _variance(sigma)
     if heads not in ("lowest_entropy", "posterior"):
         raise checks.error("heads", "one of 'lowest_entropy', 'posterior'", heads)
-    if queries.shape != keys.shape:
-        raise checks.error("keys", f"the shape of the queries, {queries.shape}", keys.shape)
+    checks.shape("keys", keys.shape, queries.shape)
     num_tokens, head_width = queries.shape[-2:]
     _check_posterior_shapes((*queries.shape[:-1], num_tokens), means, outputs)
-    if mask is not None and mask.shape[-2:] != (num_tokens, num_tokens):
-        raise checks.error("mask", f"shape (..., {num_tokens}, {num_tokens})", mask.shape)
-    products = jnp.einsum("...hif,...hjf->...hij", queries.astype(jnp.float32), keys.astype(jnp.float32))
+    if mask is not None:
+        checks.shape("mask", mask.shape, ("...", num_tokens, num_tokens))
+    products = float32_einsum("...hif,...hjf->...hij", queries, keys)
     if mask is None:
         log_attention = jax.nn.log_softmax(products / head_width**0.5, axis=-1)
     else:
@@ -247,13 +271,13 @@ def _attention_graph(
         log_attention = jax.nn.log_softmax(products / head_width**0.5, axis=-1, where=allowed)
         log_attention = jnp.where(allowed, log_attention, -jnp.inf)
     if heads == "posterior":
-        return jnp.sum(_log_joint(log_attention, _evidence(means, outputs), sigma), axis=-3)
+        return jnp.sum(_log_joint(log_attention, _evidence(means, outputs), variance), axis=-3)
     head = lowest_entropy_head(jnp.exp(jax.lax.stop_gradient(log_attention)))
     # [...] -> [..., 1, 1, 1]; only the chosen head's means and prior are used from here on.
     index = head[..., None, None, None]
     chosen_prior = jnp.take_along_axis(log_attention, index, axis=-3)
     chosen_means = jnp.take_along_axis(means, index, axis=-3)
-    posterior = _softmax_of_scaled(_evidence(chosen_means, outputs), sigma**2, chosen_prior)
+    posterior = _softmax_of_scaled(_evidence(chosen_means, outputs), variance, chosen_prior)
     return jnp.squeeze(posterior, axis=-3)
 
 
@@ -288,17 +312,25 @@ def attention_informed(
       ValueError: sigma not > 0, unknown heads, block_size < 1, or shapes that do not fit.
     """
     _check_block_size(block_size)
+    checks.shape("probabilities", probabilities.shape, ("...", queries.shape[-2], "E"))
     return inform(
         probabilities,
         _attention_graph(queries, keys, means, outputs, sigma=sigma, heads=heads, mask=mask),
     )
 
 
+def _identity_initializer(
+    key: Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None
+) -> Array:
+    """W_s starts as the identity, the papers' fixed weight."""
+    return jnp.eye(*shape, dtype=dtype)
+
+
 def _similarity_parameters(sizes: LayerSizes, *, learned_weight: bool, **options: object) -> dict[str, Parameter]:
     if not learned_weight:
         return {}
     shape = (sizes.hidden_size, sizes.hidden_size)
-    return {"weight": Parameter(shape, lambda key, shape, dtype: jnp.eye(shape[0], dtype=dtype))}
+    return {"weight": Parameter(shape, _identity_initializer)}
 
 
 def _similarity_graph(

@@ -1,4 +1,7 @@
-"""Auxiliary losses of a router, over one group: the last two axes are its S tokens and its E experts."""
+"""Auxiliary losses of a router, over one group: the last two axes are its S tokens and its E experts.
+
+All are float32, whatever the type of what comes in.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +12,15 @@ from vmoe_inform.routing.selection import check_num_selected
 
 
 def _squared_variation(values: Float[Array, "*batch E"]) -> Float[Array, "*batch"]:
-    """Squared coefficient of variation, (standard deviation / mean)^2."""
-    return jnp.var(values, axis=-1) / jnp.mean(values, axis=-1) ** 2
+    """Squared coefficient of variation of values >= 0, (standard deviation / mean)^2; 0 if all are zero."""
+    mean = jnp.mean(values, axis=-1, keepdims=True)
+    # The division comes before the square, which for small values would vanish in float32.
+    return jnp.var(values / jnp.where(mean > 0, mean, 1.0), axis=-1)
 
 
 def importance_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
     """CV^2 over experts of the summed probabilities (V-MoE, arXiv 2106.05974, Eq. 10)."""
-    return _squared_variation(jnp.sum(probabilities, axis=-2))
+    return _squared_variation(jnp.sum(probabilities.astype(jnp.float32), axis=-2))
 
 
 def load_loss(
@@ -30,27 +35,31 @@ def load_loss(
       k: K, experts per token.
 
     Raises:
-      ValueError: noise_std not > 0 (the loss is not defined without noise), or k outside 1..E.
+      ValueError: noise_std not > 0 (the loss is not defined without noise), k outside 1..E, or different shapes.
     """
     checks.positive("noise_std", noise_std)
     check_num_selected(k, logits.shape[-1])
+    checks.shape("noisy_logits", noisy_logits.shape, logits.shape)
+    logits, noisy_logits = logits.astype(jnp.float32), noisy_logits.astype(jnp.float32)
     threshold = jax.lax.top_k(noisy_logits, k)[0][..., -1:]
     # P(logit + noise > threshold) = 1 - Phi((threshold - logit) / std) = Phi((logit - threshold) / std)
     chances = jax.scipy.stats.norm.cdf((logits - threshold) / noise_std)
     return _squared_variation(jnp.mean(chances, axis=-2))
 
 
-def switch_loss(
-    probabilities: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"]
-) -> Float[Array, "*batch"]:
+def switch_loss(probabilities: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"]) -> Float[Array, "*batch"]:
     """E sum_k f_k P_k (Switch Transformer, arXiv 2101.03961, Eq. 4).
 
     f_k is the share of assignments that expert k gets (of tokens, if K = 1) and P_k its mean probability: 1 at
     perfect balance for any K. Gradients flow through P only.
+
+    Raises:
+      ValueError: indices of other tokens than the probabilities.
     """
+    checks.shape("indices", indices.shape, (*probabilities.shape[:-1], "K"))
     num_experts = probabilities.shape[-1]
     shares = jnp.mean(jax.nn.one_hot(indices, num_experts, dtype=jnp.float32), axis=(-3, -2))
-    return num_experts * jnp.sum(shares * jnp.mean(probabilities, axis=-2), axis=-1)
+    return num_experts * jnp.sum(shares * jnp.mean(probabilities.astype(jnp.float32), axis=-2), axis=-1)
 
 
 def gshard_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
@@ -60,10 +69,10 @@ def gshard_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*bat
     """
     num_experts = probabilities.shape[-1]
     first = jax.nn.one_hot(jnp.argmax(probabilities, axis=-1), num_experts, dtype=jnp.float32)
-    products = jnp.mean(first, axis=-2) * jnp.mean(probabilities, axis=-2)
+    products = jnp.mean(first, axis=-2) * jnp.mean(probabilities.astype(jnp.float32), axis=-2)
     return num_experts**2 * jnp.mean(products, axis=-1)
 
 
 def router_z_loss(logits: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
     """Mean over tokens of logsumexp(logits)^2 (ST-MoE, arXiv 2202.08906, Eq. 5)."""
-    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) ** 2, axis=-1)
+    return jnp.mean(jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1) ** 2, axis=-1)

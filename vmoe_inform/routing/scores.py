@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float
+from vmoe_inform.routing.products import float32_einsum
 from vmoe_inform.routing.steps import LayerSizes, Parameter, register_score
 
 
@@ -30,14 +31,15 @@ def linear_scores(
 
     Returns:
       logits [..., N, E], float32, whatever the type of the tokens.
+
+    Raises:
+      ValueError: a kernel or bias whose shape does not fit.
     """
-    logits = jnp.einsum(
-        "...nd,de->...ne",
-        tokens.astype(jnp.float32),
-        kernel.astype(jnp.float32),
-        precision=jax.lax.Precision.HIGHEST,
-    )
-    return logits if bias is None else logits + bias.astype(jnp.float32)
+    checks.shape("kernel", kernel.shape, (tokens.shape[-1], "E"))
+    if bias is not None:
+        checks.shape("bias", bias.shape, kernel.shape[-1:])
+    logits = float32_einsum("...nd,de->...ne", tokens, kernel)
+    return logits if bias is None else logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)
 
 
 def cosine_scores(
@@ -58,12 +60,14 @@ def cosine_scores(
       logits [..., N, E], float32; a token whose projection is zero has zero logits.
 
     Raises:
-      ValueError: if temperature is a number that is not > 0.
+      ValueError: if temperature is a number that is not > 0, or shapes do not fit.
     """
     checks.positive("temperature", temperature)
+    checks.shape("projection", projection.shape, (tokens.shape[-1], "d"))
+    checks.shape("expert_embeddings", expert_embeddings.shape, ("E", projection.shape[-1]))
     projected = linear_scores(tokens, projection)
     embeddings = _unit(expert_embeddings.astype(jnp.float32))
-    cosines = jnp.einsum("...nd,ed->...ne", _unit(projected), embeddings, precision=jax.lax.Precision.HIGHEST)
+    cosines = float32_einsum("...nd,ed->...ne", _unit(projected), embeddings)
     return cosines / temperature
 
 

@@ -13,9 +13,9 @@ Renormalize = bool | Literal["one"]
 
 
 def check_num_selected(k: int, num_experts: int) -> None:
-    """Raises ValueError unless 1 <= K <= E."""
-    if not 1 <= k <= num_experts:
-        raise checks.error("k", f"1 <= k <= {num_experts} experts", k)
+    """Raises ValueError unless K is an integer and 1 <= K <= E."""
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= num_experts:
+        raise checks.error("k", f"an integer from 1 to {num_experts} (experts)", k)
 
 
 @register_select("top_experts")
@@ -32,7 +32,7 @@ def top_experts(
         (V-MoE).
 
     Returns:
-      weights [..., N, K] and indices [..., N, K]; equal probabilities: the lower index first.
+      weights [..., N, K], float32, and indices [..., N, K]; equal probabilities: the lower index first.
 
     Raises:
       ValueError: k outside 1..E, or renormalize neither a bool nor ``"one"``.
@@ -40,7 +40,7 @@ def top_experts(
     check_num_selected(k, probabilities.shape[-1])
     if renormalize not in (True, False, "one"):
         raise checks.error("renormalize", "true, false or 'one'", renormalize)
-    weights, indices = jax.lax.top_k(probabilities, k)
+    weights, indices = jax.lax.top_k(probabilities.astype(jnp.float32), k)
     if renormalize == "one" or (renormalize and k > 1):
         # A zero row (a zero Symphony column) is shared evenly; a row of tiny numbers is scaled up before the sum.
         scale = jax.lax.stop_gradient(weights[..., :1])

@@ -33,8 +33,7 @@ def fluctuation_rate(
     Raises:
       ValueError: the two have different shapes.
     """
-    if indices_before.shape != indices_after.shape:
-        raise checks.error("indices_after", f"shape {indices_before.shape}", indices_after.shape)
+    checks.shape("indices_after", indices_after.shape, indices_before.shape)
     changed = jnp.any(jnp.sort(indices_before, axis=-1) != jnp.sort(indices_after, axis=-1), axis=-1)
     return jnp.mean(changed.astype(jnp.float32))
 
@@ -56,7 +55,7 @@ def topk_margin(probabilities: Float[Array, "*batch N E"], k: int) -> Float[Arra
     check_num_selected(k, num_experts)
     if k == num_experts:
         return jnp.full(probabilities.shape[:-1], jnp.inf, jnp.float32)
-    largest = jax.lax.top_k(probabilities, k + 1)[0]
+    largest = jax.lax.top_k(probabilities.astype(jnp.float32), k + 1)[0]
     return largest[..., k - 1] - largest[..., k]
 
 
@@ -64,6 +63,10 @@ def spectral_gap(adjacency: Float[Array, "E E"]) -> Float[Array, ""]:
     """1 - second largest |eigenvalue| (000, Proposition 1); 1 for a single expert.
 
     Eigenvalues of a matrix that need not be symmetric: on accelerators JAX computes them on the CPU backend only.
+
+    Raises:
+      ValueError: the adjacency is not square.
     """
+    checks.shape("adjacency", adjacency.shape, (adjacency.shape[-1], adjacency.shape[-1]))
     magnitudes = jnp.sort(jnp.abs(jnp.linalg.eigvals(adjacency.astype(jnp.float32))))
     return 1.0 - (magnitudes[-2] if magnitudes.shape[0] > 1 else jnp.zeros(()))
