@@ -19,6 +19,7 @@ from ml_collections import config_dict
 
 from vmoe_inform import checks, dispatch, routing  # noqa: F401  (routing registers the steps)
 from vmoe_inform.checks import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
+from vmoe_inform.registry import Registry
 from vmoe_inform.routing import steps
 
 JsonValue = Any
@@ -281,11 +282,8 @@ def _field_for(value: Any, hint: Any) -> Any:
     hint = _plain(hint)
     choices = [_plain(h) for h in get_args(hint)] if get_origin(hint) in (Union, types.UnionType) else [hint]
     types_left = {type(get_args(c)[0]) if get_origin(c) is Literal else get_origin(c) or c for c in choices}
-    optional = type(None) in types_left
-    types_left -= {type(None)}
-    if len(types_left) == 1:
-        return config_dict.placeholder(types_left.pop()) if optional and value is None else value
-    return config_dict.FieldReference(value, field_type=object)
+    # Of type object where there are several: a typed entry could not be set to None from the command line.
+    return value if len(types_left) == 1 else config_dict.FieldReference(value, field_type=object)
 
 
 def _to_config_dict(instance: Any) -> ml_collections.ConfigDict:
@@ -370,7 +368,7 @@ def _parse_options(given: Any, prefix: str) -> dict[str, dict[str, Any]]:
     _check_keys(given, {name for name, step in known.items() if step.option_types}, prefix)
     parsed: dict[str, dict[str, Any]] = {}
     for name, step in known.items():
-        values = given[name] if name in given else {}
+        values = given.get(name, {})
         if not isinstance(values, Mapping | ml_collections.ConfigDict):
             raise checks.error(f"{prefix}.{name}", "a mapping from option to value", values)
         _check_keys(values, set(step.option_types), f"{prefix}.{name}")
@@ -398,11 +396,11 @@ def _parse_group(group: type, given: Any, prefix: str) -> Any:
         name = f"{prefix}.{field.name}" if prefix else field.name
         hint = hints[field.name]
         if field.name == "options":
-            values[field.name] = _parse_options(given[field.name] if field.name in given else {}, name)
+            values[field.name] = _parse_options(given.get(field.name, {}), name)
         elif _is_group(hint):
-            values[field.name] = _parse_group(hint, given[field.name] if field.name in given else {}, name)
+            values[field.name] = _parse_group(hint, given.get(field.name, {}), name)
         elif field.name in given:
-                values[field.name] = checks.conform(name, given[field.name], hint)
+            values[field.name] = checks.conform(name, given[field.name], hint)
     return group(**values)
 
 
@@ -462,21 +460,25 @@ def _check_model(model: ModelConfig) -> None:
             moe.num_selected_experts,
         )
     resolve_layers(moe.layers, model.num_layers)
-    for field, name, registry in (
-        ("score", router.score, steps.SCORE_STEPS),
-        ("select", router.select, steps.SELECT_STEPS),
-        *(("inform", name, steps.INFORM_STEPS) for name in router.inform_steps),
-    ):
-        if name not in registry:
-            known = (["none"] if field == "inform" else []) + list(registry)
-            raise checks.error(f"model.router.{field}", f"one of {', '.join(known)}", name)
+    chosen: tuple[tuple[str, tuple[str, ...], Registry[Any]], ...] = (
+        ("score", (router.score,), steps.SCORE_STEPS),
+        ("inform", router.inform_steps, steps.INFORM_STEPS),
+        ("select", (router.select,), steps.SELECT_STEPS),
+    )
+    for field, names, registry in chosen:
+        for name in names:
+            if name not in registry:
+                known = ", ".join(registry) + (", or none alone" if field == "inform" else "")
+                raise checks.error(f"model.router.{field}", f"one of {known}", name)
     if len(set(router.inform_steps)) != len(router.inform_steps):
         raise checks.error("model.router.inform", "each step once", router.inform)
     if moe.dispatch not in dispatch.DISPATCHERS:
         raise checks.error("model.moe.dispatch", f"one of {', '.join(dispatch.DISPATCHERS)}", moe.dispatch)
     if router.losses.load > 0 and router.noise_std == 0:
         raise checks.error(
-            "model.router.losses.load", "0 when model.router.noise_std is 0 (no noise, no load loss)", router.losses.load
+            "model.router.losses.load",
+            "0 when model.router.noise_std is 0 (no noise, no load loss)",
+            router.losses.load,
         )
 
 
