@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,8 @@ def expert_capacity(
         if value < 1:
             raise checks.error(field, "an integer >= 1", value)
     checks.positive("factor", factor)
-    slots = math.ceil(group_size * num_selected_experts * factor / num_experts)
+    # As a decimal number: in binary, 40 * 1.1 / 4 is a little more than 11 and would be rounded up to 12.
+    slots = math.ceil(group_size * num_selected_experts * Fraction(str(factor)) / num_experts)
     return math.ceil(min(slots, group_size) / multiple_of) * multiple_of
 
 
@@ -78,7 +80,14 @@ def assign_slots(
       num_experts: E.
       capacity: C, slots of one expert for one group.
       batch_priority: whether the larger first weight goes first.
+
+    Raises:
+      ValueError: num_experts or capacity below 1, or weights and indices of different shapes.
     """
+    for field, value in (("num_experts", num_experts), ("capacity", capacity)):
+        if value < 1:
+            raise checks.error(field, "an integer >= 1", value)
+    checks.shape("weights", weights.shape, indices.shape)
     groups, size, selected = indices.shape
     ordered = indices
     if batch_priority:
