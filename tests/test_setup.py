@@ -40,7 +40,7 @@ def test_eight_devices():
 
 
 def test_rank_promotion_is_an_error():
-    with pytest.raises(ValueError, match="rank promotion|rank_promotion"):
+    with pytest.raises(ValueError, match=r"rank promotion|rank_promotion"):
         jnp.zeros((2, 3)) + jnp.zeros(3)
 
 

@@ -1,0 +1,172 @@
+import io
+import json
+import logging as standard_logging
+import math
+import struct
+
+import jax.numpy as jnp
+import pytest
+import rich.console
+from tensorboardX.proto import event_pb2
+
+from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
+
+
+def lines(workdir):
+    def no_constant(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=no_constant) for line in text.splitlines()]
+
+
+def events(workdir):
+    """All TensorBoard events, oldest file first; a record is length (8 bytes), its CRC (4), data, its CRC (4)."""
+    found = []
+    for path in sorted((workdir / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            found.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+            data = data[16 + length :]
+    return found
+
+
+def test_one_json_object_a_line_with_the_step_first(tmp_path):
+    with MetricsLogger(tmp_path / "new" / "run") as logger:
+        logger.log(5, {"loss": 2.5, "accuracy": jnp.float32(0.5)})
+        logger.log(5, {"loss": 3}, prefix="evaluation")
+    text = (tmp_path / "new" / "run" / "metrics.jsonl").read_text()
+    assert text == '{"step": 5, "loss": 2.5, "accuracy": 0.5}\n{"step": 5, "evaluation/loss": 3.0}\n'
+
+
+def test_a_line_is_on_disk_when_log_returns(tmp_path):
+    with MetricsLogger(tmp_path) as logger:
+        logger.log(1, {"loss": 1.0})
+        assert lines(tmp_path) == [{"step": 1, "loss": 1.0}]
+
+
+def test_lines_stay_json_when_training_diverges(tmp_path):
+    with MetricsLogger(tmp_path) as logger:
+        logger.log(1, {"a": math.nan, "b": math.inf, "c": -math.inf})
+    assert lines(tmp_path) == [{"step": 1, "a": "NaN", "b": "Infinity", "c": "-Infinity"}]
+    (entry,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert math.isnan(entry["a"])
+    assert (entry["b"], entry["c"]) == (math.inf, -math.inf)
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    with MetricsLogger(tmp_path) as logger:
+        logger.log(3, {"loss": 0.25})
+        logger.log(4, {"loss": 0.5}, prefix="evaluation")
+    scalars = [(event.step, v.tag, v.simple_value) for event in events(tmp_path) for v in event.summary.value]
+    assert scalars == [(3, "loss", 0.25), (4, "evaluation/loss", 0.5)]
+
+
+def test_a_resumed_run_cuts_off_the_steps_that_it_does_again(tmp_path):
+    with MetricsLogger(tmp_path) as logger:
+        for step in (10, 20, 30):
+            logger.log(step, {"loss": float(step), "worst": math.inf})
+    with MetricsLogger(tmp_path, start_step=20) as logger:
+        logger.log(30, {"loss": -1.0})
+    assert lines(tmp_path) == [
+        {"step": 10, "loss": 10.0, "worst": "Infinity"},
+        {"step": 20, "loss": 20.0, "worst": "Infinity"},
+        {"step": 30, "loss": -1.0},
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "tensorboard"]
+    # TensorBoard drops what it read at or after the step of a START event.
+    starts = [event.step for event in events(tmp_path) if event.session_log.status == event_pb2.SessionLog.START]
+    assert starts == [1, 21]
+
+
+def test_a_torn_last_line_is_dropped_with_a_warning(tmp_path, caplog):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
+    with caplog.at_level(standard_logging.WARNING), MetricsLogger(tmp_path, start_step=5) as logger:
+        logger.log(6, {"loss": 6.0})
+    assert lines(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 6, "loss": 6.0}]
+    assert "not written to the end" in caplog.text
+
+
+def test_a_whole_last_line_without_its_newline_is_kept(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}')
+    with MetricsLogger(tmp_path, start_step=1) as logger:
+        logger.log(2, {"loss": 2.0})
+    assert lines(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]
+
+
+def test_a_damaged_line_before_the_last_is_an_error_and_the_file_is_left_alone(tmp_path):
+    text = '{"step": 1}\n{"st\n{"step": 3}\n'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2: expected a JSON object with a step"):
+        MetricsLogger(tmp_path, start_step=3)
+    assert (tmp_path / "metrics.jsonl").read_text() == text
+
+
+def test_other_processes_write_nothing(tmp_path):
+    with MetricsLogger(tmp_path, is_main_process=False) as logger:
+        logger.log(1, {"loss": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_must_be_scalars_with_other_names_than_step(tmp_path):
+    with MetricsLogger(tmp_path) as logger:
+        with pytest.raises(ValueError, match="'step'"):
+            logger.log(1, {"step": 1.0})
+        with pytest.raises(ValueError, match=r"metrics\['load'\]: expected a scalar"):
+            logger.log(1, {"load": jnp.ones(3)})
+    assert lines(tmp_path) == []
+    with pytest.raises(ValueError, match="start_step: expected an integer >= 0; received -1"):
+        MetricsLogger(tmp_path, start_step=-1)
+
+
+def plain_console():
+    return rich.console.Console(file=io.StringIO(), width=40)
+
+
+def test_plain_lines_elsewhere_than_on_a_terminal():
+    times = iter([100.0, 110.0])
+    console = plain_console()
+    with Progress(400, 100, console=console, clock=lambda: next(times)) as progress:
+        progress.update(150, {"loss": 1.25, "accuracy": 0.5, "images_per_second": 1234.4})
+        progress.update(200, {"loss": 1.0, "accuracy": 0.625, "images_per_second": 1300.0})
+    # 50 steps took 10 s since the first update, so the 200 that are left take 40 s. No line is wrapped at 40 columns.
+    assert console.file.getvalue() == (
+        " 37 %  step 150/400  loss 1.2500  accuracy 50.0 %  1,234 images/s  ETA -:--\n"
+        " 50 %  step 200/400  loss 1.0000  accuracy 62.5 %  1,300 images/s  ETA 0:40\n"
+    )
+
+
+def test_hours_are_shown():
+    times = iter([0.0, 60.0])
+    console = plain_console()
+    with Progress(1000, console=console, clock=lambda: next(times)) as progress:
+        progress.update(10, {})
+        progress.update(20, {})
+    # 60 s for 10 steps, 980 left: 5880 s = 1 h 38 min
+    assert console.file.getvalue().splitlines()[-1].endswith("ETA 1:38:00")
+
+
+def test_a_bar_on_a_terminal():
+    console = rich.console.Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Progress(10, console=console) as progress:
+        progress.update(5, {"loss": 0.5})
+    text = console.file.getvalue()
+    assert "\x1b[" in text
+    assert "step 5/10" in text
+    assert "loss 0.5000" in text
+
+
+def test_progress_of_other_processes_is_not_shown():
+    console = plain_console()
+    with Progress(10, is_main_process=False, console=console) as progress:
+        progress.update(5, {"loss": 0.5})
+    assert console.file.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("total", "start", "field"), [(0, 0, "total_steps"), (5, 6, "start_step"), (5, -1, "start_step")]
+)
+def test_progress_checks_its_steps(total, start, field):
+    with pytest.raises(ValueError, match=f"{field}: expected"):
+        Progress(total, start)
