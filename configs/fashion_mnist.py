@@ -1,0 +1,40 @@
+"""Fashion-MNIST, 70,000 gray images of garments, at 32 px.
+
+    apt-get install dataset-fashion-mnist  # Debian and Ubuntu; or put the four files of MNIST's format in a directory
+    python -m vmoe_inform.train --config=configs/fashion_mnist.py:router=attention_vmoe --workdir=runs/fashion_mnist
+
+Files elsewhere: --config.data.directory=DIR.
+Argument: router=NAME, experts=NUMBER, where=lastN|everyN|INDEX+INDEX, variant=SIZE/PATCH.
+Hardware: one accelerator, or CPU cores and patience. Time and score: not yet run.
+"""
+
+import ml_collections
+
+from vmoe_inform import config as config_lib
+from vmoe_inform import presets
+
+
+def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
+    """The digits' model with smaller patches, on images that need the detail."""
+    options = config_lib.parse_argument(argument, router="vmoe", variant="Ti/4", experts="8", where="last2")
+    config = config_lib.default()
+    presets.set_variant(config, options["variant"])
+    presets.set_experts(config, options["experts"], options["where"])
+    presets.set_router(config, options["router"])
+    config.model.num_classes = 10
+    config.model.image_size_px = 32
+    config.model.moe.group_size_images = 8
+
+    config.data.source = "idx"
+    config.data.directory = "/usr/share/datasets/fashion-mnist"
+    config.data.random_shift_px = 2
+    config.data.random_flip = True
+
+    config.train.epochs = 30.0
+    config.train.batch_size = 256
+
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_steps = 500
+    config.optimizer.weight_decay = 1e-2
+    config.optimizer.gradient_clip_norm = 1.0
+    return config
