@@ -1,0 +1,172 @@
+"""The formulas of routing as float64 loops over one image: slow, obvious, and written without the package."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+
+def softmax(row):
+    shifted = np.exp(np.asarray(row, np.float64) - max(row))
+    return shifted / shifted.sum()
+
+
+def entropy(row):
+    row = np.asarray(row, np.float64) / np.sum(row)
+    return -sum(p * math.log(p) for p in row if p > 0)
+
+
+def linear_scores(tokens, kernel, bias):
+    logits = np.zeros((len(tokens), kernel.shape[1]))
+    for n, e in np.ndindex(logits.shape):
+        logits[n, e] = sum(tokens[n, d] * kernel[d, e] for d in range(len(kernel))) + bias[e]
+    return logits
+
+
+def cosine_scores(tokens, projection, expert_embeddings, temperature):
+    logits = np.zeros((len(tokens), len(expert_embeddings)))
+    for n, e in np.ndindex(logits.shape):
+        u, v = tokens[n] @ projection, expert_embeddings[e]
+        logits[n, e] = u @ v / (np.linalg.norm(u) * np.linalg.norm(v)) / temperature
+    return logits
+
+
+def token_similarity(tokens, weight, temperature=1.0, metric="dot", mask=None):
+    if metric == "cosine":
+        tokens = tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
+    graph = np.zeros((len(tokens), len(tokens)))
+    for i in range(len(tokens)):
+        heard = [j for j in range(len(tokens)) if mask is None or mask[i, j]] or [i]
+        graph[i, heard] = softmax([tokens[i] @ weight @ tokens[j] / temperature for j in heard])
+    return graph
+
+
+def attention(queries, keys, mask=None):
+    heads, size, width = queries.shape
+    result = np.zeros((heads, size, size))
+    for h, i in np.ndindex(heads, size):
+        heard = [j for j in range(size) if mask is None or mask[i, j]] or [i]
+        result[h, i, heard] = softmax([queries[h, i] @ keys[h, j] / math.sqrt(width) for j in heard])
+    return result
+
+
+def _joint(attention, means, outputs, sigma):
+    """A_h[i,j] N(u_i | m_hj, sigma^2 I) up to a factor of each i, straight from the density."""
+    joint = np.zeros(attention.shape)
+    for i in range(len(outputs)):
+        exponents = -((outputs[i] - means) ** 2).sum(-1) / (2 * sigma**2)  # [H, N]
+        joint[:, i] = attention[:, i] * np.exp(exponents - exponents[attention[:, i] > 0].max())
+    return joint
+
+
+def attention_posterior(attention, means, outputs, sigma=1.0):
+    # One head at a time, so that no head's density vanishes beside another's.
+    joint = np.concatenate(
+        [_joint(attention[h : h + 1], means[h : h + 1], outputs, sigma) for h in range(len(attention))]
+    )
+    return joint / joint.sum(-1, keepdims=True)
+
+
+def head_posterior(attention, means, outputs, sigma=1.0):
+    evidence = _joint(attention, means, outputs, sigma).sum(-1).T  # [N, H]; the uniform prior 1/H cancels
+    return evidence / evidence.sum(-1, keepdims=True)
+
+
+def lowest_entropy_head(attention):
+    return np.argmin([np.mean([entropy(row) for row in head]) for head in attention])
+
+
+def inform(probabilities, graph):
+    informed = np.zeros(probabilities.shape)
+    for i, j in np.ndindex(graph.shape):
+        informed[i] += graph[i, j] * probabilities[j]
+    return informed
+
+
+def attention_informed(probabilities, queries, keys, means, outputs, sigma=1.0, heads="lowest_entropy", mask=None):
+    prior = attention(queries, keys, mask)
+    posterior = attention_posterior(prior, means, outputs, sigma)
+    if heads == "lowest_entropy":
+        return inform(probabilities, posterior[lowest_entropy_head(prior)])
+    shares = head_posterior(prior, means, outputs, sigma)
+    return sum(shares[:, h, None] * inform(probabilities, posterior[h]) for h in range(len(prior)))
+
+
+def coselection_counts(indices, num_experts, diagonal=True):
+    counts = np.zeros((num_experts, num_experts))
+    for chosen in indices.reshape(-1, indices.shape[-1]):
+        for j, k in itertools.product(chosen, chosen):
+            counts[j, k] += diagonal or j != k
+    return counts
+
+
+def normalize_rows(counts):
+    return np.array([row / row.sum() if row.sum() > 0 else row for row in np.asarray(counts, np.float64)])
+
+
+def expert_informed(probabilities, adjacency):
+    informed = np.array(probabilities, np.float64)
+    for n, j in np.ndindex(informed.shape):
+        if adjacency[j].any():
+            informed[n, j] = sum(adjacency[j, k] * probabilities[n, k] for k in range(len(adjacency)))
+    return informed
+
+
+def top_experts(probabilities, k, renormalize=True):
+    indices = np.array([sorted(range(len(row)), key=lambda e: -row[e])[:k] for row in probabilities])
+    weights = np.array([row[chosen] for row, chosen in zip(probabilities, indices, strict=True)])
+    return (weights / weights.sum(-1, keepdims=True) if renormalize else weights), indices
+
+
+def squared_variation(values):
+    mean = sum(values) / len(values)
+    return sum((v - mean) ** 2 for v in values) / len(values) / mean**2
+
+
+def load_loss(logits, noisy_logits, noise_std, k):
+    chances = np.zeros(logits.shape)
+    for i, e in np.ndindex(logits.shape):
+        threshold = sorted(noisy_logits[i])[-k]
+        chances[i, e] = 0.5 * math.erfc((threshold - logits[i, e]) / noise_std / math.sqrt(2))
+    return squared_variation(chances.mean(0))
+
+
+def switch_loss(probabilities, indices):
+    size, experts = probabilities.shape
+    return experts * sum(np.mean(indices == e) * probabilities[:, e].sum() / size for e in range(experts))
+
+
+def gshard_loss(probabilities):
+    size, experts = probabilities.shape
+    first = [max(range(experts), key=lambda e: row[e]) for row in probabilities]
+    products = [first.count(e) / size * probabilities[:, e].mean() for e in range(experts)]
+    return experts**2 * sum(products) / experts
+
+
+def router_z_loss(logits):
+    return np.mean([math.log(sum(math.exp(x) for x in row)) ** 2 for row in logits])
+
+
+def topk_margin(probabilities, k):
+    ordered = np.sort(probabilities, axis=-1)[:, ::-1]
+    return ordered[:, k - 1] - ordered[:, k]
+
+
+def fluctuation_rate(before, after):
+    pairs = zip(before.reshape(-1, before.shape[-1]), after.reshape(-1, after.shape[-1]), strict=True)
+    return np.mean([set(a) != set(b) for a, b in pairs])
+
+
+def gradient(function: Callable, arguments: list[np.ndarray], which: int, cotangent: np.ndarray) -> np.ndarray:
+    """Central differences of sum(cotangent * function) with respect to one argument."""
+    step = 1e-5
+    result = np.zeros(arguments[which].shape)
+    for place in np.ndindex(result.shape):
+        values = []
+        for sign in (1, -1):
+            moved = [np.array(a) for a in arguments]
+            moved[which][place] += sign * step
+            values.append(np.sum(cotangent * function(*moved)))
+        result[place] = (values[0] - values[1]) / (2 * step)
+    return result

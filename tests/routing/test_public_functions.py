@@ -1,0 +1,317 @@
+"""Every public function of routing against the loops of slow.py: values, gradients, batch axes, jit, bfloat16."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vmoe_inform import routing
+
+from . import slow
+
+N, D, H, F, E, K, WIDTH = 5, 4, 2, 3, 4, 2, 3  # noqa: E741
+
+
+def normal(*shape):
+    return lambda rng, batch: rng.normal(size=(*batch, *shape))
+
+
+def distribution(*shape):
+    return lambda rng, batch: rng.dirichlet(np.ones(shape[-1]), size=(*batch, *shape[:-1]))
+
+
+def chosen(rng, batch):
+    return np.argsort(rng.random((*batch, N, E)), axis=-1)[..., :K]
+
+
+def shared(make):
+    """One array for the whole batch."""
+    return dataclasses.replace(make, batched=False) if isinstance(make, Argument) else Argument(make, batched=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    make: Callable
+    batched: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A function, random arguments for it, its reference, and the arguments that gradients flow to.
+
+    ``whole`` references take the batch at once, because the function sums over it.
+    """
+
+    name: str
+    arguments: tuple
+    fast: Callable
+    reference: Callable
+    differentiable: tuple[int, ...] = ()
+    whole: bool = False
+    label: str = ""
+
+    def make(self, batch, seed=0):
+        rng = np.random.default_rng(seed)
+        made = []
+        for argument in self.arguments:
+            argument = argument if isinstance(argument, Argument) else Argument(argument)
+            array = np.asarray(argument.make(rng, batch if argument.batched else ()))
+            made.append((array.astype(np.float32) if array.dtype == np.float64 else array, argument.batched))
+        return made
+
+    def slow(self, made, batch):
+        arrays = [a.astype(np.float64) if a.dtype == np.float32 else a for a, _ in made]
+        if self.whole:
+            return self.reference(*arrays)
+        results = [
+            self.reference(*(a[at] if batched else a for a, (_, batched) in zip(arrays, made, strict=True)))
+            for at in np.ndindex(*batch)
+        ]
+        if isinstance(results[0], tuple):
+            return tuple(np.reshape(part, (*batch, *np.shape(part[0]))) for part in zip(*results, strict=True))
+        return np.reshape(results, (*batch, *np.shape(results[0])))
+
+
+GRAPH = (distribution(H, N, N), normal(H, N, D), normal(N, D))
+ATTENTION = (distribution(N, E), normal(H, N, F), normal(H, N, F), normal(H, N, D), normal(N, D))
+CASES = [
+    Case(
+        "linear_scores",
+        (normal(N, D), shared(normal(D, E)), shared(normal(E))),
+        routing.linear_scores,
+        slow.linear_scores,
+        (0, 1, 2),
+    ),
+    Case(
+        "cosine_scores",
+        (normal(N, D), shared(normal(D, WIDTH)), shared(normal(E, WIDTH)), shared(lambda rng, _: np.float32(0.3))),
+        routing.cosine_scores,
+        slow.cosine_scores,
+        (0, 1, 2, 3),
+    ),
+    *(
+        Case(
+            "token_similarity",
+            (normal(N, D), shared(normal(D, D))),
+            lambda u, w, t=t, m=m: routing.token_similarity(u, weight=w, temperature=t, metric=m),
+            lambda u, w, t=t, m=m: slow.token_similarity(u, w, 2.0 if t == "sqrt_dim" else t, m),  # sqrt(D) = 2
+            (0, 1),
+            label=f"{m}-{t}",
+        )
+        for m in ("dot", "cosine")
+        for t in (1.0, 0.25, "sqrt_dim")
+    ),
+    Case(
+        "token_similarity",
+        (normal(N, D), lambda rng, batch: rng.random((*batch, N, N)) < 0.4),
+        lambda u, mask: routing.token_similarity(u, mask=mask),
+        lambda u, mask: slow.token_similarity(u, np.eye(D), mask=mask),
+        (0,),
+        label="mask",
+    ),
+    *(
+        Case(
+            name,
+            GRAPH,
+            lambda a, m, u, name=name, s=s: getattr(routing, name)(a, m, u, sigma=s),
+            lambda a, m, u, name=name, s=s: getattr(slow, name)(a, m, u, s),
+            (0, 1, 2),
+            label=f"sigma{s}",
+        )
+        for name in ("attention_posterior", "head_posterior")
+        for s in (1.0, 3.0)
+    ),
+    Case("lowest_entropy_head", GRAPH[:1], routing.lowest_entropy_head, slow.lowest_entropy_head),
+    Case("inform", (distribution(N, E), distribution(N, N)), routing.inform, slow.inform, (0, 1)),
+    Case(
+        "similarity_informed",
+        (distribution(N, E), normal(N, D), shared(normal(D, D))),
+        lambda r, u, w: routing.similarity_informed(r, u, weight=w, temperature=0.5),
+        lambda r, u, w: slow.inform(r, slow.token_similarity(u, w, 0.5)),
+        (0, 1, 2),
+    ),
+    *(
+        Case(
+            "attention_informed",
+            ATTENTION,
+            lambda *a, heads=heads: routing.attention_informed(*a, sigma=1.5, heads=heads),
+            lambda *a, heads=heads: slow.attention_informed(*a, 1.5, heads),
+            (0, 1, 2, 3, 4),
+            label=heads,
+        )
+        for heads in ("lowest_entropy", "posterior")
+    ),
+    *(
+        Case(
+            "attention_informed",
+            (*ATTENTION, lambda rng, batch: rng.random((*batch, N, N)) < 0.4),
+            lambda *a, heads=heads: routing.attention_informed(*a[:-1], sigma=1.5, heads=heads, mask=a[-1]),
+            lambda *a, heads=heads: slow.attention_informed(*a[:-1], 1.5, heads, a[-1]),
+            (0, 1, 2, 3, 4),
+            label=f"{heads}-mask",
+        )
+        for heads in ("lowest_entropy", "posterior")
+    ),
+    *(
+        Case(
+            "coselection_counts",
+            (chosen,),
+            lambda i, d=d: routing.coselection_counts(i, E, diagonal=d),
+            lambda i, d=d: slow.coselection_counts(i, E, d),
+            whole=True,
+            label=f"diagonal-{d}",
+        )
+        for d in (True, False)
+    ),
+    Case(
+        "normalize_adjacency",
+        (shared(lambda rng, _: rng.poisson(0.7, (E, E)).astype(np.float32)),),
+        routing.normalize_adjacency,
+        slow.normalize_rows,
+        whole=True,
+        label="row",
+    ),
+    Case(
+        "normalize_adjacency",
+        (shared(lambda rng, _: rng.poisson(0.7, (E, E)).astype(np.float32)),),
+        lambda counts: routing.normalize_adjacency(counts, normalization="column"),
+        lambda counts: slow.normalize_rows(counts.T).T,
+        whole=True,
+        label="column",
+    ),
+    Case(
+        "update_adjacency",
+        (shared(distribution(E, E)), shared(lambda rng, _: rng.poisson(2.0, (E, E)).astype(np.float32))),
+        lambda a, c: routing.update_adjacency(a, c, decay=0.7),
+        lambda a, c: 0.7 * a + 0.3 * slow.normalize_rows(c),
+        whole=True,
+    ),
+    Case(
+        "expert_informed",
+        (distribution(N, E), shared(lambda rng, _: rng.random((E, E)) * np.array([[1.0], [0], [1], [1]]))),
+        routing.expert_informed,
+        slow.expert_informed,
+        (0,),
+    ),
+    *(
+        Case(
+            "top_experts",
+            (distribution(N, E),),
+            lambda p, k=k, r=r: routing.top_experts(p, k, renormalize=r),
+            lambda p, k=k, r=r: slow.top_experts(p, k, r == "one" or (r and k > 1)),
+            (0,),
+            label=f"{k}-{r}",
+        )
+        for k in (1, 3, E)
+        for r in (True, False, "one")
+    ),
+    Case(
+        "importance_loss",
+        (distribution(N, E),),
+        routing.importance_loss,
+        lambda p: slow.squared_variation(p.sum(0)),
+        (0,),
+    ),
+    Case(
+        "load_loss",
+        (normal(N, E), normal(N, E)),
+        lambda l, n: routing.load_loss(l, n, noise_std=0.8, k=K),
+        lambda l, n: slow.load_loss(l, n, 0.8, K),
+        (0, 1),
+    ),
+    Case("switch_loss", (distribution(N, E), chosen), routing.switch_loss, slow.switch_loss, (0,)),
+    Case("gshard_loss", (distribution(N, E),), routing.gshard_loss, slow.gshard_loss, (0,)),
+    Case("router_z_loss", (normal(N, E),), routing.router_z_loss, slow.router_z_loss, (0,)),
+    Case(
+        "routing_entropy",
+        (lambda rng, batch: rng.random((*batch, N, E)),),
+        routing.routing_entropy,
+        lambda p: np.array([slow.entropy(row) for row in p]),
+        (0,),
+    ),
+    Case(
+        "effective_neighbours",
+        (distribution(N, N),),
+        routing.effective_neighbours,
+        lambda g: np.array([np.exp(slow.entropy(row)) for row in g]),
+        (0,),
+    ),
+    Case("fluctuation_rate", (chosen, chosen), routing.fluctuation_rate, slow.fluctuation_rate, whole=True),
+    Case(
+        "expert_load",
+        (chosen,),
+        lambda i: routing.expert_load(i, E),
+        lambda i: np.array([np.mean(i == e) for e in range(E)]),
+        whole=True,
+    ),
+    Case(
+        "topk_margin",
+        (distribution(N, E),),
+        lambda p: routing.topk_margin(p, K),
+        lambda p: slow.topk_margin(p, K),
+        (0,),
+    ),
+    Case(
+        "spectral_gap",
+        (shared(distribution(E, E)),),
+        routing.spectral_gap,
+        lambda a: 1.0 - sorted(abs(np.linalg.eigvals(a)))[-2],
+        whole=True,
+    ),
+]
+CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.label}".rstrip("-"))
+
+
+def test_every_public_function_has_a_case():
+    assert {case.name for case in CASES} == set(routing.__all__)
+
+
+def _assert_close(fast, reference, tolerance=2e-5):
+    for got, wanted in zip(jax.tree.leaves(fast), jax.tree.leaves(reference), strict=True):
+        assert got.shape == np.shape(wanted)
+        np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+@CASE
+def test_equals_the_reference(case):
+    made = case.make(())
+    result = case.fast(*(jnp.asarray(array) for array, _ in made))
+    assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in jax.tree.leaves(result))
+    _assert_close(result, case.slow(made, ()))
+
+
+@CASE
+def test_equals_the_reference_under_jit_for_more_batch_axes(case):
+    made = case.make((2, 1, 3), seed=1)
+    _assert_close(jax.jit(case.fast)(*(array for array, _ in made)), case.slow(made, (2, 1, 3)))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.differentiable],
+    ids=lambda case: f"{case.name}-{case.label}".rstrip("-"),
+)
+def test_gradients_equal_finite_differences_of_the_reference(case):
+    arrays = [array for array, _ in case.make((), seed=2)]
+    doubles = [a.astype(np.float64) if a.dtype == np.float32 else a for a in arrays]
+    first = lambda result: result[0] if isinstance(result, tuple) else result
+    cotangent = np.random.default_rng(3).normal(size=np.shape(first(case.reference(*doubles))))
+    weighted = lambda *a: jnp.sum(jnp.asarray(cotangent, jnp.float32) * first(case.fast(*a)))
+    gradients = jax.jit(jax.grad(weighted, argnums=case.differentiable))(*arrays)
+    for which, fast in zip(case.differentiable, gradients, strict=True):
+        wanted = slow.gradient(lambda *a: first(case.reference(*a)), doubles, which, cotangent)
+        np.testing.assert_allclose(fast, wanted, rtol=2e-4, atol=2e-4 * max(1.0, np.abs(wanted).max()))
+
+
+@CASE
+def test_bfloat16_is_worked_on_in_float32(case):
+    arrays = [jnp.asarray(array) for array, _ in case.make((), seed=4)]
+    rounded = [a.astype(jnp.bfloat16) if a.dtype == jnp.float32 and a.ndim else a for a in arrays]
+    result, same = jax.jit(
+        lambda *a: (case.fast(*a), case.fast(*(x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x for x in a)))
+    )(*rounded)
+    assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in jax.tree.leaves(result))
+    _assert_close(result, same, 1e-6)
