@@ -53,9 +53,13 @@ NonNegativeInt: TypeAlias = Annotated[int, Bound(at_least=0)]
 _POSITIVE_FLOAT32 = Bound(at_least=2.0**-126, below=2.0**128)  # the normal numbers: others are 0 or inf on a device
 
 
-def error(field: str, expected: str, received: Any) -> ValueError:
+class InputError(ValueError):
+    """Something that a user passed is wrong. Command lines print its message without a traceback."""
+
+
+def error(field: str, expected: str, received: Any) -> InputError:
     """The one form of error message for bad input."""
-    return ValueError(f"{field}: expected {expected}; received {received!r}")
+    return InputError(f"{field}: expected {expected}; received {received!r}")
 
 
 def positive(field: str, value: Any) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import ml_collections
@@ -334,6 +334,23 @@ def parse_argument(argument: str | None, **defaults: str) -> dict[str, str]:
     return {**defaults, **values}
 
 
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Checks that every ``--config.a.b=VALUE`` of a command line names a field.
+
+    Raises:
+      ValueError: an unknown field; lists the known ones of its group.
+    """
+    for argument in arguments:
+        match = re.match(r"--?config\.([^=]*)", argument)
+        group: Any = default()
+        prefix = ""
+        for key in match[1].split(".") if match else ():
+            if not isinstance(group, ml_collections.ConfigDict):
+                raise checks.error(prefix, "a field without fields of its own", argument)
+            _check_keys([key], set(group), prefix)
+            group, prefix = group[key], f"{prefix}.{key}" if prefix else key
+
+
 def resolve_layers(layers: str | tuple[int, ...], num_layers: int) -> tuple[int, ...]:
     """Block indices that ``model.moe.layers`` means.
 
@@ -383,7 +400,7 @@ def _check_keys(given: Any, known: set[str], prefix: str) -> None:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             expected = f"one of the keys {', '.join(sorted(known))}" if known else "no keys"
-            raise ValueError(f"{prefix or 'config'}: expected {expected}; received {key!r}{hint}")
+            raise checks.InputError(f"{prefix or 'config'}: expected {expected}; received {key!r}{hint}")
 
 
 def _parse_group(group: type, given: Any, prefix: str) -> Any:
@@ -491,6 +508,13 @@ def _check_run(config: Config) -> None:
             "train.batch_size",
             f"a multiple of train.gradient_accumulation_steps = {train.gradient_accumulation_steps}",
             train.batch_size,
+        )
+    stateful = [name for name in config.model.router.inform_steps if steps.INFORM_STEPS[name].has_state]
+    if stateful and train.gradient_accumulation_steps > 1:
+        raise checks.error(
+            "train.gradient_accumulation_steps",
+            f"1 with the inform step {stateful[0]!r}, whose state counts the whole batch at once",
+            train.gradient_accumulation_steps,
         )
     part = train.batch_size // train.gradient_accumulation_steps
     for field, size in (("train.batch_size", part), ("evaluation.batch_size", config.evaluation.batch_size)):

@@ -4,8 +4,9 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from vmoe_inform import checks
+
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable)
 
 
 class Registry(Generic[T]):
@@ -21,7 +22,7 @@ class Registry(Generic[T]):
     def add(self, name: str, entry: T) -> T:
         """Registers ``entry``; a name can be taken only once."""
         if name in self._entries:
-            raise ValueError(f"{self.kind} {name!r} is already registered: expected a new name")
+            raise checks.InputError(f"{self.kind} {name!r} is already registered: expected a new name")
         self._entries[name] = entry
         return entry
 
@@ -34,7 +35,7 @@ class Registry(Generic[T]):
             close = difflib.get_close_matches(str(name), self._entries, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             known = ", ".join(sorted(self._entries))
-            raise ValueError(f"{self.kind}: expected one of {known}; received {name!r}{hint}")
+            raise checks.InputError(f"{self.kind}: expected one of {known}; received {name!r}{hint}")
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:

@@ -126,7 +126,7 @@ def check(path: str) -> float:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError) as problem:
-        raise ValueError(f"golden file: expected an .npz file of arrays; received {path!r} ({problem})") from None
+        raise checks.InputError(f"golden file: expected an .npz file of arrays; received {path!r} ({problem})") from None
     ours = compute(arrays)
     recorded = [n for n in arrays if n in ("logits", "loss") or n.startswith(("metric/", "grad/"))]
     missing = {"logits", "loss"} - set(recorded) or {n for n in recorded if n not in ours}

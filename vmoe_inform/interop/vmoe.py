@@ -108,7 +108,7 @@ def from_original(arrays: Mapping[str, np.ndarray], expected: Tree) -> Tree:
     ours = {our_name(path): array for path, array in arrays.items()}
     wanted = flax.traverse_util.flatten_dict(expected, sep="/")
     if set(ours) != set(wanted):
-        raise ValueError(
+        raise checks.InputError(
             f"parameters: expected {len(wanted)} paths; received {len(ours)}; "
             f"missing {sorted(set(wanted) - set(ours))}, surplus {sorted(set(ours) - set(wanted))}"
         )

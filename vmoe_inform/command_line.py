@@ -1,0 +1,74 @@
+"""What the command lines share: flags read from a config file, and errors in one line instead of a traceback."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from vmoe_inform import checks
+from vmoe_inform import config as config_lib
+
+BAD_INPUT = 2  # exit code, as of most Unix programs
+STOPPED = 75  # exit code: stopped by a signal after saving; start again to go on (EX_TEMPFAIL of sysexits.h)
+
+
+def define_config() -> flags.FlagHolder:
+    """Defines ``--config=FILE[:ARGUMENT]`` with ``--config.a.b=VALUE`` for every field."""
+    return config_flags.DEFINE_config_file(
+        "config", None, "Config file, e.g. configs/digits.py:router=attention_vmoe; any field as --config.a.b=VALUE."
+    )
+
+
+def _fail(problem: BaseException) -> None:
+    print(f"error: {problem}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    try:
+        config_lib.check_overrides(arguments[1:])
+        rest = flags.FLAGS(list(arguments))
+        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+            dir(flags.FLAGS.config.seed)  # a file that could not be loaded raises when it is looked at
+        return rest
+    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as problem:
+        _fail(_in_our_words(problem))
+    raise AssertionError("not reached: _fail exits")
+
+
+def _in_our_words(problem: BaseException) -> BaseException:
+    """ml_collections and absl wrap errors in messages of their own, a config file's with its whole traceback."""
+    message = str(problem)
+    ours = re.search(r"InputError: (.+)", message)
+    if ours is not None:
+        return checks.InputError(ours[1])
+    missing = re.search(r"No such file or directory: ['\"](.+?)['\"]", message)
+    if missing is not None:
+        return checks.error("--config", "a config file", missing[1])
+    flag, separator, reason = message.removeprefix("flag --").partition(": ")
+    name, equals, value = flag.partition("=")
+    if not (separator and equals) or isinstance(problem, checks.InputError):
+        return problem
+    return checks.error(name.removeprefix("config."), f"a value of the field's type ({reason})", value)
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses the flags and runs ``main``, whose result is the exit code.
+
+    Bad input (flags, configs, missing paths) prints one line and exits with 2; a mistake of the program itself keeps
+    its traceback.
+    """
+
+    def guarded(arguments: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING if not flags.FLAGS["verbosity"].present else flags.FLAGS.verbosity)
+        try:
+            if arguments[1:]:
+                raise checks.error("command line", "flags only (--name=value)", " ".join(arguments[1:]))
+            code = main(arguments)
+        except (checks.InputError, FileNotFoundError, NotADirectoryError, PermissionError, FloatingPointError) as problem:
+            _fail(problem)
+        sys.exit(code)
+
+    app.run(guarded, flags_parser=_parse)

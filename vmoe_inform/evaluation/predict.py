@@ -1,0 +1,138 @@
+"""Logits of a model for every image of a source, and what its routers did on the way."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vmoe_inform.axes import Array, Float, Int, Tree
+from vmoe_inform.config import Config
+from vmoe_inform.data import augment
+from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
+from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation.suites import Predictions
+from vmoe_inform.nn.router import TRACE
+from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.routing import effective_neighbours, routing_entropy
+from vmoe_inform.sharding.mesh import batch_sharding, replicated
+
+PerImage = dict[str, dict[str, Array]]
+
+
+def _routing_per_image(trace: Mapping[str, Any], num_experts: int) -> PerImage:
+    """Of each MoE layer and image: mean entropy [B] in nats, load [B, E], mean effective neighbours [B] (1 if tokens
+    do not mix), dropped share [B]."""
+    layers = {}
+    for block, left in trace.items():
+        routing, kept = left["moe"]["routing"], left["moe"]["kept"]
+        chosen = jax.nn.one_hot(routing.indices, num_experts)
+        entropy = routing_entropy(routing.informed)
+        graph = left["moe"].get("graph")
+        neighbours = jnp.ones_like(entropy) if graph is None else effective_neighbours(graph)
+        layers[block] = {
+            "entropy": jnp.mean(entropy, axis=-1),
+            "load": jnp.mean(chosen, axis=(1, 2)),
+            "effective_neighbours": jnp.mean(neighbours, axis=-1),
+            "dropped": 1.0 - jnp.mean(kept.astype(jnp.float32), axis=(1, 2)),
+        }
+    return layers
+
+
+class Predictor:
+    """A model compiled for evaluation on a mesh."""
+
+    def __init__(self, model: VisionTransformer, config: Config, mesh: Mesh):
+        """Args:
+        model: from :func:`vmoe_inform.models.from_config`.
+        config: data (normalisation, threads) and evaluation (batch size).
+        mesh: the images of a batch are spread over all its devices.
+        """
+        self._config = config
+        self._mesh = mesh
+        self._model = model
+
+        def logits_of(variables: Tree, images: Array) -> Float[Array, "B classes"]:
+            return model.apply(variables, augment.normalize(images, config.data), train=False)[0]
+
+        def trace_of(variables: Tree, images: Array) -> tuple[Float[Array, "B classes"], Mapping[str, Any]]:
+            (logits, _), left = model.apply(
+                variables, augment.normalize(images, config.data), train=False, mutable=[TRACE]
+            )
+            return logits, left.get(TRACE, {})
+
+        def routing_of(variables: Tree, images: Array) -> tuple[Float[Array, "B classes"], PerImage]:
+            logits, trace = trace_of(variables, images)
+            return logits, _routing_per_image(trace, config.model.moe.num_experts)
+
+        def experts_of(variables: Tree, images: Array) -> tuple[Array, dict[str, Int[Array, "B N"]]]:
+            logits, trace = trace_of(variables, images)
+            return logits, {block: left["moe"]["routing"].indices[..., 0] for block, left in trace.items()}
+
+        self._logits, self._routing, self._experts = (
+            jax.jit(function, out_shardings=replicated(mesh)) for function in (logits_of, routing_of, experts_of)
+        )
+
+    def predict(self, variables: Tree, source: Source, *, max_skipped_share: float) -> Predictions:
+        """Logits of every readable image, in record order.
+
+        Args:
+          variables: what ``model.apply`` takes.
+          source: the images.
+          max_skipped_share: share of unreadable records at which evaluation stops with a ValueError.
+        """
+        return self._run(variables, source, max_skipped_share, with_routing=False)[0]
+
+    def predict_with_routing(
+        self, variables: Tree, source: Source, *, max_skipped_share: float
+    ) -> tuple[Predictions, dict[str, dict[str, Any]]]:
+        """As :meth:`predict`, and of each MoE layer the means over images: ``entropy`` (nats, of the informed
+        probabilities), ``load`` (E shares), ``effective_neighbours``, ``dropped`` (share)."""
+        predictions, batches = self._run(variables, source, max_skipped_share, with_routing=True)
+        routing: dict[str, dict[str, Any]] = {}
+        for block in batches[0]:
+            columns = {name: np.concatenate([batch[block][name] for batch in batches]) for name in batches[0][block]}
+            routing[block] = {name: np.mean(values, axis=0).tolist() for name, values in columns.items()}
+        return predictions, routing
+
+    def first_choices(self, variables: Tree, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Logits, and of each MoE layer the first-choice expert of every patch [B, rows, columns].
+
+        Args:
+          variables: what ``model.apply`` takes.
+          images: uint8 [B, P, P, 3], at most a batch of evaluation.
+        """
+        count, batch_size = len(images), self._config.evaluation.batch_size
+        padded = np.concatenate([images, np.zeros((batch_size - count, *images.shape[1:]), images.dtype)])
+        with jax.set_mesh(self._mesh):
+            logits, experts = self._experts(variables, jax.device_put(padded, batch_sharding(self._mesh)))
+        side = self._config.model.image_size_px // self._config.model.patch_size_px
+        # The class token, where there is one, comes first.
+        maps = {block: np.asarray(e)[:count, -side * side :].reshape(count, side, side) for block, e in experts.items()}
+        return np.asarray(logits)[:count], maps
+
+    def _run(
+        self, variables: Tree, source: Source, max_skipped_share: float, *, with_routing: bool
+    ) -> tuple[Predictions, list[dict[str, dict[str, np.ndarray]]]]:
+        skipped = SkippedRecords(max_skipped_share)
+        logits, labels, routing = [], [], []
+        batches = evaluation_batches(
+            source,
+            image_size_px=self._config.model.image_size_px,
+            batch_size=self._config.evaluation.batch_size,
+            skipped=skipped,
+        )
+        for batch in batches:
+            mask = batch["mask"]
+            with jax.set_mesh(self._mesh):
+                images = jax.device_put(batch["image"], batch_sharding(self._mesh))
+                if with_routing:
+                    batch_logits, layers = self._routing(variables, images)
+                    routing.append(jax.tree.map(lambda values, mask=mask: np.asarray(values)[mask], layers))
+                else:
+                    batch_logits = self._logits(variables, images)
+            logits.append(np.asarray(batch_logits)[mask])
+            labels.append(batch["label"][mask])
+        return Predictions(np.concatenate(logits), np.concatenate(labels), skipped.count), routing

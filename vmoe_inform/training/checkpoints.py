@@ -1,0 +1,160 @@
+"""Checkpoints of a run: the training state and the data position, written together as one orbax step.
+
+Orbax writes into a temporary folder and renames it, so that a checkpoint is there whole or not at all. Saving goes on
+in the background; random keys need no place of their own, since all of them come from (seed, step).
+"""
+
+import json
+import pathlib
+import types
+from typing import Any
+
+import flax.traverse_util
+import grain
+import grain.checkpoint
+import jax
+import orbax.checkpoint as ocp
+
+from vmoe_inform import checks
+from vmoe_inform import config as config_lib
+from vmoe_inform.axes import Tree
+from vmoe_inform.sharding.rules import path_name
+from vmoe_inform.training.state import TrainState
+
+CONFIG_FILE = "config.json"
+CHECKPOINT_FOLDER = "checkpoints"
+
+# What may differ when a run is continued; everything else would make it another run.
+_MAY_CHANGE = (
+    "train.steps",
+    "train.epochs",
+    "train.log_every_steps",
+    "data.num_threads",
+    "data.prefetch_batches",
+    "data.max_skipped_share",
+    "checkpoint.",
+    "evaluation.",
+    "mesh.",
+)
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    return flax.traverse_util.flatten_dict(config, sep=".")
+
+
+def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:
+    """Writes the resolved config, or checks that the run in ``workdir`` is the same run.
+
+    Raises:
+      ValueError: ``workdir`` holds a run with another model, data, seed, objective or optimizer; says which fields.
+    """
+    path = workdir / CONFIG_FILE
+    new = config_lib.to_json(config)
+    if path.exists():
+        before, after = _flat(json.loads(path.read_text())), _flat(new)
+        differing = [
+            f"{name}: expected {before.get(name)!r} (as in {path}); received {after.get(name)!r}"
+            for name in sorted(before.keys() | after.keys())
+            if before.get(name) != after.get(name) and not name.startswith(_MAY_CHANGE)
+        ]
+        if differing:
+            raise checks.InputError("workdir holds another run. " + "; ".join(differing))
+    workdir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(new, indent=2) + "\n")
+        temporary.rename(path)
+
+
+def read_config(workdir: pathlib.Path) -> config_lib.Config:
+    """The resolved config of a run.
+
+    Raises:
+      FileNotFoundError: no run in ``workdir``.
+      ValueError: the file is damaged, or of a library version with other settings.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"workdir: expected a run with {CONFIG_FILE}; received {str(workdir)!r}")
+    try:
+        return config_lib.parse(json.loads(path.read_text()))
+    except json.JSONDecodeError as problem:
+        raise checks.error(str(path), f"JSON ({problem})", "something else") from None
+
+
+class Checkpoints:
+    """The checkpoints of one run; a context manager that waits for unfinished saves at its end."""
+
+    def __init__(self, workdir: pathlib.Path, *, keep: int):
+        """Args:
+        workdir: of the run.
+        keep: newest checkpoints that stay.
+        """
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager((workdir / CHECKPOINT_FOLDER).absolute(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """Steps done in the newest checkpoint; None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, data: grain.DatasetIterator) -> None:
+        """Saves under ``state.step``, in the background; a step that is there already is left as it is."""
+        step = int(state.step)
+        if step != self.latest_step():
+            arguments = ocp.args.Composite(
+                state=ocp.args.StandardSave(_as_dict(state)), data=grain.checkpoint.CheckpointSave(data)
+            )
+            self._manager.save(step, args=arguments)
+
+    def restore(self, expected: TrainState, data: grain.DatasetIterator) -> TrainState:
+        """The newest checkpoint, with ``data`` set to its position.
+
+        Args:
+          expected: shapes, types and shardings that the state shall have, as ``jax.ShapeDtypeStruct``.
+          data: iterator of the same pipeline; changed in place.
+
+        Raises:
+          FileNotFoundError: there is no checkpoint.
+          ValueError: the checkpoint is of another model; lists the differing paths.
+        """
+        step = self._checked_step(expected)
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardRestore(_as_dict(expected)), data=grain.checkpoint.CheckpointRestore(data)
+        )
+        return TrainState(**self._manager.restore(step, args=arguments)["state"])
+
+    def restore_state(self, expected: TrainState) -> TrainState:
+        """The newest checkpoint's state without the data position, as :meth:`restore`."""
+        step = self._checked_step(expected)
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(_as_dict(expected)))
+        return TrainState(**self._manager.restore(step, args=arguments)["state"])
+
+    def _checked_step(self, expected: TrainState) -> int:
+        step = self.latest_step()
+        if step is None:
+            raise FileNotFoundError(f"checkpoint: expected one in {self._manager.directory}; received none")
+        saved = _shapes(self._manager.item_metadata(step)["state"].tree)
+        wanted = _shapes(_as_dict(expected))
+        differing = sorted(path for path in saved.keys() | wanted.keys() if saved.get(path) != wanted.get(path))
+        if differing:
+            lines = [f"{path}: expected {wanted.get(path)}; received {saved.get(path)}" for path in differing[:10]]
+            more = f"; and {len(differing) - 10} more" if len(differing) > 10 else ""
+            raise checks.InputError(f"checkpoint {step} is of another model. " + "; ".join(lines) + more)
+        return step
+
+
+def _as_dict(state: TrainState) -> dict[str, Tree]:
+    return {name: getattr(state, name) for name in TrainState.__dataclass_fields__}
+
+
+def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}

@@ -1,0 +1,155 @@
+"""The loop of a run: feed, step, log, save, evaluate. What a step does is in step.py."""
+
+import dataclasses
+import pathlib
+import signal
+import threading
+import time
+import types
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from vmoe_inform import checks
+from vmoe_inform.config import Config
+from vmoe_inform.data import sources
+from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
+from vmoe_inform.evaluation import metrics as metrics_lib
+from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.training import program as program_lib
+from vmoe_inform.training.checkpoints import Checkpoints, write_config
+from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
+from vmoe_inform.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a call of :func:`train` ended.
+
+    Attributes:
+      state: after the last step done.
+      steps_done, total_steps: equal if the run is complete.
+      clean_top1: accuracy on the test split after the last step; None if the run is not complete.
+    """
+
+    state: TrainState
+    steps_done: int
+    total_steps: int
+    clean_top1: float | None
+
+
+class _StopRequest:
+    """Turns SIGTERM and SIGINT into a flag that the loop reads between steps; a second SIGINT interrupts."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_StopRequest":
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: types.FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+
+
+def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | None = None) -> Result:
+    """Trains until all steps are done, going on from the newest checkpoint in ``workdir`` if there is one.
+
+    Writes ``config.json``, ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` there. On SIGTERM or SIGINT the
+    current step is finished and saved, and the function returns.
+
+    Args:
+      config: from :func:`vmoe_inform.config.parse`.
+      workdir: folder of this run.
+      stop_at_step: stop (and save) there instead, without a change of the schedule.
+
+    Raises:
+      ValueError: bad input, or a workdir with another run.
+      FileNotFoundError: missing data.
+      FloatingPointError: the loss is not finite.
+    """
+    workdir = pathlib.Path(workdir)
+    train_source = sources.load(config.data, config.data.train_split)
+    test_source = sources.load(config.data, config.data.test_split)
+    if config.model.num_classes != train_source.num_classes:
+        raise checks.error(
+            "model.num_classes", f"the {train_source.num_classes} classes of the data", config.model.num_classes
+        )
+    total = program_lib.total_steps(config, len(train_source.records))
+    program = program_lib.build(config, total)
+    write_config(workdir, config)
+    skipped = SkippedRecords(config.data.max_skipped_share)
+    data = train_iterator(
+        train_source,
+        image_size_px=config.model.image_size_px,
+        batch_size=config.train.batch_size // jax.process_count(),
+        seed=config.seed,
+        data=config.data,
+        skipped=skipped,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    predictor = Predictor(program.model, config, program.mesh)
+
+    def clean_top1(state: TrainState) -> float:
+        predictions = predictor.predict(
+            state.variables(averaged=True), test_source, max_skipped_share=config.data.max_skipped_share
+        )
+        return float(metrics_lib.top_k_accuracy(predictions.logits, predictions.labels, 1))
+
+    is_main = jax.process_index() == 0
+    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints, program.in_use(), _StopRequest() as stop:
+        if checkpoints.latest_step() is None:
+            state = program.initialize()
+        else:
+            state = checkpoints.restore(program.state_shapes, data)
+            logging.info("resumed from step %d of %d", int(state.step), total)
+        step = int(state.step)
+        last = total if stop_at_step is None else min(stop_at_step, total)
+        with (
+            MetricsLogger(workdir, start_step=step, is_main_process=is_main) as logger,
+            Progress(total, step, is_main_process=is_main) as progress,
+        ):
+            logged_at, since = step, time.monotonic()
+            while step < last and stop.received is None:
+                state, step_metrics = program.train_step(state, program.to_devices(next(data)))
+                step += 1
+                if step % config.train.log_every_steps == 0 or step == last:
+                    scalars = {name: float(value) for name, value in jax.device_get(step_metrics).items()}
+                    rate = (step - logged_at) * config.train.batch_size / (time.monotonic() - since)
+                    scalars |= {"images_per_second": rate, "skipped_records": float(skipped.count)}
+                    logger.log(step, scalars)
+                    progress.update(step, scalars)
+                    if not np.isfinite(scalars["loss"]):
+                        raise FloatingPointError(f"loss: expected a finite number; received {scalars['loss']} at step {step}")
+                    logged_at, since = step, time.monotonic()
+                if step % config.checkpoint.every_steps == 0 and step < last:
+                    checkpoints.save(state, data)
+                every = config.evaluation.every_steps
+                if every is not None and step % every == 0 and step < total:
+                    started = time.monotonic()
+                    logger.log(step, {"top1": clean_top1(state)}, prefix="evaluation/clean")
+                    since += time.monotonic() - started
+            checkpoints.save(state, data)
+            if stop.received is not None:
+                logging.warning("%s: saved step %d of %d and stopped", stop.received, step, total)
+            accuracy = clean_top1(state) if step == total else None
+            if accuracy is not None and not _is_logged(workdir, step):
+                logger.log(step, {"top1": accuracy}, prefix="evaluation/clean")
+    return Result(state, step, total, accuracy)
+
+
+def _is_logged(workdir: pathlib.Path, step: int) -> bool:
+    """Whether the accuracy after ``step`` stands in the log, because the run was started again when it was complete."""
+    entries = read_metrics(workdir / "metrics.jsonl")
+    return any(entry["step"] == step and "evaluation/clean/top1" in entry for entry in entries)

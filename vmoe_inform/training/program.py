@@ -1,0 +1,129 @@
+"""A config made into compiled functions on a mesh: what training and the dry run share."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vmoe_inform import checks, models
+from vmoe_inform.axes import Array, Tree
+from vmoe_inform.config import Config, check_devices
+from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.sharding.mesh import batch_sharding, make_mesh, replicated
+from vmoe_inform.sharding.rules import tree_shardings
+from vmoe_inform.training import state as state_lib
+from vmoe_inform.training.optimizer import make_optimizer, make_schedule
+from vmoe_inform.training.state import TrainState
+from vmoe_inform.training.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What a run executes.
+
+    Attributes:
+      mesh: of all devices.
+      model: the Flax module.
+      state_shapes: shapes, types and shardings of the state.
+      batch_shapes: the same of a batch.
+      initialize: jitted ``() -> state``.
+      train_step: jitted ``(state, batch) -> (state, metrics)``; the old state's memory is used for the new one.
+    """
+
+    mesh: Mesh
+    model: VisionTransformer
+    state_shapes: TrainState
+    batch_shapes: dict[str, jax.ShapeDtypeStruct]
+    initialize: Callable[[], TrainState]
+    train_step: Any
+
+    def in_use(self) -> contextlib.AbstractContextManager[Any]:
+        """The mesh as the one that sharding constraints in the model refer to."""
+        return jax.set_mesh(self.mesh)
+
+    def to_devices(self, batch: dict[str, np.ndarray]) -> dict[str, Array]:
+        """This process's part of a batch as global arrays."""
+        sharding = batch_sharding(self.mesh)
+        return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+
+
+def total_steps(config: Config, num_records: int) -> int:
+    """Optimizer steps of the whole run.
+
+    Raises:
+      ValueError: ``train.epochs`` is less than one batch.
+    """
+    if config.train.steps is not None:
+        return config.train.steps
+    assert config.train.epochs is not None  # config.py: exactly one of the two is set
+    steps = round(config.train.epochs * num_records / config.train.batch_size)
+    if steps < 1:
+        raise checks.error(
+            "train.epochs", f"at least one batch of {config.train.batch_size} of {num_records} images", config.train.epochs
+        )
+    return steps
+
+
+def build(config: Config, num_steps: int) -> Program:
+    """Puts model, optimizer and mesh together; compiles nothing yet.
+
+    Args:
+      config: the run.
+      num_steps: for the learning-rate schedule.
+
+    Raises:
+      ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.check_devices`.
+    """
+    mesh = make_mesh(*check_devices(config, jax.device_count()))
+    model = models.from_config(config.model)
+    optimizer = make_optimizer(config.optimizer, num_steps)
+
+    def create() -> TrainState:
+        return state_lib.create(model, optimizer, seed=config.seed, ema=config.train.ema_decay > 0)
+
+    shapes = jax.eval_shape(create)
+    shardings = tree_shardings(shapes, mesh)
+    step = make_train_step(model, optimizer, make_schedule(config.optimizer, num_steps), config)
+    size, count = config.model.image_size_px, config.train.batch_size
+    batch = batch_sharding(mesh)
+    return Program(
+        mesh=mesh,
+        model=model,
+        state_shapes=_with_shardings(shapes, shardings),
+        batch_shapes={
+            "image": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=batch),
+            "label": jax.ShapeDtypeStruct((count,), jnp.int32, sharding=batch),
+        },
+        initialize=jax.jit(create, out_shardings=shardings),
+        train_step=jax.jit(
+            step, in_shardings=(shardings, batch), out_shardings=(shardings, replicated(mesh)), donate_argnums=0
+        ),
+    )
+
+
+def _with_shardings(shapes: Tree, shardings: Tree) -> Tree:
+    return jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings)
+
+
+def describe(program: Program) -> dict[str, float]:
+    """Compiles the step and says what it costs: a dry run.
+
+    Returns:
+      ``parameters`` (count), and of one step on one device ``flops``, ``argument_bytes`` (state and batch),
+      ``temporary_bytes`` and ``output_bytes``, as the compiler states them.
+    """
+    with program.in_use():
+        compiled = program.train_step.lower(program.state_shapes, program.batch_shapes).compile()
+    memory = compiled.memory_analysis()
+    return {
+        "parameters": models.num_parameters(program.state_shapes.params),
+        "flops": compiled.cost_analysis()["flops"],
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes,
+    }

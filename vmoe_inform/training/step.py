@@ -1,0 +1,109 @@
+"""One training step, top to bottom."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.config import Config
+from vmoe_inform.data import augment
+from vmoe_inform.nn.router import STATE
+from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.training.state import TrainState
+
+Batch = dict[str, Array]
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+def cross_entropy(
+    logits: Float[Array, "B classes"], targets: Float[Array, "B classes"], kind: str
+) -> Float[Array, ""]:
+    """Mean over images of the softmax cross-entropy, or of the sigmoid one summed over classes (V-MoE's)."""
+    if kind == "softmax":
+        return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+    return jnp.mean(jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1))
+
+
+def make_train_step(
+    model: VisionTransformer, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Config
+) -> StepFunction:
+    """The function that a run jits.
+
+    Args:
+      model, optimizer, schedule: what is trained, and how.
+      config: seed, data (augmentation), model (classes, loss weights) and train.
+
+    Returns:
+      ``step(state, {"image": uint8 [B, P, P, 3], "label": int32 [B]}) -> (state, metrics)``; metrics are scalars.
+      All randomness comes from (seed, step).
+    """
+    parts = config.train.gradient_accumulation_steps
+
+    def loss_function(params: Tree, routing: Tree, batch: Batch, key: Array) -> tuple[Array, tuple[Tree, dict]]:
+        augment_key, mixup_key, routing_key, dropout_key = jax.random.split(key, 4)
+        images = augment.normalize(augment.augment(augment_key, batch["image"], config.data), config.data)
+        targets = jax.nn.one_hot(batch["label"], config.model.num_classes)
+        targets = optax.smooth_labels(targets, config.train.label_smoothing)
+        if config.train.mixup_alpha > 0:
+            images, targets = augment.mixup(mixup_key, images, targets, config.train.mixup_alpha)
+        (logits, aux), updated = model.apply(
+            {"params": params, STATE: routing},
+            images,
+            train=True,
+            mutable=[STATE],
+            rngs={"routing": routing_key, "dropout": dropout_key},
+        )
+        entropy = cross_entropy(logits, targets, config.train.loss)
+        loss = entropy + aux["auxiliary_loss"]
+        hits = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
+        metrics = {"loss": loss, "cross_entropy": entropy, "accuracy": jnp.mean(hits.astype(jnp.float32))}
+        return loss, (updated.get(STATE, {}), metrics | routing_metrics(aux["moe"]))
+
+    gradient_function = jax.value_and_grad(loss_function, has_aux=True)
+
+    def gradients_of(state: TrainState, batch: Batch, key: Array) -> tuple[Tree, Tree, dict[str, Array]]:
+        if parts == 1:
+            (_, (routing, metrics)), gradients = gradient_function(state.params, state.routing, batch, key)
+            return gradients, routing, metrics
+        # [B, ...] -> [parts, B / parts, ...]: every part has images from every device
+        split = jax.tree.map(lambda a: jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1), batch)
+
+        def accumulate(total: Tree, part: tuple[Batch, Array]) -> tuple[Tree, dict[str, Array]]:
+            # Steps with a state are not accumulated (config.py): the routing state passes through unchanged.
+            (_, (_, metrics)), gradients = gradient_function(state.params, state.routing, *part)
+            return jax.tree.map(jnp.add, total, gradients), metrics
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        total, metrics = jax.lax.scan(accumulate, zeros, (split, jax.random.split(key, parts)))
+        return jax.tree.map(lambda g: g / parts, total), state.routing, jax.tree.map(jnp.mean, metrics)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        gradients, routing, metrics = gradients_of(state, batch, key)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if ema_params is not None:
+            ema_params = optax.incremental_update(params, ema_params, 1.0 - config.train.ema_decay)
+        metrics |= {"gradient_norm": optax.global_norm(gradients), "learning_rate": schedule(state.step)}
+        return TrainState(state.step + 1, params, opt_state, routing, ema_params), metrics
+
+    return train_step
+
+
+def routing_metrics(layers: dict[str, Any]) -> dict[str, Array]:
+    """Scalars for the log from the model's ``aux["moe"]``: each loss by name (mean over layers and groups, without
+    its weight), and of each layer the share of dropped assignments, the entropy in nats and the largest load times
+    E (1 is perfect balance)."""
+    metrics: dict[str, Array] = {}
+    for name in {loss for layer in layers.values() for loss in layer["losses"]}:
+        values = [jnp.mean(layer["losses"][name]) for layer in layers.values()]
+        metrics[f"losses/{name}"] = jnp.mean(jnp.stack(values))
+    for block, layer in layers.items():
+        metrics[f"routing/{block}/dropped"] = layer["dropped"]
+        metrics[f"routing/{block}/entropy"] = layer["entropy"]
+        metrics[f"routing/{block}/largest_load"] = jnp.max(layer["load"]) * layer["load"].shape[0]
+    return metrics
