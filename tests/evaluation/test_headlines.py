@@ -1,0 +1,56 @@
+import pytest
+
+from vmoe_inform.evaluation.headlines import headline, suite_kind, suites_of, wilson_interval
+
+from .sample_results import results
+
+
+def test_wilson_interval_by_hand():
+    # 90 of 100, z = 2: z^2/n = 0.04; centre (0.9 + 0.02) / 1.04 = 0.884615,
+    # half sqrt(0.04 * 0.09 + 0.04^2 / 4) / 1.04 = sqrt(0.0036 + 0.0004) / 1.04 = 0.0632456 / 1.04 = 0.060813
+    assert wilson_interval(0.9, 100, deviations=2.0) == pytest.approx((0.823802, 0.945428), abs=1e-6)
+
+
+def test_wilson_interval_at_the_ends_is_not_empty():
+    # p = 1: (1 + z^2/2n +- z^2/2n) / (1 + z^2/n), so from 1 / (1 + 4/12) = 0.75 to 1
+    assert wilson_interval(1.0, 12, deviations=2.0) == pytest.approx((0.75, 1.0))
+    assert wilson_interval(0.0, 12, deviations=2.0) == pytest.approx((0.0, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "field"), [(1.1, 10, "share"), (float("nan"), 10, "share"), (0.5, 0, "count")]
+)
+def test_wilson_interval_checks_its_arguments(share, count, field):
+    with pytest.raises(ValueError, match=f"{field}: expected"):
+        wilson_interval(share, count)
+
+
+def test_headline_takes_each_suites_own_metric():
+    suites = results()["attention_vmoe"]["suites"]
+    assert {name: headline(name, figures).value for name, figures in suites.items()} == {
+        "clean": 0.9,
+        "c": 0.6,
+        "r": 0.5,
+        "o": 0.75,
+    }
+
+
+def test_corrupted_versions_of_an_image_are_not_independent():
+    found = headline("c", results()["attention_vmoe"]["suites"]["c"])
+    assert found.count == 2000
+    assert (found.low, found.high) == wilson_interval(0.6, 200)  # 2 corruptions x 5 severities of 200 images
+
+
+def test_a_suite_without_data_has_no_headline_and_one_without_its_metric_is_an_error():
+    assert headline("r", {"not_available": "put it there"}) is None
+    with pytest.raises(ValueError, match=r"suites.o: expected the key 'aupr' or 'not_available'; received \['count'"):
+        headline("o", {"top1": 0.5, "count": 3})
+    with pytest.raises(ValueError, match=r"suites.a: expected the key 'count'"):
+        headline("a", {"top1": 0.5})
+
+
+def test_suites_come_in_a_fixed_order_and_new_ones_last():
+    found = results()
+    found["vmoe"]["suites"] = {"fgsm": {}, "a": {}, **found["vmoe"]["suites"]}
+    assert suites_of(found) == ["clean", "c", "r", "a", "o", "fgsm"]
+    assert suite_kind("fgsm").title == "fgsm"

@@ -1,0 +1,108 @@
+"""The one figure of each suite that a reader sees first, with how sure it is."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vmoe_inform import checks
+
+Results = Mapping[str, Any]  # one run's results.json
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteKind:
+    """How a suite is shown.
+
+    Attributes:
+      metric: key of its headline in results.json; a share between 0 and 1.
+      title: its name in words.
+      short_title: its name where there is little room.
+      metric_title: the metric in words.
+    """
+
+    metric: str
+    title: str
+    short_title: str
+    metric_title: str = "top-1 accuracy"
+
+
+SUITES = {
+    "clean": SuiteKind("top1", "Clean test images", "clean"),
+    "c": SuiteKind("mean_top1", "C: corrupted images", "C, corrupted", "mean top-1 accuracy"),
+    "r": SuiteKind("top1", "R: the same classes in another rendition", "R, renditions"),
+    "a": SuiteKind("top1", "A: images that a simple classifier gets wrong", "A, hard images"),
+    "o": SuiteKind("aupr", "O: spotting objects of no known class", "O, other objects", "precision-recall area"),
+    "v2": SuiteKind("top1", "V2: a second test set", "V2"),
+    "sketch": SuiteKind("top1", "Sketch: the same classes as drawings", "Sketch"),
+    "real": SuiteKind("top1", "ReaL: reassessed labels", "ReaL"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """A suite's headline.
+
+    Attributes:
+      value: share between 0 and 1.
+      count: images it is worked out from; for O those of no known class.
+      low, high: 95 % interval.
+    """
+
+    value: float
+    count: int
+    low: float
+    high: float
+
+
+def suite_kind(suite: str) -> SuiteKind:
+    """How ``suite`` is shown; one that is not listed above is shown by its own name and its top-1 accuracy."""
+    return SUITES.get(suite, SuiteKind("top1", suite, suite))
+
+
+def suites_of(results: Mapping[str, Results]) -> list[str]:
+    """Names of all suites of all runs: those of ``SUITES`` first and in that order."""
+    found = {suite: None for result in results.values() for suite in result["suites"]}
+    return [suite for suite in SUITES if suite in found] + [suite for suite in found if suite not in SUITES]
+
+
+def headline(suite: str, figures: Mapping[str, Any]) -> Headline | None:
+    """The headline of a suite, or None when its data are not available.
+
+    The interval treats the images as drawn at random. Of C each image is counted once, not once for each corruption
+    and severity: its corrupted versions are no independent draws. That of an area under the precision-recall curve is
+    the binomial one over the positives (Boyd, Eng and Page 2013, Sec. 4).
+
+    Raises:
+      ValueError: results that hold neither the suite's metric nor ``not_available``.
+    """
+    if "not_available" in figures:
+        return None
+    metric = suite_kind(suite).metric
+    for key in (metric, "count"):
+        if key not in figures:
+            raise checks.error(f"suites.{suite}", f"the key {key!r} or 'not_available'", sorted(figures))
+    value, count = float(figures[metric]), int(figures["count"])
+    versions = sum(len(by_severity) for by_severity in figures.get("per_corruption", {}).values()) or 1
+    low, high = wilson_interval(value, count / versions)
+    return Headline(value, count, low, high)
+
+
+def wilson_interval(share: float, count: float, *, deviations: float = 1.96) -> tuple[float, float]:
+    """Interval of a binomial share (Wilson 1927); unlike the normal one it is right for shares near 0 and 1.
+
+    Args:
+      share: 0 to 1.
+      count: draws, > 0.
+      deviations: half width in standard deviations; 1.96 is 95 %.
+
+    Raises:
+      ValueError: share outside 0 to 1, or count not > 0.
+    """
+    if not checks.Bound(at_least=0.0, at_most=1.0).holds(share):
+        raise checks.error("share", "a number >= 0 and <= 1", share)
+    checks.positive("count", count)
+    squared = deviations**2 / count
+    center = (share + squared / 2) / (1 + squared)
+    half = math.sqrt(squared * share * (1 - share) + squared**2 / 4) / (1 + squared)
+    return max(0.0, center - half), min(1.0, center + half)
