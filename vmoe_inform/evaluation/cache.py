@@ -1,0 +1,71 @@
+"""Arrays that are dear to make, kept as files: written whole or not at all, and made again when damaged."""
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+
+def cache_directory(configured: str) -> Path:
+    """``config.evaluation.cache_directory``, or if it is empty ``$XDG_CACHE_HOME/vmoe_inform``, or that in ~/.cache."""
+    if configured:
+        return Path(configured)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmoe_inform"
+
+
+def digest(**parts: str | int | np.ndarray | Mapping[str, str]) -> str:
+    """32 hexadecimal digits that change with any part; arrays count with type, shape and content."""
+    hasher = hashlib.sha256()
+    for name, part in sorted(parts.items()):
+        if isinstance(part, np.ndarray):
+            hasher.update(f"{name}: {part.dtype} {part.shape} ".encode())
+            hasher.update(np.ascontiguousarray(part).data)
+        else:
+            text = repr(sorted(part.items()) if isinstance(part, Mapping) else part)
+            hasher.update(f"{name}: {text} ".encode())
+    return hasher.hexdigest()[:32]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether ``path`` holds an array that can be read; a damaged file is logged."""
+    return _read(path) is not None
+
+
+def array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array kept in ``path``, or ``make()``, which is then kept there."""
+    kept = _read(path)
+    if kept is not None:
+        return kept
+    made = make()
+    _write(path, made)
+    return made
+
+
+def _read(path: Path) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    try:
+        # Reading a member of a zip archive to its end checks its CRC-32.
+        with np.load(path) as archive:
+            return archive["array"]
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
+        logging.warning("damaged cache file %s is made again: %s", path, problem)
+        return None
+
+
+def _write(path: Path, values: np.ndarray) -> None:
+    """Readers, in other processes too, see the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".partial")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, array=values)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
