@@ -12,7 +12,7 @@ from vmoe_inform import routing
 
 from . import slow
 
-N, D, H, F, E, K, WIDTH = 5, 4, 2, 3, 4, 2, 3  # noqa: E741
+N, D, H, F, E, K, WIDTH = 5, 4, 2, 3, 4, 2, 3
 
 
 def normal(*shape):
@@ -27,15 +27,16 @@ def chosen(rng, batch):
     return np.argsort(rng.random((*batch, N, E)), axis=-1)[..., :K]
 
 
-def shared(make):
-    """One array for the whole batch."""
-    return dataclasses.replace(make, batched=False) if isinstance(make, Argument) else Argument(make, batched=False)
-
-
 @dataclasses.dataclass(frozen=True)
 class Argument:
+    """How to make a random array, and whether each member of the batch has its own."""
+
     make: Callable
     batched: bool = True
+
+
+def shared(make):
+    return Argument(make, batched=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ CASES = [
             label=f"{m}-{t}",
         )
         for m in ("dot", "cosine")
-        for t in (1.0, 0.25, "sqrt_dim")
+        for t in (0.5, "sqrt_dim")
     ),
     Case(
         "token_similarity",
@@ -122,7 +123,7 @@ CASES = [
             label=f"sigma{s}",
         )
         for name in ("attention_posterior", "head_posterior")
-        for s in (1.0, 3.0)
+        for s in (1.5,)
     ),
     Case("lowest_entropy_head", GRAPH[:1], routing.lowest_entropy_head, slow.lowest_entropy_head),
     Case("inform", (distribution(N, E), distribution(N, N)), routing.inform, slow.inform, (0, 1)),
@@ -205,8 +206,7 @@ CASES = [
             (0,),
             label=f"{k}-{r}",
         )
-        for k in (1, 3, E)
-        for r in (True, False, "one")
+        for k, r in ((1, True), (1, "one"), (3, True), (3, False), (E, True))
     ),
     Case(
         "importance_loss",
@@ -218,8 +218,8 @@ CASES = [
     Case(
         "load_loss",
         (normal(N, E), normal(N, E)),
-        lambda l, n: routing.load_loss(l, n, noise_std=0.8, k=K),
-        lambda l, n: slow.load_loss(l, n, 0.8, K),
+        lambda clean, noisy: routing.load_loss(clean, noisy, noise_std=0.8, k=K),
+        lambda clean, noisy: slow.load_loss(clean, noisy, 0.8, K),
         (0, 1),
     ),
     Case("switch_loss", (distribution(N, E), chosen), routing.switch_loss, slow.switch_loss, (0,)),
@@ -283,10 +283,23 @@ def test_equals_the_reference(case):
     _assert_close(result, case.slow(made, ()))
 
 
+def _rounded(array):
+    """What bfloat16 leaves of a float32 array; learned scalars stay float32."""
+    return array.astype(jnp.bfloat16) if array.dtype == jnp.float32 and array.ndim else array
+
+
 @CASE
-def test_equals_the_reference_under_jit_for_more_batch_axes(case):
-    made = case.make((2, 1, 3), seed=1)
-    _assert_close(jax.jit(case.fast)(*(array for array, _ in made)), case.slow(made, (2, 1, 3)))
+def test_equals_the_reference_under_jit_for_more_batch_axes_and_from_bfloat16(case):
+    batch = (2, 1, 3)
+    made = case.make(batch, seed=1)
+    arrays = [array for array, _ in made]
+    exact, rounded = jax.jit(lambda *a: (case.fast(*a), case.fast(*map(_rounded, a))))(*arrays)
+    _assert_close(exact, case.slow(made, batch))
+    # The arithmetic is float32 also where what comes in is not.
+    assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in jax.tree.leaves(rounded))
+    doubles = [(np.asarray(_rounded(jnp.asarray(array))), batched) for array, batched in made]
+    doubles = [(a.astype(np.float32) if a.dtype == jnp.bfloat16 else a, batched) for a, batched in doubles]
+    _assert_close(rounded, case.slow(doubles, batch))
 
 
 @pytest.mark.parametrize(
@@ -304,14 +317,3 @@ def test_gradients_equal_finite_differences_of_the_reference(case):
     for which, fast in zip(case.differentiable, gradients, strict=True):
         wanted = slow.gradient(lambda *a: first(case.reference(*a)), doubles, which, cotangent)
         np.testing.assert_allclose(fast, wanted, rtol=2e-4, atol=2e-4 * max(1.0, np.abs(wanted).max()))
-
-
-@CASE
-def test_bfloat16_is_worked_on_in_float32(case):
-    arrays = [jnp.asarray(array) for array, _ in case.make((), seed=4)]
-    rounded = [a.astype(jnp.bfloat16) if a.dtype == jnp.float32 and a.ndim else a for a in arrays]
-    result, same = jax.jit(
-        lambda *a: (case.fast(*a), case.fast(*(x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x for x in a)))
-    )(*rounded)
-    assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in jax.tree.leaves(result))
-    _assert_close(result, same, 1e-6)

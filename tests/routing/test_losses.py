@@ -1,0 +1,118 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vmoe_inform import routing
+
+LOSSES = {
+    "importance": lambda logits: routing.importance_loss(jax.nn.softmax(logits)),
+    "load": lambda logits: routing.load_loss(logits, logits, noise_std=1e-3, k=1),
+    "switch": lambda logits: routing.switch_loss(
+        jax.nn.softmax(logits), routing.top_experts(jax.nn.softmax(logits), 1)[1]
+    ),
+    "gshard": lambda logits: routing.gshard_loss(jax.nn.softmax(logits)),
+    "z": routing.router_z_loss,
+}
+
+
+def test_perfect_balance():
+    # Each of 4 tokens is sure of an expert of its own.
+    probabilities = jnp.eye(4)
+    np.testing.assert_allclose(routing.switch_loss(probabilities, jnp.arange(4)[:, None]), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(routing.gshard_loss(probabilities), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(routing.importance_loss(probabilities), 0.0, atol=1e-7)
+    # Nearly noise-free logits: each expert is chosen by one token of four.
+    np.testing.assert_allclose(routing.load_loss(10 * jnp.eye(4), 10 * jnp.eye(4), noise_std=0.1, k=1), 0.0, atol=1e-6)
+    # With K = 2, tokens hold {0,1}, {1,2}, {2,3}, {3,0}: every expert has a quarter of the assignments.
+    indices = jnp.stack([jnp.arange(4), (jnp.arange(4) + 1) % 4], axis=-1)
+    np.testing.assert_allclose(routing.switch_loss(jnp.full((4, 4), 0.25), indices), 1.0, rtol=1e-6)
+
+
+def test_collapse():
+    # All tokens are sure of expert 0 of 4. Switch: 4 * 1 * 1. GShard: 16 * mean(1, 0, 0, 0) = 4.
+    # Importance: sums n, 0, 0, 0 with mean n/4 and variance (9 + 3) n^2 / 64 = 3 n^2 / 16, so CV^2 = 3.
+    probabilities = jnp.tile(jnp.eye(4)[:1], (8, 1))
+    np.testing.assert_allclose(routing.switch_loss(probabilities, jnp.zeros((8, 1), jnp.int32)), 4.0, rtol=1e-6)
+    np.testing.assert_allclose(routing.gshard_loss(probabilities), 4.0, rtol=1e-6)
+    np.testing.assert_allclose(routing.importance_loss(probabilities), 3.0, rtol=1e-6)
+
+
+def test_router_z_loss_worked_by_hand():
+    # logsumexp(0, 0) = ln 2; logsumexp(ln 3, ln 5) = ln 8 = 3 ln 2. Mean of squares: (1 + 9) / 2 (ln 2)^2.
+    logits = jnp.array([[0.0, 0.0], [np.log(3.0), np.log(5.0)]], jnp.float32)
+    np.testing.assert_allclose(routing.router_z_loss(logits), 5 * np.log(2.0) ** 2, rtol=1e-6)
+
+
+def test_load_loss_counts_the_chance_to_be_chosen_if_the_noise_were_drawn_again():
+    # Monte Carlo: draw the noise of one expert anew, hold the threshold that the first draw set.
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 4)).astype(np.float32)
+    noisy = (logits + 0.7 * rng.normal(size=logits.shape)).astype(np.float32)
+    threshold = np.sort(noisy, axis=-1)[:, -2:-1]
+    chances = np.zeros(logits.shape)
+    for _ in range(20_000):
+        chances += logits + 0.7 * rng.normal(size=logits.shape) > threshold
+    load = (chances / 20_000).mean(0)
+    expected = np.var(load) / np.mean(load) ** 2
+    actual = routing.load_loss(jnp.array(logits), jnp.array(noisy), noise_std=0.7, k=2)
+    # A chance has a standard error of 0.5 / sqrt(20000) = 0.0035, a mean over 6 tokens of 0.0014.
+    np.testing.assert_allclose(actual, expected, rtol=0.05)
+
+
+def test_shares_give_no_gradient_to_switch():
+    # d loss / d P[i, k] = E f_k / S: only the mean probabilities move.
+    gradient = jax.grad(routing.switch_loss)(jnp.full((4, 2), 0.5), jnp.array([[0], [0], [0], [1]]))
+    np.testing.assert_allclose(gradient, np.tile([2 * 0.75 / 4, 2 * 0.25 / 4], (4, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (5, 1), (5, 4)], ids=str)
+def test_losses_at_extremes(name, shape):
+    noise = np.random.default_rng(0).normal(size=shape)
+    both = jax.jit(jax.value_and_grad(LOSSES[name]))
+    for logits in (
+        np.zeros(shape),
+        np.ones(shape),
+        1e4 * noise,
+        1e-20 * noise,
+        np.tile(1e4 * noise[:1], (shape[0], 1)),
+    ):
+        value, gradient = both(jnp.asarray(logits, jnp.float32))
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+
+
+def test_loads_too_small_for_the_square_of_their_mean():
+    # Chances 1 - Phi(12), about 1.8e-33, whose square float32 does not hold: equal loads are still balanced.
+    loss = routing.load_loss(jnp.zeros((3, 2)), jnp.full((3, 2), 12.0), noise_std=1.0, k=1)
+    np.testing.assert_allclose(loss, 0.0, atol=1e-6)
+    # Beyond float32 altogether no expert has any load, which is 0 and not 0 / 0.
+    assert routing.load_loss(jnp.zeros((3, 2)), jnp.full((3, 2), 1e4), noise_std=1e-3, k=1) == 0
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: routing.load_loss(jnp.ones((4, 3)), jnp.ones((4, 3)), noise_std=0.0, k=1),
+            "noise_std: expected a number > 0 .*; received 0.0",
+        ),
+        (
+            lambda: routing.load_loss(jnp.ones((4, 3)), jnp.ones((2, 3)), noise_std=1.0, k=1),
+            r"noisy_logits: expected shape \[4, 3\]; received \[2, 3\]",
+        ),
+        (
+            lambda: routing.load_loss(jnp.ones((4, 3)), jnp.ones((4, 3)), noise_std=1.0, k=4),
+            r"k: expected an integer from 1 to 3 \(experts\); received 4",
+        ),
+        (
+            lambda: routing.switch_loss(jnp.ones((4, 3)), jnp.zeros((3, 1), jnp.int32)),
+            r"indices: expected shape \[4, K\]; received \[3, 1\]",
+        ),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
