@@ -1,0 +1,272 @@
+import gzip
+import io
+import pathlib
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vmoe_inform.config import DataConfig
+from vmoe_inform.data import sources
+
+
+def labels_of(source):
+    return [source.records[index]["label"] for index in range(len(source.records))]
+
+
+def test_unknown_source_lists_the_known_ones():
+    with pytest.raises(ValueError, match="expected one of digits, folder, idx, tfds; received 'digit'"):
+        sources.load(DataConfig(source="digit"), "train")
+
+
+# ------------------------------------------------------------------------------------------------------------ digits
+
+
+def test_digits_are_split_without_overlap_and_stratified():
+    train, test = (sources.load(DataConfig(), split) for split in ("train", "test"))
+    assert train.class_names == test.class_names == tuple("0123456789")
+    # Each class has n images, of which ceil(n / 5) are for the test; scikit-learn's own count of each class:
+    counts = np.array([178, 182, 177, 183, 181, 182, 181, 179, 174, 180])
+    np.testing.assert_array_equal(np.bincount(labels_of(test)), np.ceil(counts / 5))
+    np.testing.assert_array_equal(np.bincount(labels_of(train)) + np.bincount(labels_of(test)), counts)
+
+
+def test_digits_together_are_the_data_set():
+    from sklearn.datasets import load_digits
+
+    def rows(images):
+        return sorted(image.tobytes() for image in images)
+
+    found = [sources.load(DataConfig(), split).records.images for split in ("train", "test")]
+    # 16 levels above 0 become 255: 1 is 15.9375, rounded 16; 8 is 127.5, rounded to even 128; 16 is 255.
+    levels = np.round(np.arange(17) * 15.9375).astype(np.uint8)
+    assert levels[[1, 8, 16]].tolist() == [16, 128, 255]
+    assert rows(np.concatenate(found)) == rows(levels[load_digits().images.astype(int)][..., None])
+
+
+def test_digits_refuse_another_split():
+    with pytest.raises(ValueError, match=r"split of digits: expected one of 'train', 'test'; received 'validation'"):
+        sources.load(DataConfig(), "validation")
+
+
+# --------------------------------------------------------------------------------------------------------- idx files
+
+IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+LABELS = np.array([1, 6], np.uint8)
+
+
+def idx_bytes(array):
+    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_idx(directory, *, images=None, labels=None, zipped=False, prefix="train"):
+    for kind, content in (
+        ("images-idx3", idx_bytes(IMAGES) if images is None else images),
+        ("labels-idx1", idx_bytes(LABELS) if labels is None else labels),
+    ):
+        name = f"{prefix}-{kind}-ubyte" + (".gz" if zipped else "")
+        (directory / name).write_bytes(gzip.compress(content) if zipped else content)
+    return DataConfig(source="idx", directory=str(directory))
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_idx_reads_what_was_written(tmp_path, zipped):
+    source = sources.load(write_idx(tmp_path, zipped=zipped), "train")
+    np.testing.assert_array_equal(source.records[1]["image"], IMAGES[1, ..., None])
+    assert labels_of(source) == [1, 6]
+
+
+def test_idx_counts_classes_over_both_splits(tmp_path):
+    write_idx(tmp_path, labels=idx_bytes(np.array([0, 8], np.uint8)), prefix="t10k")
+    data = write_idx(tmp_path)  # labels 1 and 6
+    assert sources.load(data, "train").num_classes == sources.load(data, "test").num_classes == 9
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"images": idx_bytes(LABELS)}, "train-images-idx3-ubyte: expected an idx file of unsigned bytes in 3 dim"),
+        ({"images": b"\0\0\x0d\x03" + idx_bytes(IMAGES)[4:]}, "unsigned bytes"),  # 0x0d is float32
+        ({"images": idx_bytes(IMAGES)[:9]}, "expected a header of 16 bytes; received '9 bytes'"),
+        ({"images": idx_bytes(IMAGES)[:-1]}, r"expected 24 bytes of data for the sizes \(2, 3, 4\).*'23 bytes'"),
+        ({"labels": idx_bytes(LABELS) + b"\0"}, "expected 2 bytes of data"),
+        ({"labels": idx_bytes(LABELS[:1])}, "expected as many labels as images"),
+        ({"images": idx_bytes(IMAGES[:0]), "labels": idx_bytes(LABELS[:0])}, "at least one"),
+    ],
+)
+def test_idx_refuses_damaged_files(tmp_path, damage, message):
+    with pytest.raises(ValueError, match=message):
+        sources.load(write_idx(tmp_path, **damage), "train")
+
+
+def test_idx_refuses_a_gzip_file_that_ends_too_early(tmp_path):
+    data = write_idx(tmp_path, zipped=True)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz: expected a complete gzip file"):
+        sources.load(data, "train")
+
+
+def test_idx_says_which_file_is_missing_where(tmp_path):
+    data = write_idx(tmp_path)
+    with pytest.raises(FileNotFoundError) as caught:
+        sources.load(data, "test")
+    assert "expected t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["idx", "folder"])
+@pytest.mark.parametrize("directory", ["", "no/such/directory"])
+def test_missing_directory_is_named(source, directory):
+    with pytest.raises(FileNotFoundError, match=rf"data\.directory: expected .*received '{directory}'"):
+        sources.load(DataConfig(source=source, directory=directory), "train")
+
+
+# ------------------------------------------------------------------------------------------------------ image folder
+
+
+def png(value, shape=(5, 7, 3)):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full(shape, value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_folder(root, files):
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return DataConfig(source="folder", directory=str(root), test_split="val")
+
+
+def test_folder_numbers_sorted_classes(tmp_path):
+    data = write_folder(tmp_path, ["train/zebra/b.JPEG", "train/ant/c.png", "train/zebra/a.jpg", "train/ant/notes.txt"])
+    source = sources.load(data, "train")
+    assert source.class_names == ("ant", "zebra")
+    records = [source.records[index] for index in range(len(source.records))]
+    assert [(record["image"], record["label"]) for record in records] == [
+        (b"train/ant/c.png", 0),
+        (b"train/zebra/a.jpg", 1),
+        (b"train/zebra/b.JPEG", 1),
+    ]
+    assert records[0]["name"] == str(tmp_path / "train/ant/c.png")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["val/ant/a.png"], "without 'train'"),
+        (["train/loose.png"], "no class folder"),
+        (["train/ant/a.png", "train/bee/readme.txt"], "no image in .*bee"),
+    ],
+)
+def test_folder_that_lacks_something_says_what(tmp_path, files, message):
+    with pytest.raises(FileNotFoundError, match=rf"expected train/CLASS/\*\.jpg.*{message}"):
+        sources.load(write_folder(tmp_path, files), "train")
+
+
+def test_folder_refuses_a_split_whose_labels_would_mean_other_classes(tmp_path):
+    data = write_folder(tmp_path, ["train/ant/a.png", "train/bee/a.png", "val/bee/a.png"])
+    with pytest.raises(ValueError, match=r"expected the 2 classes of .*train; received \['ant'\]"):
+        sources.load(data, "val")
+
+
+# --------------------------------------------------------------------------------------------------------------- TFDS
+
+WRITE_TFDS = """
+import io, sys
+import tensorflow_datasets as tfds
+
+class Tiny(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        image, label = tfds.features.Image(shape=(None, None, 3)), tfds.features.ClassLabel(names=["ant", "bee"])
+        features = tfds.features.FeaturesDict({"image": image, "label": label})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for index in range(3):
+            yield index, {"image": io.BytesIO(bytes.fromhex(sys.argv[3 + index])), "label": index % 2}
+
+Tiny(data_dir=sys.argv[1], file_format=sys.argv[2]).download_and_prepare()
+"""
+
+
+def write_tfds(directory, file_format, images):
+    """In a process of its own, since a builder class stays registered for the life of its process."""
+    arguments = [str(directory), file_format, *(image.hex() for image in images)]
+    subprocess.run([sys.executable, "-c", WRITE_TFDS, *arguments], check=True, capture_output=True)
+    return DataConfig(source="tfds", tfds_name="tiny", directory=str(directory))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_tfds(tmp_path_factory.mktemp("tfds"), "array_record", [png(10), png(20), png(30)])
+
+
+def test_tfds_gives_the_encoded_images(tiny):
+    source = sources.load(tiny, "train")
+    assert source.class_names == ("ant", "bee")
+    records = [source.records[index] for index in range(len(source.records))]  # in the order of hashed keys
+    assert sorted((record["image"], record["label"]) for record in records) == sorted(
+        [(png(10), 0), (png(20), 1), (png(30), 0)]
+    )
+    assert len(sources.load(tiny, "train[:2]").records) == 2
+
+
+def test_tfds_refuses_an_unknown_split(tiny):
+    with pytest.raises(ValueError, match="split of tiny: expected one of train; received 'test'"):
+        sources.load(tiny, "test")
+
+
+def test_tfds_reads_without_tensorflow(tiny):
+    program = (
+        "import sys\nfrom vmoe_inform.config import DataConfig\nfrom vmoe_inform.data import sources\n"
+        f"record = sources.load({tiny!r}, 'train').records[0]\n"
+        "assert isinstance(record['image'], bytes)\nprint('tensorflow' in sys.modules)"
+    )
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=root)
+    assert done.stdout.split()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("imagenet2012", r"expected the array_record files of imagenet2012 in .*/imagenet2012/\d.*no prepared data"),
+        ("no_such_data_set", r"array_record files in .*; received 'no_such_data_set'"),
+    ],
+)
+def test_tfds_says_where_prepared_data_are_missing(tmp_path, name, message):
+    with pytest.raises(FileNotFoundError, match=message) as caught:
+        sources.load(DataConfig(source="tfds", tfds_name=name, directory=str(tmp_path)), "train")
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_tfds_needs_array_record_files(tmp_path):
+    data = write_tfds(tmp_path, "parquet", [png(1)] * 3)
+    with pytest.raises(FileNotFoundError, match=r"expected array_record files .*received parquet files"):
+        sources.load(data, "train")
+
+
+def test_tfds_needs_a_name():
+    with pytest.raises(ValueError, match=r"data\.tfds_name"):
+        sources.load(DataConfig(source="tfds"), "train")
+
+
+# ------------------------------------------------------------------------------------------------------------ arrays
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [(np.zeros((2, 3, 3, 1), np.float32), np.zeros(2, int)), (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(3, int))],
+)
+def test_array_records_refuse_what_does_not_fit(images, labels):
+    with pytest.raises(ValueError, match="expected"):
+        sources.ArrayRecords(images, labels)
