@@ -27,7 +27,7 @@ def results() -> dict:
                 "c": {
                     "mean_top1": 0.6,
                     "per_corruption": {"shot_noise": [0.9, 0.8, 0.6, 0.5, 0.4], "fog": [0.8, 0.7, 0.5, 0.4, 0.4]},
-                    "count": 2000,
+                    "count": 200,
                     "generated": True,
                 },
                 "r": {"top1": 0.5, "nll": 1.5, "count": 400},

@@ -35,10 +35,20 @@ def test_headline_takes_each_suites_own_metric():
     }
 
 
-def test_corrupted_versions_of_an_image_are_not_independent():
-    found = headline("c", results()["attention_vmoe"]["suites"]["c"])
-    assert found.count == 2000
-    assert (found.low, found.high) == wilson_interval(0.6, 200)  # 2 corruptions x 5 severities of 200 images
+def test_interval_follows_the_suites_own_standard_error():
+    # An error of 0.05 at a share of 0.6 is that of 0.6 * 0.4 / 0.05^2 = 96 independent draws, not of the 200 images.
+    figures = results()["attention_vmoe"]["suites"]["c"]
+    found = headline("c", {**figures, "mean_top1_standard_error": 0.05})
+    assert found.count == 200
+    assert (found.low, found.high) == pytest.approx(wilson_interval(0.6, 96))
+    without = headline("c", figures)
+    assert (without.low, without.high) == wilson_interval(0.6, 200)
+
+
+def test_a_perfect_score_has_an_interval_although_its_standard_error_is_zero():
+    found = headline("clean", {"top1": 1.0, "top1_standard_error": 0.0, "count": 360})
+    assert (found.low, found.high) == wilson_interval(1.0, 360)
+    assert found.low < 0.995
 
 
 def test_a_suite_without_data_has_no_headline_and_one_without_its_metric_is_an_error():

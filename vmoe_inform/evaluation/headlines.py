@@ -69,9 +69,10 @@ def suites_of(results: Mapping[str, Results]) -> list[str]:
 def headline(suite: str, figures: Mapping[str, Any]) -> Headline | None:
     """The headline of a suite, or None when its data are not available.
 
-    The interval treats the images as drawn at random. Of C each image is counted once, not once for each corruption
-    and severity: its corrupted versions are no independent draws. That of an area under the precision-recall curve is
-    the binomial one over the positives (Boyd, Eng and Page 2013, Sec. 4).
+    The interval treats the images as drawn at random. Where the suite gives ``<metric>_standard_error`` (for C over
+    the images, whose corrupted versions are no independent draws), the interval is that of as many independent draws
+    as would have this error (Kish's effective sample size). Where it gives none, each image counts as one draw, which
+    for an area under the precision-recall curve is the binomial interval over the positives (Boyd, Eng and Page 2013).
 
     Raises:
       ValueError: results that hold neither the suite's metric nor ``not_available``.
@@ -83,8 +84,9 @@ def headline(suite: str, figures: Mapping[str, Any]) -> Headline | None:
         if key not in figures:
             raise checks.error(f"suites.{suite}", f"the key {key!r} or 'not_available'", sorted(figures))
     value, count = float(figures[metric]), int(figures["count"])
-    versions = sum(len(by_severity) for by_severity in figures.get("per_corruption", {}).values()) or 1
-    low, high = wilson_interval(value, count / versions)
+    error = float(figures.get(f"{metric}_standard_error", 0.0))
+    draws = value * (1 - value) / error**2 if error > 0 and 0 < value < 1 else count
+    low, high = wilson_interval(value, draws)
     return Headline(value, count, low, high)
 
 

@@ -10,8 +10,8 @@
                 "<suite without data>": {"not_available": "what to put where"}},
      "routing": {layer: {"entropy", "load": [E], "effective_neighbours", "dropped"}}}
 
-Scores are shares between 0 and 1; ``count`` is the number of images that a figure is worked out from (for ``c`` over
-all corruptions and severities).
+Scores are shares between 0 and 1. ``count`` is the number of images that a figure is worked out from (of ``c`` each
+counts once, however many corruptions it is shown under); ``<metric>_standard_error`` may stand beside a headline.
 """
 
 import base64
