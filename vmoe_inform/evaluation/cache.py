@@ -50,8 +50,9 @@ def _read(path: Path) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        # Reading a member of a zip archive to its end checks its CRC-32.
-        with np.load(path) as archive:
+        # Reading a member of a zip archive to its end checks its CRC-32. Opened here, since np.load leaves a file that
+        # it opens itself open when it is damaged.
+        with path.open("rb") as file, np.load(file) as archive:
             return archive["array"]
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
         logging.warning("damaged cache file %s is made again: %s", path, problem)

@@ -116,7 +116,8 @@ _LARGEST_SET_BYTES = 2 * 1024**3
 def corrupted(config: Config) -> Suite:
     """The test split under 15 corruptions in five severities, generated at the model's image size and kept in files.
 
-    The first set that is loaded makes all that are missing, since together they can share the processor's cores.
+    The first set that is loaded makes all that are missing, since together they can share the processor's cores. At
+    32 px all 75 sets take about 0.13 s of one core and 230 kB of disk for each test image.
     """
     size = config.model.image_size_px
     if size < corruptions.MINIMUM_SIZE_PX:
@@ -195,6 +196,10 @@ def _in_memory(source: Source, config: Config) -> tuple[np.ndarray, np.ndarray, 
 # ------------------------------------------------------------------------------------------- R: another rendition
 
 
+# Of scikit-learn's digits: prints are drawn at the resolution of the handwriting.
+_DIGITS_SIZE_PX = 8
+
+
 @SUITES.register("r")
 def renditions(config: Config) -> Suite:
     """The same classes in another rendition; for digits, the glyphs of the fonts that matplotlib ships."""
@@ -210,9 +215,6 @@ def renditions(config: Config) -> Suite:
         return Source(ArrayRecords(images, positions), class_names)
 
     return _one_set_of_accuracy("r", load_set)
-
-
-_DIGITS_SIZE_PX = 8
 
 
 # ------------------------------------------------------------------------------ A: what a simple classifier gets wrong

@@ -1,0 +1,188 @@
+import dataclasses
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from vmoe_inform.config import Config, DataConfig, EvaluationConfig, ModelConfig
+from vmoe_inform.data import sources
+from vmoe_inform.evaluation import corruptions, suites
+
+CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
+
+
+def predict(source, logits_of):
+    labels = np.array([source.records[index]["label"] for index in range(len(source.records))])
+    return suites.Predictions(np.stack([logits_of(label) for label in labels]).astype(np.float32), labels, skipped=0)
+
+
+def confident(label):
+    return 5.0 * np.eye(10)[label]
+
+
+def write_idx(directory, prefix, images, labels):
+    for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+        header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+        (directory / f"{prefix}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.fixture
+def idx(tmp_path):
+    """Squares of class 0 and 1 are dark and bright; of the three test images the last is bright and of class 0."""
+    shades, labels = np.repeat(np.uint8([10, 200]), 5), np.repeat(np.uint8([0, 1]), 5)
+    write_idx(tmp_path, "train", np.broadcast_to(shades[:, None, None], (10, 28, 28)), labels)
+    tests = np.broadcast_to(np.uint8([20, 190, 210])[:, None, None], (3, 28, 28))
+    write_idx(tmp_path, "t10k", tests, np.uint8([0, 1, 0]))
+    return dataclasses.replace(
+        CONFIG,
+        data=DataConfig(source="idx", directory=str(tmp_path)),
+        evaluation=EvaluationConfig(cache_directory=str(tmp_path / "cache")),
+    )
+
+
+def test_clean():
+    suite = suites.load("clean", CONFIG)
+    predictions = {name: predict(load_set(), confident) for name, load_set in suite.sets.items()}
+    entry = suite.summarize(predictions)
+    assert (entry["top1"], entry["top5"], entry["top1_standard_error"]) == (1.0, 1.0, 0.0)
+    assert (entry["count"], entry["skipped"]) == (364, 0)
+    # Probability of the label: e^5 / (e^5 + 9), all in one bin and all right.
+    probability = np.exp(5) / (np.exp(5) + 9)
+    assert entry["nll"] == pytest.approx(-np.log(probability), rel=1e-5)
+    assert entry["ece"] == pytest.approx(1 - probability, rel=1e-5)
+    assert sum(entry["reliability"]["count"]) == 364
+    assert len(entry["reliability"]["count"]) == CONFIG.evaluation.ece_bins
+
+
+def test_top5_needs_more_than_five_classes():
+    suite = suites.load("clean", CONFIG)
+    entry = suite.summarize({"clean": suites.Predictions(np.eye(4, 5, dtype=np.float32), np.arange(4), 2)})
+    assert "top5" not in entry
+    assert entry["skipped"] == 2
+
+
+def test_corruptions_of_every_set_are_summarized(idx):
+    suite = suites.load("c", idx)
+    assert list(suite.sets) == [f"{name}/{severity}" for name in corruptions.CORRUPTIONS for severity in range(1, 6)]
+    # Of three images the first s are right at severity s for fog, all are for the others.
+    labels = np.array([0, 1, 0])
+    predictions = {}
+    for name in suite.sets:
+        corruption, severity = name.split("/")
+        right = np.arange(3) < int(severity) if corruption == "fog" else np.ones(3, bool)
+        predictions[name] = suites.Predictions(
+            np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)], labels, 0
+        )
+    entry = suite.summarize(predictions)
+    assert entry["per_corruption"]["fog"] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
+    assert entry["per_corruption"]["snow"] == [1.0] * 5
+    # Image 0 is right in 75 of 75 sets, image 1 in 74, image 2 in 73.
+    assert entry["mean_top1"] == pytest.approx(74 / 75)
+    assert entry["mean_top1_standard_error"] == pytest.approx(np.std([73, 74, 75]) / 75 / np.sqrt(3))
+    assert (entry["count"], entry["skipped"], entry["generated"]) == (3, 0, True)
+
+
+def test_corrupted_sets_keep_labels_and_come_from_the_cache(idx, tmp_path):
+    suite = suites.load("c", idx)
+    source = suite.sets["brightness/4"]()
+    assert [source.records[index]["label"] for index in range(3)] == [0, 1, 0]
+    # Brightness 4 adds 0.4 to the value 20 / 255: 20 + 102 = 122, within rounding.
+    np.testing.assert_allclose(source.records[0]["image"].astype(int), 122, atol=1)
+    assert len(list((tmp_path / "cache" / "corruptions").glob("*.npz"))) == 75
+    again = suites.load("c", idx).sets["brightness/4"]()
+    np.testing.assert_array_equal(again.records.images, source.records.images)
+
+
+def test_corruptions_need_large_enough_images():
+    model = dataclasses.replace(CONFIG.model, image_size_px=24)
+    with pytest.raises(ValueError, match=r"model\.image_size_px: expected at least 32 .*received 24"):
+        suites.load("c", dataclasses.replace(CONFIG, model=model))
+
+
+def test_renditions_show_the_class_that_their_label_says():
+    suite = suites.load("r", CONFIG)
+    source = suite.sets["r"]()
+    assert source.class_names == tuple("0123456789")
+    # A classifier of handwriting reads most of the prints: labels are not shifted against the pictures.
+    from sklearn.svm import SVC
+
+    train = sources.load(CONFIG.data, "train").records
+    classifier = SVC().fit(train.images.reshape(len(train), -1) / 255, train.labels)
+    right = classifier.predict(source.records.images.reshape(len(source.records), -1) / 255) == source.records.labels
+    assert right.mean() > 0.5
+    entry = suite.summarize({"r": predict(source, confident)})
+    assert entry["top1"] == 1.0
+    assert entry["count"] == len(source.records) >= 150
+
+
+def test_hard_digits_are_those_that_the_nearest_class_mean_gets_wrong():
+    from sklearn.metrics.pairwise import euclidean_distances
+
+    source = suites.load("a", CONFIG).sets["a"]()
+    train, test = (sources.load(CONFIG.data, split).records for split in ("train", "test"))
+
+    def flat(images):
+        return images.reshape(len(images), -1).astype(np.float64)
+
+    means = np.stack([flat(train.images[train.labels == digit]).mean(axis=0) for digit in range(10)])
+    wrong = euclidean_distances(flat(test.images), means).argmin(axis=1) != test.labels
+    np.testing.assert_array_equal(source.records.images, test.images[wrong])
+    np.testing.assert_array_equal(source.records.labels, test.labels[wrong])
+    assert 0.05 < wrong.mean() < 0.15  # about one in ten
+
+
+def test_hard_images_of_idx_files_are_those_whose_neighbours_are_of_another_class(idx, tmp_path):
+    source = suites.load("a", idx).sets["a"]()
+    assert len(source.records) == 1
+    np.testing.assert_array_equal(source.records[0]["image"], np.full((28, 28, 1), 210))
+    assert source.records[0]["label"] == 0
+    assert len(list((tmp_path / "cache" / "reference").glob("*.npz"))) == 1
+
+
+def test_no_hard_images_are_no_suite(idx, tmp_path):
+    write_idx(tmp_path, "t10k", np.full((1, 28, 28), 10, np.uint8), np.uint8([0]))
+    with pytest.raises(suites.NotAvailable, match="every test image right"):
+        suites.load("a", idx)
+
+
+@pytest.mark.parametrize(("source", "size_px"), [("digits", 8), ("idx", 28)])
+def test_letters_against_test_images(idx, source, size_px):
+    suite = suites.load("o", idx if source == "idx" else CONFIG)
+    loaded = {name: load_set() for name, load_set in suite.sets.items()}
+    assert set(loaded) == {"clean", "o"}
+    assert loaded["o"].records.images.shape[1:] == (size_px, size_px, 1)
+    count, count_in_distribution = len(loaded["o"].records), len(loaded["clean"].records)
+
+    unsure = {"clean": predict(loaded["clean"], confident), "o": predict(loaded["o"], lambda label: np.zeros(10))}
+    entry = suite.summarize(unsure)
+    assert (entry["aupr"], entry["count"], entry["count_in_distribution"]) == (1.0, count, count_in_distribution)
+    # As confident of letters as of digits: the score knows nothing, and precision is the share of letters.
+    fooled = {**unsure, "o": predict(loaded["o"], confident)}
+    assert suite.summarize(fooled)["aupr"] == pytest.approx(count / (count + count_in_distribution))
+
+
+@pytest.mark.parametrize(
+    ("source", "suite"), [("idx", "r"), *((source, suite) for source in ("folder", "tfds") for suite in "rao")]
+)
+def test_what_is_not_available_says_what_it_needs(source, suite):
+    config = dataclasses.replace(CONFIG, data=DataConfig(source=source))
+    with pytest.raises(suites.NotAvailable, match=f"source '{source}' .* it would need a folder"):
+        suites.load(suite, config)
+
+
+def test_test_split_that_is_too_large_for_generated_corruptions(idx):
+    model = dataclasses.replace(idx.model, image_size_px=32768)  # 3 images of 3.2 GB
+    with pytest.raises(suites.NotAvailable, match=r"set data\.test_split to a part"):
+        suites.load("c", dataclasses.replace(idx, model=model))
+
+
+def test_unknown_suite_lists_the_known_ones():
+    with pytest.raises(ValueError, match="expected one of a, c, clean, o, r; received 'x'"):
+        suites.load("x", CONFIG)
+
+
+def test_missing_data_are_an_error_not_a_missing_suite():
+    config = dataclasses.replace(CONFIG, data=DataConfig(source="idx", directory="no/such/directory"))
+    with pytest.raises(FileNotFoundError, match=r"data\.directory"):
+        suites.load("clean", config).sets["clean"]()
