@@ -1,0 +1,100 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vmoe_inform import dispatch
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((50, 8, 2, 1.05), 16),  # 50 * 2 * 1.05 / 8 = 13.125 -> 14 -> 16, a multiple of 4
+        ((50, 8, 2, 1.05, 1), 14),
+        ((64, 8, 1, 1.0), 8),  # 8 exactly
+        ((40, 4, 1, 1.1, 1), 11),  # 11 exactly, though 40 * 1.1 in binary is more than 44
+        ((16, 8, 1, 0.1, 1), 1),  # 0.2 -> 1
+        ((10, 4, 2, 100.0, 1), 10),  # 500, of which a group of 10 tokens can fill 10
+        ((10, 4, 2, 100.0, 4), 12),
+        ((1, 1, 1, 1.0), 4),
+    ],
+)
+def test_expert_capacity(arguments, expected):
+    assert dispatch.expert_capacity(*arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 4, 2, 1.0), "group_size: expected an integer >= 1; received 0"),
+        ((4, 0, 2, 1.0), "num_experts: expected an integer >= 1; received 0"),
+        ((4, 4, 0, 1.0), "num_selected_experts: expected an integer >= 1; received 0"),
+        ((4, 4, 2, 0.0), "factor: expected a number > 0 .*; received 0.0"),
+        ((4, 4, 2, float("inf")), "factor: expected a number > 0 .*; received inf"),
+        ((4, 4, 2, 1.0, 0), "multiple_of: expected an integer >= 1; received 0"),
+    ],
+)
+def test_bad_capacity(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        dispatch.expert_capacity(*arguments)
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_bad_assignment():
+    weights, indices = jnp.ones((1, 4, 2)), jnp.zeros((1, 4, 2), jnp.int32)
+    with pytest.raises(ValueError, match="capacity: expected an integer >= 1; received 0"):
+        dispatch.assign_slots(weights, indices, num_experts=2, capacity=0)
+    with pytest.raises(ValueError, match="num_experts: expected an integer >= 1; received 0"):
+        dispatch.assign_slots(weights, indices, num_experts=0, capacity=1)
+    with pytest.raises(ValueError, match=r"weights: expected shape \[1, 4, 2\]; received \[1, 4, 1\]"):
+        dispatch.assign_slots(weights[..., :1], indices, num_experts=2, capacity=1)
+
+
+def slow_positions(weights, indices, num_experts, batch_priority):
+    """Every expert counts who came before: first choices first, then by priority or place in the group."""
+    positions = np.zeros(indices.shape, int)
+    for g, group in enumerate(indices):
+        order = range(len(group))
+        if batch_priority:
+            order = sorted(order, key=lambda token: -weights[g, token, 0])  # stable: the earlier token first
+        taken = [0] * num_experts
+        for choice in range(indices.shape[-1]):
+            for token in order:
+                expert = group[token, choice]
+                positions[g, token, choice] = taken[expert]
+                taken[expert] += 1
+    return positions
+
+
+def test_worked_by_hand():
+    # Tokens choose (0, 1), (0, 1), (1, 0). First choices: expert 0 gets tokens 0, 1 in slots 0, 1, expert 1 token 2 in
+    # slot 0. Second choices: expert 1 gets tokens 0, 1 in slots 1, 2, expert 0 token 2 in slot 2.
+    indices = jnp.array([[[0, 1], [0, 1], [1, 0]]])
+    weights = jnp.array([[[0.6, 0.4], [0.9, 0.1], [0.7, 0.3]]])
+    plain = dispatch.assign_slots(weights, indices, num_experts=2, capacity=2)
+    assert plain.positions.tolist() == [[[0, 1], [1, 2], [0, 2]]]
+    assert plain.kept.tolist() == [[[True, True], [True, False], [True, False]]]
+    # With priority, token 1 comes before token 0 everywhere.
+    first = dispatch.assign_slots(weights, indices, num_experts=2, capacity=2, batch_priority=True)
+    assert first.positions.tolist() == [[[1, 2], [0, 1], [0, 2]]]
+
+
+assign = jax.jit(
+    lambda weights, indices, batch_priority: (
+        dispatch.assign_slots(weights, indices, num_experts=4, capacity=3, batch_priority=batch_priority).positions
+    ),
+    static_argnums=2,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.integers(1, 3))
+def test_slots_equal_the_loop(seed, batch_priority, distinct_weights):
+    rng = np.random.default_rng(seed)
+    # Few distinct weights, so that ties occur; a skewed choice, so that experts overflow.
+    weights = np.sort(rng.integers(1, 1 + distinct_weights, (2, 9, 3)), axis=-1)[..., ::-1].astype(np.float32)
+    indices = np.argsort(rng.random((2, 9, 4)) * [1, 2, 3, 4], axis=-1)[..., :3].astype(np.int32)
+    expected = slow_positions(weights, indices, 4, batch_priority)
+    np.testing.assert_array_equal(assign(weights, indices, batch_priority), expected)

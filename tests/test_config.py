@@ -1,0 +1,375 @@
+import copy
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from vmoe_inform import config as config_lib
+
+# How ml_collections loads a config file.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module\\(\\) method is deprecated:DeprecationWarning")
+
+DIGITS = Path(__file__).parents[1] / "configs" / "digits.py"
+
+
+def make(**changes):
+    """The default config as a plain dict, with ``a__b=value`` for ``a.b``."""
+    tree = config_lib.default().to_dict()
+    tree["train"]["epochs"] = 1.0
+    for path, value in changes.items():
+        *groups, name = path.split("__")
+        place = tree
+        for group in groups:
+            place = place[group]
+        place[name] = value
+    return tree
+
+
+def leaves(tree, prefix=""):
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def test_the_groups_are_those_that_are_documented():
+    assert set(config_lib.default()) == {
+        *("seed", "model", "data", "train", "optimizer", "checkpoint", "evaluation", "mesh")
+    }
+
+
+def test_a_parsed_config_survives_json_and_parsing_again():
+    config = config_lib.parse(make(model__router__inform=("similarity", "symphony"), model__moe__layers=(1, 3)))
+    assert config_lib.parse(json.loads(json.dumps(config_lib.to_json(config)))) == config
+    assert config_lib.parse(config) == config
+    assert config.model.router.inform_steps == ("similarity", "symphony")
+    # Options of the chosen steps only, all of them written out.
+    assert set(config.model.router.options) == {"linear", "similarity", "symphony", "top_experts"}
+
+
+def test_what_is_left_out_has_its_default():
+    assert config_lib.parse({"train": {"epochs": 1.0}}) == config_lib.parse(make())
+    assert config_lib.parse_model({}) == config_lib.parse(make()).model
+    assert config_lib.parse_model(ConfigDict()) == config_lib.parse(make()).model
+
+
+def test_the_hash_is_stable_and_changes_with_every_setting():
+    tree = make()
+    config = config_lib.parse(tree)
+    assert re.fullmatch("[0-9a-f]{16}", config_lib.config_hash(config))
+    assert config_lib.config_hash(config) == config_lib.config_hash(config_lib.parse(json.loads(json.dumps(tree))))
+    changes = [
+        {"seed": 1},
+        {"model__hidden_size": 256},
+        {"model__router__options__linear__bias": True},
+        {"model__router__losses__z": 1e-3},
+        {"optimizer__learning_rate": 1e-4},
+        {"data__random_flip": True},
+        {"mesh__expert": 2},
+    ]
+    hashes = {config_lib.config_hash(config_lib.parse(make(**change))) for change in ({}, *changes)}
+    assert len(hashes) == 1 + len(changes)
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # unknown keys
+        ({"sead": 1}, r"config: expected one of the keys .*; received 'sead' \(did you mean 'seed'\?\)"),
+        ({"model__hiden_size": 8}, r"model: expected .*; received 'hiden_size' \(did you mean 'hidden_size'\?\)"),
+        ({"model__router__losses__zz": 1}, r"model.router.losses: expected one of the keys .*; received 'zz'"),
+        ({"model__router__options__similarty": {}}, r"model.router.options: .* \(did you mean 'similarity'\?\)"),
+        (
+            {"model__router__options__attention__sigmas": 1.0},
+            r"model.router.options.attention: expected .*received 'sigmas' \(did you mean 'sigma'\?\)",
+        ),
+        # wrong types
+        ({"seed": "1"}, "seed: expected int >= 0; received '1'"),
+        ({"seed": 1.5}, "seed: expected int >= 0; received 1.5"),
+        ({"model": 3}, "model: expected a group with the keys of ModelConfig; received 3"),
+        (
+            {"model__router__options": 3},
+            "model.router.options: expected a mapping from step name to options; received 3",
+        ),
+        ({"model__router__options__linear": 3}, "model.router.options.linear: expected a mapping .*; received 3"),
+        ({"model__router__options__linear__bias": 1}, "model.router.options.linear.bias: expected true or false; rec"),
+        ({"model__dtype": "float16"}, "model.dtype: expected one of 'float32', 'bfloat16'; received 'float16'"),
+        ({"model__moe__layers": 1}, "model.moe.layers: expected string or tuple of int >= 0; received 1"),
+        ({"data__pixel_mean": float("nan")}, "data.pixel_mean: expected float; received nan"),
+        ({"evaluation__suites": "clean"}, "evaluation.suites: expected tuple of string; received 'clean'"),
+        # bounds
+        ({"model__router__options__attention__sigma": 0.0}, "attention.sigma: expected float > 0; received 0.0"),
+        ({"model__router__options__attention__sigma": -1}, "attention.sigma: expected float > 0; received -1"),
+        (
+            {"model__router__options__similarity__temperature": 0.0},
+            r"similarity.temperature: expected float > 0 or one of 'sqrt_dim'; received 0.0",
+        ),
+        ({"model__router__options__similarity__temperature": "sqrt"}, "similarity.temperature: .*; received 'sqrt'"),
+        (
+            {"model__router__options__symphony__decay": 1.1},
+            "symphony.decay: expected float >= 0 and <= 1; received 1.1",
+        ),
+        ({"model__moe__capacity_factor": 0.0}, "model.moe.capacity_factor: expected float > 0; received 0.0"),
+        ({"model__dropout_rate": 1.0}, "model.dropout_rate: expected float >= 0 and < 1; received 1.0"),
+        # combinations
+        (
+            {"model__moe__num_selected_experts": 9},
+            "model.moe.num_selected_experts: expected at most model.moe.num_experts = 8; received 9",
+        ),
+        (
+            {"model__image_size_px": 100},
+            "model.image_size_px: expected a multiple of model.patch_size_px = 32; received 100",
+        ),
+        ({"model__num_heads": 7}, "model.hidden_size: expected a multiple of model.num_heads = 7; received 512"),
+        (
+            {"model__moe__group_size_images": 3, "evaluation__batch_size": 3},
+            "train.batch_size: expected a multiple of model.moe.group_size_images = 3; received 128",
+        ),
+        (
+            {"model__moe__group_size_images": 128, "evaluation__batch_size": 64},
+            "evaluation.batch_size: expected a multiple of model.moe.group_size_images = 128; received 64",
+        ),
+        (
+            {"model__moe__group_size_images": 64, "train__gradient_accumulation_steps": 4},
+            "train.batch_size: expected .* = 64 in each accumulation step; received 32",
+        ),
+        (
+            {"train__gradient_accumulation_steps": 3},
+            "train.batch_size: expected a multiple of train.gradient_accumulation_steps = 3; received 128",
+        ),
+        ({"mesh__expert": 3}, "mesh.expert: expected a divisor of the 8 experts; received 3"),
+        ({"model__moe__layers": "last5"}, "model.moe.layers: expected at most 'last4' with 8 blocks; received 'last5'"),
+        ({"model__moe__layers": (8,)}, r"model.moe.layers: expected distinct block indices 0 to 7; received \(8,\)"),
+        ({"train__epochs": None}, r"train: expected exactly one of train.steps and .*; received \(None, None\)"),
+        ({"train__steps": 5}, r"train: expected exactly one of train.steps and .*; received \(5, 1.0\)"),
+        (
+            {"optimizer__name": "adam", "optimizer__weight_decay": 0.1},
+            "optimizer.weight_decay: expected 0 with optimizer.name = 'adam'; received 0.1",
+        ),
+        ({"optimizer__weight_decay_pattern": "("}, "optimizer.weight_decay_pattern: expected a regular expression .*'"),
+        ({"model__router__noise_std": 0.0}, "model.router.losses.load: expected 0 when .*noise_std is 0 .*; rec"),
+        # names
+        ({"model__router__score": "lin"}, "model.router.score: expected one of .*linear.*; received 'lin'"),
+        ({"model__router__select": "top"}, "model.router.select: expected one of .*top_experts.*; received 'top'"),
+        ({"model__router__inform": "sim"}, "model.router.inform: expected one of .*, or none alone; received 'sim'"),
+        ({"model__router__inform": ("none", "symphony")}, "model.router.inform: .* or none alone; received 'none'"),
+        (
+            {"model__router__inform": ("symphony", "symphony")},
+            r"model.router.inform: expected each step once; received \('symphony', 'symphony'\)",
+        ),
+        ({"model__moe__dispatch": "ragged?"}, "model.moe.dispatch: expected one of .*gather.*; received 'ragged"),
+    ],
+)
+def test_bad_input(changes, message):
+    with pytest.raises(ValueError, match=f"{message}"):
+        config_lib.parse(make(**changes))
+
+
+@pytest.mark.parametrize("given", [None, [], "digits"])
+def test_a_config_has_to_be_a_mapping(given):
+    with pytest.raises(ValueError, match="expected a group with the keys of Config; received"):
+        config_lib.parse(given)
+
+
+# Layers, devices, arguments.
+
+
+@pytest.mark.parametrize(
+    ("layers", "num_layers", "expected"),
+    [
+        ("last2", 8, (5, 7)),  # odd blocks are 1, 3, 5, 7
+        ("last1", 3, (1,)),
+        ("every1", 3, (0, 1, 2)),
+        ("every2", 5, (1, 3)),
+        ("every3", 8, (2, 5)),
+        ("none", 8, ()),
+        ((3, 0), 4, (0, 3)),
+        ((), 4, ()),
+    ],
+)
+def test_resolve_layers(layers, num_layers, expected):
+    assert config_lib.resolve_layers(layers, num_layers) == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "num_layers"),
+    [("last3", 5), ("last0", 4), ("every5", 4), ("every", 4), ("2", 4), ((1, 1), 4), ((4,), 4), ("last1", 1)],
+)
+def test_bad_layers(layers, num_layers):
+    with pytest.raises(ValueError, match=r"^model.moe.layers: expected .*; received "):
+        config_lib.resolve_layers(layers, num_layers)
+
+
+@pytest.mark.parametrize(
+    ("replica", "expert", "num_devices", "expected"),
+    [(None, 1, 1, (1, 1)), (None, 2, 8, (4, 2)), (2, 4, 8, (2, 4)), (None, 8, 8, (1, 8))],
+)
+def test_mesh_sizes(replica, expert, num_devices, expected):
+    assert config_lib.mesh_sizes(config_lib.parse(make(mesh={"replica": replica, "expert": expert})), num_devices) == (
+        expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_devices", "message"),
+    [
+        ({"mesh__expert": 2}, 3, "mesh.expert: expected a divisor of the 3 devices; received 2"),
+        ({"mesh__replica": 2}, 8, "mesh: expected replica x expert = 8 devices; received '2 x 1'"),
+        ({}, 3, "train.batch_size: expected a multiple of 3 devices x 1 images of a group; received 128"),
+        (
+            {"model__moe__group_size_images": 64},
+            4,
+            "train.batch_size: expected a multiple of 4 devices x 64 images of a group; received 128",
+        ),
+        (
+            {"train__gradient_accumulation_steps": 32},
+            8,
+            "train.batch_size: expected .* x 32 accumulation steps; received 128",
+        ),
+        (
+            {"evaluation__batch_size": 100},
+            8,
+            "evaluation.batch_size: expected a multiple of 8 devices .*; received 100",
+        ),
+    ],
+)
+def test_devices_that_do_not_fit(changes, num_devices, message):
+    with pytest.raises(ValueError, match=message):
+        config_lib.mesh_sizes(config_lib.parse(make(**changes)), num_devices)
+
+
+def test_evaluation_checks_its_own_batch_only():
+    config = config_lib.parse(make(train__batch_size=100))
+    config_lib.check_evaluation_batch(config, 8)
+    with pytest.raises(ValueError, match=r"evaluation.batch_size: expected a multiple of 3 devices .*; received 256"):
+        config_lib.check_evaluation_batch(config, 3)
+
+
+def test_parse_argument():
+    parse = lambda argument: config_lib.parse_argument(argument, router="vmoe", experts="8")
+    assert parse(None) == parse("") == {"router": "vmoe", "experts": "8"}
+    assert parse("experts=16, router=a=b") == {"router": "a=b", "experts": "16"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("vmoe", "config argument: expected a comma list of key=value; received 'vmoe'"),
+        ("router=", "config argument: expected a comma list of key=value; received 'router='"),
+        ("expert=3", "config argument: expected one of the keys router, experts; received 'expert'"),
+        ("router=a,router=b", "config argument: expected the key router once; received 'router=a,router=b'"),
+    ],
+)
+def test_bad_argument(argument, message):
+    with pytest.raises(ValueError, match=message):
+        config_lib.parse_argument(argument, router="vmoe", experts="8")
+
+
+# The command line.
+
+
+@pytest.fixture
+def command_line(monkeypatch):
+    """The config that ``--config=configs/digits.py`` and further arguments make."""
+
+    def read(*arguments):
+        # ml_collections looks for overrides in sys.argv.
+        monkeypatch.setattr(sys, "argv", ["train", f"--config={DIGITS}", *arguments])
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", flag_values=values)
+        values(sys.argv)
+        return values.config
+
+    return read
+
+
+def another(value):
+    """A value of the same type, as the command line spells it."""
+    if isinstance(value, bool):
+        return str(not value)
+    if isinstance(value, int | float):
+        return str(value + 1)
+    if isinstance(value, tuple):
+        return "('other',)"
+    return "other"
+
+
+def test_every_leaf_can_be_set_from_the_command_line(command_line):
+    before = dict(leaves(command_line().to_dict()))
+    optional = {path: "7" for path, value in before.items() if value is None}
+    given = {path: optional.get(path) or another(value) for path, value in before.items()}
+    after = dict(leaves(command_line(*(f"--config.{path}={text}" for path, text in given.items())).to_dict()))
+    assert after.keys() == before.keys()
+    assert {path: str(value) for path, value in after.items()} == given
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "expected"),
+    [
+        ("model.router.inform", "similarity", "similarity"),
+        ("model.router.inform", "('similarity','symphony')", ("similarity", "symphony")),
+        ("model.moe.layers", "(1,3)", (1, 3)),
+        ("model.moe.layers", "every2", "every2"),
+        ("model.representation_size", "64", 64),
+        ("optimizer.gradient_clip_norm", "2", 2.0),
+        ("optimizer.gradient_clip_norm", "None", None),
+        ("optimizer.learning_rate", "1", 1.0),
+        ("mesh.replica", "2", 2),
+        ("evaluation.every_steps", "50", 50),
+        ("evaluation.suites", "('clean','c')", ("clean", "c")),
+    ],
+)
+def test_overrides_are_parsed_to_the_type_of_the_field(command_line, path, text, expected):
+    value = config_lib.parse(command_line(f"--config.{path}={text}"))
+    for name in path.split("."):
+        value = getattr(value, name)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("step", "option", "text", "expected"),
+    [
+        ("similarity", "temperature", "0.5", 0.5),
+        ("similarity", "temperature", "2", 2.0),
+        ("similarity", "temperature", "sqrt_dim", "sqrt_dim"),
+        ("similarity", "block_size", "16", 16),
+        ("similarity", "learned_weight", "true", True),
+        ("attention", "sigma", "2", 2.0),
+        ("top_experts", "renormalize", "one", "one"),
+        ("top_experts", "renormalize", "False", False),
+    ],
+)
+def test_overrides_of_options(command_line, step, option, text, expected):
+    inform = step if step in ("similarity", "attention") else "none"
+    config = command_line(
+        f"--config.model.router.inform={inform}", f"--config.model.router.options.{step}.{option}={text}"
+    )
+    value = config_lib.parse(config).model.router.options[step][option]
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_epochs_can_be_exchanged_for_steps(command_line):
+    config = config_lib.parse(command_line("--config.train.epochs=None", "--config.train.steps=10"))
+    assert (config.train.epochs, config.train.steps) == (None, 10)
+
+
+def test_a_wrong_type_from_the_command_line_is_refused(command_line):
+    with pytest.raises(ValueError, match=r"train.steps: expected int >= 1 or None; received 'many'"):
+        config_lib.parse(command_line("--config.train.steps=many"))
+
+
+def test_a_config_file_cannot_add_a_key():
+    config = config_lib.default()
+    with pytest.raises(AttributeError):
+        config.model.hiden_size = 8
+    assert copy.deepcopy(config) == config_lib.default()
