@@ -24,6 +24,7 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.model.moe.group_size_images = 8
 
     config.data.source = "digits"
+    config.data.num_threads = 0
     config.data.random_shift_px = 3
 
     config.train.epochs = 60.0

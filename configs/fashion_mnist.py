@@ -26,6 +26,7 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.model.moe.group_size_images = 8
 
     config.data.source = "idx"
+    config.data.num_threads = 0
     config.data.directory = "/usr/share/datasets/fashion-mnist"
     config.data.random_shift_px = 2
     config.data.random_flip = True

@@ -67,7 +67,7 @@ def positive(field: str, value: Any) -> None:
 
     Arrays (for instance a learned temperature under ``jit``) are passed: their value is not known here.
     """
-    is_number = isinstance(value, numbers.Real) and type(value) is not bool
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (_POSITIVE_FLOAT32.holds(float(value)) if is_number else hasattr(value, "dtype")):
         raise error(field, "a number > 0 (in float32)", value)
 

@@ -67,7 +67,13 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             if arguments[1:]:
                 raise checks.error("command line", "flags only (--name=value)", " ".join(arguments[1:]))
             code = main(arguments)
-        except (checks.InputError, FileNotFoundError, NotADirectoryError, PermissionError, FloatingPointError) as problem:
+        except (
+            checks.InputError,
+            FileNotFoundError,
+            NotADirectoryError,
+            PermissionError,
+            FloatingPointError,
+        ) as problem:
             _fail(problem)
         sys.exit(code)
 

@@ -141,9 +141,10 @@ class DataConfig:
       tfds_name: TFDS builder, e.g. ``imagenet2012`` (tfds).
       train_split, test_split: names of the splits, as the source calls them.
       pixel_mean, pixel_std: normalisation of pixels in [0, 1], the same for every channel.
-      random_shift_px: training images are moved by up to so many pixels in each direction, on the device.
-      random_flip: training images are mirrored left-right with probability 1/2, on the device.
-      num_threads: threads that read and decode.
+      random_rotation_degrees, random_zoom, random_shift_px, random_flip: augmentation of training images on the
+        device: turned by up to so many degrees, zoomed by a factor of up to 1 + so much, moved by up to so many pixels
+        in each direction, mirrored left-right with probability 1/2.
+      num_threads: threads that read and decode; 0 is best for data in memory.
       prefetch_batches: batches kept ready.
       max_skipped_share: share of records that may be unreadable before the run stops.
     """
@@ -155,9 +156,11 @@ class DataConfig:
     test_split: str = "test"
     pixel_mean: float = 0.5
     pixel_std: PositiveFloat = 0.5
+    random_rotation_degrees: NonNegativeFloat = 0.0
+    random_zoom: NonNegativeFloat = 0.0
     random_shift_px: NonNegativeInt = 0
     random_flip: bool = False
-    num_threads: PositiveInt = 4
+    num_threads: NonNegativeInt = 4
     prefetch_batches: PositiveInt = 4
     max_skipped_share: Share = 0.01
 
@@ -537,7 +540,7 @@ def _check_run(config: Config) -> None:
         ) from None
 
 
-def check_devices(config: Config, num_devices: int) -> tuple[int, int]:
+def mesh_sizes(config: Config, num_devices: int) -> tuple[int, int]:
     """Sizes (replica, expert) of the mesh over ``num_devices`` devices.
 
     Raises:
@@ -551,20 +554,26 @@ def check_devices(config: Config, num_devices: int) -> tuple[int, int]:
         replica = num_devices // expert
     elif replica * expert != num_devices:
         raise checks.error("mesh", f"replica x expert = {num_devices} devices", f"{replica} x {expert}")
-    group = config.model.moe.group_size_images
     accumulation = config.train.gradient_accumulation_steps
-    for field, size, parts in (
-        ("train.batch_size", config.train.batch_size, accumulation),
-        ("evaluation.batch_size", config.evaluation.batch_size, 1),
-    ):
-        if size % (num_devices * group * parts):
-            raise checks.error(
-                field,
-                f"a multiple of {num_devices} devices x {group} images of a group"
-                + (f" x {parts} accumulation steps" if parts > 1 else ""),
-                size,
-            )
+    _check_batch("train.batch_size", config.train.batch_size, config, num_devices, accumulation)
+    check_evaluation_batch(config, num_devices)
     return replica, expert
+
+
+def check_evaluation_batch(config: Config, num_devices: int) -> None:
+    """Raises ValueError if a batch of evaluation cannot be shared out over the devices in whole groups."""
+    _check_batch("evaluation.batch_size", config.evaluation.batch_size, config, num_devices)
+
+
+def _check_batch(field: str, size: int, config: Config, num_devices: int, parts: int = 1) -> None:
+    group = config.model.moe.group_size_images
+    if size % (num_devices * group * parts):
+        raise checks.error(
+            field,
+            f"a multiple of {num_devices} devices x {group} images of a group"
+            + (f" x {parts} accumulation steps" if parts > 1 else ""),
+            size,
+        )
 
 
 def to_json(config: Config) -> dict[str, JsonValue]:

@@ -1,5 +1,7 @@
 """Augmentation on the device: pure, jittable functions of a key and a batch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import UInt8
@@ -15,23 +17,51 @@ def normalize(images: Array, data: DataConfig) -> Float[Array, "B P P 3"]:
 
 
 def augment(key: Array, images: UInt8[Array, "B P P 3"], data: DataConfig) -> UInt8[Array, "B P P 3"]:
-    """Moves each image by up to ``data.random_shift_px``, and mirrors it with probability 1/2 if ``data.random_flip``.
+    """Turns, zooms, moves and mirrors each image at random, as far as the settings say.
 
-    What a shift uncovers is black (0): the background of digits and garments, and what the usual padding-and-cropping
+    By up to ``data.random_rotation_degrees`` and a factor of up to 1 + ``data.random_zoom`` (either way) about the
+    centre, with bilinear interpolation; by up to ``data.random_shift_px`` whole pixels; mirrored with probability 1/2
+    if ``data.random_flip``.
+
+    What this uncovers is black (0): the background of digits and garments, and what the usual padding-and-cropping
     of photographs shows. Repeating the edge would draw strokes that touch it out into bars.
 
     Args:
       key: of this step; an image's change depends on the key and on its place in the batch.
       images: pixels 0 to 255.
-      data: the two settings.
+      data: the settings.
     """
-    shift_key, flip_key = jax.random.split(key)
+    affine_key, shift_key, flip_key = jax.random.split(key, 3)
+    if data.random_rotation_degrees or data.random_zoom:
+        images = _rotate_and_zoom(affine_key, images, data.random_rotation_degrees, data.random_zoom)
     if data.random_shift_px:
         images = _shift(shift_key, images, data.random_shift_px)
     if data.random_flip:
         flipped = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
         images = jnp.where(flipped, images[:, :, ::-1], images)
     return images
+
+
+def _rotate_and_zoom(
+    key: Array, images: UInt8[Array, "B P P 3"], max_degrees: float, max_zoom: float
+) -> UInt8[Array, "B P P 3"]:
+    angle_key, zoom_key = jax.random.split(key)
+    angles = jnp.deg2rad(jax.random.uniform(angle_key, (len(images),), minval=-max_degrees, maxval=max_degrees))
+    # Uniform in the logarithm: as often by a factor f as by 1 / f
+    factors = jnp.exp(jax.random.uniform(zoom_key, (len(images),), minval=-1.0) * jnp.log1p(max_zoom))
+    size = images.shape[1]
+    steps = jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2
+
+    def one(image: Array, angle: Array, factor: Array) -> Array:
+        # The pixel of the image that each pixel of the result shows, from the centre
+        rows, columns = steps[:, None] / factor, steps[None, :] / factor
+        cosine, sine = jnp.cos(angle), jnp.sin(angle)
+        points = [cosine * rows - sine * columns, sine * rows + cosine * columns]
+        points = [point + (size - 1) / 2 for point in points]
+        show = functools.partial(jax.scipy.ndimage.map_coordinates, coordinates=points, order=1)
+        return jax.vmap(show, in_axes=-1, out_axes=-1)(image.astype(jnp.float32))
+
+    return jnp.round(jax.vmap(one)(images, angles, factors)).astype(jnp.uint8)
 
 
 def _shift(key: Array, images: UInt8[Array, "B P P 3"], max_shift_px: int) -> UInt8[Array, "B P P 3"]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import augment
@@ -75,22 +76,22 @@ class Predictor:
             jax.jit(function, out_shardings=replicated(mesh)) for function in (logits_of, routing_of, experts_of)
         )
 
-    def predict(self, variables: Tree, source: Source, *, max_skipped_share: float) -> Predictions:
+    def predict(self, variables: Tree, source: Source) -> Predictions:
         """Logits of every readable image, in record order.
 
         Args:
           variables: what ``model.apply`` takes.
           source: the images.
-          max_skipped_share: share of unreadable records at which evaluation stops with a ValueError.
-        """
-        return self._run(variables, source, max_skipped_share, with_routing=False)[0]
 
-    def predict_with_routing(
-        self, variables: Tree, source: Source, *, max_skipped_share: float
-    ) -> tuple[Predictions, dict[str, dict[str, Any]]]:
+        Raises:
+          ValueError: more unreadable records than ``data.max_skipped_share``, or more classes than the model has.
+        """
+        return self._run(variables, source, with_routing=False)[0]
+
+    def predict_with_routing(self, variables: Tree, source: Source) -> tuple[Predictions, dict[str, dict[str, Any]]]:
         """As :meth:`predict`, and of each MoE layer the means over images: ``entropy`` (nats, of the informed
         probabilities), ``load`` (E shares), ``effective_neighbours``, ``dropped`` (share)."""
-        predictions, batches = self._run(variables, source, max_skipped_share, with_routing=True)
+        predictions, batches = self._run(variables, source, with_routing=True)
         routing: dict[str, dict[str, Any]] = {}
         for block in batches[0]:
             columns = {name: np.concatenate([batch[block][name] for batch in batches]) for name in batches[0][block]}
@@ -114,15 +115,19 @@ class Predictor:
         return np.asarray(logits)[:count], maps
 
     def _run(
-        self, variables: Tree, source: Source, max_skipped_share: float, *, with_routing: bool
+        self, variables: Tree, source: Source, *, with_routing: bool
     ) -> tuple[Predictions, list[dict[str, dict[str, np.ndarray]]]]:
-        skipped = SkippedRecords(max_skipped_share)
+        classes = self._config.model.num_classes
+        if source.num_classes > classes:
+            raise checks.error("data", f"at most the model's {classes} classes", source.num_classes)
+        skipped = SkippedRecords(self._config.data.max_skipped_share)
         logits, labels, routing = [], [], []
         batches = evaluation_batches(
             source,
             image_size_px=self._config.model.image_size_px,
             batch_size=self._config.evaluation.batch_size,
             skipped=skipped,
+            num_threads=self._config.data.num_threads,
         )
         for batch in batches:
             mask = batch["mask"]

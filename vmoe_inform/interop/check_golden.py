@@ -36,13 +36,13 @@ def relative_error(ours: Array, theirs: np.ndarray) -> float:
 
     Not-a-number counts as infinite. Raises ValueError if the shapes differ.
     """
-    ours = np.asarray(ours, np.float64)
-    if ours.shape != theirs.shape:
-        raise checks.error("array", f"shape {theirs.shape}", ours.shape)
+    values = np.asarray(ours, np.float64)
+    if values.shape != theirs.shape:
+        raise checks.error("array", f"shape {theirs.shape}", values.shape)
     if not theirs.size:
         return 0.0
     scale = np.max(np.abs(theirs)) or 1.0
-    difference = np.max(np.abs(ours - theirs)) / scale
+    difference = np.max(np.abs(values - theirs)) / scale
     return float("inf") if np.isnan(difference) else float(difference)
 
 
@@ -126,7 +126,9 @@ def check(path: str) -> float:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError) as problem:
-        raise checks.InputError(f"golden file: expected an .npz file of arrays; received {path!r} ({problem})") from None
+        raise checks.InputError(
+            f"golden file: expected an .npz file of arrays; received {path!r} ({problem})"
+        ) from None
     ours = compute(arrays)
     recorded = [n for n in arrays if n in ("logits", "loss") or n.startswith(("metric/", "grad/"))]
     missing = {"logits", "loss"} - set(recorded) or {n for n in recorded if n not in ours}

@@ -34,7 +34,11 @@ _PATHS = (
     ("pre_logits/{leaf}", "pre_logits/{leaf}"),
     ("head/{leaf}", "head/{leaf}"),
 )
-_GROUPS = {"n": r"(?P<n>\d+)", "leaf": r"(?P<leaf>kernel|bias|scale)", "projection": r"(?P<projection>query|key|value|out)"}
+_GROUPS = {
+    "n": r"(?P<n>\d+)",
+    "leaf": r"(?P<leaf>kernel|bias|scale)",
+    "projection": r"(?P<projection>query|key|value|out)",
+}
 _RULES = [(re.compile(theirs.format(**_GROUPS)), ours) for theirs, ours in _PATHS]
 
 # Setting of the original -> field of config.model
@@ -89,7 +93,12 @@ def model_config(settings: Mapping[str, Any]) -> config_lib.ModelConfig:
     unknown = set(settings) - set(_SETTINGS)
     if unknown:
         raise checks.error("config.json", f"the settings {', '.join(sorted(_SETTINGS))}", sorted(unknown))
-    flat = {"router.losses.importance": 0.0, "router.losses.load": 0.0, "router.inform": "none", "router.score": "linear"}
+    flat = {
+        "router.losses.importance": 0.0,
+        "router.losses.load": 0.0,
+        "router.inform": "none",
+        "router.score": "linear",
+    }
     flat |= {_SETTINGS[name]: value for name, value in settings.items()}
     flat["moe.capacity_factor_evaluation"] = flat["moe.capacity_factor"]
     return config_lib.parse_model(flax.traverse_util.unflatten_dict(flat, sep="."))
@@ -116,5 +125,3 @@ def from_original(arrays: Mapping[str, np.ndarray], expected: Tree) -> Tree:
         if ours[path].shape != leaf.shape:
             raise checks.error(path, f"shape {leaf.shape}", ours[path].shape)
     return flax.traverse_util.unflatten_dict(ours, sep="/")
-
-

@@ -56,18 +56,15 @@ class SelfAttention(nn.Module):
 
         def project(name: str) -> Float[Array, "B N H F"]:
             kernel, bias = HeadProjection((width, *head_shape), 0, (1, 2), head_shape, name=name)()
-            return jnp.einsum("bnd,dhf->bnhf", inputs, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+            return jnp.einsum("bnd,dhf->bnhf", inputs, kernel.astype(self.dtype)) + bias.astype(self.dtype)[None, None]
 
         queries, keys, values = project("query"), project("key"), project("value")
-        if train and self.dropout_rate > 0:
-            logits = jnp.einsum("bihf,bjhf->bhij", queries, keys, preferred_element_type=jnp.float32)
-            attention = jax.nn.softmax(logits / head_shape[1] ** 0.5, axis=-1).astype(self.dtype)
-            attention = nn.Dropout(self.dropout_rate, deterministic=False)(attention)
-            attended = jnp.einsum("bhij,bjhf->bihf", attention, values)
-        else:
-            attended = jax.nn.dot_product_attention(queries, keys, values)
+        logits = jnp.einsum("bihf,bjhf->bhij", queries, keys, preferred_element_type=jnp.float32)
+        attention = jax.nn.softmax(logits / head_shape[1] ** 0.5, axis=-1).astype(self.dtype)
+        attention = nn.Dropout(self.dropout_rate, deterministic=not train)(attention)
+        attended = jnp.einsum("bhij,bjhf->bihf", attention, values)
         kernel, bias = HeadProjection((*head_shape, width), (0, 1), 2, (width,), name="output")()
-        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)[None, None]
         raw = jnp.einsum("bnhf,hfd->bnd", attended, kernel)
         if not record:
             return raw + bias, None

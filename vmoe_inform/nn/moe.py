@@ -18,8 +18,8 @@ from vmoe_inform.routing.steps import AttentionRecord
 class MoeLayer(nn.Module):
     """Replaces the MLP of a block (V-MoE, arXiv 2106.05974, Sec. 2).
 
-    While the collection ``intermediates`` is mutable, the layer leaves there what analysis looks at: the ``routing``, the
-    ``kept`` mask of assignments [B, N, K] and, if tokens informed each other, their ``graph`` [B, N, N].
+    While the collection ``intermediates`` is mutable, the layer leaves there what analysis looks at: the ``routing``,
+    the ``kept`` mask of assignments [B, N, K] and, if tokens informed each other, their ``graph`` [B, N, N].
     """
 
     config: ModelConfig
@@ -46,7 +46,9 @@ class MoeLayer(nn.Module):
         config, moe = self.config, self.config.moe
         batch, num_tokens, width = tokens.shape
         if batch % moe.group_size_images:
-            raise checks.error("batch size", f"a multiple of model.moe.group_size_images = {moe.group_size_images}", batch)
+            raise checks.error(
+                "batch size", f"a multiple of model.moe.group_size_images = {moe.group_size_images}", batch
+            )
         router = Router(config.router, moe.num_experts, moe.num_selected_experts, name="router")
         routing, graph = router(tokens, attention, train=train)
 
@@ -71,9 +73,7 @@ class MoeLayer(nn.Module):
         if graph is not None:
             self.sow(TRACE, "graph", graph, reduce_fn=_last)
         metrics = {
-            "losses": auxiliary_losses(
-                routing, groups, config=config.router, k=moe.num_selected_experts, train=train
-            ),
+            "losses": auxiliary_losses(routing, groups, config=config.router, k=moe.num_selected_experts, train=train),
             "load": expert_load(routing.indices, moe.num_experts),
             "dropped": 1.0 - jnp.mean(assignment.kept.astype(jnp.float32)),
             "entropy": jnp.mean(routing_entropy(routing.informed)),

@@ -1,6 +1,7 @@
 """score -> inform -> select, with each step looked up by the name in the config."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -113,7 +114,7 @@ class Router(nn.Module):
                 new = step.graph(context, **options)
                 graph = new if graph is None else jnp.einsum("bij,bjk->bik", new, graph)
             if state is not None and step.update_state is not None and train and not self.is_initializing():
-                state.value = step.update_state(context.state, base_indices, **options)
+                state.value = step.update_state(state.value, base_indices, **options)
         weights, indices = select.function(probabilities, self.num_selected_experts, **self._step_options(select))
         return Routing(logits, noisy_logits, probabilities, weights, indices), graph
 
@@ -134,7 +135,7 @@ class Router(nn.Module):
                 f"the collections 'params' and {STATE!r} (this step keeps a state)",
                 "no state",
             )
-        return self.variable(STATE, step.name, lambda: step.initial_state(sizes, **self._step_options(step)))
+        return self.variable(STATE, step.name, functools.partial(step.initial_state, sizes, **self._step_options(step)))
 
 
 class StepParameters(nn.Module):
@@ -144,7 +145,9 @@ class StepParameters(nn.Module):
 
     @nn.compact
     def __call__(self) -> dict[str, Array]:
-        return {name: self.param(name, spec.initializer, spec.shape, jnp.float32) for name, spec in self.declared.items()}
+        return {
+            name: self.param(name, spec.initializer, spec.shape, jnp.float32) for name, spec in self.declared.items()
+        }
 
 
 def auxiliary_losses(

@@ -13,7 +13,7 @@ from vmoe_inform.nn.mlp import Mlp
 
 
 class MapPooling(nn.Module):
-    """One vector for all tokens by attention from a learned probe, then a residual MLP (multi-head attention pooling)."""
+    """One vector for all tokens: attention from a learned probe, then a residual MLP (multi-head attention pooling)."""
 
     config: ModelConfig
 

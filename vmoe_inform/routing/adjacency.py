@@ -75,7 +75,9 @@ def update_adjacency(
     if not checks.Bound(at_least=0.0, at_most=1.0).holds(decay):
         raise checks.error("decay", "a number >= 0 and <= 1", decay)
     checks.shape("counts", counts.shape, adjacency.shape)
-    updated = decay * adjacency.astype(jnp.float32) + (1.0 - decay) * normalize_adjacency(counts, normalization=normalization)
+    updated = decay * adjacency.astype(jnp.float32) + (1.0 - decay) * normalize_adjacency(
+        counts, normalization=normalization
+    )
     return jax.lax.stop_gradient(updated)
 
 

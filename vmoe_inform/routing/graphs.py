@@ -323,7 +323,7 @@ def _identity_initializer(
     key: Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None
 ) -> Array:
     """W_s starts as the identity, the papers' fixed weight."""
-    return jnp.eye(*shape, dtype=dtype)
+    return jnp.eye(shape[0], shape[1], dtype=dtype)
 
 
 def _similarity_parameters(sizes: LayerSizes, *, learned_weight: bool, **options: object) -> dict[str, Parameter]:

@@ -17,7 +17,7 @@ def make_mesh(replica: int, expert: int, devices: Sequence[jax.Device] | None = 
     """A mesh of replica x expert devices, also when there is one.
 
     Args:
-      replica, expert: sizes of the axes, see :func:`vmoe_inform.config.check_devices`.
+      replica, expert: sizes of the axes, see :func:`vmoe_inform.config.mesh_sizes`.
       devices: all devices of all processes by default.
 
     Raises:

@@ -125,30 +125,59 @@ class Checkpoints:
           FileNotFoundError: there is no checkpoint.
           ValueError: the checkpoint is of another model; lists the differing paths.
         """
-        step = self._checked_step(expected)
+        step = self.newest_step()
+        _check_same(step, self._saved_shapes(step), _as_dict(expected))
         arguments = ocp.args.Composite(
             state=ocp.args.StandardRestore(_as_dict(expected)), data=grain.checkpoint.CheckpointRestore(data)
         )
         return TrainState(**self._manager.restore(step, args=arguments)["state"])
 
-    def restore_state(self, expected: TrainState) -> TrainState:
-        """The newest checkpoint's state without the data position, as :meth:`restore`."""
-        step = self._checked_step(expected)
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(_as_dict(expected)))
-        return TrainState(**self._manager.restore(step, args=arguments)["state"])
+    def restore_variables(self, expected: dict[str, Tree]) -> tuple[int, dict[str, Tree]]:
+        """Step and variables of the newest checkpoint, without the optimizer and the data position.
 
-    def _checked_step(self, expected: TrainState) -> int:
+        Args:
+          expected: shapes, types and shardings of what ``model.apply`` takes.
+
+        Returns:
+          steps done, and the variables; with the moving average in place of the parameters if the run keeps one.
+
+        Raises:
+          FileNotFoundError, ValueError: as :meth:`restore`.
+        """
+        step = self.newest_step()
+        saved = self._saved_shapes(step)
+        averaged = any(path.startswith("ema_params/") for path in saved)
+        parameters = "ema_params" if averaged else "params"
+        wanted = {parameters: expected["params"], "routing": expected.get("routing", {})}
+        _check_same(step, {p: s for p, s in saved.items() if p.startswith((f"{parameters}/", "routing/"))}, wanted)
+        arguments = ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(
+                wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
+            )
+        )
+        restored = self._manager.restore(step, args=arguments)["state"]
+        variables = {"params": restored[parameters]}
+        return step, variables | ({"routing": restored["routing"]} if wanted["routing"] else {})
+
+    def newest_step(self) -> int:
+        """As :meth:`latest_step`, but no checkpoint is a FileNotFoundError."""
         step = self.latest_step()
         if step is None:
             raise FileNotFoundError(f"checkpoint: expected one in {self._manager.directory}; received none")
-        saved = _shapes(self._manager.item_metadata(step)["state"].tree)
-        wanted = _shapes(_as_dict(expected))
-        differing = sorted(path for path in saved.keys() | wanted.keys() if saved.get(path) != wanted.get(path))
-        if differing:
-            lines = [f"{path}: expected {wanted.get(path)}; received {saved.get(path)}" for path in differing[:10]]
-            more = f"; and {len(differing) - 10} more" if len(differing) > 10 else ""
-            raise checks.InputError(f"checkpoint {step} is of another model. " + "; ".join(lines) + more)
         return step
+
+    def _saved_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        return _shapes(self._manager.item_metadata(step)["state"].tree)
+
+
+def _check_same(step: int, saved: dict[str, tuple[int, ...]], expected: Tree) -> None:
+    """Raises ValueError, with the differing paths, unless a checkpoint has the arrays that are expected."""
+    wanted = _shapes(expected)
+    differing = sorted(path for path in saved.keys() | wanted.keys() if saved.get(path) != wanted.get(path))
+    if differing:
+        lines = [f"{path}: expected {wanted.get(path)}; received {saved.get(path)}" for path in differing[:10]]
+        more = f"; and {len(differing) - 10} more" if len(differing) > 10 else ""
+        raise checks.InputError(f"checkpoint {step} is of another model. " + "; ".join(lines) + more)
 
 
 def _as_dict(state: TrainState) -> dict[str, Tree]:

@@ -1,5 +1,6 @@
 """The loop of a run: feed, step, log, save, evaluate. What a step does is in step.py."""
 
+import contextlib
 import dataclasses
 import pathlib
 import signal
@@ -22,6 +23,8 @@ from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.checkpoints import Checkpoints, write_config
 from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
 from vmoe_inform.training.state import TrainState
+
+_SHOWN = ("loss", "accuracy", "images_per_second")  # beside the progress bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +105,16 @@ def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | No
     predictor = Predictor(program.model, config, program.mesh)
 
     def clean_top1(state: TrainState) -> float:
-        predictions = predictor.predict(
-            state.variables(averaged=True), test_source, max_skipped_share=config.data.max_skipped_share
-        )
+        predictions = predictor.predict(state.variables(averaged=True), test_source)
         return float(metrics_lib.top_k_accuracy(predictions.logits, predictions.labels, 1))
 
     is_main = jax.process_index() == 0
-    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints, program.in_use(), _StopRequest() as stop:
+    with (
+        contextlib.closing(data),
+        Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints,
+        program.in_use(),
+        _StopRequest() as stop,
+    ):
         if checkpoints.latest_step() is None:
             state = program.initialize()
         else:
@@ -129,9 +135,11 @@ def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | No
                     rate = (step - logged_at) * config.train.batch_size / (time.monotonic() - since)
                     scalars |= {"images_per_second": rate, "skipped_records": float(skipped.count)}
                     logger.log(step, scalars)
-                    progress.update(step, scalars)
+                    progress.update(step, {name: scalars[name] for name in _SHOWN})
                     if not np.isfinite(scalars["loss"]):
-                        raise FloatingPointError(f"loss: expected a finite number; received {scalars['loss']} at step {step}")
+                        raise FloatingPointError(
+                            f"loss: expected a finite number; received {scalars['loss']} at step {step}"
+                        )
                     logged_at, since = step, time.monotonic()
                 if step % config.checkpoint.every_steps == 0 and step < last:
                     checkpoints.save(state, data)

@@ -43,9 +43,7 @@ def decay_mask(params: Tree, pattern: str) -> Tree:
     Raises:
       ValueError: the pattern matches no parameter.
     """
-    matches = jax.tree_util.tree_map_with_path(
-        lambda path, _: re.match(pattern, path_name(path)) is not None, params
-    )
+    matches = jax.tree_util.tree_map_with_path(lambda path, _: re.match(pattern, path_name(path)) is not None, params)
     if not any(jax.tree.leaves(matches)):
         raise checks.error("optimizer.weight_decay_pattern", "a pattern that matches some parameter", pattern)
     return matches

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from vmoe_inform import checks, models
 from vmoe_inform.axes import Array, Tree
-from vmoe_inform.config import Config, check_devices
+from vmoe_inform.config import Config, mesh_sizes
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.sharding.mesh import batch_sharding, make_mesh, replicated
 from vmoe_inform.sharding.rules import tree_shardings
@@ -64,7 +64,9 @@ def total_steps(config: Config, num_records: int) -> int:
     steps = round(config.train.epochs * num_records / config.train.batch_size)
     if steps < 1:
         raise checks.error(
-            "train.epochs", f"at least one batch of {config.train.batch_size} of {num_records} images", config.train.epochs
+            "train.epochs",
+            f"at least one batch of {config.train.batch_size} of {num_records} images",
+            config.train.epochs,
         )
     return steps
 
@@ -77,9 +79,9 @@ def build(config: Config, num_steps: int) -> Program:
       num_steps: for the learning-rate schedule.
 
     Raises:
-      ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.check_devices`.
+      ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.mesh_sizes`.
     """
-    mesh = make_mesh(*check_devices(config, jax.device_count()))
+    mesh = make_mesh(*mesh_sizes(config, jax.device_count()))
     model = models.from_config(config.model)
     optimizer = make_optimizer(config.optimizer, num_steps)
 

@@ -38,9 +38,7 @@ class TrainState:
         return {"params": params} | ({"routing": self.routing} if self.routing else {})
 
 
-def create(
-    model: VisionTransformer, optimizer: optax.GradientTransformation, *, seed: int, ema: bool
-) -> TrainState:
+def create(model: VisionTransformer, optimizer: optax.GradientTransformation, *, seed: int, ema: bool) -> TrainState:
     """The state before the first step. Pure: run it under ``jit`` to have it made where it will live.
 
     Args:

@@ -18,9 +18,7 @@ Batch = dict[str, Array]
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
-def cross_entropy(
-    logits: Float[Array, "B classes"], targets: Float[Array, "B classes"], kind: str
-) -> Float[Array, ""]:
+def cross_entropy(logits: Float[Array, "B classes"], targets: Float[Array, "B classes"], kind: str) -> Float[Array, ""]:
     """Mean over images of the softmax cross-entropy, or of the sigmoid one summed over classes (V-MoE's)."""
     if kind == "softmax":
         return jnp.mean(optax.softmax_cross_entropy(logits, targets))
@@ -88,7 +86,7 @@ def make_train_step(
         ema_params = state.ema_params
         if ema_params is not None:
             ema_params = optax.incremental_update(params, ema_params, 1.0 - config.train.ema_decay)
-        metrics |= {"gradient_norm": optax.global_norm(gradients), "learning_rate": schedule(state.step)}
+        metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
         return TrainState(state.step + 1, params, opt_state, routing, ema_params), metrics
 
     return train_step

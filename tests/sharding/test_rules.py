@@ -1,0 +1,40 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
+
+from tests import tiny
+from vmoe_inform import config as config_lib
+from vmoe_inform import presets
+from vmoe_inform.sharding import mesh as mesh_lib
+from vmoe_inform.sharding import rules
+from vmoe_inform.training import program as program_lib
+
+
+@pytest.mark.parametrize("router", list(presets.ROUTERS))
+def test_every_array_of_the_state_has_a_rule_and_experts_are_sharded(router):
+    config = tiny.config_dict(
+        router, mesh__expert=4, model__classifier="map", model__representation_size=8, train__ema_decay=0.9,
+        model__router__options__similarity__learned_weight=True,
+    )  # fmt: skip
+    shapes = program_lib.build(config_lib.parse(config), 20).state_shapes
+    specs = {rules.path_name(path): leaf.sharding.spec for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+    sharded = {name for name, spec in specs.items() if spec == PartitionSpec("expert")}
+    assert sharded == {name for name in specs if "/experts/" in name}
+    assert len(sharded) == 4 * 4  # kernels and biases of two layers: parameters, two moments, moving average
+
+
+def test_an_unknown_path_or_an_uneven_axis_is_an_error():
+    mesh = mesh_lib.make_mesh(2, 4)
+    with pytest.raises(ValueError, match=r"sharding rules: expected a rule .*; received 'params/block_0/colour'"):
+        rules.tree_shardings({"params": {"block_0": {"colour": jnp.zeros(3)}}}, mesh)
+    tree = {"params": {"block_1": {"moe": {"experts": {"hidden": {"bias": jnp.zeros((6, 2))}}}}}}
+    with pytest.raises(ValueError, match="hidden/bias: expected a size divisible by the 4 devices along 'expert'"):
+        rules.tree_shardings(tree, mesh)
+    with pytest.raises(ValueError, match="mesh: expected replica x expert = 8 devices; received '3 x 2'"):
+        mesh_lib.make_mesh(3, 2)
+
+
+def test_constrain_without_a_mesh_changes_nothing():
+    array = jnp.ones((2, 2))
+    assert mesh_lib.constrain(array, "expert") is array

@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from vmoe_inform import config as config_lib
+from vmoe_inform import models, presets
+from vmoe_inform.nn import router as router_lib
+
+
+def _images(count: int, size: int = 32) -> jax.Array:
+    return jax.random.normal(jax.random.key(7), (count, size, size, 3))
+
+
+@pytest.mark.parametrize(
+    ("variant", "experts", "where", "millions"),
+    # V-MoE, arXiv 2106.05974: S/32 with 8 experts in the last two odd blocks; S/16 with 32 experts in every second
+    [("S/32", "8", "last2", 57.0), ("S/16", "32", "every2", 286.9)],
+)
+def test_parameter_counts_of_the_published_models(variant, experts, where, millions):
+    config = config_lib.default()
+    presets.set_variant(config, variant)
+    presets.set_experts(config, experts, where)
+    model = models.from_config(config.model)
+    shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
+    assert round(models.num_parameters(shapes["params"]) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("router", list(presets.ROUTERS))
+def test_every_preset_applies_trains_and_keeps_its_state_in_evaluation(router):
+    model = models.from_config(tiny.config_dict(router).model)
+    variables = models.initialize(model, jax.random.key(0))
+    logits, aux = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, _images(4))
+    assert logits.shape == (4, 10)
+    assert logits.dtype == jnp.float32
+    assert np.isfinite(aux["auxiliary_loss"])
+    assert set(aux["moe"]) == {"block_1"}
+    assert "load" not in aux["moe"]["block_1"]["losses"]  # no noise, no load loss
+
+    stateful = router_lib.has_state(model.config.router)
+    assert set(variables) == ({"params", "routing"} if stateful else {"params"})
+    _, updated = model.apply(variables, _images(4), train=False, mutable=["routing"])
+    jax.tree.map(np.testing.assert_array_equal, dict(updated), {"routing": variables["routing"]} if stateful else {})
+    (_, aux), updated = model.apply(
+        variables, _images(4), train=True, mutable=["routing"], rngs={"routing": jax.random.key(1)}
+    )
+    assert "load" in aux["moe"]["block_1"]["losses"]
+    if stateful:
+        changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), updated["routing"], variables["routing"])
+        assert all(jax.tree.leaves(changed))
+
+
+@pytest.mark.parametrize("classifier", ["token", "gap", "map"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_classifiers_and_dtypes(classifier, dtype):
+    config = tiny.config_dict(model__classifier=classifier, model__dtype=dtype, model__representation_size=8)
+    model = models.from_config(config.model)
+    variables = models.initialize(model, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    num_tokens = variables["params"]["position_embedding"].shape[1]
+    assert num_tokens == model.config.num_tokens == 4 + (classifier == "token")
+    (logits, _), left = model.apply(variables, _images(2), mutable=["intermediates"])
+    assert logits.dtype == jnp.float32
+    routing = left["intermediates"]["block_1"]["moe"]["routing"]
+    assert {routing.logits.dtype, routing.informed.dtype, routing.weights.dtype} == {jnp.dtype("float32")}
+
+
+def test_dropout_needs_its_stream_and_changes_training_only():
+    overrides = {"dropout_rate": 0.5, "attention_dropout_rate": 0.5, "moe__expert_dropout_rate": 0.5}
+    config = tiny.config_dict(**{f"model__{name}": rate for name, rate in overrides.items()})
+    model = models.from_config(config.model)
+    variables = models.initialize(model, jax.random.key(0))
+    params = dict(variables["params"])
+    params["head"] = {"kernel": jax.random.normal(jax.random.key(5), (16, 10)), "bias": jnp.zeros(10)}
+
+    def train(seed: int) -> jax.Array:
+        rngs = {"routing": jax.random.key(0), "dropout": jax.random.key(seed)}
+        return model.apply({"params": params}, _images(2), train=True, rngs=rngs)[0]
+
+    assert not jnp.allclose(train(0), train(1))
+    plain = models.from_config(tiny.config_dict().model)
+    evaluated = [m.apply({"params": params}, _images(2))[0] for m in (model, plain)]
+    np.testing.assert_array_equal(*evaluated)
+
+
+def test_only_a_router_that_declares_it_gets_the_attention(monkeypatch):
+    seen = {}
+    original = router_lib.Router.__call__
+
+    def spy(self, tokens, attention, *, train):
+        seen[self.config.inform] = attention
+        return original(self, tokens, attention, train=train)
+
+    monkeypatch.setattr(router_lib.Router, "__call__", spy)
+    for router in ("vmoe", "similarity_vmoe", "attention_vmoe"):
+        model = models.from_config(tiny.config_dict(router).model)
+        variables = models.initialize(model, jax.random.key(0))
+        model.apply(variables, _images(2))
+    assert seen["none"] is None
+    assert seen["similarity"] is None
+    assert seen["attention"].queries.shape == (2, 2, 5, 8)  # [B, H, N, F]
+    assert seen["attention"].means.shape == (2, 2, 5, 16)  # [B, H, N, D]
+
+
+def test_attention_record_explains_the_attention_output():
+    """003, Eq. 1: the raw output is the mean over heads of sum_j A_h[i,j] m_hj; the bias comes on top."""
+    from vmoe_inform.nn.attention import SelfAttention
+
+    layer = SelfAttention(num_heads=4)
+    inputs = jax.random.normal(jax.random.key(0), (2, 5, 16))
+    variables = layer.init(jax.random.key(1), inputs, train=False, record=False)
+    biases = {name: {**leaf, "bias": leaf["bias"] + 0.3} for name, leaf in variables["params"].items()}
+    outputs, record = layer.apply({"params": biases}, inputs, train=False, record=True)
+    attention = jax.nn.softmax(jnp.einsum("bhif,bhjf->bhij", record.queries, record.keys) / 2.0)  # sqrt(F) = 2
+    mean = jnp.mean(jnp.einsum("bhij,bhjd->bhid", attention, record.means), axis=1)
+    np.testing.assert_allclose(record.outputs, mean, atol=1e-5)
+    np.testing.assert_allclose(outputs, record.outputs + 0.3, atol=1e-6)
+
+
+@pytest.mark.parametrize("dispatch", ["gather", "einsum", "reference"])
+def test_an_image_does_not_depend_on_others_when_nothing_is_dropped(dispatch):
+    """Decision 1: the token graph spans one image; with room for all tokens, groups do not mix images either."""
+    for router in ("similarity_vmoe", "attention_vmoe"):
+        model = models.from_config(tiny.config_dict(router, model__moe__dispatch=dispatch).model)
+        variables = models.initialize(model, jax.random.key(0))
+        variables["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(3), (16, 10))
+        images = _images(4)
+        together = model.apply(variables, images)[0]
+        others = images.at[2:].set(0.0)
+        np.testing.assert_allclose(model.apply(variables, others)[0][:2], together[:2], atol=1e-5)
+
+
+def test_bad_input_says_field_expected_received():
+    model = models.from_config(tiny.config_dict("symphony_vmoe").model)
+    variables = models.initialize(model, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"images: expected shape \(B, 32, 32, 3\); received \(2, 16, 16, 3\)"):
+        model.apply(variables, _images(2, 16))
+    with pytest.raises(ValueError, match=r"batch size: expected a multiple of .*group_size_images = 2; received 3"):
+        model.apply(variables, _images(3))
+    with pytest.raises(ValueError, match=r"step 'symphony': expected the collections 'params' and 'routing'"):
+        model.apply({"params": variables["params"]}, _images(2))

@@ -1,0 +1,37 @@
+"""The smallest run that has every part: shared by tests so that it is compiled as rarely as possible."""
+
+from typing import Any
+
+import ml_collections
+
+from configs import digits
+
+
+def config_dict(router: str = "vmoe", **overrides: Any) -> ml_collections.ConfigDict:
+    """digits with one dense and one MoE block of width 16.
+
+    Args:
+      router: preset.
+      **overrides: fields with ``__`` for the dots, e.g. ``train__steps=3``.
+    """
+    config = digits.get_config(f"router={router},experts=4,where=1")
+    config.model.num_layers = 2
+    config.model.hidden_size = 16
+    config.model.mlp_size = 32
+    config.model.num_heads = 2
+    config.model.representation_size = None
+    config.model.patch_size_px = 16
+    config.model.moe.group_size_images = 2
+    config.train.epochs = None
+    config.train.steps = 20
+    config.train.batch_size = 16
+    config.train.log_every_steps = 5
+    config.optimizer.warmup_steps = 4
+    config.evaluation.batch_size = 64
+    for name, value in overrides.items():
+        *groups, field = name.split("__")
+        group = config
+        for key in groups:
+            group = group[key]
+        group[field] = value
+    return config

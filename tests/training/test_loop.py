@@ -1,0 +1,110 @@
+"""Whole runs on the digits: what is written, and that a resumed run is the same run to the last bit."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny
+from vmoe_inform import config as config_lib
+from vmoe_inform.training import loop
+from vmoe_inform.training.checkpoints import Checkpoints, read_config
+from vmoe_inform.training.logging import read_metrics
+
+
+def _config(**overrides) -> config_lib.Config:
+    return config_lib.parse(tiny.config_dict(**({"router": "symphony_vmoe", "train__ema_decay": 0.9} | overrides)))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run of 20 steps with every kind of state: folder and result."""
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, loop.train(_config(evaluation__every_steps=10), workdir)
+
+
+def test_a_resumed_run_is_bit_identical(finished, tmp_path):
+    _, whole = finished
+    config = _config(evaluation__every_steps=10)
+    half = loop.train(config, tmp_path, stop_at_step=10)
+    assert (half.steps_done, half.total_steps, half.clean_top1) == (10, 20, None)
+    resumed = loop.train(config, tmp_path)
+    assert resumed.steps_done == 20
+    pairs = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), whole.state, resumed.state)
+    assert all(jax.tree.leaves(pairs))
+    assert len(jax.tree.leaves(pairs)) > 60  # parameters, two moments, average, adjacency, counters
+    assert resumed.clean_top1 == whole.clean_top1
+
+
+def test_what_a_run_writes(finished):
+    workdir, result = finished
+    assert config_lib.parse(json.loads((workdir / "config.json").read_text())) == read_config(workdir)
+    entries = read_metrics(workdir / "metrics.jsonl")
+    assert [e["step"] for e in entries if "loss" in e] == [5, 10, 15, 20]
+    assert {"accuracy", "images_per_second", "learning_rate", "losses/importance", "losses/load", "losses/z"} <= set(
+        entries[0]
+    )
+    assert "routing/block_1/dropped" in entries[0]
+    assert [e["step"] for e in entries if "evaluation/clean/top1" in e] == [10, 20]
+    assert entries[-1]["evaluation/clean/top1"] == result.clean_top1
+    assert list((workdir / "tensorboard").iterdir())
+    with Checkpoints(workdir, keep=3) as checkpoints:
+        assert checkpoints.latest_step() == 20
+
+
+def test_a_finished_run_is_left_as_it_is(finished):
+    workdir, result = finished
+    before = (workdir / "metrics.jsonl").read_bytes()
+    again = loop.train(_config(evaluation__every_steps=10), workdir)
+    assert again.clean_top1 == result.clean_top1
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_run_is_refused(finished):
+    workdir, _ = finished
+    for overrides, field in (
+        ({"model__hidden_size": 32}, "model.hidden_size: expected 16 .*; received 32"),
+        ({"seed": 5}, "seed: expected 0 .*; received 5"),
+        ({"router": "vmoe"}, "model.router.inform: expected 'symphony' .*; received 'none'"),
+    ):
+        with pytest.raises(ValueError, match=field):
+            loop.train(_config(**overrides), workdir)
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished, tmp_path):
+    """Also when somebody moved it into a folder of a fitting config."""
+    workdir, _ = finished
+    os.symlink(workdir / "checkpoints", tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match=r"checkpoint 20 is of another model.*class_token: expected \(1, 1, 32\)"):
+        loop.train(_config(model__hidden_size=32), tmp_path)
+
+
+def test_sigterm_saves_and_stops(tmp_path, monkeypatch):
+    original = loop.Progress.update
+
+    def update(self, step, metrics):
+        original(self, step, metrics)
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop.Progress, "update", update)
+    handler = signal.getsignal(signal.SIGTERM)
+    result = loop.train(_config(), tmp_path)
+    assert result.steps_done < result.total_steps
+    assert signal.getsignal(signal.SIGTERM) is handler
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        assert checkpoints.latest_step() == result.steps_done
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    config = _config(optimizer__learning_rate=1e30, optimizer__gradient_clip_norm=None, optimizer__warmup_steps=0)
+    with pytest.raises(FloatingPointError, match=r"loss: expected a finite number; received nan at step \d+"):
+        loop.train(config, tmp_path)
+
+
+def test_wrong_number_of_classes(tmp_path):
+    with pytest.raises(ValueError, match=r"model.num_classes: expected the 10 classes of the data; received 7"):
+        loop.train(_config(model__num_classes=7), tmp_path)

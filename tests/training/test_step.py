@@ -1,0 +1,135 @@
+"""The training step: what it optimises, and that devices and accumulation do not change it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests import tiny
+from vmoe_inform import config as config_lib
+from vmoe_inform.training import program as program_lib
+from vmoe_inform.training.optimizer import decay_mask, make_optimizer, make_schedule
+from vmoe_inform.training.step import cross_entropy
+
+
+def _batch(count: int = 16) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    return {"image": images, "label": random.integers(0, 10, count).astype(np.int32)}
+
+
+def _run(num_steps: int = 2, devices: int | None = None, **overrides):
+    config = config_lib.parse(tiny.config_dict(**overrides))
+    program = program_lib.build(config, 20)
+    with program.in_use():
+        state, losses = program.initialize(), []
+        for _ in range(num_steps):
+            state, metrics = program.train_step(state, program.to_devices(_batch()))
+            losses.append(metrics)
+    return jax.device_get(state), jax.device_get(losses)
+
+
+@pytest.mark.parametrize("router", ["attention_vmoe", "symphony_vmoe"])
+def test_mesh_shapes_agree(router):
+    """Decides nothing about the result: the same on 8 x 1 and 2 x 4 devices, within float32 reassociation.
+
+    Bound: losses 1e-5, parameters after two Adam steps 1e-4 of a step of size learning_rate (2e-3 / 4 in warm-up).
+    """
+    state, metrics = _run(router=router)
+    other_state, other_metrics = _run(router=router, mesh__expert=4)
+    np.testing.assert_allclose(metrics[-1]["loss"], other_metrics[-1]["loss"], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.routing, other_state.routing)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-5), state.params, other_state.params)
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch():
+    """Without noise and augmentation, the parts' mean gradient is the batch's."""
+    still = {"model__router__noise_std": 0.0, "model__router__losses__load": 0.0, "data__random_shift_px": 0}
+    # Groups are made of other images when the batch is split; losses that look at a group would differ.
+    still |= {"model__router__losses__importance": 0.0, "model__moe__capacity_factor": 4.0, "train__batch_size": 32}
+    still |= {"model__moe__group_size_images": 2}
+    config = {name: config_lib.parse(tiny.config_dict(**still, **extra)) for name, extra in
+              {"whole": {}, "parts": {"train__gradient_accumulation_steps": 2}}.items()}  # fmt: skip
+    results = {}
+    for name, parsed in config.items():
+        program = program_lib.build(parsed, 20)
+        with program.in_use():
+            results[name] = jax.device_get(program.train_step(program.initialize(), program.to_devices(_batch(32)))[1])
+    for metric in ("loss", "accuracy", "gradient_norm"):
+        np.testing.assert_allclose(results["whole"][metric], results["parts"][metric], rtol=1e-5)
+
+
+def test_no_recompilation_and_the_loss_falls():
+    config = config_lib.parse(tiny.config_dict("attention_vmoe", train__mixup_alpha=0.2, train__label_smoothing=0.1,
+                                               train__ema_decay=0.5, train__loss="sigmoid"))  # fmt: skip
+    program = program_lib.build(config, 20)
+    with program.in_use():
+        state = program.initialize()
+        first = jax.device_get(state.params)
+        losses = []
+        for _ in range(12):
+            state, metrics = program.train_step(state, program.to_devices(_batch()))
+            losses.append(float(metrics["loss"]))
+        assert program.train_step._cache_size() == 1
+    assert np.mean(losses[-3:]) < 0.8 * losses[0]
+    assert int(state.step) == 12
+    # The moving average lies between where the parameters were and where they are.
+    bias, average = np.asarray(state.params["head"]["bias"]), np.asarray(state.ema_params["head"]["bias"])
+    assert np.all(np.abs(average - first["head"]["bias"]) <= np.abs(bias - first["head"]["bias"]) + 1e-3)
+    assert np.any(average != bias)
+
+
+def test_randomness_comes_from_seed_and_step():
+    same = [_run(2, router="vmoe")[1] for _ in range(2)]
+    jax.tree.map(np.testing.assert_array_equal, *same)
+    other = _run(2, router="vmoe", seed=1)[1]
+    assert other[0]["losses/load"] != same[0][0]["losses/load"]
+
+
+def test_cross_entropy_golden_values():
+    logits, targets = jnp.array([[0.0, 0.0], [jnp.log(3.0), 0.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    # softmax: -log(1/2) and -log(1/4), mean = 1.5 log 2
+    np.testing.assert_allclose(cross_entropy(logits, targets, "softmax"), 1.5 * np.log(2), rtol=1e-6)
+    # sigmoid: log 2 + log 2 for the first; for the second -log(1 - 3/4) - log(1/2) = 3 log 2; mean = 2.5 log 2
+    np.testing.assert_allclose(cross_entropy(logits, targets, "sigmoid"), 2.5 * np.log(2), rtol=1e-6)
+
+
+def _optimizer(**overrides) -> config_lib.OptimizerConfig:
+    return config_lib.parse(tiny.config_dict(**{f"optimizer__{k}": v for k, v in overrides.items()})).optimizer
+
+
+def test_schedules():
+    # warm-up 0 -> 1 over 4 steps, then to 0.2 over 16: half way (step 12) linear 0.6, cosine 0.6
+    for kind, half in (("linear", 0.6), ("cosine", 0.6), ("constant", 1.0)):
+        schedule = make_schedule(
+            _optimizer(schedule=kind, learning_rate=1.0, end_learning_rate=0.2, warmup_steps=4), 20
+        )
+        np.testing.assert_allclose([schedule(0), schedule(2), schedule(4), schedule(12)], [0, 0.5, 1, half], rtol=1e-6)
+    with pytest.raises(
+        ValueError, match=r"optimizer.warmup_steps: expected less than the 4 training steps; received 4"
+    ):
+        make_schedule(_optimizer(warmup_steps=4), 4)
+
+
+def test_weight_decay_acts_on_matching_paths_only():
+    params = {"a": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}}
+    assert decay_mask(params, ".*/kernel$") == {"a": {"kernel": True, "bias": False}}
+    with pytest.raises(ValueError, match="weight_decay_pattern: expected a pattern that matches some parameter"):
+        decay_mask(params, ".*/weight$")
+    optimizer = make_optimizer(_optimizer(weight_decay=0.1, learning_rate=0.5, schedule="constant", warmup_steps=0), 20)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    # Adam's update of a zero gradient is zero; what is left is -learning_rate * weight_decay * parameter = -0.05
+    np.testing.assert_allclose(updates["a"]["kernel"], -0.05, rtol=1e-6)
+    np.testing.assert_array_equal(updates["a"]["bias"], 0.0)
+
+
+def test_clipping_limits_the_global_norm():
+    params = {"a": {"kernel": jnp.zeros(2)}}
+    optimizer = make_optimizer(_optimizer(gradient_clip_norm=1.0, weight_decay=0.0), 20)
+    clipped = optimizer.init(params)
+    gradients = {"a": {"kernel": jnp.array([30.0, 40.0])}}
+    _, clipped = optimizer.update(gradients, clipped, params)
+    first_moment = optax.tree_utils.tree_get(clipped, "mu")["a"]["kernel"]
+    np.testing.assert_allclose(first_moment, [0.06, 0.08], rtol=1e-5)  # (1 - 0.9) * gradient / 50

@@ -1,0 +1,65 @@
+"""The model of a run as its newest checkpoint has it, for evaluation and analysis."""
+
+import dataclasses
+import pathlib
+
+import jax
+from jax.sharding import Mesh
+
+from vmoe_inform import config as config_lib
+from vmoe_inform import models
+from vmoe_inform.axes import Tree
+from vmoe_inform.config import Config
+from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.sharding.mesh import make_mesh
+from vmoe_inform.sharding.rules import tree_shardings
+from vmoe_inform.training.checkpoints import Checkpoints, read_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A trained model.
+
+    Attributes:
+      config: of the run.
+      step: optimizer steps that it was trained for.
+      model: the Flax module.
+      variables: what ``model.apply`` takes; the moving average of the parameters if the run keeps one.
+      mesh: that the variables lie on.
+    """
+
+    config: Config
+    step: int
+    model: VisionTransformer
+    variables: dict[str, Tree]
+    mesh: Mesh
+
+
+def newest_step(workdir: pathlib.Path) -> int:
+    """Optimizer steps done in the newest checkpoint of a run.
+
+    Raises:
+      FileNotFoundError: no run, or no checkpoint yet.
+    """
+    with Checkpoints(workdir, keep=read_config(workdir).checkpoint.keep) as checkpoints:
+        return checkpoints.newest_step()
+
+
+def restore(workdir: pathlib.Path) -> Restored:
+    """Restores the newest checkpoint onto all devices of this machine, whatever mesh it was trained on.
+
+    Raises:
+      FileNotFoundError: no run, or no checkpoint yet.
+      ValueError: a checkpoint that does not fit the run's config, or a batch that does not fit the devices.
+    """
+    config = read_config(workdir)
+    num_devices = jax.device_count()
+    config_lib.check_evaluation_batch(config, num_devices)
+    mesh = make_mesh(num_devices, 1)
+    model = models.from_config(config.model)
+    shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
+    shardings = tree_shardings(shapes, mesh)
+    expected = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
+    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
+        step, variables = checkpoints.restore_variables(expected)
+    return Restored(config, step, model, variables, mesh)
