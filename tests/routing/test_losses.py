@@ -67,7 +67,7 @@ def test_shares_give_no_gradient_to_switch():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (5, 1), (5, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (5, 4)], ids=str)
 def test_losses_at_extremes(name, shape):
     noise = np.random.default_rng(0).normal(size=shape)
     both = jax.jit(jax.value_and_grad(LOSSES[name]))
