@@ -91,7 +91,9 @@ class Checkpoints:
         keep: newest checkpoints that stay.
         """
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager((workdir / CHECKPOINT_FOLDER).absolute(), options=options)
+        handlers = {"state": ocp.PyTreeCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()}
+        folder = (workdir / CHECKPOINT_FOLDER).absolute()
+        self._manager = ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -110,7 +112,7 @@ class Checkpoints:
         step = int(state.step)
         if step != self.latest_step():
             arguments = ocp.args.Composite(
-                state=ocp.args.StandardSave(_as_dict(state)), data=grain.checkpoint.CheckpointSave(data)
+                state=ocp.args.PyTreeSave(_as_dict(state)), data=grain.checkpoint.CheckpointSave(data)
             )
             self._manager.save(step, args=arguments)
 
@@ -126,10 +128,9 @@ class Checkpoints:
           ValueError: the checkpoint is of another model; lists the differing paths.
         """
         step = self.newest_step()
-        _check_same(step, self._saved_shapes(step), _as_dict(expected))
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(_as_dict(expected)), data=grain.checkpoint.CheckpointRestore(data)
-        )
+        wanted = _as_dict(expected)
+        _check_same(step, self._saved_shapes(step), wanted)
+        arguments = ocp.args.Composite(state=_restore_as(wanted), data=grain.checkpoint.CheckpointRestore(data))
         return TrainState(**self._manager.restore(step, args=arguments)["state"])
 
     def restore_variables(self, expected: dict[str, Tree]) -> tuple[int, dict[str, Tree]]:
@@ -150,11 +151,7 @@ class Checkpoints:
         parameters = "ema_params" if averaged else "params"
         wanted = {parameters: expected["params"], "routing": expected.get("routing", {})}
         _check_same(step, {p: s for p, s in saved.items() if p.startswith((f"{parameters}/", "routing/"))}, wanted)
-        arguments = ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(
-                wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
-            )
-        )
+        arguments = ocp.args.Composite(state=_restore_as(wanted, partial=True))
         restored = self._manager.restore(step, args=arguments)["state"]
         variables = {"params": restored[parameters]}
         return step, variables | ({"routing": restored["routing"]} if wanted["routing"] else {})
@@ -178,6 +175,12 @@ def _check_same(step: int, saved: dict[str, tuple[int, ...]], expected: Tree) ->
         lines = [f"{path}: expected {wanted.get(path)}; received {saved.get(path)}" for path in differing[:10]]
         more = f"; and {len(differing) - 10} more" if len(differing) > 10 else ""
         raise checks.InputError(f"checkpoint {step} is of another model. " + "; ".join(lines) + more)
+
+
+def _restore_as(expected: Tree, *, partial: bool = False) -> ocp.args.PyTreeRestore:
+    """Orbax's request for arrays of these shapes, types and shardings."""
+    arguments = ocp.checkpoint_utils.construct_restore_args(expected)
+    return ocp.args.PyTreeRestore(expected, restore_args=arguments, partial_restore=partial)
 
 
 def _as_dict(state: TrainState) -> dict[str, Tree]:
