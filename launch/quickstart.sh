@@ -13,6 +13,6 @@ suites=clean,c,r,a,o
 for router in vmoe attention_vmoe; do
     .venv/bin/python -m vmoe_inform.train --config="configs/digits.py:router=$router" --workdir="$directory/$router"
 done
-.venv/bin/python -m vmoe_inform.evaluate --workdir="$directory/vmoe" --suites="$suites"
+.venv/bin/python -m vmoe_inform.evaluate --workdir="$directory/vmoe" --suites="$suites" --noreport
 .venv/bin/python -m vmoe_inform.evaluate --workdir="$directory/attention_vmoe" --compare="$directory/vmoe" \
     --suites="$suites"

@@ -16,6 +16,8 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests compile many small programs, which takes far longer than to run them: leaves out most optimisations.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -37,6 +38,22 @@ def test_a_resumed_run_is_bit_identical(finished, tmp_path):
     assert all(jax.tree.leaves(pairs))
     assert len(jax.tree.leaves(pairs)) > 60  # parameters, two moments, average, adjacency, counters
     assert resumed.clean_top1 == whole.clean_top1
+
+
+def test_a_checkpoint_written_while_training_goes_on_is_exact(finished, tmp_path):
+    """Saving goes on in the background while the next step takes over the state's memory."""
+    _, whole = finished
+    config = _config(evaluation__every_steps=10, checkpoint__every_steps=5, checkpoint__keep=4)
+    loop.train(config, tmp_path)
+    for newer in ("10", "15", "20"):
+        shutil.rmtree(tmp_path / "checkpoints" / newer)
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        assert checkpoints.latest_step() == 5
+    resumed = loop.train(config, tmp_path)
+    pairs = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), whole.state, resumed.state)
+    assert all(jax.tree.leaves(pairs))
+    steps = [entry["step"] for entry in read_metrics(tmp_path / "metrics.jsonl") if "loss" in entry]
+    assert steps == [5, 10, 15, 20]  # what the first run logged after step 5 was replaced
 
 
 def test_what_a_run_writes(finished):

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Int, Tree
+from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import augment
 from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
@@ -20,12 +20,13 @@ from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.routing import effective_neighbours, routing_entropy
 from vmoe_inform.sharding.mesh import batch_sharding, replicated
 
+_FIRST_CHOICE = "first_choice"
 PerImage = dict[str, dict[str, Array]]
 
 
 def _routing_per_image(trace: Mapping[str, Any], num_experts: int) -> PerImage:
     """Of each MoE layer and image: mean entropy [B] in nats, load [B, E], mean effective neighbours [B] (1 if tokens
-    do not mix), dropped share [B]."""
+    do not mix), dropped share [B], and the first choice of each token [B, N]."""
     layers = {}
     for block, left in trace.items():
         routing, kept = left["moe"]["routing"], left["moe"]["kept"]
@@ -38,6 +39,7 @@ def _routing_per_image(trace: Mapping[str, Any], num_experts: int) -> PerImage:
             "load": jnp.mean(chosen, axis=(1, 2)),
             "effective_neighbours": jnp.mean(neighbours, axis=-1),
             "dropped": 1.0 - jnp.mean(kept.astype(jnp.float32), axis=(1, 2)),
+            _FIRST_CHOICE: routing.indices[..., 0],
         }
     return layers
 
@@ -58,22 +60,14 @@ class Predictor:
         def logits_of(variables: Tree, images: Array) -> Float[Array, "B classes"]:
             return model.apply(variables, augment.normalize(images, config.data), train=False)[0]
 
-        def trace_of(variables: Tree, images: Array) -> tuple[Float[Array, "B classes"], Mapping[str, Any]]:
+        def routing_of(variables: Tree, images: Array) -> tuple[Float[Array, "B classes"], PerImage]:
             (logits, _), left = model.apply(
                 variables, augment.normalize(images, config.data), train=False, mutable=[TRACE]
             )
-            return logits, left.get(TRACE, {})
+            return logits, _routing_per_image(left.get(TRACE, {}), config.model.moe.num_experts)
 
-        def routing_of(variables: Tree, images: Array) -> tuple[Float[Array, "B classes"], PerImage]:
-            logits, trace = trace_of(variables, images)
-            return logits, _routing_per_image(trace, config.model.moe.num_experts)
-
-        def experts_of(variables: Tree, images: Array) -> tuple[Array, dict[str, Int[Array, "B N"]]]:
-            logits, trace = trace_of(variables, images)
-            return logits, {block: left["moe"]["routing"].indices[..., 0] for block, left in trace.items()}
-
-        self._logits, self._routing, self._experts = (
-            jax.jit(function, out_shardings=replicated(mesh)) for function in (logits_of, routing_of, experts_of)
+        self._logits, self._routing = (
+            jax.jit(function, out_shardings=replicated(mesh)) for function in (logits_of, routing_of)
         )
 
     def predict(self, variables: Tree, source: Source) -> Predictions:
@@ -94,7 +88,8 @@ class Predictor:
         predictions, batches = self._run(variables, source, with_routing=True)
         routing: dict[str, dict[str, Any]] = {}
         for block in batches[0]:
-            columns = {name: np.concatenate([batch[block][name] for batch in batches]) for name in batches[0][block]}
+            names = [name for name in batches[0][block] if name != _FIRST_CHOICE]
+            columns = {name: np.concatenate([batch[block][name] for batch in batches]) for name in names}
             routing[block] = {name: np.mean(values, axis=0).tolist() for name, values in columns.items()}
         return predictions, routing
 
@@ -108,10 +103,13 @@ class Predictor:
         count, batch_size = len(images), self._config.evaluation.batch_size
         padded = np.concatenate([images, np.zeros((batch_size - count, *images.shape[1:]), images.dtype)])
         with jax.set_mesh(self._mesh):
-            logits, experts = self._experts(variables, jax.device_put(padded, batch_sharding(self._mesh)))
+            logits, layers = self._routing(variables, jax.device_put(padded, batch_sharding(self._mesh)))
         side = self._config.model.image_size_px // self._config.model.patch_size_px
         # The class token, where there is one, comes first.
-        maps = {block: np.asarray(e)[:count, -side * side :].reshape(count, side, side) for block, e in experts.items()}
+        maps = {
+            block: np.asarray(layer[_FIRST_CHOICE])[:count, -side * side :].reshape(count, side, side)
+            for block, layer in layers.items()
+        }
         return np.asarray(logits)[:count], maps
 
     def _run(

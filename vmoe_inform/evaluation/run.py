@@ -23,7 +23,7 @@ Results = dict[str, Any]
 
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
-_NUM_EXAMPLES = 12
+_NUM_EXAMPLES = 8
 
 
 def evaluate(

@@ -1,0 +1,68 @@
+"""What the README shows is what works."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from vmoe_inform import models
+from vmoe_inform.routing import steps
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture
+def registry_as_before():
+    before = dict(steps.INFORM_STEPS._entries)
+    yield
+    steps.INFORM_STEPS._entries.clear()
+    steps.INFORM_STEPS._entries.update(before)
+
+
+def test_a_router_is_one_function_and_one_line(registry_as_before):
+    (block,) = [block for block in BLOCKS if "register_inform" in block]
+    exec(compile(block, "README.md", "exec"), {})
+    config = tiny.config_dict()
+    config.model.router.inform = "image_mean"
+    config.model.router.options.image_mean.share = 1.0
+    model = models.from_config(config.model)
+    variables = models.initialize(model, jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    _, left = model.apply(variables, images, mutable=["intermediates"])
+    informed = np.asarray(left["intermediates"]["block_1"]["moe"]["routing"].informed)
+    # With a share of 1 all tokens of an image have the same probabilities, and the two images differ.
+    np.testing.assert_allclose(informed, np.broadcast_to(informed[:, :1], informed.shape), atol=1e-6)
+    assert not np.allclose(informed[0], informed[1], atol=1e-6)
+    config.model.router.options.image_mean.share = 1.5
+    with pytest.raises(ValueError, match=r"options.image_mean.share: expected float >= 0 and <= 1; received 1.5"):
+        models.from_config(config.model)
+
+
+def test_the_python_example_runs():
+    (block,) = [block for block in BLOCKS if "from_config" in block]
+    names = {
+        "jax": jax,
+        "images": jnp.zeros((8, 32, 32, 3)),
+        "tokens": jax.random.normal(jax.random.key(0), (2, 5, 4)),
+        "probabilities": jnp.full((2, 5, 3), 1 / 3),
+    }
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["logits"].shape == (8, 10)
+    assert names["informed"].shape == (2, 5, 3)
+
+
+def test_the_presets_of_the_table_are_all_there_are():
+    from vmoe_inform import presets
+
+    assert re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE) == [
+        "vmoe",
+        "similarity_vmoe",
+        "attention_vmoe",
+        "symphony_vmoe",
+    ]
+    assert len(presets.ROUTERS) == 4
