@@ -27,11 +27,21 @@ def digits():
     return np.stack([image_files.to_square(records[index]["image"], 32) for index in range(2)])
 
 
+class Counted(np.ndarray):
+    """An array that counts how often it is pickled, and is unpickled as a plain one."""
+
+    times_pickled = 0
+
+    def __reduce_ex__(self, protocol):
+        Counted.times_pickled += 1
+        return np.asarray(self).__reduce_ex__(protocol)
+
+
 @pytest.fixture(scope="module")
 def generated(digits, tmp_path_factory):
     """The cache after all 75 sets were drawn by two processes."""
     directory = tmp_path_factory.mktemp("cache")
-    corruptions.generate_all(digits, seed=0, directory=directory, num_processes=2)
+    corruptions.generate_all(digits.view(Counted), seed=0, directory=directory, num_processes=2)
     return directory
 
 
@@ -50,6 +60,11 @@ def test_processes_draw_all_sets_and_what_this_process_draws(digits, generated):
             drawn = corruptions.corrupt(digits[index], index, corruption, 2, seed=0)
             np.testing.assert_array_equal(drawn, kept[index], err_msg=corruption)
             assert (drawn != digits[index]).any()
+
+
+@pytest.mark.usefixtures("generated")
+def test_the_images_go_to_each_process_once():
+    assert Counted.times_pickled == 2
 
 
 def test_what_is_kept_is_not_drawn_again(digits, generated):

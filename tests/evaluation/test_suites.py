@@ -1,13 +1,16 @@
 import dataclasses
 import gzip
+import pathlib
+import re
 import struct
+import sys
 
 import numpy as np
 import pytest
 
 from vmoe_inform.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from vmoe_inform.data import sources
-from vmoe_inform.evaluation import corruptions, suites
+from vmoe_inform.evaluation import corruptions, headlines, suites
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 
@@ -81,6 +84,11 @@ def test_corruptions_of_every_set_are_summarized(idx):
     assert entry["mean_top1"] == pytest.approx(74 / 75)
     assert entry["mean_top1_standard_error"] == pytest.approx(np.std([73, 74, 75]) / 75 / np.sqrt(3))
     assert (entry["count"], entry["skipped"], entry["generated"]) == (3, 0, True)
+    # Three images, not 225 pictures; as sure as independent draws with that standard error would be.
+    found = headlines.headline("c", entry)
+    assert found.count == 3
+    draws = 74 / 75 * (1 / 75) / entry["mean_top1_standard_error"] ** 2
+    assert (found.low, found.high) == pytest.approx(headlines.wilson_interval(74 / 75, draws))
 
 
 def test_corrupted_sets_keep_labels_and_come_from_the_cache(idx, tmp_path):
@@ -96,8 +104,22 @@ def test_corrupted_sets_keep_labels_and_come_from_the_cache(idx, tmp_path):
 
 def test_corruptions_need_large_enough_images():
     model = dataclasses.replace(CONFIG.model, image_size_px=24)
-    with pytest.raises(ValueError, match=r"model\.image_size_px: expected at least 32 .*received 24"):
+    with pytest.raises(suites.NotAvailable, match=r"32 px or more, and model\.image_size_px is 24"):
         suites.load("c", dataclasses.replace(CONFIG, model=model))
+
+
+@pytest.mark.parametrize("missing", ["module", "distribution"])
+def test_corruptions_without_their_package_say_how_the_set_up_installs_it(missing, monkeypatch):
+    install = (pathlib.Path(__file__).parents[2] / "launch" / "install.sh").read_text()
+    (requirement,) = re.findall(r"--no-deps (imagecorruptions\S+)", install)
+    assert "c" in suites.load("c", CONFIG).name  # with the package
+    if missing == "module":
+        monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+    else:  # another distribution may hold a module of the same name
+        monkeypatch.setattr(corruptions, "DISTRIBUTION", "no-such-distribution")
+        requirement = requirement.replace("imagecorruptions-imaug", "no-such-distribution")
+    with pytest.raises(suites.NotAvailable, match=f"pip install --no-deps {re.escape(requirement)}$"):
+        suites.load("c", CONFIG)
 
 
 def test_renditions_show_the_class_that_their_label_says():

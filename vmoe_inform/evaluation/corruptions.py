@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import importlib.metadata
+import importlib.util
 import io
 import multiprocessing
 import os
@@ -20,6 +21,10 @@ from jaxtyping import UInt8
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation import cache
+
+# As launch/install.sh installs it; its dependencies are among this package's own.
+DISTRIBUTION = "imagecorruptions-imaug"
+VERSION = "1.1.5"
 
 SEVERITIES = (1, 2, 3, 4, 5)
 MINIMUM_SIZE_PX = 32
@@ -53,7 +58,16 @@ _DEAREST = ("frost", "zoom_blur", "glass_blur", "motion_blur", "snow")
 _PICTURES_WORTH_PROCESSES = 4000
 
 # Distributions whose code decides what is drawn.
-_DRAWING_PACKAGES = ("imagecorruptions-imaug", "numba", "numpy", "pillow", "scikit-image", "scipy")
+_DRAWING_PACKAGES = (DISTRIBUTION, "numba", "numpy", "pillow", "scikit-image", "scipy")
+
+
+def is_installed() -> bool:
+    """Whether the package that draws the corruptions is there: the module, from the distribution named above."""
+    try:
+        importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return importlib.util.find_spec("imagecorruptions") is not None
 
 
 def corrupt(image: UInt8[np.ndarray, "P P 3"], index: int, corruption: str, severity: int, seed: int) -> np.ndarray:
@@ -149,16 +163,18 @@ def generate_all(
         num_processes,
         directory,
     )
-    draw = functools.partial(_draw_sets, images, seed=seed, directory=directory)
     if num_processes == 1:
         for piece in pieces:
-            draw(piece)
+            _draw_sets(images, piece, seed=seed, directory=directory)
         return
-    # Spawned, not forked: the threads of the jax runtime do not survive a fork.
+    # Spawned, not forked: the threads of the jax runtime do not survive a fork. The images go to each process once.
     with concurrent.futures.ProcessPoolExecutor(
-        num_processes, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread_each
+        num_processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(images,),
     ) as pool:
-        list(pool.map(draw, pieces))
+        list(pool.map(functools.partial(_draw_in_worker, seed=seed, directory=directory), pieces))
 
 
 def _draw_sets(images: np.ndarray, piece: tuple[str, list[int]], *, seed: int, directory: Path) -> None:
@@ -167,11 +183,19 @@ def _draw_sets(images: np.ndarray, piece: tuple[str, list[int]], *, seed: int, d
         load(images, corruption, severity, seed=seed, directory=directory)
 
 
-def _one_thread_each() -> None:
-    """In a pool of one process a core, OpenCV's own threads only get in each other's way."""
+_images_of_worker: np.ndarray  # set in the processes of the pool only
+
+
+def _start_worker(images: np.ndarray) -> None:
     import cv2
 
-    cv2.setNumThreads(1)
+    global _images_of_worker
+    _images_of_worker = images
+    cv2.setNumThreads(1)  # in a pool of one process a core, OpenCV's own threads only get in each other's way
+
+
+def _draw_in_worker(piece: tuple[str, list[int]], *, seed: int, directory: Path) -> None:
+    _draw_sets(_images_of_worker, piece, seed=seed, directory=directory)
 
 
 def _path(content: str, corruption: str, severity: int, seed: int, directory: Path) -> Path:

@@ -13,7 +13,6 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, Int, UInt8
 
-from vmoe_inform import checks
 from vmoe_inform.config import Config
 from vmoe_inform.data import pipeline, sources
 from vmoe_inform.data.sources import ArrayRecords, Source
@@ -24,7 +23,7 @@ Entry = dict[str, Any]
 
 
 class NotAvailable(Exception):
-    """The suite's data are missing for this source; the message says what to put where."""
+    """The suite cannot be had for this config; the message says what to put where, or to install or change."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,10 @@ def load(name: str, config: Config) -> Suite:
     """The suite ``name`` for the data set that ``config.data`` names.
 
     Raises:
-      ValueError: an unknown suite, or a config that it cannot work with.
+      ValueError: an unknown suite.
       FileNotFoundError: the data set itself is missing.
-      NotAvailable: the suite's own data are missing for this source.
+      NotAvailable: the suite's own data are missing for this source, what makes them is not installed, or they do not
+        go with the model's image size.
     """
     return SUITES[name](config)
 
@@ -121,8 +121,15 @@ def corrupted(config: Config) -> Suite:
     """
     size = config.model.image_size_px
     if size < corruptions.MINIMUM_SIZE_PX:
-        expected = f"at least {corruptions.MINIMUM_SIZE_PX} for the corruptions of suite c"
-        raise checks.error("model.image_size_px", expected, size)
+        raise NotAvailable(
+            f"the corruptions are for images of {corruptions.MINIMUM_SIZE_PX} px or more, and model.image_size_px is "
+            f"{size}"
+        )
+    if not corruptions.is_installed():
+        raise NotAvailable(
+            "the package that draws the corruptions is not installed: "
+            f"pip install --no-deps {corruptions.DISTRIBUTION}=={corruptions.VERSION}"
+        )
     source = _test_split(config)
     set_bytes = len(source.records) * size * size * 3
     if set_bytes > _LARGEST_SET_BYTES:
