@@ -1,6 +1,7 @@
 import pytest
 
-from vmoe_inform.evaluation.headlines import headline, suite_kind, suites_of, wilson_interval
+from vmoe_inform.evaluation import suites
+from vmoe_inform.evaluation.headlines import SUITES, headline, suite_kind, suites_of, wilson_interval
 
 from .sample_results import results
 
@@ -57,6 +58,10 @@ def test_a_suite_without_data_has_no_headline_and_one_without_its_metric_is_an_e
         headline("o", {"top1": 0.5, "count": 3})
     with pytest.raises(ValueError, match=r"suites.a: expected the key 'count'"):
         headline("a", {"top1": 0.5})
+
+
+def test_exactly_the_registered_suites_are_listed():
+    assert sorted(SUITES) == list(suites.SUITES)
 
 
 def test_suites_come_in_a_fixed_order_and_new_ones_last():

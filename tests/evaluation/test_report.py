@@ -117,7 +117,10 @@ def test_every_picture_can_be_read(page):
 
 def test_report_says_the_scores_with_their_intervals_and_counts(page):
     assert page.row("Clean test images") == ["90.00 [85.1, 93.4]", "80.00 [73.9, 85.0]"]
-    assert page.row("C: corrupted images (generated) mean top-1 accuracy in % 200 images")[1] == "not evaluated"
+    assert (
+        page.row("C: corrupted images (generated) mean top-1 accuracy in % 200 images, each in 10 versions")[1]
+        == "not evaluated"
+    )
     assert page.row("R: the same")[1] == "not available"
     assert "attention_vmoe names 180 of 200 clean test images right." in page.text
 

@@ -33,9 +33,6 @@ SUITES = {
     "r": SuiteKind("top1", "R: the same classes in another rendition", "R, renditions"),
     "a": SuiteKind("top1", "A: images that a simple classifier gets wrong", "A, hard images"),
     "o": SuiteKind("aupr", "O: spotting objects of no known class", "O, other objects", "precision-recall area"),
-    "v2": SuiteKind("top1", "V2: a second test set", "V2"),
-    "sketch": SuiteKind("top1", "Sketch: the same classes as drawings", "Sketch"),
-    "real": SuiteKind("top1", "ReaL: reassessed labels", "ReaL"),
 }
 
 

@@ -36,12 +36,9 @@ from vmoe_inform.evaluation.headlines import Headline, Results, headline, suite_
 # What else results.json says of a suite: key -> (words, unit)
 _DETAILS = {
     "top1": ("top-1 accuracy", "%"),
-    "top1_unmasked": ("top-1 accuracy over all classes", "%"),
     "top5": ("top-5 accuracy", "%"),
     "nll": ("negative log-likelihood", "nats"),
     "ece": ("expected calibration error", "%"),
-    "mce": ("mean corruption error against AlexNet", "%"),
-    "relative_mce": ("relative mean corruption error", "%"),
     "count_in_distribution": ("images of known classes to tell them from", ""),
     "skipped": ("images left out because they could not be read", ""),
 }
@@ -74,6 +71,7 @@ class _Row:
     key: str
     metric: str
     count: str
+    num_versions: int  # in which every image was shown; 1 but for C
     cells: list[Headline | str]  # a headline, or why there is none
 
 
@@ -86,7 +84,7 @@ def _rows(results: Mapping[str, Results]) -> list[_Row]:
     for suite in suites_of(results):
         kind = suite_kind(suite)
         cells: list[Headline | str] = []
-        counts, generated = [], False
+        counts, generated, num_versions = [], False, 1
         for result in results.values():
             if suite not in result["suites"]:
                 cells.append("not evaluated")
@@ -95,12 +93,15 @@ def _rows(results: Mapping[str, Results]) -> list[_Row]:
             if found is None:
                 cells.append("not available")
                 continue
-            generated |= bool(result["suites"][suite].get("generated", False))
+            entry = result["suites"][suite]
+            generated |= bool(entry.get("generated", False))
+            num_versions = max(num_versions, sum(map(len, entry.get("per_corruption", {}).values())))
             counts.append(f"{found.count:,}")
             cells.append(found)
         label = " (generated)" if generated else ""
         count = " / ".join(dict.fromkeys(counts)) or "-"
-        rows.append(_Row(kind.title + label, kind.short_title + label, kind.metric, kind.metric_title, count, cells))
+        titles = (kind.title + label, kind.short_title + label, kind.metric, kind.metric_title)
+        rows.append(_Row(*titles, count, num_versions, cells))
     return rows
 
 
