@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 
@@ -61,6 +62,78 @@ def test_bad_files_are_named(golden, tmp_path, capsys):
     assert check_golden.main([saved(**{"param/cls": np.zeros((1, 1, 3), np.float32)})]) == 2
     assert "class_token: expected shape (1, 1, 32); received (1, 1, 3)" in capsys.readouterr().err
     assert check_golden.main([saved(logits=None)]) == 2
+
+
+def test_damaged_files_are_named(golden, tmp_path, capsys):
+    def code_of(content: bytes) -> int:
+        (tmp_path / "damaged.npz").write_bytes(content)
+        return check_golden.main([str(tmp_path / "damaged.npz")])
+
+    def assert_named() -> None:
+        assert "error: golden file: expected an .npz file of arrays; received" in capsys.readouterr().err
+
+    whole = FILES[0].read_bytes()
+    for content in (b"", whole[:3000], whole[:-10]):
+        assert code_of(content) == 2
+        assert_named()
+    np.savez_compressed(tmp_path / "compressed.npz", **golden)
+    for content in (
+        whole,
+        (tmp_path / "compressed.npz").read_bytes(),
+    ):  # checksum, inflation
+        middle = len(content) // 2
+        assert code_of(content[:middle] + bytes(64) + content[middle + 64 :]) == 2
+        assert_named()
+    np.save(tmp_path / "lone.npy", np.zeros(3))
+    assert code_of((tmp_path / "lone.npy").read_bytes()) == 2
+    assert_named()
+
+
+REQUIRED = {
+    "num_experts": 4,
+    "num_selected_experts": 2,
+    "moe_layers": [1],
+    "images_per_group": 2,
+    "capacity_factor": 1.25,
+    "num_layers": 2,
+    "hidden_size": 32,
+    "mlp_dim": 64,
+    "num_heads": 2,
+    "patch_size": 8,
+    "image_size": 32,
+    "num_classes": 10,
+}
+
+
+def test_settings_that_are_left_out_are_those_of_the_original_not_ours():
+    model = vmoe.model_config(REQUIRED)
+    assert (model.representation_size, model.classifier) == (None, "token")
+    assert (model.moe.batch_priority, model.moe.capacity_multiple_of) == (False, 4)
+    assert model.moe.capacity_factor == model.moe.capacity_factor_evaluation == 1.25
+    assert model.router.options["top_experts"]["renormalize"] is False
+    assert model.router.noise_std == 0.0
+    assert set(dataclasses.asdict(model.router.losses).values()) == {0.0}
+
+
+def test_settings_that_are_given_come_before_those_defaults():
+    model = vmoe.model_config(REQUIRED | {"renormalize": True, "representation_size": 48, "gshard_loss_weight": 0.5})
+    assert model.router.options["top_experts"]["renormalize"] is True
+    assert model.representation_size == 48
+    assert model.router.losses.gshard == 0.5
+
+
+def test_all_missing_settings_are_named_at_once(golden, tmp_path, capsys):
+    settings = json.loads(str(golden["config.json"]))
+    for name in ("num_experts", "capacity_factor", "renormalize"):  # the last need not be there
+        del settings[name]
+    np.savez(tmp_path / "short.npz", **(golden | {"config.json": np.asarray(json.dumps(settings))}))
+    assert check_golden.main([str(tmp_path / "short.npz")]) == 2
+    assert "config.json: expected also the settings capacity_factor, num_experts; received" in capsys.readouterr().err
+    for name in REQUIRED:
+        with pytest.raises(ValueError, match=f"expected also the settings {name}; received"):
+            vmoe.model_config({key: value for key, value in REQUIRED.items() if key != name})
+    with pytest.raises(ValueError, match=r"config\.json: expected an object of settings; received 3"):
+        vmoe.model_config(3)
 
 
 def test_names_of_all_parts_of_the_original():

@@ -15,6 +15,8 @@ both, and its error is given relative to that largest gradient.
 import json
 import pathlib
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,9 +125,11 @@ def check(path: str) -> float:
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"golden file: expected an .npz file; received {path!r}")
     try:
+        with zipfile.ZipFile(path):  # numpy would also read a lone array, and a truncated file as a pickle
+            pass
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as problem:
         raise checks.InputError(
             f"golden file: expected an .npz file of arrays; received {path!r} ({problem})"
         ) from None

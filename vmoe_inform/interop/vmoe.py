@@ -66,6 +66,20 @@ _SETTINGS = {
     "noise_std": "router.noise_std",
 }
 
+# What a setting is that need not be named; every other one must be. The values are the original's own defaults, but
+# for the noise and the losses: the original adds them unless told not to, a recorded run has those that it names.
+_DEFAULTS = {
+    "batch_priority": False,
+    "capacity_multiple_of": 4,
+    "classifier": "token",
+    "representation_size": None,
+    "renormalize": False,
+    "noise_std": 0.0,
+    "importance_loss_weight": 0.0,
+    "load_loss_weight": 0.0,
+    "gshard_loss_weight": 0.0,
+}
+
 
 def our_name(path: str) -> str:
     """Our path of a parameter, e.g. ``cls`` -> ``class_token``.
@@ -85,21 +99,22 @@ def model_config(settings: Mapping[str, Any]) -> config_lib.ModelConfig:
 
     Args:
       settings: by the original's names, e.g. ``{"mlp_dim": 64, ...}``. The one ``capacity_factor`` holds for training
-        and evaluation; losses that are not named have weight 0.
+        and evaluation. Left out: no batch priority, capacities in multiples of 4, a class token, no representation
+        layer, weights that are not renormalized, no noise, no auxiliary loss.
 
     Raises:
-      ValueError: an unknown setting, or values that make no model.
+      ValueError: an unknown setting, missing ones, or values that make no model.
     """
+    if not isinstance(settings, Mapping):
+        raise checks.error("config.json", "an object of settings", settings)
     unknown = set(settings) - set(_SETTINGS)
     if unknown:
         raise checks.error("config.json", f"the settings {', '.join(sorted(_SETTINGS))}", sorted(unknown))
-    flat = {
-        "router.losses.importance": 0.0,
-        "router.losses.load": 0.0,
-        "router.inform": "none",
-        "router.score": "linear",
-    }
-    flat |= {_SETTINGS[name]: value for name, value in settings.items()}
+    missing = set(_SETTINGS) - set(_DEFAULTS) - set(settings)
+    if missing:
+        raise checks.error("config.json", f"also the settings {', '.join(sorted(missing))}", sorted(settings))
+    flat: dict[str, Any] = {"router.score": "linear", "router.inform": "none", "router.select": "top_experts"}
+    flat |= {_SETTINGS[name]: value for name, value in {**_DEFAULTS, **settings}.items()}
     flat["moe.capacity_factor_evaluation"] = flat["moe.capacity_factor"]
     return config_lib.parse_model(flax.traverse_util.unflatten_dict(flat, sep="."))
 
