@@ -19,7 +19,7 @@ T         rows that one expert works on for one group: its C slots, or all S tok
 ``...`` in a shape stands for any leading batch axes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -28,6 +28,5 @@ from jaxtyping import Bool, Float, Int
 Array: TypeAlias = jax.Array
 Tree: TypeAlias = Any  # a pytree of arrays
 ExpertFunction: TypeAlias = Callable[[Float[Array, "E G T D"]], Float[Array, "E G T D"]]
-Metrics: TypeAlias = Mapping[str, Array]
 
-__all__ = ["Array", "Bool", "ExpertFunction", "Float", "Int", "Metrics", "Tree"]
+__all__ = ["Array", "Bool", "ExpertFunction", "Float", "Int", "Tree"]

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmoe_inform import routing
+from vmoe_inform.routing import steps
 
 
 def test_counts_worked_by_hand():
@@ -66,6 +67,36 @@ def test_doubly_stochastic_for_positive_counts(counts):
     # Scaling rows and columns keeps every cross ratio of the counts.
     ratio = lambda m: m[0, 0] * m[1, 1] / (m[0, 1] * m[1, 0])
     np.testing.assert_allclose(ratio(np.float64(result)), ratio(np.float64(matrix)), rtol=1e-3)
+
+
+def test_doubly_stochastic_columns_are_only_near_where_the_zeros_allow_no_such_matrix():
+    # [[x, 1 - x], [1, 0]] is the form after a round. A round takes its columns (x + 1, 1 - x) to x / (2 x + 1), that is
+    # 1/x to 1/x + 2; from x = 1/3 after the first round to 1/129 after the 64th. The columns sum to 1 +- x.
+    result = doubly(jnp.array([[1.0, 1.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(jnp.sum(result, axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(result, axis=0), [1 + 1 / 129, 1 - 1 / 129], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [
+        (0.0, [[0.53, 0.47]]),  # 0.55 * 0.8 + 0.45 * 0.2 and 0.45 * 0.8 + 0.55 * 0.2
+        (0.5, [[0.44, 0.11]]),  # the diagonal only: 0.55 * 0.8 and 0.55 * 0.2
+        (0.6, [[0.8, 0.2]]),  # nothing is left, and empty rows act as the identity
+    ],
+)
+def test_symphony_starts_at_its_initial_value_and_leaves_out_what_is_below_the_threshold(threshold, expected):
+    step = steps.INFORM_STEPS["symphony"]
+    options = {**step.option_defaults, "initial_value": 0.5, "threshold": threshold}
+    state = step.initial_state(steps.LayerSizes(hidden_size=4, num_experts=2), **options)
+    np.testing.assert_array_equal(state, np.full((2, 2), 0.5))
+    # With one expert a token the normalized counts are the identity: 0.9 * 0.5 + 0.1 and 0.9 * 0.5. The threshold
+    # takes nothing from the state itself.
+    state = step.update_state(state, jnp.array([[[0], [0], [1]]]), **options)
+    np.testing.assert_allclose(state, [[0.55, 0.45], [0.45, 0.55]], rtol=1e-6)
+    context = steps.InformContext(tokens=jnp.zeros((1, 1, 4)), parameters={}, state=state)
+    informed = step.function(jnp.array([[[0.8, 0.2]]]), context, **options)
+    np.testing.assert_allclose(informed, [expected], rtol=1e-6)
 
 
 @pytest.mark.parametrize("normalization", ["row", "column", "doubly_stochastic"])

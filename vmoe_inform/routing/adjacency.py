@@ -45,8 +45,9 @@ def normalize_adjacency(counts: Float[Array, "E E"], *, normalization: str = "ro
     Args:
       counts: [E, E], not negative.
       normalization: ``"row"`` (rows sum to 1: 000's estimate of p(expert | expert)), ``"column"``, or
-        ``"doubly_stochastic"`` (Sinkhorn's alternation of both; rows last, to float32 accuracy where the pattern of
-        counts allows it).
+        ``"doubly_stochastic"`` (64 rounds of Sinkhorn's alternation, columns then rows: rows sum to 1, columns as
+        nearly as so many rounds bring them. For positive counts that is close; where zeros leave no doubly stochastic
+        matrix of the same pattern, as in [[1, 1], [1, 0]], a column can still be off by a hundredth).
 
     Raises:
       ValueError: unknown normalization, or counts that are not [E, E].

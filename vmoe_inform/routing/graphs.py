@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
-from vmoe_inform.routing.products import float32_einsum
-from vmoe_inform.routing.scores import _unit
+from vmoe_inform.routing.products import float32_einsum, unit_vectors
 from vmoe_inform.routing.steps import InformContext, LayerSizes, Parameter, register_inform
 
 Temperature = checks.PositiveFloat | Literal["sqrt_dim"]
@@ -92,7 +91,7 @@ def token_similarity(
     if mask is not None:
         checks.shape("mask", mask.shape, ("...", num_tokens, num_tokens))
     keys = tokens.astype(jnp.float32)
-    keys = _unit(keys) if metric == "cosine" else keys
+    keys = unit_vectors(keys) if metric == "cosine" else keys
     queries = keys if weight is None else float32_einsum("...id,de->...ie", keys, weight)
     products = float32_einsum("...id,...jd->...ij", queries, keys)
     log_prior = jnp.zeros_like(products) if mask is None else jnp.where(_allowed(mask), 0.0, -jnp.inf)
@@ -333,11 +332,14 @@ def _similarity_parameters(sizes: LayerSizes, *, learned_weight: bool, **options
     return {"weight": Parameter(shape, _identity_initializer)}
 
 
+def _weight(context: InformContext, learned_weight: bool) -> Float[Array, "D D"] | None:
+    return context.parameters["weight"] if learned_weight else None
+
+
 def _similarity_graph(
-    context: InformContext, *, temperature: Temperature, metric: Metric, learned_weight: bool, block_size: int | None
+    context: InformContext, *, learned_weight: bool, block_size: int | None, **options: Any
 ) -> Float[Array, "B N N"]:
-    weight = context.parameters["weight"] if learned_weight else None
-    return token_similarity(context.tokens, weight=weight, temperature=temperature, metric=metric)
+    return token_similarity(context.tokens, weight=_weight(context, learned_weight), **options)
 
 
 @register_inform("similarity", parameters=_similarity_parameters, graph=_similarity_graph)
@@ -351,19 +353,28 @@ def similarity_step(
     block_size: checks.PositiveInt | None = None,
 ) -> Float[Array, "B N E"]:
     """Similarity-Inform (003, Definition 1); the papers' setting is dot, identity weight, temperature 1."""
-    weight = context.parameters["weight"] if learned_weight else None
     return similarity_informed(
-        probabilities, context.tokens, weight=weight, temperature=temperature, metric=metric, block_size=block_size
+        probabilities,
+        context.tokens,
+        weight=_weight(context, learned_weight),
+        temperature=temperature,
+        metric=metric,
+        block_size=block_size,
     )
 
 
-def _posterior_graph(
-    context: InformContext, *, sigma: checks.PositiveFloat, heads: Heads, head_factor: bool, block_size: int | None
-) -> Float[Array, "B N N"]:
+def _attention_arrays(context: InformContext, head_factor: bool) -> tuple[Array, Array, Array, Array]:
+    """Queries, keys, means and outputs of the block's attention."""
     assert context.attention is not None  # declared by needs_attention
     record = context.attention
     means = record.means if head_factor else record.means / record.means.shape[-3]
-    return _attention_graph(record.queries, record.keys, means, record.outputs, sigma=sigma, heads=heads)
+    return record.queries, record.keys, means, record.outputs
+
+
+def _posterior_graph(
+    context: InformContext, *, head_factor: bool, block_size: int | None, **options: Any
+) -> Float[Array, "B N N"]:
+    return _attention_graph(*_attention_arrays(context, head_factor), **options)
 
 
 @register_inform("attention", needs_attention=True, graph=_posterior_graph)
@@ -377,16 +388,5 @@ def attention_step(
     block_size: checks.PositiveInt | None = None,
 ) -> Float[Array, "B N E"]:
     """Attention-Inform (003, Definition 2); ``head_factor=False`` drops the factor H of the means (Eq. 1)."""
-    assert context.attention is not None  # declared by needs_attention
-    record = context.attention
-    means = record.means if head_factor else record.means / record.means.shape[-3]
-    return attention_informed(
-        probabilities,
-        record.queries,
-        record.keys,
-        means,
-        record.outputs,
-        sigma=sigma,
-        heads=heads,
-        block_size=block_size,
-    )
+    arrays = _attention_arrays(context, head_factor)
+    return attention_informed(probabilities, *arrays, sigma=sigma, heads=heads, block_size=block_size)

@@ -1,4 +1,4 @@
-"""Matrix products of routers: float32 at the highest precision, whatever the model's type and the accelerator.
+"""Products and lengths of vectors in routers: float32 at the highest precision, whatever the model's type.
 
 What is later divided by a small temperature or variance, or decides which expert is chosen, must not be rounded to
 bfloat16 (a TPU's default for float32 products) on the way.
@@ -7,9 +7,18 @@ bfloat16 (a TPU's default for float32 products) on the way.
 import jax
 import jax.numpy as jnp
 
-from vmoe_inform.axes import Array
+from vmoe_inform.axes import Array, Float
 
 
 def float32_einsum(equation: str, *arrays: Array) -> Array:
     """``jnp.einsum`` of the arrays as float32, at the highest precision."""
     return jnp.einsum(equation, *(array.astype(jnp.float32) for array in arrays), precision=jax.lax.Precision.HIGHEST)
+
+
+def unit_vectors(vectors: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    """Vectors [..., D] scaled to length 1, float32; a zero vector stays zero, with a zero gradient."""
+    vectors = vectors.astype(jnp.float32)
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1, keepdims=True))
+    scaled = vectors / jnp.where(largest > 0, largest, 1.0)  # squares can neither overflow nor vanish
+    squared = jnp.sum(scaled**2, axis=-1, keepdims=True)
+    return jnp.where(squared > 0, scaled, 0.0) / jnp.sqrt(jnp.where(squared > 0, squared, 1.0))

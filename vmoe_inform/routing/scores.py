@@ -5,16 +5,8 @@ import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float
-from vmoe_inform.routing.products import float32_einsum
+from vmoe_inform.routing.products import float32_einsum, unit_vectors
 from vmoe_inform.routing.steps import LayerSizes, Parameter, register_score
-
-
-def _unit(vectors: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Scales the last axis to length 1; a zero vector stays zero, with a zero gradient."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1, keepdims=True))
-    scaled = vectors / jnp.where(largest > 0, largest, 1.0)  # squares can neither overflow nor vanish
-    squared = jnp.sum(scaled**2, axis=-1, keepdims=True)
-    return scaled / jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
 
 
 def linear_scores(
@@ -66,8 +58,8 @@ def cosine_scores(
     checks.shape("projection", projection.shape, (tokens.shape[-1], "d"))
     checks.shape("expert_embeddings", expert_embeddings.shape, ("E", projection.shape[-1]))
     projected = linear_scores(tokens, projection)
-    embeddings = _unit(expert_embeddings.astype(jnp.float32))
-    cosines = float32_einsum("...nd,ed->...ne", _unit(projected), embeddings)
+    embeddings = unit_vectors(expert_embeddings)
+    cosines = float32_einsum("...nd,ed->...ne", unit_vectors(projected), embeddings)
     return cosines / temperature
 
 
