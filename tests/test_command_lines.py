@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -35,7 +36,7 @@ def _run(module: str, *arguments: str, code: int = 0) -> subprocess.CompletedPro
 def trained(tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("runs") / "attention"
     printed = _run("train", *TINY, f"--workdir={workdir}").stdout
-    assert "8 steps done, clean top-1" in printed
+    assert "all steps done, clean top-1" in printed
     assert "\x1b" not in printed  # no control characters where there is no terminal
     assert "step 8/8  loss" in printed
     return workdir
@@ -60,20 +61,31 @@ def test_train_then_evaluate_then_evaluate_again(trained):
     assert page.read_text().count("data:image/") > 5
 
     # The second start finds all of it, and adds one suite to what is there.
-    before = page.stat().st_mtime_ns
     again = _run("evaluate", f"--workdir={trained}", "--suites=clean,r,o").stdout
-    assert "images\n" not in again
-    assert page.stat().st_mtime_ns == before
-    _run("evaluate", f"--workdir={trained}", "--suites=a")
+    assert "364 images" not in again
+    other = trained.parent / "other"
+    shutil.copytree(trained, other)
+    _run("evaluate", f"--workdir={trained}", "--suites=a", f"--compare={other}")
+    assert "attention next to other" in page.read_text()
     merged = json.loads(path.read_text())["suites"]
     assert merged["clean"] == clean
     assert set(merged) == {"clean", "r", "o", "a"}
 
 
+def test_results_of_an_older_checkpoint_are_not_mixed_in(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "evaluation").mkdir(exist_ok=True)
+    stale = {"checkpoint_step": 4, "config_hash": "0", "suites": {"a": {"top1": 1.0, "count": 1}}, "routing": {}}
+    (run / "evaluation" / "results.json").write_text(json.dumps(stale))
+    _run("evaluate", f"--workdir={run}", "--suites=r", "--noreport")
+    assert set(json.loads((run / "evaluation" / "results.json").read_text())["suites"]) == {"r"}
+
+
 def test_a_finished_run_is_not_trained_again(trained):
     lines = (trained / "metrics.jsonl").read_text()
     printed = _run("train", *TINY, f"--workdir={trained}").stdout
-    assert "8 steps done" in printed
+    assert "all steps done" in printed
     assert (trained / "metrics.jsonl").read_text() == lines
 
 

@@ -131,6 +131,41 @@ def test_an_image_does_not_depend_on_others_when_nothing_is_dropped(dispatch):
         np.testing.assert_allclose(model.apply(variables, others)[0][:2], together[:2], atol=1e-5)
 
 
+def test_filler_images_change_nothing():
+    """At the end of a data set a batch is filled up; the filler must not take slots from real tokens."""
+    model = models.from_config(tiny.config_dict(model__moe__capacity_factor_evaluation=0.6).model)
+    variables = models.initialize(model, jax.random.key(0))
+    variables["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(3), (16, 10))
+    images = _images(4)
+    mask = jnp.array([False, True, False, True])
+    logits = [
+        model.apply(variables, images.at[::2].set(filler), image_mask=mask)[0][1::2] for filler in (0.0, 1.0, 5.0)
+    ]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    np.testing.assert_array_equal(logits[0], logits[2])
+    unmasked = model.apply(variables, images.at[::2].set(0.0))[0][1::2]
+    assert not np.allclose(unmasked, logits[0])  # here slots are short, so that it matters
+
+
+def test_batch_priority_looks_at_informed_probabilities():
+    """Decision 5: not at the weights, which renormalisation may have made equal."""
+    overrides = {"model__moe__batch_priority": True, "model__moe__capacity_factor_evaluation": 0.5}
+    config = tiny.config_dict("similarity_vmoe", **overrides)
+    config.model.moe.num_selected_experts = 1
+    config.model.router.options.top_experts.renormalize = "one"  # all weights are 1
+    model = models.from_config(config.model)
+    variables = models.initialize(model, jax.random.key(0))
+    _, left = model.apply(variables, _images(2), mutable=["intermediates"])
+    moe = left["intermediates"]["block_1"]["moe"]
+    first, chosen = np.max(moe["routing"].informed, axis=-1).ravel(), np.asarray(moe["routing"].indices).ravel()
+    kept = np.asarray(moe["kept"]).ravel()
+    assert 0 < kept.sum() < kept.size
+    for expert in range(4):
+        of_expert = chosen == expert
+        if of_expert.any() and not kept[of_expert].all():
+            assert first[of_expert & kept].min() >= first[of_expert & ~kept].max()
+
+
 def test_bad_input_says_field_expected_received():
     model = models.from_config(tiny.config_dict("symphony_vmoe").model)
     variables = models.initialize(model, jax.random.key(0))

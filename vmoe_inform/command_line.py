@@ -11,6 +11,7 @@ from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 
 BAD_INPUT = 2  # exit code, as of most Unix programs
+DIVERGED = 3  # exit code: the loss is not finite
 STOPPED = 75  # exit code: stopped by a signal after saving; start again to go on (EX_TEMPFAIL of sysexits.h)
 
 
@@ -21,9 +22,9 @@ def define_config() -> flags.FlagHolder:
     )
 
 
-def _fail(problem: BaseException) -> None:
+def _fail(problem: BaseException, code: int = BAD_INPUT) -> None:
     print(f"error: {problem}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+    sys.exit(code)
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
@@ -57,8 +58,8 @@ def _in_our_words(problem: BaseException) -> BaseException:
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Parses the flags and runs ``main``, whose result is the exit code.
 
-    Bad input (flags, configs, missing paths) prints one line and exits with 2; a mistake of the program itself keeps
-    its traceback.
+    Bad input (flags, configs, missing paths) prints one line and exits with 2, a diverged run with 3; a mistake of the
+    program itself keeps its traceback.
     """
 
     def guarded(arguments: list[str]) -> None:
@@ -67,14 +68,10 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             if arguments[1:]:
                 raise checks.error("command line", "flags only (--name=value)", " ".join(arguments[1:]))
             code = main(arguments)
-        except (
-            checks.InputError,
-            FileNotFoundError,
-            NotADirectoryError,
-            PermissionError,
-            FloatingPointError,
-        ) as problem:
+        except (checks.InputError, FileNotFoundError, NotADirectoryError, PermissionError) as problem:
             _fail(problem)
+        except FloatingPointError as problem:
+            _fail(problem, DIVERGED)
         sys.exit(code)
 
     app.run(guarded, flags_parser=_parse)

@@ -96,7 +96,7 @@ class MoeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Vision Transformer with MoE layers; the defaults are V-MoE S/32.
+    """Vision Transformer with MoE layers; the default sizes are those of V-MoE S/32.
 
     Attributes:
       classifier: ``"token"`` (class token), ``"gap"`` (mean over tokens) or ``"map"`` (attention pooling).
@@ -257,7 +257,7 @@ class MeshConfig:
 class Config:
     """A run. ``seed`` decides the parameters, the data order and all noise."""
 
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, checks.Bound(at_least=0, below=2**32)] = 0
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()

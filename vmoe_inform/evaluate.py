@@ -15,7 +15,7 @@ from vmoe_inform.axes import Tree
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SUITES = flags.DEFINE_list("suites", None, "Suites; by default those of the run's config (evaluation.suites).")
-_REPORT = flags.DEFINE_bool("report", True, "Write report.html.")
+_REPORT = flags.DEFINE_bool("report", True, "Print the table and write report.html.")
 _COMPARE = flags.DEFINE_list("compare", [], "Folders of other evaluated runs to stand beside this one.")
 
 
@@ -42,15 +42,13 @@ def main(_: list[str]) -> int:
         return Predictor(restored.model, restored.config, restored.mesh), restored.variables
 
     step = restore_lib.newest_step(workdir)
-    results, examples = run.evaluate(workdir, config, step, suites, restore=restore)
-    everything = dict(zip(names, [results, *beside], strict=True))
-    rich.console.Console().print(report.render_table(everything))
-    page = workdir / "evaluation" / run.REPORT_FILE
-    if not _REPORT.value:
-        return 0
-    if examples is not None or not page.exists():
-        report.write_report(page, everything, examples={names[0]: examples or []})
-    print(f"report: {page}")
+    results = run.evaluate(workdir, config, step, suites, restore=restore)
+    if _REPORT.value:
+        everything = dict(zip(names, [results, *beside], strict=True))
+        rich.console.Console().print(report.render_table(everything))
+        page = workdir / "evaluation" / run.REPORT_FILE
+        report.write_report(page, everything, examples={names[0]: run.read_examples(workdir)})
+        print(f"report: {page}")
     return 0
 
 

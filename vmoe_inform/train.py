@@ -3,15 +3,15 @@
     python -m vmoe_inform.train --config=configs/digits.py:router=attention_vmoe --workdir=DIR
 
 Writes DIR/config.json (resolved), DIR/metrics.jsonl, DIR/tensorboard and DIR/checkpoints. Started again on the same
-DIR it goes on from the newest checkpoint, data position included. Exit codes: 0 all steps done, 2 bad input, 75
-stopped by SIGTERM or SIGINT after saving.
+DIR it goes on from the newest checkpoint, data position included. Exit codes: 0 all steps done, 2 bad input, 3 the
+loss is not finite, 75 stopped by SIGTERM or SIGINT after saving.
 """
 
 import pathlib
 
 from absl import flags
 
-from vmoe_inform import command_line
+from vmoe_inform import checks, command_line
 from vmoe_inform import config as config_lib
 
 _CONFIG = command_line.define_config()
@@ -21,8 +21,6 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build, compile, print parameters
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
-    from vmoe_inform import checks
-
     if _CONFIG.value is None:
         raise checks.error("--config", "a config file, e.g. --config=configs/digits.py", None)
     config = config_lib.parse(_CONFIG.value)
@@ -33,10 +31,14 @@ def main(_: list[str]) -> int:
         raise checks.error("--workdir", "a folder for the run", None)
     from vmoe_inform.training import loop
 
-    result = loop.train(config, pathlib.Path(_WORKDIR.value))
-    if result.steps_done < result.total_steps:
-        return command_line.STOPPED
-    print(f"{_WORKDIR.value}: {result.total_steps} steps done, clean top-1 {result.clean_top1:.2%}")
+    workdir = pathlib.Path(_WORKDIR.value)
+    accuracy = loop.finished_accuracy(config, workdir)
+    if accuracy is None:
+        result = loop.train(config, workdir)
+        accuracy = result.clean_top1
+        if accuracy is None:
+            return command_line.STOPPED
+    print(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}")
     return 0
 
 

@@ -77,13 +77,15 @@ def test_worked_by_hand():
     assert plain.positions.tolist() == [[[0, 1], [1, 2], [0, 2]]]
     assert plain.kept.tolist() == [[[True, True], [True, False], [True, False]]]
     # With priority, token 1 comes before token 0 everywhere.
-    first = dispatch.assign_slots(weights, indices, num_experts=2, capacity=2, batch_priority=True)
+    first = dispatch.assign_slots(weights, indices, num_experts=2, capacity=2, priority=weights[..., 0])
     assert first.positions.tolist() == [[[1, 2], [0, 1], [0, 2]]]
 
 
 assign = jax.jit(
     lambda weights, indices, batch_priority: (
-        dispatch.assign_slots(weights, indices, num_experts=4, capacity=3, batch_priority=batch_priority).positions
+        dispatch.assign_slots(
+            weights, indices, num_experts=4, capacity=3, priority=weights[..., 0] if batch_priority else None
+        ).positions
     ),
     static_argnums=2,
 )
@@ -98,3 +100,15 @@ def test_slots_equal_the_loop(seed, batch_priority, distinct_weights):
     indices = np.argsort(rng.random((2, 9, 4)) * [1, 2, 3, 4], axis=-1)[..., :3].astype(np.int32)
     expected = slow_positions(weights, indices, 4, batch_priority)
     np.testing.assert_array_equal(assign(weights, indices, batch_priority), expected)
+
+
+def test_filler_takes_no_slot():
+    # Two experts with one slot each; token 0 is filler and would have been first at both.
+    weights = jnp.array([[[0.9, 0.1], [0.6, 0.4], [0.7, 0.3]]])
+    indices = jnp.array([[[0, 1], [0, 1], [1, 0]]])
+    real = jnp.array([[False, True, True]])
+    assignment = dispatch.assign_slots(weights, indices, num_experts=2, capacity=1, real=real)
+    # First choices: token 1 gets expert 0, token 2 gets expert 1; nothing is left for second choices.
+    assert assignment.kept.tolist() == [[[False, False], [True, False], [True, False]]]
+    by_weight = dispatch.assign_slots(weights, indices, num_experts=2, capacity=1, real=real, priority=weights[..., 0])
+    assert by_weight.kept.tolist() == assignment.kept.tolist()

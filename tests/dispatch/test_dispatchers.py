@@ -51,7 +51,11 @@ def make(shape, seed=0, groups=None):
 
 def run(name, inputs, indices, shape, batch_priority=False):
     assignment = dispatch.assign_slots(
-        inputs["weights"], indices, num_experts=shape[3], capacity=shape[4], batch_priority=batch_priority
+        inputs["weights"],
+        indices,
+        num_experts=shape[3],
+        capacity=shape[4],
+        priority=inputs["weights"][..., 0] if batch_priority else None,
     )
     return dispatch.DISPATCHERS[name](inputs["tokens"], assignment, expert_function(inputs["parameters"]))
 

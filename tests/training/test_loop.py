@@ -5,13 +5,13 @@ import os
 import shutil
 import signal
 
+import chex
 import jax
-import numpy as np
 import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.training import loop
+from vmoe_inform.training import loop, restore
 from vmoe_inform.training.checkpoints import Checkpoints, read_config
 from vmoe_inform.training.logging import read_metrics
 
@@ -34,9 +34,8 @@ def test_a_resumed_run_is_bit_identical(finished, tmp_path):
     assert (half.steps_done, half.total_steps, half.clean_top1) == (10, 20, None)
     resumed = loop.train(config, tmp_path)
     assert resumed.steps_done == 20
-    pairs = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), whole.state, resumed.state)
-    assert all(jax.tree.leaves(pairs))
-    assert len(jax.tree.leaves(pairs)) > 60  # parameters, two moments, average, adjacency, counters
+    chex.assert_trees_all_equal(whole.state, resumed.state)
+    assert len(jax.tree.leaves(whole.state)) > 60  # parameters, two moments, average, adjacency, counters
     assert resumed.clean_top1 == whole.clean_top1
 
 
@@ -50,8 +49,7 @@ def test_a_checkpoint_written_while_training_goes_on_is_exact(finished, tmp_path
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         assert checkpoints.latest_step() == 5
     resumed = loop.train(config, tmp_path)
-    pairs = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), whole.state, resumed.state)
-    assert all(jax.tree.leaves(pairs))
+    chex.assert_trees_all_equal(whole.state, resumed.state)
     steps = [entry["step"] for entry in read_metrics(tmp_path / "metrics.jsonl") if "loss" in entry]
     assert steps == [5, 10, 15, 20]  # what the first run logged after step 5 was replaced
 
@@ -95,8 +93,28 @@ def test_a_checkpoint_of_another_model_is_refused(finished, tmp_path):
     """Also when somebody moved it into a folder of a fitting config."""
     workdir, _ = finished
     os.symlink(workdir / "checkpoints", tmp_path / "checkpoints")
-    with pytest.raises(ValueError, match=r"checkpoint 20 is of another model.*class_token: expected \(1, 1, 32\)"):
+    message = r"checkpoint 20 is of another model.*attention/key/bias: expected \(2, 16\); received \(2, 8\)"
+    with pytest.raises(ValueError, match=message):
         loop.train(_config(model__hidden_size=32), tmp_path)
+
+
+def test_fewer_steps_than_done_are_refused_and_change_nothing(finished):
+    workdir, _ = finished
+    before = (workdir / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"train.steps: expected at least the 20 steps .*; received 8"):
+        loop.train(_config(evaluation__every_steps=10, train__steps=8), workdir)
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_readers_touch_nothing(finished):
+    """Evaluating a run must not tidy away the checkpoint that its training is just writing."""
+    workdir, _ = finished
+    unfinished = workdir / "checkpoints" / "25.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    restored = restore.restore(workdir)
+    assert restored.step == restore.newest_step(workdir) == 20
+    assert unfinished.exists()
+    unfinished.rmdir()
 
 
 def test_sigterm_saves_and_stops(tmp_path, monkeypatch):

@@ -67,39 +67,43 @@ def assign_slots(
     *,
     num_experts: int,
     capacity: int,
-    batch_priority: bool = False,
+    priority: Float[Array, "G S"] | None = None,
+    real: Bool[Array, "G S"] | None = None,
 ) -> Assignment:
     """Hands out the slots of each group, greedily (V-MoE, Algorithms 1 and 2).
 
-    All first choices come before all second choices; among equal choices the earlier token comes first or, with
-    ``batch_priority``, the token whose first weight is larger.
+    All first choices come before all second choices; among equal choices the token of larger priority comes first,
+    then the earlier one.
 
     Args:
-      weights: [G, S, K], the largest first.
-      indices: [G, S, K].
+      weights: [G, S, K], weights of the expert outputs.
+      indices: [G, S, K], the first choice first.
       num_experts: E.
       capacity: C, slots of one expert for one group.
-      batch_priority: whether the larger first weight goes first.
+      priority: [G, S], e.g. the probability of the first choice (V-MoE's batch priority); None for none.
+      real: [G, S], False for filler, which gets no slot and takes none; None if all tokens are real.
 
     Raises:
-      ValueError: num_experts or capacity below 1, or weights and indices of different shapes.
+      ValueError: num_experts or capacity below 1, or shapes that do not fit.
     """
     for field, value in (("num_experts", num_experts), ("capacity", capacity)):
         if value < 1:
             raise checks.error(field, "an integer >= 1", value)
     checks.shape("weights", weights.shape, indices.shape)
     groups, size, selected = indices.shape
-    ordered = indices
-    if batch_priority:
-        order = jnp.argsort(-jax.lax.stop_gradient(weights[..., 0]), axis=-1, stable=True)
-        ordered = jnp.take_along_axis(indices, order[..., None], axis=1)
-    # [G, S, K] -> [G, K * S]: choices in the order in which they are served
-    served = jnp.swapaxes(ordered, 1, 2).reshape(groups, selected * size)
-    one_hot = jax.nn.one_hot(served, num_experts, dtype=jnp.int32)
-    before = jnp.cumsum(one_hot, axis=1) - one_hot
-    positions = jnp.sum(before * one_hot, axis=-1)
+    one_hot = jax.nn.one_hot(indices, num_experts, dtype=jnp.int32)
+    if real is not None:
+        one_hot = jnp.where(real[..., None, None], one_hot, 0)
+    if priority is not None:
+        order = jnp.argsort(-jax.lax.stop_gradient(priority), axis=-1, stable=True)
+        one_hot = jnp.take_along_axis(one_hot, order[..., None, None], axis=1)
+    # [G, S, K, E] -> [G, K * S, E]: choices in the order in which they are served
+    served = jnp.swapaxes(one_hot, 1, 2).reshape(groups, selected * size, num_experts)
+    before = jnp.cumsum(served, axis=1) - served
+    taken = jnp.sum(served, axis=-1)
+    positions = jnp.where(taken > 0, jnp.sum(before * served, axis=-1), capacity)
     # [G, K * S] -> [G, S, K]
     positions = jnp.swapaxes(positions.reshape(groups, selected, size), 1, 2)
-    if batch_priority:
+    if priority is not None:
         positions = jnp.take_along_axis(positions, jnp.argsort(order, axis=-1)[..., None], axis=1)
     return Assignment(weights, indices, positions, num_experts, capacity)

@@ -1,6 +1,6 @@
 """Logits of a model for every image of a source, and what its routers did on the way."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -57,12 +57,12 @@ class Predictor:
         self._mesh = mesh
         self._model = model
 
-        def logits_of(variables: Tree, images: Array) -> Float[Array, "B classes"]:
-            return model.apply(variables, augment.normalize(images, config.data), train=False)[0]
+        def logits_of(variables: Tree, images: Array, mask: Array) -> Float[Array, "B classes"]:
+            return model.apply(variables, augment.normalize(images, config.data), train=False, image_mask=mask)[0]
 
-        def routing_of(variables: Tree, images: Array) -> tuple[Float[Array, "B classes"], PerImage]:
+        def routing_of(variables: Tree, images: Array, mask: Array) -> tuple[Float[Array, "B classes"], PerImage]:
             (logits, _), left = model.apply(
-                variables, augment.normalize(images, config.data), train=False, mutable=[TRACE]
+                variables, augment.normalize(images, config.data), train=False, image_mask=mask, mutable=[TRACE]
             )
             return logits, _routing_per_image(left.get(TRACE, {}), config.model.moe.num_experts)
 
@@ -102,8 +102,7 @@ class Predictor:
         """
         count, batch_size = len(images), self._config.evaluation.batch_size
         padded = np.concatenate([images, np.zeros((batch_size - count, *images.shape[1:]), images.dtype)])
-        with jax.set_mesh(self._mesh):
-            logits, layers = self._routing(variables, jax.device_put(padded, batch_sharding(self._mesh)))
+        logits, layers = self._call(self._routing, variables, padded, np.arange(batch_size) < count)
         side = self._config.model.image_size_px // self._config.model.patch_size_px
         # The class token, where there is one, comes first.
         maps = {
@@ -111,6 +110,11 @@ class Predictor:
             for block, layer in layers.items()
         }
         return np.asarray(logits)[:count], maps
+
+    def _call(self, function: Callable[..., Any], variables: Tree, images: np.ndarray, mask: np.ndarray) -> Any:
+        sharding = batch_sharding(self._mesh)
+        with jax.set_mesh(self._mesh):
+            return function(variables, *jax.device_put((images, mask), sharding))
 
     def _run(
         self, variables: Tree, source: Source, *, with_routing: bool
@@ -129,13 +133,11 @@ class Predictor:
         )
         for batch in batches:
             mask = batch["mask"]
-            with jax.set_mesh(self._mesh):
-                images = jax.device_put(batch["image"], batch_sharding(self._mesh))
-                if with_routing:
-                    batch_logits, layers = self._routing(variables, images)
-                    routing.append(jax.tree.map(lambda values, mask=mask: np.asarray(values)[mask], layers))
-                else:
-                    batch_logits = self._logits(variables, images)
+            if with_routing:
+                batch_logits, layers = self._call(self._routing, variables, batch["image"], mask)
+                routing.append(jax.tree.map(lambda values, mask=mask: np.asarray(values)[mask], layers))
+            else:
+                batch_logits = self._call(self._logits, variables, batch["image"], mask)
             logits.append(np.asarray(batch_logits)[mask])
             labels.append(batch["label"][mask])
         return Predictions(np.concatenate(logits), np.concatenate(labels), skipped.count), routing

@@ -1,5 +1,6 @@
 """Evaluates a checkpoint on suites, one after the other; what is finished is kept and not computed again."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ Results = dict[str, Any]
 
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
+EXAMPLES_FILE = "examples.npz"
 _NUM_EXAMPLES = 8
 
 
@@ -34,19 +36,22 @@ def evaluate(
     *,
     restore: Callable[[], tuple[Predictor, dict[str, Tree]]],
     report_progress: Callable[[str], None] = print,
-) -> tuple[Results, list[dict[str, Any]] | None]:
-    """Evaluates what is not there yet, and writes ``evaluation/results.json`` after each suite.
+) -> Results:
+    """Evaluates what is not there yet.
+
+    Writes ``evaluation/results.json`` after each suite, and ``evaluation/examples.npz``: clean images with the experts
+    of their patches, for the report.
 
     Args:
       workdir: of the run.
       config: of the run.
       step: of the checkpoint.
       suites: registered names.
-      restore: gives the checkpoint's predictor and variables; called only if there is something to evaluate.
+      restore: gives the checkpoint's predictor and variables; called only if there is something to predict.
       report_progress: called with one line for each suite.
 
     Returns:
-      the results, and examples for the report (None if there was nothing left to do).
+      what ``results.json`` holds.
 
     Raises:
       ValueError: an unknown suite.
@@ -54,78 +59,110 @@ def evaluate(
     """
     for name in suites:
         suites_lib.SUITES[name]  # an unknown name is an error before anything is loaded
-    path = workdir / "evaluation" / RESULTS_FILE
-    results = _read_finished(path, step, config)
-    left = [name for name in suites if "count" not in results["suites"].get(name, {})]
-    if not left:
-        return results, None
+    folder = workdir / "evaluation"
+    results = _read_finished(folder / RESULTS_FILE, step, config)
+    left = {}
+    for name in [name for name in suites if "count" not in results["suites"].get(name, {})]:
+        try:
+            left[name] = suites_lib.load(name, config)
+        except suites_lib.NotAvailable as problem:
+            results["suites"][name] = {"not_available": str(problem)}
+            report_progress(f"{name}: not available: {problem}")
+    if left or "routing" not in results:
+        run = _Run(config, *restore())
+        if "routing" not in results:
+            results |= _facts(config, step, run)
+            np.savez_compressed(_made(folder) / EXAMPLES_FILE, **run.examples())
+        for name, suite in left.items():
+            results["suites"][name] = suite.summarize({key: run.predict(key, get) for key, get in suite.sets.items()})
+            report_progress(f"{name}: {results['suites'][name]['count']:,} images")
+            _write(folder / RESULTS_FILE, results)
+    _write(folder / RESULTS_FILE, results)
+    return results
 
-    predictor, variables = restore()
-    run = _Run(config, predictor, variables)
-    results |= {
+
+def _facts(config: Config, step: int, run: "_Run") -> Results:
+    model = config.model
+    return {
         "checkpoint_step": step,
         "config_hash": config_lib.config_hash(config),
         "seed": config.seed,
         "model": {
-            "parameters": models.num_parameters(variables["params"]),
-            "router": {"score": config.model.router.score, "inform": list(config.model.router.inform_steps) or "none"},
-            "experts": config.model.moe.num_experts,
-            "experts_per_token": config.model.moe.num_selected_experts,
+            "parameters": models.num_parameters(run.variables["params"]),
+            "router": {"score": model.router.score, "inform": list(model.router.inform_steps) or "none"},
+            "experts": model.moe.num_experts,
+            "experts_per_token": model.moe.num_selected_experts,
         },
-        "routing": run.routing,
+        "routing": run.clean[1],
     }
-    for name in left:
-        try:
-            suite = suites_lib.load(name, config)
-            results["suites"][name] = suite.summarize({key: run.predict(key, get) for key, get in suite.sets.items()})
-            report_progress(f"{name}: {results['suites'][name]['count']:,} images")
-        except suites_lib.NotAvailable as problem:
-            results["suites"][name] = {"not_available": str(problem)}
-            report_progress(f"{name}: not available: {problem}")
-        _write(path, results)
-    return results, run.examples()
 
 
 class _Run:
     """Predictions of one restored model; those of the clean images are made once, for all that need them."""
 
     def __init__(self, config: Config, predictor: Predictor, variables: dict[str, Tree]):
-        self._size = config.model.image_size_px
+        self.variables = variables
+        self._config = config
         self._predictor = predictor
-        self._variables = variables
-        self._clean = sources.load(config.data, config.data.test_split)
-        predictions, self.routing = predictor.predict_with_routing(variables, self._clean)
-        self._done = {"clean": predictions}
+        self._clean_source = sources.load(config.data, config.data.test_split)
+
+    @functools.cached_property
+    def clean(self) -> tuple[Predictions, dict[str, dict[str, Any]]]:
+        """Predictions for the clean images, and what the routers did."""
+        return self._predictor.predict_with_routing(self.variables, self._clean_source)
 
     def predict(self, name: str, load: Callable[[], Source]) -> Predictions:
         """Predictions for the set ``name`` of a suite."""
-        if name == "clean":
-            return self._done["clean"]
-        return self._predictor.predict(self._variables, load())
+        return self.clean[0] if name == "clean" else self._predictor.predict(self.variables, load())
 
-    def examples(self) -> list[dict[str, Any]]:
-        """Clean images with their experts, for the report: those taken for something else first, then the others."""
-        predictions = self._done["clean"]
-        if predictions.skipped:  # rows of predictions are no longer numbers of records
-            return []
-        wrong = np.argmax(predictions.logits, axis=-1) != predictions.labels
-        order = np.argsort(~wrong, kind="stable")
-        chosen = [*order[: min(_NUM_EXAMPLES // 2, int(wrong.sum()))]]
-        chosen += [*order[int(wrong.sum()) :]][: _NUM_EXAMPLES - len(chosen)]
-        shown = np.stack([images_lib.to_square(self._clean.records[int(i)]["image"], self._size) for i in chosen])
-        logits, experts = self._predictor.first_choices(self._variables, shown)
-        probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
-        names = self._clean.class_names
-        return [
-            {
-                "image": shown[n],
-                "label": names[int(predictions.labels[index])],
-                "prediction": names[int(np.argmax(logits[n]))],
-                "confidence": float(np.max(probabilities[n])),
-                "experts": {block: chosen_experts[n] for block, chosen_experts in experts.items()},
-            }
-            for n, index in enumerate(chosen)
-        ]
+    def examples(self) -> dict[str, Any]:
+        """Clean images with their experts: up to half of them taken for something else, then others in order.
+
+        Returns:
+          ``image`` uint8 [n, P, P, 3], ``label`` and ``prediction`` (class names) [n], ``confidence`` [n], and
+          ``experts/<block>`` [n, rows, columns], the first choice of each patch. Empty if records were skipped, since
+          predictions and records are then no longer numbered alike.
+        """
+        predictions = self.clean[0]
+        if predictions.skipped:
+            return {}
+        predicted = np.argmax(predictions.logits, axis=-1)
+        wrong = np.flatnonzero(predicted != predictions.labels)
+        right = np.flatnonzero(predicted == predictions.labels)
+        number = min(_NUM_EXAMPLES, self._config.evaluation.batch_size)
+        wrong = wrong[: number // 2]
+        chosen = np.concatenate([wrong, right[: number - len(wrong)]])
+        size = self._config.model.image_size_px
+        images = np.stack([images_lib.to_square(self._clean_source.records[int(i)]["image"], size) for i in chosen])
+        logits, experts = self._predictor.first_choices(self.variables, images)
+        names = np.asarray(self._clean_source.class_names)
+        return {
+            "image": images,
+            "label": names[predictions.labels[chosen]],
+            "prediction": names[np.argmax(logits, axis=-1)],
+            "confidence": np.max(jax.nn.softmax(logits, axis=-1), axis=-1),
+            **{f"experts/{block}": maps for block, maps in experts.items()},
+        }
+
+
+def read_examples(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The examples of an evaluated run, one dictionary an image, as the report takes them; empty if there are none."""
+    path = workdir / "evaluation" / EXAMPLES_FILE
+    if not path.is_file():
+        return []
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    blocks = [name for name in arrays if name.startswith("experts/")]
+    return [
+        {
+            "image": arrays["image"][n],
+            "label": str(arrays["label"][n]),
+            "prediction": str(arrays["prediction"][n]),
+            "confidence": float(arrays["confidence"][n]),
+            "experts": {name.removeprefix("experts/"): arrays[name][n] for name in blocks},
+        }
+        for n in range(len(arrays.get("image", ())))
+    ]
 
 
 def read_results(workdir: pathlib.Path) -> Results:
@@ -143,20 +180,24 @@ def read_results(workdir: pathlib.Path) -> Results:
     return json.loads(path.read_text())
 
 
-def _read_finished(path: pathlib.Path, step: int | None, config: Config) -> Results:
+def _read_finished(path: pathlib.Path, step: int, config: Config) -> Results:
     """Results of an earlier call, if they are of the same checkpoint; else none."""
     if path.is_file():
         results = json.loads(path.read_text())
-        if (results["checkpoint_step"], results["config_hash"]) == (step, config_lib.config_hash(config)):
+        if (results.get("checkpoint_step"), results.get("config_hash")) == (step, config_lib.config_hash(config)):
             return results
     return {"suites": {}}
 
 
 def _write(path: pathlib.Path, results: Results) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = _made(path.parent) / f"{path.name}.tmp"
     temporary.write_text(json.dumps(results, indent=2) + "\n")
     temporary.rename(path)
+
+
+def _made(folder: pathlib.Path) -> pathlib.Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def names_of(workdirs: Sequence[pathlib.Path]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vmoe_inform.axes import Array, Float
+from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.attention import SelfAttention
 from vmoe_inform.nn.mlp import Mlp
@@ -21,7 +21,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Float[Array, "B N D"], *, train: bool
+        self, tokens: Float[Array, "B N D"], *, train: bool, image_mask: Bool[Array, " B"] | None = None
     ) -> tuple[Float[Array, "B N D"], dict[str, Any] | None]:
         """Returns the new tokens, and the metrics of the MoE layer (None for a dense block)."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -31,6 +31,6 @@ class Block(nn.Module):
         tokens = tokens + nn.Dropout(config.dropout_rate, deterministic=not train)(attended)
         normed = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="mlp_norm")(tokens)
         if self.is_moe:
-            outputs, metrics = MoeLayer(config, name="moe")(normed, record, train=train)
+            outputs, metrics = MoeLayer(config, name="moe")(normed, record, train=train, image_mask=image_mask)
             return tokens + outputs, metrics
         return tokens + Mlp(config.mlp_size, config.dropout_rate, dtype, name="mlp")(normed, train=train), None

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float
+from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.dispatch import DISPATCHERS, assign_slots, expert_capacity
 from vmoe_inform.nn.mlp import Experts
@@ -26,7 +26,12 @@ class MoeLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Float[Array, "B N D"], attention: AttentionRecord | None, *, train: bool
+        self,
+        tokens: Float[Array, "B N D"],
+        attention: AttentionRecord | None,
+        *,
+        train: bool,
+        image_mask: Bool[Array, " B"] | None = None,
     ) -> tuple[Float[Array, "B N D"], dict[str, Any]]:
         """Applies the chosen experts to every token.
 
@@ -34,6 +39,7 @@ class MoeLayer(nn.Module):
           tokens: [B, N, D]; B must be a multiple of the images of a group.
           attention: record of the block's attention, if the router needs it.
           train: noise, dropout, training capacity, and updates of the router's state.
+          image_mask: False for filler images, whose tokens take no slots; None if all are real.
 
         Returns:
           outputs [B, N, D], and metrics: ``losses`` by name [G], ``load`` [E] (share of assignments before
@@ -60,7 +66,9 @@ class MoeLayer(nn.Module):
             routing.indices.reshape(groups, size, -1),
             num_experts=moe.num_experts,
             capacity=expert_capacity(size, moe.num_experts, moe.num_selected_experts, factor, moe.capacity_multiple_of),
-            batch_priority=moe.batch_priority,
+            # Informed probabilities (decision 5): the weights may have been renormalised.
+            priority=jnp.max(routing.informed, axis=-1).reshape(groups, size) if moe.batch_priority else None,
+            real=None if image_mask is None else jnp.repeat(image_mask, num_tokens).reshape(groups, size),
         )
         experts = Experts(
             moe.num_experts, config.mlp_size, moe.expert_dropout_rate, jnp.dtype(config.dtype), name="experts"

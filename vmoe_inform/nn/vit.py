@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float
+from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.block import Block
 from vmoe_inform.nn.mlp import Mlp
@@ -40,13 +40,14 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "B P P 3"], *, train: bool = False
+        self, images: Float[Array, "B P P 3"], *, train: bool = False, image_mask: Bool[Array, " B"] | None = None
     ) -> tuple[Float[Array, "B classes"], dict[str, Any]]:
         """Classifies.
 
         Args:
           images: normalised pixels [B, P, P, 3], P = ``image_size_px``.
           train: noise, dropout, training capacity, and updates of the routers' states.
+          image_mask: False for images that only fill up a batch: they take no expert's slots from the others.
 
         Returns:
           logits [B, classes], float32, and ``aux``: ``auxiliary_loss`` (scalar: weighted losses, summed over MoE
@@ -74,7 +75,8 @@ class VisionTransformer(nn.Module):
         metrics: dict[str, Any] = {}
         for layer in range(config.num_layers):
             name = f"block_{layer}"
-            tokens, layer_metrics = Block(config, is_moe=layer in config.moe_layers, name=name)(tokens, train=train)
+            block = Block(config, is_moe=layer in config.moe_layers, name=name)
+            tokens, layer_metrics = block(tokens, train=train, image_mask=image_mask)
             if layer_metrics is not None:
                 metrics[name] = layer_metrics
         tokens = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="encoder_norm")(tokens)

@@ -29,6 +29,7 @@ _MAY_CHANGE = (
     "train.steps",
     "train.epochs",
     "train.log_every_steps",
+    "data.directory",
     "data.num_threads",
     "data.prefetch_batches",
     "data.max_skipped_share",
@@ -42,27 +43,32 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
     return flax.traverse_util.flatten_dict(config, sep=".")
 
 
-def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:
-    """Writes the resolved config, or checks that the run in ``workdir`` is the same run.
+def check_same_run(workdir: pathlib.Path, config: config_lib.Config) -> None:
+    """Checks that the run in ``workdir``, if there is one, is the run that ``config`` describes.
 
     Raises:
-      ValueError: ``workdir`` holds a run with another model, data, seed, objective or optimizer; says which fields.
+      ValueError: it has another model, data, seed, objective or optimizer; says which fields.
     """
     path = workdir / CONFIG_FILE
-    new = config_lib.to_json(config)
-    if path.exists():
-        before, after = _flat(json.loads(path.read_text())), _flat(new)
-        differing = [
-            f"{name}: expected {before.get(name)!r} (as in {path}); received {after.get(name)!r}"
-            for name in sorted(before.keys() | after.keys())
-            if before.get(name) != after.get(name) and not name.startswith(_MAY_CHANGE)
-        ]
-        if differing:
-            raise checks.InputError("workdir holds another run. " + "; ".join(differing))
-    workdir.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return
+    before, after = _flat(json.loads(path.read_text())), _flat(config_lib.to_json(config))
+    differing = [
+        f"{name}: expected {before.get(name)!r} (as in {path}); received {after.get(name)!r}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and not name.startswith(_MAY_CHANGE)
+    ]
+    if differing:
+        raise checks.InputError("workdir holds another run. " + "; ".join(differing))
+
+
+def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:
+    """Writes the resolved config, whole or not at all."""
     if jax.process_index() == 0:
+        path = workdir / CONFIG_FILE
+        workdir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(new, indent=2) + "\n")
+        temporary.write_text(json.dumps(config_lib.to_json(config), indent=2) + "\n")
         temporary.rename(path)
 
 
@@ -85,12 +91,16 @@ def read_config(workdir: pathlib.Path) -> config_lib.Config:
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for unfinished saves at its end."""
 
-    def __init__(self, workdir: pathlib.Path, *, keep: int):
+    def __init__(self, workdir: pathlib.Path, *, keep: int | None = None):
         """Args:
         workdir: of the run.
-        keep: newest checkpoints that stay.
+        keep: newest checkpoints that stay; None opens the folder for reading only, and touches nothing in it.
         """
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+        options = (
+            ocp.CheckpointManagerOptions(read_only=True)
+            if keep is None
+            else ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+        )
         handlers = {"state": ocp.PyTreeCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()}
         folder = (workdir / CHECKPOINT_FOLDER).absolute()
         self._manager = ocp.CheckpointManager(folder, item_handlers=handlers, options=options)

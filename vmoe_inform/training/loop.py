@@ -20,7 +20,7 @@ from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.evaluation import metrics as metrics_lib
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.training import program as program_lib
-from vmoe_inform.training.checkpoints import Checkpoints, write_config
+from vmoe_inform.training.checkpoints import Checkpoints, check_same_run, write_config
 from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
 from vmoe_inform.training.state import TrainState
 
@@ -90,7 +90,7 @@ def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | No
         )
     total = program_lib.total_steps(config, len(train_source.records))
     program = program_lib.build(config, total)
-    write_config(workdir, config)
+    check_same_run(workdir, config)
     skipped = SkippedRecords(config.data.max_skipped_share)
     data = train_iterator(
         train_source,
@@ -121,12 +121,15 @@ def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | No
             state = checkpoints.restore(program.state_shapes, data)
             logging.info("resumed from step %d of %d", int(state.step), total)
         step = int(state.step)
+        if step > total:
+            raise checks.error("train.steps", f"at least the {step} steps that the run has done", total)
+        write_config(workdir, config)
         last = total if stop_at_step is None else min(stop_at_step, total)
         with (
             MetricsLogger(workdir, start_step=step, is_main_process=is_main) as logger,
             Progress(total, step, is_main_process=is_main) as progress,
         ):
-            logged_at, since = step, time.monotonic()
+            logged_at, since, step_metrics = step, time.monotonic(), {}
             while step < last and stop.received is None:
                 state, step_metrics = program.train_step(state, program.to_devices(next(data)))
                 step += 1
@@ -136,28 +139,51 @@ def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | No
                     scalars |= {"images_per_second": rate, "skipped_records": float(skipped.count)}
                     logger.log(step, scalars)
                     progress.update(step, {name: scalars[name] for name in _SHOWN})
-                    if not np.isfinite(scalars["loss"]):
-                        raise FloatingPointError(
-                            f"loss: expected a finite number; received {scalars['loss']} at step {step}"
-                        )
+                    _check_finite(step_metrics, step)
                     logged_at, since = step, time.monotonic()
                 if step % config.checkpoint.every_steps == 0 and step < last:
+                    _check_finite(step_metrics, step)
                     checkpoints.save(state, data)
                 every = config.evaluation.every_steps
                 if every is not None and step % every == 0 and step < total:
                     started = time.monotonic()
                     logger.log(step, {"top1": clean_top1(state)}, prefix="evaluation/clean")
                     since += time.monotonic() - started
+            _check_finite(step_metrics, step)
             checkpoints.save(state, data)
             if stop.received is not None:
                 logging.warning("%s: saved step %d of %d and stopped", stop.received, step, total)
             accuracy = clean_top1(state) if step == total else None
-            if accuracy is not None and not _is_logged(workdir, step):
+            if accuracy is not None and _logged_accuracy(workdir, step) is None:
                 logger.log(step, {"top1": accuracy}, prefix="evaluation/clean")
     return Result(state, step, total, accuracy)
 
 
-def _is_logged(workdir: pathlib.Path, step: int) -> bool:
-    """Whether the accuracy after ``step`` stands in the log, because the run was started again when it was complete."""
+def _check_finite(metrics: dict[str, Any], step: int) -> None:
+    """Keeps a diverged state out of the checkpoints: a run that is started again goes on from before it."""
+    for name in ("loss", "gradient_norm"):
+        if name in metrics and not np.isfinite(metrics[name]):
+            raise FloatingPointError(f"{name}: expected a finite number; received {metrics[name]} at step {step}")
+
+
+def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | None:
+    """Clean top-1 of a run whose steps are all done, read from its log; None if there is something left to do.
+
+    Raises:
+      ValueError, FileNotFoundError: as :func:`train`.
+    """
+    workdir = pathlib.Path(workdir)
+    check_same_run(workdir, config)
+    if not (workdir / "checkpoints").is_dir():
+        return None
+    total = program_lib.total_steps(config, len(sources.load(config.data, config.data.train_split).records))
+    with Checkpoints(workdir) as checkpoints:
+        if checkpoints.latest_step() != total:
+            return None
+    return _logged_accuracy(workdir, total)
+
+
+def _logged_accuracy(workdir: pathlib.Path, step: int) -> float | None:
     entries = read_metrics(workdir / "metrics.jsonl")
-    return any(entry["step"] == step and "evaluation/clean/top1" in entry for entry in entries)
+    values = [e["evaluation/clean/top1"] for e in entries if e["step"] == step and "evaluation/clean/top1" in e]
+    return values[-1] if values else None

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -71,17 +71,19 @@ def total_steps(config: Config, num_records: int) -> int:
     return steps
 
 
-def build(config: Config, num_steps: int) -> Program:
+def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None = None) -> Program:
     """Puts model, optimizer and mesh together; compiles nothing yet.
 
     Args:
       config: the run.
       num_steps: for the learning-rate schedule.
+      devices: all devices of all processes by default.
 
     Raises:
       ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.mesh_sizes`.
     """
-    mesh = make_mesh(*mesh_sizes(config, jax.device_count()))
+    devices = jax.devices() if devices is None else devices
+    mesh = make_mesh(*mesh_sizes(config, len(devices)), devices)
     model = models.from_config(config.model)
     optimizer = make_optimizer(config.optimizer, num_steps)
 

@@ -41,7 +41,8 @@ def newest_step(workdir: pathlib.Path) -> int:
     Raises:
       FileNotFoundError: no run, or no checkpoint yet.
     """
-    with Checkpoints(workdir, keep=read_config(workdir).checkpoint.keep) as checkpoints:
+    read_config(workdir)
+    with Checkpoints(workdir) as checkpoints:
         return checkpoints.newest_step()
 
 
@@ -60,6 +61,6 @@ def restore(workdir: pathlib.Path) -> Restored:
     shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
     shardings = tree_shardings(shapes, mesh)
     expected = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
-    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
+    with Checkpoints(workdir) as checkpoints:
         step, variables = checkpoints.restore_variables(expected)
     return Restored(config, step, model, variables, mesh)
