@@ -21,17 +21,27 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     presets.set_router(config, options["router"])
     config.model.num_classes = 10
     config.model.image_size_px = 32
+    config.model.classifier = "gap"
+    config.model.representation_size = None
     config.model.moe.group_size_images = 8
+    # An informed router tends to send a whole image to the same experts: small groups need room for that.
+    config.model.moe.capacity_factor = 1.5
 
     config.data.source = "digits"
     config.data.num_threads = 0
-    config.data.random_shift_px = 3
+    config.data.random_rotation_degrees = 10.0
+    config.data.random_zoom = 0.1
+    config.data.random_shift_px = 2
 
-    config.train.epochs = 60.0
-    config.train.batch_size = 64
+    config.train.epochs = 40.0
+    config.train.batch_size = 32
+    config.train.ema_decay = 0.98
+    config.train.log_every_steps = 50
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
     config.optimizer.weight_decay = 1e-2
     config.optimizer.gradient_clip_norm = 1.0
+
+    config.evaluation.batch_size = 128
     return config

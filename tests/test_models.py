@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,12 @@ from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform import models, presets
 from vmoe_inform.nn import router as router_lib
+from vmoe_inform.nn.vit import VisionTransformer
+
+
+def _apply(model: VisionTransformer) -> Callable[..., Any]:
+    """``model.apply``, compiled: op by op it would take many times as long."""
+    return jax.jit(model.apply, static_argnames=("train", "mutable"))
 
 
 def _images(count: int, size: int = 32) -> jax.Array:
@@ -31,7 +40,7 @@ def test_parameter_counts_of_the_published_models(variant, experts, where, milli
 def test_every_preset_applies_trains_and_keeps_its_state_in_evaluation(router):
     model = models.from_config(tiny.config_dict(router).model)
     variables = models.initialize(model, jax.random.key(0))
-    logits, aux = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, _images(4))
+    logits, aux = _apply(model)(variables, _images(4), train=False)
     assert logits.shape == (4, 10)
     assert logits.dtype == jnp.float32
     assert np.isfinite(aux["auxiliary_loss"])
@@ -40,10 +49,10 @@ def test_every_preset_applies_trains_and_keeps_its_state_in_evaluation(router):
 
     stateful = router_lib.has_state(model.config.router)
     assert set(variables) == ({"params", "routing"} if stateful else {"params"})
-    _, updated = model.apply(variables, _images(4), train=False, mutable=["routing"])
+    _, updated = _apply(model)(variables, _images(4), train=False, mutable="routing")
     jax.tree.map(np.testing.assert_array_equal, dict(updated), {"routing": variables["routing"]} if stateful else {})
-    (_, aux), updated = model.apply(
-        variables, _images(4), train=True, mutable=["routing"], rngs={"routing": jax.random.key(1)}
+    (_, aux), updated = _apply(model)(
+        variables, _images(4), train=True, mutable="routing", rngs={"routing": jax.random.key(1)}
     )
     assert "load" in aux["moe"]["block_1"]["losses"]
     if stateful:
@@ -60,7 +69,7 @@ def test_classifiers_and_dtypes(classifier, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     num_tokens = variables["params"]["position_embedding"].shape[1]
     assert num_tokens == model.config.num_tokens == 4 + (classifier == "token")
-    (logits, _), left = model.apply(variables, _images(2), mutable=["intermediates"])
+    (logits, _), left = _apply(model)(variables, _images(2), mutable="intermediates")
     assert logits.dtype == jnp.float32
     routing = left["intermediates"]["block_1"]["moe"]["routing"]
     assert {routing.logits.dtype, routing.informed.dtype, routing.weights.dtype} == {jnp.dtype("float32")}
@@ -76,11 +85,11 @@ def test_dropout_needs_its_stream_and_changes_training_only():
 
     def train(seed: int) -> jax.Array:
         rngs = {"routing": jax.random.key(0), "dropout": jax.random.key(seed)}
-        return model.apply({"params": params}, _images(2), train=True, rngs=rngs)[0]
+        return _apply(model)({"params": params}, _images(2), train=True, rngs=rngs)[0]
 
     assert not jnp.allclose(train(0), train(1))
     plain = models.from_config(tiny.config_dict().model)
-    evaluated = [m.apply({"params": params}, _images(2))[0] for m in (model, plain)]
+    evaluated = [_apply(m)({"params": params}, _images(2))[0] for m in (model, plain)]
     np.testing.assert_array_equal(*evaluated)
 
 
@@ -96,7 +105,7 @@ def test_only_a_router_that_declares_it_gets_the_attention(monkeypatch):
     for router in ("vmoe", "similarity_vmoe", "attention_vmoe"):
         model = models.from_config(tiny.config_dict(router).model)
         variables = models.initialize(model, jax.random.key(0))
-        model.apply(variables, _images(2))
+        _apply(model)(variables, _images(2))
     assert seen["none"] is None
     assert seen["similarity"] is None
     assert seen["attention"].queries.shape == (2, 2, 5, 8)  # [B, H, N, F]
@@ -126,9 +135,9 @@ def test_an_image_does_not_depend_on_others_when_nothing_is_dropped(dispatch):
         variables = models.initialize(model, jax.random.key(0))
         variables["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(3), (16, 10))
         images = _images(4)
-        together = model.apply(variables, images)[0]
+        together = _apply(model)(variables, images)[0]
         others = images.at[2:].set(0.0)
-        np.testing.assert_allclose(model.apply(variables, others)[0][:2], together[:2], atol=1e-5)
+        np.testing.assert_allclose(_apply(model)(variables, others)[0][:2], together[:2], atol=1e-5)
 
 
 def test_filler_images_change_nothing():
@@ -139,11 +148,11 @@ def test_filler_images_change_nothing():
     images = _images(4)
     mask = jnp.array([False, True, False, True])
     logits = [
-        model.apply(variables, images.at[::2].set(filler), image_mask=mask)[0][1::2] for filler in (0.0, 1.0, 5.0)
+        _apply(model)(variables, images.at[::2].set(filler), image_mask=mask)[0][1::2] for filler in (0.0, 1.0, 5.0)
     ]
     np.testing.assert_array_equal(logits[0], logits[1])
     np.testing.assert_array_equal(logits[0], logits[2])
-    unmasked = model.apply(variables, images.at[::2].set(0.0))[0][1::2]
+    unmasked = _apply(model)(variables, images.at[::2].set(0.0))[0][1::2]
     assert not np.allclose(unmasked, logits[0])  # here slots are short, so that it matters
 
 
@@ -155,7 +164,7 @@ def test_batch_priority_looks_at_informed_probabilities():
     config.model.router.options.top_experts.renormalize = "one"  # all weights are 1
     model = models.from_config(config.model)
     variables = models.initialize(model, jax.random.key(0))
-    _, left = model.apply(variables, _images(2), mutable=["intermediates"])
+    _, left = _apply(model)(variables, _images(2), mutable="intermediates")
     moe = left["intermediates"]["block_1"]["moe"]
     first, chosen = np.max(moe["routing"].informed, axis=-1).ravel(), np.asarray(moe["routing"].indices).ravel()
     kept = np.asarray(moe["kept"]).ravel()
@@ -170,8 +179,8 @@ def test_bad_input_says_field_expected_received():
     model = models.from_config(tiny.config_dict("symphony_vmoe").model)
     variables = models.initialize(model, jax.random.key(0))
     with pytest.raises(ValueError, match=r"images: expected shape \(B, 32, 32, 3\); received \(2, 16, 16, 3\)"):
-        model.apply(variables, _images(2, 16))
+        _apply(model)(variables, _images(2, 16))
     with pytest.raises(ValueError, match=r"batch size: expected a multiple of .*group_size_images = 2; received 3"):
-        model.apply(variables, _images(3))
+        _apply(model)(variables, _images(3))
     with pytest.raises(ValueError, match=r"step 'symphony': expected the collections 'params' and 'routing'"):
-        model.apply({"params": variables["params"]}, _images(2))
+        _apply(model)({"params": variables["params"]}, _images(2))

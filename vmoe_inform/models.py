@@ -40,7 +40,7 @@ def initialize(model: VisionTransformer, key: Array) -> dict[str, Tree]:
     """
     size = model.config.image_size_px
     images = jnp.zeros((model.config.moe.group_size_images, size, size, 3), jnp.float32)
-    return dict(model.init({"params": key}, images, train=False))
+    return dict(jax.jit(model.init)({"params": key}, images))
 
 
 def num_parameters(params: Tree) -> int:

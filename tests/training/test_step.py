@@ -71,23 +71,29 @@ def test_no_recompilation_and_the_loss_falls():
         state = program.initialize()
         first = jax.device_get(state.params)
         losses = []
-        for _ in range(12):
+        for _ in range(40):
             state, metrics = program.train_step(state, program.to_devices(_batch()))
             losses.append(float(metrics["loss"]))
         assert program.train_step._cache_size() == 1
-    assert np.mean(losses[-3:]) < 0.8 * losses[0]
-    assert int(state.step) == 12
+    assert np.mean(losses[-3:]) < 0.7 * losses[0]
+    assert int(state.step) == 40
     # The moving average lies between where the parameters were and where they are.
     bias, average = np.asarray(state.params["head"]["bias"]), np.asarray(state.ema_params["head"]["bias"])
     assert np.all(np.abs(average - first["head"]["bias"]) <= np.abs(bias - first["head"]["bias"]) + 1e-3)
     assert np.any(average != bias)
 
 
-def test_randomness_comes_from_seed_and_step():
-    same = [_run(2, router="vmoe")[1] for _ in range(2)]
-    jax.tree.map(np.testing.assert_array_equal, *same)
-    other = _run(2, router="vmoe", seed=1)[1]
-    assert other[0]["losses/load"] != same[0][0]["losses/load"]
+def test_randomness_comes_from_the_step():
+    program = program_lib.build(config_lib.parse(tiny.config_dict()), 20)
+    with program.in_use():
+
+        def load_loss(step: int) -> float:
+            """The noise of a step shows in the load loss of the same parameters on the same images."""
+            state = program.initialize().replace(step=jnp.asarray(step, jnp.int32))
+            return float(program.train_step(state, program.to_devices(_batch()))[1]["losses/load"])
+
+        assert load_loss(3) == load_loss(3)
+        assert load_loss(3) != load_loss(4)
 
 
 def test_cross_entropy_golden_values():

@@ -55,7 +55,7 @@ def expert_capacity(
         if value < 1:
             raise checks.error(field, "an integer >= 1", value)
     checks.positive("factor", factor)
-    # In binary and in this order, as the original V-MoE does: ceil(40 * 1.1 / 4) is 12, not 11, and a checkpoint of
+    # In binary and in this order, as the original V-MoE does: ceil(100 * 1.1 / 2) is 56, not 55, and a checkpoint of
     # theirs drops the same tokens here as there.
     slots = math.ceil(group_size * num_selected_experts * factor / num_experts)
     return math.ceil(min(slots, group_size) / multiple_of) * multiple_of
