@@ -14,7 +14,7 @@ from vmoe_inform import presets
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """The run that ``launch/quickstart.sh`` trains."""
-    options = config_lib.parse_argument(argument, router="vmoe", variant="Ti/8", experts="8", where="last2")
+    options = config_lib.parse_argument(argument, router="vmoe", variant="Ti/8", experts="8", where="last1")
     config = config_lib.default()
     presets.set_variant(config, options["variant"])
     presets.set_experts(config, options["experts"], options["where"])
@@ -25,15 +25,15 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.model.representation_size = None
     config.model.moe.group_size_images = 8
     # An informed router tends to send a whole image to the same experts: small groups need room for that.
-    config.model.moe.capacity_factor = 1.5
+    config.model.moe.capacity_factor = 2.0
 
     config.data.source = "digits"
     config.data.num_threads = 0
-    config.data.random_rotation_degrees = 10.0
-    config.data.random_zoom = 0.1
+    config.data.random_rotation_degrees = 12.0
+    config.data.random_zoom = 0.12
     config.data.random_shift_px = 2
 
-    config.train.epochs = 40.0
+    config.train.epochs = 64.0
     config.train.batch_size = 32
     config.train.ema_decay = 0.98
     config.train.log_every_steps = 50

@@ -10,9 +10,21 @@ directory="${1:-${QUICKSTART_DIR:-runs/quickstart}}"
 suites=clean,c,r,a,o
 
 ./launch/install.sh
-for router in vmoe attention_vmoe; do
-    .venv/bin/python -m vmoe_inform.train --config="configs/digits.py:router=$router" --workdir="$directory/$router"
-done
+# Side by side: a model this small leaves half of two cores idle. The informed run shows its progress, the plain one
+# keeps what it prints for the case that it fails.
+mkdir -p "$directory"
+train() {
+    .venv/bin/python -m vmoe_inform.train --config="configs/digits.py:router=$1" --workdir="$directory/$1"
+}
+train vmoe >"$directory/vmoe.log" 2>&1 &
+plain=$!
+trap 'kill "$plain" 2>/dev/null || true' EXIT
+train attention_vmoe
+if ! wait "$plain"; then
+    cat "$directory/vmoe.log" >&2
+    exit 1
+fi
+tail -n 1 "$directory/vmoe.log"
 .venv/bin/python -m vmoe_inform.evaluate --workdir="$directory/vmoe" --suites="$suites" --noreport
 .venv/bin/python -m vmoe_inform.evaluate --workdir="$directory/attention_vmoe" --compare="$directory/vmoe" \
     --suites="$suites"
