@@ -3,7 +3,8 @@
     python -m vmoe_inform.train --config=configs/digits.py:router=attention_vmoe --workdir=runs/digits
 
 Argument: router=NAME, experts=NUMBER, where=lastN|everyN|INDEX+INDEX, variant=SIZE/PATCH.
-Hardware: 2 CPU cores. Time and score: not yet run.
+Hardware: 2 CPU cores. Time: both runs of launch/quickstart.sh side by side 2 min 25 s, compilation included. Clean
+top-1, seed 0: vmoe 99.2 %, attention_vmoe 98.9 % of 364 images; other routers not yet run.
 """
 
 import ml_collections

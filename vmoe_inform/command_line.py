@@ -63,6 +63,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """
 
     def guarded(arguments: list[str]) -> None:
+        # Orbax warns each time that a folder is opened for reading only, which is what evaluation means to do.
+        logging.get_absl_logger().addFilter(lambda record: "directory is read only" not in str(record.msg))
         logging.set_verbosity(logging.WARNING if not flags.FLAGS["verbosity"].present else flags.FLAGS.verbosity)
         try:
             if arguments[1:]:

@@ -97,7 +97,7 @@ class Checkpoints:
         keep: newest checkpoints that stay; None opens the folder for reading only, and touches nothing in it.
         """
         options = (
-            ocp.CheckpointManagerOptions(read_only=True)
+            ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
             if keep is None
             else ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
         )
