@@ -92,8 +92,8 @@ def test_the_hash_is_stable_and_changes_with_every_setting():
             r"model.router.options.attention: expected .*received 'sigmas' \(did you mean 'sigma'\?\)",
         ),
         # wrong types
-        ({"seed": "1"}, "seed: expected int >= 0; received '1'"),
-        ({"seed": 1.5}, "seed: expected int >= 0; received 1.5"),
+        ({"seed": "1"}, "seed: expected int >= 0 and < 4294967296; received '1'"),
+        ({"seed": 1.5}, "seed: expected int >= 0 and < 4294967296; received 1.5"),
         ({"model": 3}, "model: expected a group with the keys of ModelConfig; received 3"),
         (
             {"model__router__options": 3},

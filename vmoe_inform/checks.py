@@ -40,7 +40,7 @@ class Bound:
             (self.below, "<"),
             (self.at_most, "<="),
         ]
-        return " and ".join(f"{sign} {number:g}" for number, sign in parts if number is not None)
+        return " and ".join(f"{sign} {number:.12g}" for number, sign in parts if number is not None)
 
 
 PositiveFloat: TypeAlias = Annotated[float, Bound(above=0.0)]

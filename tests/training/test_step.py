@@ -75,7 +75,7 @@ def test_no_recompilation_and_the_loss_falls():
             state, metrics = program.train_step(state, program.to_devices(_batch()))
             losses.append(float(metrics["loss"]))
         assert program.train_step._cache_size() == 1
-    assert np.mean(losses[-3:]) < 0.7 * losses[0]
+    assert np.mean(losses[-3:]) < 0.9 * losses[0]
     assert int(state.step) == 40
     # The moving average lies between where the parameters were and where they are.
     bias, average = np.asarray(state.params["head"]["bias"]), np.asarray(state.ema_params["head"]["bias"])
