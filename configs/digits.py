@@ -9,17 +9,12 @@ top-1, seed 0: vmoe 99.2 %, attention_vmoe 98.9 % of 364 images; other routers n
 
 import ml_collections
 
-from vmoe_inform import config as config_lib
 from vmoe_inform import presets
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """The run that ``launch/quickstart.sh`` trains."""
-    options = config_lib.parse_argument(argument, router="vmoe", variant="Ti/8", experts="8", where="last1")
-    config = config_lib.default()
-    presets.set_variant(config, options["variant"])
-    presets.set_experts(config, options["experts"], options["where"])
-    presets.set_router(config, options["router"])
+    config = presets.start(argument, router="vmoe", variant="Ti/8", experts="8", where="last1")
     config.model.num_classes = 10
     config.model.image_size_px = 32
     config.model.classifier = "gap"

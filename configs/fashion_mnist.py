@@ -10,17 +10,12 @@ Hardware: one accelerator, or CPU cores and patience. Time and score: not yet ru
 
 import ml_collections
 
-from vmoe_inform import config as config_lib
 from vmoe_inform import presets
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
-    """The digits' model with smaller patches, on images that need the detail."""
-    options = config_lib.parse_argument(argument, router="vmoe", variant="Ti/4", experts="8", where="last2")
-    config = config_lib.default()
-    presets.set_variant(config, options["variant"])
-    presets.set_experts(config, options["experts"], options["where"])
-    presets.set_router(config, options["router"])
+    """Size Ti with smaller patches than the digits have, for images that need the detail."""
+    config = presets.start(argument, router="vmoe", variant="Ti/4", experts="8", where="last2")
     config.model.num_classes = 10
     config.model.image_size_px = 32
     config.model.moe.group_size_images = 8

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import ml_collections
 
 from vmoe_inform import checks
+from vmoe_inform import config as config_lib
 from vmoe_inform.registry import Registry
 
 Preset = Callable[[ml_collections.ConfigDict], None]
@@ -99,3 +100,21 @@ def set_experts(config: ml_collections.ConfigDict, experts: str, where: str) -> 
         config.model.moe.layers = tuple(int(index) for index in where.split("+"))
     else:
         raise checks.error("where", "lastN, everyN, none or block indices such as 5+7", where)
+
+
+def start(argument: str | None, *, router: str, variant: str, experts: str, where: str) -> ml_collections.ConfigDict:
+    """What every config file begins with: the defaults, and the presets that the string after its name picks.
+
+    Args:
+      argument: comma list of ``key=value`` with the keys below, or None.
+      router, variant, experts, where: what holds where the argument says nothing.
+
+    Raises:
+      ValueError: an unknown key or value.
+    """
+    chosen = config_lib.parse_argument(argument, router=router, variant=variant, experts=experts, where=where)
+    config = config_lib.default()
+    set_variant(config, chosen["variant"])
+    set_experts(config, chosen["experts"], chosen["where"])
+    set_router(config, chosen["router"])
+    return config
