@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # What each part of vmoe_inform may import besides itself.
 FOUNDATION = {"axes", "registry", "checks"}
 PURE = FOUNDATION | {"routing", "dispatch"}
-CONFIG = PURE | {"config", "presets"}
+CONFIG = PURE | {"config"}
 MODEL = CONFIG | {"sharding", "nn", "models"}
 ALLOWED = {
     "": set(),  # vmoe_inform/__init__.py
@@ -19,7 +19,7 @@ ALLOWED = {
     "checks": set(),
     "routing": FOUNDATION,
     "dispatch": FOUNDATION,
-    "presets": FOUNDATION,
+    "presets": CONFIG,
     "config": PURE,
     "sharding": CONFIG,
     "data": CONFIG,
