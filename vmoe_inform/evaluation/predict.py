@@ -20,13 +20,14 @@ from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.routing import effective_neighbours, routing_entropy
 from vmoe_inform.sharding.mesh import batch_sharding, replicated
 
-_FIRST_CHOICE = "first_choice"
+_CHOSEN = "chosen"
 PerImage = dict[str, dict[str, Array]]
+Chosen = dict[str, np.ndarray]  # by MoE layer: experts of every token [n, N, K], the first choice first
 
 
 def _routing_per_image(trace: Mapping[str, Any], num_experts: int) -> PerImage:
     """Of each MoE layer and image: mean entropy [B] in nats, load [B, E], mean effective neighbours [B] (1 if tokens
-    do not mix), dropped share [B], and the first choice of each token [B, N]."""
+    do not mix), dropped share [B], and the experts of each token [B, N, K]."""
     layers = {}
     for block, left in trace.items():
         routing, kept = left["moe"]["routing"], left["moe"]["kept"]
@@ -39,7 +40,7 @@ def _routing_per_image(trace: Mapping[str, Any], num_experts: int) -> PerImage:
             "load": jnp.mean(chosen, axis=(1, 2)),
             "effective_neighbours": jnp.mean(neighbours, axis=-1),
             "dropped": 1.0 - jnp.mean(kept.astype(jnp.float32), axis=(1, 2)),
-            _FIRST_CHOICE: routing.indices[..., 0],
+            _CHOSEN: routing.indices,
         }
     return layers
 
@@ -82,16 +83,20 @@ class Predictor:
         """
         return self._run(variables, source, with_routing=False)[0]
 
-    def predict_with_routing(self, variables: Tree, source: Source) -> tuple[Predictions, dict[str, dict[str, Any]]]:
+    def predict_with_routing(
+        self, variables: Tree, source: Source
+    ) -> tuple[Predictions, dict[str, dict[str, Any]], Chosen]:
         """As :meth:`predict`, and of each MoE layer the means over images: ``entropy`` (nats, of the informed
-        probabilities), ``load`` (E shares), ``effective_neighbours``, ``dropped`` (share)."""
+        probabilities), ``load`` (E shares), ``effective_neighbours``, ``dropped`` (share); and every token's experts.
+        """
         predictions, batches = self._run(variables, source, with_routing=True)
         routing: dict[str, dict[str, Any]] = {}
+        chosen: Chosen = {}
         for block in batches[0]:
-            names = [name for name in batches[0][block] if name != _FIRST_CHOICE]
-            columns = {name: np.concatenate([batch[block][name] for batch in batches]) for name in names}
+            columns = {name: np.concatenate([batch[block][name] for batch in batches]) for name in batches[0][block]}
+            chosen[block] = columns.pop(_CHOSEN)
             routing[block] = {name: np.mean(values, axis=0).tolist() for name, values in columns.items()}
-        return predictions, routing
+        return predictions, routing, chosen
 
     def first_choices(self, variables: Tree, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Logits, and of each MoE layer the first-choice expert of every patch [B, rows, columns].
@@ -106,10 +111,19 @@ class Predictor:
         side = self._config.model.image_size_px // self._config.model.patch_size_px
         # The class token, where there is one, comes first.
         maps = {
-            block: np.asarray(layer[_FIRST_CHOICE])[:count, -side * side :].reshape(count, side, side)
+            block: np.asarray(layer[_CHOSEN])[:count, -side * side :, 0].reshape(count, side, side)
             for block, layer in layers.items()
         }
         return np.asarray(logits)[:count], maps
+
+    def flops(self, variables: Tree) -> float:
+        """Floating-point operations of one batch of evaluation on each device, as the compiler states them: the body
+        of a loop counts once, however often it runs."""
+        size, count = self._config.model.image_size_px, self._config.evaluation.batch_size
+        batch = np.zeros((count, size, size, 3), np.uint8), np.ones(count, bool)
+        with jax.set_mesh(self._mesh):
+            compiled = self._logits.lower(variables, *jax.device_put(batch, batch_sharding(self._mesh))).compile()
+        return float(compiled.cost_analysis()["flops"])
 
     def _call(self, function: Callable[..., Any], variables: Tree, images: np.ndarray, mask: np.ndarray) -> Any:
         sharding = batch_sharding(self._mesh)

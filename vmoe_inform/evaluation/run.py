@@ -17,8 +17,8 @@ from vmoe_inform.data import images as images_lib
 from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import suites as suites_lib
-from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.evaluation.suites import Predictions
+from vmoe_inform.evaluation.predict import Chosen, Predictor
+from vmoe_inform.evaluation.suites import Predictions, Suite
 
 Results = dict[str, Any]
 
@@ -57,31 +57,49 @@ def evaluate(
       ValueError: an unknown suite.
       FileNotFoundError: the data set is missing.
     """
-    for name in suites:
-        suites_lib.SUITES[name]  # an unknown name is an error before anything is loaded
+    check_names(suites)
     folder = workdir / "evaluation"
     results = _read_finished(folder / RESULTS_FILE, step, config)
-    left = {}
-    for name in [name for name in suites if "count" not in results["suites"].get(name, {})]:
-        try:
-            left[name] = suites_lib.load(name, config)
-        except suites_lib.NotAvailable as problem:
-            results["suites"][name] = {"not_available": str(problem)}
-            report_progress(f"{name}: not available: {problem}")
+    left, missing = load_suites([name for name in suites if "count" not in results["suites"].get(name, {})], config)
+    for name, reason in missing.items():
+        results["suites"][name] = {"not_available": reason}
+        report_progress(f"{name}: not available: {reason}")
     if left or "routing" not in results:
-        run = _Run(config, *restore())
+        run = RestoredRun(config, *restore())
         if "routing" not in results:
             results |= _facts(config, step, run)
             np.savez_compressed(_made(folder) / EXAMPLES_FILE, **run.examples())
         for name, suite in left.items():
-            results["suites"][name] = suite.summarize({key: run.predict(key, get) for key, get in suite.sets.items()})
+            results["suites"][name] = run.measure(suite)
             report_progress(f"{name}: {results['suites'][name]['count']:,} images")
             _write(folder / RESULTS_FILE, results)
     _write(folder / RESULTS_FILE, results)
     return results
 
 
-def _facts(config: Config, step: int, run: "_Run") -> Results:
+def check_names(suites: Sequence[str]) -> None:
+    """Raises ValueError for the name of a suite that is not registered, before anything is loaded."""
+    for name in suites:
+        suites_lib.SUITES[name]
+
+
+def load_suites(names: Sequence[str], config: Config) -> tuple[dict[str, Suite], dict[str, str]]:
+    """The suites that can be had, and why the others cannot.
+
+    Raises:
+      ValueError: an unknown suite.
+      FileNotFoundError: the data set is missing.
+    """
+    loaded, missing = {}, {}
+    for name in names:
+        try:
+            loaded[name] = suites_lib.load(name, config)
+        except suites_lib.NotAvailable as problem:
+            missing[name] = str(problem)
+    return loaded, missing
+
+
+def _facts(config: Config, step: int, run: "RestoredRun") -> Results:
     model = config.model
     return {
         "checkpoint_step": step,
@@ -97,19 +115,37 @@ def _facts(config: Config, step: int, run: "_Run") -> Results:
     }
 
 
-class _Run:
+class RestoredRun:
     """Predictions of one restored model; those of the clean images are made once, for all that need them."""
 
     def __init__(self, config: Config, predictor: Predictor, variables: dict[str, Tree]):
+        """Args:
+        config: of the run.
+        predictor: of its model.
+        variables: of one of its checkpoints.
+        """
         self.variables = variables
         self._config = config
         self._predictor = predictor
         self._clean_source = sources.load(config.data, config.data.test_split)
 
     @functools.cached_property
-    def clean(self) -> tuple[Predictions, dict[str, dict[str, Any]]]:
-        """Predictions for the clean images, and what the routers did."""
+    def clean(self) -> tuple[Predictions, dict[str, dict[str, Any]], Chosen]:
+        """Predictions for the clean images, what the routers did, and the experts of every token."""
         return self._predictor.predict_with_routing(self.variables, self._clean_source)
+
+    def measure(self, suite: Suite, *, before_each_set: Callable[[], None] = lambda: None) -> suites_lib.Entry:
+        """The suite's entry of ``results.json``.
+
+        Args:
+          suite: loaded for the run's config.
+          before_each_set: called before each set of images is predicted; what it raises ends the measurement.
+        """
+        predictions = {}
+        for name, load in suite.sets.items():
+            before_each_set()
+            predictions[name] = self.predict(name, load)
+        return suite.summarize(predictions)
 
     def predict(self, name: str, load: Callable[[], Source]) -> Predictions:
         """Predictions for the set ``name`` of a suite."""

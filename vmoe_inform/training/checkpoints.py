@@ -7,6 +7,7 @@ in the background; random keys need no place of their own, since all of them com
 import json
 import pathlib
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -14,6 +15,7 @@ import grain
 import grain.checkpoint
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
 
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
@@ -43,8 +45,15 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
     return flax.traverse_util.flatten_dict(config, sep=".")
 
 
-def check_same_run(workdir: pathlib.Path, config: config_lib.Config) -> None:
+def check_same_run(
+    workdir: pathlib.Path, config: config_lib.Config, *, may_change: tuple[str, ...] = _MAY_CHANGE
+) -> None:
     """Checks that the run in ``workdir``, if there is one, is the run that ``config`` describes.
+
+    Args:
+      workdir: of the run.
+      config: what it should be.
+      may_change: beginnings of the fields' names that may differ; by default what still is the same run, continued.
 
     Raises:
       ValueError: it has another model, data, seed, objective or optimizer; says which fields.
@@ -56,7 +65,7 @@ def check_same_run(workdir: pathlib.Path, config: config_lib.Config) -> None:
     differing = [
         f"{name}: expected {before.get(name)!r} (as in {path}); received {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and not name.startswith(_MAY_CHANGE)
+        if before.get(name) != after.get(name) and not name.startswith(may_change)
     ]
     if differing:
         raise checks.InputError("workdir holds another run. " + "; ".join(differing))
@@ -91,15 +100,22 @@ def read_config(workdir: pathlib.Path) -> config_lib.Config:
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for unfinished saves at its end."""
 
-    def __init__(self, workdir: pathlib.Path, *, keep: int | None = None):
+    def __init__(self, workdir: pathlib.Path, *, keep: int | None = None, keep_steps: Sequence[int] = ()):
         """Args:
         workdir: of the run.
         keep: newest checkpoints that stay; None opens the folder for reading only, and touches nothing in it.
+        keep_steps: checkpoints that stay however old they are.
         """
         options = (
             ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
             if keep is None
-            else ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+            else ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(keep), policies.CustomSteps(tuple(keep_steps))]
+                ),
+                create=True,
+                cleanup_tmp_directories=True,
+            )
         )
         handlers = {"state": ocp.PyTreeCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()}
         folder = (workdir / CHECKPOINT_FOLDER).absolute()
@@ -143,11 +159,12 @@ class Checkpoints:
         arguments = ocp.args.Composite(state=_restore_as(wanted), data=grain.checkpoint.CheckpointRestore(data))
         return TrainState(**self._manager.restore(step, args=arguments)["state"])
 
-    def restore_variables(self, expected: dict[str, Tree]) -> tuple[int, dict[str, Tree]]:
-        """Step and variables of the newest checkpoint, without the optimizer and the data position.
+    def restore_variables(self, expected: dict[str, Tree], *, step: int | None = None) -> tuple[int, dict[str, Tree]]:
+        """Step and variables of a checkpoint, without the optimizer and the data position.
 
         Args:
           expected: shapes, types and shardings of what ``model.apply`` takes.
+          step: of the checkpoint; the newest by default.
 
         Returns:
           steps done, and the variables; with the moving average in place of the parameters if the run keeps one.
@@ -155,7 +172,13 @@ class Checkpoints:
         Raises:
           FileNotFoundError, ValueError: as :meth:`restore`.
         """
-        step = self.newest_step()
+        if step is None:
+            step = self.newest_step()
+        elif step not in self._manager.all_steps():
+            raise FileNotFoundError(
+                f"checkpoint: expected one of step {step} in {self._manager.directory}; received those of "
+                f"{sorted(self._manager.all_steps())}"
+            )
         saved = self._saved_shapes(step)
         averaged = any(path.startswith("ema_params/") for path in saved)
         parameters = "ema_params" if averaged else "params"

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -35,22 +36,25 @@ class Result:
       state: after the last step done.
       steps_done, total_steps: equal if the run is complete.
       clean_top1: accuracy on the test split after the last step; None if the run is not complete.
+      program, predictor: the compiled functions, for those who have more to ask of the run.
     """
 
     state: TrainState
     steps_done: int
     total_steps: int
     clean_top1: float | None
+    program: program_lib.Program
+    predictor: Predictor
 
 
-class _StopRequest:
+class StopRequest:
     """Turns SIGTERM and SIGINT into a flag that the loop reads between steps; a second SIGINT interrupts."""
 
     def __init__(self) -> None:
         self.received: str | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "_StopRequest":
+    def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
@@ -65,7 +69,15 @@ class _StopRequest:
         self.received = signal.Signals(number).name
 
 
-def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | None = None) -> Result:
+def train(
+    config: Config,
+    workdir: str | pathlib.Path,
+    *,
+    stop_at_step: int | None = None,
+    save_at_steps: Sequence[int] = (),
+    stop: StopRequest | None = None,
+    show_progress: bool = True,
+) -> Result:
     """Trains until all steps are done, going on from the newest checkpoint in ``workdir`` if there is one.
 
     Writes ``config.json``, ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` there. On SIGTERM or SIGINT the
@@ -75,6 +87,9 @@ def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | No
       config: from :func:`vmoe_inform.config.parse`.
       workdir: folder of this run.
       stop_at_step: stop (and save) there instead, without a change of the schedule.
+      save_at_steps: steps whose checkpoints are written, and stay, whatever ``config.checkpoint`` says.
+      stop: what the caller has signals noted in; by default they are noted here while training goes on.
+      show_progress: whether to print how far the run is.
 
     Raises:
       ValueError: bad input, or a workdir with another run.
@@ -111,9 +126,9 @@ def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | No
     is_main = jax.process_index() == 0
     with (
         contextlib.closing(data),
-        Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints,
+        Checkpoints(workdir, keep=config.checkpoint.keep, keep_steps=save_at_steps) as checkpoints,
         program.in_use(),
-        _StopRequest() as stop,
+        contextlib.nullcontext(stop) if stop is not None else StopRequest() as stop,
     ):
         if checkpoints.latest_step() is None:
             state = program.initialize()
@@ -127,7 +142,7 @@ def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | No
         last = total if stop_at_step is None else min(stop_at_step, total)
         with (
             MetricsLogger(workdir, start_step=step, is_main_process=is_main) as logger,
-            Progress(total, step, is_main_process=is_main) as progress,
+            Progress(total, step, is_main_process=is_main and show_progress) as progress,
         ):
             logged_at, since, step_metrics = step, time.monotonic(), {}
             while step < last and stop.received is None:
@@ -141,7 +156,7 @@ def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | No
                     progress.update(step, {name: scalars[name] for name in _SHOWN})
                     _check_finite(step_metrics, step)
                     logged_at, since = step, time.monotonic()
-                if step % config.checkpoint.every_steps == 0 and step < last:
+                if (step % config.checkpoint.every_steps == 0 or step in save_at_steps) and step < last:
                     _check_finite(step_metrics, step)
                     checkpoints.save(state, data)
                 every = config.evaluation.every_steps
@@ -156,7 +171,7 @@ def train(config: Config, workdir: str | pathlib.Path, *, stop_at_step: int | No
             accuracy = clean_top1(state) if step == total else None
             if accuracy is not None and _logged_accuracy(workdir, step) is None:
                 logger.log(step, {"top1": accuracy}, prefix="evaluation/clean")
-    return Result(state, step, total, accuracy)
+    return Result(state, step, total, accuracy, program, predictor)
 
 
 def _check_finite(metrics: dict[str, Any], step: int) -> None:
