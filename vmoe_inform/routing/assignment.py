@@ -74,9 +74,10 @@ def balanced_assignment(
         real = jnp.ones(scores.shape[:-1], bool)
     checks.shape("real", real.shape, scores.shape[:-1])
     # Rounding to the nearest level loses half a level for the assignment found and half for the best one: with levels
-    # of R tolerance / 2, half of the bound is left, more than the three float32 operations before it lose.
+    # of R tolerance / 2, half of the bound is left, more than the float32 operations before it lose.
     assign = functools.partial(_assign_group, levels=math.ceil(2.0 / tolerance))
-    return jnp.vectorize(assign, signature="(s,e),(s)->(s)")(jax.lax.stop_gradient(scores), real)
+    scores = jax.lax.stop_gradient(scores).astype(jnp.float32)
+    return jnp.vectorize(assign, signature="(s,e),(s)->(s)")(scores, real)
 
 
 @functools.partial(jax.jit, static_argnames="levels")
@@ -104,8 +105,8 @@ def _assign_group(scores: Float[Array, "S E"], real: Bool[Array, " S"], *, level
 
 def _integer_values(scores: Float[Array, "S E"], real: Bool[Array, " S"], levels: int) -> Int[Array, "S E"]:
     """Scores as integers from -levels to 0: 0 for a token's best expert, one step for R / levels; filler is all 0."""
-    halves = 0.5 * scores.astype(jnp.float32)  # the difference of two float32 can overflow, that of their halves cannot
-    below_best = jnp.where(real[:, None], halves - jnp.max(halves, axis=-1, keepdims=True), 0.0)
+    parts = scores / 16  # so that no difference overflows, and no reciprocal of one vanishes
+    below_best = jnp.where(real[:, None], parts - jnp.max(parts, axis=-1, keepdims=True), 0.0)
     largest = -jnp.min(below_best, initial=0.0)
     steps = jnp.round(below_best / jnp.where(largest > 0, largest, 1.0) * levels)
     return jnp.clip(steps.astype(jnp.int32), -levels, 0)
