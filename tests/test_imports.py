@@ -28,6 +28,7 @@ ALLOWED = {
     "evaluation": MODEL | {"data"},
     "training": MODEL | {"data", "evaluation"},  # the loop evaluates as it goes; evaluation knows no training
     "analysis": MODEL | {"data"},
+    "studies": MODEL | {"data", "evaluation", "training"},  # many runs, trained and measured
     "interop": MODEL,
     "command_line": CONFIG,  # what the command lines share
 }

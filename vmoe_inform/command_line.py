@@ -2,8 +2,10 @@
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -20,6 +22,40 @@ def define_config() -> flags.FlagHolder:
     return config_flags.DEFINE_config_file(
         "config", None, "Config file, e.g. configs/digits.py:router=attention_vmoe; any field as --config.a.b=VALUE."
     )
+
+
+def config_file() -> tuple[str, dict[str, Any]]:
+    """What ``--config`` says, FILE[:ARGUMENT], and the values of all ``--config.a.b=VALUE`` by ``a.b``.
+
+    Raises:
+      ValueError: there is no ``--config``.
+    """
+    if flags.FLAGS.config is None:
+        raise checks.error("--config", "a config file, e.g. --config=configs/digits.py", None)
+    flag = flags.FLAGS["config"]
+    return config_flags.get_config_filename(flag), config_flags.get_override_values(flag)
+
+
+def load_config(file: str, overrides: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """Loads a config file once more, with another argument.
+
+    Args:
+      file: FILE[:ARGUMENT].
+      overrides: fields to set, as :func:`config_file` gives them.
+
+    Raises:
+      ValueError: an argument that the file refuses.
+    """
+    values = flags.FlagValues()
+    arguments = ["", f"--config={file}"]
+    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=arguments)
+    try:
+        values(arguments)
+        config: Any = values["config"].value
+        config.update_from_flattened_dict(overrides)
+    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as problem:
+        raise checks.InputError(str(_in_our_words(problem))) from None
+    return config
 
 
 def _fail(problem: BaseException, code: int = BAD_INPUT) -> None:

@@ -1,0 +1,68 @@
+"""What a study writes for its reader, from made-up results."""
+
+import json
+
+import pytest
+
+from tests.studies import sample
+from tests.studies.test_plan import make
+from vmoe_inform.studies import measure, plan, report
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A study of two routers with two seeds: `mixing` is better by 2 and 4 points, with 3/4 and 1/4 of the entropy."""
+    workdir = tmp_path_factory.mktemp("study")
+    made = make(workdir, "vmoe", "similarity_vmoe")
+    runs = {"plain": made["vmoe"], "mixing": made["similarity_vmoe"]}
+    for router, of_seeds in {
+        "plain": [sample.result("plain", 0), sample.result("plain", 1, clean=0.8)],
+        "mixing": [
+            sample.result("mixing", 0, clean=0.92, entropy=0.75),
+            sample.result("mixing", 1, clean=0.84, entropy=0.25, fluctuation=0.3),
+        ],
+    }.items():
+        for run, result in zip(runs[router], of_seeds, strict=True):
+            run.folder.mkdir(parents=True)
+            measure.write_whole(run.folder / plan.RESULT_FILE, json.dumps(result))
+    report.write(workdir, runs, against="plain", file="d.py", overrides={"train.steps": 6})
+    return workdir
+
+
+def test_json_holds_means_differences_and_runs(written):
+    study = json.loads((written / "study.json").read_text())
+    assert (study["against"], study["seeds"], study["overrides"]) == ("plain", [0, 1], {"train.steps": 6})
+    assert study["steps"] == {"one_epoch_before": 3, "last": 6}
+    mixing = study["routers"]["mixing"]
+    clean = mixing["measures"]["accuracy/clean"]
+    assert clean["mean"]["mean"] == pytest.approx(0.88)
+    assert clean["difference"]["mean"] == pytest.approx(0.03)
+    assert clean["difference"]["high"] == pytest.approx(0.03 + 12.7062 * 0.01, abs=1e-5)  # s = 0.02 / sqrt(2)
+    assert mixing["measures"]["entropy/block_1"]["ratio"]["mean"] == pytest.approx(0.5)
+    assert mixing["flops_overhead"] == {"training_step": 0.25, "evaluation_batch": 0.0}
+    assert [(run["router"], run["seed"]) for run in study["runs"]] == [
+        ("plain", 0), ("plain", 1), ("mixing", 0), ("mixing", 1)
+    ]  # fmt: skip
+
+
+def test_tables(written):
+    page = (written / "study.md").read_text()
+    assert "Config `d.py` with `--config.train.steps=6`; 6 training steps." in page
+    assert "Student t over the 2 paired differences, 1 degree of freedom" in page
+    # 9 measures of the one other router; none is clear of 0 with two seeds, and equal ones do not count.
+    assert "The 9 intervals are not corrected" in page
+    assert "; 0 do." in page
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert rows[:2] == ["| `plain` | 85.0 | 50.0 |", "| `mixing` | 88.0 (+3.0 ± 12.7) | 50.0 (+0.0 ± 0.0) |"]
+    # Before the end both are 10 points lower.
+    assert rows[3].startswith("| `mixing` | 78.0 (+3.0 ± 12.7)")
+    assert rows[5].startswith("| `mixing` | 20.0 (+10.0 ± 127.1) | 0.500 (-0.500 ± 3.177) | 0.500 ± 3.177 | 1.00 (")
+    assert rows[7] == "| `mixing` | 1,000 | 125 | +25.0 % | 40 | +0.0 % |"
+    assert "corrupted" not in page  # not available in any run
+
+
+def test_pictures(written):
+    names = ["accuracy", "fluctuation_and_entropy", "load_and_cost"]
+    assert sorted(path.stem for path in (written / "figures").glob("*.png")) == names
+    page = (written / "study.md").read_text()
+    assert all(f"(figures/{name}.png)" in page for name in names)

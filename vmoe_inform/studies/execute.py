@@ -1,0 +1,121 @@
+"""Does the runs of a study that are not done yet, in this process or in several beside each other."""
+
+import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import os
+import pathlib
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from vmoe_inform.studies import measure
+from vmoe_inform.studies.plan import Run
+from vmoe_inform.studies.progress import Progress
+from vmoe_inform.training.loop import StopRequest
+
+LOG_FILE = "log.txt"
+_LOOK_EVERY_SECONDS = 0.5
+_DONE = "done"
+_STOPPED = "stopped"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How the runs ended.
+
+    Attributes:
+      stopped: a signal came before all runs were done.
+      failures: by the run's name, what went wrong, in one line.
+    """
+
+    stopped: bool
+    failures: dict[str, str]
+
+
+def execute(runs: Sequence[Run], *, jobs: int) -> Outcome:
+    """Completes every run that is not finished; one that fails does not keep the others from being done.
+
+    With ``jobs = 1`` the runs are done in this process one after the other; otherwise each in a new process, whose
+    output goes to ``log.txt`` in the run's folder, and this one must not have initialised JAX's devices, which on
+    accelerators belong to one process. SIGTERM and SIGINT are passed on to the processes, which save and stop.
+
+    Args:
+      runs: in the order in which they are begun.
+      jobs: processes at a time.
+    """
+    left = [run for run in runs if not run.is_finished]
+    with StopRequest() as stop, Progress(runs):
+        reports = _one_by_one(left, stop) if jobs == 1 else _in_processes(left, jobs, stop)
+    failures = {name: words for name, words in reports.items() if words not in (_DONE, _STOPPED)}
+    return Outcome(stop.received is not None and any(not run.is_finished for run in runs), failures)
+
+
+def _one_by_one(runs: Sequence[Run], stop: StopRequest) -> dict[str, str]:
+    reports = {}
+    for run in runs:
+        if stop.received is None:
+            reports[run.name] = _attempt(run, stop)
+    return reports
+
+
+def _attempt(run: Run, stop: StopRequest) -> str:
+    """Completes the run; says how that ended. A failure's traceback goes to the run's log."""
+    try:
+        measure.complete(run, stop)
+    except measure.Stopped:
+        return _STOPPED
+    except Exception as problem:
+        with _log(run).open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+        return f"{type(problem).__name__}: {problem} ({_log(run)})"
+    return _DONE
+
+
+def _log(run: Run) -> pathlib.Path:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return run.folder / LOG_FILE
+
+
+def _in_processes(runs: Sequence[Run], jobs: int, stop: StopRequest) -> dict[str, str]:
+    context = multiprocessing.get_context("spawn")  # a forked process would share JAX's threads and locks
+    waiting = list(runs)
+    working: dict[int, tuple[Run, BaseProcess, Connection]] = {}
+    reports: dict[str, str] = {}
+    told = False
+    while working or (waiting and stop.received is None):
+        while waiting and len(working) < jobs and stop.received is None:
+            run = waiting.pop(0)
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(run, sender), name=run.name)
+            process.start()
+            sender.close()
+            working[process.sentinel] = (run, process, receiver)
+        if stop.received is not None and not told:
+            for _, running, _ in working.values():
+                running.terminate()  # SIGTERM
+            told = True
+        for sentinel in multiprocessing.connection.wait(list(working), timeout=_LOOK_EVERY_SECONDS):
+            assert isinstance(sentinel, int)
+            run, ended, receiver = working.pop(sentinel)
+            ended.join()
+            reports[run.name] = _report(run, ended.exitcode, receiver, stopping=told)
+            receiver.close()
+    return reports
+
+
+def _report(run: Run, exit_code: int | None, receiver: Connection, *, stopping: bool) -> str:
+    try:
+        return receiver.recv()
+    except EOFError:  # it ended before it could say how: killed, or a signal before it could note one
+        return _STOPPED if stopping else f"its process ended with exit code {exit_code} ({_log(run)})"
+
+
+def _work(run: Run, sender: Connection) -> None:
+    """What a process does."""
+    with StopRequest() as stop:
+        log = os.open(_log(run), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for standard in (1, 2):
+            os.dup2(log, standard)
+        sender.send(_attempt(run, stop))

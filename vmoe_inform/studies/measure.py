@@ -1,0 +1,109 @@
+"""One run of a study, from nothing to its result: trained, then measured at the ends of its last two epochs."""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from vmoe_inform import config as config_lib
+from vmoe_inform.axes import Tree
+from vmoe_inform.evaluation import run as run_lib
+from vmoe_inform.evaluation.predict import Chosen
+from vmoe_inform.routing import fluctuation_rate
+from vmoe_inform.studies.plan import RESULT_FILE, Run
+from vmoe_inform.training import loop
+from vmoe_inform.training import program as program_lib
+from vmoe_inform.training.checkpoints import Checkpoints
+
+Result = dict[str, Any]
+
+CHOSEN_FILE = "chosen_experts.npz"
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; it can go on later from what it has written."""
+
+
+def complete(run: Run, stop: loop.StopRequest) -> None:
+    """Trains the run if it is not trained, measures it, and writes its result.
+
+    Writes, beside what training writes, ``chosen_experts.npz`` (the experts of every token of the clean images) and
+    ``result.json``, each whole or not at all, the result last: a run that has one is finished.
+
+    Args:
+      run: its folder may hold a part of it, which is gone on from.
+      stop: signals are noted there.
+
+    Raises:
+      Stopped: a signal came.
+      ValueError, FileNotFoundError, FloatingPointError: as :func:`vmoe_inform.training.loop.train`.
+    """
+    started = time.monotonic()
+    trained = loop.train(run.config, run.folder, save_at_steps=run.measured_steps, stop=stop, show_progress=False)
+    if trained.steps_done < trained.total_steps:
+        raise Stopped
+    trained_at = time.monotonic()
+    # Costs no second compilation where this process trained the run: the compiled step is at hand.
+    cost = program_lib.describe(trained.program)
+    suites, missing = run_lib.load_suites(run.config.evaluation.suites, run.config)
+
+    def check_stop() -> None:
+        if stop.received is not None:
+            raise Stopped
+
+    def measure(variables: dict[str, Tree]) -> tuple[Result, Chosen]:
+        restored = run_lib.RestoredRun(run.config, trained.predictor, variables)
+        entries = {name: restored.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
+        entries |= {name: {"not_available": reason} for name, reason in missing.items()}
+        _, routing, chosen = restored.clean
+        return {"suites": entries, "routing": routing}, chosen
+
+    shapes = trained.program.state_shapes
+    with Checkpoints(run.folder) as checkpoints:
+        variables = [
+            checkpoints.restore_variables({"params": shapes.params, "routing": shapes.routing}, step=step)[1]
+            for step in run.measured_steps
+        ]
+    (before, chosen_before), (last, chosen_last) = (measure(of_step) for of_step in variables)
+    _write_chosen(run, {"one_epoch_before": chosen_before, "last": chosen_last})
+    result = {
+        "router": run.router,
+        "seed": run.config.seed,
+        "config_hash": config_lib.config_hash(run.config),
+        "parameters": cost["parameters"],
+        "flops": {"training_step": cost["flops"], "evaluation_batch": trained.predictor.flops(variables[-1])},
+        "seconds": {"training": trained_at - started, "evaluation": time.monotonic() - trained_at},
+        "one_epoch_before": {"step": run.measured_steps[0], **before},
+        "last": {"step": run.measured_steps[1], **last},
+        "fluctuation": {
+            block: float(fluctuation_rate(jnp.asarray(chosen_before[block]), jnp.asarray(chosen_last[block])))
+            for block in chosen_last
+        },
+    }
+    write_whole(run.folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+
+
+def read(run: Run) -> Result:
+    """The result of a finished run."""
+    return json.loads((run.folder / RESULT_FILE).read_text())
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.rename(path)
+
+
+def _write_chosen(run: Run, chosen: dict[str, Chosen]) -> None:
+    """``<epoch>/<block>``: integers [images, N, K], as small as they can be."""
+    smallest = np.min_scalar_type(run.config.model.moe.num_experts - 1)
+    arrays: dict[str, Any] = {
+        f"{epoch}/{block}": experts.astype(smallest) for epoch, of in chosen.items() for block, experts in of.items()
+    }
+    temporary = run.folder / f"unfinished_{CHOSEN_FILE}"
+    np.savez_compressed(temporary, **arrays)
+    temporary.rename(run.folder / CHOSEN_FILE)

@@ -1,0 +1,150 @@
+"""Which runs a study is made of. Everything that can be wrong with a study is found here, before anything is trained.
+
+A study is the product of routers and seeds: every router is trained with the same seeds, so with the same order of the
+data, and is compared with one of them seed by seed.
+"""
+
+import dataclasses
+import pathlib
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vmoe_inform import checks
+from vmoe_inform import config as config_lib
+from vmoe_inform.config import Config
+from vmoe_inform.data import sources
+from vmoe_inform.evaluation import run as run_lib
+from vmoe_inform.training import program
+from vmoe_inform.training.checkpoints import check_same_run
+
+RESULT_FILE = "result.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One router trained with one seed.
+
+    Attributes:
+      router: as the user named it.
+      config: of the run; its seed is the run's.
+      folder: of the run.
+      measured_steps: the steps that are measured: one epoch before the end, and the end.
+    """
+
+    router: str
+    config: Config
+    folder: pathlib.Path
+    measured_steps: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """In words, for messages."""
+        return f"{self.router}, seed {self.config.seed}"
+
+    @property
+    def total_steps(self) -> int:
+        return self.measured_steps[-1]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is trained and measured; the result is the last thing that a run writes."""
+        return (self.folder / RESULT_FILE).is_file()
+
+
+def check_request(
+    routers: Sequence[str], *, against: str, num_seeds: int, jobs: int, file: str, overrides: Mapping[str, Any]
+) -> None:
+    """Checks what a study is asked for, as far as it can be checked without its configs.
+
+    Raises:
+      ValueError: no router, one given twice, ``against`` not among them, fewer than two seeds, no job, or a router or
+        a seed in the config, which the study sets itself.
+    """
+    if not routers:
+        raise checks.error("--routers", "a comma list of routers", "none")
+    for router in routers:
+        if routers.count(router) > 1:
+            raise checks.error("--routers", f"each router once, {router} too", ",".join(routers))
+    if against not in routers:
+        raise checks.error("--against", f"one of the routers {', '.join(routers)}", against)
+    if num_seeds < 2:
+        raise checks.error("--seeds", "2 or more (one seed has no interval)", num_seeds)
+    if jobs < 1:
+        raise checks.error("--jobs", "1 or more", jobs)
+    argument = file.partition(":")[2]
+    if any(item.strip().startswith("router=") for item in argument.split(",")):
+        raise checks.error("--config", "an argument without router=, which --routers sets", file)
+    if "seed" in overrides:
+        raise checks.error("--config.seed", "nothing: --seeds says how many, counted from 0", overrides["seed"])
+
+
+def with_router(file: str, router: str) -> str:
+    """``configs/digits.py:experts=4`` -> ``configs/digits.py:experts=4,router=ROUTER``."""
+    name, _, argument = file.partition(":")
+    return f"{name}:{argument},router={router}" if argument else f"{name}:router={router}"
+
+
+def make(
+    routers: Sequence[str], *, num_seeds: int, workdir: pathlib.Path, load: Callable[[str], Any]
+) -> dict[str, list[Run]]:
+    """The runs of a study by router, in order of their seeds.
+
+    Args:
+      routers: names of routers.
+      num_seeds: seeds 0 to num_seeds - 1.
+      workdir: of the study.
+      load: router -> its config, as :func:`vmoe_inform.config.parse` takes it.
+
+    Raises:
+      ValueError: an impossible config, two routers that are the same, a training that is not longer than an epoch, or
+        a ``workdir`` with runs of another config.
+      FileNotFoundError: missing data.
+    """
+    runs: dict[str, list[Run]] = {}
+    num_records: dict[config_lib.DataConfig, int] = {}
+    for router in routers:
+        config = config_lib.parse(load(router))
+        run_lib.check_names(config.evaluation.suites)
+        for other, its_runs in runs.items():
+            if its_runs[0].config == dataclasses.replace(config, seed=0):
+                raise checks.error("--routers", f"routers that differ, also after overrides, from {other}", router)
+        if config.data not in num_records:
+            num_records[config.data] = len(sources.load(config.data, config.data.train_split).records)
+        measured = _measured_steps(config, num_records[config.data])
+        runs[router] = [
+            Run(
+                router,
+                dataclasses.replace(config, seed=seed),
+                workdir / "runs" / folder_name(router) / f"seed_{seed}",
+                measured,
+            )
+            for seed in range(num_seeds)
+        ]
+    for run in every(runs):
+        check_same_run(run.folder, run.config, may_change=())
+    return runs
+
+
+def every(runs: Mapping[str, Sequence[Run]]) -> list[Run]:
+    """All runs, the first seed of every router before the second of any."""
+    return [run for of_one_seed in zip(*runs.values(), strict=True) for run in of_one_seed]
+
+
+def folder_name(router: str) -> str:
+    """The router's name as a folder's: signs other than letters, digits and ``_.-@=+`` are written as %XX."""
+    return urllib.parse.quote(router, safe="@=+")
+
+
+def _measured_steps(config: Config, num_records: int) -> tuple[int, int]:
+    total = program.total_steps(config, num_records)
+    before = total - round(num_records / config.train.batch_size)
+    if before < 1 or before == total:
+        field = "train.epochs" if config.train.epochs is not None else "train.steps"
+        steps = num_records / config.train.batch_size
+        raise checks.error(
+            field,
+            f"more than one epoch of {steps:.4g} steps, since the last two are compared",
+            config.train.epochs or config.train.steps,
+        )
+    return before, total

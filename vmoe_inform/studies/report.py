@@ -1,0 +1,194 @@
+"""What a study leaves for its reader: study.json with every figure, study.md with tables, and the pictures."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vmoe_inform.evaluation.headlines import SUITES, suite_kind
+from vmoe_inform.studies import figures, measure, summary
+from vmoe_inform.studies.plan import Run
+from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
+
+FIGURES_FOLDER = "figures"
+JSON_FILE = "study.json"
+TABLES_FILE = "study.md"
+
+Summary = Mapping[str, Mapping[str, Comparison]]
+Study = dict[str, Any]
+
+
+def write(
+    workdir: pathlib.Path,
+    runs: Mapping[str, Sequence[Run]],
+    *,
+    against: str,
+    file: str,
+    overrides: Mapping[str, Any],
+) -> None:
+    """Writes ``study.json``, ``study.md`` and ``figures/*.png``.
+
+    Args:
+      workdir: of the study.
+      runs: finished ones by router, with the same seeds for all.
+      against: the router that the others are compared with.
+      file, overrides: of the config, for the reader.
+    """
+    results = {router: [measure.read(run) for run in of_router] for router, of_router in runs.items()}
+    comparisons = summary.summarize(
+        {router: [summary.measures_of(result) for result in of_router] for router, of_router in results.items()},
+        against,
+    )
+    # The compiled step is the same whatever the seed.
+    flops = {router: of_router[0]["flops"] for router, of_router in results.items()}
+    study: Study = {
+        "config": file,
+        "overrides": dict(overrides),
+        "against": against,
+        "seeds": [run.config.seed for run in runs[against]],
+        "steps": dict(zip(("one_epoch_before", "last"), runs[against][0].measured_steps, strict=True)),
+        "interval": f"{LEVEL:.0%}, Student t over the seeds; differences and ratios are paired by seed",
+        "routers": {
+            router: {
+                "parameters": results[router][0]["parameters"],
+                "flops": flops[router],
+                "flops_overhead": of_flops,
+                "measures": {name: dataclasses.asdict(found) for name, found in comparisons[router].items()},
+            }
+            for router, of_flops in summary.overhead(flops, against).items()
+        },
+        "runs": [result for of_router in results.values() for result in of_router],
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    measure.write_whole(workdir / JSON_FILE, json.dumps(study, indent=2) + "\n")
+    pictures = figures.figures(comparisons, summary.overhead(flops, against), against=against)
+    (workdir / FIGURES_FOLDER).mkdir(exist_ok=True)
+    for name, figure in pictures.items():
+        figure.savefig(workdir / FIGURES_FOLDER / f"{name}.png", dpi=150)
+    measure.write_whole(workdir / TABLES_FILE, tables(study, comparisons, list(pictures)))
+
+
+def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
+    """The page for people, in Markdown.
+
+    Args:
+      study: what ``study.json`` holds.
+      comparisons: of every router, see :func:`vmoe_inform.studies.summary.summarize`.
+      pictures: names of the figures beside it.
+    """
+    against, num_seeds = study["against"], len(study["seeds"])
+    shown = [found.difference for router, of in comparisons.items() if router != against for found in of.values()]
+    marked = sum(difference.excludes(0.0) for difference in shown)
+    overrides = " ".join(f"--config.{name}={value}" for name, value in study["overrides"].items())
+    sections = [
+        f"# {len(comparisons)} routers, {num_seeds} seeds each\n",
+        f"Config `{study['config']}` {f'with `{overrides}`' if overrides else ''}; {study['steps']['last']:,} training "
+        f"steps. Every router was trained with the same seeds, so with the same order of the data.\n",
+        f"A cell is the mean over the seeds, and in brackets the mean difference to `{against}` of the same seed, with "
+        f"half the width of its {LEVEL:.0%} interval: Student t over the {num_seeds} paired differences, "
+        f"{num_seeds - 1} degree{'s' if num_seeds > 2 else ''} of freedom. An asterisk marks an interval that excludes "
+        f"0. The {len(shown):,} intervals are not corrected for their number: about {(1 - LEVEL) * len(shown):.0f} of "
+        f"them would exclude 0 by chance if no router differed at all; {marked} do. A difference that is the same for "
+        "all seeds (± 0) is not marked: it was counted too coarsely to know how sure it is.\n",
+        _accuracy(comparisons, against, "accuracy", "Accuracy at the end, in %"),
+        _accuracy(comparisons, against, "accuracy_one_epoch_before", "Accuracy one epoch before the end, in %"),
+        *(_layer(comparisons, against, block) for block in _blocks(comparisons[against])),
+        _cost(study),
+        *(f"![{name.replace('_', ' ')}]({FIGURES_FOLDER}/{name}.png)\n" for name in pictures),
+    ]
+    return "\n".join(sections)
+
+
+def _accuracy(comparisons: Summary, against: str, prefix: str, title: str) -> str:
+    suites = suites_of(comparisons, prefix)
+    columns = {suite_kind(suite).short_title: _cell(f"{prefix}/{suite}", 100.0, ".1f") for suite in suites}
+    explained = "; ".join(f"{suite_kind(suite).short_title}: {suite_kind(suite).metric_title}" for suite in suites)
+    return f"## {title}\n\n{explained}.\n\n" + _table(comparisons, against, columns)
+
+
+def _layer(comparisons: Summary, against: str, block: str) -> str:
+    columns = {
+        "fluctuation in %": _cell(f"fluctuation/{block}", 100.0, ".1f"),
+        "entropy in nats": _cell(f"entropy/{block}", 1.0, ".3f"),
+        f"entropy / {against}'s": _ratio_cell(f"entropy/{block}"),
+        "load CV": _cell(f"load_cv/{block}", 1.0, ".2f"),
+        "effective neighbours": _cell(f"effective_neighbours/{block}", 1.0, ".2f"),
+        "dropped in %": _cell(f"dropped/{block}", 100.0, ".2f"),
+    }
+    return (
+        f"## Routing in {block}, on the clean test images\n\n"
+        "Fluctuation: tokens whose set of experts changed in the last epoch. Entropy: of the probabilities that "
+        "experts are selected by, mean over tokens. Load CV: standard deviation over mean of the experts' shares (0 is "
+        "perfect balance). Effective neighbours: tokens that a token hears, itself included (1: no mixing). Dropped: "
+        "assignments that found no free slot.\n\n" + _table(comparisons, against, columns)
+    )
+
+
+def _cost(study: Study) -> str:
+    lines = [
+        "| router | parameters | flops of a training step | overhead | flops of an evaluation batch | overhead |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for router, of in study["routers"].items():
+        cells = [f"{of['parameters']:,}"]
+        for name in ("training_step", "evaluation_batch"):
+            cells += [f"{of['flops'][name]:,.0f}", f"{100 * of['flops_overhead'][name]:+.1f} %"]
+        lines.append(f"| `{router}` | {' | '.join(cells)} |")
+    return (
+        "## Cost\n\n"
+        "As the compiler states it for one device; the body of a loop counts once, however often it runs.\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
+Cell = Callable[[Mapping[str, Comparison], bool], str]
+
+
+def _cell(name: str, scale: float, form: str) -> Cell:
+    """Mean and difference of a measure, in units of 1 / scale."""
+
+    def cell(of_router: Mapping[str, Comparison], is_reference: bool) -> str:
+        if name not in of_router:
+            return "-"
+        found = of_router[name]
+        mean = f"{scale * found.mean.mean:{form}}"
+        return mean if is_reference else f"{mean} ({_interval(found.difference, scale, '+' + form, form, 0.0)})"
+
+    return cell
+
+
+def _ratio_cell(name: str) -> Cell:
+    def cell(of_router: Mapping[str, Comparison], is_reference: bool) -> str:
+        ratio = of_router[name].ratio if name in of_router else None
+        if ratio is None:
+            return "-"
+        return "1" if is_reference else _interval(ratio, 1.0, ".3f", ".3f", 1.0)
+
+    return cell
+
+
+def _interval(interval: Interval, scale: float, form: str, half_form: str, nothing: float) -> str:
+    mark = "\\*" if interval.excludes(nothing) else ""
+    return f"{scale * interval.mean:{form}} ± {scale * interval.half_width:{half_form}}{mark}"
+
+
+def _table(comparisons: Summary, against: str, columns: Mapping[str, Cell]) -> str:
+    lines = [f"| router | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
+    for router, of in comparisons.items():
+        lines.append(f"| `{router}` | {' | '.join(cell(of, router == against) for cell in columns.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def suites_of(comparisons: Summary, prefix: str) -> list[str]:
+    """Suites that some router was measured on: those of the headlines first and in that order."""
+    names = (
+        name.removeprefix(f"{prefix}/") for of in comparisons.values() for name in of if name.startswith(f"{prefix}/")
+    )
+    found = dict.fromkeys(names)
+    return [suite for suite in SUITES if suite in found] + [suite for suite in found if suite not in SUITES]
+
+
+def _blocks(of_router: Mapping[str, Comparison]) -> list[str]:
+    return [name.removeprefix("load_cv/") for name in of_router if name.startswith("load_cv/")]

@@ -1,0 +1,159 @@
+"""The statistics of a study: measures of runs, and how they differ from those of one router, seed by seed.
+
+Routers are trained with the same seeds, so that what a seed brings along (the first parameters, the order of the data)
+is the same for both sides of a comparison and cancels in the difference. Intervals are those of Student's t over the
+seeds, with one degree of freedom less than there are seeds.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from vmoe_inform import checks
+from vmoe_inform.evaluation.headlines import headline
+
+LEVEL = 0.95
+
+Measures = dict[str, float]  # by name, see measures_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean with its confidence interval.
+
+    Attributes:
+      mean: over the seeds.
+      low, high: bounds.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    def excludes(self, value: float) -> bool:
+        """Whether ``value`` lies outside. An interval without width excludes nothing: values that are the same for
+        all seeds were counted too coarsely to say how uncertain they are."""
+        return self.low < self.high and not self.low <= value <= self.high
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One measure of one router.
+
+    Attributes:
+      mean: over the seeds.
+      difference: to the same seed's run of the router compared with.
+      ratio: to the same; None if that is 0 for some seed.
+    """
+
+    mean: Interval
+    difference: Interval
+    ratio: Interval | None
+
+
+def t_interval(values: Sequence[float], *, level: float = LEVEL) -> Interval:
+    """Mean and interval of independent values: mean -+ t s / sqrt(n), with s the standard deviation of n - 1.
+
+    Args:
+      values: one for each seed.
+      level: share of such intervals that hold the true mean.
+
+    Raises:
+      ValueError: fewer than two values, or one that is not finite.
+    """
+    array = np.asarray(values, float)
+    if array.ndim != 1 or len(array) < 2:
+        raise checks.error("values", "two or more numbers", list(values))
+    if not np.isfinite(array).all():
+        raise checks.error("values", "finite numbers", list(values))
+    mean = float(array.mean())
+    half = float(scipy.stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
+    return Interval(mean, mean - half, mean + half)
+
+
+def compare(values: Sequence[float], reference: Sequence[float]) -> Comparison:
+    """Compares a measure of one router with that of another, paired by seed.
+
+    Raises:
+      ValueError: different numbers of values, and as :func:`t_interval`.
+    """
+    checks.shape("values", (len(values),), (len(reference),))
+    own, other = np.asarray(values, float), np.asarray(reference, float)
+    ratio = t_interval(list(own / other)) if (other != 0).all() else None
+    return Comparison(t_interval(list(own)), t_interval(list(own - other)), ratio)
+
+
+def coefficient_of_variation(load: Sequence[float]) -> float:
+    """Standard deviation over mean of the experts' shares [E]: 0 if all get the same, sqrt(E - 1) if one gets all."""
+    shares = np.asarray(load, float)
+    return float(shares.std() / shares.mean())
+
+
+def measures_of(result: Mapping[str, Any]) -> Measures:
+    """The measures of one run by name.
+
+    ``accuracy/<suite>`` is the suite's headline at the end and ``accuracy_one_epoch_before/<suite>`` an epoch before
+    it (shares); of each MoE layer at the end ``entropy/<block>`` (nats), ``load_cv/<block>``,
+    ``effective_neighbours/<block>``, ``dropped/<block>`` (share), and between the two ``fluctuation/<block>`` (share of
+    the tokens whose set of experts changed).
+
+    Args:
+      result: a run's ``result.json``.
+    """
+    measures: Measures = {}
+    for prefix, epoch in (("accuracy", "last"), ("accuracy_one_epoch_before", "one_epoch_before")):
+        for suite, figures in result[epoch]["suites"].items():
+            found = headline(suite, figures)
+            if found is not None:
+                measures[f"{prefix}/{suite}"] = found.value
+    for block, routing in result["last"]["routing"].items():
+        for name in ("entropy", "effective_neighbours", "dropped"):
+            measures[f"{name}/{block}"] = routing[name]
+        measures[f"load_cv/{block}"] = coefficient_of_variation(routing["load"])
+    for block, rate in result["fluctuation"].items():
+        measures[f"fluctuation/{block}"] = rate
+    return measures
+
+
+def summarize(measures: Mapping[str, Sequence[Measures]], against: str) -> dict[str, dict[str, Comparison]]:
+    """Compares every measure of every router with that of one.
+
+    Args:
+      measures: by router, one for each seed, in the same order of seeds.
+      against: the router compared with; of its own differences all are 0.
+
+    Returns:
+      by router and name of the measure; what a router or ``against`` has not for all seeds is left out.
+
+    Raises:
+      ValueError: as :func:`compare`.
+    """
+    return {
+        router: {
+            name: compare([own[name] for own in of_seeds], [own[name] for own in measures[against]])
+            for name in of_seeds[0]
+            if all(name in own for own in (*of_seeds, *measures[against]))
+        }
+        for router, of_seeds in measures.items()
+    }
+
+
+def overhead(cost: Mapping[str, Mapping[str, float]], against: str) -> dict[str, dict[str, float]]:
+    """Cost of each router as a ratio to that of one, minus 1.
+
+    Args:
+      cost: flops by router and by what they are for.
+      against: the router compared with.
+    """
+    return {
+        router: {name: flops / cost[against][name] - 1 for name, flops in of_router.items()}
+        for router, of_router in cost.items()
+    }

@@ -1,0 +1,62 @@
+"""Compares routers: trains each with the same seeds and the same order of the data, and measures all of them.
+
+    python -m vmoe_inform.study --config=configs/digits.py --routers=vmoe,similarity_vmoe --seeds=3 --workdir=DIR
+
+Writes the runs to DIR/runs, and DIR/study.md with its figures (for people) and DIR/study.json (for programs). Every
+router is compared with the one of --against. Started again on the same DIR it does only what is left; more routers
+and seeds may be added. Exit codes: 0 all done, 1 some runs failed, 2 bad input, 75 stopped by SIGTERM or SIGINT after
+saving.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from vmoe_inform import checks, command_line
+
+_CONFIG = command_line.define_config()
+_ROUTERS = flags.DEFINE_list("routers", None, "Routers to compare: presets, as in the config's argument router=NAME.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each router: seeds 0 to SEEDS - 1.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Processes beside each other; with 1 the runs are done in this one.")
+_AGAINST = flags.DEFINE_string("against", None, "Router that the others are compared with; by default the first.")
+
+FAILED = 1  # exit code
+
+
+def main(_: list[str]) -> int:
+    """Returns the exit code."""
+    from vmoe_inform.studies import execute, plan, report
+
+    file, overrides = command_line.config_file()
+    if _WORKDIR.value is None:
+        raise checks.error("--workdir", "a folder for the study", None)
+    routers = _ROUTERS.value or []
+    against = _AGAINST.value if _AGAINST.value is not None else (routers or [""])[0]
+    plan.check_request(
+        routers, against=against, num_seeds=_SEEDS.value, jobs=_JOBS.value, file=file, overrides=overrides
+    )
+    workdir = pathlib.Path(_WORKDIR.value)
+    runs = plan.make(
+        routers,
+        num_seeds=_SEEDS.value,
+        workdir=workdir,
+        load=lambda router: command_line.load_config(plan.with_router(file, router), overrides),
+    )
+    outcome = execute.execute(plan.every(runs), jobs=_JOBS.value)
+    if outcome.stopped:
+        return command_line.STOPPED
+    for name, reason in outcome.failures.items():
+        print(f"error: {name}: {reason}", file=sys.stderr)
+    finished = {router: of_router for router, of_router in runs.items() if all(run.is_finished for run in of_router)}
+    if against in finished:
+        report.write(workdir, finished, against=against, file=file, overrides=overrides)
+        print(f"{workdir / report.TABLES_FILE}: {len(finished)} of {len(runs)} routers, {_SEEDS.value} seeds")
+    else:
+        print(f"error: no comparison without all runs of {against}", file=sys.stderr)
+    return FAILED if outcome.failures else 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)
