@@ -5,6 +5,22 @@ from typing import Any
 import ml_collections
 
 from configs import digits
+from vmoe_inform import config as config_lib
+
+# Presets that together have every score, inform and select step of the papers; what holds for each of these steps
+# holds for their products too.
+SYSTEMS = (
+    "vmoe",
+    "alternate_vmoe",
+    "symphony_xmoe",
+    "smoe_dropout",
+    "stablemoe",
+    "hash",
+    "base",
+    "expert_choice",
+    "soft",
+)
+BEYOND_THE_PAPERS = ("symphony_across_layers", "symphony_oja")  # inform steps without a preset
 
 
 def config_dict(router: str = "vmoe", **overrides: Any) -> ml_collections.ConfigDict:
@@ -14,7 +30,10 @@ def config_dict(router: str = "vmoe", **overrides: Any) -> ml_collections.Config
       router: preset.
       **overrides: fields with ``__`` for the dots, e.g. ``train__steps=3``.
     """
-    config = digits.get_config(f"router={router},experts=4,where=1")
+    # As many MoE layers as the router needs, the dense block first where one is enough.
+    where = "0+1" if config_lib.parse_model(digits.get_config(f"router={router}").model).moe_layers[1:] else "1"
+    config = digits.get_config(f"router={router},experts=4,where={where}")
+    config.model.router.options.distilled.switch_step = 10
     config.model.num_layers = 2
     config.model.hidden_size = 16
     config.model.mlp_size = 32

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import ml_collections
@@ -34,6 +34,8 @@ class LossWeights:
     switch: NonNegativeFloat = 0.0
     gshard: NonNegativeFloat = 0.0
     z: NonNegativeFloat = 0.0
+    balance: NonNegativeFloat = 0.0
+    distillation: NonNegativeFloat = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,8 @@ class RouterConfig:
     Attributes:
       score: tokens -> logits.
       inform: ``"none"``, one step, or a tuple of steps applied in order.
+      inform_by_layer: different choices for the MoE layers, the first for the first of them, and so on, beginning
+        again when they are used up; empty: ``inform`` in all layers.
       select: probabilities -> K weights and experts.
       noise_std: standard deviation of the training noise on the logits, in units of 1/E (V-MoE: 1).
       options: options by step name; a config file holds those of every registered step, of which a parsed config
@@ -52,17 +56,25 @@ class RouterConfig:
 
     score: str = "linear"
     inform: str | tuple[str, ...] = "none"
+    inform_by_layer: tuple[str | tuple[str, ...], ...] = ()
     select: str = "top_experts"
     noise_std: NonNegativeFloat = 1.0
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     losses: LossWeights = LossWeights()
 
+    def inform_steps_of(self, ordinal: int) -> tuple[str, ...]:
+        """Names of the inform steps of a MoE layer in order; the first MoE layer has the ordinal 0."""
+        by_layer = self.inform_by_layer
+        choice = by_layer[ordinal % len(by_layer)] if by_layer else self.inform
+        if isinstance(choice, str):
+            return () if choice == "none" else (choice,)
+        return choice
+
     @property
     def inform_steps(self) -> tuple[str, ...]:
-        """Names of the inform steps in order; empty for ``"none"``."""
-        if isinstance(self.inform, str):
-            return () if self.inform == "none" else (self.inform,)
-        return self.inform
+        """Names of the inform steps of all MoE layers, each once."""
+        layers = [self.inform_steps_of(ordinal) for ordinal in range(max(1, len(self.inform_by_layer)))]
+        return tuple(dict.fromkeys(name for layer in layers for name in layer))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +141,17 @@ class ModelConfig:
     def num_tokens(self) -> int:
         """N: patches of one image, plus the class token if there is one."""
         return (self.image_size_px // self.patch_size_px) ** 2 + (self.classifier == "token")
+
+    @property
+    def layer_sizes(self) -> steps.LayerSizes:
+        """What parameters and states of the router's steps are made for."""
+        return steps.LayerSizes(
+            hidden_size=self.hidden_size,
+            num_experts=self.moe.num_experts,
+            num_selected_experts=self.moe.num_selected_experts,
+            num_tokens=self.num_tokens,
+            patch_values=self.patch_size_px**2 * 3,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -434,8 +457,11 @@ def parse_model(given: Any) -> ModelConfig:
       ValueError: an unknown key, a wrong type, or an impossible combination; says field, expected, received.
     """
     model = given if isinstance(given, ModelConfig) else _parse_group(ModelConfig, given, "model")
+    _check_names(model)
+    model = _with_chosen_options(model)
     _check_model(model)
-    return _with_chosen_options(model)
+    _check_router(model)
+    return model
 
 
 def parse(given: Any) -> Config:
@@ -465,8 +491,25 @@ def _with_chosen_options(model: ModelConfig) -> ModelConfig:
     return dataclasses.replace(model, router=dataclasses.replace(router, options=options))
 
 
+def _check_names(model: ModelConfig) -> None:
+    router = model.router
+    informs = "inform_by_layer" if router.inform_by_layer else "inform"
+    chosen: tuple[tuple[str, tuple[str, ...], Registry[Any]], ...] = (
+        ("score", (router.score,), steps.SCORE_STEPS),
+        (informs, router.inform_steps, steps.INFORM_STEPS),
+        ("select", (router.select,), steps.SELECT_STEPS),
+    )
+    for field, names, registry in chosen:
+        for name in names:
+            if name not in registry:
+                known = ", ".join(registry) + (", or none alone" if field == informs else "")
+                raise checks.error(f"model.router.{field}", f"one of {known}", name)
+    if model.moe.dispatch not in dispatch.DISPATCHERS:
+        raise checks.error("model.moe.dispatch", f"one of {', '.join(dispatch.DISPATCHERS)}", model.moe.dispatch)
+
+
 def _check_model(model: ModelConfig) -> None:
-    moe, router = model.moe, model.router
+    moe = model.moe
     if model.image_size_px % model.patch_size_px:
         raise checks.error(
             "model.image_size_px", f"a multiple of model.patch_size_px = {model.patch_size_px}", model.image_size_px
@@ -480,26 +523,91 @@ def _check_model(model: ModelConfig) -> None:
             moe.num_selected_experts,
         )
     resolve_layers(moe.layers, model.num_layers)
-    chosen: tuple[tuple[str, tuple[str, ...], Registry[Any]], ...] = (
-        ("score", (router.score,), steps.SCORE_STEPS),
-        ("inform", router.inform_steps, steps.INFORM_STEPS),
-        ("select", (router.select,), steps.SELECT_STEPS),
-    )
-    for field, names, registry in chosen:
-        for name in names:
-            if name not in registry:
-                known = ", ".join(registry) + (", or none alone" if field == "inform" else "")
-                raise checks.error(f"model.router.{field}", f"one of {known}", name)
-    if len(set(router.inform_steps)) != len(router.inform_steps):
-        raise checks.error("model.router.inform", "each step once", router.inform)
-    if moe.dispatch not in dispatch.DISPATCHERS:
-        raise checks.error("model.moe.dispatch", f"one of {', '.join(dispatch.DISPATCHERS)}", moe.dispatch)
-    if router.losses.load > 0 and router.noise_std == 0:
+
+
+def _check_router(model: ModelConfig) -> None:
+    """Whether the steps go with each other and with the layer, by what they declare."""
+    moe, router = model.moe, model.router
+    score, select = steps.SCORE_STEPS[router.score], steps.SELECT_STEPS[router.select]
+    if router.inform_by_layer:
+        if router.inform != "none":
+            raise checks.error("model.router.inform", "'none' beside model.router.inform_by_layer", router.inform)
+        if len(router.inform_by_layer) > len(model.moe_layers):
+            raise checks.error(
+                "model.router.inform_by_layer",
+                f"at most one choice for each of the {len(model.moe_layers)} MoE layers (model.moe.layers)",
+                router.inform_by_layer,
+            )
+    for ordinal in range(max(1, len(router.inform_by_layer))):
+        names = router.inform_steps_of(ordinal)
+        if len(set(names)) != len(names):
+            raise checks.error("model.router.inform", "each step once", names)
+    for name in router.inform_steps:
+        layers = [i for i in range(len(model.moe_layers)) if name in router.inform_steps_of(i)]
+        if steps.INFORM_STEPS[name].needs_previous and not any(layers):
+            raise checks.error(
+                "model.moe.layers", f"a second MoE layer for the inform step {name!r} to act in", moe.layers
+            )
+    for step in (score, *(steps.INFORM_STEPS[name] for name in router.inform_steps), select):
+        _ask(step, step.check, model, model.layer_sizes)
+    if score.selects is not None and router.select not in score.selects:
         raise checks.error(
-            "model.router.losses.load",
-            "0 when model.router.noise_std is 0 (no noise, no load loss)",
-            router.losses.load,
+            "model.router.select", f"{' or '.join(score.selects)} with model.router.score = {score.name!r}", select.name
         )
+    if router.inform_steps and not select.uses_probabilities:
+        raise checks.error(
+            "model.router.inform",
+            f"'none' with model.router.select = {select.name!r}, which looks at logits only",
+            router.inform_by_layer or router.inform,
+        )
+    if moe.batch_priority and select.fills_slots:
+        raise checks.error(
+            "model.moe.batch_priority", f"false with model.router.select = {select.name!r}, which fills all slots", True
+        )
+    if moe.capacity_factor < select.smallest_capacity_factor:
+        raise checks.error(
+            "model.moe.capacity_factor",
+            f"at least {select.smallest_capacity_factor} with model.router.select = {select.name!r}",
+            moe.capacity_factor,
+        )
+    growth = score.growth(model.layer_sizes, **options_of(router, score)) if score.growth else None
+    if growth is not None and not select.grows:
+        raise checks.error(
+            f"model.router.options.{score.name}",
+            f"a constant K with model.router.select = {select.name!r}",
+            f"K from {growth.k_start} to {growth.k_end}",
+        )
+    if router.losses.load > 0 and (router.noise_std == 0 or growth is not None):
+        why = "model.router.noise_std is 0 (no noise, no load loss)" if router.noise_std == 0 else "K grows"
+        raise checks.error("model.router.losses.load", f"0 when {why}", router.losses.load)
+    if router.losses.distillation > 0 and score.losses is None:
+        raise checks.error(
+            "model.router.losses.distillation",
+            f"0 with model.router.score = {score.name!r}, which distils nothing",
+            router.losses.distillation,
+        )
+
+
+def options_of(router: RouterConfig, step: steps.Step) -> dict[str, Any]:
+    """The options of a chosen step, as keyword arguments of its functions."""
+    return dict(router.options.get(step.name, {}))
+
+
+def _ask(step: steps.Step, check: Callable[..., None], model: ModelConfig, about: Any) -> None:
+    """Calls a check of a step; what it says of an option is said of the option's field in the config."""
+    try:
+        check(about, **options_of(model.router, step))
+    except checks.InputError as problem:
+        field = "" if str(problem).startswith("model.") else f"model.router.options.{step.name}."
+        raise checks.InputError(f"{field}{problem}") from None
+
+
+def check_steps(config: Config, total_steps: int) -> None:
+    """Raises ValueError if a step of the router does not go with the number of training steps."""
+    router = config.model.router
+    known = _all_steps()
+    for name in (router.score, *router.inform_steps, router.select):
+        _ask(known[name], known[name].check_steps, config.model, total_steps)
 
 
 def _check_run(config: Config) -> None:
@@ -512,11 +620,15 @@ def _check_run(config: Config) -> None:
             f"a multiple of train.gradient_accumulation_steps = {train.gradient_accumulation_steps}",
             train.batch_size,
         )
-    stateful = [name for name in config.model.router.inform_steps if steps.INFORM_STEPS[name].has_state]
+    if train.steps is not None:
+        check_steps(config, train.steps)
+    router = config.model.router
+    used = (steps.SCORE_STEPS[router.score], *(steps.INFORM_STEPS[name] for name in router.inform_steps))
+    stateful = [step.name for step in used if step.updates_state]
     if stateful and train.gradient_accumulation_steps > 1:
         raise checks.error(
             "train.gradient_accumulation_steps",
-            f"1 with the inform step {stateful[0]!r}, whose state counts the whole batch at once",
+            f"1 with the router step {stateful[0]!r}, whose state is updated for the whole batch at once",
             train.gradient_accumulation_steps,
         )
     part = train.batch_size // train.gradient_accumulation_steps

@@ -1,7 +1,10 @@
 """Named settings that config files share: routers by the papers' names, model sizes, places of MoE layers."""
 
+import ast
+import dataclasses
 import re
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import ml_collections
 
@@ -9,7 +12,24 @@ from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.registry import Registry
 
-Preset = Callable[[ml_collections.ConfigDict], None]
+Model: TypeAlias = ml_collections.ConfigDict  # ``config.model``
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A router by the name of its paper.
+
+    Attributes:
+      summary: one line on it.
+      apply: sets ``config.model``: its router, and K where the paper fixes it.
+      where: places of the MoE layers where the system has its own; None: those of the config file.
+    """
+
+    summary: str
+    apply: Callable[[Model], None]
+    where: str | None = None
+
+
 ROUTERS: Registry[Preset] = Registry("router preset")
 
 # num_layers, hidden_size, mlp_size, num_heads (V-MoE, arXiv 2106.05974, Table 1; Ti is for tests and small images)
@@ -22,50 +42,181 @@ SIZES = {
 }
 
 
-@ROUTERS.register("vmoe")
-def _vmoe(router: ml_collections.ConfigDict) -> None:
-    """V-MoE (Riquelme 2021): linear scores with noise 1/E, top K not renormalised, importance and load losses."""
-    router.score = "linear"
-    router.inform = "none"
-    router.select = "top_experts"
-    router.noise_std = 1.0
-    router.options.linear.bias = False
-    router.options.top_experts.renormalize = False
-    router.losses.importance = 0.005
-    router.losses.load = 0.005
+def _register(name: str, *, where: str | None = None) -> Callable[[Callable[[Model], None]], Callable[[Model], None]]:
+    """Registers a function as a preset; its docstring is the summary."""
+
+    def decorate(apply: Callable[[Model], None]) -> Callable[[Model], None]:
+        ROUTERS.add(name, Preset((apply.__doc__ or "").strip(), apply, where))
+        return apply
+
+    return decorate
 
 
-@ROUTERS.register("similarity_vmoe")
-def _similarity_vmoe(router: ml_collections.ConfigDict) -> None:
-    """V-MoE whose tokens inform each other by similarity (003, Definition 1; dot, identity weight, temperature 1)."""
-    _vmoe(router)
-    router.inform = "similarity"
-    router.options.top_experts.renormalize = True
+def _plain(model: Model, score: str, k: int | None = None) -> None:
+    """Tokens choose the top K of these scores; no noise and no auxiliary loss."""
+    router = model.router
+    router.score, router.inform, router.inform_by_layer, router.select = score, "none", (), "top_experts"
+    router.noise_std = 0.0
+    for name in router.losses:
+        router.losses[name] = 0.0
+    if k is not None:
+        model.moe.num_selected_experts = k
 
 
-@ROUTERS.register("attention_vmoe")
-def _attention_vmoe(router: ml_collections.ConfigDict) -> None:
-    """V-MoE whose tokens inform each other by the attention posterior (003, Definition 2; sigma 1)."""
-    _vmoe(router)
-    router.inform = "attention"
-    router.options.top_experts.renormalize = True
+@_register("vmoe")
+def _vmoe(model: Model) -> None:
+    """V-MoE (Riquelme 2021): linear with noise 1/E, top K not renormalised, importance and load loss"""
+    _plain(model, "linear")
+    model.router.noise_std = 1.0
+    model.router.options.top_experts.renormalize = False
+    model.router.losses.importance = 0.005
+    model.router.losses.load = 0.005
 
 
-@ROUTERS.register("symphony_vmoe")
-def _symphony_vmoe(router: ml_collections.ConfigDict) -> None:
-    """V-MoE whose experts inform each other by co-selection (000, SymphonySMoE; decay 0.9)."""
-    _vmoe(router)
-    router.inform = "symphony"
-    router.options.top_experts.renormalize = True
+@_register("smoe_top1")
+def _smoe_top1(model: Model) -> None:
+    """SMoE (Switch, as in 003): linear with bias, top 1, no balance loss"""
+    _plain(model, "linear", k=1)
+    model.router.options.linear.bias = True
+
+
+@_register("smoe_top2")
+def _smoe_top2(model: Model) -> None:
+    """SMoE (as in 003): linear with bias, top 2 renormalised, no balance loss"""
+    _plain(model, "linear", k=2)
+    model.router.options.linear.bias = True
+
+
+@_register("glam", where="every2")
+def _glam(model: Model) -> None:
+    """GLaM (Du 2022): linear, top 2 renormalised, GShard's loss, a MoE layer in every second block"""
+    _plain(model, "linear", k=2)
+    model.router.losses.gshard = 0.01
+
+
+@_register("xmoe")
+def _xmoe(model: Model) -> None:
+    """X-MoE (Chi 2022): cosine to expert embeddings in a low dimension, learned temperature, Switch's loss"""
+    _plain(model, "cosine")
+    model.router.losses.switch = 0.01
+
+
+@_register("smoe_dropout")
+def _smoe_dropout(model: Model) -> None:
+    """SMoE-dropout (Chen 2023): a random router that is never trained; K grows from 1 over the training"""
+    _plain(model, "frozen")
+    model.router.options.frozen.k_start = 1
+
+
+@_register("stablemoe")
+def _stablemoe(model: Model) -> None:
+    """StableMoE (Dai 2022): learn where tokens go, distil it into a light router, freeze that; top 1, sigmoid gate"""
+    _plain(model, "distilled", k=1)
+    model.router.losses.balance = 0.3
+    model.router.losses.distillation = 0.3
+
+
+@_register("hash")
+def _hash(model: Model) -> None:
+    """Hash layer (Roller 2021): a fixed random table from a patch's position to its expert"""
+    _plain(model, "hash", k=1)
+
+
+@_register("base")
+def _base(model: Model) -> None:
+    """BASE layer (Lewis 2021): linear, balanced assignment in training, top 1 in evaluation, sigmoid gate"""
+    _plain(model, "linear", k=1)
+    model.router.select = "balanced_assignment"
+
+
+@_register("expert_choice")
+def _expert_choice(model: Model) -> None:
+    """Expert choice (Zhou 2022): linear; every expert takes the tokens of the group that want it most"""
+    _plain(model, "linear")
+    model.router.select = "expert_choice"
+
+
+@_register("soft")
+def _soft(model: Model) -> None:
+    """Soft MoE (Puigcerver 2023): slots that are mixtures of all tokens of an image; nothing is chosen or dropped"""
+    _plain(model, "soft_slots")
+    model.router.select = "soft"
+
+
+@_register("alternate_vmoe", where="last2")
+def _alternate_vmoe(model: Model) -> None:
+    """V-MoE informed by attention in one MoE layer and by similarity in the next (003, Appendix C.2)"""
+    _vmoe(model)
+    model.router.inform_by_layer = ("attention", "similarity")
+    model.router.options.top_experts.renormalize = True
+
+
+def _informed(step: str, base: Preset) -> Callable[[Model], None]:
+    def apply(model: Model) -> None:
+        base.apply(model)
+        model.router.inform = step
+        model.router.options.top_experts.renormalize = True
+
+    return apply
+
+
+for _base_name in ("vmoe", "smoe_top1", "smoe_top2", "glam", "xmoe", "smoe_dropout"):
+    for _step in ("similarity", "attention", "symphony"):
+        _preset = ROUTERS[_base_name]
+        _by = {
+            "similarity": "similar tokens inform each other (003, Definition 1)",
+            "attention": "tokens inform each other by the attention posterior (003, Definition 2)",
+            "symphony": "experts that are chosen together inform each other (000)",
+        }[_step]
+        ROUTERS.add(
+            f"{_step}_{_base_name}",
+            Preset(f"{_base_name}, and {_by}", _informed(_step, _preset), _preset.where),
+        )
+
+
+def describe_routers() -> str:
+    """The presets, one line each."""
+    width = max(map(len, ROUTERS))
+    lines = [f"  {name:<{width}}  {ROUTERS[name].summary}" for name in ROUTERS]
+    return "\n".join(
+        [
+            "router=NAME is one of",
+            *lines,
+            "router=NAME@STEP.OPTION=VALUE@... sets options of its steps, as in xmoe@cosine.temperature=0.1",
+        ]
+    )
 
 
 def set_router(config: ml_collections.ConfigDict, name: str) -> None:
-    """Sets ``config.model.router`` to a preset.
+    """Sets ``config.model.router``, and K where the system fixes it, to a preset.
+
+    Args:
+      config: what a config file edits.
+      name: of the preset; ``NAME@STEP.OPTION=VALUE``, repeatedly, sets options of its steps too.
 
     Raises:
-      ValueError: unknown name; lists the known ones.
+      ValueError: unknown name, step or option; lists the known ones.
     """
-    ROUTERS[name](config.model.router)
+    name, *settings = name.split("@")
+    ROUTERS[name].apply(config.model)
+    options = config.model.router.options
+    for setting in settings:
+        match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", setting)
+        if match is None:
+            raise checks.error("router", "NAME@STEP.OPTION=VALUE", setting)
+        step, option, value = match.groups()
+        if step not in options or option not in options[step]:
+            known = options.get(step, options)
+            raise checks.error(f"router option {step}.{option}", f"one of {', '.join(sorted(known))}", setting)
+        options[step][option] = _value(value)
+
+
+def _value(text: str) -> Any:
+    """The Python literal that ``text`` is (a number, True, None), or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def set_variant(config: ml_collections.ConfigDict, variant: str) -> None:
@@ -105,16 +256,23 @@ def set_experts(config: ml_collections.ConfigDict, experts: str, where: str) -> 
 def start(argument: str | None, *, router: str, variant: str, experts: str, where: str) -> ml_collections.ConfigDict:
     """What every config file begins with: the defaults, and the presets that the string after its name picks.
 
+    ``router=help`` prints the presets and ends the program.
+
     Args:
       argument: comma list of ``key=value`` with the keys below, or None.
-      router, variant, experts, where: what holds where the argument says nothing.
+      router, variant, experts, where: what holds where the argument says nothing; a router that has places of its own
+        for the MoE layers goes before ``where``.
 
     Raises:
       ValueError: an unknown key or value.
     """
-    chosen = config_lib.parse_argument(argument, router=router, variant=variant, experts=experts, where=where)
+    chosen = config_lib.parse_argument(argument, router=router, variant=variant, experts=experts, where="")
+    if chosen["router"] == "help":
+        print(describe_routers())
+        raise SystemExit(0)
     config = config_lib.default()
     set_variant(config, chosen["variant"])
-    set_experts(config, chosen["experts"], chosen["where"])
+    places = chosen["where"] or ROUTERS[chosen["router"].partition("@")[0]].where or where
+    set_experts(config, chosen["experts"], places)
     set_router(config, chosen["router"])
     return config

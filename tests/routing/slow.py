@@ -87,6 +87,13 @@ def inform(probabilities, graph):
 def attention_informed(probabilities, queries, keys, means, outputs, sigma=1.0, heads="lowest_entropy", mask=None):
     prior = attention(queries, keys, mask)
     posterior = attention_posterior(prior, means, outputs, sigma)
+    if heads == "lowest_entropy" and mask is not None:
+        informed = np.zeros(probabilities.shape)
+        for i in range(len(probabilities)):
+            heard = [j for j in range(len(probabilities)) if mask[i, j]] or [i]
+            head = lowest_entropy_head(prior[:, heard])
+            informed[i] = posterior[head, i] @ probabilities
+        return informed
     if heads == "lowest_entropy":
         return inform(probabilities, posterior[lowest_entropy_head(prior)])
     shares = head_posterior(prior, means, outputs, sigma)
@@ -111,6 +118,62 @@ def expert_informed(probabilities, adjacency):
         if adjacency[j].any():
             informed[n, j] = sum(adjacency[j, k] * probabilities[n, k] for k in range(len(adjacency)))
     return informed
+
+
+def update_oja(adjacency, counts, decay):
+    updated = np.array(adjacency)
+    mean = np.trace(counts) / len(counts)
+    for j in range(len(counts)):
+        if counts[j, j] > 0:
+            kept = decay ** (counts[j, j] / mean)
+            updated[j] = kept * adjacency[j] + (1 - kept) * counts[j] / counts[j].sum()
+    return updated
+
+
+def transition_counts(before, after, num_experts):
+    counts = np.zeros((num_experts, num_experts))
+    pairs = zip(before.reshape(-1, before.shape[-1]), after.reshape(-1, after.shape[-1]), strict=True)
+    for first, second in pairs:
+        for j, k in itertools.product(first, second):
+            counts[j, k] += 1
+    return counts
+
+
+def transition_informed(probabilities, previous, adjacency, share):
+    informed = np.zeros(probabilities.shape)
+    for i in range(len(probabilities)):
+        suggested = sum(previous[i, j] * adjacency[j] for j in range(len(adjacency)))
+        informed[i] = (1 - share * suggested.sum()) * probabilities[i] + share * suggested
+    return informed
+
+
+def soft_slot_scores(tokens, slots, scale):
+    logits = np.zeros((len(tokens), *slots.shape[:2]))
+    for n, e, p in np.ndindex(logits.shape):
+        u, v = tokens[n], slots[e, p]
+        logits[n, e, p] = scale * u @ v / (np.linalg.norm(u) * np.linalg.norm(v))
+    return logits
+
+
+def light_scores(patches, embedding, position, centroids):
+    logits = np.zeros((len(patches), len(centroids)))
+    for n, e in np.ndindex(logits.shape):
+        logits[n, e] = np.tanh(patches[n] @ embedding + position[n]) @ centroids[e]
+    return logits
+
+
+def expert_choice(probabilities, capacity):
+    tokens = np.array([sorted(range(len(column)), key=lambda i: -column[i])[:capacity] for column in probabilities.T])
+    return np.take_along_axis(probabilities.T, tokens, axis=1), tokens
+
+
+def balance_loss(logits, indices):
+    size, experts = logits.shape
+    loss, mean = 0.0, indices.size / experts
+    for e in range(experts):
+        mine = [i for i in range(size) if e in indices[i]]
+        loss += (len(mine) - mean) / mean * sum(1 / (1 + math.exp(-logits[i, e])) for i in mine)
+    return loss / size
 
 
 def top_experts(probabilities, k, renormalize=True):

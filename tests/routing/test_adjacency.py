@@ -88,13 +88,15 @@ def test_doubly_stochastic_columns_are_only_near_where_the_zeros_allow_no_such_m
 def test_symphony_starts_at_its_initial_value_and_leaves_out_what_is_below_the_threshold(threshold, expected):
     step = steps.INFORM_STEPS["symphony"]
     options = {**step.option_defaults, "initial_value": 0.5, "threshold": threshold}
-    state = step.initial_state(steps.LayerSizes(hidden_size=4, num_experts=2), **options)
+    sizes = steps.LayerSizes(hidden_size=4, num_experts=2, num_selected_experts=1, num_tokens=3, patch_values=0)
+    state = step.initial_state(jax.random.key(0), sizes, **options)
     np.testing.assert_array_equal(state, np.full((2, 2), 0.5))
     # With one expert a token the normalized counts are the identity: 0.9 * 0.5 + 0.1 and 0.9 * 0.5. The threshold
     # takes nothing from the state itself.
-    state = step.update_state(state, jnp.array([[[0], [0], [1]]]), **options)
+    context = steps.StepContext(tokens=jnp.zeros((1, 3, 4)), parameters={}, state=state)
+    state = step.update_state(context, jnp.array([[[0], [0], [1]]]), **options)
     np.testing.assert_allclose(state, [[0.55, 0.45], [0.45, 0.55]], rtol=1e-6)
-    context = steps.InformContext(tokens=jnp.zeros((1, 1, 4)), parameters={}, state=state)
+    context = steps.StepContext(tokens=jnp.zeros((1, 1, 4)), parameters={}, state=state)
     informed = step.function(jnp.array([[[0.8, 0.2]]]), context, **options)
     np.testing.assert_allclose(informed, [expected], rtol=1e-6)
 

@@ -197,6 +197,66 @@ CASES = [
         slow.expert_informed,
         (0,),
     ),
+    Case(
+        "update_adjacency_oja",
+        (
+            shared(distribution(E, E)),
+            # Counts of E experts that go with each other, the last of which nobody chooses.
+            shared(
+                lambda rng, _: np.pad(c := rng.poisson(2.0, (E - 1, E - 1)).astype(float), (0, 1)) + np.pad(c.T, (0, 1))
+            ),
+        ),
+        lambda a, c: routing.update_adjacency_oja(a, c, decay=0.7),
+        lambda a, c: slow.update_oja(a, c, 0.7),
+        whole=True,
+    ),
+    Case(
+        "transition_counts",
+        (chosen, chosen),
+        lambda b, a: routing.transition_counts(b, a, E),
+        lambda b, a: slow.transition_counts(b, a, E),
+        whole=True,
+    ),
+    Case(
+        "transition_informed",
+        (distribution(N, E), distribution(N, E), shared(lambda rng, _: rng.random((E, E)) / E)),
+        lambda p, q, a: routing.transition_informed(p, q, a, share=0.4),
+        lambda p, q, a: slow.transition_informed(p, q, a, 0.4),
+        (0, 1),
+    ),
+    Case(
+        "soft_slot_scores",
+        (normal(N, D), shared(normal(E, 2, D)), shared(lambda rng, _: np.float32(1.7))),
+        routing.soft_slot_scores,
+        slow.soft_slot_scores,
+        (0, 1, 2),
+    ),
+    Case(
+        "light_scores",
+        (normal(N, 6), shared(normal(6, WIDTH)), shared(normal(N, WIDTH)), shared(normal(E, WIDTH))),
+        routing.light_scores,
+        slow.light_scores,
+        (0, 1, 2, 3),
+    ),
+    Case(
+        "hash_scores",
+        (shared(chosen),),
+        lambda table: routing.hash_scores(table, E),
+        lambda table: np.array([[0.0 if e in row else -1e4 for e in range(E)] for row in table]),
+        whole=True,
+    ),
+    *(
+        Case(
+            "expert_choice",
+            (distribution(N, E),),
+            lambda p, c=c: routing.expert_choice(p, c),
+            lambda p, c=c: slow.expert_choice(p, c),
+            (0,),
+            label=str(c),
+        )
+        for c in (1, 3, N)
+    ),
+    Case("balance_loss", (normal(N, E), chosen), routing.balance_loss, slow.balance_loss, (0,)),
     *(
         Case(
             "top_experts",
@@ -266,7 +326,9 @@ CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{ca
 
 
 def test_every_public_function_has_a_case():
-    assert {case.name for case in CASES} == set(routing.__all__)
+    # Random, and judged by scipy: test_scores.py, test_assignment.py.
+    elsewhere = {"balanced_table", "balanced_assignment"}
+    assert {case.name for case in CASES} == set(routing.__all__) - elsewhere
 
 
 def _assert_close(fast, reference, tolerance=2e-5):

@@ -1,9 +1,11 @@
 """The contract of every registered step, with its default options and with each other value of a named option."""
 
 import collections
+import dataclasses
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +13,14 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from vmoe_inform import checks, routing
+from vmoe_inform import config as config_lib
+from vmoe_inform.dispatch import carry_out
 from vmoe_inform.routing import steps
 
 B, N, D, H, F, E, K = 2, 5, 4, 2, 2, 6, 2
-SIZES = steps.LayerSizes(hidden_size=D, num_experts=E)
+GROUPS, PER_GROUP = 2, 2  # groups, and images of a group
+VALUES = 3  # numbers in the pixels of one patch
+SIZES = steps.LayerSizes(hidden_size=D, num_experts=E, num_selected_experts=K, num_tokens=N, patch_values=VALUES)
 REGISTRIES = {"score": steps.SCORE_STEPS, "inform": steps.INFORM_STEPS, "select": steps.SELECT_STEPS}
 
 
@@ -27,16 +33,27 @@ def named_values(hint: Any) -> list[Any]:
     return [False, True] if hint is bool else []
 
 
+def fits(step, options, k):
+    """Whether the step accepts these options for a layer of that K."""
+    try:
+        step.check(dataclasses.replace(SIZES, num_selected_experts=k), **options)
+    except checks.InputError:
+        return False
+    return True
+
+
 def settings(kind: str) -> list[Any]:
     found = []
     for name in REGISTRIES[kind]:
         step = REGISTRIES[kind][name]
+        assert fits(step, step.option_defaults, K) or fits(step, step.option_defaults, 1)
         found.append(pytest.param(step, {**step.option_defaults}, id=name))
         for option, hint in step.option_types.items():
+            changed = [{**step.option_defaults, option: value} for value in named_values(hint)]
             found += [
-                pytest.param(step, {**step.option_defaults, option: value}, id=f"{name}-{option}={value}")
-                for value in named_values(hint)
-                if value != step.option_defaults[option]
+                pytest.param(step, options, id=f"{name}-{option}={options[option]}")
+                for options in changed
+                if options != step.option_defaults and (fits(step, options, K) or fits(step, options, 1))
             ]
     return found
 
@@ -52,22 +69,41 @@ def make_parameters(step, options):
 
 
 def make_inputs(seed, step, options):
-    """Everything the layer may hand to an inform step, as a tree to differentiate: probabilities, tokens, ..."""
+    """What the layer hands to a step: ``learned``, to be differentiated, and the rest, ``fixed``."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
     attention = steps.AttentionRecord(normal(B, H, N, F), normal(B, H, N, F), normal(B, H, N, D), normal(B, N, D))
-    state = step.initial_state(SIZES, **options) if step.has_state else None
+    previous = steps.PreviousLayer(
+        jax.nn.softmax(normal(B, N, E)), jnp.argsort(normal(B, N, E), axis=-1)[..., :K].astype(jnp.int32)
+    )
+    state = step.initial_state(jax.random.key(seed), SIZES, **options) if step.has_state else None
+    if step.updates_state:  # as it may be after some training
+        state = jax.tree.map(lambda a: a + jnp.asarray(0.1 * rng.random(a.shape), a.dtype), state)
+    learned = {"probabilities": jax.nn.softmax(normal(B, N, E)), "tokens": normal(B, N, D)}
+    learned |= {"parameters": make_parameters(step, options), "attention": attention if step.needs_attention else None}
     return {
-        "probabilities": jax.nn.softmax(normal(B, N, E)),
-        "tokens": normal(B, N, D),
-        "parameters": make_parameters(step, options),
-        "attention": attention if step.needs_attention else None,
-        "state": state if state is None else state + jnp.asarray(rng.random(state.shape), state.dtype),
+        "learned": learned,
+        "fixed": {
+            "state": state,
+            "patches": normal(B, N, VALUES) if step.needs_patches else None,
+            "previous": previous if step.needs_previous else None,
+        },
     }
 
 
 def context(inputs):
-    return steps.InformContext(inputs["tokens"], inputs["parameters"], inputs["attention"], inputs["state"])
+    learned = inputs["learned"]
+    return steps.StepContext(
+        learned["tokens"], learned["parameters"], attention=learned["attention"], **inputs["fixed"]
+    )
+
+
+def probabilities(inputs):
+    return inputs["learned"]["probabilities"]
+
+
+def floats(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
 
 def assert_contract(function, first, second):
@@ -77,16 +113,14 @@ def assert_contract(function, first, second):
     @jax.jit
     def both(tree):
         traces.append(None)
-        loss = lambda tree: sum(
-            jnp.sum(leaf**2) for leaf in jax.tree.leaves(function(tree)) if jnp.issubdtype(leaf.dtype, jnp.floating)
-        )
-        return function(tree), jax.grad(loss)(tree)
+        loss = lambda learned: sum(jnp.sum(leaf**2) for leaf in floats(function({**tree, "learned": learned})))
+        return function(tree), jax.grad(loss)(tree["learned"])
 
     result, gradients = both(first)
     again, _ = both(first)
     both(second)
     assert len(traces) == 1
-    assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in jax.tree.leaves(result))
+    assert all(leaf.dtype in (jnp.float32, jnp.int32, jnp.bool_) for leaf in jax.tree.leaves(result))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((result, gradients)))
     for one, two, eager in zip(*map(jax.tree.leaves, (result, again, function(first))), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -112,18 +146,30 @@ def assert_float32_products(function, tree):
 
 @pytest.mark.parametrize(("step", "options"), settings("score"))
 def test_score_steps(step, options):
-    parameters = make_parameters(step, options)
-    trees = [
-        {"tokens": jax.random.normal(jax.random.key(seed), (B, N, D)), "parameters": parameters} for seed in (1, 2)
-    ]
-    logits = assert_contract(lambda tree: step.function(tree["tokens"], tree["parameters"], **options), *trees)
+    inputs = [make_inputs(seed, step, options) for seed in (1, 2)]
+    logits = assert_contract(lambda tree: step.function(context(tree), **options), *inputs)
     assert logits.shape == (B, N, E)
+    if step.gates is not None:
+        gates = assert_contract(lambda tree: step.gates(context(tree), **options), *inputs)
+        assert gates.shape == (B, N, E)
+        assert np.min(gates) >= 0
+    if step.slot_logits is not None:
+        slot_logits = assert_contract(lambda tree: step.slot_logits(context(tree), **options), *inputs)
+        assert slot_logits.shape[:-1] == (B, N, E)
+        # The share of an expert among experts is that of its slots among slots.
+        shares = jnp.sum(jax.nn.softmax(slot_logits, axis=(2, 3)), axis=-1)
+        np.testing.assert_allclose(jax.nn.softmax(logits), shares, rtol=1e-5)
+    if step.losses is not None:
+        losses = assert_contract(lambda tree: step.losses(context(tree), **options), *inputs)
+        assert set(losses) <= {field.name for field in dataclasses.fields(config_lib.LossWeights)}
+        assert all(value.shape == (B,) for value in losses.values())
+    assert step.selects is None or set(step.selects) <= set(steps.SELECT_STEPS)
 
 
 @pytest.mark.parametrize(("step", "options"), settings("inform"))
 def test_inform_steps(step, options):
-    trees = [make_inputs(seed, step, options) for seed in (1, 2)]
-    informed = assert_contract(lambda tree: step.function(tree["probabilities"], context(tree), **options), *trees)
+    inputs = [make_inputs(seed, step, options) for seed in (1, 2)]
+    informed = assert_contract(lambda tree: step.function(probabilities(tree), context(tree), **options), *inputs)
     assert informed.shape == (B, N, E)
     assert np.min(informed) >= 0
 
@@ -133,8 +179,8 @@ def test_the_graph_of_an_inform_step_is_what_its_function_applies(step, options)
     inputs = make_inputs(3, step, options)
     if step.graph is None:
         # Then tokens do not mix: to change the last token's probabilities changes nothing for the others.
-        changed = inputs["probabilities"].at[:, -1].set(jax.nn.one_hot(0, E))
-        one, two = (step.function(p, context(inputs), **options) for p in (inputs["probabilities"], changed))
+        changed = probabilities(inputs).at[:, -1].set(jax.nn.one_hot(0, E))
+        one, two = (step.function(p, context(inputs), **options) for p in (probabilities(inputs), changed))
         np.testing.assert_array_equal(one[:, :-1], two[:, :-1])
         return
     graph = step.graph(context(inputs), **options)
@@ -142,35 +188,94 @@ def test_the_graph_of_an_inform_step_is_what_its_function_applies(step, options)
     assert graph.dtype == jnp.float32
     np.testing.assert_allclose(jnp.sum(graph, axis=-1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(
-        routing.inform(inputs["probabilities"], graph),
-        step.function(inputs["probabilities"], context(inputs), **options),
+        routing.inform(probabilities(inputs), graph),
+        step.function(probabilities(inputs), context(inputs), **options),
         rtol=1e-5,
         atol=1e-6,
     )
 
 
-@pytest.mark.parametrize(("step", "options"), [p for p in settings("inform") if p.values[0].has_state])
+@pytest.mark.parametrize(
+    ("step", "options"), [p for kind in ("score", "inform") for p in settings(kind) if p.values[0].updates_state]
+)
 def test_states_keep_their_shape_and_type_over_updates(step, options):
-    state = step.initial_state(SIZES, **options)
+    state = step.initial_state(jax.random.key(0), SIZES, **options)
+    inputs = make_inputs(7, step, options)
     indices = jax.lax.top_k(jax.random.normal(jax.random.key(0), (B, N, E)), K)[1]
-    update = jax.jit(lambda state: step.update_state(state, indices, **options))
-    updated = update(state)
-    assert (updated.shape, updated.dtype) == (state.shape, state.dtype)
-    assert np.isfinite(updated).all()
-    assert not np.array_equal(updated, state)
-    np.testing.assert_allclose(updated, step.update_state(state, indices, **options), rtol=1e-6)
+
+    def update(state):
+        return step.update_state(dataclasses.replace(context(inputs), state=state), indices, **options)
+
+    updated = jax.jit(update)(state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updated, state)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(updated))
+    assert any(not np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (updated, state)), strict=True))
+    chex.assert_trees_all_close(updated, update(state), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("step", "options"), settings("select"))
-@pytest.mark.parametrize("k", [1, K])
-def test_select_steps(step, options, k):
-    trees = [jax.nn.softmax(jax.random.normal(jax.random.key(seed), (B, N, E))) for seed in (1, 2)]
-    weights, indices = assert_contract(lambda tree: step.function(tree, k, **options), *trees)
-    assert weights.shape == indices.shape == (B, N, k)
-    assert np.min(indices) >= 0
-    assert np.max(indices) < E
+@pytest.mark.parametrize(
+    "step", [r[name] for r in (steps.SCORE_STEPS, steps.INFORM_STEPS) for name in r], ids=lambda step: step.name
+)
+def test_states_that_are_random_come_from_the_key(step):
+    if step.has_state:
+        one, again, other = (step.initial_state(jax.random.key(s), SIZES, **step.option_defaults) for s in (0, 0, 1))
+        chex.assert_trees_all_equal(one, again)
+        if not step.updates_state:  # a state that never changes is there because it is random
+            assert any(not np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (one, other)), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "k"),
+    [pytest.param(*p.values, k, id=f"{p.id}-{k}") for p in settings("select") for k in (1, K) if fits(*p.values, k)],
+)
+@pytest.mark.parametrize("train", [False, True])
+def test_select_steps(step, options, k, train):
+    size = PER_GROUP * N
+    kernel = jax.random.normal(jax.random.key(5), (E, D, D))
+
+    def plan_of(tree):
+        logits = tree["learned"]["logits"]
+        here = steps.SelectContext(
+            k=k, capacity=4, logits=logits, num_images=PER_GROUP, train=train, real=tree["fixed"]["real"]
+        )
+        return step.function(jax.nn.softmax(logits), here, **options)
+
+    def seen(tree):
+        plan = plan_of(tree)
+        return plan.load, plan.dropped, plan.choices
+
+    @jax.jit
+    def move(tree):
+        experts = lambda rows: jnp.einsum("egtd,edf->egtf", rows, kernel)
+        return carry_out(tree["learned"]["tokens"], plan_of(tree), experts)
+
+    # The second image of the second group is filler.
+    real = jnp.ones((GROUPS, size), bool).at[1, N:].set(False)
+    trees = [
+        {
+            "learned": {
+                "logits": jax.random.normal(jax.random.key(seed), (GROUPS, size, E)),
+                "tokens": jax.random.normal(jax.random.key(seed + 10), (GROUPS, size, D)),
+            },
+            "fixed": {"real": real},
+        }
+        for seed in (1, 2)
+    ]
+    load, dropped, (weights, indices) = assert_contract(seen, *trees)
+    assert load.shape == (GROUPS, size, E)
+    assert dropped.shape == (GROUPS, size)
+    assert weights.shape == indices.shape == (GROUPS, size, k)
+    assert 0 <= np.min(dropped) <= np.max(dropped) <= 1
+    assert np.min(load) >= 0
+    assert 0 <= np.min(indices) <= np.max(indices) < E
     assert np.min(weights) >= 0
     assert all(len(set(chosen)) == k for chosen in np.asarray(indices).reshape(-1, k))
+    # What filler images hold changes nothing for the real ones.
+    other = jax.tree.map(jnp.copy, trees[0])
+    other["learned"] = {name: value.at[1, N:].set(3.0) for name, value in other["learned"].items()}
+    before, after = (jnp.where(real[..., None], move(tree), 0) for tree in (trees[0], other))
+    np.testing.assert_allclose(before, after, atol=1e-5)
+    assert np.any(before != 0)
 
 
 def test_every_option_has_a_default_of_its_own_type_and_every_step_a_name_of_its_own():
@@ -186,10 +291,10 @@ def test_every_option_has_a_default_of_its_own_type_and_every_step_a_name_of_its
 
 
 def test_a_step_whose_option_lacks_a_default_or_type_is_refused():
-    def without_default(tokens, parameters, *, bias: bool):
+    def without_default(context, *, bias: bool):
         raise AssertionError
 
-    def without_type(tokens, parameters, *, bias=False):
+    def without_type(context, *, bias=False):
         raise AssertionError
 
     for function in (without_default, without_type):
@@ -197,9 +302,9 @@ def test_a_step_whose_option_lacks_a_default_or_type_is_refused():
             steps.ScoreStep("mine", function)
 
 
-def test_a_state_needs_both_its_start_and_its_update():
-    with pytest.raises(ValueError, match="'mine': expected both initial_state and update_state"):
-        steps.InformStep("mine", lambda p, context: p, initial_state=lambda sizes: jnp.zeros(()))
+def test_an_update_needs_a_state_to_start_from():
+    with pytest.raises(ValueError, match="'mine': expected an initial_state beside update_state"):
+        steps.InformStep("mine", lambda p, context: p, update_state=lambda context, indices: context.state)
 
 
 # What the options of the built-in steps mean.
@@ -208,21 +313,23 @@ def test_a_state_needs_both_its_start_and_its_update():
 def test_symphony_threshold_leaves_small_entries_out():
     step = steps.INFORM_STEPS["symphony"]
     inputs = make_inputs(4, step, step.option_defaults)
-    sparse = jnp.where(inputs["state"] < 0.5, 0.0, inputs["state"])
+    state = inputs["fixed"]["state"]
+    sparse = jnp.where(state < 0.05, 0.0, state)
+    assert 0 < np.sum(sparse == 0) < sparse.size
     np.testing.assert_array_equal(
-        step.function(inputs["probabilities"], context(inputs), **{**step.option_defaults, "threshold": 0.5}),
-        routing.expert_informed(inputs["probabilities"], sparse),
+        step.function(probabilities(inputs), context(inputs), **{**step.option_defaults, "threshold": 0.05}),
+        routing.expert_informed(probabilities(inputs), sparse),
     )
 
 
 def test_attention_without_the_head_factor_uses_means_divided_by_the_heads():
     step = steps.INFORM_STEPS["attention"]
     inputs = make_inputs(5, step, step.option_defaults)
-    record = inputs["attention"]
+    record = inputs["learned"]["attention"]
     np.testing.assert_allclose(
-        step.function(inputs["probabilities"], context(inputs), **{**step.option_defaults, "head_factor": False}),
+        step.function(probabilities(inputs), context(inputs), **{**step.option_defaults, "head_factor": False}),
         routing.attention_informed(
-            inputs["probabilities"], record.queries, record.keys, record.means / H, record.outputs
+            probabilities(inputs), record.queries, record.keys, record.means / H, record.outputs
         ),
         rtol=1e-6,
     )
@@ -233,7 +340,7 @@ def test_a_learned_similarity_starts_as_the_fixed_one():
     learned = {**step.option_defaults, "learned_weight": True}
     inputs = make_inputs(6, step, learned)
     np.testing.assert_allclose(
-        step.function(inputs["probabilities"], context(inputs), **learned),
-        step.function(inputs["probabilities"], context(inputs), **step.option_defaults),
+        step.function(probabilities(inputs), context(inputs), **learned),
+        step.function(probabilities(inputs), context(inputs), **step.option_defaults),
         rtol=1e-6,
     )

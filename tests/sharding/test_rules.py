@@ -5,13 +5,12 @@ from jax.sharding import PartitionSpec
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform import presets
 from vmoe_inform.sharding import mesh as mesh_lib
 from vmoe_inform.sharding import rules
 from vmoe_inform.training import program as program_lib
 
 
-@pytest.mark.parametrize("router", list(presets.ROUTERS))
+@pytest.mark.parametrize("router", tiny.SYSTEMS)
 def test_every_array_of_the_state_has_a_rule_and_experts_are_sharded(router):
     config = tiny.config_dict(
         router, mesh__expert=4, model__classifier="map", model__representation_size=8, train__ema_decay=0.9,
@@ -21,7 +20,8 @@ def test_every_array_of_the_state_has_a_rule_and_experts_are_sharded(router):
     specs = {rules.path_name(path): leaf.sharding.spec for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
     sharded = {name for name, spec in specs.items() if spec == PartitionSpec("expert")}
     assert sharded == {name for name in specs if "/experts/" in name}
-    assert len(sharded) == 4 * 4  # kernels and biases of two layers: parameters, two moments, moving average
+    # Kernels and biases of two layers in each MoE layer: parameters, two moments, moving average.
+    assert len(sharded) == 4 * 4 * len(config_lib.parse_model(config.model).moe_layers)
 
 
 def test_an_unknown_path_or_an_uneven_axis_is_an_error():

@@ -10,6 +10,9 @@ import pytest
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform import presets
+from vmoe_inform.data import sources
+from vmoe_inform.data.images import to_square
+from vmoe_inform.nn import router as router_lib
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.optimizer import decay_mask, make_optimizer, make_schedule
 from vmoe_inform.training.step import cross_entropy
@@ -32,7 +35,7 @@ def _run(num_steps: int = 2, num_devices: int = 8, **overrides):
     return jax.device_get(state), jax.device_get(losses)
 
 
-@pytest.mark.parametrize("router", list(presets.ROUTERS))
+@pytest.mark.parametrize("router", tiny.SYSTEMS)
 def test_one_device_equals_eight(router):
     """On 1 device, and on 2 x 4 with sharded experts: the same within float32 reassociation, routing state included.
 
@@ -44,6 +47,90 @@ def test_one_device_equals_eight(router):
         np.testing.assert_allclose(before["loss"], after["loss"], rtol=1e-5)
     chex.assert_trees_all_close(state.routing, other_state.routing, atol=1e-5)
     chex.assert_trees_all_close(state.params, other_state.params, atol=5e-5)
+
+
+@pytest.fixture(scope="module")
+def digits_batches():
+    """Four batches of 16 digits."""
+    data = config_lib.parse(tiny.config_dict()).data
+    records = sources.load(data, data.train_split).records
+    images = np.stack([to_square(records[i]["image"], 32) for i in range(64)])
+    labels = np.array([records[i]["label"] for i in range(64)], np.int32)
+    return [{"image": images[i : i + 16], "label": labels[i : i + 16]} for i in range(0, 64, 16)]
+
+
+@pytest.mark.parametrize("router", [*presets.ROUTERS, *(f"vmoe+{name}" for name in tiny.BEYOND_THE_PAPERS)])
+def test_every_preset_trains_on_digits(router, digits_batches):
+    """20 steps: the loss falls, all gradients are finite (or their norm would not be), and states move as declared."""
+    preset, _, inform = router.partition("+")
+    extra = {"model__router__inform": inform, "model__moe__layers": (0, 1)} if inform else {}
+    config = config_lib.parse(tiny.config_dict(preset, optimizer__learning_rate=5e-3, **extra))
+    program = program_lib.build(config, 20, jax.devices()[:1])
+    with program.in_use():
+        state, losses = program.initialize(), []
+        start = jax.device_get(state.routing)
+        for step in range(20):
+            state, metrics = program.train_step(state, program.to_devices(digits_batches[step % 4]))
+            assert np.isfinite(metrics["gradient_norm"])
+            losses.append(float(metrics["cross_entropy"]))
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    updated = {step.name for step in router_lib.steps_of(config.model.router) if step.updates_state}
+    for block in start.values():
+        for name, before in block["moe"]["router"].items():
+            after = jax.device_get(state.routing)["block_1"]["moe"]["router"][name]
+            same = all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (before, after)), strict=True))
+            assert same == (name not in updated)
+
+
+def test_k_grows_over_the_training(digits_batches):
+    """With K from 1 to 2 over half of the run, the second choices exist from the quarter on."""
+    overrides = {"k_end": 2, "growth_share": 0.5}
+    config = tiny.config_dict("smoe_dropout", model__moe__num_selected_experts=1)
+    config.model.router.options.frozen.update(overrides)
+    program = program_lib.build(config_lib.parse(config), 16, jax.devices()[:1])
+    model = program.model
+    with program.in_use():
+        variables = program.initialize().variables()
+
+    @jax.jit
+    def trained(progress):
+        (_, _), left = model.apply(
+            variables, jnp.ones((2, 32, 32, 3)), train=True, progress=progress, mutable=["intermediates", "routing"]
+        )
+        layer = left["intermediates"]["block_1"]["moe"]
+        return layer["weights"], layer["indices"]
+
+    for progress, active in ((0.0, 1), (0.24, 1), (0.26, 2), (1.0, 2)):
+        weights, indices = trained(progress)
+        assert indices.shape[-1] == 2
+        np.testing.assert_array_equal(indices[..., 1] < 4, active == 2)  # 4 stands for no expert
+        np.testing.assert_array_equal(weights[..., 1] > 0, active == 2)
+        np.testing.assert_allclose(jnp.sum(weights, axis=-1), 1.0, rtol=1e-6)
+    _, left = jax.jit(lambda v: model.apply(v, jnp.ones((2, 32, 32, 3)), mutable="intermediates"))(variables)
+    assert left["intermediates"]["block_1"]["moe"]["indices"].shape[-1] == 1  # evaluation has the K of the layer
+    with pytest.raises(ValueError, match=r"progress: expected a share of the training .*'frozen'.*received None"):
+        model.apply(variables, jnp.ones((2, 32, 32, 3)), train=True, mutable="routing")
+
+
+def test_stablemoe_freezes_its_light_router_at_the_switch(digits_batches):
+    config = config_lib.parse(tiny.config_dict("stablemoe"))  # the switch is at step 10
+    program = program_lib.build(config, 20, jax.devices()[:1])
+    distillation, frozen = [], []
+    with program.in_use():
+        state = program.initialize()
+        for step in range(14):
+            before = jax.device_get(state.params["block_1"]["moe"]["router"]["distilled"])
+            state, metrics = program.train_step(state, program.to_devices(digits_batches[step % 4]))
+            distillation.append(float(metrics["losses/distillation"]))
+            kept = jax.device_get(state.routing["block_1"]["moe"]["router"]["distilled"]["state"])
+            frozen.append(kept["centroids"])
+            if step == 9:
+                np.testing.assert_array_equal(kept["embedding"], before["embedding"])
+    assert all(loss > 0 for loss in distillation[:10])
+    assert all(loss == 0 for loss in distillation[10:])
+    assert not frozen[8].any()
+    assert frozen[9].any()
+    np.testing.assert_array_equal(frozen[9], frozen[13])
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch():

@@ -1,19 +1,27 @@
-"""Ways to move tokens to experts and back, interchangeable behind one contract.
+"""Ways to move tokens to experts and back.
 
-A dispatcher is ``dispatch(tokens [G, S, D], assignment, experts) -> outputs [G, S, D]``: it hands each expert its
-tokens as rows [E, G, T, D], where empty rows are zero, and returns the sum of each token's expert outputs times their
-weights. A dropped assignment contributes nothing.
+A router ends in a plan, of one of three kinds: tokens that choose experts (:class:`Assignment`), slots that choose
+tokens (:class:`SlotChoice`), soft slots (:class:`SoftSlots`). :func:`carry_out` does what it says: it hands each expert
+its tokens as rows [E, G, T, D], where empty rows are zero, and returns the sum of each token's expert outputs times
+their weights. A dropped assignment contributes nothing.
+
+For tokens that choose experts there are several dispatchers, interchangeable behind one contract:
+``dispatcher(tokens [G, S, D], assignment, experts) -> outputs [G, S, D]``.
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from vmoe_inform.axes import Array, ExpertFunction, Float
 from vmoe_inform.dispatch.capacity import Assignment, assign_slots, expert_capacity
 from vmoe_inform.dispatch.einsum import dispatch_einsum
 from vmoe_inform.dispatch.gather import dispatch_gather
 from vmoe_inform.dispatch.reference import dispatch_reference
+from vmoe_inform.dispatch.slots import SlotChoice, dispatch_slots
+from vmoe_inform.dispatch.soft import SoftSlots, dispatch_soft
 from vmoe_inform.registry import Registry
 
+Plan: TypeAlias = Assignment | SlotChoice | SoftSlots
 Dispatcher = Callable[[Float[Array, "G S D"], Assignment, ExpertFunction], Float[Array, "G S D"]]
 
 DISPATCHERS: Registry[Dispatcher] = Registry("dispatcher")
@@ -21,4 +29,38 @@ DISPATCHERS.add("reference", dispatch_reference)
 DISPATCHERS.add("einsum", dispatch_einsum)
 DISPATCHERS.add("gather", dispatch_gather)
 
-__all__ = ["DISPATCHERS", "Assignment", "Dispatcher", "assign_slots", "expert_capacity"]
+
+def carry_out(
+    tokens: Float[Array, "G S D"], plan: Plan, experts: ExpertFunction, *, dispatcher: str = "gather"
+) -> Float[Array, "G S D"]:
+    """Carries out a plan.
+
+    Args:
+      tokens: [G, S, D].
+      plan: from a select step.
+      experts: rows [E, G, T, D] -> rows of the same shape.
+      dispatcher: registered way to move tokens that choose experts; the other kinds of plan have one way each.
+
+    Raises:
+      ValueError: unknown dispatcher.
+    """
+    match plan:
+        case SlotChoice():
+            return dispatch_slots(tokens, plan, experts)
+        case SoftSlots():
+            return dispatch_soft(tokens, plan, experts)
+        case Assignment():
+            return DISPATCHERS[dispatcher](tokens, plan, experts)
+
+
+__all__ = [
+    "DISPATCHERS",
+    "Assignment",
+    "Dispatcher",
+    "Plan",
+    "SlotChoice",
+    "SoftSlots",
+    "assign_slots",
+    "carry_out",
+    "expert_capacity",
+]

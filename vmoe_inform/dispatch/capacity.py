@@ -17,7 +17,7 @@ class Assignment:
 
     Attributes:
       weights: weight of each expert's output; differentiable.
-      indices: experts of each token, distinct within a token.
+      indices: experts of each token, distinct within a token; E for a choice that does not exist (K still grows).
       positions: slot of the assignment within its expert's buffer; >= capacity if it got none.
       num_experts: E.
       capacity: C.
@@ -33,6 +33,23 @@ class Assignment:
     def kept(self) -> Bool[Array, "G S K"]:
         """True where the assignment has a slot."""
         return self.positions < self.capacity
+
+    @property
+    def load(self) -> Float[Array, "G S E"]:
+        """Share of the token's choices that fall on each expert, dropped ones included; sums to 1."""
+        hits = jnp.sum(jax.nn.one_hot(self.indices, self.num_experts, dtype=jnp.float32), axis=-2)
+        return hits / jnp.sum(hits, axis=-1, keepdims=True)
+
+    @property
+    def dropped(self) -> Float[Array, "G S"]:
+        """Share of the token's choices without a slot."""
+        exists = self.indices < self.num_experts
+        return jnp.mean(exists & ~self.kept, axis=-1, where=exists)
+
+    @property
+    def choices(self) -> tuple[Float[Array, "G S K"], Int[Array, "G S K"]]:
+        """Weights and indices of each token's experts."""
+        return self.weights, self.indices
 
 
 def expert_capacity(
@@ -77,7 +94,7 @@ def assign_slots(
 
     Args:
       weights: [G, S, K], weights of the expert outputs.
-      indices: [G, S, K], the first choice first.
+      indices: [G, S, K], the first choice first; E for a choice that does not exist, which takes no slot.
       num_experts: E.
       capacity: C, slots of one expert for one group.
       priority: [G, S], e.g. the probability of the first choice (V-MoE's batch priority); None for none.

@@ -1,5 +1,6 @@
 """One pre-LayerNorm transformer block, with a dense MLP or a MoE layer."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -10,27 +11,42 @@ from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.attention import SelfAttention
 from vmoe_inform.nn.mlp import Mlp
 from vmoe_inform.nn.moe import MoeLayer
-from vmoe_inform.nn.router import needs_attention
+from vmoe_inform.nn.router import Surroundings, needs_attention
+from vmoe_inform.routing.steps import PreviousLayer
 
 
 class Block(nn.Module):
-    """Attention, then MLP or MoE layer, each on LayerNormed tokens and added to the residual stream."""
+    """Attention, then MLP or MoE layer, each on LayerNormed tokens and added to the residual stream.
+
+    Attributes:
+      config: of the model.
+      moe_ordinal: of this block's MoE layer among all, from 0; None for a dense block.
+    """
 
     config: ModelConfig
-    is_moe: bool
+    moe_ordinal: int | None
 
     @nn.compact
     def __call__(
-        self, tokens: Float[Array, "B N D"], *, train: bool, image_mask: Bool[Array, " B"] | None = None
-    ) -> tuple[Float[Array, "B N D"], dict[str, Any] | None]:
-        """Returns the new tokens, and the metrics of the MoE layer (None for a dense block)."""
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        self,
+        tokens: Float[Array, "B N D"],
+        around: Surroundings,
+        *,
+        train: bool,
+        image_mask: Bool[Array, " B"] | None = None,
+    ) -> tuple[Float[Array, "B N D"], dict[str, Any] | None, PreviousLayer | None]:
+        """Returns the new tokens, and of a MoE layer its metrics and what the next one may know (None if dense)."""
+        config, dtype, ordinal = self.config, jnp.dtype(self.config.dtype), self.moe_ordinal
         normed = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="attention_norm")(tokens)
         attention = SelfAttention(config.num_heads, config.attention_dropout_rate, dtype, name="attention")
-        attended, record = attention(normed, train=train, record=self.is_moe and needs_attention(config.router))
+        recorded = ordinal is not None and needs_attention(config.router, ordinal)
+        attended, record = attention(normed, train=train, record=recorded)
         tokens = tokens + nn.Dropout(config.dropout_rate, deterministic=not train)(attended)
         normed = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="mlp_norm")(tokens)
-        if self.is_moe:
-            outputs, metrics = MoeLayer(config, name="moe")(normed, record, train=train, image_mask=image_mask)
-            return tokens + outputs, metrics
-        return tokens + Mlp(config.mlp_size, config.dropout_rate, dtype, name="mlp")(normed, train=train), None
+        if ordinal is None:
+            mlp = Mlp(config.mlp_size, config.dropout_rate, dtype, name="mlp")
+            return tokens + mlp(normed, train=train), None, None
+        around = dataclasses.replace(around, attention=record)
+        moe = MoeLayer(config, ordinal, name="moe")
+        outputs, metrics, previous = moe(normed, around, train=train, image_mask=image_mask)
+        return tokens + outputs, metrics, previous

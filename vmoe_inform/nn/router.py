@@ -1,7 +1,7 @@
 """score -> inform -> select, with each step looked up by the name in the config."""
 
 import dataclasses
-import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Int
-from vmoe_inform.config import RouterConfig
+from vmoe_inform.axes import Array, Bool, Float, Int, Tree
+from vmoe_inform.config import RouterConfig, options_of
+from vmoe_inform.dispatch import Plan
 from vmoe_inform.routing import losses as routing_losses
 from vmoe_inform.routing import top_experts
 from vmoe_inform.routing.steps import (
@@ -18,10 +19,11 @@ from vmoe_inform.routing.steps import (
     SCORE_STEPS,
     SELECT_STEPS,
     AttentionRecord,
-    InformContext,
-    InformStep,
+    ContextStep,
     LayerSizes,
-    Step,
+    PreviousLayer,
+    SelectContext,
+    StepContext,
 )
 
 STATE = "routing"  # the mutable collection of the steps' states
@@ -31,127 +33,237 @@ TRACE = "intermediates"  # the collection that analysis makes mutable to look in
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Routing:
-    """What a router decided for a batch; all floats are float32.
+    """What a router thinks of a batch, before experts are selected; all floats are float32.
 
     Attributes:
       logits: base logits, without noise.
-      noisy_logits: the logits that the choice was made from; the same array as ``logits`` in evaluation.
+      noisy_logits: the logits that the choice is made from; the same array as ``logits`` in evaluation.
       informed: probabilities after the inform steps.
-      weights: weights of the chosen experts' outputs.
-      indices: the chosen experts.
+      base_indices: top K of the base logits; E where K still grows.
+      graph: token graph that the inform steps applied; None if tokens did not mix or nobody asked for it.
+      gates: weights that the score step gives itself, or None.
+      slot_logits: logits of the single slots of each expert, or None.
+      losses: auxiliary losses of the score step by name, for each image.
+      active: how many of the K choices exist at this time of the training; None for all.
     """
 
     logits: Float[Array, "B N E"]
     noisy_logits: Float[Array, "B N E"]
     informed: Float[Array, "B N E"]
-    weights: Float[Array, "B N K"]
-    indices: Int[Array, "B N K"]
+    base_indices: Int[Array, "B N K"]
+    graph: Float[Array, "B N N"] | None
+    gates: Float[Array, "B N E"] | None
+    slot_logits: Float[Array, "B N E P"] | None
+    losses: Mapping[str, Float[Array, " B"]]
+    active: Int[Array, ""] | None
+
+    def previous(self) -> PreviousLayer:
+        """What the next MoE layer may know of this one; the probabilities are scaled to sum 1."""
+        sums = jnp.sum(self.informed, axis=-1, keepdims=True)
+        return PreviousLayer(self.informed / jnp.where(sums > 0, sums, 1.0), self.base_indices)
 
 
-def needs_attention(config: RouterConfig) -> bool:
-    """Whether any inform step of the router declares that it needs the attention of its block."""
-    return any(INFORM_STEPS[name].needs_attention for name in config.inform_steps)
+def steps_of(config: RouterConfig) -> tuple[ContextStep, ...]:
+    """The score step and the inform steps of all MoE layers."""
+    return (SCORE_STEPS[config.score], *(INFORM_STEPS[name] for name in config.inform_steps))
+
+
+def needs_attention(config: RouterConfig, ordinal: int) -> bool:
+    """Whether a step of that MoE layer declares that it needs the attention of its block."""
+    layer = (SCORE_STEPS[config.score], *(INFORM_STEPS[name] for name in config.inform_steps_of(ordinal)))
+    return any(step.needs_attention for step in layer)
+
+
+def needs_patches(config: RouterConfig) -> bool:
+    """Whether a step declares that it needs the pixels of the patches."""
+    return any(step.needs_patches for step in steps_of(config))
 
 
 def has_state(config: RouterConfig) -> bool:
-    """Whether any inform step of the router keeps a state that training updates."""
-    return any(INFORM_STEPS[name].has_state for name in config.inform_steps)
+    """Whether a step of the router keeps a state."""
+    return any(step.has_state for step in steps_of(config))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """What the model hands to its MoE layers besides their tokens; a field that no step declared may be None.
+
+    Attributes:
+      attention: record of the block's attention.
+      patches: normalised pixels of each token's patch.
+      previous: the MoE layer before.
+      progress: share of the training that is done, 0 to 1; for routers whose K grows.
+    """
+
+    attention: AttentionRecord | None = None
+    patches: Float[Array, "B N P"] | None = None
+    previous: PreviousLayer | None = None
+    progress: Float[Array, ""] | None = None
 
 
 class Router(nn.Module):
-    """Chooses K of E experts for every token. Works in float32 whatever the model's dtype (decision 6).
+    """Scores and informs. Works in float32 whatever the model's dtype (decision 6).
 
     Attributes:
       config: the steps, their options, noise and loss weights.
-      num_experts: E.
-      num_selected_experts: K.
+      sizes: of the layer.
+      ordinal: of this MoE layer among all, from 0; it decides which inform steps act.
     """
 
     config: RouterConfig
-    num_experts: int
-    num_selected_experts: int
+    sizes: LayerSizes
+    ordinal: int = 0
 
     @nn.compact
-    def __call__(
-        self, tokens: Float[Array, "B N D"], attention: AttentionRecord | None, *, train: bool
-    ) -> tuple[Routing, Float[Array, "B N N"] | None]:
+    def __call__(self, tokens: Float[Array, "B N D"], around: Surroundings, *, train: bool) -> Routing:
         """Routes.
 
         Args:
           tokens: input of the MoE layer.
-          attention: record of the block's attention, if a step needs it.
+          around: what the steps may need besides.
           train: adds noise (random stream ``routing``) and updates the steps' states (collection ``routing``).
 
-        Returns:
-          the routing, and the token graph that the inform steps applied, None if tokens did not mix or nobody asked
-          for it (it is worked out only while the collection ``intermediates`` is mutable).
+        Raises:
+          ValueError: a step needs something that ``around`` does not have.
         """
         tokens = tokens.astype(jnp.float32)
-        attention = jax.tree.map(lambda array: array.astype(jnp.float32), attention)
-        score, select = SCORE_STEPS[self.config.score], SELECT_STEPS[self.config.select]
-        sizes = LayerSizes(tokens.shape[-1], self.num_experts)
-        logits = score.function(tokens, self._step_parameters(score, sizes), **self._step_options(score))
+        score = SCORE_STEPS[self.config.score]
+        options = options_of(self.config, score)
+        context, state = self._context(score, tokens, around)
+        k, active = self._num_selected(around.progress, train=train)
+        logits = score.function(context, **options)
+        base_indices = top_experts(logits, k, renormalize=False, active=active)[1]
+        gates = score.gates(context, **options) if score.gates else None
+        slot_logits = score.slot_logits(context, **options) if score.slot_logits else None
+        losses = score.losses(context, **options) if score.losses else {}
+        updating = train and not self.is_initializing()
+        if updating and state is not None and score.update_state is not None:
+            state.value = score.update_state(context, base_indices, **options)
+
         noisy_logits = logits
         if train and self.config.noise_std > 0:
-            scale = self.config.noise_std / self.num_experts
+            scale = self.config.noise_std / self.sizes.num_experts
             noisy_logits = logits + scale * jax.random.normal(self.make_rng("routing"), logits.shape)
-        base_indices = top_experts(logits, self.num_selected_experts, renormalize=False)[1]
-
         probabilities = jax.nn.softmax(noisy_logits, axis=-1)
         graph = None
-        for name in self.config.inform_steps:
+        for name in self.config.inform_steps_of(self.ordinal):
             step = INFORM_STEPS[name]
-            options = self._step_options(step)
-            state = self._step_state(step, sizes)
-            context = InformContext(
-                tokens=tokens,
-                parameters=self._step_parameters(step, sizes),
-                attention=attention if step.needs_attention else None,
-                state=None if state is None else state.value,
-            )
+            if step.needs_previous and self.ordinal == 0:
+                continue  # nothing comes before the first MoE layer
+            options = options_of(self.config, step)
+            context, state = self._context(step, tokens, around)
             probabilities = step.function(probabilities, context, **options)
             if step.graph is not None and self.is_mutable_collection(TRACE):
                 new = step.graph(context, **options)
                 graph = new if graph is None else jnp.einsum("bij,bjk->bik", new, graph)
-            if state is not None and step.update_state is not None and train and not self.is_initializing():
-                state.value = step.update_state(state.value, base_indices, **options)
-        weights, indices = select.function(probabilities, self.num_selected_experts, **self._step_options(select))
-        return Routing(logits, noisy_logits, probabilities, weights, indices), graph
+            if updating and state is not None and step.update_state is not None:
+                state.value = step.update_state(context, base_indices, **options)
+        return Routing(logits, noisy_logits, probabilities, base_indices, graph, gates, slot_logits, losses, active)
 
-    def _step_options(self, step: Step) -> dict[str, Any]:
-        return dict(self.config.options.get(step.name, {}))
+    def _num_selected(self, progress: Float[Array, ""] | None, *, train: bool) -> tuple[int, Int[Array, ""] | None]:
+        """K, and how many of the K choices exist: in training, where K grows, not all of them yet."""
+        score = SCORE_STEPS[self.config.score]
+        growth = score.growth(self.sizes, **options_of(self.config, score)) if score.growth else None
+        if growth is None or not train:
+            return self.sizes.num_selected_experts, None
+        if progress is None:
+            raise checks.error("progress", f"a share of the training (K grows with {score.name!r})", None)
+        return growth.k_end, growth.active(progress)
 
-    def _step_parameters(self, step: Step, sizes: LayerSizes) -> dict[str, Array]:
-        """The learned arrays that a step declared, in the scope ``router/<step>``."""
-        declared = step.parameters(sizes, **self._step_options(step))
-        return StepParameters(declared, name=step.name)() if declared else {}
+    def _context(
+        self, step: ContextStep, tokens: Float[Array, "B N D"], around: Surroundings
+    ) -> tuple[StepContext, nn.Variable | None]:
+        """What a step declared, and the variable of its state."""
+        wanted: dict[str, Any] = {}
+        for name in ("attention", "patches", "previous"):
+            if getattr(step, f"needs_{name}"):
+                if getattr(around, name) is None:
+                    raise checks.error(name, f"what the router step {step.name!r} needs", None)
+                wanted[name] = jax.tree.map(_to_float32, getattr(around, name))
+        if step.has_state or step.parameters(self.sizes, **options_of(self.config, step)):
+            parameters, state = StepVariables(step, self.sizes, options_of(self.config, step), name=step.name)()
+        else:
+            parameters, state = {}, None
+        return StepContext(tokens, parameters, None if state is None else state.value, **wanted), state
 
-    def _step_state(self, step: InformStep, sizes: LayerSizes) -> nn.Variable | None:
-        if step.initial_state is None:
-            return None
-        if not self.has_variable(STATE, step.name) and not self.is_mutable_collection(STATE):
+
+def _to_float32(array: Array) -> Array:
+    return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+class StepVariables(nn.Module):
+    """Holds the learned arrays and the state of one step, in the scope ``router/<step>``."""
+
+    step: ContextStep
+    sizes: LayerSizes
+    options: Mapping[str, Any]
+
+    @nn.compact
+    def __call__(self) -> tuple[dict[str, Array], nn.Variable | None]:
+        declared = self.step.parameters(self.sizes, **self.options)
+        parameters = {name: self.param(name, p.initializer, p.shape, jnp.float32) for name, p in declared.items()}
+        initial_state = self.step.initial_state
+        if initial_state is None:
+            return parameters, None
+        if not self.has_variable(STATE, "state") and not self.is_mutable_collection(STATE):
             raise checks.error(
-                f"variables for router step {step.name!r}",
+                f"variables for router step {self.step.name!r}",
                 f"the collections 'params' and {STATE!r} (this step keeps a state)",
                 "no state",
             )
-        return self.variable(STATE, step.name, functools.partial(step.initial_state, sizes, **self._step_options(step)))
+
+        def make() -> Tree:
+            return initial_state(self.make_rng("params"), self.sizes, **self.options)
+
+        return parameters, self.variable(STATE, "state", make)
 
 
-class StepParameters(nn.Module):
-    """Holds the learned arrays of one step under its name."""
+def select_experts(
+    routing: Routing,
+    *,
+    config: RouterConfig,
+    capacity: int,
+    groups: int,
+    train: bool,
+    batch_priority: bool,
+    real: Bool[Array, "G S"] | None,
+) -> Plan:
+    """The plan of which token meets which expert.
 
-    declared: dict[str, Any]
+    Args:
+      routing: of B images.
+      config: for the select step.
+      capacity: C, slots of one expert for one group.
+      groups: G; the tokens of B / G consecutive images form one group.
+      train: whether this is a training step.
+      batch_priority: tokens of larger informed probability get slots first (decision 5).
+      real: False for filler, which takes no slots.
+    """
 
-    @nn.compact
-    def __call__(self) -> dict[str, Array]:
-        return {
-            name: self.param(name, spec.initializer, spec.shape, jnp.float32) for name, spec in self.declared.items()
-        }
+    # [B, N, ...] -> [G, S, ...]
+    def grouped(array: Array | None) -> Array | None:
+        return None if array is None else array.reshape(groups, -1, *array.shape[2:])
+
+    step = SELECT_STEPS[config.select]
+    informed = routing.informed.reshape(groups, -1, routing.informed.shape[-1])
+    context = SelectContext(
+        k=routing.base_indices.shape[-1],
+        capacity=capacity,
+        logits=routing.noisy_logits.reshape(informed.shape),
+        num_images=routing.informed.shape[0] // groups,
+        train=train,
+        active=routing.active,
+        gates=grouped(routing.gates),
+        slot_logits=grouped(routing.slot_logits),
+        priority=jnp.max(informed, axis=-1) if batch_priority else None,
+        real=real,
+    )
+    return step.function(informed, context, **options_of(config, step))
 
 
 def auxiliary_losses(
-    routing: Routing, groups: int, *, config: RouterConfig, k: int, train: bool
+    routing: Routing, groups: int, *, config: RouterConfig, train: bool
 ) -> dict[str, Float[Array, " G"]]:
     """Every auxiliary loss by name, one value per group; all look at the base logits (decision 2).
 
@@ -159,21 +271,22 @@ def auxiliary_losses(
       routing: of B images.
       groups: G; the tokens of B / G consecutive images form one group.
       config: for the scale of the noise; the load loss exists only where there is noise, in training.
-      k: K, experts per token.
       train: whether noise was added.
     """
-    num_experts = routing.logits.shape[-1]
+    num_experts, k = routing.logits.shape[-1], routing.base_indices.shape[-1]
     # [B, N, E] -> [G, S, E]
     logits = routing.logits.reshape(groups, -1, num_experts)
+    indices = routing.base_indices.reshape(groups, -1, k)
     probabilities = jax.nn.softmax(logits, axis=-1)
-    indices = top_experts(logits, k, renormalize=False)[1]
     losses = {
         "importance": routing_losses.importance_loss(probabilities),
         "switch": routing_losses.switch_loss(probabilities, indices),
         "gshard": routing_losses.gshard_loss(probabilities),
         "z": routing_losses.router_z_loss(logits),
+        "balance": routing_losses.balance_loss(logits, indices),
     }
-    if train and config.noise_std > 0:
+    if train and config.noise_std > 0 and routing.active is None:
         noisy = routing.noisy_logits.reshape(groups, -1, num_experts)
         losses["load"] = routing_losses.load_loss(logits, noisy, noise_std=config.noise_std / num_experts, k=k)
-    return losses
+    # [B] -> [G]
+    return losses | {name: jnp.mean(value.reshape(groups, -1), axis=-1) for name, value in routing.losses.items()}

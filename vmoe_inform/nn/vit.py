@@ -1,5 +1,6 @@
 """Vision Transformer whose blocks may have MoE layers: V-MoE (arXiv 2106.05974)."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.block import Block
 from vmoe_inform.nn.mlp import Mlp
+from vmoe_inform.nn.router import Surroundings, needs_patches
 
 
 class MapPooling(nn.Module):
@@ -40,7 +42,12 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "B P P 3"], *, train: bool = False, image_mask: Bool[Array, " B"] | None = None
+        self,
+        images: Float[Array, "B P P 3"],
+        *,
+        train: bool = False,
+        image_mask: Bool[Array, " B"] | None = None,
+        progress: Float[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B classes"], dict[str, Any]]:
         """Classifies.
 
@@ -48,6 +55,7 @@ class VisionTransformer(nn.Module):
           images: normalised pixels [B, P, P, 3], P = ``image_size_px``.
           train: noise, dropout, training capacity, and updates of the routers' states.
           image_mask: False for images that only fill up a batch: they take no expert's slots from the others.
+          progress: share of the training that is done, 0 to 1; needed in training by routers whose K grows.
 
         Returns:
           logits [B, classes], float32, and ``aux``: ``auxiliary_loss`` (scalar: weighted losses, summed over MoE
@@ -55,7 +63,8 @@ class VisionTransformer(nn.Module):
           :class:`vmoe_inform.nn.moe.MoeLayer`.
 
         Raises:
-          ValueError: images of another size, or a group size that does not divide the batch.
+          ValueError: images of another size, a group size that does not divide the batch, or no ``progress`` for a
+            router that needs it.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         expected = (config.image_size_px, config.image_size_px, 3)
@@ -72,13 +81,18 @@ class VisionTransformer(nn.Module):
         tokens = tokens + embedding.astype(dtype)
         tokens = nn.Dropout(config.dropout_rate, deterministic=not train)(tokens)
 
+        around = Surroundings(
+            patches=_patches(images, config) if needs_patches(config.router) else None, progress=progress
+        )
         metrics: dict[str, Any] = {}
         for layer in range(config.num_layers):
             name = f"block_{layer}"
-            block = Block(config, is_moe=layer in config.moe_layers, name=name)
-            tokens, layer_metrics = block(tokens, train=train, image_mask=image_mask)
-            if layer_metrics is not None:
+            ordinal = config.moe_layers.index(layer) if layer in config.moe_layers else None
+            block = Block(config, ordinal, name=name)
+            tokens, layer_metrics, previous = block(tokens, around, train=train, image_mask=image_mask)
+            if ordinal is not None:
                 metrics[name] = layer_metrics
+                around = dataclasses.replace(around, previous=previous)
         tokens = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="encoder_norm")(tokens)
 
         if config.classifier == "token":
@@ -97,6 +111,14 @@ class VisionTransformer(nn.Module):
         )
         logits = head(features.astype(jnp.float32))
         return logits, {"auxiliary_loss": _auxiliary_loss(metrics, config), "moe": metrics}
+
+
+def _patches(images: Float[Array, "B P P 3"], config: ModelConfig) -> Float[Array, "B N values"]:
+    """The pixels of each token's patch; zeros for the class token, where there is one."""
+    side, size = config.image_size_px // config.patch_size_px, config.patch_size_px
+    # [B, rows * p, columns * p, 3] -> [B, rows, columns, p, p, 3] -> [B, N, p * p * 3]
+    patches = images.reshape(-1, side, size, side, size, 3).swapaxes(2, 3).reshape(len(images), side * side, -1)
+    return jnp.pad(patches, ((0, 0), (config.num_tokens - side * side, 0), (0, 0)))
 
 
 def _auxiliary_loss(metrics: dict[str, Any], config: ModelConfig) -> Float[Array, ""]:

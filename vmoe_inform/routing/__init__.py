@@ -8,7 +8,17 @@ registers its steps by being there.
 import importlib
 import pkgutil
 
-from vmoe_inform.routing.adjacency import coselection_counts, expert_informed, normalize_adjacency, update_adjacency
+from vmoe_inform.routing.adjacency import (
+    coselection_counts,
+    expert_informed,
+    normalize_adjacency,
+    transition_counts,
+    transition_informed,
+    update_adjacency,
+    update_adjacency_oja,
+)
+from vmoe_inform.routing.assignment import balanced_assignment
+from vmoe_inform.routing.distillation import light_scores
 from vmoe_inform.routing.graphs import (
     attention_informed,
     attention_posterior,
@@ -18,9 +28,16 @@ from vmoe_inform.routing.graphs import (
     similarity_informed,
     token_similarity,
 )
-from vmoe_inform.routing.losses import gshard_loss, importance_loss, load_loss, router_z_loss, switch_loss
-from vmoe_inform.routing.scores import cosine_scores, linear_scores
-from vmoe_inform.routing.selection import top_experts
+from vmoe_inform.routing.losses import (
+    balance_loss,
+    gshard_loss,
+    importance_loss,
+    load_loss,
+    router_z_loss,
+    switch_loss,
+)
+from vmoe_inform.routing.scores import balanced_table, cosine_scores, hash_scores, linear_scores, soft_slot_scores
+from vmoe_inform.routing.selection import expert_choice, top_experts
 from vmoe_inform.routing.stats import (
     effective_neighbours,
     expert_load,
@@ -33,16 +50,22 @@ from vmoe_inform.routing.stats import (
 __all__ = [
     "attention_informed",
     "attention_posterior",
+    "balance_loss",
+    "balanced_assignment",
+    "balanced_table",
     "coselection_counts",
     "cosine_scores",
     "effective_neighbours",
+    "expert_choice",
     "expert_informed",
     "expert_load",
     "fluctuation_rate",
     "gshard_loss",
+    "hash_scores",
     "head_posterior",
     "importance_loss",
     "inform",
+    "light_scores",
     "linear_scores",
     "load_loss",
     "lowest_entropy_head",
@@ -50,12 +73,16 @@ __all__ = [
     "router_z_loss",
     "routing_entropy",
     "similarity_informed",
+    "soft_slot_scores",
     "spectral_gap",
     "switch_loss",
     "token_similarity",
     "top_experts",
     "topk_margin",
+    "transition_counts",
+    "transition_informed",
     "update_adjacency",
+    "update_adjacency_oja",
 ]
 
 for _module in pkgutil.iter_modules(__path__):

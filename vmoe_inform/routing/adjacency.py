@@ -8,11 +8,16 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.routing.products import float32_einsum
-from vmoe_inform.routing.steps import InformContext, LayerSizes, register_inform
+from vmoe_inform.routing.steps import LayerSizes, StepContext, register_inform
 
 Normalization = Literal["row", "column", "doubly_stochastic"]
 _NORMALIZATIONS = ("row", "column", "doubly_stochastic")
 _SINKHORN_ITERATIONS = 64
+
+
+def _holds(indices: Int[Array, "*batch N K"], num_experts: int) -> Float[Array, "tokens E"]:
+    """[..., N, K] -> [tokens, E], one where the token holds the expert; an index E stands for none."""
+    return jnp.sum(jax.nn.one_hot(indices.reshape(-1, indices.shape[-1]), num_experts, dtype=jnp.float32), axis=-2)
 
 
 def coselection_counts(
@@ -28,8 +33,7 @@ def coselection_counts(
     Returns:
       counts [E, E], float32 (exact up to 2^24 tokens), symmetric.
     """
-    # [..., N, K] -> [tokens, E], one where the token holds the expert
-    holds = jnp.sum(jax.nn.one_hot(indices.reshape(-1, indices.shape[-1]), num_experts, dtype=jnp.float32), axis=-2)
+    holds = _holds(indices, num_experts)
     counts = float32_einsum("te,tf->ef", holds, holds)
     return counts if diagonal else counts * (1.0 - jnp.eye(num_experts))
 
@@ -82,6 +86,81 @@ def update_adjacency(
     return jax.lax.stop_gradient(updated)
 
 
+def update_adjacency_oja(
+    adjacency: Float[Array, "E E"], counts: Float[Array, "E E"], *, decay: float = 0.9
+) -> Float[Array, "E E"]:
+    """A Hebbian update: the row of an expert learns when that expert fires, and is kept when it does not.
+
+    Symphony's update moves all rows alike, so that the row of an expert that nobody chooses fades. Oja's rule (1982)
+    for row j with the token's assignment x = z / K as input and the firing z_j of expert j as output,
+    dA_j = rate mean[z_j (x - z_j A_j)], pulls it to p(k | j) at a speed proportional to how often j fires. Followed
+    exactly over one step of constant counts it is A_j <- decay^u_j A_j + (1 - decay^u_j) A_hat_j, with u_j the tokens
+    of j over the mean of all experts: :func:`update_adjacency` with rows normalised if all experts fire alike.
+
+    Args:
+      adjacency: A [E, E].
+      counts: co-selection counts [E, E] with their diagonal.
+      decay: 0 to 1, for an expert that fires as often as the mean.
+
+    Raises:
+      ValueError: decay outside [0, 1], or shapes that do not fit.
+    """
+    if not checks.Bound(at_least=0.0, at_most=1.0).holds(decay):
+        raise checks.error("decay", "a number >= 0 and <= 1", decay)
+    checks.shape("counts", counts.shape, adjacency.shape)
+    fires = jnp.diagonal(counts).astype(jnp.float32)
+    mean = jnp.mean(fires)
+    usage = fires / jnp.where(mean > 0, mean, 1.0)
+    # 0^0 = 1: an expert that does not fire keeps its row even with decay 0.
+    kept = jnp.power(jnp.asarray(decay, jnp.float32), usage)[:, None]
+    return jax.lax.stop_gradient(kept * adjacency.astype(jnp.float32) + (1.0 - kept) * normalize_adjacency(counts))
+
+
+def transition_counts(
+    before: Int[Array, "*batch N K"], after: Int[Array, "*batch N K"], num_experts: int
+) -> Float[Array, "E E"]:
+    """Counts the tokens whose K experts hold j in the layer before and k in this one, over all leading axes.
+
+    Returns:
+      counts [E, E], float32 (exact up to 2^24 tokens).
+
+    Raises:
+      ValueError: experts of different tokens.
+    """
+    checks.shape("after", after.shape[:-1], before.shape[:-1])
+    return float32_einsum("te,tf->ef", _holds(before, num_experts), _holds(after, num_experts))
+
+
+def transition_informed(
+    probabilities: Float[Array, "*batch N E"],
+    previous: Float[Array, "*batch N E"],
+    adjacency: Float[Array, "E E"],
+    *,
+    share: float = 0.5,
+) -> Float[Array, "*batch N E"]:
+    """p_i = (1 - share m_i) r_i + share A' q_i: what the layer before suggests, mixed with the layer's own choice.
+
+    q_i are the probabilities of the layer before, A[j,k] estimates p(expert k here | expert j there), and m_i is the
+    sum of A' q_i: as long as nothing is known of a token's experts (rows of A that are zero), r_i stays as it is.
+
+    Args:
+      probabilities: r [..., N, E].
+      previous: q [..., N, E], rows sum to at most 1.
+      adjacency: A [E, E], rows sum to at most 1; no gradient flows into it.
+      share: 0 to 1.
+
+    Raises:
+      ValueError: share outside [0, 1], or shapes that do not fit.
+    """
+    if not checks.Bound(at_least=0.0, at_most=1.0).holds(share):
+        raise checks.error("share", "a number >= 0 and <= 1", share)
+    num_experts = probabilities.shape[-1]
+    checks.shape("previous", previous.shape, probabilities.shape)
+    checks.shape("adjacency", adjacency.shape, (num_experts, num_experts))
+    suggested = share * float32_einsum("jk,...nj->...nk", jax.lax.stop_gradient(adjacency), previous)
+    return (1.0 - jnp.sum(suggested, axis=-1, keepdims=True)) * probabilities.astype(jnp.float32) + suggested
+
+
 def expert_informed(
     probabilities: Float[Array, "*batch N E"], adjacency: Float[Array, "E E"]
 ) -> Float[Array, "*batch N E"]:
@@ -99,12 +178,21 @@ def expert_informed(
     return float32_einsum("jk,...nk->...nj", matrix, probabilities)
 
 
-def _initial_adjacency(sizes: LayerSizes, *, initial_value: float, **options: object) -> Float[Array, "E E"]:
+def _constant(key: Array, sizes: LayerSizes, *, initial_value: float, **options: object) -> Float[Array, "E E"]:
     return jnp.full((sizes.num_experts, sizes.num_experts), initial_value, jnp.float32)
 
 
-def _update(
-    state: Float[Array, "E E"],
+def _zeros(key: Array, sizes: LayerSizes, **options: object) -> Float[Array, "E E"]:
+    return jnp.zeros((sizes.num_experts, sizes.num_experts), jnp.float32)
+
+
+def _state(context: StepContext) -> Float[Array, "E E"]:
+    assert context.state is not None  # declared by initial_state
+    return context.state
+
+
+def _average(
+    context: StepContext,
     indices: Int[Array, "B N K"],
     *,
     decay: float,
@@ -112,14 +200,15 @@ def _update(
     diagonal: bool,
     **options: object,
 ) -> Float[Array, "E E"]:
+    state = _state(context)
     counts = coselection_counts(indices, state.shape[-1], diagonal=diagonal)
     return update_adjacency(state, counts, decay=decay, normalization=normalization)
 
 
-@register_inform("symphony", initial_state=_initial_adjacency, update_state=_update)
+@register_inform("symphony", initial_state=_constant, update_state=_average)
 def symphony_step(
     probabilities: Float[Array, "B N E"],
-    context: InformContext,
+    context: StepContext,
     *,
     decay: checks.Share = 0.9,
     normalization: Normalization = "row",
@@ -127,7 +216,43 @@ def symphony_step(
     threshold: checks.NonNegativeFloat = 0.0,
     initial_value: checks.NonNegativeFloat = 0.0,
 ) -> Float[Array, "B N E"]:
-    """Symphony (000): expert adjacency as state; entries below ``threshold`` are left out (0.05 in the paper)."""
-    assert context.state is not None  # declared by initial_state
-    adjacency = jnp.where(context.state < threshold, 0.0, context.state)
-    return expert_informed(probabilities, adjacency)
+    """Experts that are chosen together inform each other (000, SymphonySMoE): their adjacency is state.
+
+    Entries below ``threshold`` are left out (0.05 in the paper).
+    """
+    state = _state(context)
+    return expert_informed(probabilities, jnp.where(state < threshold, 0.0, state))
+
+
+def _oja(context: StepContext, indices: Int[Array, "B N K"], *, decay: float) -> Float[Array, "E E"]:
+    state = _state(context)
+    return update_adjacency_oja(state, coselection_counts(indices, state.shape[-1]), decay=decay)
+
+
+@register_inform("symphony_oja", initial_state=_zeros, update_state=_oja)
+def symphony_oja_step(
+    probabilities: Float[Array, "B N E"], context: StepContext, *, decay: checks.Share = 0.9
+) -> Float[Array, "B N E"]:
+    """Symphony with a Hebbian update in Oja's form: rarely chosen experts keep their neighbours (000, question 2)."""
+    return expert_informed(probabilities, _state(context))
+
+
+def _transitions(
+    context: StepContext, indices: Int[Array, "B N K"], *, decay: float, share: float
+) -> Float[Array, "E E"]:
+    assert context.previous is not None  # declared by needs_previous
+    state = _state(context)
+    return update_adjacency(state, transition_counts(context.previous.indices, indices, state.shape[-1]), decay=decay)
+
+
+@register_inform("symphony_across_layers", initial_state=_zeros, update_state=_transitions, needs_previous=True)
+def symphony_across_layers_step(
+    probabilities: Float[Array, "B N E"],
+    context: StepContext,
+    *,
+    decay: checks.Share = 0.9,
+    share: checks.Share = 0.5,
+) -> Float[Array, "B N E"]:
+    """Experts inform those that are chosen after them, in the next MoE layer (000, question 1)."""
+    assert context.previous is not None  # declared by needs_previous
+    return transition_informed(probabilities, context.previous.probabilities, _state(context), share=share)

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.routing.products import float32_einsum, unit_vectors
-from vmoe_inform.routing.steps import InformContext, LayerSizes, Parameter, register_inform
+from vmoe_inform.routing.steps import LayerSizes, Parameter, StepContext, register_inform
 
 Temperature = checks.PositiveFloat | Literal["sqrt_dim"]
 Metric = Literal["dot", "cosine"]
 Heads = Literal["lowest_entropy", "posterior"]
+Mask = Literal["none", "causal"]
 
 
 def _identity(graph: Array) -> Array:
@@ -188,12 +189,13 @@ def head_posterior(
     return jnp.moveaxis(jnp.sum(joint, axis=-1), -2, -1)
 
 
+def _row_entropy(attention: Float[Array, "*batch H N N"]) -> Float[Array, "*batch H N"]:
+    return -jnp.sum(attention * jnp.log(jnp.where(attention > 0, attention, 1.0)), axis=-1)
+
+
 def lowest_entropy_head(attention: Float[Array, "*batch H N N"]) -> Int[Array, "*batch"]:
     """Head with the lowest mean row entropy, per image (003, Eq. 15); no gradient flows through the choice."""
-    attention = attention.astype(jnp.float32)
-    logs = jnp.log(jnp.where(attention > 0, attention, 1.0))
-    entropies = -jnp.sum(attention * logs, axis=-1)
-    return jnp.argmin(jnp.mean(entropies, axis=-1), axis=-1)
+    return jnp.argmin(jnp.mean(_row_entropy(attention.astype(jnp.float32)), axis=-1), axis=-1)
 
 
 def inform(probabilities: Float[Array, "*batch N E"], graph: Float[Array, "*batch N N"]) -> Float[Array, "*batch N E"]:
@@ -271,6 +273,14 @@ def _attention_graph(
         log_attention = jnp.where(allowed, log_attention, -jnp.inf)
     if heads == "posterior":
         return jnp.sum(_log_joint(log_attention, _evidence(means, outputs), variance), axis=-3)
+    if mask is not None:
+        # A token may only know the heads' entropies at the tokens that it may hear, or a causal mask would leak.
+        entropies = _row_entropy(jnp.exp(jax.lax.stop_gradient(log_attention)))
+        heard = _allowed(jnp.broadcast_to(mask, (*entropies.shape[:-2], num_tokens, num_tokens))).astype(jnp.float32)
+        head = jnp.argmin(float32_einsum("...ij,...hj->...hi", heard, entropies), axis=-2)
+        posteriors = _softmax_of_scaled(_evidence(means, outputs), variance, log_attention)
+        # [..., N] -> [..., 1, N, 1]
+        return jnp.squeeze(jnp.take_along_axis(posteriors, head[..., None, :, None], axis=-3), axis=-3)
     head = lowest_entropy_head(jnp.exp(jax.lax.stop_gradient(log_attention)))
     # [...] -> [..., 1, 1, 1]; only the chosen head's means and prior are used from here on.
     index = head[..., None, None, None]
@@ -300,7 +310,8 @@ def attention_informed(
       means: m_hj [..., H, N, D].
       outputs: u_i [..., N, D].
       sigma: standard deviation > 0, in the units of the outputs.
-      heads: ``"lowest_entropy"`` takes the one head of Eq. 15, ``"posterior"`` sums over all heads (Lemma 1).
+      heads: ``"lowest_entropy"`` takes the one head of Eq. 15 (with a mask: for each token the head with the lowest
+        mean entropy over the tokens that it may hear), ``"posterior"`` sums over all heads (Lemma 1).
       mask: True where token i may hear token j; a row without any True hears only itself.
       block_size: a blockwise form is not built yet; any size gives the N x N form, which has the same result.
 
@@ -332,38 +343,47 @@ def _similarity_parameters(sizes: LayerSizes, *, learned_weight: bool, **options
     return {"weight": Parameter(shape, _identity_initializer)}
 
 
-def _weight(context: InformContext, learned_weight: bool) -> Float[Array, "D D"] | None:
+def _causal(mask: str, context: StepContext) -> Bool[Array, "N N"] | None:
+    """The mask that an option names: ``"causal"`` lets token i hear tokens j <= i only (decision 4)."""
+    num_tokens = context.tokens.shape[-2]
+    return jnp.tril(jnp.ones((num_tokens, num_tokens), bool)) if mask == "causal" else None
+
+
+def _weight(context: StepContext, learned_weight: bool) -> Float[Array, "D D"] | None:
     return context.parameters["weight"] if learned_weight else None
 
 
 def _similarity_graph(
-    context: InformContext, *, learned_weight: bool, block_size: int | None, **options: Any
+    context: StepContext, *, learned_weight: bool, mask: str, block_size: int | None, **options: Any
 ) -> Float[Array, "B N N"]:
-    return token_similarity(context.tokens, weight=_weight(context, learned_weight), **options)
+    weight, allowed = _weight(context, learned_weight), _causal(mask, context)
+    return token_similarity(context.tokens, weight=weight, mask=allowed, **options)
 
 
 @register_inform("similarity", parameters=_similarity_parameters, graph=_similarity_graph)
 def similarity_step(
     probabilities: Float[Array, "B N E"],
-    context: InformContext,
+    context: StepContext,
     *,
     temperature: Temperature = 1.0,
     metric: Metric = "dot",
     learned_weight: bool = False,
+    mask: Mask = "none",
     block_size: checks.PositiveInt | None = None,
 ) -> Float[Array, "B N E"]:
-    """Similarity-Inform (003, Definition 1); the papers' setting is dot, identity weight, temperature 1."""
+    """Similar tokens inform each other (003, Definition 1; its setting: dot, identity weight, temperature 1)."""
     return similarity_informed(
         probabilities,
         context.tokens,
         weight=_weight(context, learned_weight),
         temperature=temperature,
         metric=metric,
+        mask=_causal(mask, context),
         block_size=block_size,
     )
 
 
-def _attention_arrays(context: InformContext, head_factor: bool) -> tuple[Array, Array, Array, Array]:
+def _attention_arrays(context: StepContext, head_factor: bool) -> tuple[Array, Array, Array, Array]:
     """Queries, keys, means and outputs of the block's attention."""
     assert context.attention is not None  # declared by needs_attention
     record = context.attention
@@ -372,21 +392,25 @@ def _attention_arrays(context: InformContext, head_factor: bool) -> tuple[Array,
 
 
 def _posterior_graph(
-    context: InformContext, *, head_factor: bool, block_size: int | None, **options: Any
+    context: StepContext, *, head_factor: bool, mask: str, block_size: int | None, **options: Any
 ) -> Float[Array, "B N N"]:
-    return _attention_graph(*_attention_arrays(context, head_factor), **options)
+    return _attention_graph(*_attention_arrays(context, head_factor), mask=_causal(mask, context), **options)
 
 
 @register_inform("attention", needs_attention=True, graph=_posterior_graph)
 def attention_step(
     probabilities: Float[Array, "B N E"],
-    context: InformContext,
+    context: StepContext,
     *,
     sigma: checks.PositiveFloat = 1.0,
     heads: Heads = "lowest_entropy",
     head_factor: bool = True,
+    mask: Mask = "none",
     block_size: checks.PositiveInt | None = None,
 ) -> Float[Array, "B N E"]:
-    """Attention-Inform (003, Definition 2); ``head_factor=False`` drops the factor H of the means (Eq. 1)."""
-    arrays = _attention_arrays(context, head_factor)
-    return attention_informed(probabilities, *arrays, sigma=sigma, heads=heads, block_size=block_size)
+    """Tokens inform each other by the attention posterior (003, Definition 2).
+
+    ``head_factor=False`` drops the factor H of the means (Eq. 1).
+    """
+    arrays, allowed = _attention_arrays(context, head_factor), _causal(mask, context)
+    return attention_informed(probabilities, *arrays, sigma=sigma, heads=heads, mask=allowed, block_size=block_size)

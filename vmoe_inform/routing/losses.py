@@ -47,6 +47,12 @@ def load_loss(
     return _squared_variation(jnp.mean(chances, axis=-2))
 
 
+def _shares(indices: Int[Array, "*batch S K"], num_experts: int) -> Float[Array, "*batch E"]:
+    """Share of the assignments that each expert gets; sums to 1. An index E stands for no assignment."""
+    hits = jnp.sum(jax.nn.one_hot(indices, num_experts, dtype=jnp.float32), axis=(-3, -2))
+    return hits / jnp.sum(hits, axis=-1, keepdims=True)
+
+
 def switch_loss(probabilities: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"]) -> Float[Array, "*batch"]:
     """E sum_k f_k P_k (Switch Transformer, arXiv 2101.03961, Eq. 4).
 
@@ -58,8 +64,9 @@ def switch_loss(probabilities: Float[Array, "*batch S E"], indices: Int[Array, "
     """
     checks.shape("indices", indices.shape, (*probabilities.shape[:-1], "K"))
     num_experts = probabilities.shape[-1]
-    shares = jnp.mean(jax.nn.one_hot(indices, num_experts, dtype=jnp.float32), axis=(-3, -2))
-    return num_experts * jnp.sum(shares * jnp.mean(probabilities.astype(jnp.float32), axis=-2), axis=-1)
+    return num_experts * jnp.sum(
+        _shares(indices, num_experts) * jnp.mean(probabilities.astype(jnp.float32), axis=-2), axis=-1
+    )
 
 
 def gshard_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
@@ -71,6 +78,23 @@ def gshard_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*bat
     first = jax.nn.one_hot(jnp.argmax(probabilities, axis=-1), num_experts, dtype=jnp.float32)
     products = jnp.mean(first, axis=-2) * jnp.mean(probabilities.astype(jnp.float32), axis=-2)
     return num_experts**2 * jnp.mean(products, axis=-1)
+
+
+def balance_loss(logits: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"]) -> Float[Array, "*batch"]:
+    """StableMoE's balance loss (arXiv 2204.08396, Sec. 3.1): sum_k (a_k - a) / a * sum over the tokens of k of
+    sigmoid(logit), divided by S; a_k counts the tokens of expert k and a is the mean of a_k over the experts.
+
+    Experts with more tokens than the mean have their scores pushed down, the others up; 0 at perfect balance.
+
+    Raises:
+      ValueError: indices of other tokens than the logits.
+    """
+    checks.shape("indices", indices.shape, (*logits.shape[:-1], "K"))
+    num_experts = logits.shape[-1]
+    chosen = jnp.sum(jax.nn.one_hot(indices, num_experts, dtype=jnp.float32), axis=-2)
+    excess = _shares(indices, num_experts) * num_experts - 1.0
+    scores = jnp.mean(chosen * jax.nn.sigmoid(logits.astype(jnp.float32)), axis=-2)
+    return jnp.sum(excess * scores, axis=-1)
 
 
 def router_z_loss(logits: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:

@@ -1,12 +1,21 @@
 """Scores: tokens -> logits over experts."""
 
+import math
+from typing import Annotated, Any, Literal
+
 import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float
+from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.routing.products import float32_einsum, unit_vectors
-from vmoe_inform.routing.steps import LayerSizes, Parameter, register_score
+from vmoe_inform.routing.steps import Growth, LayerSizes, Parameter, StepContext, register_score
+
+PositiveShare = Annotated[float, checks.Bound(above=0.0, at_most=1.0)]
+
+_NEVER = -1e4  # a logit whose probability is 0 in float32, beside one of 0
+_KERNEL = jax.nn.initializers.lecun_normal()
+_EMBEDDINGS = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)  # one row for each expert
 
 
 def linear_scores(
@@ -63,16 +72,177 @@ def cosine_scores(
     return cosines / temperature
 
 
+def soft_slot_scores(
+    tokens: Float[Array, "*batch N D"], slots: Float[Array, "E P D"], scale: float | Float[Array, ""]
+) -> Float[Array, "*batch N E P"]:
+    """Logits of tokens and slots, scale * cos(u_i, phi_ep) (Soft MoE, arXiv 2308.00951, Algorithm 2).
+
+    Args:
+      tokens: [..., N, D].
+      slots: phi [E, P, D], the P slots of each expert.
+      scale: number or scalar array.
+
+    Returns:
+      slot logits [..., N, E, P], float32.
+
+    Raises:
+      ValueError: slots of another width than the tokens.
+    """
+    checks.shape("slots", slots.shape, ("E", "P", tokens.shape[-1]))
+    return scale * float32_einsum("...nd,epd->...nep", unit_vectors(tokens), unit_vectors(slots))
+
+
+def hash_scores(table: Int[Array, "N K"], num_experts: int) -> Float[Array, "N E"]:
+    """Logits of a fixed table: the K experts of an id share it alike (hash layers, arXiv 2106.04426, Sec. 3).
+
+    Args:
+      table: of each id (for images: position of the token) its experts, distinct.
+      num_experts: E.
+
+    Returns:
+      logits [N, E]: 0 for the experts of the id; for the others so low that their probability is 0.
+    """
+    chosen = jnp.sum(jax.nn.one_hot(table, num_experts, dtype=jnp.float32), axis=-2)
+    return jnp.where(chosen > 0, 0.0, _NEVER)
+
+
+def balanced_table(key: Array, num_ids: int, num_experts: int, k: int) -> Int[Array, "N K"]:
+    """A random table for :func:`hash_scores` in which every choice is spread over the experts as evenly as N allows.
+
+    Args:
+      key: a JAX random key.
+      num_ids: N.
+      num_experts: E.
+      k: K, experts of each id.
+
+    Raises:
+      ValueError: k outside 1..E.
+    """
+    if not 1 <= k <= num_experts:
+        raise checks.error("k", f"an integer from 1 to {num_experts} (experts)", k)
+    ids_key, order_key = jax.random.split(key)
+    first = jax.random.permutation(ids_key, jnp.arange(num_ids) % num_experts)
+    later = jax.random.permutation(order_key, jnp.arange(1, num_experts))[: k - 1]
+    offsets = jnp.concatenate([jnp.zeros((1,), later.dtype), later])
+    return (first[:, None] + offsets[None, :]) % num_experts
+
+
 def _linear_parameters(sizes: LayerSizes, *, bias: bool) -> dict[str, Parameter]:
-    parameters = {"kernel": Parameter((sizes.hidden_size, sizes.num_experts), jax.nn.initializers.lecun_normal())}
+    parameters = {"kernel": Parameter((sizes.hidden_size, sizes.num_experts), _KERNEL)}
     if bias:
         parameters["bias"] = Parameter((sizes.num_experts,), jax.nn.initializers.zeros)
     return parameters
 
 
 @register_score("linear", parameters=_linear_parameters)
-def linear_step(
-    tokens: Float[Array, "*batch N D"], parameters: dict[str, Array], *, bias: bool = False
-) -> Float[Array, "*batch N E"]:
+def linear_step(context: StepContext, *, bias: bool = False) -> Float[Array, "B N E"]:
     """The learned linear router of V-MoE; ``bias=True`` is the SMoE of the papers."""
-    return linear_scores(tokens, parameters["kernel"], parameters["bias"] if bias else None)
+    parameters = context.parameters
+    return linear_scores(context.tokens, parameters["kernel"], parameters["bias"] if bias else None)
+
+
+def _cosine_parameters(sizes: LayerSizes, *, width: int | None, temperature: float) -> dict[str, Parameter]:
+    low = max(8, math.ceil(sizes.num_experts / 2)) if width is None else width
+    return {
+        "projection": Parameter((sizes.hidden_size, low), _KERNEL),
+        "expert_embeddings": Parameter((sizes.num_experts, low), _EMBEDDINGS),
+        "log_temperature": Parameter((), jax.nn.initializers.constant(math.log(temperature))),
+    }
+
+
+@register_score("cosine", parameters=_cosine_parameters)
+def cosine_step(
+    context: StepContext, *, width: checks.PositiveInt | None = None, temperature: checks.PositiveFloat = 0.3
+) -> Float[Array, "B N E"]:
+    """Cosine to expert embeddings in a low dimension (X-MoE, arXiv 2204.09179); the temperature is learned.
+
+    ``width`` is that dimension, E/2 rounded up and at least 8 where it is None; ``temperature`` is where it starts.
+    """
+    parameters = context.parameters
+    return cosine_scores(
+        context.tokens,
+        parameters["projection"],
+        parameters["expert_embeddings"],
+        jnp.exp(parameters["log_temperature"]),
+    )
+
+
+def _frozen_kernel(key: Array, sizes: LayerSizes, **options: object) -> Float[Array, "D E"]:
+    return _KERNEL(key, (sizes.hidden_size, sizes.num_experts), jnp.float32)
+
+
+def _growth(sizes: LayerSizes, *, k_start: int | None, k_end: int | None, growth_share: float) -> Growth | None:
+    if k_start is None:
+        return None
+    return Growth(k_start, sizes.num_selected_experts if k_end is None else k_end, growth_share)
+
+
+def _check_growth(sizes: LayerSizes, **options: Any) -> None:
+    growth = _growth(sizes, **options)
+    if growth is None:
+        if options["k_end"] is not None:
+            raise checks.error("k_end", "None when k_start is None (K does not grow)", options["k_end"])
+        return
+    if growth.k_end > sizes.num_experts:
+        raise checks.error("k_end", f"at most model.moe.num_experts = {sizes.num_experts}", growth.k_end)
+    if growth.k_start > growth.k_end:
+        raise checks.error("k_start", f"at most the K at the end, {growth.k_end}", growth.k_start)
+
+
+@register_score("frozen", initial_state=_frozen_kernel, growth=_growth, check=_check_growth)
+def frozen_step(
+    context: StepContext,
+    *,
+    k_start: checks.PositiveInt | None = None,
+    k_end: checks.PositiveInt | None = None,
+    growth_share: PositiveShare = 1.0,
+) -> Float[Array, "B N E"]:
+    """Random and never trained (SMoE-dropout, arXiv 2303.01610).
+
+    In training K grows from ``k_start`` to ``k_end`` (None: the K of the layer, which evaluation uses in any case) over
+    ``growth_share`` of the steps; without ``k_start`` it stays. The kernel is a state, out of the optimizer's reach.
+    """
+    assert context.state is not None  # declared by initial_state
+    return linear_scores(context.tokens, context.state)
+
+
+def _hash_logits(key: Array, sizes: LayerSizes, **options: object) -> Float[Array, "N E"]:
+    table = balanced_table(key, sizes.num_tokens, sizes.num_experts, sizes.num_selected_experts)
+    return hash_scores(table, sizes.num_experts)
+
+
+def _check_ids(sizes: LayerSizes, *, ids: str) -> None:
+    if ids != "position":
+        raise checks.error("ids", "'position' (the tokens of an image have no ids of a vocabulary)", ids)
+
+
+@register_score("hash", initial_state=_hash_logits, check=_check_ids)
+def hash_step(context: StepContext, *, ids: Literal["position", "vocabulary"] = "position") -> Float[Array, "B N E"]:
+    """A fixed random table from the position of a token to its experts, balanced over these (hash layers)."""
+    assert context.state is not None  # declared by initial_state
+    return jnp.broadcast_to(context.state, (*context.tokens.shape[:-1], context.state.shape[-1]))
+
+
+def _soft_slots(sizes: LayerSizes, *, slots_per_expert: int | None) -> dict[str, Parameter]:
+    # As many slots as tokens, the paper's setting, where E divides N.
+    slots = math.ceil(sizes.num_tokens / sizes.num_experts) if slots_per_expert is None else slots_per_expert
+    return {
+        "slots": Parameter((sizes.num_experts, slots, sizes.hidden_size), _EMBEDDINGS),
+        "scale": Parameter((), jax.nn.initializers.ones),
+    }
+
+
+def _slot_logits(context: StepContext, **options: object) -> Float[Array, "B N E P"]:
+    return soft_slot_scores(context.tokens, context.parameters["slots"], context.parameters["scale"])
+
+
+@register_score("soft_slots", parameters=_soft_slots, slot_logits=_slot_logits)
+def soft_slots_step(
+    context: StepContext, *, slots_per_expert: checks.PositiveInt | None = None
+) -> Float[Array, "B N E"]:
+    """Cosine to the slots of each expert (Soft MoE); an expert's logit is the logsumexp over its slots.
+
+    So the softmax over experts is the share of each expert's slots in the token's output. ``slots_per_expert`` None:
+    N/E, rounded up.
+    """
+    return jax.nn.logsumexp(_slot_logits(context), axis=-1)

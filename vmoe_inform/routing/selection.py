@@ -1,15 +1,18 @@
-"""Selection: probabilities -> the K experts of each token and the weights of their outputs."""
+"""Selection: probabilities -> a plan of which token meets which expert, with the weights of the outputs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Int
-from vmoe_inform.routing.steps import register_select
+from vmoe_inform.axes import Array, Bool, Float, Int
+from vmoe_inform.dispatch import Assignment, SlotChoice, SoftSlots, assign_slots
+from vmoe_inform.routing.assignment import balanced_assignment
+from vmoe_inform.routing.steps import LayerSizes, SelectContext, register_select
 
 Renormalize = bool | Literal["one"]
+Tolerance = Annotated[float, checks.Bound(above=0.0, below=1.0)]
 
 
 def check_num_selected(k: int, num_experts: int) -> None:
@@ -18,9 +21,12 @@ def check_num_selected(k: int, num_experts: int) -> None:
         raise checks.error("k", f"an integer from 1 to {num_experts} (experts)", k)
 
 
-@register_select("top_experts")
 def top_experts(
-    probabilities: Float[Array, "*batch N E"], k: int, *, renormalize: Renormalize = True
+    probabilities: Float[Array, "*batch N E"],
+    k: int,
+    *,
+    renormalize: Renormalize = True,
+    active: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "*batch N K"], Int[Array, "*batch N K"]]:
     """The K most probable experts of each token, the most probable first (003, Eq. 11 and Sec. E).
 
@@ -30,6 +36,8 @@ def top_experts(
       renormalize: True divides the K weights by their sum, but for K = 1 keeps the chosen probability, so that the
         router learns; ``"one"`` divides also there (the literal form, weight 1); False keeps the probabilities
         (V-MoE).
+      active: 1 to K, only so many of the K choices exist (a number that may change under ``jit``, where K may not):
+        the others have the index E and the weight 0. None for all.
 
     Returns:
       weights [..., N, K], float32, and indices [..., N, K]; equal probabilities: the lower index first.
@@ -37,13 +45,133 @@ def top_experts(
     Raises:
       ValueError: k outside 1..E, or renormalize neither a bool nor ``"one"``.
     """
-    check_num_selected(k, probabilities.shape[-1])
+    num_experts = probabilities.shape[-1]
+    check_num_selected(k, num_experts)
     if renormalize not in (True, False, "one"):
         raise checks.error("renormalize", "true, false or 'one'", renormalize)
     weights, indices = jax.lax.top_k(probabilities.astype(jnp.float32), k)
+    exists = True if active is None else jnp.broadcast_to(jnp.arange(k) < active, weights.shape)
     if renormalize == "one" or (renormalize and k > 1):
         # A zero row (a zero Symphony column) is shared evenly; a row of tiny numbers is scaled up before the sum.
         scale = jax.lax.stop_gradient(weights[..., :1])
         weights = jnp.where(scale > 0, weights / jnp.where(scale > 0, scale, 1.0), 1.0)
-        weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
+        weights = weights / jnp.sum(weights, axis=-1, keepdims=True, where=exists)
+    if active is not None:
+        weights, indices = jnp.where(exists, weights, 0.0), jnp.where(exists, indices, num_experts)
     return weights, indices
+
+
+def expert_choice(
+    probabilities: Float[Array, "*batch S E"], capacity: int, *, real: Bool[Array, "*batch S"] | None = None
+) -> tuple[Float[Array, "*batch E C"], Int[Array, "*batch E C"]]:
+    """Each expert takes the C tokens that want it most (expert choice, arXiv 2202.09368, Eq. 2).
+
+    Args:
+      probabilities: [..., S, E], not negative.
+      capacity: tokens of one expert, 1 to S.
+      real: False for tokens that every expert takes last, whatever their probability.
+
+    Returns:
+      probabilities [..., E, C], float32, and token indices [..., E, C], the most probable first; equal ones: the
+      earlier token first.
+
+    Raises:
+      ValueError: capacity outside 1..S, or shapes that do not fit.
+    """
+    size = probabilities.shape[-2]
+    if not 1 <= capacity <= size:
+        raise checks.error("capacity", f"an integer from 1 to {size} (tokens)", capacity)
+    wanted = jnp.swapaxes(probabilities.astype(jnp.float32), -1, -2)
+    if real is not None:
+        checks.shape("real", real.shape, probabilities.shape[:-1])
+        wanted = jnp.where(real[..., None, :], wanted, -1.0)
+    chosen, tokens = jax.lax.top_k(wanted, capacity)
+    return chosen, tokens
+
+
+def _token_choice(
+    context: SelectContext, weights: Float[Array, "G S K"], indices: Int[Array, "G S K"], num_experts: int
+) -> Assignment:
+    """The plan for tokens that chose experts; weights are the score step's own where it gives some."""
+    if context.gates is not None:
+        weights = jnp.take_along_axis(context.gates, indices, axis=-1, mode="clip")
+        weights = jnp.where(indices < num_experts, weights, 0.0)
+    return assign_slots(
+        weights,
+        indices,
+        num_experts=num_experts,
+        capacity=context.capacity,
+        priority=context.priority,
+        real=context.real,
+    )
+
+
+@register_select("top_experts", grows=True)
+def top_experts_step(
+    probabilities: Float[Array, "G S E"], context: SelectContext, *, renormalize: Renormalize = True
+) -> Assignment:
+    """Every token takes its K most probable experts, as long as these have slots."""
+    weights, indices = top_experts(probabilities, context.k, renormalize=renormalize, active=context.active)
+    return _token_choice(context, weights, indices, probabilities.shape[-1])
+
+
+def _one_expert(sizes: LayerSizes, **options: object) -> None:
+    if sizes.num_selected_experts != 1:
+        raise checks.error(
+            "model.moe.num_selected_experts",
+            "1 with model.router.select = 'balanced_assignment'",
+            sizes.num_selected_experts,
+        )
+
+
+@register_select("balanced_assignment", check=_one_expert, smallest_capacity_factor=1.0)
+def balanced_assignment_step(
+    probabilities: Float[Array, "G S E"],
+    context: SelectContext,
+    *,
+    gate: Literal["sigmoid", "probability"] = "sigmoid",
+    tolerance: Tolerance = 1e-5,
+) -> Assignment:
+    """BASE (arXiv 2103.16716): in training every expert gets the same number of tokens, in evaluation the best ones.
+
+    The total log-probability is as large as it can be, which without inform steps is BASE's total score. The weight is
+    the sigmoid of the chosen expert's logit (the paper's), or its probability.
+    """
+    num_experts = probabilities.shape[-1]
+    if context.train:
+        # Smaller than any probability that matters, so that a zero is the worst choice and still a number.
+        scores = jnp.log(jnp.maximum(probabilities, jnp.finfo(jnp.float32).tiny))
+        indices = balanced_assignment(scores, tolerance=tolerance, real=context.real)[..., None]
+    else:
+        indices = jnp.argmax(probabilities, axis=-1, keepdims=True)
+    weights = jnp.take_along_axis(
+        jax.nn.sigmoid(context.logits) if gate == "sigmoid" else probabilities, indices, axis=-1
+    )
+    return _token_choice(context, weights, indices, num_experts)
+
+
+@register_select("expert_choice", fills_slots=True)
+def expert_choice_step(probabilities: Float[Array, "G S E"], context: SelectContext) -> SlotChoice:
+    """Expert choice (arXiv 2202.09368): every expert takes the C tokens of the group that want it most."""
+    size = probabilities.shape[-2]
+    weights, tokens = expert_choice(probabilities, min(context.capacity, size), real=context.real)
+    filled = jnp.ones_like(tokens, bool)
+    if context.real is not None:
+        filled = jnp.take_along_axis(context.real[:, None, :], tokens, axis=-1)
+    return SlotChoice(tokens, weights, filled, size=size, k=context.k)
+
+
+@register_select("soft", uses_probabilities=False, fills_slots=True)
+def soft_step(probabilities: Float[Array, "G S E"], context: SelectContext) -> SoftSlots:
+    """Soft MoE (arXiv 2308.00951): every slot mixes all tokens of an image, every token all slots.
+
+    Images do not mix, whatever the group. The number of slots is that of the score step (``soft_slots``), not a
+    capacity; any other score step has one slot for each expert.
+    """
+    slots = context.logits[..., None] if context.slot_logits is None else context.slot_logits
+    groups, size, num_experts, per_expert = slots.shape
+    # [G, S, E, P] -> [B, N, E, P]
+    slots = slots.reshape(groups * context.num_images, size // context.num_images, num_experts, per_expert)
+    return SoftSlots(
+        into=jax.nn.softmax(slots, axis=1), out_of=jax.nn.softmax(slots, axis=(2, 3)), groups=groups, k=context.k
+    )

@@ -1,9 +1,10 @@
 """The three steps of a router, as registries that a config picks from by name.
 
-``score`` tokens -> logits, ``inform`` probabilities -> probabilities, ``select`` probabilities -> K weights and
-indices. A step is a pure function; its keyword-only arguments are its options, with the signature as the one home of
-their defaults, types and bounds. What else a step needs from the layer around it, it declares when it is registered:
-learned parameters, the attention of its block, a state that training updates. The layer hands it exactly that.
+``score`` tokens -> logits, ``inform`` probabilities -> probabilities, ``select`` probabilities -> a plan of which token
+meets which expert. A step is a pure function; its keyword-only arguments are its options, with the signature as the
+one home of their defaults, types and bounds. What else a step needs from the layer around it, it declares when it is
+registered: learned parameters, a state, the attention of its block, the pixels of the patches, the MoE layer before.
+The layer hands it exactly that in a :class:`StepContext`.
 """
 
 import dataclasses
@@ -12,17 +13,29 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 import jax
+import jax.numpy as jnp
 
-from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerSizes:
-    """Sizes of the MoE layer that a step's parameters and state are made for."""
+    """Sizes of the MoE layer that a step's parameters and state are made for.
+
+    Attributes:
+      hidden_size: D.
+      num_experts: E.
+      num_selected_experts: K.
+      num_tokens: N, a class token included.
+      patch_values: numbers in the pixels of one patch.
+    """
 
     hidden_size: int
     num_experts: int
+    num_selected_experts: int
+    num_tokens: int
+    patch_values: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,21 +64,83 @@ class AttentionRecord:
     outputs: Float[Array, "B N D"]
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class InformContext:
-    """What an inform step may look at besides the probabilities.
+class PreviousLayer:
+    """What the MoE layer before this one decided.
+
+    Attributes:
+      probabilities: after its inform steps.
+      indices: its base top K.
+    """
+
+    probabilities: Float[Array, "B N E"]
+    indices: Int[Array, "B N K"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepContext:
+    """What a score or inform step may look at; all but ``tokens`` and ``parameters`` is None unless it declared it.
 
     Attributes:
       tokens: input of the MoE layer.
       parameters: the learned arrays that the step declared, by name.
-      attention: the record of the block's attention; None unless the step declared ``needs_attention``.
-      state: the step's state before this training step; None unless the step declared one.
+      state: the step's state before this training step (``initial_state``).
+      attention: the record of the block's attention (``needs_attention``).
+      patches: normalised pixels of each token's patch, zeros for a class token (``needs_patches``).
+      previous: the MoE layer before this one (``needs_previous``).
     """
 
     tokens: Float[Array, "B N D"]
     parameters: Mapping[str, Array]
+    state: Tree | None = None
     attention: AttentionRecord | None = None
-    state: Array | None = None
+    patches: Float[Array, "B N P"] | None = None
+    previous: PreviousLayer | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectContext:
+    """What a select step may look at besides the probabilities of a group.
+
+    Attributes:
+      k: K, choices of each token.
+      capacity: C, slots of one expert for one group.
+      logits: the logits that the choice is made from, with noise in training.
+      num_images: images of a group; their tokens follow each other.
+      train: whether this is a training step.
+      active: the first so many of the K choices count at this time of the training; None for all.
+      gates: weights that the score step gives itself; None: the probabilities decide.
+      slot_logits: logits of the single slots of each expert; None: one slot each, with ``logits``.
+      priority: tokens of larger priority get slots first; None for no batch priority.
+      real: False for the tokens of filler images, which must take no slots; None if all are real.
+    """
+
+    k: int
+    capacity: int
+    logits: Float[Array, "G S E"]
+    num_images: int = 1
+    train: bool = False
+    active: Int[Array, ""] | None = None
+    gates: Float[Array, "G S E"] | None = None
+    slot_logits: Float[Array, "G S E P"] | None = None
+    priority: Float[Array, "G S"] | None = None
+    real: Bool[Array, "G S"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """K grows in training from ``k_start`` to ``k_end``, in equal times for each K, over a share of the training."""
+
+    k_start: int
+    k_end: int
+    share: float
+
+    def active(self, progress: float | Float[Array, ""]) -> Int[Array, ""]:
+        """K at a time of the training: ``progress`` is the share of its steps that are done, 0 to 1."""
+        grown = jnp.floor((self.k_end - self.k_start + 1) * jnp.asarray(progress, jnp.float32) / self.share)
+        return jnp.minimum(self.k_start + grown.astype(jnp.int32), self.k_end)
 
 
 def _no_parameters(sizes: LayerSizes, **options: Any) -> dict[str, Parameter]:
@@ -73,13 +148,29 @@ def _no_parameters(sizes: LayerSizes, **options: Any) -> dict[str, Parameter]:
     return {}
 
 
+def _no_check(sizes: LayerSizes, **options: Any) -> None:
+    del sizes, options
+
+
+def _no_check_steps(total_steps: int, **options: Any) -> None:
+    del total_steps, options
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A registered function together with its options (name -> type) and their defaults."""
+    """A registered function together with its options (name -> type) and their defaults.
+
+    Attributes:
+      check: ``check(sizes, **options)`` raises ValueError for options that do not go with each other or with the
+        layer, called when a config is parsed; the field is an option's name or begins with ``model.``.
+      check_steps: ``check_steps(total_steps, **options)``, the same for the number of training steps; called before
+        a run starts.
+    """
 
     name: str
     function: Callable[..., Any]
-    parameters: Callable[..., dict[str, Parameter]] = _no_parameters
+    check: Callable[..., None] = _no_check
+    check_steps: Callable[..., None] = _no_check_steps
     option_types: Mapping[str, Any] = dataclasses.field(init=False)
     option_defaults: Mapping[str, Any] = dataclasses.field(init=False)
 
@@ -99,45 +190,98 @@ class Step:
         object.__setattr__(self, "option_types", {name: hints[name] for name in options})
         object.__setattr__(self, "option_defaults", {name: p.default for name, p in options.items()})
 
-
-@dataclasses.dataclass(frozen=True)
-class ScoreStep(Step):
-    """``function(tokens [..., N, D], parameters, **options) -> logits [..., N, E]``."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SelectStep(Step):
-    """``function(probabilities [..., N, E], k, **options) -> weights, indices [..., N, K]``."""
+    @property
+    def summary(self) -> str:
+        """First line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
 
 @dataclasses.dataclass(frozen=True)
-class InformStep(Step):
-    """``function(probabilities [B, N, E], context, **options) -> probabilities [B, N, E]``.
+class ContextStep(Step):
+    """A step that is handed a :class:`StepContext`: it says here what it wants to find there.
 
     Attributes:
+      parameters: ``parameters(sizes, **options) -> {name: Parameter}``, trained by gradient.
+      initial_state: ``initial_state(key, sizes, **options) -> tree``; None if the step keeps no state. A state is not
+        seen by gradients or the optimizer; it is saved with the run and left alone in evaluation.
+      update_state: ``update_state(context, indices [B, N, K] of the base top K, **options) -> tree``, called once in
+        each training step after ``function`` saw the old state; None: the state stays as it started.
       needs_attention: the block hands over an AttentionRecord.
-      graph: ``graph(context, **options) -> [B, N, N]``, the weights that function mixes tokens with, for analysis;
-        None if the step does not mix tokens.
-      initial_state: ``initial_state(sizes, **options) -> array``; None if the step keeps no state.
-      update_state: ``update_state(state, indices [B, N, K] of the base top K, **options) -> state``, called once
-        in each training step after ``function`` saw the old state.
+      needs_patches: the model hands over the pixels of the patches.
+      needs_previous: the MoE layer before hands over what it decided. The first MoE layer has none: there an inform
+        step that needs it does not act, and its state is not updated.
     """
 
+    parameters: Callable[..., dict[str, Parameter]] = _no_parameters
+    initial_state: Callable[..., Tree] | None = None
+    update_state: Callable[..., Tree] | None = None
     needs_attention: bool = False
-    graph: Callable[..., Float[Array, "B N N"]] | None = None
-    initial_state: Callable[..., Array] | None = None
-    update_state: Callable[[Array, Int[Array, "B N K"]], Array] | None = None
+    needs_patches: bool = False
+    needs_previous: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.initial_state is None) != (self.update_state is None):
-            raise ValueError(
-                f"inform step {self.name!r}: expected both initial_state and update_state, or neither; received one"
-            )
+        if self.update_state is not None and self.initial_state is None:
+            raise ValueError(f"step {self.name!r}: expected an initial_state beside update_state; received none")
 
     @property
     def has_state(self) -> bool:
         return self.initial_state is not None
+
+    @property
+    def updates_state(self) -> bool:
+        return self.update_state is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreStep(ContextStep):
+    """``function(context, **options) -> logits [B, N, E]``.
+
+    Attributes:
+      gates: ``gates(context, **options) -> [B, N, E]``, the weights of expert outputs; None: those that select gives.
+      slot_logits: ``slot_logits(context, **options) -> [B, N, E, P]``, for a select step that fills P slots of each
+        expert; None: one slot each.
+      losses: ``losses(context, **options) -> {name: [B]}``, auxiliary losses of the step's own; their names are
+        those of :class:`vmoe_inform.config.LossWeights`.
+      growth: ``growth(sizes, **options) -> Growth | None``, how K grows in training; None: it does not.
+      selects: names of the select steps that the score step goes with; None for all.
+    """
+
+    gates: Callable[..., Float[Array, "B N E"]] | None = None
+    slot_logits: Callable[..., Float[Array, "B N E P"]] | None = None
+    losses: Callable[..., dict[str, Float[Array, " B"]]] | None = None
+    growth: Callable[..., Growth | None] | None = None
+    selects: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class InformStep(ContextStep):
+    """``function(probabilities [B, N, E], context, **options) -> probabilities [B, N, E]``.
+
+    Attributes:
+      graph: ``graph(context, **options) -> [B, N, N]``, the weights that function mixes tokens with, for analysis;
+        None if the step does not mix tokens.
+    """
+
+    graph: Callable[..., Float[Array, "B N N"]] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectStep(Step):
+    """``function(probabilities [G, S, E], context: SelectContext, **options) -> Plan``.
+
+    Attributes:
+      grows: the step heeds ``context.active``, so that K may grow in training.
+      uses_probabilities: False: it works on logits alone, so that inform steps would have no effect and are refused.
+      fills_slots: every slot is filled, so that the capacity decides what is computed; that of training holds in
+        evaluation too.
+      smallest_capacity_factor: in training.
+    """
+
+    grows: bool = False
+    uses_probabilities: bool = True
+    fills_slots: bool = False
+    smallest_capacity_factor: float = 0.0
 
 
 SCORE_STEPS: Registry[ScoreStep] = Registry("score step")

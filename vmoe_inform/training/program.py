@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from vmoe_inform import checks, models
 from vmoe_inform.axes import Array, Tree
-from vmoe_inform.config import Config, mesh_sizes
+from vmoe_inform.config import Config, check_steps, mesh_sizes
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.sharding.mesh import batch_sharding, make_mesh, replicated
 from vmoe_inform.sharding.rules import tree_shardings
@@ -76,12 +76,14 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
 
     Args:
       config: the run.
-      num_steps: for the learning-rate schedule.
+      num_steps: of the run, for all that changes over it.
       devices: all devices of all processes by default.
 
     Raises:
-      ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.mesh_sizes`.
+      ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.mesh_sizes`; or the
+        router does not go with the number of steps.
     """
+    check_steps(config, num_steps)
     devices = jax.devices() if devices is None else devices
     mesh = make_mesh(*mesh_sizes(config, len(devices)), devices)
     model = models.from_config(config.model)
@@ -92,7 +94,7 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
 
     shapes = jax.eval_shape(create)
     shardings = tree_shardings(shapes, mesh)
-    step = make_train_step(model, optimizer, make_schedule(config.optimizer, num_steps), config)
+    step = make_train_step(model, optimizer, make_schedule(config.optimizer, num_steps), config, num_steps)
     size, count = config.model.image_size_px, config.train.batch_size
     batch = batch_sharding(mesh)
     return Program(

@@ -26,13 +26,18 @@ def cross_entropy(logits: Float[Array, "B classes"], targets: Float[Array, "B cl
 
 
 def make_train_step(
-    model: VisionTransformer, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Config
+    model: VisionTransformer,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    config: Config,
+    total_steps: int,
 ) -> StepFunction:
     """The function that a run jits.
 
     Args:
       model, optimizer, schedule: what is trained, and how.
       config: seed, data (augmentation), model (classes, loss weights) and train.
+      total_steps: of the run, for what changes over the training.
 
     Returns:
       ``step(state, {"image": uint8 [B, P, P, 3], "label": int32 [B]}) -> (state, metrics)``; metrics are scalars.
@@ -40,7 +45,9 @@ def make_train_step(
     """
     parts = config.train.gradient_accumulation_steps
 
-    def loss_function(params: Tree, routing: Tree, batch: Batch, key: Array) -> tuple[Array, tuple[Tree, dict]]:
+    def loss_function(
+        params: Tree, routing: Tree, progress: Array, batch: Batch, key: Array
+    ) -> tuple[Array, tuple[Tree, dict]]:
         augment_key, mixup_key, routing_key, dropout_key = jax.random.split(key, 4)
         images = augment.normalize(augment.augment(augment_key, batch["image"], config.data), config.data)
         targets = jax.nn.one_hot(batch["label"], config.model.num_classes)
@@ -51,6 +58,7 @@ def make_train_step(
             {"params": params, STATE: routing},
             images,
             train=True,
+            progress=progress,
             mutable=[STATE],
             rngs={"routing": routing_key, "dropout": dropout_key},
         )
@@ -63,15 +71,16 @@ def make_train_step(
     gradient_function = jax.value_and_grad(loss_function, has_aux=True)
 
     def gradients_of(state: TrainState, batch: Batch, key: Array) -> tuple[Tree, Tree, dict[str, Array]]:
+        progress = state.step.astype(jnp.float32) / total_steps
         if parts == 1:
-            (_, (routing, metrics)), gradients = gradient_function(state.params, state.routing, batch, key)
+            (_, (routing, metrics)), gradients = gradient_function(state.params, state.routing, progress, batch, key)
             return gradients, routing, metrics
         # [B, ...] -> [parts, B / parts, ...]: every part has images from every device
         split = jax.tree.map(lambda a: jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1), batch)
 
         def accumulate(total: Tree, part: tuple[Batch, Array]) -> tuple[Tree, dict[str, Array]]:
-            # Steps with a state are not accumulated (config.py): the routing state passes through unchanged.
-            (_, (_, metrics)), gradients = gradient_function(state.params, state.routing, *part)
+            # Steps that update a state are not accumulated (config.py): the routing state passes through unchanged.
+            (_, (_, metrics)), gradients = gradient_function(state.params, state.routing, progress, *part)
             return jax.tree.map(jnp.add, total, gradients), metrics
 
         zeros = jax.tree.map(jnp.zeros_like, state.params)
