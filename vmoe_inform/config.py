@@ -85,7 +85,7 @@ class MoeConfig:
       layers: ``"lastN"`` (the last N blocks of odd index), ``"everyN"`` (blocks N-1, 2N-1, ...), ``"none"``, or the
         block indices, counted from 0.
       num_selected_experts: K, experts of each token.
-      capacity_factor: slots of an expert per group in training, as a multiple of S K / E.
+      capacity_factor: slots of an expert per group in training, as a multiple of S K / E; 1 where experts choose.
       capacity_factor_evaluation: the same in evaluation.
       capacity_multiple_of: capacities are rounded up to a multiple of this.
       batch_priority: tokens with the larger first weight get slots first (V-MoE, Sec. 4).

@@ -65,8 +65,9 @@ class MoeLayer(nn.Module):
 
         # [B, N, ...] -> [G, S, ...]: the tokens of consecutive images share their experts' slots
         groups, size = batch // moe.group_size_images, moe.group_size_images * num_tokens
-        as_in_training = train or SELECT_STEPS[config.router.select].fills_slots
-        factor = moe.capacity_factor if as_in_training else moe.capacity_factor_evaluation
+        factor = moe.capacity_factor if train else moe.capacity_factor_evaluation
+        if SELECT_STEPS[config.router.select].fills_slots:
+            factor = 1.0  # the factors are room for uneven loads, and there are none
         k = routing.base_indices.shape[-1]
         plan = select_experts(
             routing,

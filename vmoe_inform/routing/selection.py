@@ -152,7 +152,7 @@ def balanced_assignment_step(
 
 @register_select("expert_choice", fills_slots=True)
 def expert_choice_step(probabilities: Float[Array, "G S E"], context: SelectContext) -> SlotChoice:
-    """Expert choice (arXiv 2202.09368): every expert takes the C tokens of the group that want it most."""
+    """Expert choice (arXiv 2202.09368): every expert takes the S K / E tokens of the group that want it most."""
     size = probabilities.shape[-2]
     weights, tokens = expert_choice(probabilities, min(context.capacity, size), real=context.real)
     filled = jnp.ones_like(tokens, bool)

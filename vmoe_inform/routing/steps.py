@@ -273,8 +273,7 @@ class SelectStep(Step):
     Attributes:
       grows: the step heeds ``context.active``, so that K may grow in training.
       uses_probabilities: False: it works on logits alone, so that inform steps would have no effect and are refused.
-      fills_slots: every slot is filled, so that the capacity decides what is computed; that of training holds in
-        evaluation too.
+      fills_slots: every slot is filled, as many as there are choices: capacity factors do not apply.
       smallest_capacity_factor: in training.
     """
 
