@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,61 +12,74 @@ import time
 import numpy as np
 import pytest
 
-from tests.studies.test_plan import make
-from vmoe_inform.studies import execute, measure, plan
-from vmoe_inform.training.checkpoints import Checkpoints
+from vmoe_inform import command_line
+from vmoe_inform.studies import execute, plan
 from vmoe_inform.training.logging import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROUTERS = ("vmoe", "symphony_vmoe")
-TINY = (
-    "--config=configs/digits.py:variant=Ti/16,experts=4,where=1",
-    "--config.model.num_layers=2",
-    "--config.model.hidden_size=16",
-    "--config.model.mlp_size=32",
-    "--config.data.random_rotation_degrees=0",
-    "--config.data.random_zoom=0",
-    "--config.train.epochs=None",
-    "--config.train.steps=6",
-    "--config.train.batch_size=512",
-    "--config.train.log_every_steps=1",
-    "--config.optimizer.warmup_steps=2",
-    "--config.checkpoint.every_steps=1",
-    "--config.checkpoint.keep=1",
-    "--config.evaluation.suites=('clean', 'a')",
-)
+CONFIG = "configs/digits.py:variant=Ti/16,experts=4,where=1"
+FIELDS = {
+    "model.num_layers": 2,
+    "model.hidden_size": 16,
+    "model.mlp_size": 32,
+    "data.random_rotation_degrees": 0.0,
+    "data.random_zoom": 0.0,
+    "train.epochs": None,
+    "train.steps": 6,
+    "train.batch_size": 512,
+    "train.log_every_steps": 1,
+    "optimizer.warmup_steps": 2,
+    "checkpoint.every_steps": 1,
+    "checkpoint.keep": 1,
+    "evaluation.suites": ("clean", "a"),
+}
 
 
 def _start(workdir: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "PYTEST_"))
-    } | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    command = [sys.executable, "-m", "vmoe_inform.study", *TINY, f"--workdir={workdir}", *arguments]
+    } | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        # What several runs compile alike (the evaluation, and what a stopped run compiled) is compiled once.
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.with_name("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
+    command = [sys.executable, "-m", "vmoe_inform.study", f"--config={CONFIG}", *fields, f"--workdir={workdir}"]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
-    """A study that was stopped in its first runs' training, or soon after, and then gone on with to its end."""
-    workdir = tmp_path_factory.mktemp("study")
-    arguments = (f"--routers={','.join(ROUTERS)}", "--seeds=2", "--jobs=2")
+    """A study whose first run was stopped by a signal after a few steps, and that was then gone on with to its end."""
+    workdir = tmp_path_factory.mktemp("studies") / "study"
+    arguments = (f"--routers={','.join(ROUTERS)}", "--seeds=2")
     first = _start(workdir, *arguments)
     while not any("loss" in path.read_text() for path in workdir.glob("runs/*/*/metrics.jsonl")):
         assert first.poll() is None, first.communicate()
-        time.sleep(0.1)
+        time.sleep(0.05)
     first.send_signal(signal.SIGTERM)
     printed = first.communicate()
     assert first.returncode == 75, printed
-    finished_before = {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/*/result.json")}
-    assert len(finished_before) < 4
-    assert not (workdir / "study.json").exists()
-    second = _start(workdir, *arguments)
+    assert [path.name for path in workdir.iterdir()] == ["runs"]
+    assert not list(workdir.glob("runs/*/*/result.json"))
+    second = _start(workdir, *arguments, "--jobs=2")
     printed = second.communicate()
     assert second.returncode == 0, printed
-    assert all(path.stat().st_mtime_ns == before for path, before in finished_before.items())
     return workdir, printed[0]
+
+
+def test_the_stopped_run_went_on_from_its_checkpoint(studied):
+    workdir, _ = studied
+    folder = workdir / "runs" / "vmoe" / "seed_0"
+    starts = [int(path.name.rpartition("from_step_")[2]) for path in (folder / "tensorboard").iterdir()]
+    assert min(starts) == 0
+    assert max(starts) > 0
+    assert [entry["step"] for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry] == [1, 2, 3, 4, 5, 6]
 
 
 def _results(workdir):
@@ -123,6 +135,8 @@ def test_the_study_compares_seed_by_seed(studied):
     found = study["routers"]["symphony_vmoe"]["measures"]["accuracy/clean"]["difference"]
     assert found["mean"] == pytest.approx(np.mean(differences))
     assert found["high"] - found["mean"] == pytest.approx(12.7062 * abs(differences[0] - differences[1]) / 2, rel=1e-4)
+    # Forward and backward passes of 512 images cost more than a forward pass of 128.
+    assert all(0 < 4 * run["flops"]["evaluation_batch"] < run["flops"]["training_step"] for run in study["runs"])
     flops = {router: results[router, 0]["flops"]["training_step"] for router in ROUTERS}
     assert study["routers"]["symphony_vmoe"]["flops_overhead"]["training_step"] == pytest.approx(
         flops["symphony_vmoe"] / flops["vmoe"] - 1
@@ -130,48 +144,23 @@ def test_the_study_compares_seed_by_seed(studied):
     assert len(list((workdir / "figures").glob("*.png"))) == 3
 
 
-def test_a_finished_study_starts_no_run(studied):
+def test_a_finished_study_has_nothing_left_to_do(studied):
     workdir, _ = studied
     before = {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/*/*")}
-    process = _start(workdir, "--routers=symphony_vmoe,vmoe", "--seeds=2", "--against=vmoe")
-    printed = process.communicate()
-    assert process.returncode == 0, printed
+    runs = plan.make(
+        ROUTERS,
+        num_seeds=2,
+        workdir=workdir,
+        load=lambda router: command_line.load_config(plan.with_router(str(ROOT / CONFIG), router), FIELDS),
+    )
+    assert execute.execute(plan.every(runs), jobs=2) == execute.Outcome(stopped=False, failures={})
     assert {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/*/*")} == before
-    assert json.loads((workdir / "study.json").read_text())["against"] == "vmoe"
 
 
-def test_a_run_without_its_last_steps_goes_on_from_its_checkpoint(tmp_path):
-    """As if it had been killed in its last epoch, in this process."""
-    run = make(tmp_path, "vmoe", evaluation__suites=("clean",), train__log_every_steps=1)["vmoe"][0]
-    other = make(tmp_path / "other", "vmoe", evaluation__suites=("clean",), train__log_every_steps=1)["vmoe"][0]
-    with execute.StopRequest() as stop:
-        measure.complete(run, stop)
-    shutil.copytree(run.folder, other.folder)
-    shutil.rmtree(other.folder / "checkpoints" / "6")
-    (other.folder / plan.RESULT_FILE).unlink()
-    with Checkpoints(other.folder) as checkpoints:
-        assert checkpoints.newest_step() == 3
-    outcome = execute.execute([other], jobs=1)
-    assert (outcome.stopped, outcome.failures) == (False, {})
-    whole, resumed = measure.read(run), measure.read(other)
-    for result in (whole, resumed):
-        del result["seconds"]
-    assert resumed == whole
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--routers=vmoe,symphny_vmoe",), "router preset: expected one of .*; received 'symphny_vmoe'"),
-        (("--routers=vmoe", "--config.seed=3"), "--config.seed: expected nothing"),
-        (("--routers=vmoe", "--config.train.steps=2"), "train.steps: expected more than one epoch"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_line(tmp_path, arguments, message):
-    process = _start(tmp_path / "study", *arguments)
+def test_bad_input_is_one_line(tmp_path):
+    process = _start(tmp_path / "study", "--routers=vmoe,symphny_vmoe")
     _, printed = process.communicate()
     assert process.returncode == 2
     (line,) = printed.splitlines()
-    assert line.startswith("error: ")
-    assert re.search(message, line), line
+    assert re.fullmatch(r"error: router preset: expected one of .*; received 'symphny_vmoe' \(did you .*\)", line), line
     assert not (tmp_path / "study").exists()

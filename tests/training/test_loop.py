@@ -78,6 +78,15 @@ def test_a_finished_run_is_left_as_it_is(finished):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_checkpoint_that_is_not_there(finished):
+    workdir, _ = finished
+    with (
+        Checkpoints(workdir) as checkpoints,
+        pytest.raises(FileNotFoundError, match=r"of step 7 in .* those of \[20\]"),
+    ):
+        checkpoints.restore_variables({}, step=7)
+
+
 def test_another_run_is_refused(finished):
     workdir, _ = finished
     for overrides, field in (

@@ -25,22 +25,21 @@ PerImage = dict[str, dict[str, Array]]
 Chosen = dict[str, np.ndarray]  # by MoE layer: experts of every token [n, N, K], the first choice first
 
 
-def _routing_per_image(trace: Mapping[str, Any], num_experts: int) -> PerImage:
+def _routing_per_image(trace: Mapping[str, Any]) -> PerImage:
     """Of each MoE layer and image: mean entropy [B] in nats, load [B, E], mean effective neighbours [B] (1 if tokens
     do not mix), dropped share [B], and the experts of each token [B, N, K]."""
     layers = {}
     for block, left in trace.items():
-        routing, kept = left["moe"]["routing"], left["moe"]["kept"]
-        chosen = jax.nn.one_hot(routing.indices, num_experts)
+        layer = left["moe"]
+        routing = layer["routing"]
         entropy = routing_entropy(routing.informed)
-        graph = left["moe"].get("graph")
-        neighbours = jnp.ones_like(entropy) if graph is None else effective_neighbours(graph)
+        neighbours = jnp.ones_like(entropy) if routing.graph is None else effective_neighbours(routing.graph)
         layers[block] = {
             "entropy": jnp.mean(entropy, axis=-1),
-            "load": jnp.mean(chosen, axis=(1, 2)),
+            "load": jnp.mean(layer["load"], axis=1),
             "effective_neighbours": jnp.mean(neighbours, axis=-1),
-            "dropped": 1.0 - jnp.mean(kept.astype(jnp.float32), axis=(1, 2)),
-            _CHOSEN: routing.indices,
+            "dropped": jnp.mean(layer["dropped"], axis=-1),
+            _CHOSEN: layer["indices"],
         }
     return layers
 
@@ -65,7 +64,7 @@ class Predictor:
             (logits, _), left = model.apply(
                 variables, augment.normalize(images, config.data), train=False, image_mask=mask, mutable=[TRACE]
             )
-            return logits, _routing_per_image(left.get(TRACE, {}), config.model.moe.num_experts)
+            return logits, _routing_per_image(left.get(TRACE, {}))
 
         self._logits, self._routing = (
             jax.jit(function, out_shardings=replicated(mesh)) for function in (logits_of, routing_of)
@@ -95,7 +94,9 @@ class Predictor:
         for block in batches[0]:
             columns = {name: np.concatenate([batch[block][name] for batch in batches]) for name in batches[0][block]}
             chosen[block] = columns.pop(_CHOSEN)
-            routing[block] = {name: np.mean(values, axis=0).tolist() for name, values in columns.items()}
+            means = {name: np.mean(values, axis=0) for name, values in columns.items()}
+            means["load"] /= means["load"].sum()  # where experts choose, a token may count more or less than once
+            routing[block] = {name: values.tolist() for name, values in means.items()}
         return predictions, routing, chosen
 
     def first_choices(self, variables: Tree, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -122,7 +123,7 @@ class Predictor:
         size, count = self._config.model.image_size_px, self._config.evaluation.batch_size
         batch = np.zeros((count, size, size, 3), np.uint8), np.ones(count, bool)
         with jax.set_mesh(self._mesh):
-            compiled = self._logits.lower(variables, *jax.device_put(batch, batch_sharding(self._mesh))).compile()
+            compiled: Any = self._logits.lower(variables, *jax.device_put(batch, batch_sharding(self._mesh))).compile()
         return float(compiled.cost_analysis()["flops"])
 
     def _call(self, function: Callable[..., Any], variables: Tree, images: np.ndarray, mask: np.ndarray) -> Any:

@@ -5,15 +5,17 @@ excludes "no difference".
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vmoe_inform.evaluation.headlines import suite_kind
-from vmoe_inform.studies.summary import Comparison, Interval
+from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = "os^Dv*P"
@@ -74,12 +76,12 @@ def figures(comparisons: Summary, overhead: Mapping[str, Mapping[str, float]], *
             )
             for suite in suites
         ]
-        drawn["accuracy"] = _draw(panels, others, f"Score minus that of {against} with the same seed")
+        drawn["accuracy"] = _draw(panels, others, against, f"Score minus that of {against} with the same seed")
     if layers:
         drawn["fluctuation_and_entropy"] = _draw(
             [
                 Panel(
-                    "Routing fluctuation in the last epoch",
+                    "Fluctuation in the last epoch",
                     "tokens with other experts in %",
                     {layer: _means(comparisons, routers, f"fluctuation/{layer}", 100.0) for layer in layers},
                     None,
@@ -92,13 +94,13 @@ def figures(comparisons: Summary, overhead: Mapping[str, Mapping[str, float]], *
                 ),
             ],
             routers,
-            None,
+            against,
         )
         drawn["load_and_cost"] = _draw(
             [
                 Panel(
-                    "Imbalance of the experts' load",
-                    "standard deviation / mean",
+                    "Imbalance of experts",
+                    "load: standard deviation / mean",
                     {layer: _means(comparisons, routers, f"load_cv/{layer}", 1.0) for layer in layers},
                     None,
                 ),
@@ -111,7 +113,7 @@ def figures(comparisons: Summary, overhead: Mapping[str, Mapping[str, float]], *
                 _overhead_panel(overhead, against),
             ],
             routers,
-            None,
+            against,
         )
     return drawn
 
@@ -149,18 +151,25 @@ def _overhead_panel(overhead: Mapping[str, Mapping[str, float]], against: str) -
     )
 
 
-def _draw(panels: Sequence[Panel], routers: Sequence[str], title: str | None) -> Figure:
-    figure = Figure(figsize=(1.6 + 2.6 * len(panels), 1.9 + 0.36 * len(routers)), layout="constrained")
+def _draw(panels: Sequence[Panel], routers: Sequence[str], against: str, title: str | None = None) -> Figure:
+    # Settings that are part of a router's name stand below it.
+    labels = [router.replace("@", "\n") for router in routers]
+    lines = [label.split("\n") for label in labels]
+    width = 0.5 + 0.085 * max(len(line) for of_label in lines for line in of_label) + 2.5 * len(panels)
+    row_height = 0.16 + 0.18 * max(map(len, lines))
+    figure = Figure(figsize=(width, 1.9 + row_height * len(routers)), layout="constrained")
     FigureCanvasAgg(figure)
     columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, panel in zip(columns, panels, strict=True):
         _draw_panel(axes, panel, routers)
-    columns[0].set_yticks(range(len(routers)), routers)
+    columns[0].set_yticks(range(len(routers)), labels)
     columns[0].set_ylim(len(routers) - 0.5, -0.5)
     if title is not None:
         figure.suptitle(title, fontsize=11)
     figure.supxlabel(
-        "bars: 95 % interval over the seeds; filled: the paired difference excludes 0", fontsize=9, color=_GREY
+        f"bars: {100 * LEVEL:.0f} % interval over the seeds; filled: the paired difference to {against} is clear of 0",
+        fontsize=9,
+        color=_GREY,
     )
     return figure
 
@@ -169,9 +178,9 @@ def _draw_panel(axes: Axes, panel: Panel, routers: Sequence[str]) -> None:
     if panel.equal_at is not None:
         axes.axvline(panel.equal_at, color=_GREY, linestyle="--", linewidth=1, zorder=1)
     handles = []
-    for place, (series, marks) in enumerate(panel.series.items()):
+    offsets = np.linspace(-0.2, 0.2, len(panel.series)) if len(panel.series) > 1 else [0.0]
+    for place, ((series, marks), offset) in enumerate(zip(panel.series.items(), offsets, strict=True)):
         color, marker = _COLORS[place % len(_COLORS)], _MARKERS[place % len(_MARKERS)]
-        offset = 0.36 * (place - (len(panel.series) - 1) / 2) / max(len(panel.series) - 1, 1)
         for router, mark in marks.items():
             interval = mark.interval
             axes.errorbar(
@@ -185,9 +194,21 @@ def _draw_panel(axes: Axes, panel: Panel, routers: Sequence[str]) -> None:
                 capsize=2,
             )
         handles.append(Line2D([], [], color=color, marker=marker, linestyle="none", label=series))
-    axes.set_title(panel.title, fontsize=10)
+    axes.set_title(
+        panel.title, fontsize=10, pad=6.0 + (16.0 * math.ceil(len(handles) / 2) if len(handles) > 1 else 0.0)
+    )
     axes.set_xlabel(panel.label, fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(handles) > 1:
-        axes.legend(handles=handles, fontsize=8)
+    if len(handles) > 1:  # between the title and the axes, where it hides no mark
+        axes.legend(
+            handles=handles,
+            loc="lower center",
+            bbox_to_anchor=(0.5, 0.99),
+            ncols=2,
+            fontsize=8,
+            frameon=False,
+            handletextpad=0.1,
+            columnspacing=1.0,
+            borderaxespad=0.2,
+        )

@@ -100,7 +100,7 @@ def write_whole(path: pathlib.Path, text: str) -> None:
 
 def _write_chosen(run: Run, chosen: dict[str, Chosen]) -> None:
     """``<epoch>/<block>``: integers [images, N, K], as small as they can be."""
-    smallest = np.min_scalar_type(run.config.model.moe.num_experts - 1)
+    smallest = np.min_scalar_type(run.config.model.moe.num_experts)  # which itself stands for no choice
     arrays: dict[str, Any] = {
         f"{epoch}/{block}": experts.astype(smallest) for epoch, of in chosen.items() for block, experts in of.items()
     }

@@ -48,7 +48,7 @@ def write(
         "against": against,
         "seeds": [run.config.seed for run in runs[against]],
         "steps": dict(zip(("one_epoch_before", "last"), runs[against][0].measured_steps, strict=True)),
-        "interval": f"{LEVEL:.0%}, Student t over the seeds; differences and ratios are paired by seed",
+        "interval": f"{100 * LEVEL:.0f} %, Student t over the seeds; differences and ratios are paired by seed",
         "routers": {
             router: {
                 "parameters": results[router][0]["parameters"],
@@ -86,7 +86,7 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
         f"Config `{study['config']}` {f'with `{overrides}`' if overrides else ''}; {study['steps']['last']:,} training "
         f"steps. Every router was trained with the same seeds, so with the same order of the data.\n",
         f"A cell is the mean over the seeds, and in brackets the mean difference to `{against}` of the same seed, with "
-        f"half the width of its {LEVEL:.0%} interval: Student t over the {num_seeds} paired differences, "
+        f"half the width of its {100 * LEVEL:.0f} % interval: Student t over the {num_seeds} paired differences, "
         f"{num_seeds - 1} degree{'s' if num_seeds > 2 else ''} of freedom. An asterisk marks an interval that excludes "
         f"0. The {len(shown):,} intervals are not corrected for their number: about {(1 - LEVEL) * len(shown):.0f} of "
         f"them would exclude 0 by chance if no router differed at all; {marked} do. A difference that is the same for "
