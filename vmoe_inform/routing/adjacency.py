@@ -158,7 +158,9 @@ def transition_informed(
     checks.shape("previous", previous.shape, probabilities.shape)
     checks.shape("adjacency", adjacency.shape, (num_experts, num_experts))
     suggested = share * float32_einsum("jk,...nj->...nk", jax.lax.stop_gradient(adjacency), previous)
-    return (1.0 - jnp.sum(suggested, axis=-1, keepdims=True)) * probabilities.astype(jnp.float32) + suggested
+    # Where the suggestion has all the mass, rounding must not leave a negative share for r.
+    own = jnp.maximum(1.0 - jnp.sum(suggested, axis=-1, keepdims=True), 0.0)
+    return own * probabilities.astype(jnp.float32) + suggested
 
 
 def expert_informed(
