@@ -179,6 +179,132 @@ def test_a_config_has_to_be_a_mapping(given):
         config_lib.parse(given)
 
 
+# Routers whose parts do not go together. Each error names both sides.
+
+QUIET = {"model__router__noise_std": 0.0, "model__router__losses__load": 0.0}
+DISTILLED = {**QUIET, "model__router__score": "distilled"}
+FROZEN = {**QUIET, "model__router__score": "frozen"}
+OPTIONS = "model__router__options__"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {**DISTILLED, "model__router__select": "expert_choice"},
+            "model.router.select: expected top_experts with model.router.score = 'distilled'; received 'expert_choice'",
+        ),
+        (
+            {**FROZEN, OPTIONS + "frozen__k_start": 2, OPTIONS + "frozen__k_end": 9},
+            "model.router.options.frozen.k_end: expected at most model.moe.num_experts = 8; received 9",
+        ),
+        (
+            {**FROZEN, OPTIONS + "frozen__k_start": 4, OPTIONS + "frozen__k_end": 3},
+            "model.router.options.frozen.k_start: expected at most the K at the end, 3; received 4",
+        ),
+        (
+            {**FROZEN, OPTIONS + "frozen__k_end": 3},
+            r"model.router.options.frozen.k_end: expected None when k_start is None \(K does not grow\); received 3",
+        ),
+        (
+            {**FROZEN, OPTIONS + "frozen__k_start": 1, "model__router__select": "expert_choice"},
+            "model.router.options.frozen: expected a constant K with .*'expert_choice'; received 'K from 1 to 2'",
+        ),
+        (
+            {"model__router__score": "frozen", OPTIONS + "frozen__k_start": 1},
+            "model.router.losses.load: expected 0 when K grows; received 0.005",
+        ),
+        (
+            {**QUIET, "model__router__score": "hash", OPTIONS + "hash__ids": "vocabulary"},
+            r"model.router.options.hash.ids: expected 'position' \(the tokens of an image have no ids .*'vocabulary'",
+        ),
+        (
+            {"model__router__select": "balanced_assignment"},
+            "model.moe.num_selected_experts: expected 1 with model.router.select = 'balanced_assignment'; received 2",
+        ),
+        (
+            {
+                "model__router__select": "balanced_assignment",
+                "model__moe__num_selected_experts": 1,
+                "model__moe__capacity_factor": 0.9,
+            },
+            "model.moe.capacity_factor: expected at least 1.0 with .*select = 'balanced_assignment'; received 0.9",
+        ),
+        (
+            {"model__router__select": "soft", "model__router__inform": "similarity"},
+            "model.router.inform: expected 'none' with model.router.select = 'soft', which .*; received 'similarity'",
+        ),
+        (
+            {"model__router__select": "expert_choice", "model__moe__batch_priority": True},
+            "model.moe.batch_priority: expected false with model.router.select = 'expert_choice', .*; received True",
+        ),
+        (
+            {"model__router__losses__distillation": 0.3},
+            "model.router.losses.distillation: expected 0 with model.router.score = 'linear', .*; received 0.3",
+        ),
+        (
+            {"model__router__inform": "symphony_across_layers", "model__moe__layers": "last1"},
+            "model.moe.layers: expected a second MoE layer for .*'symphony_across_layers' to act in; received 'last1'",
+        ),
+        (
+            {"model__router__inform_by_layer": ("attention", "similarity"), "model__router__inform": "symphony"},
+            "model.router.inform: expected 'none' beside model.router.inform_by_layer; received 'symphony'",
+        ),
+        (
+            {"model__router__inform_by_layer": ("attention", "similarity", "none")},
+            r"model.router.inform_by_layer: expected at most one choice for each of the 2 MoE layers .*; received \(",
+        ),
+        (
+            {"model__router__inform_by_layer": ("attention", "similar")},
+            "model.router.inform_by_layer: expected one of .*, or none alone; received 'similar'",
+        ),
+        (
+            {**DISTILLED, "train__epochs": None, "train__steps": 100, OPTIONS + "distilled__switch_step": 100},
+            "model.router.options.distilled.switch_step: expected less than the 100 training steps; received 100",
+        ),
+        (
+            {**DISTILLED, "train__gradient_accumulation_steps": 2},
+            "train.gradient_accumulation_steps: expected 1 with the router step 'distilled', .*; received 2",
+        ),
+        (
+            {"model__router__inform": "symphony", "train__gradient_accumulation_steps": 2},
+            "train.gradient_accumulation_steps: expected 1 with the router step 'symphony', .*; received 2",
+        ),
+    ],
+)
+def test_steps_that_do_not_go_together(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config_lib.parse(make(**changes))
+
+
+def test_a_state_that_is_never_updated_goes_with_accumulation():
+    config = config_lib.parse(make(**FROZEN, train__gradient_accumulation_steps=2))
+    assert config.train.gradient_accumulation_steps == 2
+
+
+def test_inform_steps_of_each_layer():
+    four_layers = {"model__moe__layers": "every2"}
+    router = config_lib.parse(make(model__router__inform=("similarity", "symphony"))).model.router
+    assert [router.inform_steps_of(i) for i in range(2)] == [("similarity", "symphony")] * 2
+    by_layer = ("attention", "none", ("similarity", "symphony"))
+    router = config_lib.parse(make(**four_layers, model__router__inform_by_layer=by_layer)).model.router
+    assert [router.inform_steps_of(i) for i in range(4)] == [
+        ("attention",),
+        (),
+        ("similarity", "symphony"),
+        ("attention",),  # from the start again
+    ]
+    assert router.inform_steps == ("attention", "similarity", "symphony")
+    assert set(router.options) == {"linear", "attention", "similarity", "symphony", "top_experts"}
+
+
+def test_the_number_of_steps_is_checked_before_a_run_in_epochs():
+    config = config_lib.parse(make(**DISTILLED))
+    config_lib.check_steps(config, 1001)
+    with pytest.raises(ValueError, match=r"distilled.switch_step: expected less than the 1000 training steps; rec"):
+        config_lib.check_steps(config, 1000)
+
+
 # Layers, devices, arguments.
 
 

@@ -1,5 +1,6 @@
 """Every preset in every config file builds, survives JSON, and is what its paper says."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -22,9 +23,14 @@ def load(path, argument=None):
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
-def test_there_are_config_files_and_the_four_systems():
+BASES = ("vmoe", "smoe_top1", "smoe_top2", "glam", "xmoe", "smoe_dropout")
+
+
+def test_there_are_config_files_and_all_systems_of_the_papers():
     assert "digits" in {path.stem for path in FILES}
-    assert {"vmoe", "similarity_vmoe", "attention_vmoe", "symphony_vmoe"} <= set(presets.ROUTERS)
+    products = {f"{inform}_{base}" for inform in ("similarity", "attention", "symphony") for base in BASES}
+    others = {"alternate_vmoe", "stablemoe", "hash", "base", "expert_choice", "soft"}
+    assert set(presets.ROUTERS) == {*BASES, *products, *others}
 
 
 @EVERY_FILE
@@ -51,33 +57,118 @@ def test_every_file_knows_its_argument(path):
         load(path, "router=vmo")
 
 
-def test_routers_are_what_the_papers_say():
-    def router(name):
-        config = config_lib.default()
-        presets.set_router(config, name)
-        return config_lib.parse_model(config.model).router
+def model_of(name):
+    config = config_lib.default()
+    presets.set_router(config, name)
+    return config_lib.parse_model(config.model)
 
-    plain = router("vmoe")
-    assert (plain.inform_steps, plain.options) == (
-        (),
-        {"linear": {"bias": False}, "top_experts": {"renormalize": False}},
-    )
-    assert (plain.noise_std, plain.losses.importance, plain.losses.load) == (1.0, 0.005, 0.005)
-    similarity = router("similarity_vmoe")
-    assert similarity.inform_steps == ("similarity",)
-    assert similarity.options["similarity"] == {
+
+def losses(router):
+    return {name: weight for name, weight in dataclasses.asdict(router.losses).items() if weight > 0}
+
+
+# score, select, K, losses, noise
+SYSTEMS = {
+    "vmoe": ("linear", "top_experts", 2, {"importance": 0.005, "load": 0.005}, 1.0),
+    "smoe_top1": ("linear", "top_experts", 1, {}, 0.0),
+    "smoe_top2": ("linear", "top_experts", 2, {}, 0.0),
+    "glam": ("linear", "top_experts", 2, {"gshard": 0.01}, 0.0),
+    "xmoe": ("cosine", "top_experts", 2, {"switch": 0.01}, 0.0),
+    "smoe_dropout": ("frozen", "top_experts", 2, {}, 0.0),
+    "stablemoe": ("distilled", "top_experts", 1, {"balance": 0.3, "distillation": 0.3}, 0.0),
+    "hash": ("hash", "top_experts", 1, {}, 0.0),
+    "base": ("linear", "balanced_assignment", 1, {}, 0.0),
+    "expert_choice": ("linear", "expert_choice", 2, {}, 0.0),
+    "soft": ("soft_slots", "soft", 2, {}, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_plain_systems(name):
+    model = model_of(name)
+    router = model.router
+    k = model.moe.num_selected_experts
+    assert (router.score, router.select, k, losses(router), router.noise_std) == SYSTEMS[name]
+    assert router.inform_steps == ()
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("inform", ["similarity", "attention", "symphony"])
+def test_products_are_their_base_with_an_inform_step_and_renormalised_weights(base, inform):
+    plain, informed = model_of(base), model_of(f"{inform}_{base}")
+    assert informed.router.inform_steps == (inform,)
+    assert informed.router.options["top_experts"]["renormalize"] is True
+    assert plain.moe == informed.moe
+    back = dataclasses.replace(informed.router, inform="none", options=plain.router.options)
+    assert back == plain.router
+    assert presets.ROUTERS[base].where == presets.ROUTERS[f"{inform}_{base}"].where
+
+
+def test_options_that_the_papers_fix():
+    options = {name: model_of(name).router.options for name in presets.ROUTERS}
+    assert options["vmoe"] == {"linear": {"bias": False}, "top_experts": {"renormalize": False}}
+    assert options["smoe_top1"]["linear"]["bias"] is options["smoe_top2"]["linear"]["bias"] is True
+    assert options["similarity_vmoe"]["similarity"] == {
         "temperature": 1.0,
         "metric": "dot",
         "learned_weight": False,
+        "mask": "none",
         "block_size": None,
     }
-    attention = router("attention_vmoe")
-    assert attention.inform_steps == ("attention",)
-    assert (attention.options["attention"]["sigma"], attention.options["attention"]["heads"]) == (1.0, "lowest_entropy")
-    symphony = router("symphony_vmoe")
-    assert symphony.inform_steps == ("symphony",)
-    assert (symphony.options["symphony"]["decay"], symphony.options["symphony"]["initial_value"]) == (0.9, 0.0)
-    assert all(r.options["top_experts"]["renormalize"] is True for r in (similarity, attention, symphony))
+    attention = options["attention_vmoe"]["attention"]
+    assert (attention["sigma"], attention["heads"], attention["head_factor"]) == (1.0, "lowest_entropy", True)
+    symphony = options["symphony_vmoe"]["symphony"]
+    assert (symphony["decay"], symphony["initial_value"], symphony["normalization"]) == (0.9, 0.0, "row")
+    assert options["xmoe"]["cosine"] == {"width": None, "temperature": 0.3}
+    assert options["smoe_dropout"]["frozen"] == {"k_start": 1, "k_end": None, "growth_share": 1.0}
+    assert model_of("alternate_vmoe").router.inform_by_layer == ("attention", "similarity")
+
+
+def test_places_of_the_moe_layers():
+    """The argument goes before the router's own places, and these before the file's."""
+    digits = Path(__file__).parents[1] / "configs" / "digits.py"
+    assert load(digits).model.moe.layers == "last1"
+    assert load(digits, "router=glam").model.moe.layers == "every2"
+    assert load(digits, "router=symphony_glam").model.moe.layers == "every2"
+    assert load(digits, "router=alternate_vmoe").model.moe.layers == "last2"
+    assert load(digits, "router=glam,where=3").model.moe.layers == (3,)
+
+
+def test_a_preset_leaves_nothing_of_another():
+    config = config_lib.default()
+    for name in ("alternate_vmoe", "smoe_dropout", "base", "smoe_top1", "vmoe"):
+        presets.set_router(config, name)
+    presets.set_router(config, "xmoe")
+    assert config_lib.parse_model(config.model).router == model_of("xmoe").router
+    presets.set_router(config, "vmoe")
+    router = config_lib.parse_model(config.model).router
+    assert (router.inform, router.inform_by_layer, router.select) == ("none", (), "top_experts")
+    assert losses(router) == {"importance": 0.005, "load": 0.005}
+
+
+def test_options_behind_the_name():
+    router = model_of("similarity_xmoe@similarity.temperature=sqrt_dim@similarity.mask=causal@cosine.width=4").router
+    assert router.options["similarity"]["temperature"] == "sqrt_dim"
+    assert router.options["similarity"]["mask"] == "causal"
+    assert router.options["cosine"] == {"width": 4, "temperature": 0.3}
+    for name, message in {
+        "xmoe@cosine": r"router: expected NAME@STEP.OPTION=VALUE; received 'cosine'",
+        "xmoe@cosine.withd=4": r"router option cosine.withd: expected one of temperature, width; received",
+        "xmoe@cosin.width=4": r"router option cosin.width: expected one of .*cosine.*; received 'cosin.width=4'",
+        "xmoe@cosine.width=none": r"model.router.options.cosine.width: expected int >= 1 or None; received 'none'",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            model_of(name)
+
+
+def test_help_lists_every_router_in_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        load(FILES[0], "router=help")
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in presets.ROUTERS:
+        assert sum(line.split()[0] == name and len(line.split()) > 3 for line in lines) == 1
+        assert len(presets.ROUTERS[name].summary) < 120
 
 
 @pytest.mark.parametrize(

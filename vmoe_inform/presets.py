@@ -56,6 +56,10 @@ def _plain(model: Model, score: str, k: int | None = None) -> None:
     """Tokens choose the top K of these scores; no noise and no auxiliary loss."""
     router = model.router
     router.score, router.inform, router.inform_by_layer, router.select = score, "none", (), "top_experts"
+    # Nothing is left of a preset before.
+    router.options.top_experts.renormalize = True
+    router.options.linear.bias = False
+    router.options.frozen.k_start = None
     router.noise_std = 0.0
     for name in router.losses:
         router.losses[name] = 0.0
