@@ -9,18 +9,19 @@ import subprocess
 import sys
 import time
 
+import ml_collections
 import numpy as np
 import pytest
 
-from vmoe_inform import command_line
+from configs import digits
 from vmoe_inform.studies import execute, plan
 from vmoe_inform.training.logging import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROUTERS = ("vmoe", "symphony_vmoe")
-CONFIG = "configs/digits.py:variant=Ti/16,experts=4,where=1"
+ARGUMENT = "variant=Ti/16,experts=4,where=0"
 FIELDS = {
-    "model.num_layers": 2,
+    "model.num_layers": 1,
     "model.hidden_size": 16,
     "model.mlp_size": 32,
     "data.random_rotation_degrees": 0.0,
@@ -47,7 +48,14 @@ def _start(workdir: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
     fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
-    command = [sys.executable, "-m", "vmoe_inform.study", f"--config={CONFIG}", *fields, f"--workdir={workdir}"]
+    command = [
+        sys.executable,
+        "-m",
+        "vmoe_inform.study",
+        f"--config=configs/digits.py:{ARGUMENT}",
+        *fields,
+        f"--workdir={workdir}",
+    ]
     return subprocess.Popen(
         [*command, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -55,9 +63,9 @@ def _start(workdir: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
-    """A study whose first run was stopped by a signal after a few steps, and that was then gone on with to its end."""
+    """A study that was stopped by a signal when its first run had done a step, and then gone on with to its end."""
     workdir = tmp_path_factory.mktemp("studies") / "study"
-    arguments = (f"--routers={','.join(ROUTERS)}", "--seeds=2")
+    arguments = (f"--routers={','.join(ROUTERS)}", "--seeds=2", "--jobs=2")
     first = _start(workdir, *arguments)
     while not any("loss" in path.read_text() for path in workdir.glob("runs/*/*/metrics.jsonl")):
         assert first.poll() is None, first.communicate()
@@ -67,7 +75,7 @@ def studied(tmp_path_factory):
     assert first.returncode == 75, printed
     assert [path.name for path in workdir.iterdir()] == ["runs"]
     assert not list(workdir.glob("runs/*/*/result.json"))
-    second = _start(workdir, *arguments, "--jobs=2")
+    second = _start(workdir, *arguments)
     printed = second.communicate()
     assert second.returncode == 0, printed
     return workdir, printed[0]
@@ -75,10 +83,13 @@ def studied(tmp_path_factory):
 
 def test_the_stopped_run_went_on_from_its_checkpoint(studied):
     workdir, _ = studied
-    folder = workdir / "runs" / "vmoe" / "seed_0"
-    starts = [int(path.name.rpartition("from_step_")[2]) for path in (folder / "tensorboard").iterdir()]
-    assert min(starts) == 0
-    assert max(starts) > 0
+    starts = {
+        folder: sorted(int(path.name.rpartition("from_step_")[2]) for path in (folder / "tensorboard").iterdir())
+        for folder in workdir.glob("runs/*/seed_0")
+    }
+    folder = max(starts, key=lambda folder: starts[folder])
+    assert starts[folder][0] == 0
+    assert starts[folder][-1] > 0
     assert [entry["step"] for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry] == [1, 2, 3, 4, 5, 6]
 
 
@@ -116,14 +127,14 @@ def test_fluctuation_is_that_of_the_experts_on_file(studied):
     workdir, _ = studied
     for (router, seed), result in _results(workdir).items():
         with np.load(workdir / "runs" / router / f"seed_{seed}" / "chosen_experts.npz") as file:
-            before, last = file["one_epoch_before/block_1"], file["last/block_1"]
+            before, last = file["one_epoch_before/block_0"], file["last/block_0"]
         assert before.shape == last.shape == (364, 4, 2)  # images, patches of 16 px, experts of a token
         assert before.dtype == np.uint8
         sets = [[set(experts) for experts in chosen.reshape(-1, 2).tolist()] for chosen in (before, last)]
         changed = np.mean([a != b for a, b in zip(*sets, strict=True)])
-        assert result["fluctuation"]["block_1"] == pytest.approx(changed, abs=1e-6)
+        assert result["fluctuation"]["block_0"] == pytest.approx(changed, abs=1e-6)
         load = np.bincount(last.ravel(), minlength=4) / last.size
-        assert result["last"]["routing"]["block_1"]["load"] == pytest.approx(load.tolist(), abs=1e-5)
+        assert result["last"]["routing"]["block_0"]["load"] == pytest.approx(load.tolist(), abs=1e-5)
 
 
 def test_the_study_compares_seed_by_seed(studied):
@@ -147,12 +158,13 @@ def test_the_study_compares_seed_by_seed(studied):
 def test_a_finished_study_has_nothing_left_to_do(studied):
     workdir, _ = studied
     before = {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/*/*")}
-    runs = plan.make(
-        ROUTERS,
-        num_seeds=2,
-        workdir=workdir,
-        load=lambda router: command_line.load_config(plan.with_router(str(ROOT / CONFIG), router), FIELDS),
-    )
+
+    def load(router: str) -> ml_collections.ConfigDict:
+        config = digits.get_config(plan.with_router(f"digits.py:{ARGUMENT}", router).partition(":")[2])
+        config.update_from_flattened_dict(FIELDS)
+        return config
+
+    runs = plan.make(ROUTERS, num_seeds=2, workdir=workdir, load=load)
     assert execute.execute(plan.every(runs), jobs=2) == execute.Outcome(stopped=False, failures={})
     assert {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/*/*")} == before
 
