@@ -13,6 +13,7 @@ LOSSES = {
     ),
     "gshard": lambda logits: routing.gshard_loss(jax.nn.softmax(logits)),
     "z": routing.router_z_loss,
+    "balance": lambda logits: routing.balance_loss(logits, routing.top_experts(jax.nn.softmax(logits), 1)[1]),
 }
 
 
@@ -66,6 +67,38 @@ def test_shares_give_no_gradient_to_switch():
     np.testing.assert_allclose(gradient, np.tile([2 * 0.75 / 4, 2 * 0.25 / 4], (4, 1)), rtol=1e-6)
 
 
+def test_balance_loss_worked_by_hand():
+    # Three tokens choose expert 0, one expert 1: a_k / a - 1 is 1/2 and -1/2. The sigmoids of the chosen logits,
+    # 0, 0, ln 3 and 0, are 1/2, 1/2, 3/4 and 1/2: (1/2 (1/2 + 1/2 + 3/4) - 1/2 (1/2)) / 4.
+    logits = jnp.array([[0.0, -5.0], [0.0, 7.0], [np.log(3.0), 1.0], [2.0, 0.0]], jnp.float32)
+    indices = jnp.array([[0], [0], [0], [1]])
+    loss, gradient = jax.value_and_grad(routing.balance_loss)(logits, indices)
+    np.testing.assert_allclose(loss, 5 / 32, rtol=1e-6)
+    # sigmoid' is 1/4 at 0 and 3/16 at ln 3. Descent pushes the scores of the crowded expert down and those of the
+    # other up, and leaves the logits of experts that were not chosen alone.
+    np.testing.assert_allclose(gradient, [[1 / 32, 0], [1 / 32, 0], [3 / 128, 0], [0, -1 / 32]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("indices", [[[0], [1], [2], [3]], [[0, 1], [1, 2], [2, 3], [3, 0]]], ids=["k=1", "k=2"])
+def test_balance_loss_at_perfect_balance(indices):
+    logits = jnp.asarray(np.random.default_rng(1).normal(size=(4, 4)), jnp.float32)
+    loss, gradient = jax.value_and_grad(routing.balance_loss)(logits, jnp.array(indices))
+    assert loss == 0
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+@pytest.mark.parametrize("column", [0, 2])
+@pytest.mark.parametrize("loss", [routing.balance_loss, routing.switch_loss])
+def test_choices_that_do_not_exist_count_nowhere(loss, column):
+    rng = np.random.default_rng(2)
+    scores = jnp.asarray(rng.random((2, 6, 4)), jnp.float32)
+    indices = np.argsort(rng.random((2, 6, 4)), axis=-1)[..., :2]
+    longer = np.insert(indices, column, 4, axis=-1)
+    wanted = loss(scores, jnp.array(indices))
+    assert np.abs(wanted).min() > 0
+    np.testing.assert_allclose(loss(scores, jnp.array(longer)), wanted, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("shape", [(1, 1), (5, 4)], ids=str)
 def test_losses_at_extremes(name, shape):
@@ -109,6 +142,10 @@ def test_loads_too_small_for_the_square_of_their_mean():
         ),
         (
             lambda: routing.switch_loss(jnp.ones((4, 3)), jnp.zeros((3, 1), jnp.int32)),
+            r"indices: expected shape \[4, K\]; received \[3, 1\]",
+        ),
+        (
+            lambda: routing.balance_loss(jnp.ones((4, 3)), jnp.zeros((3, 1), jnp.int32)),
             r"indices: expected shape \[4, K\]; received \[3, 1\]",
         ),
     ],
