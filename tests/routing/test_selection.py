@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 
 import jax
@@ -106,30 +105,35 @@ def test_every_expert_is_full_of_its_best_tokens():
     probabilities = jax.nn.softmax(normal(1, 2, 9, 4))
     weights, tokens = routing.expert_choice(probabilities, 3)
     assert weights.shape == tokens.shape == (2, 4, 3)
-    for g, e in np.ndindex(2, 4):
-        column = np.asarray(probabilities[g, :, e])
-        assert tokens[g, e].tolist() == np.argsort(-column)[:3].tolist()
-        np.testing.assert_array_equal(weights[g, e], column[tokens[g, e]])
+    wanted = np.swapaxes(np.asarray(probabilities), 1, 2)
+    np.testing.assert_array_equal(tokens, np.argsort(-wanted, axis=-1)[..., :3])
+    np.testing.assert_array_equal(weights, -np.sort(-wanted, axis=-1)[..., :3])
 
 
 # The registered steps.
 
 
-def run(name, context, probabilities=None, **options):
+def step_of(name, *, k=1, capacity=8, num_images=1, train=False, **options):
+    """A registered step, compiled: (logits, probabilities, **arrays of the context) -> plan."""
     step = steps.SELECT_STEPS[name]
-    probabilities = jax.nn.softmax(context.logits) if probabilities is None else probabilities
-    return step.function(probabilities, context, **{**step.option_defaults, **options})
+
+    @jax.jit
+    def select(logits, probabilities=None, **arrays):
+        context = steps.SelectContext(k, capacity, logits, num_images, train, **arrays)
+        probabilities = jax.nn.softmax(logits) if probabilities is None else probabilities
+        return step.function(probabilities, context, **{**step.option_defaults, **options})
+
+    return select
 
 
 def test_the_score_steps_own_gates_are_the_weights_of_the_chosen():
     logits, gates = normal(2, 2, 6, 4), normal(3, 2, 6, 4)
-    context = steps.SelectContext(k=3, capacity=8, logits=logits, gates=gates)
-    plan = run("top_experts", context)
-    for g, s, k in np.ndindex(2, 6, 3):
-        expert = np.argsort(-logits[g, s])[k]
-        assert plan.indices[g, s, k] == expert
-        assert plan.weights[g, s, k] == gates[g, s, expert]
-    growing = run("top_experts", dataclasses.replace(context, active=jnp.array(2)))
+    select = step_of("top_experts", k=3)
+    plan = select(logits, gates=gates)
+    order = np.argsort(-np.asarray(logits), axis=-1)[..., :3]
+    np.testing.assert_array_equal(plan.indices, order)
+    np.testing.assert_array_equal(plan.weights, np.take_along_axis(np.asarray(gates), order, axis=-1))
+    growing = select(logits, gates=gates, active=jnp.array(2))
     np.testing.assert_array_equal(growing.weights[..., :2], plan.weights[..., :2])
     np.testing.assert_array_equal(growing.weights[..., 2], 0.0)
     assert growing.kept[..., :2].all()
@@ -140,37 +144,39 @@ def test_gates_learn_and_probabilities_do_not_where_there_are_gates():
     logits, gates = normal(2, 1, 6, 4), normal(3, 1, 6, 4)
 
     def loss(logits, gates):
-        return jnp.sum(run("top_experts", steps.SelectContext(k=2, capacity=8, logits=logits, gates=gates)).weights)
+        context = steps.SelectContext(k=2, capacity=8, logits=logits, gates=gates)
+        return jnp.sum(steps.SELECT_STEPS["top_experts"].function(jax.nn.softmax(logits), context).weights)
 
     to_logits, to_gates = jax.jit(jax.grad(loss, argnums=(0, 1)))(logits, gates)
     assert not np.any(to_logits)
     assert np.sum(to_gates, axis=-1).tolist() == [[2.0] * 6]  # 1 for each of the chosen
 
 
-# One compilation for both stages of all tests of the balanced step: two groups of ten tokens, four experts.
+# Two groups of ten tokens, four experts.
 SIZE, EXPERTS = 10, 4
 
 
-@functools.partial(jax.jit, static_argnames=("train", "gate"))
-def balanced(logits, probabilities, real, *, train, gate="sigmoid"):
-    context = steps.SelectContext(k=1, capacity=SIZE, logits=logits, train=train, real=real)
-    return run("balanced_assignment", context, probabilities, gate=gate)
+@functools.cache
+def balanced(train, gate="sigmoid"):
+    return step_of("balanced_assignment", capacity=SIZE, train=train, gate=gate)
 
 
 def crowded():
     """Logits of two groups in which nearly all tokens want expert 2, and which tokens are real."""
-    logits = normal(4, 2, SIZE, EXPERTS) + jnp.array([0.0, 0.0, 4.0, 0.0]).reshape(1, 1, 4)
-    return logits, jnp.ones((2, SIZE), bool).at[1, 7:].set(False)
+    logits, real = np.array(normal(4, 2, SIZE, EXPERTS)), np.ones((2, SIZE), bool)
+    logits[..., 2] += 4
+    real[1, 7:] = False
+    return logits, real
 
 
 def test_the_balanced_step_fills_experts_alike_in_training():
     logits, real = crowded()
-    plan = balanced(logits, jax.nn.softmax(logits), real, train=True)
+    plan = balanced(train=True)(logits, real=real)
     wanted = np.bincount(np.argmax(logits[0], axis=-1), minlength=EXPERTS)
     assert wanted.max() > 3
     # ceil(10 / 4) = 3 at most, and ceil(7 / 4) = 2 of the seven real tokens of the second group.
     for g, most in ((0, 3), (1, 2)):
-        counts = np.bincount(plan.indices[g, real[g], 0], minlength=EXPERTS)
+        counts = np.bincount(np.asarray(plan.indices)[g, real[g], 0], minlength=EXPERTS)
         assert counts.sum() == np.sum(real[g])
         assert counts.max() == most
     np.testing.assert_array_equal(plan.kept[..., 0], real)
@@ -180,7 +186,7 @@ def test_the_balanced_step_takes_the_best_expert_in_evaluation():
     logits, real = crowded()
     # Inform steps may have moved the probabilities away from the logits: the probabilities decide.
     probabilities = jax.nn.softmax(normal(5, 2, SIZE, EXPERTS))
-    plan = balanced(logits, probabilities, real, train=False)
+    plan = balanced(train=False)(logits, probabilities, real=real)
     np.testing.assert_array_equal(plan.indices[..., 0], np.argmax(probabilities, axis=-1))
     assert np.any(plan.indices[..., 0] != np.argmax(logits, axis=-1))
 
@@ -190,27 +196,31 @@ def test_the_balanced_step_takes_the_best_expert_in_evaluation():
 def test_the_weight_of_the_balanced_step_is_the_sigmoid_of_the_chosen_logit(train, gate):
     logits, real = crowded()
     probabilities = jax.nn.softmax(normal(5, 2, SIZE, EXPERTS))
-    plan = balanced(logits, probabilities, real, train=train, gate=gate)
-    gates = probabilities if gate == "probability" else 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
-    wanted = np.take_along_axis(np.asarray(gates), np.asarray(plan.indices), axis=-1)
+    plan = balanced(train, gate)(logits, probabilities, real=real)
+    gates = np.asarray(probabilities) if gate == "probability" else 1 / (1 + np.exp(-np.float64(logits)))
+    wanted = np.take_along_axis(gates, np.asarray(plan.indices), axis=-1)
     np.testing.assert_allclose(plan.weights, wanted, rtol=1e-5)
+
+
+expert_choice_of_four = step_of("expert_choice", k=2, capacity=4)
 
 
 @pytest.mark.parametrize("num_real", [0, 2, 4])
 def test_expert_choice_gives_filler_no_slot(num_real):
     # The filler tokens, the last of the group, are what every expert would want most.
-    logits = normal(6, 1, 6, 3).at[:, num_real:].add(5.0)
-    real = jnp.arange(6)[None] < num_real
-    plan = run("expert_choice", steps.SelectContext(k=2, capacity=4, logits=logits, real=real))
-    assert plan.filled.sum(axis=-1).tolist() == [[num_real] * 3]  # all real ones fit in: no slot is left unused
-    assert np.max(plan.tokens[plan.filled], initial=0) <= max(num_real - 1, 0)
+    real = np.arange(6)[None] < num_real
+    logits = normal(6, 1, 6, 3) + np.where(real[..., None], 0, np.float32([0.0, 5.0, 9.0]))
+    plan = expert_choice_of_four(logits, jax.nn.sigmoid(logits), real=real)
+    tokens, filled = np.asarray(plan.tokens), np.asarray(plan.filled)
+    for e in range(3):  # all real ones fit in: none is left out either
+        assert sorted(tokens[0, e, filled[0, e]].tolist()) == list(range(num_real))
     np.testing.assert_array_equal(plan.load[0, num_real:], 0.0)
     np.testing.assert_array_equal(plan.dropped[0, num_real:], 1.0)
 
 
 def test_expert_choice_with_more_slots_than_tokens_takes_every_token():
     probabilities = jax.nn.softmax(normal(7, 2, 6, 3))
-    plan = run("expert_choice", steps.SelectContext(k=2, capacity=8, logits=jnp.log(probabilities)), probabilities)
+    plan = step_of("expert_choice", k=2, capacity=8)(probabilities, probabilities)
     assert plan.tokens.shape == (2, 3, 6)
     assert plan.filled.all()
     np.testing.assert_array_equal(plan.load, 1.0)
@@ -223,8 +233,7 @@ def test_expert_choice_with_more_slots_than_tokens_takes_every_token():
 def test_soft_shares_sum_to_one_over_the_tokens_of_an_image_and_over_the_slots():
     slot_logits = normal(8, 2, 10, 3, 2)  # two groups of two images of five tokens; three experts with two slots
     logits = jax.nn.logsumexp(slot_logits, axis=-1)
-    context = steps.SelectContext(k=1, capacity=1, logits=logits, slot_logits=slot_logits, num_images=2)
-    plan = run("soft", context)
+    plan = step_of("soft", num_images=2)(logits, slot_logits=slot_logits)
     assert plan.into.shape == plan.out_of.shape == (4, 5, 3, 2)
     np.testing.assert_allclose(jnp.sum(plan.into, axis=1), 1.0, rtol=1e-6)
     np.testing.assert_allclose(jnp.sum(plan.out_of, axis=(2, 3)), 1.0, rtol=1e-6)
@@ -238,8 +247,8 @@ def test_soft_shares_sum_to_one_over_the_tokens_of_an_image_and_over_the_slots()
 
 def test_soft_without_slot_logits_has_one_slot_for_each_expert():
     logits = normal(9, 1, 10, 3)
-    context = steps.SelectContext(k=1, capacity=1, logits=logits, num_images=2)
-    one, two = run("soft", context), run("soft", dataclasses.replace(context, slot_logits=logits[..., None]))
+    soft = step_of("soft", num_images=2)
+    one, two = soft(logits), soft(logits, slot_logits=logits[..., None])
     assert one.into.shape == (2, 5, 3, 1)
     np.testing.assert_array_equal(one.into, two.into)
     np.testing.assert_array_equal(one.out_of, two.out_of)
