@@ -137,10 +137,11 @@ def test_bfloat16_tokens_give_bfloat16_outputs_and_gradients(kind):
 
 
 def test_what_slots_tell_worked_by_hand():
-    # Expert 0 holds tokens 0 and 2, expert 1 token 0 and an empty slot whose index happens to be 1.
+    # Expert 0 holds tokens 0 and 2, the latter with a weight of 0; expert 1 token 0 and an empty slot whose index
+    # happens to be 1. As a choice, 2 stands for no expert.
     plan = dispatch.SlotChoice(
         tokens=jnp.array([[[0, 2], [0, 1]]]),
-        slot_weights=jnp.array([[[0.5, 0.3], [0.75, 0.2]]]),
+        slot_weights=jnp.array([[[0.5, 0.0], [0.75, 0.2]]]),
         filled=jnp.array([[[True, True], [True, False]]]),
         size=3,
         k=2,
@@ -148,8 +149,8 @@ def test_what_slots_tell_worked_by_hand():
     assert plan.load.tolist() == [[[1, 1], [0, 0], [1, 0]]]
     assert plan.dropped.tolist() == [[0, 1, 0]]
     weights, indices = plan.choices
-    np.testing.assert_allclose(weights, [[[0.75, 0.5], [0, 0], [0.3, 0]]])
-    assert indices.tolist() == [[[1, 0], [0, 1], [0, 1]]]
+    np.testing.assert_allclose(weights, [[[0.75, 0.5], [0, 0], [0, 0]]])
+    assert indices.tolist() == [[[1, 0], [2, 2], [0, 2]]]
 
 
 def test_what_soft_slots_tell_worked_by_hand():
