@@ -79,9 +79,10 @@ def test_empty_slots_give_experts_rows_of_zeros():
     plan = dispatch.SlotChoice(jnp.array(chosen), inputs["slot_weights"], jnp.array(filled), size=6, k=2)
     seen = []
     dispatch.carry_out(inputs["tokens"], plan, lambda rows: seen.append(rows) or rows)
+    rows, tokens = np.asarray(seen[0]), np.asarray(inputs["tokens"])
     for g, e, c in np.ndindex(filled.shape):
-        wanted = inputs["tokens"][g, chosen[g, e, c]] if filled[g, e, c] else np.zeros(WIDTH)
-        np.testing.assert_array_equal(seen[0][e, g, c], wanted)
+        wanted = tokens[g, chosen[g, e, c]] if filled[g, e, c] else np.zeros(WIDTH)
+        np.testing.assert_array_equal(rows[e, g, c], wanted)
 
 
 def make_soft():
@@ -221,7 +222,7 @@ def test_dispatchers_pass_over_a_choice_that_does_not_exist(name):
     assert_trees_close(found, outputs_and_gradients_of_choices(), 1e-5)
 
 
-@pytest.mark.parametrize("column", [0, 1, 2])
+@pytest.mark.parametrize("column", [0, 1])
 def test_a_choice_that_does_not_exist_takes_no_slot_and_is_not_dropped(column):
     inputs, indices, _ = make_choices()
     longer, new_indices = with_a_choice_that_does_not_exist(inputs, indices, column)
