@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vmoe_inform import models
+from vmoe_inform import models, presets
 from vmoe_inform.routing import steps
 
-README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+ROUTERS = (ROOT / "docs" / "routers.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -56,17 +58,19 @@ def test_the_python_example_runs():
     assert names["informed"].shape == (2, 5, 3)
 
 
-def test_the_presets_of_the_table_are_all_there_are():
-    from vmoe_inform import presets
-
-    assert re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE) == [
-        "vmoe",
-        "similarity_vmoe",
-        "attention_vmoe",
-        "symphony_vmoe",
-    ]
-    assert len(presets.ROUTERS) == 4
+def test_the_table_of_routers_names_every_preset_and_every_step():
+    names = set(re.findall(r"`(\w+)`", ROUTERS))
+    bases = re.search(r"X is one of (.*?)\.", ROUTERS, flags=re.DOTALL)[1]
+    for base in re.findall(r"`(\w+)`", bases):
+        names |= {f"{inform}_{base}" for inform in ("similarity", "attention", "symphony")}
+    assert set(presets.ROUTERS) <= names
+    for kind, registry in (("score", steps.SCORE_STEPS), ("inform", steps.INFORM_STEPS), ("select", steps.SELECT_STEPS)):
+        rows = dict(re.findall(rf"^\| `(\w+)` \| {kind} \| (.*?) \|", ROUTERS, flags=re.MULTILINE))
+        assert set(rows) == set(registry)
+        for name, options in rows.items():
+            listed = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", options))
+            assert set(listed) == set(registry[name].option_types)
 
 
 def test_no_place_is_left_open():
-    assert not re.findall(r"[A-Z]+_RESULTS", README)
+    assert not re.findall(r"[A-Z]+_RESULTS", README + ROUTERS)

@@ -23,10 +23,10 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt
 
 Array: TypeAlias = jax.Array
 Tree: TypeAlias = Any  # a pytree of arrays
 ExpertFunction: TypeAlias = Callable[[Float[Array, "E G T D"]], Float[Array, "E G T D"]]
 
-__all__ = ["Array", "Bool", "ExpertFunction", "Float", "Int", "Tree"]
+__all__ = ["Array", "Bool", "ExpertFunction", "Float", "Int", "Tree", "UInt"]

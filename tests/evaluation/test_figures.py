@@ -95,6 +95,13 @@ def test_wrong_examples_are_marked_in_words_and_by_a_thick_frame():
     assert widths[1] > 2 * widths[0]
 
 
+def test_a_patch_that_no_expert_took_is_grey_and_has_no_number():
+    axes = figures.example_figure(example(experts={"block_1": np.array([[0, 4]])}), num_experts=4).axes[1]
+    assert texts(axes) == ["0", "–"]
+    red, green, blue = axes.images[-1].get_array()[0, 1][:3]
+    assert red == green == blue
+
+
 def test_numbers_are_left_out_where_patches_are_too_small():
     fine = example(experts={"block_1": np.zeros((14, 14), int)})
     assert texts(figures.example_figure(fine, num_experts=4).axes[1]) == []
@@ -104,8 +111,8 @@ def test_numbers_are_left_out_where_patches_are_too_small():
     ("experts", "message"),
     [
         (np.array([0, 1]), r"experts\['block_1'\]: expected shape \(rows, columns\); received \(2,\)"),
-        (np.array([[0, 4]]), r"expected 0 to 3; received \(0, 4\)"),
-        (np.array([[-1, 0]]), r"expected 0 to 3; received \(-1, 0\)"),
+        (np.array([[0, 5]]), r"expected 0 to 4; received \(0, 5\)"),
+        (np.array([[-1, 0]]), r"expected 0 to 4; received \(-1, 0\)"),
     ],
 )
 def test_example_figure_checks_the_experts(experts, message):

@@ -46,9 +46,10 @@ class SlotChoice:
 
     @property
     def choices(self) -> tuple[Float[Array, "G S K"], Int[Array, "G S K"]]:
-        """Weights and indices of each token's K experts of largest weight; 0 for an expert that did not take it."""
-        weights, indices = jax.lax.top_k(self._of_tokens(self.slot_weights), self.k)
-        return weights, indices
+        """Weights and indices of the K experts of largest weight that took the token; E, with weight 0, for none."""
+        taken = self.load > 0
+        weights, indices = jax.lax.top_k(jnp.where(taken, self._of_tokens(self.slot_weights), -1.0), self.k)
+        return jnp.maximum(weights, 0.0), jnp.where(weights >= 0, indices, taken.shape[-1])
 
 
 def dispatch_slots(tokens: Float[Array, "G S D"], choice: SlotChoice, experts: ExpertFunction) -> Float[Array, "G S D"]:

@@ -237,14 +237,14 @@ def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
 
     Args:
       example: ``image`` uint8 [P, P, 3] (or [P, P]), ``label``, ``prediction``, ``confidence`` (a share), and
-        ``experts``: by MoE layer, integers [rows, columns] of the patches.
+        ``experts``: by MoE layer, integers [rows, columns] of the patches, E for a patch that no expert took.
       num_experts: E, which fixes the colours.
 
     Raises:
-      ValueError: experts of a shape other than [rows, columns], or outside 0 ... E - 1.
+      ValueError: experts of a shape other than [rows, columns], or outside 0 ... E.
     """
     image = np.asarray(example["image"])
-    colors = np.asarray(expert_colors(num_experts))
+    colors = np.asarray([*expert_colors(num_experts), to_rgb(_GREY)])
     layers = {name: np.asarray(experts) for name, experts in example["experts"].items()}
     figure = Figure(figsize=(1.35 * (1 + len(layers)), 1.95), layout="constrained")
     FigureCanvasAgg(figure)
@@ -261,10 +261,8 @@ def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
     for axes, (name, experts) in zip(panels[1:], layers.items(), strict=True):
         if experts.ndim != 2:
             raise checks.error(f"experts[{name!r}]", "shape (rows, columns)", experts.shape)
-        if experts.min() < 0 or experts.max() >= num_experts:
-            raise checks.error(
-                f"experts[{name!r}]", f"0 to {num_experts - 1}", (int(experts.min()), int(experts.max()))
-            )
+        if experts.min() < 0 or experts.max() > num_experts:
+            raise checks.error(f"experts[{name!r}]", f"0 to {num_experts}", (int(experts.min()), int(experts.max())))
         axes.imshow(colors[experts], alpha=0.6, extent=(0, width, height, 0), interpolation="nearest")
         rows, columns = experts.shape
         if rows <= 8:  # numbers on smaller patches could not be read
@@ -273,7 +271,7 @@ def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
                     axes.text(
                         (column + 0.5) * width / columns,
                         (row + 0.5) * height / rows,
-                        str(experts[row, column]),
+                        str(experts[row, column]) if experts[row, column] < num_experts else "–",
                         ha="center",
                         va="center",
                         fontsize=7,

@@ -19,8 +19,8 @@ class MoeLayer(nn.Module):
     """Replaces the MLP of a block (V-MoE, arXiv 2106.05974, Sec. 2).
 
     While the collection ``intermediates`` is mutable, the layer leaves there what analysis looks at: the ``routing``
-    (:class:`vmoe_inform.nn.router.Routing`), ``weights`` and ``indices`` [B, N, K] of the chosen experts, the ``load``
-    that a token puts on each expert [B, N, E] and the share of it that is ``dropped`` [B, N].
+    (:class:`vmoe_inform.nn.router.Routing`), ``weights`` and ``indices`` [B, N, K] of the chosen experts (E: none), the
+    ``load`` that a token puts on each expert [B, N, E] and the share of it that is ``dropped`` [B, N].
 
     Attributes:
       config: of the model.

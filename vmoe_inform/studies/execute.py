@@ -1,12 +1,13 @@
 """Does the runs of a study that are not done yet, in this process or in several beside each other."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -89,7 +90,8 @@ def _in_processes(runs: Sequence[Run], jobs: int, stop: StopRequest) -> dict[str
             run = waiting.pop(0)
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(run, sender), name=run.name)
-            process.start()
+            with _share_of_cores(jobs):
+                process.start()
             sender.close()
             working[process.sentinel] = (run, process, receiver)
         if stop.received is not None and not told:
@@ -103,6 +105,20 @@ def _in_processes(runs: Sequence[Run], jobs: int, stop: StopRequest) -> dict[str
             reports[run.name] = _report(run, ended.exitcode, receiver, stopping=told)
             receiver.close()
     return reports
+
+
+@contextlib.contextmanager
+def _share_of_cores(jobs: int) -> Iterator[None]:
+    """Processes that start here size XLA's pools of CPU threads (by NPROC) for their share of the cores: with pools
+    of all cores each, they would mostly wait for each other. What the user has set is left alone."""
+    if "NPROC" in os.environ:
+        yield
+        return
+    os.environ["NPROC"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        yield
+    finally:
+        del os.environ["NPROC"]
 
 
 def _report(run: Run, exit_code: int | None, receiver: Connection, *, stopping: bool) -> str:

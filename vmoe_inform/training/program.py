@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -89,10 +90,12 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
     model = models.from_config(config.model)
     optimizer = make_optimizer(config.optimizer, num_steps)
 
-    def create() -> TrainState:
-        return state_lib.create(model, optimizer, seed=config.seed, ema=config.train.ema_decay > 0)
+    seed = np.uint32(config.seed)
 
-    shapes = jax.eval_shape(create)
+    def create(seed: Array) -> TrainState:
+        return state_lib.create(model, optimizer, seed=seed, ema=config.train.ema_decay > 0)
+
+    shapes = jax.eval_shape(create, seed)
     shardings = tree_shardings(shapes, mesh)
     step = make_train_step(model, optimizer, make_schedule(config.optimizer, num_steps), config, num_steps)
     size, count = config.model.image_size_px, config.train.batch_size
@@ -105,7 +108,7 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
             "image": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=batch),
             "label": jax.ShapeDtypeStruct((count,), jnp.int32, sharding=batch),
         },
-        initialize=jax.jit(create, out_shardings=shardings),
+        initialize=functools.partial(jax.jit(create, out_shardings=shardings), seed),
         train_step=jax.jit(
             step, in_shardings=(shardings, batch), out_shardings=(shardings, replicated(mesh)), donate_argnums=0
         ),

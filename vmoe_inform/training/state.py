@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from vmoe_inform import models
-from vmoe_inform.axes import Array, Int, Tree
+from vmoe_inform.axes import Array, Int, Tree, UInt
 from vmoe_inform.nn.vit import VisionTransformer
 
 
@@ -16,6 +16,7 @@ class TrainState:
 
     Attributes:
       step: optimizer steps done.
+      seed: of all randomness. It is data, so that the compiled programs of two seeds are the same.
       params: float32 parameters.
       opt_state: the optimizer's state.
       routing: states of the routers' steps (Symphony's adjacency), ``{}`` if there are none.
@@ -23,6 +24,7 @@ class TrainState:
     """
 
     step: Int[Array, ""]
+    seed: UInt[Array, ""]
     params: Tree
     opt_state: optax.OptState
     routing: Tree
@@ -38,19 +40,22 @@ class TrainState:
         return {"params": params} | ({"routing": self.routing} if self.routing else {})
 
 
-def create(model: VisionTransformer, optimizer: optax.GradientTransformation, *, seed: int, ema: bool) -> TrainState:
+def create(
+    model: VisionTransformer, optimizer: optax.GradientTransformation, *, seed: UInt[Array, ""], ema: bool
+) -> TrainState:
     """The state before the first step. Pure: run it under ``jit`` to have it made where it will live.
 
     Args:
       model: from :func:`vmoe_inform.models.from_config`.
       optimizer: see :mod:`vmoe_inform.training.optimizer`.
-      seed: of the parameters.
+      seed: of the parameters, and of all noise in training.
       ema: whether a moving average is kept.
     """
     variables = models.initialize(model, jax.random.key(seed))
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        seed=seed,
         params=params,
         opt_state=optimizer.init(params),
         routing=variables.get("routing", {}),

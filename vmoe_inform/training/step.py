@@ -36,7 +36,7 @@ def make_train_step(
 
     Args:
       model, optimizer, schedule: what is trained, and how.
-      config: seed, data (augmentation), model (classes, loss weights) and train.
+      config: data (augmentation), model (classes, loss weights) and train.
       total_steps: of the run, for what changes over the training.
 
     Returns:
@@ -88,7 +88,7 @@ def make_train_step(
         return jax.tree.map(lambda g: g / parts, total), state.routing, jax.tree.map(jnp.mean, metrics)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         gradients, routing, metrics = gradients_of(state, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -96,7 +96,7 @@ def make_train_step(
         if ema_params is not None:
             ema_params = optax.incremental_update(params, ema_params, 1.0 - config.train.ema_decay)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
-        return TrainState(state.step + 1, params, opt_state, routing, ema_params), metrics
+        return TrainState(state.step + 1, state.seed, params, opt_state, routing, ema_params), metrics
 
     return train_step
 
