@@ -182,7 +182,7 @@ def test_a_config_has_to_be_a_mapping(given):
 # Routers whose parts do not go together. Each error names both sides.
 
 QUIET = {"model__router__noise_std": 0.0, "model__router__losses__load": 0.0}
-DISTILLED = {**QUIET, "model__router__score": "distilled"}
+DISTILLED = {**QUIET, "model__router__score": "distilled", "model__router__losses__distillation": 0.3}
 FROZEN = {**QUIET, "model__router__score": "frozen"}
 OPTIONS = "model__router__options__"
 
@@ -241,6 +241,14 @@ OPTIONS = "model__router__options__"
         (
             {"model__router__losses__distillation": 0.3},
             "model.router.losses.distillation: expected 0 with model.router.score = 'linear', .*; received 0.3",
+        ),
+        (
+            {**DISTILLED, "model__router__losses__distillation": 0.0},
+            "model.router.losses.distillation: expected a weight > 0 with .*score = 'distilled', .*; received 0.0",
+        ),
+        (
+            {**DISTILLED, "model__router__noise_std": 1.0},
+            "model.router.noise_std: expected 0 with model.router.score = 'distilled'; received 1.0",
         ),
         (
             {"model__router__inform": "symphony_across_layers", "model__moe__layers": "last1"},

@@ -114,7 +114,7 @@ def test_only_a_router_that_declares_it_gets_the_attention(monkeypatch):
 
 
 def test_attention_record_explains_the_attention_output():
-    """003, Eq. 1: the raw output is the mean over heads of sum_j A_h[i,j] m_hj; the bias comes on top."""
+    """Mutual-Inform SMoE, Eq. 1: the raw output is the mean over heads of sum_j A_h[i,j] m_hj; the bias comes on top."""
     from vmoe_inform.nn.attention import SelfAttention
 
     layer = SelfAttention(num_heads=4)
@@ -139,6 +139,47 @@ def test_an_image_does_not_depend_on_others_when_nothing_is_dropped(dispatch):
         together = _apply(model)(variables, images)[0]
         others = images.at[2:].set(0.0)
         np.testing.assert_allclose(_apply(model)(variables, others)[0][:2], together[:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("router", [name for name in tiny.SYSTEMS if name not in ("vmoe", "alternate_vmoe")])
+def test_an_image_is_routed_alone_but_where_experts_choose(router):
+    """In evaluation, with room for all tokens; the images of a group compete for the experts of expert choice."""
+    model = models.from_config(tiny.config_dict(router).model)
+    variables = models.initialize(model, jax.random.key(0))
+    variables["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(3), (16, 10))
+    images = _images(2)
+    apply = _apply(model)
+    together, other = apply(variables, images)[0][0], apply(variables, images.at[1].set(2.0))[0][0]
+    assert np.allclose(other, together, atol=1e-5) == (router != "expert_choice")
+
+
+def test_every_expert_takes_its_share_where_experts_choose():
+    """S K / E = 10 tokens x 2 / 4 experts = 5 tokens, whatever the capacity factors."""
+    config = tiny.config_dict("expert_choice", model__moe__capacity_factor_evaluation=4.0)
+    model = models.from_config(config.model)
+    variables = models.initialize(model, jax.random.key(0))
+    _, left = _apply(model)(variables, _images(4), mutable="intermediates")
+    load = left["intermediates"]["block_1"]["moe"]["load"].reshape(2, 10, 4)
+    np.testing.assert_array_equal(jnp.sum(load, axis=1), 5.0)
+
+
+def test_symphony_has_edges_with_one_expert_a_token():
+    """No two experts are chosen together with K = 1, so that the base top 2 are counted."""
+    config = tiny.config_dict("symphony_smoe_top1")
+    assert config.model.moe.num_selected_experts == 1
+    model = models.from_config(config.model)
+    variables = models.initialize(model, jax.random.key(0))
+    _, updated = _apply(model)(variables, _images(4), train=True, mutable="routing")
+    adjacency = np.asarray(updated["routing"]["block_1"]["moe"]["router"]["symphony"]["state"])
+    assert np.any(adjacency[~np.eye(4, dtype=bool)] > 0)
+    np.testing.assert_array_equal(adjacency > 0, adjacency.T > 0)
+
+
+def test_a_router_says_what_it_misses():
+    config = models.from_config(tiny.config_dict("attention_vmoe").model).config
+    router = router_lib.Router(config.router, config.layer_sizes)
+    with pytest.raises(ValueError, match="attention: expected what the router step 'attention' needs; received None"):
+        router.init(jax.random.key(0), jnp.zeros((2, 5, 16)), router_lib.Surroundings(), train=False)
 
 
 def test_filler_images_change_nothing():

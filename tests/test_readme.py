@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vmoe_inform import models, presets
+from vmoe_inform import models, presets, routing
 from vmoe_inform.routing import steps
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -26,9 +27,12 @@ def registry_as_before():
     steps.INFORM_STEPS._entries.update(before)
 
 
-def test_a_router_is_one_function_and_one_line(registry_as_before):
+def test_a_router_is_one_function_and_one_line(registry_as_before, tmp_path, monkeypatch):
     (block,) = [block for block in BLOCKS if "register_inform" in block]
-    exec(compile(block, "README.md", "exec"), {})
+    (tmp_path / "neighbours.py").write_text(block)
+    monkeypatch.setattr(routing, "__path__", [*routing.__path__, str(tmp_path)])
+    routing.import_steps()
+    monkeypatch.delitem(sys.modules, "vmoe_inform.routing.neighbours")
     config = tiny.config_dict()
     config.model.router.inform = "image_mean"
     config.model.router.options.image_mean.share = 1.0
@@ -64,7 +68,8 @@ def test_the_table_of_routers_names_every_preset_and_every_step():
     for base in re.findall(r"`(\w+)`", bases):
         names |= {f"{inform}_{base}" for inform in ("similarity", "attention", "symphony")}
     assert set(presets.ROUTERS) <= names
-    for kind, registry in (("score", steps.SCORE_STEPS), ("inform", steps.INFORM_STEPS), ("select", steps.SELECT_STEPS)):
+    registries = {"score": steps.SCORE_STEPS, "inform": steps.INFORM_STEPS, "select": steps.SELECT_STEPS}
+    for kind, registry in registries.items():
         rows = dict(re.findall(rf"^\| `(\w+)` \| {kind} \| (.*?) \|", ROUTERS, flags=re.MULTILINE))
         assert set(rows) == set(registry)
         for name, options in rows.items():

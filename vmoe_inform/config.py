@@ -76,6 +76,11 @@ class RouterConfig:
         layers = [self.inform_steps_of(ordinal) for ordinal in range(max(1, len(self.inform_by_layer)))]
         return tuple(dict.fromkeys(name for layer in layers for name in layer))
 
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """Names of all chosen steps."""
+        return (self.score, *self.inform_steps, self.select)
+
 
 @dataclasses.dataclass(frozen=True)
 class MoeConfig:
@@ -290,11 +295,6 @@ class Config:
     mesh: MeshConfig = MeshConfig()
 
 
-def _all_steps() -> dict[str, steps.Step]:
-    registries = (steps.SCORE_STEPS, steps.INFORM_STEPS, steps.SELECT_STEPS)
-    return {name: registry[name] for registry in registries for name in registry}
-
-
 def _is_group(hint: Any) -> bool:
     return dataclasses.is_dataclass(hint)
 
@@ -323,7 +323,7 @@ def _to_config_dict(instance: Any) -> ml_collections.ConfigDict:
             entries[field.name] = ml_collections.ConfigDict(
                 {
                     name: {o: _field_for(step.option_defaults[o], step.option_types[o]) for o in step.option_types}
-                    for name, step in _all_steps().items()
+                    for name, step in steps.all_steps().items()
                     if step.option_types
                 }
             )
@@ -405,7 +405,7 @@ def resolve_layers(layers: str | tuple[int, ...], num_layers: int) -> tuple[int,
 
 
 def _parse_options(given: Any, prefix: str) -> dict[str, dict[str, Any]]:
-    known = _all_steps()
+    known = steps.all_steps()
     if not isinstance(given, Mapping | ml_collections.ConfigDict):
         raise checks.error(prefix, "a mapping from step name to options", given)
     _check_keys(given, {name for name, step in known.items() if step.option_types}, prefix)
@@ -481,11 +481,10 @@ def parse(given: Any) -> Config:
 
 def _with_chosen_options(model: ModelConfig) -> ModelConfig:
     """Keeps the options of the chosen steps only, all of them written out."""
-    router, known = model.router, _all_steps()
-    chosen = (router.score, *router.inform_steps, router.select)
+    router, known = model.router, steps.all_steps()
     options = {
         name: {**known[name].option_defaults, **router.options.get(name, {})}
-        for name in chosen
+        for name in router.step_names
         if known[name].option_types
     }
     return dataclasses.replace(model, router=dataclasses.replace(router, options=options))
@@ -580,12 +579,22 @@ def _check_router(model: ModelConfig) -> None:
     if router.losses.load > 0 and (router.noise_std == 0 or growth is not None):
         why = "model.router.noise_std is 0 (no noise, no load loss)" if router.noise_std == 0 else "K grows"
         raise checks.error("model.router.losses.load", f"0 when {why}", router.losses.load)
-    if router.losses.distillation > 0 and score.losses is None:
+    for name in score.loss_names:
+        weight = getattr(router.losses, name, None)
+        if not weight:
+            raise checks.error(
+                f"model.router.losses.{name}",
+                f"a weight > 0 with model.router.score = {score.name!r}, which learns by this loss",
+                weight,
+            )
+    if router.losses.distillation > 0 and "distillation" not in score.loss_names:
         raise checks.error(
             "model.router.losses.distillation",
             f"0 with model.router.score = {score.name!r}, which distils nothing",
             router.losses.distillation,
         )
+    if router.noise_std > 0 and not score.takes_noise:
+        raise checks.error("model.router.noise_std", f"0 with model.router.score = {score.name!r}", router.noise_std)
 
 
 def options_of(router: RouterConfig, step: steps.Step) -> dict[str, Any]:
@@ -605,8 +614,8 @@ def _ask(step: steps.Step, check: Callable[..., None], model: ModelConfig, about
 def check_steps(config: Config, total_steps: int) -> None:
     """Raises ValueError if a step of the router does not go with the number of training steps."""
     router = config.model.router
-    known = _all_steps()
-    for name in (router.score, *router.inform_steps, router.select):
+    known = steps.all_steps()
+    for name in router.step_names:
         _ask(known[name], known[name].check_steps, config.model, total_steps)
 
 

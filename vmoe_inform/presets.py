@@ -11,6 +11,7 @@ import ml_collections
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.registry import Registry
+from vmoe_inform.routing import steps
 
 Model: TypeAlias = ml_collections.ConfigDict  # ``config.model``
 
@@ -21,7 +22,7 @@ class Preset:
 
     Attributes:
       summary: one line on it.
-      apply: sets ``config.model``: its router, and K where the paper fixes it.
+      apply: sets ``config.model``: all of its router, and K.
       where: places of the MoE layers where the system has its own; None: those of the config file.
     """
 
@@ -52,19 +53,16 @@ def _register(name: str, *, where: str | None = None) -> Callable[[Callable[[Mod
     return decorate
 
 
-def _plain(model: Model, score: str, k: int | None = None) -> None:
+def _plain(model: Model, score: str, k: int = 2) -> None:
     """Tokens choose the top K of these scores; no noise and no auxiliary loss."""
+    # All else as by default: nothing is left of a preset before.
+    model.router = config_lib.default().model.router
     router = model.router
-    router.score, router.inform, router.inform_by_layer, router.select = score, "none", (), "top_experts"
-    # Nothing is left of a preset before.
-    router.options.top_experts.renormalize = True
-    router.options.linear.bias = False
-    router.options.frozen.k_start = None
+    router.score, router.select = score, "top_experts"
     router.noise_std = 0.0
     for name in router.losses:
         router.losses[name] = 0.0
-    if k is not None:
-        model.moe.num_selected_experts = k
+    model.moe.num_selected_experts = k
 
 
 @_register("vmoe")
@@ -79,14 +77,14 @@ def _vmoe(model: Model) -> None:
 
 @_register("smoe_top1")
 def _smoe_top1(model: Model) -> None:
-    """SMoE (Switch, as in 003): linear with bias, top 1, no balance loss"""
+    """SMoE (Switch, as in Mutual-Inform SMoE): linear with bias, top 1, no balance loss"""
     _plain(model, "linear", k=1)
     model.router.options.linear.bias = True
 
 
 @_register("smoe_top2")
 def _smoe_top2(model: Model) -> None:
-    """SMoE (as in 003): linear with bias, top 2 renormalised, no balance loss"""
+    """SMoE (as in Mutual-Inform SMoE): linear with bias, top 2 renormalised, no balance loss"""
     _plain(model, "linear", k=2)
     model.router.options.linear.bias = True
 
@@ -149,7 +147,7 @@ def _soft(model: Model) -> None:
 
 @_register("alternate_vmoe", where="last2")
 def _alternate_vmoe(model: Model) -> None:
-    """V-MoE informed by attention in one MoE layer and by similarity in the next (003, Appendix C.2)"""
+    """V-MoE informed by attention in one MoE layer and by similarity in the next (Mutual-Inform SMoE)"""
     _vmoe(model)
     model.router.inform_by_layer = ("attention", "similarity")
     model.router.options.top_experts.renormalize = True
@@ -168,9 +166,9 @@ for _base_name in ("vmoe", "smoe_top1", "smoe_top2", "glam", "xmoe", "smoe_dropo
     for _step in ("similarity", "attention", "symphony"):
         _preset = ROUTERS[_base_name]
         _by = {
-            "similarity": "similar tokens inform each other (003, Definition 1)",
-            "attention": "tokens inform each other by the attention posterior (003, Definition 2)",
-            "symphony": "experts that are chosen together inform each other (000)",
+            "similarity": "similar tokens inform each other (Mutual-Inform SMoE)",
+            "attention": "tokens inform each other by the attention posterior (Mutual-Inform SMoE)",
+            "symphony": "experts that are chosen together inform each other (SymphonySMoE)",
         }[_step]
         ROUTERS.add(
             f"{_step}_{_base_name}",
@@ -192,7 +190,7 @@ def describe_routers() -> str:
 
 
 def set_router(config: ml_collections.ConfigDict, name: str) -> None:
-    """Sets ``config.model.router``, and K where the system fixes it, to a preset.
+    """Sets ``config.model.router`` and K to a preset, all options of the router included.
 
     Args:
       config: what a config file edits.
@@ -203,16 +201,21 @@ def set_router(config: ml_collections.ConfigDict, name: str) -> None:
     """
     name, *settings = name.split("@")
     ROUTERS[name].apply(config.model)
-    options = config.model.router.options
+    router = config.model.router
+    named = config_lib.RouterConfig(router.score, router.inform, router.inform_by_layer, router.select)
+    chosen = {step: steps.all_steps()[step] for step in named.step_names}
     for setting in settings:
         match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", setting)
         if match is None:
             raise checks.error("router", "NAME@STEP.OPTION=VALUE", setting)
         step, option, value = match.groups()
-        if step not in options or option not in options[step]:
-            known = options.get(step, options)
-            raise checks.error(f"router option {step}.{option}", f"one of {', '.join(sorted(known))}", setting)
-        options[step][option] = _value(value)
+        if step not in chosen:
+            raise checks.error(f"router={name}", f"options of its steps {', '.join(chosen)}", setting)
+        types = chosen[step].option_types
+        if option not in types:
+            raise checks.error(f"router={name}", f"options {', '.join(types) or 'none'} of {step}", setting)
+        field = f"model.router.options.{step}.{option}"
+        router.options[step][option] = checks.conform(field, _value(value), types[option])
 
 
 def _value(text: str) -> Any:

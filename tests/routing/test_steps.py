@@ -161,6 +161,7 @@ def test_score_steps(step, options):
         np.testing.assert_allclose(jax.nn.softmax(logits), shares, rtol=1e-5)
     if step.losses is not None:
         losses = assert_contract(lambda tree: step.losses(context(tree), **options), *inputs)
+        assert set(losses) == set(step.loss_names)
         assert set(losses) <= {field.name for field in dataclasses.fields(config_lib.LossWeights)}
         assert all(value.shape == (B,) for value in losses.values())
     assert step.selects is None or set(step.selects) <= set(steps.SELECT_STEPS)
@@ -307,6 +308,17 @@ def test_a_step_whose_option_lacks_a_default_or_type_is_refused():
 def test_an_update_needs_a_state_to_start_from():
     with pytest.raises(ValueError, match="'mine': expected an initial_state beside update_state"):
         steps.InformStep("mine", lambda p, context: p, update_state=lambda context, indices: context.state)
+
+
+def test_a_name_is_taken_once_over_all_kinds_of_step():
+    with pytest.raises(ValueError, match="step: expected a name that no score step has; received 'linear'"):
+        steps.register_inform("linear")(lambda probabilities, context: probabilities)
+    assert "linear" not in steps.INFORM_STEPS
+
+
+def test_a_loss_has_a_name():
+    with pytest.raises(ValueError, match="'mine': expected losses and loss_names, or neither"):
+        steps.ScoreStep("mine", lambda context: context.tokens, losses=lambda context: {})
 
 
 # What the options of the built-in steps mean.

@@ -24,7 +24,7 @@ class HeadProjection(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """softmax(q . k / sqrt(F)) v per head, then an output projection (003, Eq. 1).
+    """softmax(q . k / sqrt(F)) v per head, then an output projection (Mutual-Inform SMoE, Eq. 1).
 
     Attributes:
       num_heads: H.
@@ -68,6 +68,7 @@ class SelfAttention(nn.Module):
         raw = jnp.einsum("bnhf,hfd->bnd", attended, kernel)
         if not record:
             return raw + bias, None
-        # H * O_h (V_h x_j + b_V,h): the mean over heads of sum_j A_h[i,j] means[h,j] is the raw output (003, Eq. 1)
+        # H * O_h (V_h x_j + b_V,h): the mean over heads of sum_j A_h[i,j] means[h,j] is the raw output
+        # (Mutual-Inform SMoE, Eq. 1)
         means = self.num_heads * jnp.einsum("bnhf,hfd->bhnd", values, kernel)
         return raw + bias, AttentionRecord(jnp.swapaxes(queries, 1, 2), jnp.swapaxes(keys, 1, 2), means, raw)

@@ -66,13 +66,14 @@ class MoeLayer(nn.Module):
         # [B, N, ...] -> [G, S, ...]: the tokens of consecutive images share their experts' slots
         groups, size = batch // moe.group_size_images, moe.group_size_images * num_tokens
         factor = moe.capacity_factor if train else moe.capacity_factor_evaluation
+        multiple_of = moe.capacity_multiple_of
         if SELECT_STEPS[config.router.select].fills_slots:
-            factor = 1.0  # the factors are room for uneven loads, and there are none
+            factor, multiple_of = 1.0, 1  # those are room for uneven loads, and there are none
         k = routing.base_indices.shape[-1]
         plan = select_experts(
             routing,
             config=config.router,
-            capacity=expert_capacity(size, moe.num_experts, k, factor, moe.capacity_multiple_of),
+            capacity=expert_capacity(size, moe.num_experts, k, factor, multiple_of),
             groups=groups,
             train=train,
             batch_priority=moe.batch_priority,

@@ -133,13 +133,14 @@ class Router(nn.Module):
         context, state = self._context(score, tokens, around)
         k, active = self._num_selected(around.progress, train=train)
         logits = score.function(context, **options)
-        base_indices = top_experts(logits, k, renormalize=False, active=active)[1]
+        base_indices = self._top(logits, k, active)
         gates = score.gates(context, **options) if score.gates else None
         slot_logits = score.slot_logits(context, **options) if score.slot_logits else None
         losses = score.losses(context, **options) if score.losses else {}
         updating = train and not self.is_initializing()
         if updating and state is not None and score.update_state is not None:
-            state.value = score.update_state(context, base_indices, **options)
+            indices = self._top(logits, k, active, score.update_k)
+            state.value = score.update_state(context, indices, **options)
 
         noisy_logits = logits
         if train and self.config.noise_std > 0:
@@ -158,8 +159,16 @@ class Router(nn.Module):
                 new = step.graph(context, **options)
                 graph = new if graph is None else jnp.einsum("bij,bjk->bik", new, graph)
             if updating and state is not None and step.update_state is not None:
-                state.value = step.update_state(context, base_indices, **options)
+                state.value = step.update_state(context, self._top(logits, k, active, step.update_k), **options)
         return Routing(logits, noisy_logits, probabilities, base_indices, graph, gates, slot_logits, losses, active)
+
+    def _top(
+        self, logits: Float[Array, "B N E"], k: int, active: Int[Array, ""] | None, at_least: int = 1
+    ) -> Int[Array, "B N K"]:
+        """The top K of the logits, of which the first ``active`` exist; K is at least so much, if there are experts."""
+        at_least = min(at_least, self.sizes.num_experts)
+        active = None if active is None else jnp.maximum(active, at_least)
+        return top_experts(logits, max(k, at_least), renormalize=False, active=active)[1]
 
     def _num_selected(self, progress: Float[Array, ""] | None, *, train: bool) -> tuple[int, Int[Array, ""] | None]:
         """K, and how many of the K choices exist: in training, where K grows, not all of them yet."""

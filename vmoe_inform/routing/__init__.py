@@ -1,8 +1,7 @@
 """Routing as pure functions of arrays: scores, graphs, adjacency, selection, losses, statistics.
 
 The public names are jittable and take any leading batch axes. The registries of steps, which a config picks from by
-name, are in :mod:`vmoe_inform.routing.steps`; every module of this folder is imported here, so that a new file
-registers its steps by being there.
+name, are in :mod:`vmoe_inform.routing.steps`.
 """
 
 import importlib
@@ -85,5 +84,11 @@ __all__ = [
     "update_adjacency_oja",
 ]
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+
+def import_steps() -> None:
+    """Imports every module of this folder, so that a new file registers its steps by being there."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+
+
+import_steps()

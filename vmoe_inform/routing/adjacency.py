@@ -1,4 +1,4 @@
-"""Symphony's expert graph: experts that are chosen together inform each other (000, SymphonySMoE)."""
+"""Symphony's expert graph: experts that are chosen together inform each other (SymphonySMoE, arXiv 2510.16411)."""
 
 from typing import Literal
 
@@ -48,7 +48,7 @@ def normalize_adjacency(counts: Float[Array, "E E"], *, normalization: str = "ro
 
     Args:
       counts: [E, E], not negative.
-      normalization: ``"row"`` (rows sum to 1: 000's estimate of p(expert | expert)), ``"column"``, or
+      normalization: ``"row"`` (rows sum to 1: SymphonySMoE's estimate of p(expert | expert)), ``"column"``, or
         ``"doubly_stochastic"`` (64 rounds of Sinkhorn's alternation, columns then rows: rows sum to 1, columns as
         nearly as so many rounds bring them. For positive counts that is close; where zeros leave no doubly stochastic
         matrix of the same pattern, as in [[1, 1], [1, 0]], a column can still be off by a hundredth).
@@ -72,7 +72,7 @@ def normalize_adjacency(counts: Float[Array, "E E"], *, normalization: str = "ro
 def update_adjacency(
     adjacency: Float[Array, "E E"], counts: Float[Array, "E E"], *, decay: float = 0.9, normalization: str = "row"
 ) -> Float[Array, "E E"]:
-    """A <- decay A + (1 - decay) normalized counts (000, Sec. 2.2); no gradient flows through it.
+    """A <- decay A + (1 - decay) normalized counts (SymphonySMoE, Sec. 2.2); no gradient flows through it.
 
     Raises:
       ValueError: decay outside [0, 1], unknown normalization, or shapes that do not fit.
@@ -166,7 +166,7 @@ def transition_informed(
 def expert_informed(
     probabilities: Float[Array, "*batch N E"], adjacency: Float[Array, "E E"]
 ) -> Float[Array, "*batch N E"]:
-    """p_i = A r_i (000): p_i[j] = sum_k A[j,k] r_i[k]; a row of A that is all zero acts as an identity row.
+    """p_i = A r_i (SymphonySMoE): p_i[j] = sum_k A[j,k] r_i[k]; a row of A that is all zero acts as an identity row.
 
     The result need not sum to 1. No gradient flows into the adjacency.
 
@@ -207,7 +207,7 @@ def _average(
     return update_adjacency(state, counts, decay=decay, normalization=normalization)
 
 
-@register_inform("symphony", initial_state=_constant, update_state=_average)
+@register_inform("symphony", initial_state=_constant, update_state=_average, update_k=2)
 def symphony_step(
     probabilities: Float[Array, "B N E"],
     context: StepContext,
@@ -218,9 +218,10 @@ def symphony_step(
     threshold: checks.NonNegativeFloat = 0.0,
     initial_value: checks.NonNegativeFloat = 0.0,
 ) -> Float[Array, "B N E"]:
-    """Experts that are chosen together inform each other (000, SymphonySMoE): their adjacency is state.
+    """Experts that are chosen together inform each other (SymphonySMoE, arXiv 2510.16411): their adjacency is state.
 
-    Entries below ``threshold`` are left out (0.05 in the paper).
+    Entries below ``threshold`` are left out (0.05 in the paper). With K = 1 no two experts are ever chosen together:
+    there the base top 2 are counted, since the paper's graph would have no edge.
     """
     state = _state(context)
     return expert_informed(probabilities, jnp.where(state < threshold, 0.0, state))
@@ -231,11 +232,14 @@ def _oja(context: StepContext, indices: Int[Array, "B N K"], *, decay: float) ->
     return update_adjacency_oja(state, coselection_counts(indices, state.shape[-1]), decay=decay)
 
 
-@register_inform("symphony_oja", initial_state=_zeros, update_state=_oja)
+@register_inform("symphony_oja", initial_state=_zeros, update_state=_oja, update_k=2)
 def symphony_oja_step(
     probabilities: Float[Array, "B N E"], context: StepContext, *, decay: checks.Share = 0.9
 ) -> Float[Array, "B N E"]:
-    """Symphony with a Hebbian update in Oja's form: rarely chosen experts keep their neighbours (000, question 2)."""
+    """Symphony with a Hebbian update in Oja's form, so that rarely chosen experts keep their neighbours.
+
+    The second open question of SymphonySMoE.
+    """
     return expert_informed(probabilities, _state(context))
 
 
@@ -255,6 +259,9 @@ def symphony_across_layers_step(
     decay: checks.Share = 0.9,
     share: checks.Share = 0.5,
 ) -> Float[Array, "B N E"]:
-    """Experts inform those that are chosen after them, in the next MoE layer (000, question 1)."""
+    """Experts inform those that are chosen after them, in the next MoE layer.
+
+    The first open question of SymphonySMoE.
+    """
     assert context.previous is not None  # declared by needs_previous
     return transition_informed(probabilities, context.previous.probabilities, _state(context), share=share)

@@ -104,6 +104,8 @@ def _check_steps(total_steps: int, *, switch_step: int, width: int) -> None:
     needs_patches=True,
     gates=_gates,
     losses=_losses,
+    loss_names=("distillation",),
+    takes_noise=False,  # it would move tokens that stage 2 is to leave where they are
     check_steps=_check_steps,
     selects=("top_experts",),
 )

@@ -65,7 +65,7 @@ def token_similarity(
     metric: str = "dot",
     mask: Bool[Array, "*#batch N N"] | None = None,
 ) -> Float[Array, "*batch N N"]:
-    """Similarity graph S[i,j] = softmax_j(u_i' W_s u_j / tau) (003, Eq. 5 and Definition 1).
+    """Similarity graph S[i,j] = softmax_j(u_i' W_s u_j / tau) (Mutual-Inform SMoE, Eq. 5 and Definition 1).
 
     On LayerNormed tokens the literal setting (dot, identity weight, temperature 1) has S[i,i] close to 1, so that it
     hardly mixes: look at :func:`vmoe_inform.routing.effective_neighbours`.
@@ -150,7 +150,7 @@ def attention_posterior(
     *,
     sigma: float = 1.0,
 ) -> Float[Array, "*batch H N N"]:
-    """Posterior attention A'_h[i,j] ~ A_h[i,j] N(u_i | m_hj, sigma^2 I) (003, Lemma 1).
+    """Posterior attention A'_h[i,j] ~ A_h[i,j] N(u_i | m_hj, sigma^2 I) (Mutual-Inform SMoE, Lemma 1).
 
     Args:
       attention: prior A_h [..., H, N, N], rows sum to 1.
@@ -176,7 +176,7 @@ def head_posterior(
     *,
     sigma: float = 1.0,
 ) -> Float[Array, "*batch N H"]:
-    """Responsibility H'[i,h] of each head for token i, with the uniform prior H[i,h] = 1/H (003, Lemma 1).
+    """Responsibility H'[i,h] of each head for token i, with the uniform prior 1/H (Mutual-Inform SMoE, Lemma 1).
 
     Args and errors as :func:`attention_posterior`.
 
@@ -194,12 +194,12 @@ def _row_entropy(attention: Float[Array, "*batch H N N"]) -> Float[Array, "*batc
 
 
 def lowest_entropy_head(attention: Float[Array, "*batch H N N"]) -> Int[Array, "*batch"]:
-    """Head with the lowest mean row entropy, per image (003, Eq. 15); no gradient flows through the choice."""
+    """Head with the lowest mean row entropy, per image, without a gradient (Mutual-Inform SMoE, Eq. 15)."""
     return jnp.argmin(jnp.mean(_row_entropy(attention.astype(jnp.float32)), axis=-1), axis=-1)
 
 
 def inform(probabilities: Float[Array, "*batch N E"], graph: Float[Array, "*batch N N"]) -> Float[Array, "*batch N E"]:
-    """p_i = sum_j graph[i,j] r_j (003, Eq. 8), float32.
+    """p_i = sum_j graph[i,j] r_j (Mutual-Inform SMoE, Eq. 8), float32.
 
     Raises:
       ValueError: the graph is not over the N tokens.
@@ -224,7 +224,9 @@ def similarity_informed(
     mask: Bool[Array, "*#batch N N"] | None = None,
     block_size: int | None = None,
 ) -> Float[Array, "*batch N E"]:
-    """Probabilities smoothed over similar tokens: ``inform(probabilities, token_similarity(tokens))`` (003, Eq. 11).
+    """Probabilities smoothed over similar tokens (Mutual-Inform SMoE, Eq. 11).
+
+    The same as ``inform(probabilities, token_similarity(tokens))``.
 
     Args:
       probabilities: base probabilities r [..., N, E].
@@ -302,7 +304,7 @@ def attention_informed(
     mask: Bool[Array, "*#batch N N"] | None = None,
     block_size: int | None = None,
 ) -> Float[Array, "*batch N E"]:
-    """Probabilities smoothed by the attention posterior (003, Lemma 1, Eq. 15 to 17).
+    """Probabilities smoothed by the attention posterior (Mutual-Inform SMoE, Lemma 1, Eq. 15 to 17).
 
     Args:
       probabilities: base probabilities r [..., N, E].
@@ -371,7 +373,10 @@ def similarity_step(
     mask: Mask = "none",
     block_size: checks.PositiveInt | None = None,
 ) -> Float[Array, "B N E"]:
-    """Similar tokens inform each other (003, Definition 1; its setting: dot, identity weight, temperature 1)."""
+    """Similar tokens inform each other (Mutual-Inform SMoE, Definition 1).
+
+    The paper's setting is dot products, the identity as weight, and temperature 1.
+    """
     return similarity_informed(
         probabilities,
         context.tokens,
@@ -408,7 +413,7 @@ def attention_step(
     mask: Mask = "none",
     block_size: checks.PositiveInt | None = None,
 ) -> Float[Array, "B N E"]:
-    """Tokens inform each other by the attention posterior (003, Definition 2).
+    """Tokens inform each other by the attention posterior (Mutual-Inform SMoE, Definition 2).
 
     ``head_factor=False`` drops the factor H of the means (Eq. 1).
     """

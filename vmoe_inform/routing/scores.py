@@ -23,7 +23,7 @@ def linear_scores(
     kernel: Float[Array, "D E"],
     bias: Float[Array, " E"] | None = None,
 ) -> Float[Array, "*batch N E"]:
-    """Linear router (V-MoE, arXiv 2106.05974, Eq. 2, without bias; SMoE of 003, Sec. 1.2, with bias).
+    """Linear router (V-MoE, arXiv 2106.05974, Eq. 2, without bias; Mutual-Inform SMoE, Sec. 1.2, with bias).
 
     Args:
       tokens: [..., N, D].
@@ -236,7 +236,7 @@ def _slot_logits(context: StepContext, **options: object) -> Float[Array, "B N E
     return soft_slot_scores(context.tokens, context.parameters["slots"], context.parameters["scale"])
 
 
-@register_score("soft_slots", parameters=_soft_slots, slot_logits=_slot_logits)
+@register_score("soft_slots", parameters=_soft_slots, slot_logits=_slot_logits, takes_noise=False)
 def soft_slots_step(
     context: StepContext, *, slots_per_expert: checks.PositiveInt | None = None
 ) -> Float[Array, "B N E"]:

@@ -28,7 +28,7 @@ def top_experts(
     renormalize: Renormalize = True,
     active: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "*batch N K"], Int[Array, "*batch N K"]]:
-    """The K most probable experts of each token, the most probable first (003, Eq. 11 and Sec. E).
+    """The K most probable experts of each token, the most probable first (Mutual-Inform SMoE, Eq. 11 and Sec. E).
 
     Args:
       probabilities: [..., N, E], not negative; rows need not sum to 1.
@@ -152,7 +152,11 @@ def balanced_assignment_step(
 
 @register_select("expert_choice", fills_slots=True)
 def expert_choice_step(probabilities: Float[Array, "G S E"], context: SelectContext) -> SlotChoice:
-    """Expert choice (arXiv 2202.09368): every expert takes the S K / E tokens of the group that want it most."""
+    """Expert choice (arXiv 2202.09368): every expert takes the tokens of the group that want it most.
+
+    These are S K / E tokens, rounded up: K is the paper's capacity factor. The images of a group compete, so that the
+    routing of an image depends on the others of its group, in evaluation too.
+    """
     size = probabilities.shape[-2]
     weights, tokens = expert_choice(probabilities, min(context.capacity, size), real=context.real)
     filled = jnp.ones_like(tokens, bool)

@@ -16,7 +16,7 @@ def _entropy(rows: Float[Array, "*batch M"]) -> Float[Array, "*batch"]:
 
 
 def routing_entropy(probabilities: Float[Array, "*batch N E"]) -> Float[Array, "*batch N"]:
-    """Entropy in nats of each token's choice (003, Sec. 3.3); rows that do not sum to 1 (Symphony) are scaled to."""
+    """Entropy in nats of each token's choice (Mutual-Inform SMoE, Sec. 3.3); rows are scaled to sum 1 (Symphony)."""
     return _entropy(probabilities.astype(jnp.float32))
 
 
@@ -28,7 +28,7 @@ def effective_neighbours(graph: Float[Array, "*batch N N"]) -> Float[Array, "*ba
 def fluctuation_rate(
     indices_before: Int[Array, "*batch N K"], indices_after: Int[Array, "*batch N K"]
 ) -> Float[Array, ""]:
-    """Share of tokens whose *set* of K experts changed (003, Fig. 2), over all leading axes.
+    """Share of tokens whose *set* of K experts changed (Mutual-Inform SMoE, Fig. 2), over all leading axes.
 
     Raises:
       ValueError: the two have different shapes.
@@ -44,7 +44,7 @@ def expert_load(indices: Int[Array, "*batch N K"], num_experts: int) -> Float[Ar
 
 
 def topk_margin(probabilities: Float[Array, "*batch N E"], k: int) -> Float[Array, "*batch N"]:
-    """k-th minus (k+1)-th largest probability: how far a token is from another choice (000, Proposition 1).
+    """k-th minus (k+1)-th largest probability: how far a token is from another choice (SymphonySMoE, Proposition 1).
 
     For k = E no other choice exists and the margin is infinite.
 
@@ -60,7 +60,7 @@ def topk_margin(probabilities: Float[Array, "*batch N E"], k: int) -> Float[Arra
 
 
 def spectral_gap(adjacency: Float[Array, "E E"]) -> Float[Array, ""]:
-    """1 - second largest |eigenvalue| (000, Proposition 1); 1 for a single expert.
+    """1 - second largest |eigenvalue| (SymphonySMoE, Proposition 1); 1 for a single expert.
 
     Eigenvalues of a matrix that need not be symmetric: on accelerators JAX computes them on the CPU backend only.
 

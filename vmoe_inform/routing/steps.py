@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import jax
 import jax.numpy as jnp
 
+from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.registry import Registry
 
@@ -54,7 +55,8 @@ class AttentionRecord:
     Attributes:
       queries: unscaled queries; the attention is softmax(queries . keys / sqrt(F)).
       keys: keys.
-      means: mean of each head's value distribution in output space, H * O_h (V_h x_j + b_V,h) (003, Lemma 1).
+      means: mean of each head's value distribution in output space, H * O_h (V_h x_j + b_V,h) (Mutual-Inform SMoE,
+        Lemma 1).
       outputs: raw attention output (before residual and LayerNorm) without the output bias.
     """
 
@@ -206,6 +208,7 @@ class ContextStep(Step):
         seen by gradients or the optimizer; it is saved with the run and left alone in evaluation.
       update_state: ``update_state(context, indices [B, N, K] of the base top K, **options) -> tree``, called once in
         each training step after ``function`` saw the old state; None: the state stays as it started.
+      update_k: the least K of those indices (at most E), for updates that look at pairs of experts.
       needs_attention: the block hands over an AttentionRecord.
       needs_patches: the model hands over the pixels of the patches.
       needs_previous: the MoE layer before hands over what it decided. The first MoE layer has none: there an inform
@@ -215,6 +218,7 @@ class ContextStep(Step):
     parameters: Callable[..., dict[str, Parameter]] = _no_parameters
     initial_state: Callable[..., Tree] | None = None
     update_state: Callable[..., Tree] | None = None
+    update_k: int = 1
     needs_attention: bool = False
     needs_patches: bool = False
     needs_previous: bool = False
@@ -241,8 +245,10 @@ class ScoreStep(ContextStep):
       gates: ``gates(context, **options) -> [B, N, E]``, the weights of expert outputs; None: those that select gives.
       slot_logits: ``slot_logits(context, **options) -> [B, N, E, P]``, for a select step that fills P slots of each
         expert; None: one slot each.
-      losses: ``losses(context, **options) -> {name: [B]}``, auxiliary losses of the step's own; their names are
-        those of :class:`vmoe_inform.config.LossWeights`.
+      losses: ``losses(context, **options) -> {name: [B]}``, auxiliary losses of the step's own.
+      loss_names: their names, each a field of :class:`vmoe_inform.config.LossWeights`. Their weights must not be 0:
+        the step learns by them.
+      takes_noise: False: noise on the logits would have no effect, or a wrong one, and is refused.
       growth: ``growth(sizes, **options) -> Growth | None``, how K grows in training; None: it does not.
       selects: names of the select steps that the score step goes with; None for all.
     """
@@ -250,8 +256,17 @@ class ScoreStep(ContextStep):
     gates: Callable[..., Float[Array, "B N E"]] | None = None
     slot_logits: Callable[..., Float[Array, "B N E P"]] | None = None
     losses: Callable[..., dict[str, Float[Array, " B"]]] | None = None
+    loss_names: tuple[str, ...] = ()
+    takes_noise: bool = True
     growth: Callable[..., Growth | None] | None = None
     selects: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.losses is None) != (not self.loss_names):
+            raise ValueError(
+                f"score step {self.name!r}: expected losses and loss_names, or neither; received {self.loss_names}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,11 +303,25 @@ INFORM_STEPS: Registry[InformStep] = Registry("inform step")
 SELECT_STEPS: Registry[SelectStep] = Registry("select step")
 
 
+def all_steps() -> dict[str, Step]:
+    """Every registered step by its name."""
+    registries: tuple[Registry[Any], ...] = (SCORE_STEPS, INFORM_STEPS, SELECT_STEPS)
+    return {name: registry[name] for registry in registries for name in registry}
+
+
+def _add(registry: Registry[Any], step: Step) -> None:
+    """Registers a step; a config keeps options by name, so that no two steps of any kind may share one."""
+    for other in (SCORE_STEPS, INFORM_STEPS, SELECT_STEPS):
+        if other is not registry and step.name in other:
+            raise checks.error("step", f"a name that no {other.kind} has", step.name)
+    registry.add(step.name, step)
+
+
 def register_score(name: str, **declared: Any) -> Callable[[Callable], Callable]:
     """Registers a score step; ``declared`` are the fields of :class:`ScoreStep`."""
 
     def decorate(function: Callable) -> Callable:
-        SCORE_STEPS.add(name, ScoreStep(name, function, **declared))
+        _add(SCORE_STEPS, ScoreStep(name, function, **declared))
         return function
 
     return decorate
@@ -302,7 +331,7 @@ def register_inform(name: str, **declared: Any) -> Callable[[Callable], Callable
     """Registers an inform step; ``declared`` are the fields of :class:`InformStep`."""
 
     def decorate(function: Callable) -> Callable:
-        INFORM_STEPS.add(name, InformStep(name, function, **declared))
+        _add(INFORM_STEPS, InformStep(name, function, **declared))
         return function
 
     return decorate
@@ -312,7 +341,7 @@ def register_select(name: str, **declared: Any) -> Callable[[Callable], Callable
     """Registers a select step; ``declared`` are the fields of :class:`SelectStep`."""
 
     def decorate(function: Callable) -> Callable:
-        SELECT_STEPS.add(name, SelectStep(name, function, **declared))
+        _add(SELECT_STEPS, SelectStep(name, function, **declared))
         return function
 
     return decorate

@@ -109,6 +109,15 @@ def make(
         for other, its_runs in runs.items():
             if its_runs[0].config == dataclasses.replace(config, seed=0):
                 raise checks.error("--routers", f"routers that differ, also after overrides, from {other}", router)
+        for other, its_runs in runs.items():
+            layers = its_runs[0].config.model.moe_layers
+            if layers != config.model.moe_layers:
+                raise checks.error(
+                    "--config",
+                    f"MoE layers in the same blocks for all routers (say where=last2 or alike in its argument): those "
+                    f"of {other} are {layers}",
+                    f"{config.model.moe_layers} for {router}",
+                )
         if config.data not in num_records:
             num_records[config.data] = len(sources.load(config.data, config.data.train_split).records)
         measured = _measured_steps(config, num_records[config.data])
