@@ -114,7 +114,7 @@ def test_only_a_router_that_declares_it_gets_the_attention(monkeypatch):
 
 
 def test_attention_record_explains_the_attention_output():
-    """Mutual-Inform SMoE, Eq. 1: the raw output is the mean over heads of sum_j A_h[i,j] m_hj; the bias comes on top."""
+    """The raw output is the mean over heads of sum_j A_h[i,j] m_hj (Mutual-Inform SMoE, Eq. 1); the bias is added."""
     from vmoe_inform.nn.attention import SelfAttention
 
     layer = SelfAttention(num_heads=4)
