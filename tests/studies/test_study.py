@@ -65,8 +65,8 @@ def _start(workdir: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
 def studied(tmp_path_factory):
     """A study that was stopped by a signal when its first run had done a step, and then gone on with to its end."""
     workdir = tmp_path_factory.mktemp("studies") / "study"
-    arguments = (f"--routers={','.join(ROUTERS)}", "--seeds=2", "--jobs=2")
-    first = _start(workdir, *arguments)
+    arguments = (f"--routers={','.join(ROUTERS)}", "--seeds=2")
+    first = _start(workdir, *arguments, "--jobs=2")
     while not any("loss" in path.read_text() for path in workdir.glob("runs/*/*/metrics.jsonl")):
         assert first.poll() is None, first.communicate()
         time.sleep(0.05)
@@ -75,7 +75,7 @@ def studied(tmp_path_factory):
     assert first.returncode == 75, printed
     assert [path.name for path in workdir.iterdir()] == ["runs"]
     assert not list(workdir.glob("runs/*/*/result.json"))
-    second = _start(workdir, *arguments)
+    second = _start(workdir, *arguments)  # in one process, which is cheaper
     printed = second.communicate()
     assert second.returncode == 0, printed
     return workdir, printed[0]

@@ -9,8 +9,8 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform import presets
-from vmoe_inform.data import sources
+from vmoe_inform import models, presets
+from vmoe_inform.data import augment, sources
 from vmoe_inform.data.images import to_square
 from vmoe_inform.nn import router as router_lib
 from vmoe_inform.training import program as program_lib
@@ -35,7 +35,8 @@ def _run(num_steps: int = 2, num_devices: int = 8, **overrides):
     return jax.device_get(state), jax.device_get(losses)
 
 
-@pytest.mark.parametrize("router", tiny.SYSTEMS)
+# What could depend on where an image is: graphs over tokens, states of the whole batch, choices within a group.
+@pytest.mark.parametrize("router", ["alternate_vmoe", "symphony_xmoe", "stablemoe", "base", "expert_choice"])
 def test_one_device_equals_eight(router):
     """On 1 device, and on 2 x 4 with sharded experts: the same within float32 reassociation, routing state included.
 
@@ -61,31 +62,51 @@ def digits_batches():
 
 @pytest.mark.parametrize("router", [*presets.ROUTERS, *(f"vmoe+{name}" for name in tiny.BEYOND_THE_PAPERS)])
 def test_every_preset_trains_on_digits(router, digits_batches):
-    """20 steps: the loss falls, all gradients are finite (or their norm would not be), and states move as declared."""
+    """20 steps of gradient descent: the loss falls, all gradients are finite, and states move as declared.
+
+    Descent instead of the run's optimizer, and one block where that is enough, halve the time that compiling takes.
+    """
     preset, _, inform = router.partition("+")
+    shape = {"model__num_layers": 1, "model__moe__layers": (0,)}
+    if inform or preset == "alternate_vmoe":  # these need two MoE layers
+        shape = {"model__moe__layers": (0, 1)}
     if inform:
-        shape = {"model__router__inform": inform, "model__moe__layers": (0, 1)}
-    elif preset == "alternate_vmoe":
-        shape = {}
-    else:  # a single block compiles faster
-        shape = {"model__num_layers": 1, "model__moe__layers": (0,)}
-    config = config_lib.parse(tiny.config_dict(preset, optimizer__learning_rate=5e-3, **shape))
-    program = program_lib.build(config, 20, jax.devices()[:1])
-    with program.in_use():
-        state, losses = program.initialize(), []
-        start = jax.device_get(state.routing)
-        for step in range(20):
-            state, metrics = program.train_step(state, program.to_devices(digits_batches[step % 4]))
-            assert np.isfinite(metrics["gradient_norm"])
-            losses.append(float(metrics["cross_entropy"]))
-    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+        shape["model__router__inform"] = inform
+    config = config_lib.parse(tiny.config_dict(preset, **shape))
+    model = models.from_config(config.model)
+    variables = models.initialize(model, jax.random.key(0))
+    params, start = variables["params"], variables.get("routing", {})
+
+    def loss_of(params, state, batch, progress):
+        images = augment.normalize(batch["image"], config.data)
+        (logits, aux), left = model.apply(
+            {"params": params, "routing": state},
+            images,
+            train=True,
+            progress=progress,
+            mutable=["routing"],
+            rngs={"routing": jax.random.key(1)},
+        )
+        entropy = cross_entropy(logits, jax.nn.one_hot(batch["label"], 10), "softmax")
+        return entropy + aux["auxiliary_loss"], (entropy, left.get("routing", {}))
+
+    @jax.jit
+    def descend(params, state, batch, progress):
+        gradients, (entropy, state) = jax.grad(loss_of, has_aux=True)(params, state, batch, progress)
+        norm = optax.tree.norm(gradients)
+        return jax.tree.map(lambda p, g: p - 0.1 * g / norm, params, gradients), state, entropy, norm
+
+    losses, state = [], start
+    for step in range(20):
+        params, state, entropy, norm = descend(params, state, digits_batches[step % 4], step / 20)
+        assert np.isfinite(norm)
+        losses.append(float(entropy))
+    assert np.mean(losses[-4:]) < 0.99 * np.mean(losses[:4])
     updated = {step.name for step in router_lib.steps_of(config.model.router) if step.updates_state}
-    end = jax.device_get(state.routing)
     for block in start:
         for name, before in start[block]["moe"]["router"].items():
-            after = end[block]["moe"]["router"][name]
-            same = all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (before, after)), strict=True))
-            assert same == (name not in updated)
+            pairs = zip(*map(jax.tree.leaves, (before, state[block]["moe"]["router"][name])), strict=True)
+            assert all(np.array_equal(*pair) for pair in pairs) == (name not in updated)
 
 
 def test_k_grows_over_the_training(digits_batches):
