@@ -51,6 +51,13 @@ def test_routers_made_equal_by_an_override_are_refused(tmp_path):
         make(tmp_path, "vmoe", "attention_vmoe", model__router=tiny.config_dict("vmoe").model.router)
 
 
+def test_routers_with_other_moe_layers_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"--config: expected MoE layers in the same blocks .*vmoe are \(1,\); received"
+    ):
+        make(tmp_path, "vmoe", "alternate_vmoe")
+
+
 def test_unknown_suite(tmp_path):
     with pytest.raises(ValueError, match=r"suite: expected one of .*; received 'q'"):
         make(tmp_path, "vmoe", evaluation__suites=("clean", "q"))
