@@ -1,6 +1,7 @@
 """Every test runs on eight virtual CPU devices, with implicit rank promotion an error."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 # Before numpy and jax are imported: with one worker process a core, thread pools of their own only get in each
@@ -9,6 +10,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC"):
         os.environ.setdefault(_name, "1")
 os.environ["JAX_PLATFORMS"] = "cpu"
+# A program that several tests compile (a run that is resumed, the tiny model) is compiled once, for all workers.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _compiled = tempfile.TemporaryDirectory(prefix="compiled_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import jaxtyping
