@@ -109,8 +109,8 @@ def _in_processes(runs: Sequence[Run], jobs: int, stop: StopRequest) -> dict[str
 
 @contextlib.contextmanager
 def _share_of_cores(jobs: int) -> Iterator[None]:
-    """Processes that start here size XLA's pools of CPU threads (by NPROC) for their share of the cores: with pools
-    of all cores each, they would mostly wait for each other. What the user has set is left alone."""
+    """Processes that start here size XLA's pools of CPU threads (by NPROC) for their share of the cores, so that
+    there are no more threads than cores. What the user has set is left alone."""
     if "NPROC" in os.environ:
         yield
         return
