@@ -29,6 +29,8 @@ ALLOWED = {
     "training": MODEL | {"data", "evaluation"},  # the loop evaluates as it goes; evaluation knows no training
     "analysis": MODEL | {"data"},
     "studies": MODEL | {"data", "evaluation", "training"},  # many runs, trained and measured
+    # what a program costs, compiled and timed; only command lines look at it
+    "performance": MODEL | {"presets", "data", "evaluation", "training", "studies"},
     "interop": MODEL,
     "command_line": CONFIG,  # what the command lines share
 }
