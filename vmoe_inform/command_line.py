@@ -14,6 +14,7 @@ from vmoe_inform import config as config_lib
 
 BAD_INPUT = 2  # exit code, as of most Unix programs
 DIVERGED = 3  # exit code: the loss is not finite
+DOES_NOT_FIT = 4  # exit code: a compiled program needs more memory than a device has
 STOPPED = 75  # exit code: stopped by a signal after saving; start again to go on (EX_TEMPFAIL of sysexits.h)
 
 

@@ -117,13 +117,20 @@ class Predictor:
         }
         return np.asarray(logits)[:count], maps
 
+    def lower(self, variables: Tree) -> jax.stages.Lowered:
+        """One batch of :meth:`predict`, ready to be compiled; ``variables`` may be shapes with shardings."""
+        size, count = self._config.model.image_size_px, self._config.evaluation.batch_size
+        sharding = batch_sharding(self._mesh)
+        images = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=sharding)
+        mask = jax.ShapeDtypeStruct((count,), jnp.bool_, sharding=sharding)
+        with jax.set_mesh(self._mesh):
+            return self._logits.lower(variables, images, mask)
+
     def flops(self, variables: Tree) -> float:
         """Floating-point operations of one batch of evaluation on each device, as the compiler states them: the body
         of a loop counts once, however often it runs."""
-        size, count = self._config.model.image_size_px, self._config.evaluation.batch_size
-        batch = np.zeros((count, size, size, 3), np.uint8), np.ones(count, bool)
         with jax.set_mesh(self._mesh):
-            compiled: Any = self._logits.lower(variables, *jax.device_put(batch, batch_sharding(self._mesh))).compile()
+            compiled: Any = self.lower(variables).compile()
         return float(compiled.cost_analysis()["flops"])
 
     def _call(self, function: Callable[..., Any], variables: Tree, images: np.ndarray, mask: np.ndarray) -> Any:
