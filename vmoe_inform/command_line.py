@@ -92,11 +92,19 @@ def _in_our_words(problem: BaseException) -> BaseException:
     return checks.error(name.removeprefix("config."), f"a value of the field's type ({reason})", value)
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
+def _check_words(words: Sequence[str], subcommands: Sequence[str]) -> None:
+    if subcommands and (len(words) != 1 or words[0] not in subcommands):
+        raise checks.error("command line", f"one of {', '.join(subcommands)}, and flags", " ".join(words))
+    if words and not subcommands:
+        raise checks.error("command line", "flags only (--name=value)", " ".join(words))
+
+
+def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()) -> None:
     """Parses the flags and runs ``main``, whose result is the exit code.
 
-    Bad input (flags, configs, missing paths) prints one line and exits with 2, a diverged run with 3; a mistake of the
-    program itself keeps its traceback.
+    ``main`` gets the words of the command line that are no flags: the program's name and, if there are any, one of
+    ``subcommands``. Bad input (flags, configs, missing paths) prints one line and exits with 2, a diverged run with 3;
+    a mistake of the program itself keeps its traceback.
     """
 
     def guarded(arguments: list[str]) -> None:
@@ -104,8 +112,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         logging.get_absl_logger().addFilter(lambda record: "directory is read only" not in str(record.msg))
         logging.set_verbosity(logging.WARNING if not flags.FLAGS["verbosity"].present else flags.FLAGS.verbosity)
         try:
-            if arguments[1:]:
-                raise checks.error("command line", "flags only (--name=value)", " ".join(arguments[1:]))
+            _check_words(arguments[1:], subcommands)
             code = main(arguments)
         except (checks.InputError, FileNotFoundError, NotADirectoryError, PermissionError) as problem:
             _fail(problem)

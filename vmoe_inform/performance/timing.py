@@ -8,7 +8,8 @@ and quartiles.
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 
@@ -17,6 +18,7 @@ from vmoe_inform.axes import Tree
 
 Measure = Callable[[], float]
 Clock = Callable[[], float]
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,11 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
     return spread([above / below for above, below in zip(numerators, denominators, strict=True)])
 
 
+def quotient(numerator: float | None, denominator: float | None) -> float | None:
+    """Of two figures that not every machine has; None if one is missing."""
+    return None if numerator is None or denominator is None else numerator / denominator
+
+
 def seconds(function: Callable[[], Tree], clock: Clock = time.perf_counter) -> float:
     """Time until all arrays that ``function`` returns are there; JAX itself returns before."""
     start = clock()
@@ -70,7 +77,12 @@ def seconds(function: Callable[[], Tree], clock: Clock = time.perf_counter) -> f
     return clock() - start
 
 
-def interleave(measures: Mapping[str, Measure], repeats: int) -> dict[str, list[float]]:
+def stopwatch(function: Callable[..., Tree], *arguments: Tree) -> Measure:
+    """() -> seconds of a call of ``function`` with these arguments; see :func:`seconds`."""
+    return lambda: seconds(lambda: function(*arguments))
+
+
+def interleave(measures: Mapping[Name, Measure], repeats: int) -> dict[Name, list[float]]:
     """Takes each measurement once in every round.
 
     The first round warms up (memory is allocated, first pages are touched) and is left out. Every second round goes in
@@ -88,7 +100,7 @@ def interleave(measures: Mapping[str, Measure], repeats: int) -> dict[str, list[
     """
     if repeats < 1:
         raise checks.error("repeats", "an integer >= 1", repeats)
-    rounds: dict[str, list[float]] = {name: [] for name in measures}
+    rounds: dict[Name, list[float]] = {name: [] for name in measures}
     for number in range(repeats + 1):
         names = list(measures) if number % 2 else reversed(list(measures))
         for name in names:

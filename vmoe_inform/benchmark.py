@@ -1,0 +1,232 @@
+"""Measures what the package costs, as ratios to references of the same run.
+
+    python -m vmoe_inform.benchmark layer [--experts=8,32,128] [--groups=1,8,32] [--dispatch=NAMES]
+    python -m vmoe_inform.benchmark step [--config=FILE:ARGUMENT] [--dispatch=NAMES]
+    python -m vmoe_inform.benchmark inform [--steps=NAMES] [--tokens=50,197,577,1025,4097]
+    python -m vmoe_inform.benchmark input [--config=FILE:ARGUMENT]
+
+layer: a MoE layer over a dense MLP that does the same activated work. step: images a second of the train step, and its
+useful operations a second over those of a plain matrix product. inform: a model with each inform step over the same
+model without it. input: images a second of the input pipeline over those that the step consumes.
+
+What is compared takes turns in one process; the tables show medians with their quartiles, --json=FILE writes all of it.
+With --topology=v5e:2x2, layer, step and inform compile for one chip of that TPU, which need not be there (extra
+``tpu``): estimated cycles are compared instead of times.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from vmoe_inform import checks, command_line, presets
+from vmoe_inform import config as config_lib
+
+if TYPE_CHECKING:
+    import jax
+
+Benchmark = tuple[dict[str, Any], Iterable[Any]]  # settings for the header of the JSON, and the rows as they come
+
+_CONFIG = command_line.define_config()
+_JSON = flags.DEFINE_string("json", None, "File for the rows, with machine and settings.")
+_REPEATS = flags.DEFINE_integer("repeats", None, "Rounds that count; by default as many as take a few minutes.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "TPU topology to compile for, e.g. v5e:2x2; nothing is timed then.")
+_DTYPE = flags.DEFINE_string("dtype", "float32", "Type of activations: float32 or bfloat16.")
+_VARIANT = flags.DEFINE_string("variant", "S/16", "SIZE/PATCH at 224 px that the layer is from.")
+_EXPERTS = flags.DEFINE_list("experts", ["8", "32", "128"], "Numbers of experts.")
+_GROUPS = flags.DEFINE_list("groups", ["1", "8", "32"], "Images whose tokens share the experts' slots.")
+_IMAGES = flags.DEFINE_integer("images", 32, "Images of a batch.")
+_DISPATCH = flags.DEFINE_list("dispatch", None, "Dispatchers; by default that of the config, and einsum.")
+_AGAINST = flags.DEFINE_string("against", "einsum", "Dispatcher that the others are compared with.")
+_MATMUL_SIZE = flags.DEFINE_integer("matmul_size", 4096, "Rows and columns of the plain matrix product.")
+_TIMED_UP_TO = flags.DEFINE_float("timed_up_to", 2.5, "Only dispatchers of at most so many MLPs' operations are timed.")
+_SIZE = flags.DEFINE_string("size", "S", "Size of the model.")
+_STEPS = flags.DEFINE_list("steps", None, "Inform steps; by default all.")
+_TOKENS = flags.DEFINE_list("tokens", ["50", "197", "577", "1025", "4097"], "Tokens of an image, class token included.")
+_BLOCK_SIZE = flags.DEFINE_integer("block_size", 512, "Tokens of a block, where an image has more than 577.")
+_SECONDS = flags.DEFINE_float("seconds", 4.0, "A size at which a forward pass takes longer is not timed.")
+
+# Tokens of an image with a class token -> image and patch in pixels, images of a batch: about as many tokens for each.
+_SIZES = {50: (224, 32, 16), 197: (224, 16, 4), 577: (384, 16, 2), 1025: (512, 16, 1), 4097: (1024, 16, 1)}
+_LONGEST_IN_ONE_PIECE = 577
+
+
+def _layer() -> Benchmark:
+    from vmoe_inform.performance import layer
+
+    config = presets.start(None, router="vmoe", variant=_VARIANT.value, experts="8", where="last2")
+    config.model.dtype = _DTYPE.value
+    model = config_lib.parse_model(config.model)
+    dispatchers = [model.moe.dispatch, "einsum"] if _DISPATCH.value is None else _DISPATCH.value
+    rows = layer.measure(
+        model,
+        experts=_integers("--experts", _EXPERTS.value),
+        images_per_group=_integers("--groups", _GROUPS.value),
+        dispatchers=dispatchers,
+        images=_IMAGES.value,
+        repeats=_repeats(3),
+        timed_up_to=_TIMED_UP_TO.value,
+        topology=_chip(),
+    )
+    settings = {
+        "images": _IMAGES.value,
+        "tokens": model.num_tokens,
+        "hidden_size": model.hidden_size,
+        "mlp_size": model.mlp_size,
+        "num_selected_experts": model.moe.num_selected_experts,
+        "capacity_factor": model.moe.capacity_factor,
+        "dtype": model.dtype,
+    }
+    return settings, rows
+
+
+def _step() -> Benchmark:
+    from vmoe_inform.performance import step
+
+    config = _config()
+    chosen = [config.model.moe.dispatch] if _DISPATCH.value is None else _DISPATCH.value
+    rows = step.measure(
+        config,
+        dispatchers=list(dict.fromkeys([*chosen, _AGAINST.value])),
+        against=_AGAINST.value,
+        repeats=_repeats(5),
+        matmul_size=_MATMUL_SIZE.value,
+        topology=_chip(),
+    )
+    return {"matmul_size": _MATMUL_SIZE.value, "config": config_lib.to_json(config)}, rows
+
+
+def _inform() -> Benchmark:
+    from vmoe_inform.performance import inform
+    from vmoe_inform.routing.steps import INFORM_STEPS
+
+    config = presets.start(None, router="vmoe", variant=f"{_SIZE.value}/16", experts="8", where="last2")
+    config.model.dtype = _DTYPE.value
+    config.model.router.options.top_experts.renormalize = True  # as all presets of informed routers have it
+    # Evaluation gives experts more slots, which would make the model slower and the steps look cheaper.
+    config.model.moe.capacity_factor_evaluation = config.model.moe.capacity_factor
+    model = config_lib.parse_model(config.model)
+    sizes = []
+    for tokens in _integers("--tokens", _TOKENS.value):
+        if tokens not in _SIZES:
+            raise checks.error("--tokens", f"some of {', '.join(map(str, _SIZES))}", tokens)
+        block_size = _BLOCK_SIZE.value if tokens > _LONGEST_IN_ONE_PIECE else None
+        sizes.append(inform.Size(*_SIZES[tokens], block_size))
+    rows = inform.measure(
+        model,
+        steps=_STEPS.value if _STEPS.value is not None else list(INFORM_STEPS),
+        sizes=sizes,
+        repeats=_repeats(5),
+        timed_up_to_seconds=_SECONDS.value,
+        topology=_chip(),
+    )
+    return {"model": config_lib.to_json(config_lib.Config(model=model))["model"]}, rows
+
+
+def _input() -> Benchmark:
+    from vmoe_inform.performance import input as input_lib
+
+    config = _config()
+    return {"config": config_lib.to_json(config)}, input_lib.measure(config, repeats=_repeats(5))
+
+
+# What each measures, and the flags that it takes besides --json and --repeats.
+BENCHMARKS: dict[str, tuple[Callable[[], Benchmark], Sequence[str]]] = {
+    "layer": (
+        _layer,
+        ("topology", "dtype", "variant", "experts", "groups", "images", "dispatch", "timed_up_to"),
+    ),
+    "step": (_step, ("topology", "config", "dispatch", "against", "matmul_size")),
+    "inform": (_inform, ("topology", "dtype", "size", "steps", "tokens", "block_size", "seconds")),
+    "input": (_input, ("config",)),
+}
+
+
+def _config() -> config_lib.Config:
+    """Of --config; without it S/32 with 8 experts in two blocks, 32 images of the digits that come with the package."""
+    if _CONFIG.value is not None:
+        return config_lib.parse(_CONFIG.value)
+    config = presets.start(None, router="vmoe", variant="S/32", experts="8", where="last2")
+    config.model.moe.group_size_images = 32
+    config.train.batch_size = 32
+    config.train.steps = 10_000
+    return config_lib.parse(config)
+
+
+def _repeats(default: int) -> int:
+    return default if _REPEATS.value is None else _REPEATS.value
+
+
+def _integers(flag: str, words: Sequence[str]) -> list[int]:
+    try:
+        return [int(word) for word in words]
+    except ValueError:
+        raise checks.error(flag, "a comma list of integers", ",".join(words)) from None
+
+
+def _chip() -> "jax.Device | None":
+    """One chip of --topology, to compile for."""
+    if _TOPOLOGY.value is None:
+        return None
+    from vmoe_inform.performance import topology
+
+    return topology.devices_of(_TOPOLOGY.value)[0]
+
+
+def _check_flags(subcommand: str) -> None:
+    """Raises ValueError for a flag that the subcommand does not look at."""
+    taken = BENCHMARKS[subcommand][1]
+    for _, names in BENCHMARKS.values():
+        for name in names:
+            if name not in taken and flags.FLAGS[name].present:
+                others = ", ".join(f"--{other}" for other in ("json", "repeats", *taken))
+                raise checks.error(f"benchmark {subcommand}", f"flags among {others}", f"--{name}")
+
+
+def _header(subcommand: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the rows were measured on, and with which settings."""
+    import jax
+
+    from vmoe_inform import __version__
+
+    chip = _chip()
+    return {
+        "benchmark": subcommand,
+        "vmoe_inform": __version__,
+        "jax": jax.__version__,
+        "device_kind": jax.devices()[0].device_kind if chip is None else chip.device_kind,
+        "topology": _TOPOLOGY.value,
+        "cpu_count": os.cpu_count(),
+        **settings,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code."""
+    from vmoe_inform.performance import tables
+
+    subcommand = arguments[1]
+    _check_flags(subcommand)
+    if _JSON.value is not None and not pathlib.Path(_JSON.value).absolute().parent.is_dir():
+        raise checks.error("--json", "a file in a folder that exists", _JSON.value)
+    start = time.perf_counter()
+    settings, measured = BENCHMARKS[subcommand][0]()
+    rows = []
+    for row in measured:
+        rows.append(row)
+        print(f"\r{len(rows)} rows after {time.perf_counter() - start:.0f} s", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    print(tables.render(rows))
+    if _JSON.value is not None:
+        document = {"header": _header(subcommand, settings), "rows": [tables.flatten(row) for row in rows]}
+        pathlib.Path(_JSON.value).write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main, subcommands=tuple(BENCHMARKS))

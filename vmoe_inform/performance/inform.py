@@ -1,0 +1,199 @@
+"""What informing costs: the forward pass of a model with an inform step, over the same model without it.
+
+Both are the same but for the step: sizes, router, K, weights renormalised or not, slots. The logits are computed as in
+evaluation. From ``block_size`` on, no N x N matrix is there in either: the attention of all blocks, and the steps that
+have an option ``block_size``, work through the tokens in blocks.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vmoe_inform import checks, models
+from vmoe_inform import config as config_lib
+from vmoe_inform.axes import Array, Tree
+from vmoe_inform.config import ModelConfig
+from vmoe_inform.performance import timing
+from vmoe_inform.performance.compiled import compile_for
+from vmoe_inform.performance.costs import Costs
+from vmoe_inform.performance.timing import Spread
+from vmoe_inform.routing.steps import INFORM_STEPS
+
+PLAIN = "none"  # the reference among the names of steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Images of one size, as a model sees them.
+
+    Attributes:
+      image_size_px, patch_size_px: of the images.
+      images: B; N grows with the square of the image's size, so that large images come in small batches.
+      block_size: tokens of a block of attention and of the token graphs; None: each in one piece.
+    """
+
+    image_size_px: int
+    patch_size_px: int
+    images: int
+    block_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class InformRow:
+    """One inform step at one number of tokens, over the model without it; what was not timed or estimated is None.
+
+    Attributes:
+      tokens: N, a class token included.
+      images: B.
+      block_size: as in :class:`Size`.
+      inform: name of the step.
+      time: of the forward pass.
+      flops: as compiled; None if there are loops of which nobody can tell how often they run.
+      cycles: that the compiler of a TPU estimates; None as for ``flops``.
+      temporary: temporary memory.
+      temp_bytes: temporary memory of the informed model.
+      plain_temp_bytes: that of the model without the step.
+      plain_milliseconds: time of the model without the step.
+    """
+
+    tokens: int
+    images: int
+    block_size: int | None
+    inform: str
+    time: Spread | None
+    flops: float | None
+    cycles: float | None
+    temporary: float
+    temp_bytes: int
+    plain_temp_bytes: int
+    plain_milliseconds: Spread | None
+
+
+def measure(
+    model: ModelConfig,
+    *,
+    steps: Sequence[str],
+    sizes: Sequence[Size],
+    repeats: int,
+    timed_up_to_seconds: float = float("inf"),
+    topology: jax.Device | None = None,
+) -> Iterator[InformRow]:
+    """Compares informed models with the one that is not.
+
+    Args:
+      model: any, without inform steps; a class token or none, as many MoE layers as the steps need.
+      steps: names of inform steps; their options are the defaults.
+      sizes: of the images.
+      repeats: rounds that count.
+      timed_up_to_seconds: no times are taken at a size where one forward pass of the plain model takes longer.
+      topology: a device to compile for instead of one of this machine; then nothing is timed.
+
+    Yields:
+      a row for each step at each size, as soon as it is there.
+
+    Raises:
+      ValueError: an impossible combination, see :func:`vmoe_inform.config.parse_model`.
+    """
+    if model.router.inform_steps:
+        raise checks.error("model.router.inform", "'none', to compare with", model.router.inform_steps)
+    device = jax.devices()[0] if topology is None else topology
+    variants = [{name: _variant(model, name, size) for name in (PLAIN, *steps)} for size in sizes]
+    leaves: dict[str, Array] = {}
+    for size, configs in zip(sizes, variants, strict=True):
+        forwards = {name: _Forward(config, size.images, device) for name, config in configs.items()}
+        seconds = {} if topology else _time(forwards, repeats, timed_up_to_seconds, leaves)
+        for name in steps:
+            yield _row(name, configs[name], size, forwards, seconds)
+
+
+def _variant(model: ModelConfig, step: str, size: Size) -> ModelConfig:
+    """The model for images of that size, with the step, and in blocks if the size says so."""
+    options: dict[str, Mapping[str, Any]] = dict(model.router.options)
+    if step != PLAIN and "block_size" in INFORM_STEPS[step].option_types:
+        options[step] = {"block_size": size.block_size}
+    return config_lib.parse_model(
+        dataclasses.replace(
+            model,
+            image_size_px=size.image_size_px,
+            patch_size_px=size.patch_size_px,
+            attention_block_size=size.block_size,
+            router=dataclasses.replace(model.router, inform=step, options=options),
+        )
+    )
+
+
+class _Forward:
+    """A forward pass, compiled."""
+
+    def __init__(self, config: ModelConfig, images: int, device: jax.Device):
+        """Compiles for ``images`` images and a device, which may be one of a topology."""
+        size = config.image_size_px
+        self._model = models.from_config(config)
+        self._images = jax.ShapeDtypeStruct((images, size, size, 3), jnp.float32)
+        self._shapes = jax.eval_shape(self._initialize)
+        self._compiled = compile_for(device, self._logits, self._shapes, self._images)
+
+    @property
+    def costs(self) -> Costs:
+        """As compiled."""
+        return self._compiled.costs
+
+    def _initialize(self) -> Tree:
+        return self._model.init(jax.random.key(0), jnp.zeros(self._images.shape), train=False)
+
+    def _logits(self, variables: Tree, images: Array) -> Array:
+        return self._model.apply(variables, images)[0]
+
+    def ready(self, leaves: dict[str, Array]) -> Callable[[], Array]:
+        """The pass with its arguments made.
+
+        Args:
+          leaves: variables of other models by path, which this one shares as far as they fit; what is missing is
+            made and added.
+        """
+        paths, structure = jax.tree_util.tree_flatten_with_path(self._shapes)
+        shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in paths}
+        missing = [path for path, shape in shapes.items() if path not in leaves or leaves[path].shape != shape]
+
+        def make() -> dict[str, Array]:
+            made = dict(zip(shapes, jax.tree.leaves(self._initialize()), strict=True))
+            return {path: made[path] for path in missing}  # nothing else is computed
+
+        leaves.update(jax.jit(make)())
+        variables = jax.tree.unflatten(structure, [leaves[path] for path in shapes])
+        images = jax.random.normal(jax.random.key(1), self._images.shape)
+        return lambda: self._compiled.run(variables, images)
+
+
+def _time(
+    forwards: Mapping[str, _Forward], repeats: int, timed_up_to_seconds: float, leaves: dict[str, Array]
+) -> dict[str, list[float]]:
+    """Seconds of each round by name; empty if the plain model takes too long."""
+    plain = forwards[PLAIN].ready(leaves)
+    if timing.seconds(plain) > timed_up_to_seconds:
+        return {}
+    passes = {name: plain if name == PLAIN else forward.ready(leaves) for name, forward in forwards.items()}
+    return timing.interleave({name: timing.stopwatch(function) for name, function in passes.items()}, repeats)
+
+
+def _row(
+    name: str, model: ModelConfig, size: Size, forwards: Mapping[str, _Forward], seconds: Mapping[str, list[float]]
+) -> InformRow:
+    informed, plain = forwards[name].costs, forwards[PLAIN].costs
+    counted = not informed.unknown_loops and not plain.unknown_loops
+    return InformRow(
+        tokens=model.num_tokens,
+        images=size.images,
+        block_size=size.block_size,
+        inform=name,
+        time=timing.ratio(seconds[name], seconds[PLAIN]) if seconds else None,
+        flops=informed.flops / plain.flops if counted else None,
+        cycles=timing.quotient(informed.estimated_cycles, plain.estimated_cycles) if counted else None,
+        temporary=informed.temp_bytes / plain.temp_bytes,
+        temp_bytes=informed.temp_bytes,
+        plain_temp_bytes=plain.temp_bytes,
+        plain_milliseconds=timing.spread([1e3 * s for s in seconds[PLAIN]]) if seconds else None,
+    )
