@@ -1,39 +1,63 @@
 """Dispatch by integer maps: tokens are gathered into expert slots, and expert outputs gathered back.
 
-With both maps at hand, slot of each assignment and token of each slot, the backward pass of either gather is a
-gather through the other map. No scatter-add of wide rows is ever compiled; the only scatter is of integers.
+With both maps at hand, slot of each choice and token of each slot, the backward pass of either gather is a gather
+through the other map. No scatter-add of wide rows is ever compiled; the only scatters are of single numbers.
+
+Two orders of axes save copies: slots lie as [E, G, C], as the experts want their rows, and choices as [K, G, S], so
+that the sum over the choices of a token adds whole arrays.
 """
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from vmoe_inform.axes import Array, ExpertFunction, Float, Int
 from vmoe_inform.dispatch.capacity import Assignment
 
 
-def _rows(table: Float[Array, "G R D"], index: Int[Array, "G M"]) -> Float[Array, "G M D"]:
-    """table[g, index[g, m]], and zeros where the index is R."""
-    taken = jnp.take_along_axis(table, jnp.minimum(index, table.shape[1] - 1)[..., None], axis=1)
-    return jnp.where((index < table.shape[1])[..., None], taken, jnp.zeros((), table.dtype))
+def _rows_of_tokens(
+    tokens: Float[Array, "G S D"], token_of_slot: Int[Array, "E G C"], *, empty: str
+) -> Float[Array, "E G C D"]:
+    """tokens[g, token_of_slot[e, g, c]]; where that is S, zeros (``empty="fill"``) or any token (``"clip"``)."""
+    dimensions = lax.GatherDimensionNumbers(
+        offset_dims=(3,),
+        collapsed_slice_dims=(1,),
+        start_index_map=(1,),
+        operand_batching_dims=(0,),  # a group's tokens are found in that group: with G sharded, nothing moves
+        start_indices_batching_dims=(1,),
+    )
+    sizes = (1, 1, tokens.shape[-1])
+    return lax.gather(tokens, token_of_slot[..., None], dimensions, sizes, mode=empty, fill_value=0)
+
+
+def _rows_of_slots(slots: Float[Array, "E G C D"], slot_of_choice: Int[Array, "K G S 2"]) -> Float[Array, "K G S D"]:
+    """slots[e, g, c] for the pairs (e, c), and zeros for a choice without a slot."""
+    dimensions = lax.GatherDimensionNumbers(
+        offset_dims=(3,),
+        collapsed_slice_dims=(0, 2),
+        start_index_map=(0, 2),
+        operand_batching_dims=(1,),
+        start_indices_batching_dims=(1,),
+    )
+    sizes = (1, 1, 1, slots.shape[-1])
+    return lax.gather(slots, slot_of_choice, dimensions, sizes, mode="fill", fill_value=0)
 
 
 @jax.custom_vjp
 def _to_slots(
-    tokens: Float[Array, "G S D"], assignment_of_slot: Int[Array, "G EC"], slot_of_assignment: Int[Array, "G SK"]
-) -> Float[Array, "G EC D"]:
-    selected = slot_of_assignment.shape[1] // tokens.shape[1]
-    return _rows(tokens, assignment_of_slot // selected)
+    tokens: Float[Array, "G S D"], token_of_slot: Int[Array, "E G C"], slot_of_choice: Int[Array, "K G S 2"]
+) -> Float[Array, "E G C D"]:
+    # What an empty slot holds does not matter: nobody reads what the expert makes of it. A mask would cost a pass.
+    return _rows_of_tokens(tokens, token_of_slot, empty="clip")
 
 
-def _to_slots_forward(tokens: Array, assignment_of_slot: Array, slot_of_assignment: Array) -> tuple[Array, tuple]:
-    return _to_slots(tokens, assignment_of_slot, slot_of_assignment), (tokens.shape, slot_of_assignment)
+def _to_slots_forward(tokens: Array, token_of_slot: Array, slot_of_choice: Array) -> tuple[Array, Array]:
+    return _to_slots(tokens, token_of_slot, slot_of_choice), slot_of_choice
 
 
-def _to_slots_backward(residuals: tuple, gradient: Float[Array, "G EC D"]) -> tuple[Array, None, None]:
-    (groups, size, width), slot_of_assignment = residuals
-    # [G, S * K, D] -> [G, S, D]: a token's gradient is the sum over its slots
-    rows = _rows(gradient, slot_of_assignment).reshape(groups, size, -1, width)
-    return jnp.sum(rows, axis=2), None, None
+def _to_slots_backward(slot_of_choice: Array, gradient: Float[Array, "E G C D"]) -> tuple[Array, None, None]:
+    # A token's gradient is the sum over its slots.
+    return jnp.sum(_rows_of_slots(gradient, slot_of_choice), axis=0), None, None
 
 
 _to_slots.defvjp(_to_slots_forward, _to_slots_backward)
@@ -41,57 +65,62 @@ _to_slots.defvjp(_to_slots_forward, _to_slots_backward)
 
 @jax.custom_vjp
 def _from_slots(
-    outputs: Float[Array, "G EC D"],
-    weights: Float[Array, "G S K"],
-    assignment_of_slot: Int[Array, "G EC"],
-    slot_of_assignment: Int[Array, "G SK"],
+    outputs: Float[Array, "E G C D"],
+    weights: Float[Array, "K G S"],
+    token_of_slot: Int[Array, "E G C"],
+    slot_of_choice: Int[Array, "K G S 2"],
 ) -> Float[Array, "G S D"]:
-    groups, size, selected = weights.shape
-    rows = _rows(outputs, slot_of_assignment).reshape(groups, size, selected, -1)
-    return jnp.einsum("gsk,gskd->gsd", weights, rows)
+    rows = _rows_of_slots(outputs, slot_of_choice)
+    return jnp.sum(weights[..., None] * rows, axis=0).astype(outputs.dtype)
 
 
 def _from_slots_forward(
-    outputs: Array, weights: Array, assignment_of_slot: Array, slot_of_assignment: Array
+    outputs: Array, weights: Array, token_of_slot: Array, slot_of_choice: Array
 ) -> tuple[Array, tuple]:
-    result = _from_slots(outputs, weights, assignment_of_slot, slot_of_assignment)
-    return result, (outputs, weights, assignment_of_slot, slot_of_assignment)
+    result = _from_slots(outputs, weights, token_of_slot, slot_of_choice)
+    return result, (outputs, weights, token_of_slot, slot_of_choice)
 
 
 def _from_slots_backward(residuals: tuple, gradient: Float[Array, "G S D"]) -> tuple[Array, Array, None, None]:
-    outputs, weights, assignment_of_slot, slot_of_assignment = residuals
-    groups, _, selected = weights.shape
-    # The weight of each slot, 0 for an empty one: [G, S, K] -> [G, S * K] -> [G, E * C]
-    slot_weights = _rows(weights.reshape(groups, -1, 1), assignment_of_slot)
-    to_outputs = _rows(gradient, assignment_of_slot // selected) * slot_weights
-    # d loss / d weight = gradient . output, worked out in slots and gathered back as numbers, not as rows
-    products = jnp.sum(_rows(gradient, assignment_of_slot // selected) * outputs, axis=-1, keepdims=True)
-    to_weights = _rows(products, slot_of_assignment).reshape(weights.shape)
+    outputs, weights, token_of_slot, slot_of_choice = residuals
+    rows = _rows_of_tokens(gradient, token_of_slot, empty="fill")
+    to_outputs = _numbers_to_slots(weights, slot_of_choice, token_of_slot.shape)[..., None] * rows
+    # d loss / d weight = gradient . output, worked out in the slots and gathered back as numbers, not as rows
+    products = jnp.sum(rows.astype(jnp.float32) * outputs.astype(jnp.float32), axis=-1, keepdims=True)
+    to_weights = _rows_of_slots(products, slot_of_choice)[..., 0]
     return to_outputs.astype(outputs.dtype), to_weights.astype(weights.dtype), None, None
 
 
 _from_slots.defvjp(_from_slots_forward, _from_slots_backward)
 
 
+def _numbers_to_slots(
+    numbers: Array, slot_of_choice: Int[Array, "K G S 2"], shape: tuple[int, int, int], empty: int = 0
+) -> Array:
+    """A number for each choice [K, G, S] -> the same in its slot [E, G, C]; ``empty`` in the others."""
+    dimensions = lax.ScatterDimensionNumbers(
+        update_window_dims=(),
+        inserted_window_dims=(0, 2),
+        scatter_dims_to_operand_dims=(0, 2),
+        operand_batching_dims=(1,),
+        scatter_indices_batching_dims=(1,),
+    )
+    table = jnp.full(shape, empty, numbers.dtype)
+    return lax.scatter(table, slot_of_choice, numbers, dimensions, mode="drop")
+
+
 def dispatch_gather(
     tokens: Float[Array, "G S D"], assignment: Assignment, experts: ExpertFunction
 ) -> Float[Array, "G S D"]:
     """Moves tokens by gathers; cost per token does not grow with the group. The default."""
-    groups, _, width = tokens.shape
-    num_experts, capacity = assignment.num_experts, assignment.capacity
-    num_slots = num_experts * capacity
-    # [G, S, K] -> [G, S * K]; E * C stands for "no slot"
-    slots = jnp.where(assignment.kept, assignment.indices * capacity + assignment.positions, num_slots)
-    slot_of_assignment = slots.reshape(groups, -1)
-    num_assignments = slot_of_assignment.shape[1]
-    # The inverse map, S * K for an empty slot
-    numbers = jnp.broadcast_to(jnp.arange(num_assignments, dtype=slots.dtype), slot_of_assignment.shape)
-    empty = jnp.full((groups, num_slots), num_assignments, slots.dtype)
-    assignment_of_slot = jax.vmap(lambda row, at, values: row.at[at].set(values, mode="drop", unique_indices=False))(
-        empty, slot_of_assignment, numbers
+    groups, size, _ = tokens.shape
+    # [G, S, K] -> [K, G, S]; a position >= C stands for no slot
+    weights, indices, positions = (
+        jnp.moveaxis(array, -1, 0) for array in (assignment.weights, assignment.indices, assignment.positions)
     )
-    inputs = _to_slots(tokens, assignment_of_slot, slot_of_assignment)
-    # [G, E * C, D] -> [E, G, C, D]
-    inputs = jnp.swapaxes(inputs.reshape(groups, num_experts, capacity, width), 0, 1)
-    outputs = jnp.swapaxes(experts(inputs), 0, 1).reshape(groups, num_slots, width)
-    return _from_slots(outputs, assignment.weights.astype(outputs.dtype), assignment_of_slot, slot_of_assignment)
+    slot_of_choice = jnp.stack([indices, positions], axis=-1)
+    numbers = jnp.broadcast_to(jnp.arange(size, dtype=indices.dtype), indices.shape)
+    shape = (assignment.num_experts, groups, assignment.capacity)
+    token_of_slot = _numbers_to_slots(numbers, slot_of_choice, shape, empty=size)  # S for an empty slot
+    outputs = experts(_to_slots(tokens, token_of_slot, slot_of_choice))
+    return _from_slots(outputs, weights, token_of_slot, slot_of_choice)

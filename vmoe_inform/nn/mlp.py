@@ -37,8 +37,10 @@ class ExpertLinear(nn.Module):
     def __call__(self, inputs: Float[Array, "E G T D"]) -> Float[Array, "E G T M"]:
         kernel = self.param("kernel", _EXPERT_KERNEL, (self.num_experts, inputs.shape[-1], self.features))
         bias = self.param("bias", _BIAS, (self.num_experts, self.features))
-        products = jnp.einsum("egtd,edm->egtm", inputs.astype(self.dtype), kernel.astype(self.dtype))
-        return products + bias.astype(self.dtype)[:, None, None]
+        # [E, G, T, D] -> [E, G T, D]: one long product for each expert
+        rows = inputs.astype(self.dtype).reshape(self.num_experts, -1, inputs.shape[-1])
+        products = jnp.einsum("etd,edm->etm", rows, kernel.astype(self.dtype)) + bias.astype(self.dtype)[:, None]
+        return products.reshape(*inputs.shape[:-1], self.features)
 
 
 class Experts(nn.Module):
