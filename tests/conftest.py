@@ -4,17 +4,23 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-# Before numpy and jax are imported: with one worker process a core, thread pools of their own only get in each
-# other's way. NPROC is what XLA's CPU client sizes its pools by (it takes at least one thread a device).
+# Before numpy and jax are imported, and in the environment, so that the processes that tests start do the same. With
+# one worker process a core, thread pools of their own only get in each other's way. NPROC is what XLA's CPU client
+# sizes its pools by (it takes at least one thread a device).
 if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC"):
         os.environ.setdefault(_name, "1")
-os.environ["JAX_PLATFORMS"] = "cpu"
-# A program that several tests compile (a run that is resumed, the tiny model) is compiled once, for all workers.
-if "PYTEST_XDIST_WORKER" not in os.environ:
+else:
+    # Tests compile many small programs, which takes far longer than to run them. Hence no optimisation that takes
+    # long, and kernels from XLA's older emitters, in one module: a training step compiles in a third of the time.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    _quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_quick}".strip()
+    # A program that several tests compile (a run that is resumed, the tiny model) is compiled once, for all workers.
     _compiled = tempfile.TemporaryDirectory(prefix="compiled_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
@@ -23,8 +29,6 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile many small programs, which takes far longer than to run them: leaves out most optimisations.
-jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture
