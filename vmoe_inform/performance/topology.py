@@ -1,10 +1,11 @@
 """TPU chips in figures, and their devices to compile for on a machine that has none."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 from jax.experimental import topologies
@@ -88,6 +89,19 @@ def devices_of(topology: str) -> Sequence[jax.Device]:
         ).devices
     except jax.errors.JaxRuntimeError as problem:
         raise checks.error("topology", f"a figure that can be built ({problem})", topology) from None
+
+
+@contextlib.contextmanager
+def uncached() -> Iterator[None]:
+    """While programs are compiled for devices that are not there: they do not go to JAX's compilation cache on disk,
+    from which they could be written but not read back."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    seconds = getattr(jax.config, name)
+    jax.config.update(name, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(name, seconds)
 
 
 def _say_that_there_is_no_tpu() -> None:

@@ -1,0 +1,111 @@
+"""A step compiled for devices that need not be there: whether it fits them, and what it costs."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from vmoe_inform.axes import Tree
+from vmoe_inform.config import Config
+from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.performance import costs, topology
+from vmoe_inform.training import program as program_lib
+
+NUM_STEPS = 100_000  # of a run whose config counts epochs; only numbers in the schedule depend on it
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Bytes, operations and cycles are of one device and one step.
+
+    Attributes:
+      step: train or eval.
+      images: of the step, over all devices.
+      device_kind, num_devices: what it is compiled for.
+      mesh: size of each axis by name.
+      hbm_bytes: memory of a device; None for a device that :mod:`vmoe_inform.performance.topology` does not know.
+      parameter_bytes, optimizer_bytes: of the state; evaluation has no optimizer.
+      trace_seconds, compile_seconds: time that it took to compile.
+      costs: of the compiled step; None if the compiler gave up because it does not fit.
+      problem: why it does not fit; None if it does.
+    """
+
+    step: str
+    images: int
+    device_kind: str
+    num_devices: int
+    mesh: dict[str, int]
+    hbm_bytes: int | None
+    parameter_bytes: int
+    optimizer_bytes: int
+    trace_seconds: float
+    compile_seconds: float
+    costs: costs.Costs | None
+    problem: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields side by side, those of the costs too (None without costs), and ``fits``."""
+        values = dataclasses.asdict(self)
+        names = [field.name for field in dataclasses.fields(costs.Costs)]
+        return values | {"fits": self.problem is None} | (values.pop("costs") or dict.fromkeys(names))
+
+
+def compile_step(config: Config, devices: Sequence[jax.Device], step: str) -> Check:
+    """Compiles the step that training runs (``"train"``), or the one that evaluation runs (``"eval"``).
+
+    Args:
+      config: the run; the data set is not looked at.
+      devices: of this machine, or of :func:`vmoe_inform.performance.topology.devices_of`.
+      step: train or eval.
+
+    Raises:
+      ValueError: devices, mesh and batch do not go together.
+    """
+    program = program_lib.build(config, config.train.steps or NUM_STEPS, devices)
+    state = program.state_shapes
+    started = time.perf_counter()
+    with program.in_use():
+        if step == "train":
+            lowered = program.train_step.lower(state, program.batch_shapes)
+        else:
+            lowered = Predictor(program.model, config, program.mesh).lower(state.variables(averaged=True))
+        traced = time.perf_counter()
+        compiled, problem = _compile(lowered)
+    compile_seconds = time.perf_counter() - traced
+    chip = topology.chip_of(devices[0].device_kind)
+    found = None if compiled is None else costs.of(compiled)
+    if found is not None and chip is not None and found.peak_bytes > chip.hbm_bytes:
+        problem = f"{found.peak_bytes:,} bytes of the device's {chip.hbm_bytes:,}"
+    return Check(
+        step=step,
+        images=config.train.batch_size if step == "train" else config.evaluation.batch_size,
+        device_kind=devices[0].device_kind,
+        num_devices=len(devices),
+        mesh=dict(program.mesh.shape),
+        hbm_bytes=None if chip is None else chip.hbm_bytes,
+        parameter_bytes=device_bytes(state.params),
+        optimizer_bytes=device_bytes(state.opt_state) if step == "train" else 0,
+        trace_seconds=traced - started,
+        compile_seconds=compile_seconds,
+        costs=found,
+        problem=problem,
+    )
+
+
+def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, str | None]:
+    """The program, or the compiler's words on why it does not fit."""
+    try:
+        with topology.uncached():
+            return lowered.compile(), None
+    except jax.errors.JaxRuntimeError as problem:
+        if "RESOURCE_EXHAUSTED" not in str(problem):
+            raise
+        return None, str(problem).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
+
+
+def device_bytes(tree: Tree) -> int:
+    """Bytes that arrays with shardings take on one device."""
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
