@@ -77,7 +77,7 @@ def _lines(result: "Check") -> list[str]:
         }
     sizes["the device has"] = result.hbm_bytes
     lines = [
-        f"{result.step} step of {result.images:,} images on {result.num_devices} devices ({result.device_kind}), {mesh}",
+        f"{result.step} step of {result.images:,} images, {result.num_devices} devices ({result.device_kind}), {mesh}",
         f"compiled in {result.compile_seconds:,.0f} s, after {result.trace_seconds:,.0f} s of tracing",
         *(f"{name:<18}{size / 2**20:>14,.1f} MiB" for name, size in sizes.items() if size is not None),
     ]

@@ -1,0 +1,88 @@
+"""TPUs that are not there: their figures, their devices, and programs compiled for them."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from vmoe_inform.performance import costs, topology
+
+
+@pytest.mark.parametrize(
+    ("name", "products_per_cycle"),
+    # Matrix units of a device, each with so many multipliers.
+    [("v3", 2 * 128**2), ("v4", 8 * 128**2), ("v5e", 4 * 128**2), ("v5p", 8 * 128**2), ("v6e", 4 * 256**2)],
+)
+def test_peaks_are_what_the_matrix_units_do_in_a_cycle(name, products_per_cycle):
+    assert topology.CHIPS[name].flops_per_cycle == pytest.approx(2 * products_per_cycle, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("figure", "count", "hosts"),
+    [
+        ("v3:2x2", 8, 1),
+        ("v4:2x2x2", 8, 2),
+        ("v5e:1x1", 1, 1),
+        ("v5e:16x16", 256, 64),
+        ("v5p:2x2x1", 4, 1),
+        ("v6e:2x4", 8, 2),
+    ],
+)
+def test_devices_and_their_chip(figure, count, hosts):
+    devices = topology.devices_of(figure)
+    assert len(devices) == count
+    assert len({device.process_index for device in devices}) == hosts
+    assert topology.chip_of(devices[0].device_kind) is topology.CHIPS[figure.partition(":")[0]]
+
+
+def test_a_cpu_is_no_chip_of_the_table():
+    assert topology.chip_of(jax.devices()[0].device_kind) is None
+
+
+@pytest.mark.parametrize("figure", ["", "v5e", "v5e:4", "v5e:0x2", "v9:2x2", "v5e:2x2x1", "v4:2x2", "4x4", "v5e:axb"])
+def test_other_forms_are_refused_with_the_known_ones(figure):
+    with pytest.raises(ValueError, match=r"topology: expected v3, v5e and v6e with two lengths .*; received") as caught:
+        topology.devices_of(figure)
+    assert repr(figure) in str(caught.value)
+
+
+def test_a_figure_that_no_slice_has_is_refused():
+    with pytest.raises(ValueError, match=r"topology: expected a figure that can be built .*; received 'v5e:3x3'"):
+        topology.devices_of("v5e:3x3")
+
+
+def test_without_the_compiler_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "libtpu", None)  # as if it were not installed
+    with pytest.raises(ValueError, match=r"libtpu, the compiler for TPUs \(pip install -e '\.\[tpu\]'\)"):
+        topology.devices_of("v5e:2x2")
+
+
+def compile_for_a_chip(function, size):
+    device = topology.devices_of("v5e:1x1")[0]
+    shape = jax.ShapeDtypeStruct((size, size), jnp.bfloat16, sharding=SingleDeviceSharding(device))
+    return jax.jit(function).lower(shape).compile()
+
+
+def test_what_is_compiled_for_absent_devices_is_not_cached():
+    """It could be written to JAX's cache; reading it back would warn, which is an error here."""
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    try:
+        for _ in range(2):
+            with topology.uncached():
+                compile_for_a_chip(lambda x: x + 1, 8)
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.0
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+
+
+def test_a_product_costs_about_its_operations_at_the_peak():
+    with topology.uncached():
+        found = costs.of(compile_for_a_chip(lambda x: x @ x, 1024))
+    assert found.flops == pytest.approx(2 * 1024**3, rel=2e-3)
+    least = found.flops / topology.CHIPS["v5e"].flops_per_cycle
+    assert found.estimated_cycles is not None
+    assert least <= found.estimated_cycles < 2 * least
+    assert (found.argument_bytes, found.output_bytes) == (2 * 1024**2, 2 * 1024**2)
