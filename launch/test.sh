@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 ./launch/install.sh
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-test.txt
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 .venv/bin/python -m mypy vmoe_inform configs

@@ -26,7 +26,8 @@ def normalized(requirement: str) -> str:
 
 
 def pins() -> dict[str, str]:
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    text = "".join((ROOT / name).read_text() for name in ("requirements.txt", "requirements-test.txt"))
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {normalized(name): version for name, version in (line.split("==") for line in lines)}
 
 
