@@ -105,14 +105,10 @@ def uncached() -> Iterator[None]:
 
 
 def _say_that_there_is_no_tpu() -> None:
-    """Tells libtpu what it would otherwise ask the machine's metadata server for, and complain that nobody answers.
-
-    Values that are set already hold. JAX sets TPU_SKIP_MDS_QUERY by itself where there is no chip.
-    """
-    for name, value in {
-        "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of the machine, which is not used: any known type will do
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        # Otherwise the first process that loads libtpu locks out all others, as if they shared a chip.
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    }.items():
-        os.environ.setdefault(name, value)
+    """Tells libtpu what it would otherwise ask the metadata server of a TPU machine for, and complain that nobody
+    answers. Values that are set already hold."""
+    # Otherwise the first process that loads libtpu locks out all others, as if they shared a chip.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    if "TPU_SKIP_MDS_QUERY" in os.environ:  # set by JAX where it finds no chip
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")  # any known type will do: none is used
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
