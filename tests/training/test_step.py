@@ -13,6 +13,7 @@ from vmoe_inform import models, presets
 from vmoe_inform.data import augment, sources
 from vmoe_inform.data.images import to_square
 from vmoe_inform.nn import router as router_lib
+from vmoe_inform.routing import steps
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.optimizer import decay_mask, make_optimizer, make_schedule
 from vmoe_inform.training.step import cross_entropy
@@ -24,15 +25,29 @@ def _batch(count: int = 16) -> dict[str, np.ndarray]:
     return {"image": images, "label": random.integers(0, 10, count).astype(np.int32)}
 
 
-def _run(num_steps: int = 2, num_devices: int = 8, **overrides):
-    config = config_lib.parse(tiny.config_dict(**overrides))
-    program = program_lib.build(config, 20, jax.devices()[:num_devices])
+def _program(num_devices: int = 8, **overrides) -> program_lib.Program:
+    return program_lib.build(config_lib.parse(tiny.config_dict(**overrides)), 20, jax.devices()[:num_devices])
+
+
+def _initialized(program: program_lib.Program):
     with program.in_use():
-        state, losses = program.initialize(), []
-        for _ in range(num_steps):
+        return jax.device_get(program.initialize())
+
+
+def _two_steps(program: program_lib.Program, start):
+    """State after two steps from ``start``, and the losses."""
+    losses = []
+    with program.in_use():
+        state = jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, program.state_shapes))
+        for _ in range(2):
             state, metrics = program.train_step(state, program.to_devices(_batch()))
-            losses.append(metrics)
-    return jax.device_get(state), jax.device_get(losses)
+            losses.append(float(metrics["loss"]))
+    return jax.device_get(state), losses
+
+
+def test_one_device_begins_with_what_eight_begin_with():
+    programs = _program(1, router="alternate_vmoe"), _program(router="alternate_vmoe", mesh__expert=4)
+    chex.assert_trees_all_close(*map(_initialized, programs), rtol=1e-6)
 
 
 # What could depend on where an image is: graphs over tokens, states of the whole batch, choices within a group.
@@ -44,10 +59,11 @@ def test_one_device_equals_eight(router):
     """
     # A single block compiles faster; alternating needs two.
     shape = {} if router == "alternate_vmoe" else {"model__num_layers": 1, "model__moe__layers": (0,)}
-    state, metrics = _run(router=router, num_devices=1, **shape)
-    other_state, other_metrics = _run(router=router, mesh__expert=4, **shape)
-    for before, after in zip(metrics, other_metrics, strict=True):
-        np.testing.assert_allclose(before["loss"], after["loss"], rtol=1e-5)
+    one = _program(1, router=router, **shape)
+    start = _initialized(one)
+    state, losses = _two_steps(one, start)
+    other_state, other_losses = _two_steps(_program(router=router, mesh__expert=4, **shape), start)
+    np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
     chex.assert_trees_all_close(state.routing, other_state.routing, atol=1e-5)
     chex.assert_trees_all_close(state.params, other_state.params, atol=5e-5)
 
@@ -62,22 +78,26 @@ def digits_batches():
     return [{"image": images[i : i + 16], "label": labels[i : i + 16]} for i in range(0, 64, 16)]
 
 
-@pytest.mark.parametrize("router", [*presets.ROUTERS, *(f"vmoe+{name}" for name in tiny.BEYOND_THE_PAPERS)])
-def test_every_preset_trains_on_digits(router, digits_batches):
-    """20 steps of gradient descent: the loss falls, all gradients are finite, and states move as declared.
+TRAINED = (*tiny.SYSTEMS, *(f"vmoe+{name}" for name in tiny.BEYOND_THE_PAPERS))  # "+": with that inform step
+
+
+def _descent(router: str):
+    """Config; the initial parameters and routing state; one step of descent from these, to these, entropy and norm.
 
     Descent instead of the run's optimizer, and one block where that is enough, halve the time that compiling takes.
     """
     preset, _, inform = router.partition("+")
     shape = {"model__num_layers": 1, "model__moe__layers": (0,)}
-    if inform or preset == "alternate_vmoe":  # these need two MoE layers
+    if router in ("alternate_vmoe", "vmoe+symphony_across_layers"):  # these need two MoE layers
         shape = {"model__moe__layers": (0, 1)}
     if inform:
         shape["model__router__inform"] = inform
     config = config_lib.parse(tiny.config_dict(preset, **shape))
     model = models.from_config(config.model)
-    variables = models.initialize(model, jax.random.key(0))
-    params, start = variables["params"], variables.get("routing", {})
+
+    def start():
+        variables = models.initialize(model, jax.random.key(0))
+        return variables["params"], variables.get("routing", {})
 
     def loss_of(params, state, batch, progress):
         images = augment.normalize(batch["image"], config.data)
@@ -92,23 +112,46 @@ def test_every_preset_trains_on_digits(router, digits_batches):
         entropy = cross_entropy(logits, jax.nn.one_hot(batch["label"], 10), "softmax")
         return entropy + aux["auxiliary_loss"], (entropy, left.get("routing", {}))
 
-    @jax.jit
     def descend(params, state, batch, progress):
         gradients, (entropy, state) = jax.grad(loss_of, has_aux=True)(params, state, batch, progress)
         norm = optax.tree.norm(gradients)
         return jax.tree.map(lambda p, g: p - 0.1 * g / norm, params, gradients), state, entropy, norm
 
-    losses, state = [], start
+    return config, start, descend
+
+
+@pytest.mark.parametrize("router", TRAINED)
+def test_every_step_trains_on_digits(router, digits_batches):
+    """20 steps of gradient descent: the loss falls, all gradients are finite, and states move as declared."""
+    config, start, descend = _descent(router)
+    params, before = start()
+    descend = jax.jit(descend)
+    losses, state = [], before
     for step in range(20):
         params, state, entropy, norm = descend(params, state, digits_batches[step % 4], step / 20)
         assert np.isfinite(norm)
         losses.append(float(entropy))
     assert np.mean(losses[-4:]) < 0.99 * np.mean(losses[:4])
     updated = {step.name for step in router_lib.steps_of(config.model.router) if step.updates_state}
-    for block in start:
-        for name, before in start[block]["moe"]["router"].items():
-            pairs = zip(*map(jax.tree.leaves, (before, state[block]["moe"]["router"][name])), strict=True)
+    for block in before:
+        for name, old in before[block]["moe"]["router"].items():
+            pairs = zip(*map(jax.tree.leaves, (old, state[block]["moe"]["router"][name])), strict=True)
             assert all(np.array_equal(*pair) for pair in pairs) == (name not in updated)
+
+
+def test_what_is_trained_has_every_registered_step():
+    routers = [_descent(router)[0].model.router for router in TRAINED]
+    assert {name for router in routers for name in router.step_names} == set(steps.all_steps())
+
+
+# The other presets put the same steps together; compiling them all would take minutes.
+@pytest.mark.parametrize("router", sorted(set(presets.ROUTERS) - set(TRAINED)))
+def test_every_preset_has_gradients_and_keeps_the_form_of_its_state(router, digits_batches):
+    _, start, descend = _descent(router)
+    params, state = jax.eval_shape(start)
+    new_params, new_state, entropy, _ = jax.eval_shape(descend, params, state, digits_batches[0], 0.5)
+    chex.assert_trees_all_equal_shapes_and_dtypes((params, state), (new_params, new_state))
+    assert entropy.shape == ()
 
 
 def test_k_grows_over_the_training(digits_batches):
