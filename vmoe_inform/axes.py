@@ -5,6 +5,7 @@ letter    meaning
 ========  =====================================================================
 B         images (or sequences) of a batch
 N         tokens of one image
+R         those of them whose rows of an N x N matrix are worked on at a time
 D         hidden size: width of a token
 H         attention heads
 F         width of one head, D / H

@@ -118,6 +118,7 @@ class ModelConfig:
     Attributes:
       classifier: ``"token"`` (class token), ``"gap"`` (mean over tokens) or ``"map"`` (attention pooling).
       representation_size: width of a tanh layer before the head; None for none.
+      attention_block_size: tokens of an image whose attention weights are in memory at a time; None for all.
       dtype: type of activations and matrix products outside the router; parameters are float32.
     """
 
@@ -132,6 +133,7 @@ class ModelConfig:
     representation_size: PositiveInt | None = 512
     dropout_rate: ShareBelowOne = 0.0
     attention_dropout_rate: ShareBelowOne = 0.0
+    attention_block_size: PositiveInt | None = None
     head_bias_initial_value: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     moe: MoeConfig = MoeConfig()

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from vmoe_inform import routing
 from vmoe_inform.routing import steps
+from vmoe_inform.routing.stats import softmax_entropy
 
 from .strategies import distinct_grid, few_examples, grid, masks, probabilities, symmetric_doubly_stochastic
 
 B, N, D, H, F, E, K, P = 3, 6, 4, 2, 2, 5, 2, 3  # P: values of a patch
+KERNEL = jnp.asarray(np.random.default_rng(0).normal(size=(H, F, D)), jnp.float32)  # of the attention's output
 
 
 # The one place that knows how a layer calls its steps.
@@ -29,6 +31,8 @@ TOKEN_AXIS = {
     "tokens": 1,
     "queries": 2,
     "keys": 2,
+    "values": 2,
+    "attended": 2,
     "means": 2,
     "outputs": 1,
     "patches": 1,
@@ -50,6 +54,8 @@ def random_images(seed, *, batch=B, tokens=N, experts=E, scale=1.0):
         "tokens": normal(tokens, D),
         "queries": normal(H, tokens, F),
         "keys": normal(H, tokens, F),
+        "values": normal(H, tokens, F),
+        "attended": normal(H, tokens, F),
         "means": normal(H, tokens, D),
         "outputs": normal(tokens, D),
         "patches": normal(tokens, P),
@@ -80,7 +86,9 @@ def started(step, options, tokens=N, experts=E):
 
 
 def context(step, parameters, state, images):
-    record = steps.AttentionRecord(*(images[name] for name in ("queries", "keys", "means", "outputs")))
+    logits = jnp.einsum("bhif,bhjf->bhij", images["queries"], images["keys"]) / F**0.5
+    seen = (jnp.swapaxes(images[name], 1, 2) for name in ("queries", "keys", "values", "attended"))
+    record = steps.AttentionRecord(*seen, KERNEL, jnp.mean(softmax_entropy(logits), axis=-1))
     chosen = jax.lax.top_k(images["previous_probabilities"], min(K, images["probabilities"].shape[-1]))[1]
     return steps.StepContext(
         tokens=images["tokens"],

@@ -68,11 +68,19 @@ def make_parameters(step, options):
     return made
 
 
+def head_entropies(queries, keys):
+    attention = jax.nn.softmax(jnp.einsum("bihf,bjhf->bhij", queries, keys) / F**0.5)
+    return jnp.mean(-jnp.sum(attention * jnp.log(attention), axis=-1), axis=-1)
+
+
 def make_inputs(seed, step, options):
     """What the layer hands to a step: ``learned``, to be differentiated, and the rest, ``fixed``."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-    attention = steps.AttentionRecord(normal(B, H, N, F), normal(B, H, N, F), normal(B, H, N, D), normal(B, N, D))
+    queries, keys, values = normal(B, N, H, F), normal(B, N, H, F), normal(B, N, H, F)
+    attention = steps.AttentionRecord(
+        queries, keys, values, normal(B, N, H, F), normal(H, F, D), head_entropies(queries, keys)
+    )
     previous = steps.PreviousLayer(
         jax.nn.softmax(normal(B, N, E)), jnp.argsort(normal(B, N, E), axis=-1)[..., :K].astype(jnp.int32)
     )
@@ -141,7 +149,7 @@ def assert_float32_products(function, tree):
     for equation in equations(jax.make_jaxpr(function)(tree).jaxpr):
         if equation.primitive.name == "dot_general":
             assert set(equation.params["precision"]) == {jax.lax.Precision.HIGHEST}
-            assert all(variable.aval.dtype == jnp.float32 for variable in equation.invars)
+            assert all(variable.aval.dtype == jnp.float32 for variable in (*equation.invars, *equation.outvars))
 
 
 @pytest.mark.parametrize(("step", "options"), settings("score"))
@@ -336,17 +344,35 @@ def test_symphony_threshold_leaves_small_entries_out():
     )
 
 
-def test_attention_without_the_head_factor_uses_means_divided_by_the_heads():
+@pytest.mark.parametrize(("options"), [p.values[1] for p in settings("inform") if p.values[0].name == "attention"])
+def test_attention_in_head_space_is_attention_with_means(options):
     step = steps.INFORM_STEPS["attention"]
-    inputs = make_inputs(5, step, step.option_defaults)
-    record = inputs["learned"]["attention"]
-    np.testing.assert_allclose(
-        step.function(probabilities(inputs), context(inputs), **{**step.option_defaults, "head_factor": False}),
-        routing.attention_informed(
-            probabilities(inputs), record.queries, record.keys, record.means / H, record.outputs
+    inputs = make_inputs(5, step, options)
+    given = {name: options[name] for name in ("sigma", "heads")} | {
+        "mask": None if options["mask"] == "none" else "causal"
+    }
+
+    def in_head_space(learned):
+        return step.function(learned["probabilities"], context({**inputs, "learned": learned}), **options)
+
+    def with_means(learned):
+        """m_hj = H O_h' v_hj (Mutual-Inform SMoE, Eq. 1); the factor H can be left out."""
+        record = learned["attention"]
+        means = jnp.einsum("bnhf,hfd->bhnd", record.values, record.output_kernel)
+        queries, keys = (jnp.swapaxes(array, 1, 2) for array in (record.queries, record.keys))
+        means = H * means if options["head_factor"] else means
+        outputs = jnp.einsum("bnhf,hfd->bnd", record.attended, record.output_kernel)
+        return routing.attention_informed(learned["probabilities"], queries, keys, means, outputs, **given)
+
+    values, gradients = zip(
+        *(
+            (function(inputs["learned"]), jax.grad(lambda a, f=function: jnp.sum(jnp.sin(f(a))))(inputs["learned"]))
+            for function in (in_head_space, with_means)
         ),
-        rtol=1e-6,
+        strict=True,
     )
+    np.testing.assert_allclose(*values, rtol=1e-5)
+    chex.assert_trees_all_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_a_learned_similarity_starts_as_the_fixed_one():

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform.axes import Array, Float
+from vmoe_inform.routing.blocks import map_row_blocks
+from vmoe_inform.routing.stats import softmax_entropy
 from vmoe_inform.routing.steps import AttentionRecord
 
 
@@ -29,11 +31,13 @@ class SelfAttention(nn.Module):
     Attributes:
       num_heads: H.
       dropout_rate: dropout of the attention weights in training.
+      block_size: tokens whose attention weights are in memory at a time, also for gradients; None for all N.
       dtype: type of the products; softmax statistics are float32.
     """
 
     num_heads: int
     dropout_rate: float = 0.0
+    block_size: int | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -45,10 +49,10 @@ class SelfAttention(nn.Module):
         Args:
           inputs: tokens [B, N, D].
           train: whether dropout is on.
-          record: whether a router needs to know queries, keys, means and raw outputs.
+          record: whether a router needs to know what the heads saw.
 
         Returns:
-          outputs [B, N, D], and the record (None unless asked for), whose arrays have ``dtype``.
+          outputs [B, N, D], and the record (None unless asked for).
         """
         width = inputs.shape[-1]
         head_shape = (self.num_heads, width // self.num_heads)
@@ -59,16 +63,32 @@ class SelfAttention(nn.Module):
             return jnp.einsum("bnd,dhf->bnhf", inputs, kernel.astype(self.dtype)) + bias.astype(self.dtype)[None, None]
 
         queries, keys, values = project("query"), project("key"), project("value")
-        logits = jnp.einsum("bihf,bjhf->bhij", queries, keys, preferred_element_type=jnp.float32)
-        attention = jax.nn.softmax(logits / head_shape[1] ** 0.5, axis=-1).astype(self.dtype)
-        attention = nn.Dropout(self.dropout_rate, deterministic=not train)(attention)
-        attended = jnp.einsum("bhij,bjhf->bihf", attention, values)
+        dropout_key = self.make_rng("dropout") if train and self.dropout_rate > 0 else None
+
+        def attend(rows: tuple[Array, Array]) -> tuple[Array, Array | None]:
+            """Values that some tokens attend to [B, R, H, F], and their entropies [B, R, H]."""
+            queries, positions = rows
+            logits = jnp.einsum("bihf,bjhf->bhij", queries, keys, preferred_element_type=jnp.float32)
+            logits = logits / head_shape[1] ** 0.5
+            attention = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+            if dropout_key is not None:
+                attention = _dropout(jax.random.fold_in(dropout_key, positions[0, 0]), attention, self.dropout_rate)
+            attended = jnp.einsum("bhij,bjhf->bihf", attention, values)
+            # Beside the softmax the entropies cost no more than another sum over its rows.
+            entropies = jnp.swapaxes(softmax_entropy(jax.lax.stop_gradient(logits)), 1, 2) if record else None
+            return attended, entropies
+
+        positions = jnp.arange(inputs.shape[1])[None]
+        attended, entropies = map_row_blocks(attend, (queries, positions), block_size=self.block_size, axis=1)
         kernel, bias = HeadProjection((*head_shape, width), (0, 1), 2, (width,), name="output")()
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)[None, None]
-        raw = jnp.einsum("bnhf,hfd->bnd", attended, kernel)
-        if not record:
-            return raw + bias, None
-        # H * O_h (V_h x_j + b_V,h): the mean over heads of sum_j A_h[i,j] means[h,j] is the raw output
-        # (Mutual-Inform SMoE, Eq. 1)
-        means = self.num_heads * jnp.einsum("bnhf,hfd->bhnd", values, kernel)
-        return raw + bias, AttentionRecord(jnp.swapaxes(queries, 1, 2), jnp.swapaxes(keys, 1, 2), means, raw)
+        outputs = jnp.einsum("bnhf,hfd->bnd", attended, kernel) + bias
+        if entropies is None:
+            return outputs, None
+        return outputs, AttentionRecord(queries, keys, values, attended, kernel, jnp.mean(entropies, axis=1))
+
+
+def _dropout(key: Array, array: Array, rate: float) -> Array:
+    """The array with a share of its entries set to 0 and the others scaled to keep the expected value."""
+    keep = jax.random.bernoulli(key, 1.0 - rate, array.shape)
+    return jnp.where(keep, array / (1.0 - rate), 0.0)

@@ -38,7 +38,9 @@ class Block(nn.Module):
         """Returns the new tokens, and of a MoE layer its metrics and what the next one may know (None if dense)."""
         config, dtype, ordinal = self.config, jnp.dtype(self.config.dtype), self.moe_ordinal
         normed = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="attention_norm")(tokens)
-        attention = SelfAttention(config.num_heads, config.attention_dropout_rate, dtype, name="attention")
+        attention = SelfAttention(
+            config.num_heads, config.attention_dropout_rate, config.attention_block_size, dtype, name="attention"
+        )
         recorded = ordinal is not None and needs_attention(config.router, ordinal)
         attended, record = attention(normed, train=train, record=recorded)
         tokens = tokens + nn.Dropout(config.dropout_rate, deterministic=not train)(attended)

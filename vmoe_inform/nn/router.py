@@ -103,7 +103,7 @@ class Surroundings:
 
 
 class Router(nn.Module):
-    """Scores and informs. Works in float32 whatever the model's dtype (decision 6).
+    """Scores and informs. Its steps compute in float32 whatever the model's dtype (decision 6).
 
     Attributes:
       config: the steps, their options, noise and loss weights.
@@ -127,7 +127,6 @@ class Router(nn.Module):
         Raises:
           ValueError: a step needs something that ``around`` does not have.
         """
-        tokens = tokens.astype(jnp.float32)
         score = SCORE_STEPS[self.config.score]
         options = options_of(self.config, score)
         context, state = self._context(score, tokens, around)
@@ -189,16 +188,12 @@ class Router(nn.Module):
             if getattr(step, f"needs_{name}"):
                 if getattr(around, name) is None:
                     raise checks.error(name, f"what the router step {step.name!r} needs", None)
-                wanted[name] = jax.tree.map(_to_float32, getattr(around, name))
+                wanted[name] = getattr(around, name)
         if step.has_state or step.parameters(self.sizes, **options_of(self.config, step)):
             parameters, state = StepVariables(step, self.sizes, options_of(self.config, step), name=step.name)()
         else:
             parameters, state = {}, None
         return StepContext(tokens, parameters, None if state is None else state.value, **wanted), state
-
-
-def _to_float32(array: Array) -> Array:
-    return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 class StepVariables(nn.Module):

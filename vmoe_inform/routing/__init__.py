@@ -18,15 +18,7 @@ from vmoe_inform.routing.adjacency import (
 )
 from vmoe_inform.routing.assignment import balanced_assignment
 from vmoe_inform.routing.distillation import light_scores
-from vmoe_inform.routing.graphs import (
-    attention_informed,
-    attention_posterior,
-    head_posterior,
-    inform,
-    lowest_entropy_head,
-    similarity_informed,
-    token_similarity,
-)
+from vmoe_inform.routing.graphs import inform, similarity_informed, token_similarity
 from vmoe_inform.routing.losses import (
     balance_loss,
     gshard_loss,
@@ -34,6 +26,12 @@ from vmoe_inform.routing.losses import (
     load_loss,
     router_z_loss,
     switch_loss,
+)
+from vmoe_inform.routing.posteriors import (
+    attention_informed,
+    attention_posterior,
+    head_posterior,
+    lowest_entropy_head,
 )
 from vmoe_inform.routing.scores import balanced_table, cosine_scores, hash_scores, linear_scores, soft_slot_scores
 from vmoe_inform.routing.selection import expert_choice, top_experts

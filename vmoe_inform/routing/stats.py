@@ -25,6 +25,18 @@ def effective_neighbours(graph: Float[Array, "*batch N N"]) -> Float[Array, "*ba
     return jnp.exp(_entropy(graph.astype(jnp.float32)))
 
 
+def softmax_entropy(logits: Float[Array, "*batch M"]) -> Float[Array, "*batch"]:
+    """Entropy in nats of softmax(logits) along the last axis, float32, without the softmax: logsumexp - mean logit.
+
+    Logits may be -inf, but not all of a row.
+    """
+    logits = logits.astype(jnp.float32)
+    below = logits - jnp.max(logits, axis=-1, keepdims=True)
+    weights = jnp.exp(below)
+    sums = jnp.sum(weights, axis=-1)
+    return jnp.log(sums) - jnp.sum(weights * jnp.where(below > -jnp.inf, below, 0.0), axis=-1) / sums
+
+
 def fluctuation_rate(
     indices_before: Int[Array, "*batch N K"], indices_after: Int[Array, "*batch N K"]
 ) -> Float[Array, ""]:

@@ -52,18 +52,25 @@ class Parameter:
 class AttentionRecord:
     """What the attention of a block hands to a router that declares ``needs_attention``.
 
+    All but the entropies have the model's type. Raw outputs u_i = sum_h O_h' attended_ih (before residual and
+    LayerNorm, without the output bias) and the means m_hj = H O_h' v_hj of each head's value distribution in output
+    space (Mutual-Inform SMoE, Lemma 1), which are H times as large as the values, are left to who needs them.
+
     Attributes:
       queries: unscaled queries; the attention is softmax(queries . keys / sqrt(F)).
       keys: keys.
-      means: mean of each head's value distribution in output space, H * O_h (V_h x_j + b_V,h) (Mutual-Inform SMoE,
-        Lemma 1).
-      outputs: raw attention output (before residual and LayerNorm) without the output bias.
+      values: v_hj = V_h x_j + b_V,h.
+      attended: sum_j A_h[i,j] v_hj, with the dropout of training.
+      output_kernel: O_h, from each head to the output.
+      head_entropies: mean over i of the entropy of each head's attention of token i in nats, without a gradient.
     """
 
-    queries: Float[Array, "B H N F"]
-    keys: Float[Array, "B H N F"]
-    means: Float[Array, "B H N D"]
-    outputs: Float[Array, "B N D"]
+    queries: Float[Array, "B N H F"]
+    keys: Float[Array, "B N H F"]
+    values: Float[Array, "B N H F"]
+    attended: Float[Array, "B N H F"]
+    output_kernel: Float[Array, "H F D"]
+    head_entropies: Float[Array, "B H"]
 
 
 @jax.tree_util.register_dataclass
@@ -85,8 +92,10 @@ class PreviousLayer:
 class StepContext:
     """What a score or inform step may look at; all but ``tokens`` and ``parameters`` is None unless it declared it.
 
+    A step casts to float32 what it computes with (:func:`vmoe_inform.routing.products.float32_einsum` does).
+
     Attributes:
-      tokens: input of the MoE layer.
+      tokens: input of the MoE layer, in the model's type.
       parameters: the learned arrays that the step declared, by name.
       state: the step's state before this training step (``initial_state``).
       attention: the record of the block's attention (``needs_attention``).

@@ -1,0 +1,324 @@
+"""The attention posterior as a token graph: a router learns from the attention of its block which tokens agree.
+
+All arithmetic is float32. Means of the heads are vectors of D numbers in the papers; the products with them are the
+same in the space of a head, of F = D / H numbers, and so are they made where the layer's own kernels are at hand.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array, Bool, Float, Int
+from vmoe_inform.routing.blocks import map_row_blocks
+from vmoe_inform.routing.graphs import (
+    GivenMask,
+    Hearing,
+    Mask,
+    hearing_of,
+    identity_graph,
+    mask_of_option,
+    mix,
+    normalize_rows,
+    weights_of_scaled,
+)
+from vmoe_inform.routing.products import float32_einsum
+from vmoe_inform.routing.stats import softmax_entropy
+from vmoe_inform.routing.steps import AttentionRecord, StepContext, register_inform
+
+Heads = Literal["lowest_entropy", "posterior"]
+
+
+def _squared_lengths(vectors: Float[Array, "*batch C"]) -> Float[Array, "*batch"]:
+    return jnp.sum(vectors.astype(jnp.float32) ** 2, axis=-1)
+
+
+def _evidence(
+    outputs: Float[Array, "*batch #H R C"], means: Float[Array, "*batch H N C"], squares: Float[Array, "*batch H N"]
+) -> Float[Array, "*batch H R N"]:
+    """u_i . m_hj - |m_hj|^2 / 2: the log-likelihood of u_i under N(m_hj, sigma^2), times sigma^2; |u_i|^2 cancels."""
+    return float32_einsum("...hic,...hjc->...hij", outputs, means) - 0.5 * squares[..., None, :]
+
+
+def _evidence_of_means(
+    means: Float[Array, "*batch H N D"], outputs: Float[Array, "*batch N D"]
+) -> Float[Array, "*batch H N N"]:
+    return _evidence(outputs[..., None, :, :], means, _squared_lengths(means))
+
+
+def _check_posterior_shapes(shape: tuple[int, ...], means: Array, outputs: Array) -> None:
+    heads, num_tokens = shape[-3:-1]
+    checks.shape("attention", shape, ("...", heads, num_tokens, num_tokens))
+    checks.shape("means", means.shape, ("...", heads, num_tokens, "D"))
+    checks.shape("outputs", outputs.shape, ("...", num_tokens, means.shape[-1]))
+
+
+def _log_prior(attention: Float[Array, "*batch H N N"]) -> Float[Array, "*batch H N N"]:
+    """log A with log 0 = -inf and a gradient of 0 there; a token whose row is all zero hears only itself."""
+    attention = attention.astype(jnp.float32)
+    silent = ~jnp.any(attention > 0, axis=-1, keepdims=True)
+    attention = jnp.where(silent, identity_graph(attention), attention)
+    nonzero = attention > 0
+    return jnp.where(nonzero, jnp.log(jnp.where(nonzero, attention, 1.0)), -jnp.inf)
+
+
+def _variance(sigma: float) -> float:
+    """sigma^2, which float32 has to hold too."""
+    checks.positive("sigma", sigma)
+    checks.positive("sigma squared", sigma * sigma)
+    return sigma * sigma
+
+
+def attention_posterior(
+    attention: Float[Array, "*batch H N N"],
+    means: Float[Array, "*batch H N D"],
+    outputs: Float[Array, "*batch N D"],
+    *,
+    sigma: float = 1.0,
+) -> Float[Array, "*batch H N N"]:
+    """Posterior attention A'_h[i,j] ~ A_h[i,j] N(u_i | m_hj, sigma^2 I) (Mutual-Inform SMoE, Lemma 1).
+
+    Args:
+      attention: prior A_h [..., H, N, N], rows sum to 1.
+      means: m_hj [..., H, N, D].
+      outputs: u_i [..., N, D].
+      sigma: standard deviation > 0, in the units of the outputs.
+
+    Returns:
+      graph [..., H, N, N], float32, rows sum to 1; 0 where the prior is 0 (a row of zeros hears only itself).
+
+    Raises:
+      ValueError: sigma not > 0, or shapes that do not fit.
+    """
+    variance = _variance(sigma)
+    _check_posterior_shapes(attention.shape, means, outputs)
+    return normalize_rows(weights_of_scaled(_evidence_of_means(means, outputs), variance, _log_prior(attention)))
+
+
+def head_posterior(
+    attention: Float[Array, "*batch H N N"],
+    means: Float[Array, "*batch H N D"],
+    outputs: Float[Array, "*batch N D"],
+    *,
+    sigma: float = 1.0,
+) -> Float[Array, "*batch N H"]:
+    """Responsibility H'[i,h] of each head for token i, with the uniform prior 1/H (Mutual-Inform SMoE, Lemma 1).
+
+    Args and errors as :func:`attention_posterior`.
+
+    Returns:
+      heads [..., N, H], float32, rows sum to 1.
+    """
+    variance = _variance(sigma)
+    _check_posterior_shapes(attention.shape, means, outputs)
+    joint = weights_of_scaled(_evidence_of_means(means, outputs), variance, _log_prior(attention), axis=(-3, -1))
+    return normalize_rows(jnp.moveaxis(jnp.sum(joint, axis=-1), -2, -1))
+
+
+def lowest_entropy_head(attention: Float[Array, "*batch H N N"]) -> Int[Array, "*batch"]:
+    """Head with the lowest mean row entropy, per image, without a gradient (Mutual-Inform SMoE, Eq. 15)."""
+    attention = attention.astype(jnp.float32)
+    entropies = -jnp.sum(attention * jnp.log(jnp.where(attention > 0, attention, 1.0)), axis=-1)
+    return jnp.argmin(jnp.mean(entropies, axis=-1), axis=-1)
+
+
+class _SeenByHeads(NamedTuple):
+    """What attention heads know of the tokens: all H heads, or the only one that counts.
+
+    Attributes:
+      queries, keys: unscaled.
+      outputs, means: in any space of C numbers where their product is u_i . m_hj.
+      squares: |m_hj|^2.
+    """
+
+    queries: Float[Array, "*batch H N F"]
+    keys: Float[Array, "*batch H N F"]
+    outputs: Float[Array, "*batch #H N C"]
+    means: Float[Array, "*batch H N C"]
+    squares: Float[Array, "*batch H N"]
+
+
+def _one_head_for_all(heads: str, mask: GivenMask) -> bool:
+    """Whether one head of an image counts for all its tokens.
+
+    With a mask a token may only know the heads' entropies at the tokens that it may hear, or a causal mask would leak.
+    """
+    if heads not in ("lowest_entropy", "posterior"):
+        raise checks.error("heads", "one of 'lowest_entropy', 'posterior'", heads)
+    return heads == "lowest_entropy" and mask is None
+
+
+def _logits(queries: Float[Array, "*batch H R F"], keys: Float[Array, "*batch H N F"]) -> Float[Array, "*batch H R N"]:
+    return float32_einsum("...hif,...hjf->...hij", queries, keys) / queries.shape[-1] ** 0.5
+
+
+def _allowed_to_heads(hearing: Hearing, shape: tuple[int, ...]) -> Bool[Array, "*batch H R N"] | None:
+    allowed = hearing.allowed((*shape[:-3], *shape[-2:]))
+    return None if allowed is None else jnp.broadcast_to(allowed[..., None, :, :], shape)
+
+
+def _head_entropies(
+    queries: Float[Array, "*batch H N F"], keys: Float[Array, "*batch H N F"], hearing: Hearing, block_size: int | None
+) -> Float[Array, "*batch H N 1"]:
+    """Entropies of the rows of each head's attention, without a gradient."""
+    queries, keys = jax.lax.stop_gradient((queries, keys))
+
+    def entropies(rows: tuple[Array, Hearing]) -> Float[Array, "*batch H R 1"]:
+        queries, hearing = rows
+        logits = _logits(queries, keys)
+        allowed = _allowed_to_heads(hearing, logits.shape)
+        return softmax_entropy(logits if allowed is None else jnp.where(allowed, logits, -jnp.inf))[..., None]
+
+    return map_row_blocks(entropies, (queries, hearing), block_size=block_size)
+
+
+def _head_of_each_token(seen: _SeenByHeads, hearing: Hearing, block_size: int | None) -> Int[Array, "*batch 1 N 1"]:
+    """The head with the lowest mean entropy over the tokens that a token may hear."""
+    entropies = _head_entropies(seen.queries, seen.keys, hearing, block_size)
+
+    def heads(hearing: Hearing) -> Int[Array, "*batch 1 R 1"]:
+        shape = (*entropies.shape[:-3], hearing.positions.shape[0], entropies.shape[-2])
+        heard = hearing.allowed(shape)
+        assert heard is not None  # there is a mask
+        sums = float32_einsum("...ij,...hjo->...hio", heard, entropies)
+        return jnp.argmin(sums, axis=-3, keepdims=True)
+
+    return map_row_blocks(heads, hearing, block_size=block_size)
+
+
+def _map_graph(
+    use: Callable[[Float[Array, "*batch R N"]], Array],
+    seen: _SeenByHeads,
+    *,
+    sigma: float,
+    heads: str,
+    mask: GivenMask,
+    block_size: int | None,
+) -> Array:
+    """``use`` of the weights of the token graph of :func:`attention_informed`, in blocks of its rows.
+
+    The graph is the posterior over (h, j), that is H'[i,h] A'_h[i,j] of Lemma 1 under the uniform prior 1/H, summed
+    over h, where all but one head of a token may be ruled out.
+    """
+    variance, hearing = _variance(sigma), hearing_of(mask, seen.queries.shape[-2])
+    by_token = heads == "lowest_entropy" and not _one_head_for_all(heads, mask)
+    head = _head_of_each_token(seen, hearing, block_size) if by_token else None
+
+    def used(rows: tuple[Array, Array, Hearing, Array | None]) -> Array:
+        queries, outputs, hearing, head = rows
+        logits = _logits(queries, seen.keys)
+        allowed = _allowed_to_heads(hearing, logits.shape)
+        # Of a single head the constant of a row cancels.
+        log_prior = jax.nn.log_softmax(logits, axis=-1, where=allowed) if heads == "posterior" else logits
+        if allowed is not None:
+            log_prior = jnp.where(allowed, log_prior, -jnp.inf)
+        if head is not None:
+            heads_of_rows = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 3)
+            log_prior = jnp.where(heads_of_rows == head, log_prior, -jnp.inf)
+        evidence = _evidence(outputs, seen.means, seen.squares)
+        joint = weights_of_scaled(evidence, variance, log_prior, axis=(-3, -1))
+        return use(jnp.sum(joint, axis=-3))
+
+    return map_row_blocks(used, (seen.queries, seen.outputs, hearing, head), block_size=block_size)
+
+
+def _inform_by_heads(probabilities: Float[Array, "*batch N E"], seen: _SeenByHeads, **how: Any) -> Array:
+    return _map_graph(lambda weights: mix(weights, probabilities), seen, **how)
+
+
+def attention_informed(
+    probabilities: Float[Array, "*batch N E"],
+    queries: Float[Array, "*batch H N F"],
+    keys: Float[Array, "*batch H N F"],
+    means: Float[Array, "*batch H N D"],
+    outputs: Float[Array, "*batch N D"],
+    *,
+    sigma: float = 1.0,
+    heads: str = "lowest_entropy",
+    mask: GivenMask = None,
+    block_size: int | None = None,
+) -> Float[Array, "*batch N E"]:
+    """Probabilities smoothed by the attention posterior (Mutual-Inform SMoE, Lemma 1, Eq. 15 to 17).
+
+    Args:
+      probabilities: base probabilities r [..., N, E].
+      queries, keys: [..., H, N, F], unscaled; the prior is softmax(q . k / sqrt(F)).
+      means: m_hj [..., H, N, D].
+      outputs: u_i [..., N, D].
+      sigma: standard deviation > 0, in the units of the outputs.
+      heads: ``"lowest_entropy"`` takes the one head of Eq. 15 (with a mask: for each token the head with the lowest
+        mean entropy over the tokens that it may hear), ``"posterior"`` sums over all heads (Lemma 1).
+      mask: True where token i may hear token j; a row without any True hears only itself. ``"causal"``: j <= i.
+      block_size: tokens whose rows of the graph are in memory at a time, also for gradients; None: all N.
+
+    Returns:
+      informed probabilities [..., N, E], float32.
+
+    Raises:
+      ValueError: sigma not > 0, unknown heads or mask, block_size < 1, or shapes that do not fit.
+    """
+    checks.shape("probabilities", probabilities.shape, ("...", queries.shape[-2], "E"))
+    checks.shape("keys", keys.shape, queries.shape)
+    _check_posterior_shapes((*queries.shape[:-1], queries.shape[-2]), means, outputs)
+    if _one_head_for_all(heads, mask):
+        entropies = _head_entropies(queries, keys, hearing_of(None, queries.shape[-2]), block_size)
+        index = jnp.argmin(jnp.mean(entropies, axis=(-2, -1)), axis=-1)[..., None, None, None]
+        queries, keys, means = (jnp.take_along_axis(array, index, axis=-3) for array in (queries, keys, means))
+    seen = _SeenByHeads(queries, keys, outputs[..., None, :, :], means, _squared_lengths(means))
+    return _inform_by_heads(probabilities, seen, sigma=sigma, heads=heads, mask=mask, block_size=block_size)
+
+
+def _seen_by_heads(record: AttentionRecord, *, heads: str, head_factor: bool, mask: GivenMask) -> _SeenByHeads:
+    """What heads know of the tokens, in head space.
+
+    With a_ki what head k attends to for token i, u_i = sum_k O_k' a_ki and m_hj = c O_h' v_hj, so that u_i . m_hj =
+    (c sum_k O_h O_k' a_ki) . v_hj and |m_hj|^2 = c^2 v_hj' (O_h O_h') v_hj. So neither means nor outputs are needed,
+    and where one head counts, nothing of the others is.
+    """
+    queries, keys, values, kernel = record.queries, record.keys, record.values, record.output_kernel
+    num_heads = kernel.shape[0]
+    products = (num_heads if head_factor else 1) * float32_einsum("hfd,kgd->hfkg", kernel, kernel)
+    own = jnp.moveaxis(jnp.diagonal(products, axis1=0, axis2=2), -1, 0)  # [H, F, F]
+    if _one_head_for_all(heads, mask):
+        head = jnp.argmin(record.head_entropies, axis=-1)
+        index = head[..., None, None, None]
+        queries, keys, values = (jnp.take_along_axis(array, index, axis=-2) for array in (queries, keys, values))
+        products, own = products[head][..., None, :, :, :], own[head][..., None, :, :]
+    # [B, N, H, F] -> [B, H, N, F]
+    queries, keys, values = (jnp.swapaxes(array, -3, -2) for array in (queries, keys, values))
+    outputs = float32_einsum("...nkg,...hfkg->...hnf", record.attended, products)
+    squares = jnp.sum(float32_einsum("...hnf,...hfg->...hng", values, own) * values.astype(jnp.float32), axis=-1)
+    squares = squares * num_heads if head_factor else squares
+    return _SeenByHeads(queries, keys, outputs, values, squares)
+
+
+def _posterior_graph(
+    context: StepContext, *, heads: str, head_factor: bool, mask: str, sigma: float, block_size: int | None
+) -> Float[Array, "B N N"]:
+    assert context.attention is not None  # declared by needs_attention
+    given = mask_of_option(mask)
+    seen = _seen_by_heads(context.attention, heads=heads, head_factor=head_factor, mask=given)
+    return _map_graph(normalize_rows, seen, sigma=sigma, heads=heads, mask=given, block_size=block_size)
+
+
+@register_inform("attention", needs_attention=True, graph=_posterior_graph)
+def attention_step(
+    probabilities: Float[Array, "B N E"],
+    context: StepContext,
+    *,
+    sigma: checks.PositiveFloat = 1.0,
+    heads: Heads = "lowest_entropy",
+    head_factor: bool = True,
+    mask: Mask = "none",
+    block_size: checks.PositiveInt | None = None,
+) -> Float[Array, "B N E"]:
+    """Tokens inform each other by the attention posterior (Mutual-Inform SMoE, Definition 2).
+
+    ``head_factor=False`` drops the factor H of the means (Eq. 1).
+    """
+    assert context.attention is not None  # declared by needs_attention
+    given = mask_of_option(mask)
+    seen = _seen_by_heads(context.attention, heads=heads, head_factor=head_factor, mask=given)
+    return _inform_by_heads(probabilities, seen, sigma=sigma, heads=heads, mask=given, block_size=block_size)
