@@ -49,8 +49,9 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         """All fields side by side, those of the costs too (None without costs), and ``fits``."""
         values = dataclasses.asdict(self)
-        names = [field.name for field in dataclasses.fields(costs.Costs)]
-        return values | {"fits": self.problem is None} | (values.pop("costs") or dict.fromkeys(names))
+        nothing = dict.fromkeys(field.name for field in dataclasses.fields(costs.Costs))
+        found = values.pop("costs") or nothing
+        return values | {"fits": self.problem is None} | found
 
 
 def compile_step(config: Config, devices: Sequence[jax.Device], step: str) -> Check:
