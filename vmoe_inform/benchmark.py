@@ -159,7 +159,10 @@ def _config() -> config_lib.Config:
 
 
 def _repeats(default: int) -> int:
-    return default if _REPEATS.value is None else _REPEATS.value
+    repeats = default if _REPEATS.value is None else _REPEATS.value
+    if repeats < 1:
+        raise checks.error("--repeats", "an integer >= 1", repeats)
+    return repeats
 
 
 def _integers(flag: str, words: Sequence[str]) -> list[int]:

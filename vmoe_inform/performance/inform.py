@@ -53,7 +53,7 @@ class InformRow:
       time: of the forward pass.
       flops: as compiled; None if there are loops of which nobody can tell how often they run.
       cycles: that the compiler of a TPU estimates; None as for ``flops``.
-      temporary: temporary memory.
+      temporary: temporary memory; None where the model without the step needs none.
       temp_bytes: temporary memory of the informed model.
       plain_temp_bytes: that of the model without the step.
       plain_milliseconds: time of the model without the step.
@@ -66,7 +66,7 @@ class InformRow:
     time: Spread | None
     flops: float | None
     cycles: float | None
-    temporary: float
+    temporary: float | None
     temp_bytes: int
     plain_temp_bytes: int
     plain_milliseconds: Spread | None
@@ -192,7 +192,7 @@ def _row(
         time=timing.ratio(seconds[name], seconds[PLAIN]) if seconds else None,
         flops=informed.flops / plain.flops if counted else None,
         cycles=timing.quotient(informed.estimated_cycles, plain.estimated_cycles) if counted else None,
-        temporary=informed.temp_bytes / plain.temp_bytes,
+        temporary=timing.quotient(informed.temp_bytes, plain.temp_bytes),
         temp_bytes=informed.temp_bytes,
         plain_temp_bytes=plain.temp_bytes,
         plain_milliseconds=timing.spread([1e3 * s for s in seconds[PLAIN]]) if seconds else None,

@@ -140,7 +140,7 @@ def measure(
             cycles=timing.quotient(step.costs.estimated_cycles, steps[against].costs.estimated_cycles),
             matmul_gflops=None,
             dropped=None,
-            useful_flops=_useful_flops(config, dropped=0.0),
+            useful_flops=useful_flops(config, dropped=0.0),
             compiled_flops=step.costs.flops,
             temp_bytes=step.costs.temp_bytes,
             estimated_cycles=step.costs.estimated_cycles,
@@ -222,8 +222,8 @@ def _time(
     measures = {name: timing.stopwatch(step) for name, step in steps.items()} | {_MATMUL: timing.stopwatch(product)}
     seconds = timing.interleave(measures, repeats)
     matmul_rates = [2 * matmul_size**3 / s for s in seconds.pop(_MATMUL)]
-    dropped = {name: _dropped(config.model, step.metrics) for name, step in steps.items()}
-    useful = {name: _useful_flops(config, dropped[name]) for name in steps}
+    dropped = {name: dropped_share(config.model, step.metrics) for name, step in steps.items()}
+    useful = {name: useful_flops(config, dropped=dropped[name]) for name in steps}
     rates = {name: [useful[name] / s for s in of_step] for name, of_step in seconds.items()}
     return [
         dataclasses.replace(
@@ -241,15 +241,25 @@ def _time(
     ]
 
 
-def _dropped(model: ModelConfig, metrics: Mapping[str, Array]) -> float:
-    """Share of the choices without a slot, mean over the MoE layers; none where the slots choose."""
+def dropped_share(model: ModelConfig, metrics: Mapping[str, Array]) -> float:
+    """Share of the choices without a slot, mean over the MoE layers; none where experts fill all their slots.
+
+    Args:
+      model: of the step.
+      metrics: of the step.
+    """
     if SELECT_STEPS[model.router.select].fills_slots or not model.moe_layers:
         return 0.0
     return float(np.mean([metrics[f"routing/block_{layer}/dropped"] for layer in model.moe_layers]))
 
 
-def _useful_flops(config: Config, dropped: float) -> float:
-    """Of one step, at the beginning of a run, where K may still have to grow."""
+def useful_flops(config: Config, *, dropped: float) -> float:
+    """Useful operations of one step at the beginning of a run, where K may still have to grow.
+
+    Args:
+      config: of the run.
+      dropped: share of the choices that found no slot.
+    """
     model = config.model
     score = SCORE_STEPS[model.router.score]
     growth = score.growth(model.layer_sizes, **config_lib.options_of(model.router, score)) if score.growth else None

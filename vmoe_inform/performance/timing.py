@@ -66,8 +66,8 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
 
 
 def quotient(numerator: float | None, denominator: float | None) -> float | None:
-    """Of two figures that not every machine has; None if one is missing."""
-    return None if numerator is None or denominator is None else numerator / denominator
+    """Of two figures that not every program has; None if one is missing, or there is nothing to compare with."""
+    return None if numerator is None or not denominator else numerator / denominator
 
 
 def seconds(function: Callable[[], Tree], clock: Clock = time.perf_counter) -> float:
