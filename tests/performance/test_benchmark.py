@@ -1,0 +1,268 @@
+"""What the benchmarks say, on shapes so small that times mean nothing: no test looks at one."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests import tiny
+from vmoe_inform import config as config_lib
+from vmoe_inform import models
+from vmoe_inform.data import sources
+from vmoe_inform.performance import inform, layer, step, tables
+from vmoe_inform.performance import input as input_lib
+from vmoe_inform.performance.timing import Spread
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _model(router: str = "vmoe", **overrides) -> config_lib.ModelConfig:
+    return config_lib.parse_model(tiny.config_dict(router, **overrides).model)
+
+
+# Layer
+
+
+def test_layer_rows_cover_every_combination_and_dear_dispatchers_are_not_timed():
+    model = _model(model__moe__capacity_multiple_of=1, model__moe__capacity_factor=1.0)
+    gather, reference = layer.measure(
+        model,
+        experts=(4,),
+        images_per_group=(2,),
+        dispatchers=("gather", "reference"),
+        images=4,
+        repeats=2,
+        timed_up_to=1.9,
+    )
+    assert [(row.experts, row.images_per_group, row.dispatch) for row in (gather, reference)] == [
+        (4, 2, "gather"),
+        (4, 2, "reference"),
+    ]
+    # Four experts that see every token do twice the work of two MLPs; as many slots as choices do the same.
+    assert reference.forward_flops > 1.9 > gather.forward_flops > 1.0
+    assert reference.forward_backward_flops > 1.9 > gather.forward_backward_flops > 1.0
+    assert gather.forward is not None
+    assert gather.forward_backward is not None
+    assert gather.forward.repeats == gather.forward_backward.repeats == 2
+    assert gather.dropped is not None
+    assert 0.0 <= gather.dropped < 0.5
+    assert reference.forward is None
+    assert reference.forward_backward_milliseconds is None
+    assert gather.forward_cycles is None  # a CPU's compiler estimates none
+    assert gather.bytes_without_cycles is None
+
+
+def test_layer_refuses_groups_that_do_not_divide_the_images():
+    with pytest.raises(ValueError, match="images of a group: expected a divisor of the 4 images; received 3"):
+        list(layer.measure(_model(), experts=(2,), images_per_group=(3,), dispatchers=("gather",), images=4, repeats=1))
+
+
+# Step
+
+
+def test_useful_operations_of_a_vmoe_by_hand():
+    model = config_lib.parse_model(
+        {
+            "num_classes": 3,
+            "image_size_px": 4,
+            "patch_size_px": 2,
+            "num_layers": 2,
+            "hidden_size": 8,
+            "mlp_size": 16,
+            "num_heads": 2,
+            "representation_size": 6,
+            "moe": {"layers": (1,), "num_experts": 4, "num_selected_experts": 2},
+        }
+    )
+    # N = 4 patches and the class token = 5, D = 8, M = 16.
+    embedding = 2 * 4 * (2 * 2 * 3) * 8
+    attention = 2 * (4 * 5 * 8 * 8 + 2 * 5 * 5 * 8)  # four projections; logits and mixing
+    mlp = 2 * (2 * 5 * 8 * 16)
+    router = 2 * 5 * 8 * 4
+    head = 2 * (8 * 6 + 6 * 3)
+    forward = embedding + 2 * attention + mlp + 2 * mlp + router + head
+    assert step.forward_flops(model) == forward
+    # Half of the choices found no slot: one MLP for each token is left.
+    assert step.forward_flops(model, kept=0.5) == forward - mlp
+    assert step.forward_flops(model, k=1) == forward - mlp
+    # Two gradients for every product, but none for the pixels.
+    assert step.train_flops(model) == 3 * forward - embedding
+
+
+@pytest.mark.parametrize("classifier", ["token", "gap", "map"])
+def test_useful_operations_of_a_dense_model_are_nearly_all_that_is_compiled(classifier):
+    config = {
+        "num_classes": 10,
+        "image_size_px": 32,
+        "patch_size_px": 8,
+        "num_layers": 2,
+        "hidden_size": 512,
+        "mlp_size": 2048,
+        "classifier": classifier,
+        "moe": {"layers": "none"},
+    }
+    model = models.from_config(config)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+    lowered = jax.jit(lambda *arguments: model.apply(*arguments)[0]).lower(variables, images)
+    # What is left is elementwise: LayerNorms, GELU, softmax, additions.
+    assert 1.0 < lowered.cost_analysis()["flops"] / step.forward_flops(model.config) < 1.02
+
+
+def test_step_rows_have_what_they_say_and_nothing_is_compiled_twice():
+    config = config_lib.parse(tiny.config_dict())
+    rows = step.measure(config, dispatchers=("gather", "einsum"), against="einsum", repeats=2, matmul_size=64)
+    assert [row.dispatch for row in rows] == ["gather", "einsum"]
+    assert [row.compilations for row in rows] == [1, 1]
+    gather, einsum = rows
+    assert einsum.speedup == Spread(1.0, 1.0, 1.0, 2)
+    assert gather.compiled_flops < einsum.compiled_flops
+    assert gather.dropped == pytest.approx(einsum.dropped, abs=1e-6)
+    expected = config.train.batch_size * step.train_flops(config.model, kept=1.0 - gather.dropped)
+    assert gather.useful_flops == pytest.approx(expected)
+    assert gather.useful_flops < gather.compiled_flops
+    assert gather.useful_gflops.median > 0.0
+
+
+def test_where_k_grows_the_first_k_counts_and_full_slots_drop_nothing():
+    growing = config_lib.parse(tiny.config_dict("smoe_dropout"))
+    assert growing.model.moe.num_selected_experts == 2
+    assert step.useful_flops(growing, dropped=0.0) == 16 * step.train_flops(growing.model, k=1)
+    metrics = {"routing/block_1/dropped": jnp.asarray(0.25)}
+    assert step.dropped_share(_model(), metrics) == 0.25
+    # Experts choose: tokens may be left out, slots may not.
+    assert step.dropped_share(_model("expert_choice"), metrics) == 0.0
+
+
+def test_step_refuses_a_comparison_with_what_is_not_measured():
+    config = config_lib.parse(tiny.config_dict())
+    with pytest.raises(ValueError, match="against: expected one of gather; received 'einsum'"):
+        step.measure(config, dispatchers=("gather",), against="einsum", repeats=1)
+
+
+# Inform
+
+
+def test_inform_rows_compare_each_step_with_the_model_without_it():
+    steps = ("similarity", "symphony_across_layers")
+    size = inform.Size(32, 8, images=2, block_size=4)
+    model = _model(model__moe__layers=(0, 1))  # the second step acts where there is a MoE layer before
+    rows = list(inform.measure(model, steps=steps, sizes=(size,), repeats=2))
+    assert [(row.tokens, row.images, row.block_size, row.inform) for row in rows] == [(17, 2, 4, n) for n in steps]
+    assert all(row.time is not None and row.time.repeats == 2 for row in rows)
+    assert all(row.temporary == row.temp_bytes / row.plain_temp_bytes for row in rows)
+    # A step adds work, but little beside a model's; in blocks too, whose loops count as often as they run.
+    assert all(row.flops is not None and 1.0 < row.flops < 1.3 for row in rows)
+
+
+def test_inform_takes_no_times_where_the_plain_model_takes_too_long():
+    size = inform.Size(32, 16, images=2)
+    (row,) = inform.measure(_model(), steps=("symphony",), sizes=(size,), repeats=1, timed_up_to_seconds=0.0)
+    assert row.time is None
+    assert row.plain_milliseconds is None
+    assert row.flops is not None
+    assert 1.0 < row.flops < 1.1
+
+
+def test_inform_needs_a_model_that_is_not_informed():
+    with pytest.raises(ValueError, match=r"model\.router\.inform: expected 'none', to compare with; received"):
+        list(inform.measure(_model("similarity_vmoe"), steps=("symphony",), sizes=(), repeats=1))
+
+
+# Input
+
+
+def test_draining_counts_the_images_after_the_first_batch():
+    config = config_lib.parse(tiny.config_dict())
+    source = sources.load(config.data, "train")
+    times = iter([100.0, 101.0, 104.0])  # the first batch is there, then two more batches of 16
+    assert input_lib.drain(source, config, seconds=3.5, clock=lambda: next(times)) == 2 * 16 / 4.0
+
+
+def test_input_row_has_both_rates():
+    config = config_lib.parse(tiny.config_dict())
+    (row,) = input_lib.measure(config, repeats=2, seconds=0.01)
+    assert (row.source, row.image_size_px, row.num_threads, row.batch_size) == ("digits", 32, 0, 16)
+    assert row.over_step.repeats == 2
+    assert row.over_step.lower > 0.0
+
+
+# Tables
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    name: str
+    time_ratio: Spread | None
+    temp_bytes: int
+    cycles: float | None
+
+
+ROWS = (_Row("one", Spread(1.0, 0.96, 1.25, 3), 12345, None), _Row("other", None, 7, None))
+
+
+def test_flat_rows_have_a_field_for_every_number():
+    assert tables.flatten(ROWS[0]) == {
+        "name": "one",
+        "time_ratio": 1.0,
+        "time_ratio_lower": 0.96,
+        "time_ratio_upper": 1.25,
+        "time_ratio_repeats": 3,
+        "temp_bytes": 12345,
+        "cycles": None,
+    }
+    assert tables.flatten(ROWS[1])["time_ratio"] is None
+
+
+def test_table_is_aligned_and_leaves_empty_columns_out():
+    assert tables.render(ROWS).splitlines() == [
+        "                       time    temp",
+        " name                 ratio   bytes",
+        "  one  1.000 [0.960, 1.250]  12,345",
+        "other                     -       7",
+    ]
+
+
+# Command line
+
+
+def _run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vmoe_inform.benchmark", *arguments]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == code, process.stdout + process.stderr
+    return process
+
+
+def test_command_line_prints_a_table_and_writes_flat_rows(tmp_path):
+    path = tmp_path / "rows.json"
+    flags = ("--variant=Ti/32", "--experts=2", "--groups=1", "--images=1", "--dispatch=gather", "--repeats=1")
+    printed = _run("layer", *flags, f"--json={path}").stdout
+    assert "gather" in printed.splitlines()[-1].split()
+    document = json.loads(path.read_text())
+    assert document["header"]["benchmark"] == "layer"
+    assert document["header"]["tokens"] == 50
+    assert {"jax", "device_kind", "cpu_count", "dtype"} <= set(document["header"])
+    (row,) = document["rows"]
+    assert (row["experts"], row["images_per_group"], row["dispatch"]) == (2, 1, "gather")
+    assert row["forward_repeats"] == 1
+    assert row["forward_lower"] == row["forward"] == row["forward_upper"] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("lyaer",), "command line: expected one of layer, step, inform, input, and flags; received 'lyaer'"),
+        (("input", "--experts=3"), "benchmark input: expected flags among --json, --repeats, --config; received"),
+    ],
+)
+def test_bad_command_lines_are_one_line(arguments, message):
+    process = _run(*arguments, code=2)
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in process.stderr
