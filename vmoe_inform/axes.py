@@ -14,7 +14,9 @@ K         experts selected for each token
 G         routing groups
 S         tokens of one group (images per group x N)
 C         capacity: slots of one expert for one group
-T         rows that one expert works on for one group: its C slots, or all S tokens in the reference
+T         rows that one expert works on for one group: its C slots, or all S tokens in the reference; rows of a block
+X         blocks of rows of one expert each
+M         width of the hidden layer of an MLP or expert
 ========  =====================================================================
 
 ``...`` in a shape stands for any leading batch axes.
@@ -28,6 +30,7 @@ from jaxtyping import Bool, Float, Int, UInt
 
 Array: TypeAlias = jax.Array
 Tree: TypeAlias = Any  # a pytree of arrays
-ExpertFunction: TypeAlias = Callable[[Float[Array, "E G T D"]], Float[Array, "E G T D"]]
+# Rows of the experts -> the same rows; in which shapes is said in vmoe_inform.dispatch.
+ExpertFunction: TypeAlias = Callable[..., Array]
 
 __all__ = ["Array", "Bool", "ExpertFunction", "Float", "Int", "Tree", "UInt"]

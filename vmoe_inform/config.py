@@ -95,7 +95,7 @@ class MoeConfig:
       capacity_multiple_of: capacities are rounded up to a multiple of this.
       batch_priority: tokens with the larger first weight get slots first (V-MoE, Sec. 4).
       group_size_images: images whose tokens share the experts' slots.
-      dispatch: registered way to move the tokens.
+      dispatch: registered way to move the tokens, or ``"auto"``: the fastest for the platform and the shapes.
       expert_dropout_rate: dropout inside the experts.
     """
 
@@ -107,7 +107,7 @@ class MoeConfig:
     capacity_multiple_of: PositiveInt = 4
     batch_priority: bool = False
     group_size_images: PositiveInt = 1
-    dispatch: str = "gather"
+    dispatch: str = "auto"
     expert_dropout_rate: ShareBelowOne = 0.0
 
 
@@ -505,8 +505,8 @@ def _check_names(model: ModelConfig) -> None:
             if name not in registry:
                 known = ", ".join(registry) + (", or none alone" if field == informs else "")
                 raise checks.error(f"model.router.{field}", f"one of {known}", name)
-    if model.moe.dispatch not in dispatch.DISPATCHERS:
-        raise checks.error("model.moe.dispatch", f"one of {', '.join(dispatch.DISPATCHERS)}", model.moe.dispatch)
+    if model.moe.dispatch not in ("auto", *dispatch.DISPATCHERS):
+        raise checks.error("model.moe.dispatch", f"one of auto, {', '.join(dispatch.DISPATCHERS)}", model.moe.dispatch)
 
 
 def _check_model(model: ModelConfig) -> None:
@@ -653,6 +653,10 @@ def _check_run(config: Config) -> None:
             )
     if config.model.moe.num_experts % mesh.expert:
         raise checks.error("mesh.expert", f"a divisor of the {config.model.moe.num_experts} experts", mesh.expert)
+    if mesh.expert > 1 and config.model.moe.dispatch == "ragged":
+        raise checks.error(
+            "mesh.expert", "1 with model.moe.dispatch = 'ragged', which needs all experts on each device", mesh.expert
+        )
     if config.optimizer.name == "adam" and config.optimizer.weight_decay > 0:
         raise checks.error("optimizer.weight_decay", "0 with optimizer.name = 'adam'", config.optimizer.weight_decay)
     try:

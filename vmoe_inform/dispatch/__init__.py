@@ -6,7 +6,8 @@ its tokens as rows [E, G, T, D], where empty rows are zero, and returns the sum 
 their weights. A dropped assignment contributes nothing.
 
 For tokens that choose experts there are several dispatchers, interchangeable behind one contract:
-``dispatcher(tokens [G, S, D], assignment, experts) -> outputs [G, S, D]``.
+``dispatcher(tokens [G, S, D], assignment, experts) -> outputs [G, S, D]``. One of them hands its rows over in another
+shape: blocks [X, T, D] of one expert each, and the expert of each block [X] (E: none) as second argument.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from typing import TypeAlias
 
 from vmoe_inform.axes import Array, ExpertFunction, Float
 from vmoe_inform.dispatch.capacity import Assignment, assign_slots, expert_capacity
+from vmoe_inform.dispatch.choice import choose_dispatcher, current_platform
 from vmoe_inform.dispatch.einsum import dispatch_einsum
 from vmoe_inform.dispatch.gather import dispatch_gather
+from vmoe_inform.dispatch.ragged import dispatch_ragged
 from vmoe_inform.dispatch.reference import dispatch_reference
 from vmoe_inform.dispatch.slots import SlotChoice, dispatch_slots
 from vmoe_inform.dispatch.soft import SoftSlots, dispatch_soft
@@ -28,6 +31,7 @@ DISPATCHERS: Registry[Dispatcher] = Registry("dispatcher")
 DISPATCHERS.add("reference", dispatch_reference)
 DISPATCHERS.add("einsum", dispatch_einsum)
 DISPATCHERS.add("gather", dispatch_gather)
+DISPATCHERS.add("ragged", dispatch_ragged)
 
 
 def carry_out(
@@ -38,7 +42,7 @@ def carry_out(
     Args:
       tokens: [G, S, D].
       plan: from a select step.
-      experts: rows [E, G, T, D] -> rows of the same shape.
+      experts: rows [E, G, T, D] -> rows of the same shape; for ``ragged`` blocks [X, T, D], and their experts [X].
       dispatcher: registered way to move tokens that choose experts; the other kinds of plan have one way each.
 
     Raises:
@@ -62,5 +66,7 @@ __all__ = [
     "SoftSlots",
     "assign_slots",
     "carry_out",
+    "choose_dispatcher",
+    "current_platform",
     "expert_capacity",
 ]

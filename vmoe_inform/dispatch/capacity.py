@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
 
+# From so many experts on, sorting the choices is faster than counting them in a table with a column for each expert.
+_EXPERTS_TO_SORT = 32
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -108,19 +111,34 @@ def assign_slots(
             raise checks.error(field, "an integer >= 1", value)
     checks.shape("weights", weights.shape, indices.shape)
     groups, size, selected = indices.shape
-    one_hot = jax.nn.one_hot(indices, num_experts, dtype=jnp.int32)
-    if real is not None:
-        one_hot = jnp.where(real[..., None, None], one_hot, 0)
+    chosen = indices if real is None else jnp.where(real[..., None], indices, num_experts)
     if priority is not None:
         order = jnp.argsort(-jax.lax.stop_gradient(priority), axis=-1, stable=True)
-        one_hot = jnp.take_along_axis(one_hot, order[..., None, None], axis=1)
-    # [G, S, K, E] -> [G, K * S, E]: choices in the order in which they are served
-    served = jnp.swapaxes(one_hot, 1, 2).reshape(groups, selected * size, num_experts)
-    before = jnp.cumsum(served, axis=1) - served
-    taken = jnp.sum(served, axis=-1)
-    positions = jnp.where(taken > 0, jnp.sum(before * served, axis=-1), capacity)
-    # [G, K * S] -> [G, S, K]
+        chosen = jnp.take_along_axis(chosen, order[..., None], axis=1)
+    # [G, S, K] -> [G, K S]: choices in the order in which they are served
+    served = jnp.swapaxes(chosen, 1, 2).reshape(groups, selected * size)
+    positions = jnp.where(served < num_experts, earlier_choices(served, num_experts), capacity)
+    # [G, K S] -> [G, S, K]
     positions = jnp.swapaxes(positions.reshape(groups, selected, size), 1, 2)
     if priority is not None:
         positions = jnp.take_along_axis(positions, jnp.argsort(order, axis=-1)[..., None], axis=1)
     return Assignment(weights, indices, positions, num_experts, capacity)
+
+
+def earlier_choices(experts: Int[Array, "G A"], num_experts: int) -> Int[Array, "G A"]:
+    """For each entry the number of entries before it, in its row, that name the same expert.
+
+    Args:
+      experts: 0 to E; for E, which is no expert, the result means nothing.
+      num_experts: E.
+    """
+    if num_experts < _EXPERTS_TO_SORT:
+        one_hot = jax.nn.one_hot(experts, num_experts, dtype=jnp.int32)
+        return jnp.sum((jnp.cumsum(one_hot, axis=1) - one_hot) * one_hot, axis=-1)
+    numbers = jnp.broadcast_to(jnp.arange(experts.shape[1], dtype=experts.dtype), experts.shape)
+    sorted_experts, order = jax.lax.sort((experts, numbers), dimension=1, num_keys=1, is_stable=True)
+    starts = sorted_experts != jnp.roll(sorted_experts, 1, axis=1).at[:, 0].set(-1)
+    first_of_run = jax.lax.cummax(jnp.where(starts, numbers, 0), axis=1)
+    return jax.vmap(lambda at, rank: jnp.zeros_like(rank).at[at].set(rank, unique_indices=True))(
+        order, numbers - first_of_run
+    )

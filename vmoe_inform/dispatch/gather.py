@@ -43,41 +43,60 @@ def _rows_of_slots(slots: Float[Array, "E G C D"], slot_of_choice: Int[Array, "K
     return lax.gather(slots, slot_of_choice, dimensions, sizes, mode="fill", fill_value=0)
 
 
+def _sum_over_choices(
+    slots: Float[Array, "E G C D"], slot_of_choice: Int[Array, "K G S 2"], weights: Float[Array, "K G S"] | None = None
+) -> Float[Array, "G S D"]:
+    """The sum of the rows of a token's choices, times their weights if there are any; in float32 until it is done."""
+    total = jnp.zeros((), jnp.float32)
+    # One choice after the other: compilers fuse K gathers and sums better than one gather and a sum over its axis K.
+    for k, chosen in enumerate(slot_of_choice):
+        rows = _rows_of_slots(slots, chosen[None])[0].astype(jnp.float32)
+        total = total + (rows if weights is None else weights[k][..., None] * rows)
+    return total.astype(slots.dtype)
+
+
 @jax.custom_vjp
-def _to_slots(
+def to_slots(
     tokens: Float[Array, "G S D"], token_of_slot: Int[Array, "E G C"], slot_of_choice: Int[Array, "K G S 2"]
 ) -> Float[Array, "E G C D"]:
+    """The token in each slot.
+
+    Args:
+      tokens: of G groups.
+      token_of_slot: S for an empty slot, which gets any token.
+      slot_of_choice: the pair (e, c) for choice k of a token; c >= C for a choice without a slot.
+    """
     # What an empty slot holds does not matter: nobody reads what the expert makes of it. A mask would cost a pass.
     return _rows_of_tokens(tokens, token_of_slot, empty="clip")
 
 
 def _to_slots_forward(tokens: Array, token_of_slot: Array, slot_of_choice: Array) -> tuple[Array, Array]:
-    return _to_slots(tokens, token_of_slot, slot_of_choice), slot_of_choice
+    return to_slots(tokens, token_of_slot, slot_of_choice), slot_of_choice
 
 
 def _to_slots_backward(slot_of_choice: Array, gradient: Float[Array, "E G C D"]) -> tuple[Array, None, None]:
     # A token's gradient is the sum over its slots.
-    return jnp.sum(_rows_of_slots(gradient, slot_of_choice), axis=0), None, None
+    return _sum_over_choices(gradient, slot_of_choice), None, None
 
 
-_to_slots.defvjp(_to_slots_forward, _to_slots_backward)
+to_slots.defvjp(_to_slots_forward, _to_slots_backward)
 
 
 @jax.custom_vjp
-def _from_slots(
+def from_slots(
     outputs: Float[Array, "E G C D"],
     weights: Float[Array, "K G S"],
     token_of_slot: Int[Array, "E G C"],
     slot_of_choice: Int[Array, "K G S 2"],
 ) -> Float[Array, "G S D"]:
-    rows = _rows_of_slots(outputs, slot_of_choice)
-    return jnp.sum(weights[..., None] * rows, axis=0).astype(outputs.dtype)
+    """The sum of each token's expert outputs times their weights; arguments as :func:`to_slots`."""
+    return _sum_over_choices(outputs, slot_of_choice, weights)
 
 
 def _from_slots_forward(
     outputs: Array, weights: Array, token_of_slot: Array, slot_of_choice: Array
 ) -> tuple[Array, tuple]:
-    result = _from_slots(outputs, weights, token_of_slot, slot_of_choice)
+    result = from_slots(outputs, weights, token_of_slot, slot_of_choice)
     return result, (outputs, weights, token_of_slot, slot_of_choice)
 
 
@@ -91,7 +110,7 @@ def _from_slots_backward(residuals: tuple, gradient: Float[Array, "G S D"]) -> t
     return to_outputs.astype(outputs.dtype), to_weights.astype(weights.dtype), None, None
 
 
-_from_slots.defvjp(_from_slots_forward, _from_slots_backward)
+from_slots.defvjp(_from_slots_forward, _from_slots_backward)
 
 
 def _numbers_to_slots(
@@ -122,5 +141,5 @@ def dispatch_gather(
     numbers = jnp.broadcast_to(jnp.arange(size, dtype=indices.dtype), indices.shape)
     shape = (assignment.num_experts, groups, assignment.capacity)
     token_of_slot = _numbers_to_slots(numbers, slot_of_choice, shape, empty=size)  # S for an empty slot
-    outputs = experts(_to_slots(tokens, token_of_slot, slot_of_choice))
-    return _from_slots(outputs, weights, token_of_slot, slot_of_choice)
+    outputs = experts(to_slots(tokens, token_of_slot, slot_of_choice))
+    return from_slots(outputs, weights, token_of_slot, slot_of_choice)

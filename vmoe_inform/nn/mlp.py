@@ -1,14 +1,25 @@
 """The MLP of a transformer block, dense and as a bank of experts."""
 
+from typing import TypeAlias
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from vmoe_inform.axes import Array, Float
-from vmoe_inform.sharding.mesh import EXPERT, REPLICA, constrain
+from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.dispatch.products import block_products, expert_products
+from vmoe_inform.sharding.mesh import EXPERT, REPLICA, axis_size, constrain
+
+ExpertParameters: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array]]
 
 _KERNEL = nn.initializers.xavier_uniform()
 _EXPERT_KERNEL = nn.initializers.xavier_uniform(in_axis=-2, out_axis=-1, batch_axis=(0,))
 _BIAS = nn.initializers.normal(stddev=1e-6)
+
+
+def dropout(key: Array, array: Array, rate: float) -> Array:
+    """The array with a share of its entries set to 0 and the others scaled, so that the expected value stays."""
+    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, array.shape), array / (1.0 - rate), 0.0)
 
 
 class Mlp(nn.Module):
@@ -27,37 +38,80 @@ class Mlp(nn.Module):
 
 
 class ExpertLinear(nn.Module):
-    """One linear layer for each expert; every expert starts from its own random numbers."""
+    """Kernel [E, D, M] and bias [E, M] of one linear layer for each expert, each from its own random numbers."""
 
     num_experts: int
+    width: int
     features: int
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "E G T D"]) -> Float[Array, "E G T M"]:
-        kernel = self.param("kernel", _EXPERT_KERNEL, (self.num_experts, inputs.shape[-1], self.features))
-        bias = self.param("bias", _BIAS, (self.num_experts, self.features))
-        # [E, G, T, D] -> [E, G T, D]: one long product for each expert
-        rows = inputs.astype(self.dtype).reshape(self.num_experts, -1, inputs.shape[-1])
-        products = jnp.einsum("etd,edm->etm", rows, kernel.astype(self.dtype)) + bias.astype(self.dtype)[:, None]
-        return products.reshape(*inputs.shape[:-1], self.features)
+    def __call__(self) -> tuple[Array, Array]:
+        kernel = self.param("kernel", _EXPERT_KERNEL, (self.num_experts, self.width, self.features))
+        return kernel, self.param("bias", _BIAS, (self.num_experts, self.features))
 
 
 class Experts(nn.Module):
-    """E copies of :class:`Mlp`, each for its own rows; sharded over the mesh axis ``expert``."""
+    """Parameters of E copies of :class:`Mlp`, of width D: pairs (kernel, bias) of the two layers."""
 
     num_experts: int
+    width: int
     hidden_size: int
-    dropout_rate: float = 0.0
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "E G T D"], *, train: bool) -> Float[Array, "E G T D"]:
-        hidden = ExpertLinear(self.num_experts, self.hidden_size, dtype=self.dtype, name="hidden")
-        output = ExpertLinear(self.num_experts, inputs.shape[-1], dtype=self.dtype, name="output")
-        drop = nn.Dropout(self.dropout_rate, deterministic=not train)
+    def __call__(self) -> ExpertParameters:
+        hidden = ExpertLinear(self.num_experts, self.width, self.hidden_size, name="hidden")
+        output = ExpertLinear(self.num_experts, self.hidden_size, self.width, name="output")
+        return hidden(), output()
+
+
+def apply_experts(
+    parameters: ExpertParameters,
+    rows: Array,
+    expert_of_block: Int[Array, " X"] | None = None,
+    *,
+    dtype: jnp.dtype,
+    dropout_rate: float = 0.0,
+    dropout_key: Array | None = None,
+) -> Array:
+    """What the experts make of their rows.
+
+    Args:
+      parameters: from :class:`Experts`.
+      rows: [E, G, T, D], worked on where the mesh axis ``expert`` has the experts; or blocks [X, T, D] of one expert
+        each, worked on where they are.
+      expert_of_block: of blocks; E for a block of none.
+      dtype: type of the products.
+      dropout_rate, dropout_key: dropout as in :class:`Mlp`; no key, no dropout.
+
+    Returns:
+      as many rows.
+    """
+    hidden, output = parameters
+
+    def drop(array: Array, layer: int) -> Array:
+        return array if dropout_key is None else dropout(jax.random.fold_in(dropout_key, layer), array, dropout_rate)
+
+    if expert_of_block is None:
         # Groups on the devices that hold their tokens, then experts on theirs: without the first, the partitioner cuts
         # the gathers before and after by experts, and sums their rows over devices. So each change is one all-to-all.
-        inputs = constrain(constrain(inputs, None, (REPLICA, EXPERT)), EXPERT, REPLICA)
-        outputs = drop(output(drop(nn.gelu(hidden(inputs), approximate=True))))
-        return constrain(constrain(outputs, EXPERT, REPLICA), None, (REPLICA, EXPERT))
+        rows = constrain(constrain(rows, None, (REPLICA, EXPERT)), EXPERT, REPLICA)
+    activations = nn.gelu(_linear(hidden, rows, expert_of_block, dtype), approximate=True)
+    outputs = drop(_linear(output, drop(activations, 0), expert_of_block, dtype), 1)
+    if expert_of_block is None:
+        outputs = constrain(constrain(outputs, EXPERT, REPLICA), None, (REPLICA, EXPERT))
+    return outputs
+
+
+def _linear(
+    parameters: tuple[Array, Array], rows: Array, expert_of_block: Int[Array, " X"] | None, dtype: jnp.dtype
+) -> Array:
+    kernel, bias = (array.astype(dtype) for array in parameters)
+    if expert_of_block is not None:
+        # Rows of the experts' biases by a product, whose gradient is a product too; none for a block of no expert
+        chosen = jax.nn.one_hot(expert_of_block, len(bias), dtype=dtype)
+        return block_products(rows.astype(dtype), kernel, expert_of_block) + (chosen @ bias)[:, None]
+    # [E, G, T, D] -> [E, G T, D]: one long product for each expert
+    long = rows.astype(dtype).reshape(len(bias), -1, rows.shape[-1])
+    # Over several devices the partitioner knows best, which cannot look into a loop over experts.
+    products = jnp.einsum("etd,edm->etm", long, kernel) if axis_size(EXPERT) > 1 else expert_products(long, kernel)
+    return (products + bias[:, None]).reshape(*rows.shape[:-1], -1)

@@ -3,16 +3,19 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from absl import logging
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
-from vmoe_inform.dispatch import Plan, carry_out, expert_capacity
-from vmoe_inform.nn.mlp import Experts
+from vmoe_inform.dispatch import Assignment, Plan, carry_out, choose_dispatcher, current_platform, expert_capacity
+from vmoe_inform.nn.mlp import ExpertParameters, Experts, apply_experts
 from vmoe_inform.nn.router import TRACE, Router, Routing, Surroundings, auxiliary_losses, select_experts
 from vmoe_inform.routing import routing_entropy
 from vmoe_inform.routing.steps import SELECT_STEPS, PreviousLayer
+from vmoe_inform.sharding.mesh import EXPERT, REPLICA, axis_size, on_each_device
 
 
 class MoeLayer(nn.Module):
@@ -79,15 +82,7 @@ class MoeLayer(nn.Module):
             batch_priority=moe.batch_priority,
             real=None if image_mask is None else jnp.repeat(image_mask, num_tokens).reshape(groups, size),
         )
-        experts = Experts(
-            moe.num_experts, config.mlp_size, moe.expert_dropout_rate, jnp.dtype(config.dtype), name="experts"
-        )
-        outputs = carry_out(
-            tokens.reshape(groups, size, width),
-            plan,
-            lambda rows: experts(rows, train=train),
-            dispatcher=moe.dispatch,
-        )
+        outputs = self._work(tokens.reshape(groups, size, width), plan, train=train)
         if self.is_mutable_collection(TRACE):
             self._leave_trace(routing, plan, (batch, num_tokens))
         load = jnp.sum(plan.load, axis=(0, 1))
@@ -98,6 +93,46 @@ class MoeLayer(nn.Module):
             "entropy": jnp.mean(routing_entropy(routing.informed)),
         }
         return outputs.reshape(tokens.shape), metrics, routing.previous()
+
+    def _work(self, tokens: Float[Array, "G S D"], plan: Plan, *, train: bool) -> Float[Array, "G S D"]:
+        """Carries the plan out with this layer's experts."""
+        config, moe = self.config, self.config.moe
+        parameters = Experts(moe.num_experts, tokens.shape[-1], config.mlp_size, name="experts")()
+        dropout_key = self.make_rng("dropout") if train and moe.expert_dropout_rate > 0 else None
+        dispatcher = moe.dispatch if moe.dispatch != "auto" else self._choose(plan)
+
+        def work(parameters: ExpertParameters, tokens: Array, plan: Plan, keys: Array | None = None) -> Array:
+            def experts(*rows: Array) -> Array:
+                return apply_experts(
+                    parameters,
+                    *rows,
+                    dtype=jnp.dtype(config.dtype),
+                    dropout_rate=moe.expert_dropout_rate,
+                    dropout_key=None if keys is None else keys[0],
+                )
+
+            return carry_out(tokens, plan, experts, dispatcher=dispatcher)
+
+        keys = None if dropout_key is None else jax.random.split(dropout_key, axis_size(REPLICA) * axis_size(EXPERT))
+        if dispatcher == "ragged" and isinstance(plan, Assignment) and not self.is_initializing():
+            # Every device has all experts, and sorts its own tokens only. (Parameters are made with a single group.)
+            return on_each_device(work, parameters, tokens, plan, *([] if keys is None else [keys]))
+        return work(parameters, tokens, plan, keys)
+
+    def _choose(self, plan: Plan) -> str:
+        """What ``auto`` means here; the log says so once a trace."""
+        if not isinstance(plan, Assignment):
+            return "gather"  # the other kinds of plan have one way each
+        name, reason = choose_dispatcher(
+            current_platform(),
+            num_choices=plan.indices.shape[1] * plan.indices.shape[2],
+            num_experts=plan.num_experts,
+            capacity=plan.capacity,
+            kernel_size=self.config.hidden_size * self.config.mlp_size,
+            expert_devices=axis_size(EXPERT),
+        )
+        logging.info("%s: dispatch 'auto' is %r: %s", "/".join(self.path), name, reason)
+        return name
 
     def _leave_trace(self, routing: Routing, plan: Plan, shape: tuple[int, int]) -> None:
         weights, indices = plan.choices

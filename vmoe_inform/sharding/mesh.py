@@ -1,12 +1,12 @@
 """The device mesh: axis ``replica`` (data) and axis ``expert``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array
+from vmoe_inform.axes import Array, Tree
 
 REPLICA = "replica"
 EXPERT = "expert"
@@ -45,3 +45,23 @@ def constrain(array: Array, *axes: str | tuple[str, ...] | None) -> Array:
     if jax.sharding.get_abstract_mesh().empty:
         return array
     return jax.lax.with_sharding_constraint(array, PartitionSpec(*axes))
+
+
+def axis_size(axis: str) -> int:
+    """Devices along an axis of the mesh in use; 1 without a mesh."""
+    return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
+
+
+def on_each_device(function: Callable[..., Tree], whole: Tree, *batches: Tree) -> Tree:
+    """``function(whole, *batches)`` on each device for its own part of the batches, and nothing moves between devices.
+
+    Args:
+      function: arrays whose first axis is that of the batches, and ``whole``, to arrays of the same first axis.
+      whole: arrays that every device has.
+      *batches: arrays whose first axis is spread over all devices of the mesh in use; as they are without a mesh.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return function(whole, *batches)
+    return jax.shard_map(
+        function, in_specs=(PartitionSpec(), *(BATCH for _ in batches)), out_specs=BATCH, check_vma=False
+    )(whole, *batches)

@@ -1,0 +1,67 @@
+"""Dispatch without slots: assignments in the order of their experts, and products with as many rows as an expert has.
+
+What was not given a slot is left out, as everywhere; but slots that nobody took cost nothing here. With a capacity of
+all S tokens nothing is ever dropped, at the price of the K S rows that are really there. All groups lie in one buffer:
+one device's tokens at a time (:class:`vmoe_inform.nn.moe.MoeLayer` sees to that).
+"""
+
+import jax.numpy as jnp
+
+from vmoe_inform.axes import Array, ExpertFunction, Float, Int
+from vmoe_inform.dispatch.capacity import Assignment, earlier_choices
+from vmoe_inform.dispatch.gather import from_slots, to_slots
+
+_LARGEST_BLOCK = 128
+
+
+def block_rows(num_rows: int, num_experts: int) -> int:
+    """Rows of a block: a power of two, so small that an expert's last block, half full, is an eighth of its rows."""
+    rows = _LARGEST_BLOCK
+    while rows > 8 and rows * num_experts > num_rows // 4:
+        rows //= 2
+    return rows
+
+
+def dispatch_ragged(
+    tokens: Float[Array, "G S D"], assignment: Assignment, experts: ExpertFunction
+) -> Float[Array, "G S D"]:
+    """Moves tokens into blocks of rows of one expert each; cost grows with the assignments, not with the capacity."""
+    groups, size, width = tokens.shape
+    num_experts = assignment.num_experts
+    # [G, S, K] -> [K, G S]
+    weights, indices, kept = (
+        jnp.moveaxis(array, -1, 0).reshape(-1, groups * size)
+        for array in (assignment.weights, assignment.indices, assignment.kept)
+    )
+    expert_of_choice = jnp.where(kept, indices, num_experts)
+    rows = block_rows(expert_of_choice.size, num_experts)
+    num_blocks = -(-expert_of_choice.size // rows) + num_experts
+    slots, expert_of_block = _slots_and_blocks(expert_of_choice.reshape(-1), num_experts, rows, num_blocks)
+
+    # One long expert with one group: slot (0, row) of each choice, and the token in each row
+    slot_of_choice = jnp.stack([jnp.zeros_like(slots), slots], axis=-1).reshape(-1, 1, groups * size, 2)
+    numbers = jnp.broadcast_to(jnp.arange(groups * size, dtype=slots.dtype), expert_of_choice.shape)
+    token_of_row = jnp.full(num_blocks * rows, groups * size, slots.dtype)
+    token_of_row = token_of_row.at[slots].set(numbers.reshape(-1), mode="drop")[None, None]
+
+    moved = to_slots(tokens.reshape(1, -1, width), token_of_row, slot_of_choice)
+    outputs = experts(moved.reshape(num_blocks, rows, width), expert_of_block)
+    outputs = from_slots(outputs.reshape(1, 1, -1, width), weights[:, None], token_of_row, slot_of_choice)
+    return outputs.reshape(tokens.shape)
+
+
+def _slots_and_blocks(
+    expert_of_choice: Int[Array, " A"], num_experts: int, rows: int, num_blocks: int
+) -> tuple[Int[Array, " A"], Int[Array, " X"]]:
+    """The row of every choice, where each expert's rows begin with a block, and the expert of every block.
+
+    A choice of expert E, which is none, gets a row behind the last one.
+    """
+    rank = earlier_choices(expert_of_choice[None], num_experts)[0]
+    counts = jnp.sum(expert_of_choice[:, None] == jnp.arange(num_experts)[None], axis=0, dtype=rank.dtype)
+    blocks = -(-counts // rows)
+    ends = jnp.cumsum(blocks)
+    first_block = jnp.append(ends - blocks, num_blocks)
+    slots = first_block[expert_of_choice] * rows + rank
+    expert_of_block = jnp.sum(jnp.arange(num_blocks)[:, None] >= ends[None], axis=1, dtype=rank.dtype)
+    return slots, expert_of_block
