@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import SingleDeviceSharding
 
 from vmoe_inform.axes import Tree
 from vmoe_inform.performance import costs
+from vmoe_inform.sharding.mesh import make_mesh, replicated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +32,11 @@ def compile_for(device: jax.Device, function: Callable[..., Tree], *arguments: T
       function: pure.
       *arguments: what it will be called with, or ShapeDtypeStructs of that.
     """
-    sharding = SingleDeviceSharding(device)
+    mesh = make_mesh(1, 1, [device])
+    sharding = replicated(mesh)
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments)
-    program = jax.jit(function).lower(*placed).compile()
+    with jax.set_mesh(mesh):  # says to what looks at the platform which one it is
+        program = jax.jit(function).lower(*placed).compile()
     return Compiled(program, costs.of(program))
 
 
