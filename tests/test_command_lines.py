@@ -1,16 +1,14 @@
-"""The command lines as a user starts them, in processes of their own."""
+"""What the command lines print, write and return."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests import processes
+
 TINY = (
     "--config=configs/digits.py:router=attention_vmoe,variant=Ti/16,experts=4,where=1",
     "--config.model.num_layers=2",
@@ -22,20 +20,14 @@ TINY = (
 )
 
 
-def _run(module: str, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "PYTEST_"))
-    } | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    command = [sys.executable, "-m", f"vmoe_inform.{module}", *arguments]
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert process.returncode == code, process.stdout + process.stderr
-    return process
+# One worker has them all: what they share is made once.
+pytestmark = pytest.mark.xdist_group("command lines")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("runs") / "attention"
-    printed = _run("train", *TINY, f"--workdir={workdir}").stdout
+    printed = processes.run("train", *TINY, f"--workdir={workdir}")
     assert "all steps done, clean top-1" in printed
     assert "\x1b" not in printed  # no control characters where there is no terminal
     assert "step 8/8  loss" in printed
@@ -43,7 +35,7 @@ def trained(tmp_path_factory) -> pathlib.Path:
 
 
 def test_train_then_evaluate_then_evaluate_again(trained):
-    printed = _run("evaluate", f"--workdir={trained}", "--suites=clean,r,o").stdout
+    printed = processes.run("evaluate", f"--workdir={trained}", "--suites=clean,r,o")
     path = trained / "evaluation" / "results.json"
     results = json.loads(path.read_text())
     assert results["checkpoint_step"] == 8
@@ -61,71 +53,69 @@ def test_train_then_evaluate_then_evaluate_again(trained):
     assert page.read_text().count("data:image/") > 5
 
     # The second start finds all of it, and adds one suite to what is there.
-    again = _run("evaluate", f"--workdir={trained}", "--suites=clean,r,o").stdout
-    assert "364 images" not in again
     other = trained.parent / "other"
     shutil.copytree(trained, other)
-    _run("evaluate", f"--workdir={trained}", "--suites=a", f"--compare={other}")
+    again = processes.run("evaluate", f"--workdir={trained}", "--suites=clean,r,o,a", f"--compare={other}")
+    assert re.findall(r"^(\w+): [\d,]+ images$", again, flags=re.MULTILINE) == ["a"]
     assert "attention next to other" in page.read_text()
     merged = json.loads(path.read_text())["suites"]
     assert merged["clean"] == clean
     assert set(merged) == {"clean", "r", "o", "a"}
 
 
-def test_results_of_an_older_checkpoint_are_not_mixed_in(trained, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    (run / "evaluation").mkdir(exist_ok=True)
-    stale = {"checkpoint_step": 4, "config_hash": "0", "suites": {"a": {"top1": 1.0, "count": 1}}, "routing": {}}
-    (run / "evaluation" / "results.json").write_text(json.dumps(stale))
-    _run("evaluate", f"--workdir={run}", "--suites=r", "--noreport")
-    assert set(json.loads((run / "evaluation" / "results.json").read_text())["suites"]) == {"r"}
-
-
 def test_a_finished_run_is_not_trained_again(trained):
     lines = (trained / "metrics.jsonl").read_text()
-    printed = _run("train", *TINY, f"--workdir={trained}").stdout
+    printed = processes.run("train", *TINY, f"--workdir={trained}")
     assert "all steps done" in printed
     assert (trained / "metrics.jsonl").read_text() == lines
 
 
 def test_dry_run_states_what_the_step_costs(tmp_path):
-    printed = _run("train", *TINY, "--dry_run", f"--workdir={tmp_path / 'none'}").stdout
+    printed = processes.run("train", *TINY, "--dry_run", f"--workdir={tmp_path / 'none'}")
     for words in ("parameters", "flops of a step", "temporary memory"):
         assert words in printed
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize(
-    ("module", "arguments", "message"),
-    [
-        ("train", ("--config.trian.steps=3",), "config: expected one of the keys .*; received 'trian'"),
-        ("train", ("--config.train.batch_size=many",), "train.batch_size: expected .*; received 'many'"),
-        ("train", ("--config.model.image_size_px=33",), "model.image_size_px: expected a multiple of .*; received 33"),
-        ("train", ("--config.model.moe.num_selected_experts=9",), "experts: expected at most .* 4; received 9"),
-        ("train", ("--config.model.moe.group_size_images=5",), "train.batch_size: expected .* 5; received 16"),
-        ("train", ("--config.model.router.options.attention.sigma=0",), "sigma: expected .* > 0; received 0"),
-        ("train", ("--config.data.source=folder", "--config.data.directory=/missing"), "/missing"),
-        ("train", ("--confg=3",), "confg"),
-        ("train", ("word",), "command line: expected flags only .*; received 'word'"),
-        ("evaluate", ("--workdir=/missing",), "workdir: expected a run with config.json; received '/missing'"),
-        ("evaluate", (), "--workdir: expected the folder of a run; received None"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_line(module, arguments, message, tmp_path):
-    if module == "train":
-        arguments = (*TINY, f"--workdir={tmp_path / 'run'}", *arguments)
-    process = _run(module, *arguments, code=2)
-    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert "Traceback" not in process.stderr
-    assert re.search(message, errors[0]), errors[0]
-    assert not (tmp_path / "run").exists()
+BAD_FIELDS = {
+    "--config.trian.steps=3": "config: expected one of the keys .*; received 'trian'",
+    "--config.train.batch_size=many": "train.batch_size: expected .*; received 'many'",
+    "--config.model.image_size_px=33": "model.image_size_px: expected a multiple of .*; received 33",
+    "--config.model.moe.num_selected_experts=9": "experts: expected at most .* 4; received 9",
+    "--config.model.moe.group_size_images=5": "train.batch_size: expected .* 5; received 16",
+    "--config.model.router.options.attention.sigma=0": "sigma: expected .* > 0; received 0",
+    "--config.data.source=folder --config.data.directory=/missing": "/missing",
+    "--confg=3": "confg",
+    "word": "command line: expected flags only .*; received 'word'",
+}
+BAD_ARGUMENTS = ("router=atention_vmoe", "roter=vmoe", "router", "where=first", "experts=0")
 
 
-@pytest.mark.parametrize("argument", ["router=atention_vmoe", "roter=vmoe", "router", "where=first", "experts=0"])
-def test_bad_config_arguments_are_one_line(argument):
-    process = _run("train", f"--config=configs/digits.py:{argument}", code=2)
-    assert process.stderr.startswith("error: ")
-    assert "expected" in process.stderr
-    assert "Traceback" not in process.stderr
+def _only_error(code: int, errors: str) -> str:
+    assert code == 2
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_bad_input_is_one_line(tmp_path):
+    workdir = tmp_path / "run"
+    fields = [(*TINY, f"--workdir={workdir}", *field.split()) for field in BAD_FIELDS]
+    arguments = [(f"--config=configs/digits.py:{argument}",) for argument in BAD_ARGUMENTS]
+    results = processes.run_many("train", [*fields, *arguments], tmp_path)
+    for (code, _, errors), message in zip(results, [*BAD_FIELDS.values(), *[": expected "] * 5], strict=True):
+        line = _only_error(code, errors)
+        assert re.search(message, line), line
+    for _, _, errors in results[len(fields) :]:
+        assert errors.startswith("error: ")
+    assert not workdir.exists()
+
+
+def test_nothing_to_evaluate(tmp_path):
+    messages = {
+        ("--workdir=/missing",): "workdir: expected a run with config.json; received '/missing'",
+        (): "--workdir: expected the folder of a run; received None",
+    }
+    results = processes.run_many("evaluate", list(messages), tmp_path)
+    for (code, _, errors), message in zip(results, messages.values(), strict=True):
+        assert message in _only_error(code, errors)

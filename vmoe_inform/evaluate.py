@@ -21,6 +21,8 @@ _COMPARE = flags.DEFINE_list("compare", [], "Folders of other evaluated runs to 
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
+    if _WORKDIR.value is None:
+        raise checks.error("--workdir", "the folder of a run", None)
     import rich.console
 
     from vmoe_inform.evaluation import report, run
@@ -28,8 +30,6 @@ def main(_: list[str]) -> int:
     from vmoe_inform.training import restore as restore_lib
     from vmoe_inform.training.checkpoints import read_config
 
-    if _WORKDIR.value is None:
-        raise checks.error("--workdir", "the folder of a run", None)
     workdir = pathlib.Path(_WORKDIR.value)
     others = [pathlib.Path(path) for path in _COMPARE.value]
     names = run.names_of([workdir, *others])

@@ -1,12 +1,10 @@
 """One small study from the command line: stopped by a signal, gone on with, and read."""
 
 import json
-import os
 import pathlib
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import ml_collections
@@ -14,10 +12,10 @@ import numpy as np
 import pytest
 
 from configs import digits
+from tests import processes
 from vmoe_inform.studies import execute, plan
 from vmoe_inform.training.logging import read_metrics
 
-ROOT = pathlib.Path(__file__).parents[2]
 ROUTERS = ("vmoe", "symphony_vmoe")
 ARGUMENT = "variant=Ti/16,experts=4,where=0"
 FIELDS = {
@@ -37,27 +35,14 @@ FIELDS = {
 }
 
 
+# One worker has them all: what they share is made once.
+pytestmark = pytest.mark.xdist_group("study")
+
+
 def _start(workdir: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "PYTEST_"))
-    } | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        # What several runs compile alike (the evaluation, and what a stopped run compiled) is compiled once.
-        "JAX_COMPILATION_CACHE_DIR": str(workdir.with_name("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }
     fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "vmoe_inform.study",
-        f"--config=configs/digits.py:{ARGUMENT}",
-        *fields,
-        f"--workdir={workdir}",
-    ]
-    return subprocess.Popen(
-        [*command, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    return processes.start(
+        "study", f"--config=configs/digits.py:{ARGUMENT}", *fields, f"--workdir={workdir}", *arguments
     )
 
 

@@ -1,0 +1,65 @@
+"""The command lines as a user starts them, in processes of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def start(module: str, *arguments: str) -> subprocess.Popen[str]:
+    """Starts ``python -m vmoe_inform.MODULE``, which compiles as the tests do (see conftest.py)."""
+    return _start("-m", f"vmoe_inform.{module}", *arguments)
+
+
+def run(module: str, *arguments: str, code: int = 0) -> str:
+    """Runs one to its end, which has to be this exit code, and returns what it printed."""
+    process = start(module, *arguments)
+    printed, errors = process.communicate()
+    assert process.returncode == code, printed + errors
+    return printed
+
+
+# To import takes far longer than to find a mistake in a command line: a process forks for each, before JAX has threads.
+_FORKS = """
+import os, sys, importlib
+from vmoe_inform import command_line
+module = importlib.import_module(f"vmoe_inform.{sys.argv[1]}")
+for line in sys.stdin.read().splitlines():
+    folder, *arguments = line.split("\\t")
+    if os.fork() == 0:
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.argv = [module.__file__, *arguments]
+        command_line.run(module.main)
+    code = os.waitstatus_to_exitcode(os.wait()[1])
+    with open(os.path.join(folder, "code"), "w") as file:
+        file.write(str(code))
+"""
+
+
+def run_many(module: str, command_lines: list[tuple[str, ...]], folder: pathlib.Path) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of each of these command lines, which share one process's imports."""
+    folders = [folder / str(number) for number in range(len(command_lines))]
+    for each in folders:
+        each.mkdir()
+    lines = ["\t".join((str(each), *arguments)) for each, arguments in zip(folders, command_lines, strict=True)]
+    process = _start("-c", _FORKS, module)
+    printed, errors = process.communicate("\n".join(lines))
+    assert process.returncode == 0, printed + errors
+    read = lambda each, name: (each / name).read_text()
+    return [(int(read(each, "code")), read(each, "stdout"), read(each, "stderr")) for each in folders]
+
+
+def _start(*arguments: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
