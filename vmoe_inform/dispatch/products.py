@@ -102,7 +102,11 @@ def _rows_of_experts(expert_of_block: Int[Array, " X"], num_experts: int, block_
 
 
 def _ragged_product(
-    blocks: Float[Array, "X T D"], kernels: Float[Array, "E D M"], expert_of_block: Int[Array, " X"], *, transpose: bool
+    blocks: Float[Array, "X T D"],
+    kernels: Float[Array, "E D M"] | Float[Array, "E M D"],
+    expert_of_block: Int[Array, " X"],
+    *,
+    transpose: bool,
 ) -> Float[Array, "X T M"]:
     """The compiler's own grouped product; with ``transpose`` the kernels are [E, M, D] and contract with M."""
     num_blocks, block_rows, width = blocks.shape
