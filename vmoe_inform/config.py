@@ -119,6 +119,7 @@ class ModelConfig:
       classifier: ``"token"`` (class token), ``"gap"`` (mean over tokens) or ``"map"`` (attention pooling).
       representation_size: width of a tanh layer before the head; None for none.
       attention_block_size: tokens of an image whose attention weights are in memory at a time; None for all.
+      attention: ``"auto"`` (on TPUs the kernel where it can, otherwise XLA), ``"xla"`` or ``"fused"`` (the kernel).
       dtype: type of activations and matrix products outside the router; parameters are float32.
     """
 
@@ -134,6 +135,7 @@ class ModelConfig:
     dropout_rate: ShareBelowOne = 0.0
     attention_dropout_rate: ShareBelowOne = 0.0
     attention_block_size: PositiveInt | None = None
+    attention: Literal["auto", "xla", "fused"] = "auto"
     head_bias_initial_value: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     moe: MoeConfig = MoeConfig()
@@ -517,6 +519,10 @@ def _check_model(model: ModelConfig) -> None:
         )
     if model.hidden_size % model.num_heads:
         raise checks.error("model.hidden_size", f"a multiple of model.num_heads = {model.num_heads}", model.hidden_size)
+    if model.attention == "fused":  # what the kernel can do for other reasons, the layer checks
+        for field, without in (("attention_dropout_rate", 0.0), ("attention_block_size", None)):
+            if getattr(model, field) != without:
+                raise checks.error(f"model.{field}", f"{without} with model.attention = 'fused'", getattr(model, field))
     if moe.num_selected_experts > moe.num_experts:
         raise checks.error(
             "model.moe.num_selected_experts",

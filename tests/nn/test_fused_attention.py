@@ -1,14 +1,20 @@
 """The kernels against attention as it is written, worked out by Pallas' interpreter on a CPU."""
 
 import functools
+import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 
+from vmoe_inform import config as config_lib
 from vmoe_inform.nn import fused_attention as fused
+from vmoe_inform.nn.attention import SelfAttention, _attend
 from vmoe_inform.nn.fused_attention import fits, fused_attention
+from vmoe_inform.sharding.mesh import EXPERT, REPLICA
 
 B, N, D = 2, 13, 256  # a prime number of tokens, and more than one block of lanes
 
@@ -81,15 +87,12 @@ def test_large_logits_without_entropies():
     np.testing.assert_allclose(attended, reference(1e3 * queries, keys, values, 2)[0], atol=1e-3)
 
 
-def test_compiled_for_a_tpu_it_is_two_kernels():
-    shape = jax.ShapeDtypeStruct((B, N, D), jnp.bfloat16)
-
-    def loss(queries, keys, values):
-        return jnp.sum(fused_attention(queries, keys, values, num_heads=4, record=True)[0].astype(jnp.float32))
-
-    text = jax.jit(jax.grad(loss)).trace(shape, shape, shape).lower(lowering_platforms=("tpu",)).as_text()
-    assert text.count("tpu_custom_call") == 2
-    assert f"x{N}x{N}x" not in text
+def test_xla_has_the_same_heads():
+    arrays = inputs(jnp.float32, width=128)[:3]
+    by_head = [array.reshape(B, N, 4, 32) for array in arrays]
+    attended, entropies = _attend(*by_head, record=True, block_size=None, dropout=None)
+    wanted = reference(*arrays, 4)
+    chex.assert_trees_all_close((attended.reshape(B, N, 128), entropies), wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +104,7 @@ def test_compiled_for_a_tpu_it_is_two_kernels():
         (197, 1280, 16, "bfloat16", False),  # F = 80 neither divides 128 nor is a multiple of it
         (197, 192, 3, "bfloat16", False),  # D is no multiple of 128
         (197, 256, 3, "bfloat16", False),  # heads of no whole size
+        (197, 256, 32, "bfloat16", False),  # F = 8
         (10_000, 512, 8, "bfloat16", False),  # keys and values of an image alone are more than the chip holds
     ],
 )
@@ -114,3 +118,75 @@ def test_wrong_arrays():
         fused_attention(queries, keys[:, 1:], values, num_heads=2, record=False)
     with pytest.raises(ValueError, match=r"queries: .*3 heads.* received 'float32\[2, 13, 128\]'"):
         fused_attention(queries, keys, values, num_heads=3, record=False)
+
+
+# In the layer
+
+
+def mesh_of(platform, replica=1, expert=1):
+    """A mesh of devices that are not there."""
+    device = AbstractDevice(device_kind=platform, num_cores=1, platform=platform)
+    axes = (AxisType.Auto,) * 2
+    return use_abstract_mesh(AbstractMesh((replica, expert), (REPLICA, EXPERT), axes, abstract_device=device))
+
+
+def lowered(layer, platform, *, batch=B, train=False):
+    """The text of an attention layer and its gradient before XLA sees it."""
+    variables = jax.eval_shape(lambda: layer.init(jax.random.key(0), jnp.zeros((1, N, 128)), train=False, record=False))
+
+    def loss(variables, tokens, key):
+        outputs, record = layer.apply(variables, tokens, train=train, record=True, rngs={"dropout": key})
+        return jnp.sum(outputs) + jnp.sum(record.head_entropies)
+
+    arguments = variables, jax.ShapeDtypeStruct((batch, N, 128), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
+    return jax.jit(jax.grad(loss)).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize(
+    ("platform", "options", "train", "kernels"),
+    [
+        ("tpu", {}, False, 2),
+        ("tpu", {"implementation": "fused"}, True, 2),
+        ("cpu", {}, False, 0),
+        ("tpu", {"implementation": "xla"}, False, 0),
+        ("tpu", {"block_size": 5}, False, 0),
+        ("tpu", {"dropout_rate": 0.1}, True, 0),
+        ("tpu", {"dropout_rate": 0.1}, False, 2),
+        ("tpu", {"num_heads": 16}, False, 0),  # F = 8
+    ],
+)
+def test_where_the_layer_has_the_kernels(platform, options, train, kernels):
+    with mesh_of(platform):
+        text = lowered(SelfAttention(**{"num_heads": 2, **options}), platform, train=train)
+    assert text.count("tpu_custom_call") == kernels
+    # Without them it has the weights of all queries or of a block of them.
+    assert (re.search(rf"x(5|{N})x{N}xf32", text) is None) == (kernels > 0)
+
+
+def test_every_device_has_the_kernels_for_its_own_images():
+    with mesh_of("tpu", 4, 2):
+        text = lowered(SelfAttention(2), "tpu", batch=16)
+    calls = [line for line in text.splitlines() if "tpu_custom_call" in line]
+    assert len(calls) == 2
+    assert all(f"tensor<2x{N}x128xf32>" in line and "tensor<16x" not in line for line in calls)
+
+
+@pytest.mark.parametrize(
+    ("platform", "options", "message"),
+    [
+        ("cpu", {"num_heads": 2}, "'auto' or 'xla' on cpu"),
+        ("tpu", {"num_heads": 2, "block_size": 4}, "'auto' or 'xla' where the kernel cannot do it"),
+        ("tpu", {"num_heads": 16}, "'auto' or 'xla' where the kernel cannot do it; .* N = 13, D = 128, 16 heads"),
+    ],
+)
+def test_insisting_where_the_kernel_cannot(platform, options, message):
+    layer = SelfAttention(**options, implementation="fused")
+    tokens = jax.ShapeDtypeStruct((B, N, 128), jnp.float32)
+    with mesh_of(platform), pytest.raises(ValueError, match=f"model.attention: expected {message}"):
+        jax.eval_shape(lambda x: layer.init(jax.random.key(0), x, train=False, record=False), tokens)
+
+
+@pytest.mark.parametrize(("field", "value"), [("attention_dropout_rate", 0.1), ("attention_block_size", 64)])
+def test_insisting_beside_what_the_kernel_does_not_have(field, value):
+    with pytest.raises(ValueError, match=f"model.{field}: .*'fused'; received {value}"):
+        config_lib.parse_model({"attention": "fused", field: value})

@@ -1,13 +1,19 @@
 """Multi-head self-attention that can tell a router what it saw."""
 
+from typing import Any, Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float
+from vmoe_inform.dispatch import current_platform
+from vmoe_inform.nn.fused_attention import fits, fused_attention
 from vmoe_inform.routing.blocks import map_row_blocks
 from vmoe_inform.routing.stats import softmax_entropy
 from vmoe_inform.routing.steps import AttentionRecord
+from vmoe_inform.sharding.mesh import on_each_device
 
 
 class HeadProjection(nn.Module):
@@ -33,12 +39,16 @@ class SelfAttention(nn.Module):
       dropout_rate: dropout of the attention weights in training.
       block_size: tokens whose attention weights are in memory at a time, also for gradients; None for all N.
       dtype: type of the products; softmax statistics are float32.
+      implementation: ``"fused"``: the TPU kernel of :mod:`vmoe_inform.nn.fused_attention`; ``"xla"``: the same in
+        single operations; ``"auto"``: the kernel on TPUs where it fits and neither dropout nor a block size is asked
+        for, otherwise single operations.
     """
 
     num_heads: int
     dropout_rate: float = 0.0
     block_size: int | None = None
     dtype: jnp.dtype = jnp.float32
+    implementation: Literal["auto", "xla", "fused"] = "auto"
 
     @nn.compact
     def __call__(
@@ -53,39 +63,96 @@ class SelfAttention(nn.Module):
 
         Returns:
           outputs [B, N, D], and the record (None unless asked for).
+
+        Raises:
+          ValueError: the kernel is insisted on and cannot do it.
         """
         width = inputs.shape[-1]
         head_shape = (self.num_heads, width // self.num_heads)
         inputs = inputs.astype(self.dtype)
 
-        def project(name: str) -> Float[Array, "B N H F"]:
-            kernel, bias = HeadProjection((width, *head_shape), 0, (1, 2), head_shape, name=name)()
-            return jnp.einsum("bnd,dhf->bnhf", inputs, kernel.astype(self.dtype)) + bias.astype(self.dtype)[None, None]
-
-        queries, keys, values = project("query"), project("key"), project("value")
         dropout_key = self.make_rng("dropout") if train and self.dropout_rate > 0 else None
+        fused = self._is_fused(inputs.shape, has_dropout=dropout_key is not None)
+        # The kernel takes heads side by side; XLA does better if it knows of heads from the beginning.
+        projected = (width,) if fused else head_shape
 
-        def attend(rows: tuple[Array, Array]) -> tuple[Array, Array | None]:
-            """Values that some tokens attend to [B, R, H, F], and their entropies [B, R, H]."""
-            queries, positions = rows
-            logits = jnp.einsum("bihf,bjhf->bhij", queries, keys, preferred_element_type=jnp.float32)
-            logits = logits / head_shape[1] ** 0.5
-            attention = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-            if dropout_key is not None:
-                attention = _dropout(jax.random.fold_in(dropout_key, positions[0, 0]), attention, self.dropout_rate)
-            attended = jnp.einsum("bhij,bjhf->bihf", attention, values)
-            # Beside the softmax the entropies cost no more than another sum over its rows.
-            entropies = jnp.swapaxes(softmax_entropy(jax.lax.stop_gradient(logits)), 1, 2) if record else None
-            return attended, entropies
+        def project(name: str) -> Array:
+            kernel, bias = HeadProjection((width, *head_shape), 0, (1, 2), head_shape, name=name)()
+            kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+            return jnp.tensordot(inputs, kernel.reshape(width, *projected), 1) + bias.reshape(1, 1, *projected)
 
-        positions = jnp.arange(inputs.shape[1])[None]
-        attended, entropies = map_row_blocks(attend, (queries, positions), block_size=self.block_size, axis=1)
+        projections = project("query"), project("key"), project("value")
+        if fused:
+            attended, entropies = _attend_fused(*projections, num_heads=self.num_heads, record=record)
+        else:
+            dropout = None if dropout_key is None else (dropout_key, self.dropout_rate)
+            attended, entropies = _attend(*projections, record=record, block_size=self.block_size, dropout=dropout)
+
         kernel, bias = HeadProjection((*head_shape, width), (0, 1), 2, (width,), name="output")()
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)[None, None]
-        outputs = jnp.einsum("bnhf,hfd->bnd", attended, kernel) + bias
+        outputs = jnp.tensordot(attended, kernel.reshape(*projected, width), len(projected)) + bias
         if entropies is None:
             return outputs, None
-        return outputs, AttentionRecord(queries, keys, values, attended, kernel, jnp.mean(entropies, axis=1))
+        arrays = (*projections, attended)
+        queries, keys, values, attended = (array.reshape(*inputs.shape[:2], *head_shape) for array in arrays)
+        return outputs, AttentionRecord(queries, keys, values, attended, kernel, entropies)
+
+    def _is_fused(self, shape: tuple[int, ...], *, has_dropout: bool) -> bool:
+        """Whether the kernel is used. That is decided here and not when XLA knows the platform: of two ways to choose
+        from then, both would leave what their gradients need, and one of them that is N x N numbers."""
+        possible = not has_dropout and self.block_size is None and fits(shape[1], shape[2], self.num_heads, self.dtype)
+        on_tpu = current_platform() == "tpu"
+        if self.implementation == "fused" and not possible:
+            received = f"'fused' with N = {shape[1]}, D = {shape[2]}, {self.num_heads} heads"
+            raise checks.error("model.attention", "'auto' or 'xla' where the kernel cannot do it", received)
+        if self.implementation == "fused" and not on_tpu:
+            raise checks.error("model.attention", f"'auto' or 'xla' on {current_platform()}", self.implementation)
+        # Parameters are made with a batch that is too small for a mesh.
+        return self.implementation != "xla" and possible and on_tpu and not self.is_initializing()
+
+
+def _attend_fused(
+    queries: Float[Array, "B N D"], keys: Float[Array, "B N D"], values: Float[Array, "B N D"], **options: Any
+) -> tuple[Float[Array, "B N D"], Float[Array, "B H"] | None]:
+    """The kernel, on each device for its own images: XLA cannot divide it."""
+    return on_each_device(lambda _, *arrays: fused_attention(*arrays, **options), (), queries, keys, values)
+
+
+def _attend(
+    queries: Float[Array, "B N H F"],
+    keys: Float[Array, "B N H F"],
+    values: Float[Array, "B N H F"],
+    *,
+    record: bool,
+    block_size: int | None,
+    dropout: tuple[Array, float] | None,
+) -> tuple[Float[Array, "B N H F"], Float[Array, "B H"] | None]:
+    """What :func:`vmoe_inform.nn.fused_attention.fused_attention` does, left to XLA.
+
+    Args:
+      queries, keys, values: of each head.
+      record: whether the entropies are asked for.
+      block_size: tokens whose weights are in memory at a time; None for all.
+      dropout: key and rate of a dropout of the weights.
+    """
+
+    def attend(rows: tuple[Array, Array]) -> tuple[Array, Array | None]:
+        """Values that some tokens attend to [B, R, H, F], and their entropies [B, R, H]."""
+        queries, positions = rows
+        logits = jnp.einsum("bihf,bjhf->bhij", queries, keys, preferred_element_type=jnp.float32)
+        logits = logits / queries.shape[-1] ** 0.5
+        attention = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
+        if dropout is not None:
+            key, rate = dropout
+            attention = _dropout(jax.random.fold_in(key, positions[0, 0]), attention, rate)
+        attended = jnp.einsum("bhij,bjhf->bihf", attention, values)
+        # Beside the softmax the entropies cost no more than another sum over its rows.
+        entropies = jnp.swapaxes(softmax_entropy(jax.lax.stop_gradient(logits)), 1, 2) if record else None
+        return attended, entropies
+
+    positions = jnp.arange(queries.shape[1])[None]
+    attended, entropies = map_row_blocks(attend, (queries, positions), block_size=block_size, axis=1)
+    return attended, None if entropies is None else jnp.mean(entropies, axis=1)
 
 
 def _dropout(key: Array, array: Array, rate: float) -> Array:

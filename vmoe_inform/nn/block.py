@@ -39,7 +39,12 @@ class Block(nn.Module):
         config, dtype, ordinal = self.config, jnp.dtype(self.config.dtype), self.moe_ordinal
         normed = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="attention_norm")(tokens)
         attention = SelfAttention(
-            config.num_heads, config.attention_dropout_rate, config.attention_block_size, dtype, name="attention"
+            config.num_heads,
+            config.attention_dropout_rate,
+            config.attention_block_size,
+            dtype,
+            config.attention,
+            name="attention",
         )
         recorded = ordinal is not None and needs_attention(config.router, ordinal)
         attended, record = attention(normed, train=train, record=recorded)

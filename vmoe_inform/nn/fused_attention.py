@@ -28,14 +28,15 @@ Kernel = Callable[..., None]
 
 _LANES = 128
 _WEIGHTS_BYTES = 2**19  # of one head's weights at a time, in the type of their products
-_VMEM_BYTES = 16 * 2**20  # what the compiler lets a kernel have unless it is told otherwise
+_VMEM_BYTES = 14 * 2**20  # of the 16 MiB that the compiler lets a kernel have unless it is told otherwise
 
 
 def fits(num_tokens: int, width: int, num_heads: int, dtype: Any) -> bool:
     """Whether the kernels can do it.
 
-    The width D must be a multiple of 128; the width of a head a divisor or a multiple of 128; and an image's tokens in
-    the lanes of one program must fit into the chip's memory next to what is worked out from them.
+    The width D must be a multiple of 128; the width of a head a multiple of 128 or a divisor of it that is at least 16
+    (each head of narrower ones would take as much work as one of 128); and an image's tokens in the lanes of one
+    program must fit into the chip's memory next to what is worked out from them.
 
     Args:
       num_tokens: N.
@@ -44,7 +45,7 @@ def fits(num_tokens: int, width: int, num_heads: int, dtype: Any) -> bool:
       dtype: of queries, keys and values.
     """
     head_size, rest = divmod(width, num_heads)
-    if rest or width % _LANES or (_LANES % head_size and head_size % _LANES):
+    if rest or width % _LANES or head_size < 16 or (_LANES % head_size and head_size % _LANES):
         return False
     return _vmem_bytes(num_tokens, max(head_size, _LANES), jnp.dtype(dtype).itemsize) <= _VMEM_BYTES
 
