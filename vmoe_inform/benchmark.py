@@ -49,7 +49,7 @@ _SIZE = flags.DEFINE_string("size", "S", "Size of the model.")
 _STEPS = flags.DEFINE_list("steps", None, "Inform steps; by default all.")
 _TOKENS = flags.DEFINE_list("tokens", ["50", "197", "577", "1025", "4097"], "Tokens of an image, class token included.")
 _BLOCK_SIZE = flags.DEFINE_integer("block_size", 512, "Tokens of a block, where an image has more than 577.")
-_SECONDS = flags.DEFINE_float("seconds", 4.0, "A size at which a forward pass takes longer is not timed.")
+_SECONDS = flags.DEFINE_float("timed_up_to_seconds", 2.0, "Sizes at which a forward pass takes longer are not timed.")
 
 # Tokens of an image with a class token -> image and patch in pixels, images of a batch: about as many tokens for each.
 _SIZES = {50: (224, 32, 16), 197: (224, 16, 4), 577: (384, 16, 2), 1025: (512, 16, 1), 4097: (1024, 16, 1)}
@@ -62,13 +62,12 @@ def _layer() -> Benchmark:
     config = presets.start(None, router="vmoe", variant=_VARIANT.value, experts="8", where="last2")
     config.model.dtype = _DTYPE.value
     model = config_lib.parse_model(config.model)
-    dispatchers = [model.moe.dispatch, "einsum"] if _DISPATCH.value is None else _DISPATCH.value
     rows = layer.measure(
         model,
         experts=_integers("--experts", _EXPERTS.value),
         images_per_group=_integers("--groups", _GROUPS.value),
-        dispatchers=dispatchers,
-        images=_IMAGES.value,
+        dispatchers=_names("--dispatch", _DISPATCH.value, [model.moe.dispatch, "einsum"]),
+        images=_at_least_one("--images", _IMAGES.value),
         repeats=_repeats(3),
         timed_up_to=_TIMED_UP_TO.value,
         topology=_chip(),
@@ -89,13 +88,13 @@ def _step() -> Benchmark:
     from vmoe_inform.performance import step
 
     config = _config()
-    chosen = [config.model.moe.dispatch] if _DISPATCH.value is None else _DISPATCH.value
+    chosen = _names("--dispatch", _DISPATCH.value, [config.model.moe.dispatch])
     rows = step.measure(
         config,
         dispatchers=list(dict.fromkeys([*chosen, _AGAINST.value])),
         against=_AGAINST.value,
         repeats=_repeats(5),
-        matmul_size=_MATMUL_SIZE.value,
+        matmul_size=_at_least_one("--matmul_size", _MATMUL_SIZE.value),
         topology=_chip(),
     )
     return {"matmul_size": _MATMUL_SIZE.value, "config": config_lib.to_json(config)}, rows
@@ -115,11 +114,11 @@ def _inform() -> Benchmark:
     for tokens in _integers("--tokens", _TOKENS.value):
         if tokens not in _SIZES:
             raise checks.error("--tokens", f"some of {', '.join(map(str, _SIZES))}", tokens)
-        block_size = _BLOCK_SIZE.value if tokens > _LONGEST_IN_ONE_PIECE else None
+        block_size = _at_least_one("--block_size", _BLOCK_SIZE.value) if tokens > _LONGEST_IN_ONE_PIECE else None
         sizes.append(inform.Size(*_SIZES[tokens], block_size))
     rows = inform.measure(
         model,
-        steps=_STEPS.value if _STEPS.value is not None else list(INFORM_STEPS),
+        steps=_names("--steps", _STEPS.value, list(INFORM_STEPS)),
         sizes=sizes,
         repeats=_repeats(5),
         timed_up_to_seconds=_SECONDS.value,
@@ -142,7 +141,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], Benchmark], Sequence[str]]] = {
         ("topology", "dtype", "variant", "experts", "groups", "images", "dispatch", "timed_up_to"),
     ),
     "step": (_step, ("topology", "config", "dispatch", "against", "matmul_size")),
-    "inform": (_inform, ("topology", "dtype", "size", "steps", "tokens", "block_size", "seconds")),
+    "inform": (_inform, ("topology", "dtype", "size", "steps", "tokens", "block_size", "timed_up_to_seconds")),
     "input": (_input, ("config",)),
 }
 
@@ -158,18 +157,26 @@ def _config() -> config_lib.Config:
     return config_lib.parse(config)
 
 
+def _at_least_one(flag: str, value: int) -> int:
+    if value < 1:
+        raise checks.error(flag, "an integer >= 1", value)
+    return value
+
+
 def _repeats(default: int) -> int:
-    repeats = default if _REPEATS.value is None else _REPEATS.value
-    if repeats < 1:
-        raise checks.error("--repeats", "an integer >= 1", repeats)
-    return repeats
+    return default if _REPEATS.value is None else _at_least_one("--repeats", _REPEATS.value)
 
 
 def _integers(flag: str, words: Sequence[str]) -> list[int]:
-    try:
-        return [int(word) for word in words]
-    except ValueError:
-        raise checks.error(flag, "a comma list of integers", ",".join(words)) from None
+    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise checks.error(flag, "a comma list of integers >= 1", ",".join(words))
+    return [int(word) for word in words]
+
+
+def _names(flag: str, words: Sequence[str] | None, default: Sequence[str]) -> list[str]:
+    if words is not None and not words:
+        raise checks.error(flag, "a comma list of names", "")
+    return list(dict.fromkeys(default if words is None else words))
 
 
 def _chip() -> "jax.Device | None":

@@ -258,6 +258,7 @@ def test_command_line_prints_a_table_and_writes_flat_rows(tmp_path):
     [
         (("lyaer",), "command line: expected one of layer, step, inform, input, and flags; received 'lyaer'"),
         (("input", "--experts=3"), "benchmark input: expected flags among --json, --repeats, --config; received"),
+        (("layer", "--groups=0"), "--groups: expected a comma list of integers >= 1; received '0'"),
     ],
 )
 def test_bad_command_lines_are_one_line(arguments, message):
