@@ -3,7 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmoe_inform.routing.products import unit_vectors
+from vmoe_inform.routing.products import float32_einsum, unit_vectors
+
+
+@pytest.mark.parametrize("types", [("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "float32")])
+def test_products_are_float32_of_whatever_type_the_factors_are(types):
+    # 1 + 2^-7 is a bfloat16, its square 1 + 2^-6 + 2^-14 a float32 but no bfloat16 (which ends at 2^-7).
+    left, right = (jnp.full((1, 1), 1 + 2**-7, dtype) for dtype in types)
+    product = float32_einsum("ab,bc->ac", left, right)
+    assert product.dtype == jnp.float32
+    assert float(product[0, 0]) == 1 + 2**-6 + 2**-14
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])  # squares of the outer ones are 0 and infinite in float32

@@ -280,17 +280,18 @@ def _seen_by_heads(record: AttentionRecord, *, heads: str, head_factor: bool, ma
     queries, keys, values, kernel = record.queries, record.keys, record.values, record.output_kernel
     num_heads = kernel.shape[0]
     products = (num_heads if head_factor else 1) * float32_einsum("hfd,kgd->hfkg", kernel, kernel)
-    own = jnp.moveaxis(jnp.diagonal(products, axis1=0, axis2=2), -1, 0)  # [H, F, F]
+    own = (num_heads if head_factor else 1) ** 2 * float32_einsum("hfd,hgd->hfg", kernel, kernel)
     if _one_head_for_all(heads, mask):
-        head = jnp.argmin(record.head_entropies, axis=-1)
+        head = jax.lax.argmin(record.head_entropies, 1, jnp.uint32)  # an index that needs no check
         index = head[..., None, None, None]
-        queries, keys, values = (jnp.take_along_axis(array, index, axis=-2) for array in (queries, keys, values))
-        products, own = products[head][..., None, :, :, :], own[head][..., None, :, :]
+        queries, keys, values = (
+            jnp.take_along_axis(array, index, axis=-2, mode="promise_in_bounds") for array in (queries, keys, values)
+        )
+        products, own = (array.at[head].get(mode="promise_in_bounds")[:, None] for array in (products, own))
     # [B, N, H, F] -> [B, H, N, F]
     queries, keys, values = (jnp.swapaxes(array, -3, -2) for array in (queries, keys, values))
     outputs = float32_einsum("...nkg,...hfkg->...hnf", record.attended, products)
     squares = jnp.sum(float32_einsum("...hnf,...hfg->...hng", values, own) * values.astype(jnp.float32), axis=-1)
-    squares = squares * num_heads if head_factor else squares
     return _SeenByHeads(queries, keys, outputs, values, squares)
 
 

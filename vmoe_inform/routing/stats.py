@@ -10,9 +10,12 @@ from vmoe_inform.routing.selection import check_num_selected
 
 def _entropy(rows: Float[Array, "*batch M"]) -> Float[Array, "*batch"]:
     """Entropy in nats of rows scaled to sum 1; 0 for a zero row."""
-    sums = jnp.sum(rows, axis=-1, keepdims=True)
-    shares = rows / jnp.where(sums > 0, sums, 1.0)
-    return -jnp.sum(shares * jnp.log(jnp.where(shares > 0, shares, 1.0)), axis=-1)
+    sums = jnp.sum(rows, axis=-1)
+    logs = jnp.sum(rows * jnp.log(jnp.where(rows > 0, rows, 1.0)), axis=-1)
+    # Of shares p = r / s: -sum p log p = log s - sum r log r / s, which needs no array of shares.
+    positive = sums > 0
+    sums = jnp.where(positive, sums, 1.0)
+    return jnp.where(positive, jnp.log(sums) - logs / sums, 0.0)
 
 
 def routing_entropy(probabilities: Float[Array, "*batch N E"]) -> Float[Array, "*batch N"]:
