@@ -8,11 +8,12 @@ import pytest
 from vmoe_inform.nn.bias import add_bias
 
 
+@pytest.mark.parametrize("features", [(3,), (2, 4)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_values_and_gradients_are_those_of_a_sum(dtype):
+def test_values_and_gradients_are_those_of_a_sum(features, dtype):
     rng = np.random.default_rng(0)
     make = lambda *shape: jnp.asarray(rng.integers(-8, 8, shape), dtype)  # small integers: exact in both types
-    arguments, cotangent = (make(2, 5, 3), make(3)), make(2, 5, 3)
+    arguments, cotangent = (make(2, 5, *features), make(*features)), make(2, 5, *features)
     outputs, pullback = jax.vjp(add_bias, *arguments)
     expected, expected_pullback = jax.vjp(lambda tokens, bias: tokens + bias[None, None], *arguments)
     np.testing.assert_array_equal(outputs, expected)

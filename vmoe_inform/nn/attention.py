@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float
 from vmoe_inform.dispatch import current_platform
+from vmoe_inform.nn.bias import add_bias
 from vmoe_inform.nn.fused_attention import fits, fused_attention
 from vmoe_inform.routing.blocks import map_row_blocks
 from vmoe_inform.routing.stats import softmax_entropy
@@ -79,7 +80,7 @@ class SelfAttention(nn.Module):
         def project(name: str) -> Array:
             kernel, bias = HeadProjection((width, *head_shape), 0, (1, 2), head_shape, name=name)()
             kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
-            return jnp.tensordot(inputs, kernel.reshape(width, *projected), 1) + bias.reshape(1, 1, *projected)
+            return add_bias(jnp.tensordot(inputs, kernel.reshape(width, *projected), 1), bias.reshape(projected))
 
         projections = project("query"), project("key"), project("value")
         if fused:
@@ -89,8 +90,8 @@ class SelfAttention(nn.Module):
             attended, entropies = _attend(*projections, record=record, block_size=self.block_size, dropout=dropout)
 
         kernel, bias = HeadProjection((*head_shape, width), (0, 1), 2, (width,), name="output")()
-        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)[None, None]
-        outputs = jnp.tensordot(attended, kernel.reshape(*projected, width), len(projected)) + bias
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        outputs = add_bias(jnp.tensordot(attended, kernel.reshape(*projected, width), len(projected)), bias)
         if entropies is None:
             return outputs, None
         arrays = (*projections, attended)

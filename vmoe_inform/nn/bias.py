@@ -7,7 +7,7 @@ from vmoe_inform.axes import Array, Float
 
 
 @jax.custom_vjp
-def add_bias(tokens: Float[Array, "B N D"], bias: Float[Array, " D"]) -> Float[Array, "B N D"]:
+def add_bias(tokens: Float[Array, "B N *features"], bias: Float[Array, "*features"]) -> Float[Array, "B N *features"]:
     """tokens + bias, of the same type.
 
     The gradient of the bias is a sum over all tokens. Where nothing else is made of the same numbers at the same time, a
@@ -21,10 +21,10 @@ def _add_bias_forward(tokens: Array, bias: Array) -> tuple[Array, Array]:
     return add_bias(tokens, bias), bias
 
 
-def _add_bias_backward(bias: Array, gradient: Float[Array, "B N D"]) -> tuple[Array, Array]:
+def _add_bias_backward(bias: Array, gradient: Float[Array, "B N *features"]) -> tuple[Array, Array]:
     ones = jnp.ones(gradient.shape[:2], gradient.dtype)
     total = jnp.einsum(
-        "bn,bnd->d", ones, gradient, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
+        "bn,bn...->...", ones, gradient, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
     )
     return gradient, total.astype(bias.dtype)
 
