@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmoe_inform import dispatch
+from vmoe_inform.dispatch import capacity
 
 
 @pytest.mark.parametrize(
@@ -82,12 +83,16 @@ def test_worked_by_hand():
 
 
 assign = jax.jit(
-    lambda weights, indices, batch_priority: (
+    lambda weights, indices, batch_priority, num_experts=4, capacity=3: (
         dispatch.assign_slots(
-            weights, indices, num_experts=4, capacity=3, priority=weights[..., 0] if batch_priority else None
+            weights,
+            indices,
+            num_experts=num_experts,
+            capacity=capacity,
+            priority=weights[..., 0] if batch_priority else None,
         ).positions
     ),
-    static_argnums=2,
+    static_argnums=(2, 3, 4),
 )
 
 
@@ -100,6 +105,29 @@ def test_slots_equal_the_loop(seed, batch_priority, distinct_weights):
     indices = np.argsort(rng.random((2, 9, 4)) * [1, 2, 3, 4], axis=-1)[..., :3].astype(np.int32)
     expected = slow_positions(weights, indices, 4, batch_priority)
     np.testing.assert_array_equal(assign(weights, indices, batch_priority), expected)
+
+
+@pytest.mark.parametrize("batch_priority", [False, True])
+def test_slots_of_many_experts_equal_the_loop(batch_priority):
+    """Choices are sorted there, not counted in a table."""
+    rng = np.random.default_rng(3)
+    assert capacity._EXPERTS_TO_SORT <= 40
+    weights = np.sort(rng.random((2, 50, 3)), axis=-1)[..., ::-1].astype(np.float32)
+    indices = np.argsort(rng.random((2, 50, 40)) * np.arange(1, 41), axis=-1)[..., :3].astype(np.int32)
+    expected = slow_positions(weights, indices, 40, batch_priority)
+    np.testing.assert_array_equal(assign(weights, indices, batch_priority, 40, 6), expected)
+    assert expected.max() >= 6  # some are dropped
+
+
+@pytest.mark.parametrize("num_experts", [capacity._EXPERTS_TO_SORT - 1, capacity._EXPERTS_TO_SORT])
+def test_earlier_choices_equal_a_count(num_experts):
+    """In both forms, also of choices that do not exist (E), which count for nobody."""
+    experts = np.random.default_rng(num_experts).integers(num_experts - 4, num_experts + 1, (3, 40)).astype(np.int32)
+    expected = [[list(row[:place]).count(expert) for place, expert in enumerate(row)] for row in experts]
+    exists = experts < num_experts
+    found = capacity.earlier_choices(jnp.asarray(experts), num_experts)
+    np.testing.assert_array_equal(np.asarray(found)[exists], np.asarray(expected)[exists])
+    assert 0 < exists.sum() < exists.size
 
 
 def test_filler_takes_no_slot():

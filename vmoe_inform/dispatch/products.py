@@ -73,7 +73,7 @@ def block_products(
     Args:
       blocks: rows of one expert each; blocks of the same expert follow each other, experts ascend.
       kernels: of the same type.
-      expert_of_block: E for a block of no expert, which must come after all others; its product is not defined.
+      expert_of_block: E for a block of no expert, which must come after all others; its product is zero.
     """
     return lax.platform_dependent(
         blocks,
@@ -117,7 +117,9 @@ def _ragged_product(
     )
     sizes = _rows_of_experts(expert_of_block, kernels.shape[0], block_rows)
     products = lax.ragged_dot_general(blocks.reshape(-1, width), kernels, sizes, dimensions)
-    return products.reshape(num_blocks, block_rows, -1)
+    # Rows of no group are whatever is in memory; a gradient of 0 times that need not be 0
+    real = (expert_of_block < kernels.shape[0])[:, None, None]
+    return jnp.where(real, products.reshape(num_blocks, block_rows, -1), 0)
 
 
 def _block_forward(blocks: Array, kernels: Array, expert_of_block: Array) -> tuple[Array, tuple]:
