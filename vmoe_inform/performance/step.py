@@ -158,6 +158,20 @@ def _with_dispatcher(config: Config, dispatch: str) -> Config:
     return config_lib.parse(dataclasses.replace(config, model=dataclasses.replace(config.model, moe=moe)))
 
 
+def _evenly_routed(config: Config) -> Config:
+    """The same run with routing that is mostly noise, if its router has any.
+
+    A trained router drops few choices. A fresh one prefers some experts and drops half of them, which would be another
+    step: less useful work in the same slots. Noise of ten times the logits' own spread makes loads even, and costs what
+    the usual noise costs.
+    """
+    model = config.model
+    if model.router.noise_std == 0:
+        return config
+    router = dataclasses.replace(model.router, noise_std=10.0 * model.moe.num_experts)  # in units of 1/E
+    return dataclasses.replace(config, model=dataclasses.replace(model, router=router))
+
+
 class TrainStep:
     """The compiled train step of a run, ready to be called again and again.
 
@@ -172,9 +186,10 @@ class TrainStep:
         """Compiles.
 
         Args:
-          config: of the run.
+          config: of the run; its router's noise, if there is any, is made so large that loads are even.
           devices: may be those of a topology; then the step cannot be called.
         """
+        config = _evenly_routed(config)
         self.program = program_lib.build(config, config.train.steps or NUM_STEPS, devices)
         start = time.perf_counter()
         with self.program.in_use():
