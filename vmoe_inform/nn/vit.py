@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
@@ -12,6 +13,9 @@ from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.block import Block
 from vmoe_inform.nn.mlp import Mlp
 from vmoe_inform.nn.router import Surroundings, needs_patches
+from vmoe_inform.routing.steps import PreviousLayer
+
+_REMAT_POLICIES = {"dots": jax.checkpoint_policies.dots_saveable, "full": jax.checkpoint_policies.nothing_saveable}
 
 
 class MapPooling(nn.Module):
@@ -89,7 +93,7 @@ class VisionTransformer(nn.Module):
             name = f"block_{layer}"
             ordinal = config.moe_layers.index(layer) if layer in config.moe_layers else None
             block = Block(config, ordinal, name=name)
-            tokens, layer_metrics, previous = block(tokens, around, train=train, image_mask=image_mask)
+            tokens, layer_metrics, previous = _apply_block(block, tokens, around, image_mask, train=train)
             if ordinal is not None:
                 metrics[name] = layer_metrics
                 around = dataclasses.replace(around, previous=previous)
@@ -111,6 +115,24 @@ class VisionTransformer(nn.Module):
         )
         logits = head(features.astype(jnp.float32))
         return logits, {"auxiliary_loss": _auxiliary_loss(metrics, config), "moe": metrics}
+
+
+def _apply_block(
+    block: Block,
+    tokens: Float[Array, "B N D"],
+    around: Surroundings,
+    image_mask: Bool[Array, " B"] | None,
+    *,
+    train: bool,
+) -> tuple[Float[Array, "B N D"], dict[str, Any] | None, PreviousLayer | None]:
+    """The block, which keeps for the gradient what ``remat`` says."""
+
+    def apply(block: Block, *arrays: Any) -> Any:
+        return block(*arrays[:2], train=train, image_mask=arrays[2])
+
+    if block.config.remat != "none":
+        apply = nn.remat(apply, policy=_REMAT_POLICIES[block.config.remat])
+    return apply(block, tokens, around, image_mask)
 
 
 def _patches(images: Float[Array, "B P P 3"], config: ModelConfig) -> Float[Array, "B N values"]:
