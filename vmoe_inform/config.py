@@ -120,8 +120,8 @@ class ModelConfig:
       representation_size: width of a tanh layer before the head; None for none.
       attention_block_size: tokens of an image whose attention weights are in memory at a time; None for all.
       attention: ``"auto"`` (on TPUs the kernel where it can, otherwise XLA), ``"xla"`` or ``"fused"`` (the kernel).
-      remat: what each block keeps for the gradient: ``"none"`` everything, ``"dots"`` the results of matrix products,
-        ``"full"`` its input only; the rest is computed once more in the backward pass.
+      remat: what each block keeps for the gradient: ``"none"`` everything, ``"dots"`` the results of products
+        with parameters, ``"full"`` its input only; the rest is computed once more in the backward pass.
       dtype: type of activations and matrix products outside the router; parameters are float32.
     """
 

@@ -5,11 +5,13 @@ from typing import TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.dispatch.products import block_products, expert_products
 from vmoe_inform.sharding.mesh import EXPERT, REPLICA, axis_size, constrain
 
+EXPERT_PRODUCTS = "expert_products"  # their name for rematerialisation, which does not see what they are made by
 ExpertParameters: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array]]
 
 _KERNEL = nn.initializers.xavier_uniform()
@@ -109,9 +111,10 @@ def _linear(
     if expert_of_block is not None:
         # Rows of the experts' biases by a product, whose gradient is a product too; none for a block of no expert
         chosen = jax.nn.one_hot(expert_of_block, len(bias), dtype=dtype)
-        return block_products(rows.astype(dtype), kernel, expert_of_block) + (chosen @ bias)[:, None]
+        products = block_products(rows.astype(dtype), kernel, expert_of_block) + (chosen @ bias)[:, None]
+        return checkpoint_name(products, EXPERT_PRODUCTS)
     # [E, G, T, D] -> [E, G T, D]: one long product for each expert
     long = rows.astype(dtype).reshape(len(bias), -1, rows.shape[-1])
     # Over several devices the partitioner knows best, which cannot look into a loop over experts.
     products = jnp.einsum("etd,edm->etm", long, kernel) if axis_size(EXPERT) > 1 else expert_products(long, kernel)
-    return (products + bias[:, None]).reshape(*rows.shape[:-1], -1)
+    return checkpoint_name((products + bias[:, None]).reshape(*rows.shape[:-1], -1), EXPERT_PRODUCTS)

@@ -11,11 +11,18 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.block import Block
-from vmoe_inform.nn.mlp import Mlp
+from vmoe_inform.nn.mlp import EXPERT_PRODUCTS, Mlp
 from vmoe_inform.nn.router import Surroundings, needs_patches
 from vmoe_inform.routing.steps import PreviousLayer
 
-_REMAT_POLICIES = {"dots": jax.checkpoint_policies.dots_saveable, "full": jax.checkpoint_policies.nothing_saveable}
+_REMAT_POLICIES = {
+    # Products with parameters; not the products of attention, N x N, which are as large as they are cheap.
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(EXPERT_PRODUCTS),
+    ),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class MapPooling(nn.Module):
