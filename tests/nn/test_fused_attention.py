@@ -190,3 +190,11 @@ def test_insisting_where_the_kernel_cannot(platform, options, message):
 def test_insisting_beside_what_the_kernel_does_not_have(field, value):
     with pytest.raises(ValueError, match=f"model.{field}: .*'fused'; received {value}"):
         config_lib.parse_model({"attention": "fused", field: value})
+
+
+def test_no_block_of_queries_is_a_single_one():
+    # 1,025 tokens of bfloat16 are worked on 128 at a time: the last one joins those before it.
+    blocks = fused._row_blocks(jnp.zeros((1025, 128), jnp.bfloat16))
+    assert [row for block in blocks for row in range(block.start, block.stop)] == [*range(1025)]
+    assert len(blocks) > 1
+    assert all(block.stop - block.start > 1 for block in blocks)

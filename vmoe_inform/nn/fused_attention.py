@@ -274,8 +274,10 @@ def _backward_kernel(
 def _row_blocks(tokens: Array) -> list[slice]:
     """Queries that are worked on together: all of them, or multiples of 128 and the rest."""
     num_tokens = len(tokens)
-    size = _row_block(num_tokens, tokens.dtype.itemsize)
-    return [slice(start, min(start + size, num_tokens)) for start in range(0, num_tokens, size)]
+    starts = list(range(0, num_tokens, _row_block(num_tokens, tokens.dtype.itemsize)))
+    if len(starts) > 1 and starts[-1] == num_tokens - 1:
+        starts.pop()  # a single query goes with those before it: the TPU's compiler fails on a block of one
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], num_tokens], strict=True)]
 
 
 def _lanes_of_heads(lanes: int, head_size: int) -> Iterator[tuple[Any, Array]]:
