@@ -20,10 +20,6 @@ TINY = (
 )
 
 
-# One worker has them all: what they share is made once.
-pytestmark = pytest.mark.xdist_group("command lines")
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("runs") / "attention"

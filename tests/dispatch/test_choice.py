@@ -11,27 +11,62 @@ LARGE, SMALL = choice.LEAST_FOR_LOOP, choice.LEAST_FOR_LOOP - 1
 
 
 @pytest.mark.parametrize(
-    ("platform", "num_choices", "num_experts", "capacity", "kernel_size", "expert_devices", "expected", "words"),
+    ("platform", "groups", "choices", "experts", "capacity", "kernel_size", "devices", "expected", "words"),
     [
-        ("cpu", 3152, 8, 416, LARGE, 1, "gather", "8 x 416 slots for 3152 assignments of a group, 1.06 times as many"),
-        ("tpu", 3152, 8, 416, SMALL, 1, "gather", "8 x 416 slots for 3152 assignments of a group, 1.06 times as many"),
-        ("tpu", 100, 5, 25, LARGE, 1, "gather", "5 x 25 slots for 100 assignments of a group, 1.25 times as many"),
-        ("tpu", 100, 2, 63, LARGE, 1, "ragged", "2 x 63 slots for 100 assignments of a group, 1.26 times as many"),
-        ("cpu", 394, 128, 4, LARGE, 1, "ragged", "128 x 4 slots for 394 assignments of a group, 1.30 times as many"),
-        ("cpu", 394, 128, 4, SMALL, 1, "gather", f"experts of {SMALL} numbers are too small"),
-        ("tpu", 394, 128, 4, SMALL, 1, "ragged", "1.30 times as many"),
-        ("gpu", 394, 128, 4, LARGE, 1, "gather", "no ragged product was measured on GPUs"),
-        ("tpu", 394, 128, 4, LARGE, 4, "gather", "the experts are spread over 4 devices"),
+        (
+            "cpu",
+            4,
+            3152,
+            8,
+            416,
+            LARGE,
+            1,
+            "gather",
+            "8 x 416 slots for 3152 assignments of a group, 1.06 times",
+        ),
+        (
+            "tpu",
+            4,
+            3152,
+            8,
+            416,
+            SMALL,
+            1,
+            "gather",
+            "8 x 416 slots for 3152 assignments of a group, 1.06 times",
+        ),
+        # 512 rows of each expert: large blocks
+        ("cpu", 2, 2048, 8, 320, LARGE, 1, "gather", "1.25 times as many: sorting pays above 1.25"),
+        (
+            "cpu",
+            2,
+            2048,
+            8,
+            324,
+            LARGE,
+            1,
+            "ragged",
+            "8 x 324 slots for 2048 assignments of a group, 1.27 times",
+        ),
+        ("cpu", 1, 2048, 8, 324, LARGE, 1, "gather", "1.27 times as many: sorting pays above 3.0"),
+        ("tpu", 2, 2048, 8, 324, LARGE, 1, "gather", "1.27 times as many: sorting pays above 3.0"),
+        ("tpu", 2, 2048, 8, 768, LARGE, 1, "gather", "3.00 times as many"),
+        ("tpu", 2, 2048, 8, 772, LARGE, 1, "ragged", "3.02 times as many"),
+        ("cpu", 2, 2048, 8, 1024, SMALL, 1, "gather", f"experts of {SMALL} numbers are too small"),
+        ("tpu", 2, 2048, 8, 1024, SMALL, 1, "ragged", "4.00 times as many"),
+        ("gpu", 2, 2048, 8, 1024, LARGE, 1, "gather", "no ragged product was measured on GPUs"),
+        ("tpu", 2, 2048, 8, 1024, LARGE, 4, "gather", "the experts are spread over 4 devices"),
     ],
 )
-def test_table(platform, num_choices, num_experts, capacity, kernel_size, expert_devices, expected, words):
+def test_table(platform, groups, choices, experts, capacity, kernel_size, devices, expected, words):
     name, reason = choice.choose_dispatcher(
         platform,
-        num_choices=num_choices,
-        num_experts=num_experts,
+        num_choices=choices,
+        num_groups=groups,
+        num_experts=experts,
         capacity=capacity,
         kernel_size=kernel_size,
-        expert_devices=expert_devices,
+        expert_devices=devices,
     )
     assert name == expected
     assert words in reason

@@ -35,10 +35,6 @@ FIELDS = {
 }
 
 
-# One worker has them all: what they share is made once.
-pytestmark = pytest.mark.xdist_group("study")
-
-
 def _start(workdir: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
     fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
     return processes.start(

@@ -15,9 +15,6 @@ from vmoe_inform.training import loop, restore
 from vmoe_inform.training.checkpoints import Checkpoints, read_config
 from vmoe_inform.training.logging import read_metrics
 
-# One worker has them all: what they share is made once.
-pytestmark = pytest.mark.xdist_group("loop")
-
 
 def _config(**overrides) -> config_lib.Config:
     return config_lib.parse(tiny.config_dict(**({"router": "symphony_vmoe", "train__ema_decay": 0.9} | overrides)))

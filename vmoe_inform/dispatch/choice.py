@@ -4,8 +4,12 @@ import jax
 
 from vmoe_inform.dispatch.products import LEAST_FOR_LOOP
 
-# Where slots are this many times the assignments, a dispatcher that pays for assignments only is the faster one.
-_SLOTS_THAT_COST = 1.25
+# From so many times the assignments on, slots cost more than ragged products do over batched ones: less on CPUs with many
+# rows for each expert, where loops over large blocks lose little, than on CPUs with few, and on TPUs, whose grouped
+# kernels have nothing fused to them (docs/performance.md).
+_SLOTS_THAT_COST_IN_LARGE_BLOCKS = 1.25
+_SLOTS_THAT_COST = 3.0
+_ROWS_FOR_LARGE_BLOCKS = 512  # of an expert
 
 
 def current_platform() -> str:
@@ -15,13 +19,21 @@ def current_platform() -> str:
 
 
 def choose_dispatcher(
-    platform: str, *, num_choices: int, num_experts: int, capacity: int, kernel_size: int, expert_devices: int
+    platform: str,
+    *,
+    num_choices: int,
+    num_groups: int,
+    num_experts: int,
+    capacity: int,
+    kernel_size: int,
+    expert_devices: int,
 ) -> tuple[str, str]:
     """The name of a registered dispatcher, and in words why.
 
     Args:
       platform: from :func:`current_platform`.
       num_choices: S K of a group.
+      num_groups: G of one device.
       num_experts: E.
       capacity: C.
       kernel_size: numbers in one matrix of an expert.
@@ -31,8 +43,10 @@ def choose_dispatcher(
     slots = f"{num_experts} x {capacity} slots for {num_choices} assignments of a group"
     if expert_devices > 1:
         return "gather", f"the experts are spread over {expert_devices} devices"
-    if share <= _SLOTS_THAT_COST:
-        return "gather", f"{slots}, {share:.2f} times as many: few stay empty"
+    large_blocks = platform == "cpu" and num_choices * num_groups >= num_experts * _ROWS_FOR_LARGE_BLOCKS
+    limit = _SLOTS_THAT_COST_IN_LARGE_BLOCKS if large_blocks else _SLOTS_THAT_COST
+    if share <= limit:
+        return "gather", f"{slots}, {share:.2f} times as many: sorting pays above {limit}"
     if platform == "cpu" and kernel_size < LEAST_FOR_LOOP:
         return "gather", f"experts of {kernel_size} numbers are too small for a loop over blocks of their rows"
     if platform == "gpu":

@@ -11,6 +11,7 @@ from vmoe_inform.axes import Array, Float
 from vmoe_inform.dispatch import current_platform
 from vmoe_inform.nn.bias import add_bias
 from vmoe_inform.nn.fused_attention import fits, fused_attention
+from vmoe_inform.nn.mlp import dropout
 from vmoe_inform.routing.blocks import map_row_blocks
 from vmoe_inform.routing.stats import softmax_entropy
 from vmoe_inform.routing.steps import AttentionRecord
@@ -86,8 +87,10 @@ class SelfAttention(nn.Module):
         if fused:
             attended, entropies = _attend_fused(*projections, num_heads=self.num_heads, record=record)
         else:
-            dropout = None if dropout_key is None else (dropout_key, self.dropout_rate)
-            attended, entropies = _attend(*projections, record=record, block_size=self.block_size, dropout=dropout)
+            key_and_rate = None if dropout_key is None else (dropout_key, self.dropout_rate)
+            attended, entropies = _attend(
+                *projections, record=record, block_size=self.block_size, key_and_rate=key_and_rate
+            )
 
         kernel, bias = HeadProjection((*head_shape, width), (0, 1), 2, (width,), name="output")()
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
@@ -126,7 +129,7 @@ def _attend(
     *,
     record: bool,
     block_size: int | None,
-    dropout: tuple[Array, float] | None,
+    key_and_rate: tuple[Array, float] | None,
 ) -> tuple[Float[Array, "B N H F"], Float[Array, "B H"] | None]:
     """What :func:`vmoe_inform.nn.fused_attention.fused_attention` does, left to XLA.
 
@@ -134,7 +137,7 @@ def _attend(
       queries, keys, values: of each head.
       record: whether the entropies are asked for.
       block_size: tokens whose weights are in memory at a time; None for all.
-      dropout: key and rate of a dropout of the weights.
+      key_and_rate: of a dropout of the weights.
     """
 
     def attend(rows: tuple[Array, Array]) -> tuple[Array, Array | None]:
@@ -143,9 +146,9 @@ def _attend(
         logits = jnp.einsum("bihf,bjhf->bhij", queries, keys, preferred_element_type=jnp.float32)
         logits = logits / queries.shape[-1] ** 0.5
         attention = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
-        if dropout is not None:
-            key, rate = dropout
-            attention = _dropout(jax.random.fold_in(key, positions[0, 0]), attention, rate)
+        if key_and_rate is not None:
+            key, rate = key_and_rate
+            attention = dropout(jax.random.fold_in(key, positions[0, 0]), attention, rate)
         attended = jnp.einsum("bhij,bjhf->bihf", attention, values)
         # Beside the softmax the entropies cost no more than another sum over its rows.
         entropies = jnp.swapaxes(softmax_entropy(jax.lax.stop_gradient(logits)), 1, 2) if record else None
@@ -154,9 +157,3 @@ def _attend(
     positions = jnp.arange(queries.shape[1])[None]
     attended, entropies = map_row_blocks(attend, (queries, positions), block_size=block_size, axis=1)
     return attended, None if entropies is None else jnp.mean(entropies, axis=1)
-
-
-def _dropout(key: Array, array: Array, rate: float) -> Array:
-    """The array with a share of its entries set to 0 and the others scaled to keep the expected value."""
-    keep = jax.random.bernoulli(key, 1.0 - rate, array.shape)
-    return jnp.where(keep, array / (1.0 - rate), 0.0)

@@ -126,6 +126,7 @@ class MoeLayer(nn.Module):
         name, reason = choose_dispatcher(
             current_platform(),
             num_choices=plan.indices.shape[1] * plan.indices.shape[2],
+            num_groups=-(-plan.indices.shape[0] // (axis_size(REPLICA) * axis_size(EXPERT))),
             num_experts=plan.num_experts,
             capacity=plan.capacity,
             kernel_size=self.config.hidden_size * self.config.mlp_size,
