@@ -103,7 +103,7 @@ def test_the_hash_is_stable_and_changes_with_every_setting():
         ({"model__router__options__linear__bias": 1}, "model.router.options.linear.bias: expected true or false; rec"),
         ({"model__dtype": "float16"}, "model.dtype: expected one of 'float32', 'bfloat16'; received 'float16'"),
         ({"model__moe__layers": 1}, "model.moe.layers: expected string or tuple of int >= 0; received 1"),
-        ({"data__pixel_mean": float("nan")}, "data.pixel_mean: expected float; received nan"),
+        ({"data__pixel_mean": float("nan")}, "data.pixel_mean: expected float or tuple of float; received nan"),
         ({"evaluation__suites": "clean"}, "evaluation.suites: expected tuple of string; received 'clean'"),
         # bounds
         ({"model__router__options__attention__sigma": 0.0}, "attention.sigma: expected float > 0; received 0.0"),

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # What each part of vmoe_inform may import besides itself.
 FOUNDATION = {"axes", "registry", "checks"}
 PURE = FOUNDATION | {"routing", "dispatch"}
-CONFIG = PURE | {"config"}
+CONFIG = PURE | {"config", "groups"}
 MODEL = CONFIG | {"sharding", "nn", "models"}
 ALLOWED = {
     "": set(),  # vmoe_inform/__init__.py
@@ -20,7 +20,8 @@ ALLOWED = {
     "dispatch": FOUNDATION,
     "routing": FOUNDATION | {"dispatch"},  # a router ends in a plan that dispatch carries out
     "presets": CONFIG,
-    "config": PURE,
+    "groups": FOUNDATION | {"routing"},  # of settings; the options are those of the routers' steps
+    "config": PURE | {"groups"},
     "sharding": CONFIG,
     "data": CONFIG,
     "nn": CONFIG | {"sharding"},

@@ -6,18 +6,15 @@ looks at more than one field is in this file. A field's suffix is its unit: ``_p
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
-import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import ml_collections
-from ml_collections import config_dict
 
-from vmoe_inform import checks, dispatch, routing  # noqa: F401  (routing registers the steps)
+from vmoe_inform import checks, dispatch, groups, routing  # noqa: F401  (routing registers the steps)
 from vmoe_inform.checks import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
 from vmoe_inform.registry import Registry
 from vmoe_inform.routing import steps
@@ -118,6 +115,8 @@ class ModelConfig:
     Attributes:
       classifier: ``"token"`` (class token), ``"gap"`` (mean over tokens) or ``"map"`` (attention pooling).
       representation_size: width of a tanh layer before the head; None for none.
+      stochastic_depth_rate: probability that the last block's branches are left out for an image in training
+        (arXiv 1603.09382); it grows linearly from 0 at the first block.
       attention_block_size: tokens of an image whose attention weights are in memory at a time; None for all.
       attention: ``"auto"`` (on TPUs the kernel where it can, otherwise XLA), ``"xla"`` or ``"fused"`` (the kernel).
       remat: what each block keeps for the gradient: ``"none"`` everything, ``"dots"`` the results of products
@@ -136,6 +135,7 @@ class ModelConfig:
     representation_size: PositiveInt | None = 512
     dropout_rate: ShareBelowOne = 0.0
     attention_dropout_rate: ShareBelowOne = 0.0
+    stochastic_depth_rate: ShareBelowOne = 0.0
     attention_block_size: PositiveInt | None = None
     attention: Literal["auto", "xla", "fused"] = "auto"
     head_bias_initial_value: float = 0.0
@@ -175,11 +175,20 @@ class DataConfig:
       directory: where the data lie (idx, folder, tfds).
       tfds_name: TFDS builder, e.g. ``imagenet2012`` (tfds).
       train_split, test_split: names of the splits, as the source calls them.
-      pixel_mean, pixel_std: normalisation of pixels in [0, 1], the same for every channel.
+      suites_directory: where published evaluation suites lie, one folder or tar file each (ImageNet).
+      pixel_mean, pixel_std: normalisation of pixels in [0, 1], one number or one for each of red, green and blue.
+      crop: of training images: ``"center"``, the largest square, or ``"inception"``, a random part of random area
+        and shape (Szegedy 2015, arXiv 1409.4842, Sec. 6).
+      crop_min_area: least share of the image's area that an inception crop takes.
+      evaluation_crop: side of the centred square that evaluation looks at, as a share of the image's shorter side.
+      randaugment_layers, randaugment_magnitude: RandAugment (arXiv 1909.13719) on the host: so many operations,
+        0 is off, of a magnitude from 0 to 10.
+      random_erasing: probability that a rectangle of a training image is filled with noise (arXiv 1708.04896).
       random_rotation_degrees, random_zoom, random_shift_px, random_flip: augmentation of training images on the
         device: turned by up to so many degrees, zoomed by a factor of up to 1 + so much, moved by up to so many pixels
         in each direction, mirrored left-right with probability 1/2.
-      num_threads: threads that read and decode; 0 is best for data in memory.
+      num_workers: processes that read, decode and augment; 0: threads of this process do.
+      num_threads: threads of each such process; 0 is best for data in memory.
       prefetch_batches: batches kept ready.
       max_skipped_share: share of records that may be unreadable before the run stops.
     """
@@ -189,12 +198,20 @@ class DataConfig:
     tfds_name: str = ""
     train_split: str = "train"
     test_split: str = "test"
-    pixel_mean: float = 0.5
-    pixel_std: PositiveFloat = 0.5
+    suites_directory: str = ""
+    pixel_mean: float | tuple[float, ...] = 0.5
+    pixel_std: PositiveFloat | tuple[PositiveFloat, ...] = 0.5
+    crop: Literal["center", "inception"] = "center"
+    crop_min_area: Annotated[float, checks.Bound(above=0.0, at_most=1.0)] = 0.05
+    evaluation_crop: Annotated[float, checks.Bound(above=0.0, at_most=1.0)] = 1.0
+    randaugment_layers: NonNegativeInt = 0
+    randaugment_magnitude: Annotated[float, checks.Bound(at_least=0.0, at_most=10.0)] = 10.0
+    random_erasing: Share = 0.0
     random_rotation_degrees: NonNegativeFloat = 0.0
     random_zoom: NonNegativeFloat = 0.0
     random_shift_px: NonNegativeInt = 0
     random_flip: bool = False
+    num_workers: NonNegativeInt = 0
     num_threads: NonNegativeInt = 4
     prefetch_batches: PositiveInt = 4
     max_skipped_share: Share = 0.01
@@ -207,7 +224,10 @@ class TrainConfig:
     Attributes:
       batch_size: images of one optimizer step over all devices, all accumulation steps together.
       loss: ``"softmax"`` or ``"sigmoid"`` cross-entropy.
-      mixup_alpha: parameter of the Beta distribution of mixup on the device; 0 is off.
+      mixup_alpha, cutmix_alpha: parameters of the Beta distributions of mixup and CutMix on the device; 0 is off.
+        Where both are on, each batch gets one of them with probability 1/2.
+      initial_checkpoint: folder of a run whose newest parameters this one starts from (fine-tuning); its position
+        embeddings are interpolated to this image size, and a head for other classes starts anew.
       gradient_accumulation_steps: parts that a batch is worked through in.
       ema_decay: decay of the moving average of parameters that evaluation uses; 0 is off.
     """
@@ -218,6 +238,8 @@ class TrainConfig:
     loss: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: ShareBelowOne = 0.0
     mixup_alpha: NonNegativeFloat = 0.0
+    cutmix_alpha: NonNegativeFloat = 0.0
+    initial_checkpoint: str = ""
     gradient_accumulation_steps: PositiveInt = 1
     ema_decay: ShareBelowOne = 0.0
     log_every_steps: PositiveInt = 20
@@ -258,6 +280,25 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AttackConfig:
+    """Adversarial images of the suites fgsm and pgd (arXiv 1412.6572 and 1706.06083), bounded in the largest change.
+
+    Attributes:
+      epsilon: largest change of a pixel, in 1/255 of the pixel range.
+      num_steps: of PGD.
+      step_size: of a step of PGD, in the unit of epsilon.
+      seed: of PGD's random start.
+      images: the first so many test images are attacked; None: all.
+    """
+
+    epsilon: PositiveFloat = 1.0
+    num_steps: PositiveInt = 10
+    step_size: PositiveFloat = 0.25
+    seed: NonNegativeInt = 0
+    images: PositiveInt | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     """What is evaluated, and how.
 
@@ -267,6 +308,10 @@ class EvaluationConfig:
       ece_bins: equal-width bins of the expected calibration error.
       cache_directory: where generated suites are kept; empty for ``$XDG_CACHE_HOME/vmoe_inform``.
       corruption_seed: seed of the generated corruptions.
+      generate_corruptions: draw the corruptions of a large test set while they are evaluated, where the published
+        files are missing.
+      shots: training images of each class that the suite fewshot learns from; each number is tried.
+      attack: of the suites fgsm and pgd.
     """
 
     every_steps: PositiveInt | None = None
@@ -275,6 +320,9 @@ class EvaluationConfig:
     ece_bins: PositiveInt = 15
     cache_directory: str = ""
     corruption_seed: NonNegativeInt = 0
+    generate_corruptions: bool = False
+    shots: tuple[PositiveInt, ...] = (1, 5, 10)
+    attack: AttackConfig = AttackConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,46 +350,9 @@ class Config:
     mesh: MeshConfig = MeshConfig()
 
 
-def _is_group(hint: Any) -> bool:
-    return dataclasses.is_dataclass(hint)
-
-
-def _plain(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
-
-
-def _field_for(value: Any, hint: Any) -> Any:
-    """A ConfigDict entry whose type lets the command line and config files set whatever ``hint`` allows."""
-    hint = _plain(hint)
-    choices = [_plain(h) for h in get_args(hint)] if get_origin(hint) in (Union, types.UnionType) else [hint]
-    types_left = {type(get_args(c)[0]) if get_origin(c) is Literal else get_origin(c) or c for c in choices}
-    # Of type object where there are several: a typed entry could not be set to None from the command line.
-    return value if len(types_left) == 1 else config_dict.FieldReference(value, field_type=object)
-
-
-def _to_config_dict(instance: Any) -> ml_collections.ConfigDict:
-    hints = get_type_hints(type(instance), include_extras=True)
-    entries: dict[str, Any] = {}
-    for field in dataclasses.fields(instance):
-        value, hint = getattr(instance, field.name), hints[field.name]
-        if _is_group(hint):
-            entries[field.name] = _to_config_dict(value)
-        elif field.name == "options":
-            entries[field.name] = ml_collections.ConfigDict(
-                {
-                    name: {o: _field_for(step.option_defaults[o], step.option_types[o]) for o in step.option_types}
-                    for name, step in steps.all_steps().items()
-                    if step.option_types
-                }
-            )
-        else:
-            entries[field.name] = _field_for(value, hint)
-    return ml_collections.ConfigDict(entries)
-
-
 def default() -> ml_collections.ConfigDict:
     """All settings at their defaults, as the ConfigDict that a config file edits; unknown keys are refused."""
-    return _to_config_dict(Config()).lock()
+    return groups.to_config_dict(Config()).lock()
 
 
 def parse_argument(argument: str | None, **defaults: str) -> dict[str, str]:
@@ -380,7 +391,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
         for key in match[1].split(".") if match else ():
             if not isinstance(group, ml_collections.ConfigDict):
                 raise checks.error(prefix, "a field without fields of its own", argument)
-            _check_keys([key], set(group), prefix)
+            groups.check_keys([key], set(group), prefix)
             group, prefix = group[key], f"{prefix}.{key}" if prefix else key
 
 
@@ -411,49 +422,6 @@ def resolve_layers(layers: str | tuple[int, ...], num_layers: int) -> tuple[int,
     return tuple(sorted(layers))
 
 
-def _parse_options(given: Any, prefix: str) -> dict[str, dict[str, Any]]:
-    known = steps.all_steps()
-    if not isinstance(given, Mapping | ml_collections.ConfigDict):
-        raise checks.error(prefix, "a mapping from step name to options", given)
-    _check_keys(given, {name for name, step in known.items() if step.option_types}, prefix)
-    parsed: dict[str, dict[str, Any]] = {}
-    for name, step in known.items():
-        values = given.get(name, {})
-        if not isinstance(values, Mapping | ml_collections.ConfigDict):
-            raise checks.error(f"{prefix}.{name}", "a mapping from option to value", values)
-        _check_keys(values, set(step.option_types), f"{prefix}.{name}")
-        merged = {**step.option_defaults, **dict(values.items())}
-        parsed[name] = {o: checks.conform(f"{prefix}.{name}.{o}", merged[o], t) for o, t in step.option_types.items()}
-    return parsed
-
-
-def _check_keys(given: Any, known: set[str], prefix: str) -> None:
-    for key in given:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            expected = f"one of the keys {', '.join(sorted(known))}" if known else "no keys"
-            raise checks.InputError(f"{prefix or 'config'}: expected {expected}; received {key!r}{hint}")
-
-
-def _parse_group(group: type, given: Any, prefix: str) -> Any:
-    if not isinstance(given, Mapping | ml_collections.ConfigDict):
-        raise checks.error(prefix, f"a group with the keys of {group.__name__}", given)
-    hints = get_type_hints(group, include_extras=True)
-    _check_keys(given, set(hints), prefix)
-    values = {}
-    for field in dataclasses.fields(group):
-        name = f"{prefix}.{field.name}" if prefix else field.name
-        hint = hints[field.name]
-        if field.name == "options":
-            values[field.name] = _parse_options(given.get(field.name, {}), name)
-        elif _is_group(hint):
-            values[field.name] = _parse_group(hint, given.get(field.name, {}), name)
-        elif field.name in given:
-            values[field.name] = checks.conform(name, given[field.name], hint)
-    return group(**values)
-
-
 def parse_model(given: Any) -> ModelConfig:
     """``config.model`` as a checked dataclass.
 
@@ -463,7 +431,7 @@ def parse_model(given: Any) -> ModelConfig:
     Raises:
       ValueError: an unknown key, a wrong type, or an impossible combination; says field, expected, received.
     """
-    model = given if isinstance(given, ModelConfig) else _parse_group(ModelConfig, given, "model")
+    model = given if isinstance(given, ModelConfig) else groups.parse_group(ModelConfig, given, "model")
     _check_names(model)
     model = _with_chosen_options(model)
     _check_model(model)
@@ -480,7 +448,7 @@ def parse(given: Any) -> Config:
     Raises:
       ValueError: as :func:`parse_model`.
     """
-    config = given if isinstance(given, Config) else _parse_group(Config, given, "")
+    config = given if isinstance(given, Config) else groups.parse_group(Config, given, "")
     config = dataclasses.replace(config, model=parse_model(config.model))
     _check_run(config)
     return config
@@ -640,6 +608,10 @@ def _check_run(config: Config) -> None:
             f"a multiple of train.gradient_accumulation_steps = {train.gradient_accumulation_steps}",
             train.batch_size,
         )
+    for field in ("pixel_mean", "pixel_std"):
+        value = getattr(config.data, field)
+        if isinstance(value, tuple) and len(value) != 3:
+            raise checks.error(f"data.{field}", "one number, or three for red, green and blue", value)
     if train.steps is not None:
         check_steps(config, train.steps)
     router = config.model.router

@@ -24,8 +24,11 @@ class NumberedRecords:
 
     def __getitem__(self, index):
         if index in self.broken:
-            return {"image": b"broken", "label": index, "name": f"file{index}.jpg"}
+            return {"image": b"broken", "label": index}
         return {"image": np.full((4, 4, 1), index % 256, np.uint8), "label": index}
+
+    def name(self, index):
+        return f"file{index}.jpg"
 
 
 def numbered(count, broken=()):

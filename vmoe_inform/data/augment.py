@@ -13,7 +13,9 @@ from vmoe_inform.config import DataConfig
 
 def normalize(images: Array, data: DataConfig) -> Float[Array, "B P P 3"]:
     """Pixels 0 to 255 [B, P, P, 3] -> float32 (pixel / 255 - ``data.pixel_mean``) / ``data.pixel_std``."""
-    return (images.astype(jnp.float32) / 255.0 - data.pixel_mean) / data.pixel_std
+    mean, std = jnp.asarray(data.pixel_mean), jnp.asarray(data.pixel_std)  # [] or [3]
+    shape = (1,) * (images.ndim - 1) + (-1,)
+    return (images.astype(jnp.float32) / 255.0 - mean.reshape(shape)) / std.reshape(shape)
 
 
 def augment(key: Array, images: UInt8[Array, "B P P 3"], data: DataConfig) -> UInt8[Array, "B P P 3"]:

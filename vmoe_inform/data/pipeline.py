@@ -75,13 +75,11 @@ class SkippedRecords:
 
 def _read(records: Records, index: int, image_size_px: int, skipped: SkippedRecords) -> Batch | None:
     """The record as arrays, or None if it cannot be read."""
-    name = f"number {index}"
     try:
         record = records[index]
-        name = record.get("name", name)
         image = images.to_square(record["image"], image_size_px)
     except (OSError, images.UnreadableImageError) as problem:
-        skipped.skip(name, problem)
+        skipped.skip(records.name(index), problem)
         return None
     skipped.readable()
     return {"image": image, "label": np.asarray(record["label"], np.int32)}

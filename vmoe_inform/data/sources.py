@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 from absl import logging
@@ -22,20 +22,22 @@ class Record(TypedDict):
     Attributes:
       image: uint8 array [height, width, channels] with 1 or 3 channels, or the bytes of an image file.
       label: index into the source's class names.
-      name: what to call the record in a log; left out where records have no name.
     """
 
     image: np.ndarray | bytes
     label: int
-    name: NotRequired[str]
 
 
 class Records(Protocol):
-    """Random access to records; several threads read at once."""
+    """Random access to records. Several threads read at once, and other processes get a pickled copy."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Record: ...
+
+    def name(self, index: int, /) -> str:
+        """What to call the record in logs and files of predictions: the same on every machine, unique in the set."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,12 @@ class Source:
     Attributes:
       records: the labelled images.
       class_names: one name a label.
+      origin: where the images are from, in words for tables: "published folder", "TFDS", "generated".
     """
 
     records: Records
     class_names: tuple[str, ...]
+    origin: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -89,6 +93,9 @@ class ArrayRecords:
 
     def __getitem__(self, index: int) -> Record:
         return {"image": self.images[index], "label": int(self.labels[index])}
+
+    def name(self, index: int) -> str:
+        return str(index)
 
 
 # ------------------------------------------------------------------------------------------------------------ digits
@@ -197,7 +204,11 @@ class FileRecords:
 
     def __getitem__(self, index: int) -> Record:
         path = self.paths[index]
-        return {"image": path.read_bytes(), "label": self.labels[index], "name": str(path)}
+        return {"image": path.read_bytes(), "label": self.labels[index]}
+
+    def name(self, index: int) -> str:
+        path = self.paths[index]
+        return f"{path.parent.name}/{path.name}"
 
 
 def _class_folders(directory: Path) -> list[Path]:
@@ -248,14 +259,17 @@ class TfdsRecords:
     """Records of a prepared TFDS data set; images stay encoded."""
 
     data_source: Sequence[Any]
-    name: str
+    data_set: str
 
     def __len__(self) -> int:
         return len(self.data_source)
 
     def __getitem__(self, index: int) -> Record:
         example = self.data_source[index]
-        return {"image": example["image"], "label": int(example["label"]), "name": f"{self.name}[{index}]"}
+        return {"image": example["image"], "label": int(example["label"])}
+
+    def name(self, index: int) -> str:
+        return f"{self.data_set}[{index}]"
 
 
 @SOURCES.register("tfds")

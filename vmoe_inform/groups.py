@@ -1,0 +1,108 @@
+"""Groups of settings, nested dataclasses, to ConfigDicts and back: names, types and bounds are checked on the way.
+
+What the settings are, and what goes with what, is in config.py.
+"""
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import ml_collections
+from ml_collections import config_dict
+
+from vmoe_inform import checks
+from vmoe_inform.routing import steps
+
+
+def _is_group(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
+
+
+def _plain(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _field_for(value: Any, hint: Any) -> Any:
+    """A ConfigDict entry whose type lets the command line and config files set whatever ``hint`` allows."""
+    hint = _plain(hint)
+    choices = [_plain(h) for h in get_args(hint)] if get_origin(hint) in (Union, types.UnionType) else [hint]
+    types_left = {type(get_args(c)[0]) if get_origin(c) is Literal else get_origin(c) or c for c in choices}
+    # Of type object where there are several: a typed entry could not be set to None from the command line.
+    return value if len(types_left) == 1 else config_dict.FieldReference(value, field_type=object)
+
+
+def to_config_dict(instance: Any) -> ml_collections.ConfigDict:
+    """A dataclass of settings as a ConfigDict; ``options`` gets those of every registered step."""
+    hints = get_type_hints(type(instance), include_extras=True)
+    entries: dict[str, Any] = {}
+    for field in dataclasses.fields(instance):
+        value, hint = getattr(instance, field.name), hints[field.name]
+        if _is_group(hint):
+            entries[field.name] = to_config_dict(value)
+        elif field.name == "options":
+            entries[field.name] = ml_collections.ConfigDict(
+                {
+                    name: {o: _field_for(step.option_defaults[o], step.option_types[o]) for o in step.option_types}
+                    for name, step in steps.all_steps().items()
+                    if step.option_types
+                }
+            )
+        else:
+            entries[field.name] = _field_for(value, hint)
+    return ml_collections.ConfigDict(entries)
+
+
+def _parse_options(given: Any, prefix: str) -> dict[str, dict[str, Any]]:
+    known = steps.all_steps()
+    if not isinstance(given, Mapping | ml_collections.ConfigDict):
+        raise checks.error(prefix, "a mapping from step name to options", given)
+    check_keys(given, {name for name, step in known.items() if step.option_types}, prefix)
+    parsed: dict[str, dict[str, Any]] = {}
+    for name, step in known.items():
+        values = given.get(name, {})
+        if not isinstance(values, Mapping | ml_collections.ConfigDict):
+            raise checks.error(f"{prefix}.{name}", "a mapping from option to value", values)
+        check_keys(values, set(step.option_types), f"{prefix}.{name}")
+        merged = {**step.option_defaults, **dict(values.items())}
+        parsed[name] = {o: checks.conform(f"{prefix}.{name}.{o}", merged[o], t) for o, t in step.option_types.items()}
+    return parsed
+
+
+def check_keys(given: Any, known: set[str], prefix: str) -> None:
+    """Raises ValueError for a key that is not known; ``prefix`` names the group."""
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            expected = f"one of the keys {', '.join(sorted(known))}" if known else "no keys"
+            raise checks.InputError(f"{prefix or 'config'}: expected {expected}; received {key!r}{hint}")
+
+
+def parse_group(group: type, given: Any, prefix: str) -> Any:
+    """A mapping as the dataclass ``group``.
+
+    Args:
+      group: a dataclass of settings, nested or not.
+      given: a ConfigDict or dict; what it leaves out has its default.
+      prefix: name of the group in error messages, empty for the whole config.
+
+    Raises:
+      ValueError: an unknown key, or a value of the wrong type or out of bounds.
+    """
+    if not isinstance(given, Mapping | ml_collections.ConfigDict):
+        raise checks.error(prefix, f"a group with the keys of {group.__name__}", given)
+    hints = get_type_hints(group, include_extras=True)
+    check_keys(given, set(hints), prefix)
+    values = {}
+    for field in dataclasses.fields(group):
+        name = f"{prefix}.{field.name}" if prefix else field.name
+        hint = hints[field.name]
+        if field.name == "options":
+            values[field.name] = _parse_options(given.get(field.name, {}), name)
+        elif _is_group(hint):
+            values[field.name] = parse_group(hint, given.get(field.name, {}), name)
+        elif field.name in given:
+            values[field.name] = checks.conform(name, given[field.name], hint)
+    return group(**values)
