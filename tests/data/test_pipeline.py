@@ -158,6 +158,8 @@ def test_evaluation_goes_once_through_in_order_and_fills_up(num_threads):
     batches = evaluate(numbered(7, broken=(1,)), 4, skipped, num_threads=num_threads)
     assert [batch["label"].tolist() for batch in batches] == [[0, 2, 3, 4], [5, 6, 0, 0]]
     assert [batch["mask"].tolist() for batch in batches] == [[True] * 4, [True, True, False, False]]
+    assert [batch["index"].tolist() for batch in batches] == [[0, 2, 3, 4], [5, 6, 0, 0]]
+    assert batches[0]["index"].dtype == np.int32
     assert batches[1]["image"].shape == (4, 4, 4, 3)
     assert batches[1]["image"][:, 0, 0, 0].tolist() == [5, 6, 0, 0]
     assert (skipped.count, skipped.read) == (1, 7)

@@ -14,24 +14,25 @@ class UnreadableImageError(ValueError):
     """The bytes of one record are no image; the pipeline skips and counts it."""
 
 
-def to_square(image: np.ndarray | bytes, image_size_px: int) -> UInt8[np.ndarray, "P P 3"]:
-    """Decodes if need be, takes the largest square in the centre and resizes it (bilinear, antialiased).
+def to_square(image: np.ndarray | bytes, image_size_px: int, crop: float = 1.0) -> UInt8[np.ndarray, "P P 3"]:
+    """Decodes if need be, takes a square in the centre and resizes it (bilinear, antialiased).
 
-    That is the same as resizing the short side to ``image_size_px`` and cropping the centre. Gray images get three
-    equal channels; transparency is dropped.
+    That is the same as resizing the short side to ``image_size_px / crop`` and cropping the centre. Gray images get
+    three equal channels; transparency is dropped.
 
     Args:
       image: uint8 [height, width], [height, width, 1] or [height, width, 3], or the bytes of an image file.
       image_size_px: P, side of the result.
+      crop: side of the square as a share of the shorter side, above 0 and at most 1.
 
     Raises:
       UnreadableImageError: bytes that are no image, or not a whole one.
       ValueError: an array of another type or shape.
     """
     picture = _decode(image) if isinstance(image, bytes) else _from_array(image)
-    if picture.size != (image_size_px, image_size_px):
+    if crop != 1.0 or picture.size != (image_size_px, image_size_px):
         width, height = picture.size
-        side = min(width, height)
+        side = min(width, height) * crop
         left, top = (width - side) / 2, (height - side) / 2
         picture = picture.resize(
             (image_size_px, image_size_px), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)

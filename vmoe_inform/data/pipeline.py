@@ -73,11 +73,11 @@ class SkippedRecords:
         raise checks.error("data", expected, f"{count} unreadable of {read}{last}")
 
 
-def _read(records: Records, index: int, image_size_px: int, skipped: SkippedRecords) -> Batch | None:
+def _read(records: Records, index: int, image_size_px: int, skipped: SkippedRecords, crop: float = 1.0) -> Batch | None:
     """The record as arrays, or None if it cannot be read."""
     try:
         record = records[index]
-        image = images.to_square(record["image"], image_size_px)
+        image = images.to_square(record["image"], image_size_px, crop)
     except (OSError, images.UnreadableImageError) as problem:
         skipped.skip(records.name(index), problem)
         return None
@@ -144,6 +144,7 @@ def evaluation_batches(
     image_size_px: int,
     batch_size: int,
     skipped: SkippedRecords,
+    crop: float = 1.0,
     num_threads: int = 0,
 ) -> Iterator[Batch]:
     """Every readable record once, in record order; the last batch is filled up with black images of mask False.
@@ -153,18 +154,23 @@ def evaluation_batches(
       image_size_px: P.
       batch_size: b.
       skipped: counts the unreadable records.
+      crop: side of the centred square that is looked at, as a share of the image's shorter side.
       num_threads: threads that read ahead two batches; 0 reads in the caller's thread, best for arrays in memory.
 
     Yields:
-      {"image": uint8 [b, P, P, 3], "label": int32 [b], "mask": bool [b]}.
+      {"image": uint8 [b, P, P, 3], "label": int32 [b], "index": int32 [b], "mask": bool [b]}; index is the record's
+      number, 0 where the mask is False.
 
     Raises:
       ValueError: no records, too many unreadable ones, or only such.
     """
     _check_not_empty(source)
-    examples = grain.MapDataset.range(len(source.records)).map(
-        lambda index: _read(source.records, int(index), image_size_px, skipped)
-    )
+
+    def read(index: np.integer) -> Batch | None:
+        batch = _read(source.records, int(index), image_size_px, skipped, crop)
+        return None if batch is None else {**batch, "index": np.asarray(index, np.int32)}
+
+    examples = grain.MapDataset.range(len(source.records)).map(read)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 2 * batch_size)
     for batch in examples.to_iter_dataset(options).batch(batch_size):
         yield _fill_up(batch, batch_size)
