@@ -1,0 +1,49 @@
+"""ILSVRC 2012 as it is published: names of its files, and the classes of its 50,000 validation images."""
+
+import functools
+import importlib.util
+import re
+from pathlib import Path
+
+from vmoe_inform import checks
+
+TRAIN_TAR = "ILSVRC2012_img_train.tar"  # of 1,000 tars n01440764.tar, ... with the images
+VALIDATION_TAR = "ILSVRC2012_img_val.tar"  # of images, without folders
+NUM_VALIDATION_IMAGES = 50_000
+
+_VALIDATION_NAME = re.compile(r"(ILSVRC2012_val_(\d{8}))(?:\.\w+)?")
+_LABELS_IN_TFDS = "datasets/imagenet2012/validation_labels.txt"
+
+
+def validation_key(number: int) -> str:
+    """``ILSVRC2012_val_00000001`` for the validation image number 1."""
+    return f"ILSVRC2012_val_{number:08d}"
+
+
+def validation_number(file_name: str) -> int | None:
+    """The number, from 1, in a validation image's file name, which may have a folder in front; None for another name.
+
+    The suffix does not matter: published copies have ``.JPEG``, some converted ones ``.png``.
+    """
+    match = _VALIDATION_NAME.fullmatch(file_name.rpartition("/")[2])
+    number = int(match[2]) if match else 0
+    return number if 1 <= number <= NUM_VALIDATION_IMAGES else None
+
+
+@functools.cache
+def validation_classes() -> tuple[str, ...]:
+    """WordNet ids of the 50,000 validation images in the order of their numbers.
+
+    The list is the one that TFDS brings, read without importing TFDS.
+
+    Raises:
+      ValueError: the list of the installed TFDS is not as it is known.
+    """
+    spec = importlib.util.find_spec("tensorflow_datasets")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("tensorflow-datasets: expected to be installed, for its list of validation labels")
+    path = Path(spec.origin).parent / _LABELS_IN_TFDS
+    classes = tuple(path.read_text().split())
+    if len(classes) != NUM_VALIDATION_IMAGES:
+        raise checks.error(str(path), f"{NUM_VALIDATION_IMAGES} WordNet ids", len(classes))
+    return classes
