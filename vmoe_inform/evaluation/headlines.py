@@ -66,11 +66,6 @@ def suites_of(results: Mapping[str, Results]) -> list[str]:
 def headline(suite: str, figures: Mapping[str, Any]) -> Headline | None:
     """The headline of a suite, or None when its data are not available.
 
-    The interval treats the images as drawn at random. Where the suite gives ``<metric>_standard_error`` (for C over
-    the images, whose corrupted versions are no independent draws), the interval is that of as many independent draws
-    as would have this error (Kish's effective sample size). Where it gives none, each image counts as one draw, which
-    for an area under the precision-recall curve is the binomial interval over the positives (Boyd, Eng and Page 2013).
-
     Raises:
       ValueError: results that hold neither the suite's metric nor ``not_available``.
     """
@@ -80,6 +75,21 @@ def headline(suite: str, figures: Mapping[str, Any]) -> Headline | None:
     for key in (metric, "count"):
         if key not in figures:
             raise checks.error(f"suites.{suite}", f"the key {key!r} or 'not_available'", sorted(figures))
+    return with_interval(figures, metric)
+
+
+def with_interval(figures: Mapping[str, Any], metric: str) -> Headline:
+    """The share ``metric`` of a suite's figures, with its interval.
+
+    The interval treats the images as drawn at random. Where the suite gives ``<metric>_standard_error`` (for C over
+    the images, whose corrupted versions are no independent draws), the interval is that of as many independent draws
+    as would have this error (Kish's effective sample size). Where it gives none, each image counts as one draw, which
+    for an area under the precision-recall curve is the binomial interval over the positives (Boyd, Eng and Page 2013).
+
+    Args:
+      figures: a suite's entry of results.json.
+      metric: a key of it; the value is a share between 0 and 1.
+    """
     value, count = float(figures[metric]), int(figures["count"])
     error = float(figures.get(f"{metric}_standard_error", 0.0))
     draws = value * (1 - value) / error**2 if error > 0 and 0 < value < 1 else count
