@@ -12,7 +12,7 @@ import importlib.util
 import io
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +121,12 @@ def load(
 
 
 def generate_all(
-    images: UInt8[np.ndarray, "n P P 3"], *, seed: int, directory: Path, num_processes: int | None = None
+    images: UInt8[np.ndarray, "n P P 3"],
+    *,
+    seed: int,
+    directory: Path,
+    names: Sequence[str] = CORRUPTIONS,
+    num_processes: int | None = None,
 ) -> None:
     """Draws whatever of the 75 sets is missing or damaged in the cache, in several processes if that is much.
 
@@ -129,6 +134,7 @@ def generate_all(
       images: at least 32 px high and wide.
       seed: as for :func:`corrupt`.
       directory: of the cache.
+      names: of the corruptions, all by default.
       num_processes: None takes one for each core; 1 draws in this process. Further processes import the program's
         main module, which therefore has to guard what it runs by ``if __name__ == "__main__"``.
 
@@ -142,6 +148,7 @@ def generate_all(
     missing = {
         corruption: [s for s in SEVERITIES if not cache.is_whole(_path(content, corruption, s, seed, directory))]
         for corruption in (*_DEAREST, *(name for name in CORRUPTIONS if name not in _DEAREST))
+        if corruption in names
     }
     # Every severity is a piece of work, except that glass_blur compiles for seconds in each process that draws it.
     pieces = [
