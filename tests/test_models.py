@@ -72,9 +72,10 @@ def test_classifiers_and_dtypes(classifier, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     num_tokens = variables["params"]["position_embedding"].shape[1]
     assert num_tokens == model.config.num_tokens == 4 + (classifier == "token")
-    (logits, _), left = jax.eval_shape(lambda v: model.apply(v, _images(2), mutable="intermediates"), variables)
+    (logits, aux), left = jax.eval_shape(lambda v: model.apply(v, _images(2), mutable="intermediates"), variables)
     assert logits.shape == (2, 10)
-    assert logits.dtype == jnp.float32
+    assert aux["features"].shape == (2, 8)
+    assert logits.dtype == aux["features"].dtype == jnp.float32
     routing = left["intermediates"]["block_1"]["moe"]["routing"]
     weights = left["intermediates"]["block_1"]["moe"]["weights"]
     assert {routing.logits.dtype, routing.informed.dtype, weights.dtype} == {jnp.dtype("float32")}

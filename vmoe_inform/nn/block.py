@@ -21,10 +21,14 @@ class Block(nn.Module):
     Attributes:
       config: of the model.
       moe_ordinal: of this block's MoE layer among all, from 0; None for a dense block.
+      drop_rate: probability that one of the two branches is left out for an image in training (stochastic depth,
+        arXiv 1603.09382); the others are scaled, so that the expected value stays. Tokens that a MoE layer routes for
+        nothing still take their slots and count in its losses: what an expert sees does not depend on luck.
     """
 
     config: ModelConfig
     moe_ordinal: int | None
+    drop_rate: float = 0.0
 
     @nn.compact
     def __call__(
@@ -48,12 +52,14 @@ class Block(nn.Module):
         )
         recorded = ordinal is not None and needs_attention(config.router, ordinal)
         attended, record = attention(normed, train=train, record=recorded)
-        tokens = tokens + nn.Dropout(config.dropout_rate, deterministic=not train)(attended)
+        attended = nn.Dropout(config.dropout_rate, deterministic=not train)(attended)
+        drop_branch = nn.Dropout(self.drop_rate, broadcast_dims=(1, 2), deterministic=not train)  # one draw an image
+        tokens = tokens + drop_branch(attended)
         normed = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="mlp_norm")(tokens)
         if ordinal is None:
             mlp = Mlp(config.mlp_size, config.dropout_rate, dtype, name="mlp")
-            return tokens + mlp(normed, train=train), None, None
+            return tokens + drop_branch(mlp(normed, train=train)), None, None
         around = dataclasses.replace(around, attention=record)
         moe = MoeLayer(config, ordinal, name="moe")
         outputs, metrics, previous = moe(normed, around, train=train, image_mask=image_mask)
-        return tokens + outputs, metrics, previous
+        return tokens + drop_branch(outputs), metrics, previous

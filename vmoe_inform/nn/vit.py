@@ -46,7 +46,7 @@ class MapPooling(nn.Module):
 class VisionTransformer(nn.Module):
     """Images -> class logits, with MoE layers where the config says.
 
-    Random streams in training: ``routing`` (noise on the router's logits) and ``dropout``.
+    Random streams in training: ``routing`` (noise on the router's logits) and ``dropout`` (stochastic depth too).
     """
 
     config: ModelConfig
@@ -70,8 +70,8 @@ class VisionTransformer(nn.Module):
 
         Returns:
           logits [B, classes], float32, and ``aux``: ``auxiliary_loss`` (scalar: weighted losses, summed over MoE
-          layers, averaged over groups) and ``moe``, by block name the metrics of
-          :class:`vmoe_inform.nn.moe.MoeLayer`.
+          layers, averaged over groups), ``moe``, by block name the metrics of :class:`vmoe_inform.nn.moe.MoeLayer`,
+          and ``features`` [B, F], float32: what the head sees.
 
         Raises:
           ValueError: images of another size, a group size that does not divide the batch, or no ``progress`` for a
@@ -99,7 +99,8 @@ class VisionTransformer(nn.Module):
         for layer in range(config.num_layers):
             name = f"block_{layer}"
             ordinal = config.moe_layers.index(layer) if layer in config.moe_layers else None
-            block = Block(config, ordinal, name=name)
+            drop_rate = config.stochastic_depth_rate * layer / max(1, config.num_layers - 1)
+            block = Block(config, ordinal, drop_rate, name=name)
             tokens, layer_metrics, previous = _apply_block(block, tokens, around, image_mask, train=train)
             if ordinal is not None:
                 metrics[name] = layer_metrics
@@ -120,8 +121,9 @@ class VisionTransformer(nn.Module):
             bias_init=nn.initializers.constant(config.head_bias_initial_value),
             name="head",
         )
-        logits = head(features.astype(jnp.float32))
-        return logits, {"auxiliary_loss": _auxiliary_loss(metrics, config), "moe": metrics}
+        features = features.astype(jnp.float32)
+        auxiliary_loss = _auxiliary_loss(metrics, config)
+        return head(features), {"auxiliary_loss": auxiliary_loss, "moe": metrics, "features": features}
 
 
 def _apply_block(
