@@ -56,8 +56,12 @@ def check_same_run(
       may_change: beginnings of the fields' names that may differ; by default what still is the same run, continued.
 
     Raises:
-      ValueError: it has another model, data, seed, objective or optimizer; says which fields.
+      ValueError: it has another model, data, seed, objective or optimizer; says which fields. Or the run would start
+        from itself.
     """
+    initial = config.train.initial_checkpoint
+    if initial and pathlib.Path(initial).resolve() == workdir.resolve():
+        raise checks.error("train.initial_checkpoint", "the folder of another run than the workdir", initial)
     path = workdir / CONFIG_FILE
     if not path.exists():
         return
@@ -155,7 +159,7 @@ class Checkpoints:
         """
         step = self.newest_step()
         wanted = _as_dict(expected)
-        _check_same(step, self._saved_shapes(step), wanted)
+        check_same_model(step, self._saved_shapes(step), wanted)
         arguments = ocp.args.Composite(state=_restore_as(wanted), data=grain.checkpoint.CheckpointRestore(data))
         return TrainState(**self._manager.restore(step, args=arguments)["state"])
 
@@ -183,7 +187,7 @@ class Checkpoints:
         averaged = any(path.startswith("ema_params/") for path in saved)
         parameters = "ema_params" if averaged else "params"
         wanted = {parameters: expected["params"], "routing": expected.get("routing", {})}
-        _check_same(step, {p: s for p, s in saved.items() if p.startswith((f"{parameters}/", "routing/"))}, wanted)
+        check_same_model(step, {p: s for p, s in saved.items() if p.startswith((f"{parameters}/", "routing/"))}, wanted)
         arguments = ocp.args.Composite(state=_restore_as(wanted, partial=True))
         restored = self._manager.restore(step, args=arguments)["state"]
         variables = {"params": restored[parameters]}
@@ -200,8 +204,14 @@ class Checkpoints:
         return _shapes(self._manager.item_metadata(step)["state"].tree)
 
 
-def _check_same(step: int, saved: dict[str, tuple[int, ...]], expected: Tree) -> None:
-    """Raises ValueError, with the differing paths, unless a checkpoint has the arrays that are expected."""
+def check_same_model(step: int, saved: dict[str, tuple[int, ...]], expected: Tree) -> None:
+    """Raises ValueError, with the differing paths, unless a checkpoint has the arrays that are expected.
+
+    Args:
+      step: of the checkpoint.
+      saved: shapes of its arrays, by path.
+      expected: arrays or shapes, or a flat dictionary of those by path.
+    """
     wanted = _shapes(expected)
     differing = sorted(path for path in saved.keys() | wanted.keys() if saved.get(path) != wanted.get(path))
     if differing:

@@ -20,6 +20,7 @@ from vmoe_inform.data import sources
 from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.evaluation import metrics as metrics_lib
 from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.training import initialize
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.checkpoints import Checkpoints, check_same_run, write_config
 from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
@@ -80,6 +81,8 @@ def train(
 ) -> Result:
     """Trains until all steps are done, going on from the newest checkpoint in ``workdir`` if there is one.
 
+    A run without one starts from the parameters of ``train.initial_checkpoint``, if that is set.
+
     Writes ``config.json``, ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` there. On SIGTERM or SIGINT the
     current step is finished and saved, and the function returns.
 
@@ -132,6 +135,8 @@ def train(
     ):
         if checkpoints.latest_step() is None:
             state = program.initialize()
+            if config.train.initial_checkpoint:
+                state = initialize.from_run(pathlib.Path(config.train.initial_checkpoint), state, program)
         else:
             state = checkpoints.restore(program.state_shapes, data)
             logging.info("resumed from step %d of %d", int(state.step), total)

@@ -1,0 +1,126 @@
+"""A run that starts from what another run has learned: fine-tuning at another image size, or for other classes."""
+
+import functools
+import math
+import pathlib
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from vmoe_inform import models
+from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.sharding.rules import tree_shardings
+from vmoe_inform.training.checkpoints import CONFIG_FILE, Checkpoints, check_same_model, read_config
+from vmoe_inform.training.program import Program
+from vmoe_inform.training.state import TrainState
+
+_POSITIONS = "params/position_embedding"
+_CLASS_TOKEN = "params/class_token"
+_HEAD = ("params/pre_logits/", "params/head/")
+_STATES = ("routing/",)
+
+
+def from_run(folder: pathlib.Path, state: TrainState, program: Program) -> TrainState:
+    """The state before the first step, with the newest parameters of another run.
+
+    These are the moving average, if that run keeps one. Position embeddings are resized to this model's image size.
+    The head, with the tanh layer before it, moves as a whole or, if anything of it differs, starts anew (ViT, arXiv
+    2010.11929, Sec. 3.2). States of the router's steps move too; a step that the other run does not have starts with a
+    fresh one. All else has to be the same, and the optimizer begins with nothing.
+
+    Args:
+      folder: of the other run.
+      state: fresh, from ``program.initialize``.
+      program: of this run.
+
+    Raises:
+      FileNotFoundError: no run there, or no checkpoint in it.
+      ValueError: its model differs in more than image size and head; lists the differing paths.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise FileNotFoundError(
+            f"train.initial_checkpoint: expected the folder of a run, with {CONFIG_FILE}; received {str(folder)!r}"
+        )
+    model = models.from_config(read_config(folder).model)
+    shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
+    shardings = tree_shardings(shapes, program.mesh)
+    expected = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
+    with Checkpoints(folder) as checkpoints:
+        step, saved = checkpoints.restore_variables(expected)
+    fresh = {"params": state.params, "routing": state.routing}
+    variables = adapt(step, saved, fresh)
+    averages = state.ema_params
+    if averages is not None:
+        # Under jit, where arrays may be spread over processes; the training step gives the memory of both away.
+        copy = jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=_shardings(averages))
+        averages = copy(variables["params"])
+    logging.info("started from step %d of %s", step, folder)
+    return state.replace(params=variables["params"], routing=variables["routing"], ema_params=averages)
+
+
+def _shardings(tree: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def adapt(step: int, saved: dict[str, Tree], fresh: dict[str, Tree]) -> dict[str, Tree]:
+    """What a model starts with, out of what another has learned and what it would itself begin with.
+
+    Args:
+      step: of the checkpoint, for error messages.
+      saved: variables of the other model.
+      fresh: variables of this model.
+
+    Returns:
+      variables with the paths and shapes of ``fresh``.
+
+    Raises:
+      ValueError: as :func:`from_run`.
+    """
+    given, wanted = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (saved, fresh))
+    head, fresh_head = _part(given, _HEAD), _part(wanted, _HEAD)
+    shapes, fresh_shapes = ({path: leaf.shape for path, leaf in part.items()} for part in (head, fresh_head))
+    if shapes != fresh_shapes:
+        logging.info("the head starts anew: it has %s; that of the checkpoint %s", fresh_shapes, shapes)
+        head = fresh_head
+
+    states, fresh_states = _part(given, _STATES), _part(wanted, _STATES)
+    for path in sorted(states.keys() ^ fresh_states.keys()):
+        logging.info("%s: %s", path, "left out" if path in states else "starts anew, the checkpoint has none")
+
+    rest = {path: leaf for path, leaf in given.items() if not path.startswith((*_HEAD, *_STATES))}
+    before, after = rest[_POSITIONS], wanted[_POSITIONS]
+    has_class_token = _CLASS_TOKEN in rest
+    if before.shape[1] != after.shape[1] and has_class_token == (_CLASS_TOKEN in wanted):
+        logging.info("%s: resized from %d to %d tokens", _POSITIONS, before.shape[1], after.shape[1])
+        resize = functools.partial(
+            resize_position_embedding, num_tokens=after.shape[1], has_class_token=has_class_token
+        )
+        rest[_POSITIONS] = jax.jit(resize, out_shardings=after.sharding)(before)
+
+    adapted = {**rest, **head, **{path: states.get(path, leaf) for path, leaf in fresh_states.items()}}
+    check_same_model(step, {path: leaf.shape for path, leaf in adapted.items()}, wanted)
+    variables = flax.traverse_util.unflatten_dict(adapted, sep="/")
+    return {"params": variables["params"], "routing": variables.get("routing", {})}
+
+
+def _part(flat: dict[str, Array], prefixes: tuple[str, ...]) -> dict[str, Array]:
+    return {path: leaf for path, leaf in flat.items() if path.startswith(prefixes)}
+
+
+def resize_position_embedding(
+    embedding: Float[Array, "1 N D"], *, num_tokens: int, has_class_token: bool
+) -> Float[Array, "1 M D"]:
+    """Position embeddings of another number of patches, by bilinear interpolation of the grid that they lie on.
+
+    Args:
+      embedding: of a square of patches, row by row.
+      num_tokens: M, for another square.
+      has_class_token: whether the first position is a class token's, which stays as it is.
+    """
+    first = int(has_class_token)
+    old, new = (math.isqrt(tokens - first) for tokens in (embedding.shape[1], num_tokens))
+    grid = embedding[0, first:].reshape(old, old, -1)
+    grid = jax.image.resize(grid, (new, new, grid.shape[-1]), "bilinear")  # antialiased where it becomes smaller
+    return jnp.concatenate([embedding[:, :first], grid.reshape(1, new * new, -1)], axis=1)
