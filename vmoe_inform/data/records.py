@@ -1,0 +1,95 @@
+"""What every source of labelled images gives: random-access records with the names of their classes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypedDict
+
+import numpy as np
+
+from vmoe_inform import checks
+from vmoe_inform.config import DataConfig
+from vmoe_inform.registry import Registry
+
+
+class Record(TypedDict):
+    """One labelled image.
+
+    Attributes:
+      image: uint8 array [height, width, channels] with 1 or 3 channels, or the bytes of an image file.
+      label: index into the source's class names.
+    """
+
+    image: np.ndarray | bytes
+    label: int
+
+
+class Records(Protocol):
+    """Random access to records. Several threads read at once, and other processes get a pickled copy."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
+
+    def name(self, index: int, /) -> str:
+        """What to call the record in logs and files of predictions: the same on every machine, unique in the set."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split of a data set.
+
+    Attributes:
+      records: the labelled images.
+      class_names: one name a label.
+      origin: where the images are from, in words for tables: "published folder", "TFDS", "generated".
+    """
+
+    records: Records
+    class_names: tuple[str, ...]
+    origin: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels, counted over the data set, not over the split."""
+        return len(self.class_names)
+
+
+SourceFunction = Callable[[DataConfig, str], Source]
+SOURCES: Registry[SourceFunction] = Registry("data source")
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayRecords:
+    """Records in memory: images uint8 [n, height, width, channels], labels integer [n]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            expected = "uint8 [n, height, width, channels]"
+            raise checks.error("images", expected, f"{self.images.dtype} {self.images.shape}")
+        if self.labels.shape != self.images.shape[:1]:
+            raise checks.error("labels", f"shape {self.images.shape[:1]}, one for each image", self.labels.shape)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Record:
+        return {"image": self.images[index], "label": int(self.labels[index])}
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+
+def existing_directory(data: DataConfig, expected: str) -> Path:
+    """``data.directory``, which should hold what ``expected`` says.
+
+    Raises:
+      FileNotFoundError: it is not there.
+    """
+    if not data.directory or not Path(data.directory).is_dir():
+        raise FileNotFoundError(f"data.directory: expected a directory with {expected}; received {data.directory!r}")
+    return Path(data.directory)

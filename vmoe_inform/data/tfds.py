@@ -1,0 +1,142 @@
+"""Data sets that TFDS has prepared as ``array_record`` files; reading them needs no TensorFlow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from vmoe_inform import checks
+from vmoe_inform.config import DataConfig
+from vmoe_inform.data.records import SOURCES, Record, Source
+
+
+@dataclass(frozen=True, eq=False)
+class TfdsRecords:
+    """Records of a prepared data set; images stay encoded.
+
+    Attributes:
+      data_source: what TFDS gives.
+      data_set: what to call it in errors.
+      labels: [classes of the data set], the label here of each of the data set's labels, -1 for one that must not
+        occur.
+      has_file_names: whether the data set keeps the names of the files that it was made of.
+    """
+
+    data_source: Sequence[Any]
+    data_set: str
+    labels: Int[np.ndarray, " classes"]
+    has_file_names: bool
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __getitem__(self, index: int) -> Record:
+        example = self.data_source[index]
+        received = int(example["label"])
+        label = int(self.labels[received]) if 0 <= received < len(self.labels) else -1
+        if label < 0:
+            known = int((self.labels >= 0).sum())
+            raise checks.error(f"label of {self.name(index)}", f"of one of the {known} classes looked for", received)
+        return {"image": example["image"], "label": label}
+
+    def name(self, index: int) -> str:
+        if not self.has_file_names:
+            return f"{self.data_set}[{index}]"
+        name = self.data_source[index]["file_name"]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def prepare_command(name: str, directory: str, manual: bool = False) -> str:
+    """What to type to prepare a data set; ``manual``: from archives that the user has to load."""
+    words = ["python -m vmoe_inform.data.prepare", name, *(["--manual_dir=DIR"] if manual else [])]
+    return " ".join([*words, f"--data_dir={directory or 'DIR'}"])
+
+
+def is_manual(name: str) -> bool:
+    """Whether TFDS makes the data set of archives that it cannot load by itself."""
+    return name.partition("/")[0] in ("imagenet2012", "imagenet2012_real", "imagenet2012_corrupted")
+
+
+def builder_of(name: str, directory: str) -> Any:
+    """TFDS' builder of a data set whose array_record files are there.
+
+    Args:
+      name: of the data set, with its config after a slash if it has any.
+      directory: TFDS' data directory; empty for its default.
+
+    Raises:
+      FileNotFoundError: an unknown name, no prepared data, or other than array_record files.
+    """
+    import tensorflow_datasets
+
+    prepare = f"prepared with `{prepare_command(name, directory, is_manual(name))}`"
+    try:
+        builder = tensorflow_datasets.builder(name, data_dir=directory or None)
+    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError):  # ValueError: an unknown config of a builder
+        place = directory or tensorflow_datasets.core.constants.DATA_DIR
+        raise FileNotFoundError(
+            f"data.tfds_name: expected a data set that TFDS knows, or array_record files in {place}; received {name!r}"
+        ) from None
+    if not builder.info.splits:
+        raise FileNotFoundError(
+            f"data.directory: expected the array_record files of {name} in {builder.data_dir}, {prepare}; "
+            "received no prepared data"
+        )
+    if builder.info.file_format != tensorflow_datasets.core.FileFormat.ARRAY_RECORD:
+        raise FileNotFoundError(
+            f"data.directory: expected array_record files in {builder.data_dir}, {prepare}; "
+            f"received {builder.info.file_format.value} files"
+        )
+    return builder
+
+
+def open_split(builder: Any, name: str, split: str) -> Any:
+    """The split's examples, with random access and encoded images.
+
+    Raises:
+      ValueError: a split that the data set has not.
+    """
+    import tensorflow_datasets
+
+    try:
+        return builder.as_data_source(split, decoders={"image": tensorflow_datasets.decode.SkipDecoding()})
+    except ValueError:  # TFDS names a split that it does not know, in its own words
+        raise checks.error(f"split of {name}", f"one of {', '.join(builder.info.splits)}", split) from None
+
+
+def class_names(builder: Any, name: str, feature: str = "label") -> tuple[str, ...]:
+    """Names of a prepared data set's classes.
+
+    Raises:
+      ValueError: it has no images with a class label.
+    """
+    features = builder.info.features
+    if not {"image", feature} <= set(features) or not hasattr(features[feature], "names"):
+        raise checks.error(f"features of {name}", f"an image and a class label {feature!r}", sorted(features))
+    return tuple(features[feature].names)
+
+
+@SOURCES.register("tfds")
+def tfds(data: DataConfig, split: str) -> Source:
+    """The data set ``data.tfds_name``, as TFDS has prepared it.
+
+    ``data.directory`` is TFDS' data directory (empty: its default) and ``split`` any split that TFDS understands.
+
+    Raises:
+      FileNotFoundError: see :func:`builder_of`.
+      ValueError: no name, an unknown split, a data set without class labels; when a record is read, a label that is
+        out of range (as in ImageNet's test split, whose labels are not public).
+    """
+    if not data.tfds_name:
+        raise checks.error("data.tfds_name", "the name of a TFDS data set", data.tfds_name)
+    builder = builder_of(data.tfds_name, data.directory)
+    names = class_names(builder, data.tfds_name)
+    records = TfdsRecords(
+        open_split(builder, data.tfds_name, split),
+        f"{data.tfds_name}:{split}",
+        np.arange(len(names)),
+        "file_name" in builder.info.features,
+    )
+    return Source(records, names, "TFDS")

@@ -1,0 +1,201 @@
+"""Trees ``root/class/file`` of images, in a folder or in an uncompressed tar that is read in place."""
+
+import collections
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from jaxtyping import Int
+
+from vmoe_inform import checks
+from vmoe_inform.data import archives
+from vmoe_inform.data.records import Record
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True, eq=False)
+class FileRecords:
+    """Records whose images are files of a folder or a tar, read when they are asked for.
+
+    Names are kept as bytes in one array, since a million strings would take long to pickle for each worker process.
+
+    Attributes:
+      place: the folder or tar.
+      names: bytes [n], path relative to the tree's root.
+      labels: [n].
+      spans: offset and size of each file in the tar; None in a folder.
+    """
+
+    place: Path
+    names: np.ndarray
+    labels: Int[np.ndarray, " n"]
+    spans: Int[np.ndarray, "n 2"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Record:
+        label = int(self.labels[index])
+        if self.spans is None:
+            return {"image": (self.place / self.name(index)).read_bytes(), "label": label}
+        offset, size = (int(value) for value in self.spans[index])
+        content = os.pread(_descriptor(str(self.place)), size, offset)
+        if len(content) < size:
+            raise OSError(f"{self.place} ends before {self.name(index)} does: was it replaced since it was opened?")
+        return {"image": content, "label": label}
+
+    def name(self, index: int) -> str:
+        return os.fsdecode(self.names[index])
+
+
+@functools.cache
+def _descriptor(path: str) -> int:
+    """The tar's file descriptor, opened when a process first reads of it.
+
+    It stays open. ``pread`` does not use the descriptor's position, so that threads and forked processes may share it.
+    """
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """What a folder or a tar holds.
+
+    Attributes:
+      place: the folder or tar, with the part of it that was asked for, in words for errors.
+      root: the folder itself, or the tar.
+      classes: names of the class folders, sorted; there is at least one, and an image in each.
+      names: bytes [n], ``class/file``, sorted.
+      folders: position in ``classes`` of each file's folder.
+      spans: as of :class:`FileRecords`.
+    """
+
+    place: str
+    root: Path
+    classes: tuple[str, ...]
+    names: np.ndarray
+    folders: Int[np.ndarray, " n"]
+    spans: Int[np.ndarray, "n 2"] | None
+
+    def records(self, labels: Sequence[int]) -> FileRecords:
+        """Its images; ``labels`` has the label of each of ``classes``."""
+        return FileRecords(self.root, self.names, np.asarray(labels, np.int32)[self.folders], self.spans)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is taken for an image: by its suffix, and not where a file system keeps notes of its own."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+
+
+def class_folders(root: Path) -> list[str]:
+    """Names of the folders in ``root``, sorted; hidden ones are none."""
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def read_folder(root: Path) -> Tree:
+    """The tree in a folder.
+
+    Raises:
+      FileNotFoundError: there are no class folders, or one has no image.
+    """
+    classes = class_folders(root)
+    if not classes:
+        raise FileNotFoundError(f"{root}: expected folders of classes with images; received no class folder")
+    files: list[tuple[str, str]] = []
+    left_out = collections.Counter(_no_images(root))
+    for name in classes:
+        with os.scandir(root / name) as entries:
+            found = [(entry.name, entry.is_file()) for entry in entries]
+        images = sorted(file for file, is_file in found if is_file and is_image(file))
+        if not images:
+            raise FileNotFoundError(f"{root}: expected folders of classes with images; received no image in {name}")
+        files += [(name, file) for file in images]
+        left_out[name] += len(found) - len(images)
+    _warn(str(root), left_out)
+    return _tree(str(root), root, classes, files, None)
+
+
+def _no_images(root: Path) -> dict[str, int]:
+    """Files of a root that lie beside the class folders."""
+    with os.scandir(root) as entries:
+        return {".": sum(not entry.is_dir() and is_image(entry.name) for entry in entries)}
+
+
+def read_tar(archive: Path, inside: tuple[str, ...] = ()) -> Tree:
+    """The tree in an uncompressed tar, whose root may lie in folders of the tar.
+
+    Args:
+      archive: the tar.
+      inside: last folders of the root's path in the tar, e.g. ``("fog", "3")``; without, all images have to be of one
+        tree.
+
+    Raises:
+      FileNotFoundError: no such images in the tar.
+      ValueError: an archive that is refused (:func:`archives.tar_members`), images outside class folders, or in the
+        class folders of several trees.
+    """
+    place = "/".join([str(archive), *inside])
+    members = [
+        member
+        for member in archives.tar_members(archive)
+        if not inside or member.parts[-2 - len(inside) : -2] == inside
+    ]
+    nested = next((member for member in members if member.parts[-1].endswith(".tar")), None)
+    if nested is not None:
+        command = archives.unpack_command(archive)
+        raise checks.error(place, f"images, not further tars (unpack it: {command})", "/".join(nested.parts))
+    images = sorted((member for member in members if is_image(member.parts[-1])), key=lambda member: member.parts)
+    if not images:
+        raise FileNotFoundError(f"{place}: expected folders of classes with images; received no image")
+    roots = {member.parts[:-2] if len(member.parts) > 1 else None for member in images}
+    if len(roots) > 1 or None in roots:
+        received = sorted({"/".join(member.parts[:-1]) or member.parts[-1] for member in images})[:5]
+        raise checks.error(place, "class folders in one place, and all images in them", received)
+    beside = [m for m in members if m.parts[:-2] in roots and len(m.parts) > 1 and not is_image(m.parts[-1])]
+    _warn(place, collections.Counter(member.parts[-2] for member in beside))
+    files = [(member.parts[-2], member.parts[-1]) for member in images]
+    if len(set(files)) < len(files):
+        raise checks.error(place, "each file once", f"{len(files) - len(set(files))} twice")
+    spans = np.array([(member.offset, member.size) for member in images], np.int64)
+    return _tree(place, archive, sorted({folder for folder, _ in files}), files, spans)
+
+
+def read(path: Path) -> Tree:
+    """The tree in a folder or a tar."""
+    return read_folder(path) if path.is_dir() else read_tar(path)
+
+
+def _tree(
+    place: str,
+    root: Path,
+    classes: Sequence[str],
+    files: Sequence[tuple[str, str]],
+    spans: Int[np.ndarray, "n 2"] | None,
+) -> Tree:
+    number = {name: position for position, name in enumerate(classes)}
+    return Tree(
+        place,
+        root,
+        tuple(classes),
+        as_bytes(f"{folder}/{file}" for folder, file in files),
+        np.array([number[folder] for folder, _ in files], np.int32),
+        spans,
+    )
+
+
+def as_bytes(names: Iterable[str]) -> np.ndarray:
+    """File names as one array of bytes [n]."""
+    return np.array([os.fsencode(name) for name in names])
+
+
+def _warn(place: str, left_out: collections.Counter[str]) -> None:
+    total = left_out.total()
+    if total:
+        examples = ", ".join(name or "." for name, count in left_out.most_common(3) if count)
+        logging.warning("%s: %d files that are no images of a class are left out (in %s)", place, total, examples)
