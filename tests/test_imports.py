@@ -39,6 +39,9 @@ COMMAND_LINES = {"train", "evaluate", "analyze", "study", "benchmark", "compile_
 EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)
 # Commands inside a package, which may use what the command lines beside it may.
 COMMANDS_IN_PACKAGES = {
+    "vmoe_inform.data.check",
+    "vmoe_inform.data.prepare",
+    "vmoe_inform.data.unpack",
     "vmoe_inform.evaluation.rehearsal",
     "vmoe_inform.interop.check_golden",
 }
