@@ -21,7 +21,8 @@ ALLOWED = {
     "routing": FOUNDATION | {"dispatch"},  # a router ends in a plan that dispatch carries out
     "presets": CONFIG,
     "groups": FOUNDATION | {"routing"},  # of settings; the options are those of the routers' steps
-    "config": PURE | {"groups"},
+    "settings": FOUNDATION | {"routing"},  # for config, through which all others take them
+    "config": PURE | {"groups", "settings"},
     "sharding": CONFIG,
     "data": CONFIG,
     "nn": CONFIG | {"sharding"},

@@ -1,6 +1,6 @@
 """Groups of settings, nested dataclasses, to ConfigDicts and back: names, types and bounds are checked on the way.
 
-What the settings are, and what goes with what, is in config.py.
+What the settings are is in settings.py, what goes with what in config.py.
 """
 
 import dataclasses

@@ -143,7 +143,7 @@ def test_a_run_without_a_checkpoint_says_so(source, tmp_path):
     folder, _ = source
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     built, fresh = _fresh(_config())
-    with pytest.raises(FileNotFoundError, match="checkpoint: expected one in .*; received none"):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint: expected one in .*; received none"):
         initialize.from_run(tmp_path, fresh, built)
     with Checkpoints(folder) as checkpoints:  # and nothing was written where nothing is to be written
         assert checkpoints.latest_step() == 8

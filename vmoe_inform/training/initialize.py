@@ -1,5 +1,6 @@
 """A run that starts from what another run has learned: fine-tuning at another image size, or for other classes."""
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -57,7 +58,7 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program) -> Train
         copy = jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=_shardings(averages))
         averages = copy(variables["params"])
     logging.info("started from step %d of %s", step, folder)
-    return state.replace(params=variables["params"], routing=variables["routing"], ema_params=averages)
+    return dataclasses.replace(state, params=variables["params"], routing=variables["routing"], ema_params=averages)
 
 
 def _shardings(tree: Tree) -> Tree:
