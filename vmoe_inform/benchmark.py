@@ -19,6 +19,7 @@ import os
 import pathlib
 import sys
 import time
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ _DTYPE = flags.DEFINE_string("dtype", "float32", "Type of activations: float32 o
 _VARIANT = flags.DEFINE_string("variant", "S/16", "SIZE/PATCH at 224 px that the layer is from.")
 _EXPERTS = flags.DEFINE_list("experts", ["8", "32", "128"], "Numbers of experts.")
 _GROUPS = flags.DEFINE_list("groups", ["1", "8", "32"], "Images whose tokens share the experts' slots.")
-_IMAGES = flags.DEFINE_integer("images", 32, "Images of a batch.")
+_IMAGES = flags.DEFINE_integer("images", 32, "Images of a batch; inform: by default fewer, the larger they are.")
 _DISPATCH = flags.DEFINE_list("dispatch", None, "Dispatchers; by default that of the config, and einsum.")
 _AGAINST = flags.DEFINE_string("against", "einsum", "Dispatcher that the others are compared with.")
 _MATMUL_SIZE = flags.DEFINE_integer("matmul_size", 4096, "Rows and columns of the plain matrix product.")
@@ -115,7 +116,10 @@ def _inform() -> Benchmark:
         if tokens not in _SIZES:
             raise checks.error("--tokens", f"some of {', '.join(map(str, _SIZES))}", tokens)
         block_size = _at_least_one("--block_size", _BLOCK_SIZE.value) if tokens > _LONGEST_IN_ONE_PIECE else None
-        sizes.append(inform.Size(*_SIZES[tokens], block_size))
+        size = inform.Size(*_SIZES[tokens], block_size)
+        if flags.FLAGS["images"].present:
+            size = dataclasses.replace(size, images=_at_least_one("--images", _IMAGES.value))
+        sizes.append(size)
     rows = inform.measure(
         model,
         steps=_names("--steps", _STEPS.value, list(INFORM_STEPS)),
@@ -141,7 +145,10 @@ BENCHMARKS: dict[str, tuple[Callable[[], Benchmark], Sequence[str]]] = {
         ("topology", "dtype", "variant", "experts", "groups", "images", "dispatch", "timed_up_to"),
     ),
     "step": (_step, ("topology", "config", "dispatch", "against", "matmul_size")),
-    "inform": (_inform, ("topology", "dtype", "size", "steps", "tokens", "block_size", "timed_up_to_seconds")),
+    "inform": (
+        _inform,
+        ("topology", "dtype", "size", "steps", "tokens", "images", "block_size", "timed_up_to_seconds"),
+    ),
     "input": (_input, ("config",)),
 }
 
