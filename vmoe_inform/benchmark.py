@@ -14,12 +14,12 @@ With --topology=v5e:2x2, layer, step and inform compile for one chip of that TPU
 ``tpu``): estimated cycles are compared instead of times.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
 import sys
 import time
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
