@@ -154,6 +154,31 @@ def test_the_hash_is_stable_and_changes_with_every_setting():
             {"optimizer__name": "adam", "optimizer__weight_decay": 0.1},
             "optimizer.weight_decay: expected 0 with optimizer.name = 'adam'; received 0.1",
         ),
+        (
+            {"optimizer__learning_rate": 1e-4, "optimizer__end_learning_rate": 1e-3},
+            "optimizer.end_learning_rate: expected at most optimizer.learning_rate = 0.0001; received 0.001",
+        ),
+        (
+            {"optimizer__name": "momentum"},
+            "optimizer.name: expected one of 'adamw', 'adam', 'sgd'; received 'momentum'",
+        ),
+        ({"optimizer__momentum": 1.0}, "optimizer.momentum: expected float >= 0 and < 1; received 1.0"),
+        (
+            {"model__stochastic_depth_rate": 0.1, "model__num_layers": 1, "model__moe__layers": (0,)},
+            "model.stochastic_depth_rate: expected 0 with a single block: .*; received 0.1",
+        ),
+        ({"data__pixel_mean": (0.5, 0.5)}, r"data.pixel_mean: expected one number, or three .*; received \(0.5, 0.5\)"),
+        ({"data__crop": "random"}, "data.crop: expected one of 'center', 'inception'; received 'random'"),
+        ({"data__evaluation_crop": 0.0}, "data.evaluation_crop: expected float > 0 and <= 1; received 0.0"),
+        ({"data__randaugment_magnitude": 11}, "randaugment_magnitude: expected float >= 0 and <= 10; received 11"),
+        ({"data__random_erasing": 1.5}, "data.random_erasing: expected float >= 0 and <= 1; received 1.5"),
+        ({"train__cutmix_alpha": -1.0}, "train.cutmix_alpha: expected float >= 0; received -1.0"),
+        ({"evaluation__shots": ()}, r"evaluation.shots: expected distinct numbers, at least one; received \(\)"),
+        ({"evaluation__shots": (5, 5)}, r"evaluation.shots: expected distinct numbers, .*; received \(5, 5\)"),
+        (
+            {"evaluation__attack__epsilon": 8.0},
+            r"attack.step_size: expected at least epsilon / num_steps = 8 / 10, lest .*; received 0.25",
+        ),
         ({"optimizer__weight_decay_pattern": "("}, "optimizer.weight_decay_pattern: expected a regular expression .*'"),
         ({"model__router__noise_std": 0.0}, "model.router.losses.load: expected 0 when .*noise_std is 0 .*; rec"),
         # names
@@ -283,6 +308,15 @@ OPTIONS = "model__router__options__"
 def test_steps_that_do_not_go_together(changes, message):
     with pytest.raises(ValueError, match=message):
         config_lib.parse(make(**changes))
+
+
+def test_settings_that_go_together():
+    """A schedule that ends nowhere has no end to compare with; mixup and CutMix go with either loss."""
+    config_lib.parse(
+        make(optimizer__schedule="constant", optimizer__learning_rate=1e-4, optimizer__end_learning_rate=1)
+    )
+    for loss in ("softmax", "sigmoid"):
+        config_lib.parse(make(train__loss=loss, train__mixup_alpha=0.2, train__cutmix_alpha=1.0))
 
 
 def test_a_state_that_is_never_updated_goes_with_accumulation():

@@ -110,6 +110,9 @@ def parse(given: Any) -> Config:
     config = given if isinstance(given, Config) else groups.parse_group(Config, given, "")
     config = dataclasses.replace(config, model=parse_model(config.model))
     _check_run(config)
+    _check_data(config.data)
+    _check_optimizer(config.optimizer)
+    _check_evaluation(config.evaluation)
     return config
 
 
@@ -153,6 +156,12 @@ def _check_model(model: ModelConfig) -> None:
         for field, without in (("attention_dropout_rate", 0.0), ("attention_block_size", None)):
             if getattr(model, field) != without:
                 raise checks.error(f"model.{field}", f"{without} with model.attention = 'fused'", getattr(model, field))
+    if model.stochastic_depth_rate > 0 and model.num_layers == 1:
+        raise checks.error(
+            "model.stochastic_depth_rate",
+            "0 with a single block: it grows from 0 at the first to this at the last",
+            model.stochastic_depth_rate,
+        )
     if moe.num_selected_experts > moe.num_experts:
         raise checks.error(
             "model.moe.num_selected_experts",
@@ -267,10 +276,6 @@ def _check_run(config: Config) -> None:
             f"a multiple of train.gradient_accumulation_steps = {train.gradient_accumulation_steps}",
             train.batch_size,
         )
-    for field in ("pixel_mean", "pixel_std"):
-        value = getattr(config.data, field)
-        if isinstance(value, tuple) and len(value) != 3:
-            raise checks.error(f"data.{field}", "one number, or three for red, green and blue", value)
     if train.steps is not None:
         check_steps(config, train.steps)
     router = config.model.router
@@ -297,14 +302,42 @@ def _check_run(config: Config) -> None:
         raise checks.error(
             "mesh.expert", "1 with model.moe.dispatch = 'ragged', which needs all experts on each device", mesh.expert
         )
-    if config.optimizer.name == "adam" and config.optimizer.weight_decay > 0:
-        raise checks.error("optimizer.weight_decay", "0 with optimizer.name = 'adam'", config.optimizer.weight_decay)
+
+
+def _check_data(data: DataConfig) -> None:
+    for field in ("pixel_mean", "pixel_std"):
+        value = getattr(data, field)
+        if isinstance(value, tuple) and len(value) != 3:
+            raise checks.error(f"data.{field}", "one number, or three for red, green and blue", value)
+
+
+def _check_optimizer(optimizer: OptimizerConfig) -> None:
+    if optimizer.name == "adam" and optimizer.weight_decay > 0:
+        raise checks.error("optimizer.weight_decay", "0 with optimizer.name = 'adam'", optimizer.weight_decay)
+    if optimizer.end_learning_rate > optimizer.learning_rate and optimizer.schedule != "constant":
+        raise checks.error(
+            "optimizer.end_learning_rate",
+            f"at most optimizer.learning_rate = {optimizer.learning_rate}",
+            optimizer.end_learning_rate,
+        )
     try:
-        re.compile(config.optimizer.weight_decay_pattern)
+        re.compile(optimizer.weight_decay_pattern)
     except re.error as problem:
         raise checks.error(
-            "optimizer.weight_decay_pattern", f"a regular expression ({problem})", config.optimizer.weight_decay_pattern
+            "optimizer.weight_decay_pattern", f"a regular expression ({problem})", optimizer.weight_decay_pattern
         ) from None
+
+
+def _check_evaluation(evaluation: EvaluationConfig) -> None:
+    attack, shots = evaluation.attack, evaluation.shots
+    if not shots or len(set(shots)) != len(shots):
+        raise checks.error("evaluation.shots", "distinct numbers, at least one", shots)
+    if attack.num_steps * attack.step_size < attack.epsilon:
+        raise checks.error(
+            "evaluation.attack.step_size",
+            f"at least epsilon / num_steps = {attack.epsilon:g} / {attack.num_steps}, lest PGD cannot use its epsilon",
+            attack.step_size,
+        )
 
 
 def mesh_sizes(config: Config, num_devices: int) -> tuple[int, int]:

@@ -239,18 +239,20 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam or AdamW with warm-up and a schedule.
+    """Adam, AdamW, or descent with momentum (sgd), with warm-up and a schedule.
 
     Attributes:
       learning_rate: peak.
       end_learning_rate: at the last step (cosine, linear).
       warmup_steps: linear from 0 to the peak.
-      weight_decay: decoupled, times the learning rate (adamw).
+      beta1, beta2, epsilon: of Adam.
+      momentum: share of the step before that is added to the gradient (sgd).
+      weight_decay: decoupled, times the learning rate (adamw, sgd).
       weight_decay_pattern: regular expression; parameters whose path it matches are decayed.
       gradient_clip_norm: largest global norm of the gradient; None does not clip.
     """
 
-    name: Literal["adamw", "adam"] = "adamw"
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     end_learning_rate: NonNegativeFloat = 0.0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -258,6 +260,7 @@ class OptimizerConfig:
     beta1: ShareBelowOne = 0.9
     beta2: ShareBelowOne = 0.999
     epsilon: PositiveFloat = 1e-8
+    momentum: ShareBelowOne = 0.9
     weight_decay: NonNegativeFloat = 0.0
     weight_decay_pattern: str = ".*/kernel$"
     gradient_clip_norm: PositiveFloat | None = None

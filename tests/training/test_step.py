@@ -299,3 +299,24 @@ def test_clipping_limits_the_global_norm():
     _, clipped = optimizer.update(gradients, clipped, params)
     first_moment = optax.tree_utils.tree_get(clipped, "mu")["a"]["kernel"]
     np.testing.assert_allclose(first_moment, [0.06, 0.08], rtol=1e-5)  # (1 - 0.9) * gradient / 50
+
+
+def test_descent_with_momentum():
+    """From gradients 1 and 1 with momentum 1/2: steps of 1 and 1/2 + 1, times the learning rate 0.1."""
+    config = _optimizer(
+        name="sgd", momentum=0.5, learning_rate=0.1, schedule="constant", warmup_steps=0, weight_decay=0.0,
+        gradient_clip_norm=None,
+    )  # fmt: skip
+    params = {"a": {"kernel": jnp.zeros(2)}}
+    optimizer, gradients = make_optimizer(config, 20), {"a": {"kernel": jnp.ones(2)}}
+    updates, state = optimizer.update(gradients, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["a"]["kernel"], -0.1, rtol=1e-6)
+    updates, _ = optimizer.update(gradients, state, params)
+    np.testing.assert_allclose(updates["a"]["kernel"], -0.15, rtol=1e-6)
+
+
+def test_every_optimizers_state_has_its_place_on_the_mesh():
+    for name in ("adamw", "adam", "sgd"):
+        state = _program(optimizer__name=name, optimizer__weight_decay=0.0, mesh__expert=4).state_shapes.opt_state
+        moments = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (4, 16, 32)]  # of the experts' kernels
+        assert [leaf.sharding.spec for leaf in moments] == [jax.P("expert")] * (1 if name == "sgd" else 2)

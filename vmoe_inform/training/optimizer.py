@@ -50,7 +50,7 @@ def decay_mask(params: Tree, pattern: str) -> Tree:
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, Adam, decoupled weight decay, schedule; in this order.
+    """Clipping by global norm, Adam or momentum, decoupled weight decay, schedule; in this order.
 
     Raises:
       ValueError: as :func:`make_schedule`; at ``init``, as :func:`decay_mask`.
@@ -58,7 +58,10 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     parts = []
     if config.gradient_clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.gradient_clip_norm))
-    parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
+    if config.name == "sgd":
+        parts.append(optax.trace(config.momentum))
+    else:
+        parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
     if config.weight_decay > 0:
         parts.append(
             optax.add_decayed_weights(
