@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Int
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
+from vmoe_inform.data import ilsvrc
 from vmoe_inform.data.records import SOURCES, Record, Source
 
 
@@ -44,19 +46,35 @@ class TfdsRecords:
     def name(self, index: int) -> str:
         if not self.has_file_names:
             return f"{self.data_set}[{index}]"
-        name = self.data_source[index]["file_name"]
-        return name.decode() if isinstance(name, bytes) else str(name)
+        return text(self.data_source[index]["file_name"])
 
 
-def prepare_command(name: str, directory: str, manual: bool = False) -> str:
-    """What to type to prepare a data set; ``manual``: from archives that the user has to load."""
-    words = ["python -m vmoe_inform.data.prepare", name, *(["--manual_dir=DIR"] if manual else [])]
-    return " ".join([*words, f"--data_dir={directory or 'DIR'}"])
+def text(value: bytes | str) -> str:
+    """A text feature of an example."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def is_manual(name: str) -> bool:
-    """Whether TFDS makes the data set of archives that it cannot load by itself."""
-    return name.partition("/")[0] in ("imagenet2012", "imagenet2012_real", "imagenet2012_corrupted")
+# What TFDS makes of archives that the user has to load: the names of these.
+MANUAL_ARCHIVES = {
+    "imagenet2012": (ilsvrc.TRAIN_TAR, ilsvrc.VALIDATION_TAR),
+    "imagenet2012_corrupted": (ilsvrc.VALIDATION_TAR,),
+    "imagenet2012_real": (ilsvrc.VALIDATION_TAR,),
+}
+
+
+def prepare_command(name: str, directory: str) -> str:
+    """What to type to prepare a data set."""
+    manual = ["--manual_dir=DIR"] if name.partition("/")[0] in MANUAL_ARCHIVES else []
+    return " ".join(["python -m vmoe_inform.data.prepare", name, *manual, f"--data_dir={directory or 'DIR'}"])
+
+
+def has_folder(name: str, directory: str) -> bool:
+    """Whether TFDS' data directory (empty: its default) has a folder of that data set: a quick first look."""
+    if not directory:
+        import tensorflow_datasets
+
+        directory = tensorflow_datasets.core.constants.DATA_DIR
+    return (Path(directory).expanduser() / name).is_dir()
 
 
 def builder_of(name: str, directory: str) -> Any:
@@ -71,7 +89,7 @@ def builder_of(name: str, directory: str) -> Any:
     """
     import tensorflow_datasets
 
-    prepare = f"prepared with `{prepare_command(name, directory, is_manual(name))}`"
+    prepare = f"prepared with `{prepare_command(name, directory)}`"
     try:
         builder = tensorflow_datasets.builder(name, data_dir=directory or None)
     except (tensorflow_datasets.core.DatasetNotFoundError, ValueError):  # ValueError: an unknown config of a builder
@@ -133,10 +151,10 @@ def tfds(data: DataConfig, split: str) -> Source:
         raise checks.error("data.tfds_name", "the name of a TFDS data set", data.tfds_name)
     builder = builder_of(data.tfds_name, data.directory)
     names = class_names(builder, data.tfds_name)
-    records = TfdsRecords(
-        open_split(builder, data.tfds_name, split),
-        f"{data.tfds_name}:{split}",
-        np.arange(len(names)),
-        "file_name" in builder.info.features,
-    )
-    return Source(records, names, "TFDS")
+    return Source(records(builder, data.tfds_name, split, np.arange(len(names))), names, "TFDS")
+
+
+def records(builder: Any, name: str, split: str, labels: Int[np.ndarray, " classes"]) -> TfdsRecords:
+    """Records of a prepared data set; ``labels`` as of :class:`TfdsRecords`."""
+    has_file_names = "file_name" in builder.info.features
+    return TfdsRecords(open_split(builder, name, split), f"{name}:{split}", labels, has_file_names)
