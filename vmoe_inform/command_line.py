@@ -92,19 +92,24 @@ def _in_our_words(problem: BaseException) -> BaseException:
     return checks.error(name.removeprefix("config."), f"a value of the field's type ({reason})", value)
 
 
-def _check_words(words: Sequence[str], subcommands: Sequence[str]) -> None:
+def _check_words(words: Sequence[str], subcommands: Sequence[str], operands: str) -> None:
+    if operands:
+        if not words:
+            raise checks.error("command line", f"{operands}, and flags (--name=value)", "none")
+        return
     if subcommands and (len(words) != 1 or words[0] not in subcommands):
         raise checks.error("command line", f"one of {', '.join(subcommands)}, and flags", " ".join(words))
     if words and not subcommands:
         raise checks.error("command line", "flags only (--name=value)", " ".join(words))
 
 
-def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()) -> None:
+def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = (), operands: str = "") -> None:
     """Parses the flags and runs ``main``, whose result is the exit code.
 
     ``main`` gets the words of the command line that are no flags: the program's name and, if there are any, one of
-    ``subcommands``. Bad input (flags, configs, missing paths) prints one line and exits with 2, a diverged run with 3;
-    a mistake of the program itself keeps its traceback.
+    ``subcommands``, or one or more words of what ``operands`` says, such as ``"archives to unpack"``. Bad input (flags,
+    configs, missing paths) prints one line and exits with 2, a diverged run with 3; a mistake of the program itself
+    keeps its traceback.
     """
 
     def guarded(arguments: list[str]) -> None:
@@ -112,7 +117,7 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
         logging.get_absl_logger().addFilter(lambda record: "directory is read only" not in str(record.msg))
         logging.set_verbosity(logging.WARNING if not flags.FLAGS["verbosity"].present else flags.FLAGS.verbosity)
         try:
-            _check_words(arguments[1:], subcommands)
+            _check_words(arguments[1:], subcommands, operands)
             code = main(arguments)
         except (checks.InputError, FileNotFoundError, NotADirectoryError, PermissionError) as problem:
             _fail(problem)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vmoe_inform import checks
 
-_MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"PK": "zip"}
+_MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"PK\x03\x04": "zip"}
 _BLOCK_BYTES = 512  # of tar files
 
 
@@ -99,7 +99,7 @@ def _tar_members(archive: Path, size: int, mtime_ns: int) -> tuple[Member, ...]:
             if member.isreg():
                 members.append(Member(parts, member.offset_data, member.size))
             end = member.offset_data + -(-member.size // _BLOCK_BYTES) * _BLOCK_BYTES
-            file.members.clear()  # a million of them would fill the memory
+            file.members.clear()  # type: ignore[attr-defined]  # a million of them would fill the memory
     with archive.open("rb") as content:
         content.seek(end)
         # A tar that was cut between two members looks whole but for the empty block at the end.
