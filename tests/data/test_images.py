@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vmoe_inform.data import images
+from vmoe_inform.data import decode, images
 
 
 def encoded(picture, kind, **options):
@@ -79,7 +79,7 @@ def test_every_kind_of_file_becomes_rgb(content, color):
     ],
 )
 def test_damaged_bytes_are_unreadable(content):
-    with pytest.raises(images.UnreadableImageError):
+    with pytest.raises(decode.UnreadableImageError):
         images.to_square(content, 4)
 
 
@@ -87,4 +87,4 @@ def test_damaged_bytes_are_unreadable(content):
 def test_wrong_array_is_an_error_of_the_program(image):
     with pytest.raises(ValueError, match="image: expected uint8") as caught:
         images.to_square(image, 4)
-    assert not isinstance(caught.value, images.UnreadableImageError)
+    assert not isinstance(caught.value, decode.UnreadableImageError)

@@ -1,93 +1,28 @@
-"""Records -> batches on the host: decoded in threads, shuffled by seed, and restored exactly from a checkpoint."""
+"""Records -> batches on the host: read by threads or processes, shuffled by seed, restored exactly from a checkpoint.
 
-import threading
-from collections.abc import Iterator
+Everything random about a record comes from (seed, position in the order of all epochs), so that an image does not
+depend on which thread, worker process or host reads it. Worker processes are spawned, not forked.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
-from absl import logging
+from absl import flags
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import images
-from vmoe_inform.data.sources import Records, Source
+from vmoe_inform.data.readers import Batch, EvaluationReader, TrainingReader
+from vmoe_inform.data.records import Source
+from vmoe_inform.data.skipped import SkippedRecords, Unreadable
 
-Batch = dict[str, np.ndarray]
-
-_LOGGED_IN_FULL = 5
-_RECORDS_BEFORE_JUDGING = 100
-
-
-class SkippedRecords:
-    """Counts records that could not be read, and stops the run when they are too many. Safe to share by threads.
-
-    A record that is read again in a later epoch counts again, so that the share is that of the data set.
-
-    Attributes:
-      count: records skipped so far.
-      read: records tried so far, the skipped ones among them.
-    """
-
-    def __init__(self, max_share: float):
-        """Args:
-        max_share: share of the tried records, 0 to 1, that may be skipped (``data.max_skipped_share``).
-        """
-        self.max_share = max_share
-        self.count = 0
-        self.read = 0
-        self._lock = threading.Lock()
-
-    def readable(self) -> None:
-        """Counts a record that was read."""
-        with self._lock:
-            self.read += 1
-
-    def skip(self, name: str, problem: Exception) -> None:
-        """Counts a record that could not be read; the first few are logged.
-
-        Raises:
-          ValueError: once 100 records were tried, if more than ``max_share`` of them, or all, were skipped.
-        """
-        with self._lock:
-            self.read += 1
-            self.count += 1
-            count, read = self.count, self.read
-        if count <= _LOGGED_IN_FULL:
-            last = " (further ones are only counted)" if count == _LOGGED_IN_FULL else ""
-            logging.warning("skipped unreadable record %s: %s%s", name, problem, last)
-        if read >= _RECORDS_BEFORE_JUDGING and (count > self.max_share * read or count == read):
-            self._fail(count, read, name, problem)
-
-    def finish(self) -> None:
-        """To be called when a pass over the data is over.
-
-        Raises:
-          ValueError: records were tried and not one could be read.
-        """
-        if self.read and self.count == self.read:
-            self._fail(self.count, self.read, "all", None)
-
-    def _fail(self, count: int, read: int, name: str, problem: Exception | None) -> None:
-        last = f", the last one {name}: {problem}" if problem else ""
-        expected = f"at most {self.max_share:.2%} unreadable records (data.max_skipped_share), and some readable ones"
-        raise checks.error("data", expected, f"{count} unreadable of {read}{last}")
+_SKIPPED = "skipped"  # beside "image" and "label" on the way: the unreadable records that came before
+_CHUNK_IMAGES = 32  # that a worker process sends at once: some megabytes
+_JUDGED_IN_A_ROW = 100
 
 
-def _read(records: Records, index: int, image_size_px: int, skipped: SkippedRecords, crop: float = 1.0) -> Batch | None:
-    """The record as arrays, or None if it cannot be read."""
-    try:
-        record = records[index]
-        image = images.to_square(record["image"], image_size_px, crop)
-    except (OSError, images.UnreadableImageError) as problem:
-        skipped.skip(records.name(index), problem)
-        return None
-    skipped.readable()
-    return {"image": image, "label": np.asarray(record["label"], np.int32)}
-
-
-def _check_not_empty(source: Source) -> None:
-    if len(source.records) == 0:
-        raise checks.error("data", "at least one record", "none")
+# ------------------------------------------------------------------------------------------------------------ training
 
 
 def train_iterator(
@@ -101,27 +36,32 @@ def train_iterator(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator[Batch]:
-    """Endless training batches, in an order that depends on ``seed`` and the epoch only.
+    """Endless training batches, decided by ``seed``, ``data.num_workers`` and the share of this process.
 
     All processes together go through every record once an epoch: process p of n takes the records p, p + n, ... of
-    the common order. Batches run on over the end of an epoch, so that none is short. ``get_state`` and ``set_state``
-    of the iterator restore the position exactly, also within an epoch; ``close`` ends its threads.
+    the common order, and its worker processes take chunks of those in turn. Batches run on over the end of an epoch,
+    so that none is short. ``get_state`` and ``set_state`` of the iterator restore the position exactly, also within an
+    epoch; ``close`` ends its threads and processes.
+
+    Worker processes are started here, and have made the first batch when this returns: before an accelerator is
+    touched, if this is called before.
 
     Args:
       source: what to read.
       image_size_px: P.
       batch_size: b, images of a batch of this process.
-      seed: of the order, 0 to 2^32 - 1.
-      data: ``prefetch_batches`` are kept ready, whose records ``num_threads`` read and decode; with 0 the one thread
-        that prepares the batches does it, which is the fastest for small images in memory.
-      skipped: counts the unreadable records, read-ahead ones included.
+      seed: of the order and the augmentation, 0 to 2^32 - 1.
+      data: crop and augmentation; ``prefetch_batches`` are kept ready, made by ``num_workers`` processes of
+        ``num_threads`` threads each. Without workers the threads are of this process; with 0 of both, the one thread
+        that puts batches together does it all, which is the fastest for small images in memory.
+      skipped: counts the unreadable records.
       process_index, process_count: the share of this process.
 
     Returns:
       iterator of {"image": uint8 [b, P, P, 3], "label": int32 [b]}.
 
     Raises:
-      ValueError: no records, or a seed that is too large; while iterating, too many unreadable records.
+      ValueError: no records, or a seed that is too large; here or while iterating, too many unreadable records.
     """
     _check_not_empty(source)
     if not 0 <= seed < 2**32:
@@ -129,13 +69,88 @@ def train_iterator(
     if not 0 <= process_index < process_count:
         raise checks.error("process_index", f"0 to {process_count - 1}", process_index)
     order = grain.MapDataset.range(len(source.records)).shuffle(seed=seed).repeat()
-    share = order[process_index::process_count]
-    examples = share.map(lambda index: _read(source.records, int(index), image_size_px, skipped))
-    options = grain.ReadOptions(num_threads=data.num_threads, prefetch_buffer_size=data.num_threads + batch_size)
-    # Records that were read as None are left out here; the position counts them, which keeps restoring exact.
-    batches = examples.to_iter_dataset(options).batch(batch_size, drop_remainder=True)
+    examples = order.random_map(TrainingReader(source.records, image_size_px, data), seed=seed)
+    share = examples[process_index::process_count]
+    chunk = batch_size if data.num_workers == 0 else _largest_divisor(batch_size, _CHUNK_IMAGES)
+    readable = _ReadableDataset(_read_ahead(share, data.num_threads, chunk), data.max_skipped_share)
+    batches = readable.batch(chunk, drop_remainder=True, batch_fn=_stack)
+    if data.num_workers > 0:
+        chunks = _in_workers(batches, data.num_workers)
+        batches = chunks.batch(batch_size // chunk, drop_remainder=True, batch_fn=_concatenate)
     # One thread prepares whole batches beside the training step.
-    return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=data.prefetch_batches))
+    prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=data.prefetch_batches)
+    iterator = _CountingIterator(iter(prefetched), skipped)
+    if data.num_workers > 0:
+        try:
+            iterator.make_first()
+        except BaseException:
+            iterator.close()
+            raise
+    return iterator
+
+
+class _ReadableDataset(grain.IterDataset[dict[str, Any]]):
+    """Leaves out unreadable records, and hands them on with the next readable one."""
+
+    def __init__(self, parent: grain.IterDataset, max_share: float):
+        super().__init__(parent)
+        self._max_share = max_share
+
+    def __iter__(self) -> grain.DatasetIterator[dict[str, Any]]:
+        return _ReadableIterator(iter(self._parent), self._max_share)
+
+
+class _ReadableIterator(grain.DatasetIterator[dict[str, Any]]):
+    def __init__(self, parent: grain.DatasetIterator, max_share: float):
+        super().__init__(parent)
+        self._max_share = max_share
+        self._handed_on = 0
+
+    def __next__(self) -> dict[str, Any]:
+        left_out: list[Unreadable] = []
+        while isinstance(example := next(self._parent), Unreadable):
+            left_out.append(example)
+            # Whoever takes the batches judges the share; but a row of unreadable records without an end gives none.
+            if len(left_out) % _JUDGED_IN_A_ROW == 0:
+                SkippedRecords(self._max_share).add(self._handed_on, left_out)
+        self._handed_on += 1
+        return {**example, _SKIPPED: tuple(left_out)}
+
+    def get_state(self) -> dict[str, Any]:
+        return self._parent.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._parent.set_state(state)
+
+
+class _CountingIterator(grain.DatasetIterator[Batch]):
+    """Counts the records that were left out of the batches taken."""
+
+    def __init__(self, parent: grain.DatasetIterator, skipped: SkippedRecords):
+        super().__init__(parent)
+        self._skipped = skipped
+        self._first: tuple[dict[str, Any], dict[str, Any]] | None = None  # made ahead, and the state before it
+
+    def make_first(self) -> None:
+        """Makes the batch that the next call of ``next`` returns."""
+        state = self._parent.get_state()
+        self._first = next(self._parent), state
+
+    def __next__(self) -> Batch:
+        batch, self._first = self._first[0] if self._first else next(self._parent), None
+        unreadable = batch.pop(_SKIPPED)
+        self._skipped.add(len(batch["label"]), unreadable)
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        return self._first[1] if self._first else self._parent.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._first = None
+        self._parent.set_state(state)
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
 
 
 def evaluation_batches(
@@ -146,8 +161,9 @@ def evaluation_batches(
     skipped: SkippedRecords,
     crop: float = 1.0,
     num_threads: int = 0,
+    num_workers: int = 0,
 ) -> Iterator[Batch]:
-    """Every readable record once, in record order; the last batch is filled up with black images of mask False.
+    """Every readable record once; the last batch is filled up with black images of mask False.
 
     Args:
       source: what to read.
@@ -156,24 +172,37 @@ def evaluation_batches(
       skipped: counts the unreadable records.
       crop: side of the centred square that is looked at, as a share of the image's shorter side.
       num_threads: threads that read ahead two batches; 0 reads in the caller's thread, best for arrays in memory.
+      num_workers: processes of so many threads each that read instead of this one, chunks of records in turn.
 
     Yields:
       {"image": uint8 [b, P, P, 3], "label": int32 [b], "index": int32 [b], "mask": bool [b]}; index is the record's
-      number, 0 where the mask is False.
+      number, 0 where the mask is False. Without workers, records come in order.
 
     Raises:
       ValueError: no records, too many unreadable ones, or only such.
     """
     _check_not_empty(source)
-
-    def read(index: np.integer) -> Batch | None:
-        batch = _read(source.records, int(index), image_size_px, skipped, crop)
-        return None if batch is None else {**batch, "index": np.asarray(index, np.int32)}
-
-    examples = grain.MapDataset.range(len(source.records)).map(read)
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 2 * batch_size)
-    for batch in examples.to_iter_dataset(options).batch(batch_size):
-        yield _fill_up(batch, batch_size)
+    examples = grain.MapDataset.range(len(source.records)).map(EvaluationReader(source.records, image_size_px, crop))
+    chunk = batch_size if num_workers == 0 else min(batch_size, _CHUNK_IMAGES)
+    chunks = _read_ahead(examples, num_threads, chunk).batch(chunk, batch_fn=_stack_readable)
+    if num_workers > 0:
+        chunks = _in_workers(chunks, min(num_workers, -(-len(source.records) // chunk)))
+    iterator = iter(chunks)
+    waiting: Batch | None = None
+    try:
+        for received in iterator:
+            unreadable = received.pop(_SKIPPED)
+            skipped.add(len(received.get("label", ())), unreadable)
+            if not received:
+                continue
+            waiting = received if waiting is None else _concatenate_arrays([waiting, received])
+            if len(waiting["label"]) >= batch_size:
+                yield _fill_up({name: values[:batch_size] for name, values in waiting.items()}, batch_size)
+                waiting = {name: values[batch_size:] for name, values in waiting.items()}
+        if waiting is not None and len(waiting["label"]) > 0:
+            yield _fill_up(waiting, batch_size)
+    finally:
+        iterator.close()
     skipped.finish()
 
 
@@ -184,3 +213,50 @@ def _fill_up(batch: Batch, batch_size: int) -> Batch:
         for name, values in batch.items()
     }
     return {**filled, "mask": np.arange(batch_size) < count}
+
+
+# ------------------------------------------------------------------------------------------------- examples to batches
+
+
+def _check_not_empty(source: Source) -> None:
+    if len(source.records) == 0:
+        raise checks.error("data", "at least one record", "none")
+
+
+def _read_ahead(examples: grain.MapDataset, num_threads: int, num_examples: int) -> grain.IterDataset:
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + num_examples)
+    return examples.to_iter_dataset(options)
+
+
+def _in_workers(chunks: grain.IterDataset, num_workers: int) -> grain.IterDataset:
+    """The same made by processes, each of which keeps two chunks ready."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain looks at flags of its own, which only command lines parse
+    return chunks.mp_prefetch(grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2))
+
+
+def _largest_divisor(number: int, at_most: int) -> int:
+    return max(divisor for divisor in range(1, at_most + 1) if number % divisor == 0)
+
+
+def _stack(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Examples with what was skipped before each -> arrays with all that was skipped."""
+    arrays = {name: np.stack([example[name] for example in examples]) for name in examples[0] if name != _SKIPPED}
+    return {**arrays, _SKIPPED: tuple(record for example in examples for record in example[_SKIPPED])}
+
+
+def _stack_readable(examples: Sequence[Batch | Unreadable]) -> dict[str, Any]:
+    """As :func:`_stack`, of records not yet sorted out; without arrays if none could be read."""
+    unreadable = tuple(example for example in examples if isinstance(example, Unreadable))
+    readable = [{**example, _SKIPPED: ()} for example in examples if not isinstance(example, Unreadable)]
+    return {**(_stack(readable) if readable else {}), _SKIPPED: unreadable}
+
+
+def _concatenate(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Chunks -> one batch, with all that was skipped."""
+    arrays = _concatenate_arrays([{name: chunk[name] for name in chunk if name != _SKIPPED} for chunk in chunks])
+    return {**arrays, _SKIPPED: tuple(record for chunk in chunks for record in chunk[_SKIPPED])}
+
+
+def _concatenate_arrays(batches: Sequence[Batch]) -> Batch:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
