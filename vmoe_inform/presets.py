@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import ml_collections
@@ -260,7 +260,15 @@ def set_experts(config: ml_collections.ConfigDict, experts: str, where: str) -> 
         raise checks.error("where", "lastN, everyN, none or block indices such as 5+7", where)
 
 
-def start(argument: str | None, *, router: str, variant: str, experts: str, where: str) -> ml_collections.ConfigDict:
+def start(
+    argument: str | None,
+    *,
+    router: str,
+    variant: str,
+    experts: str,
+    where: str,
+    recipes: Mapping[str, Callable[[ml_collections.ConfigDict], None]] | None = None,
+) -> ml_collections.ConfigDict:
     """What every config file begins with: the defaults, and the presets that the string after its name picks.
 
     ``router=help`` prints the presets and ends the program.
@@ -269,11 +277,14 @@ def start(argument: str | None, *, router: str, variant: str, experts: str, wher
       argument: comma list of ``key=value`` with the keys below, or None.
       router, variant, experts, where: what holds where the argument says nothing; a router that has places of its own
         for the MoE layers goes before ``where``.
+      recipes: ways to train by the file's names for them, with the key ``recipe``; the first is the default. The
+        chosen one edits the config after all else.
 
     Raises:
       ValueError: an unknown key or value.
     """
-    chosen = config_lib.parse_argument(argument, router=router, variant=variant, experts=experts, where="")
+    recipe = {"recipe": next(iter(recipes))} if recipes else {}
+    chosen = config_lib.parse_argument(argument, router=router, variant=variant, experts=experts, where="", **recipe)
     if chosen["router"] == "help":
         print(describe_routers())
         raise SystemExit(0)
@@ -282,4 +293,8 @@ def start(argument: str | None, *, router: str, variant: str, experts: str, wher
     places = chosen["where"] or ROUTERS[chosen["router"].partition("@")[0]].where or where
     set_experts(config, chosen["experts"], places)
     set_router(config, chosen["router"])
+    if recipes:
+        if chosen["recipe"] not in recipes:
+            raise checks.error("recipe", f"one of {', '.join(recipes)}", chosen["recipe"])
+        recipes[chosen["recipe"]](config)
     return config
