@@ -1,55 +1,130 @@
-"""Evaluates the newest checkpoint of a run.
+"""Evaluates checkpoints of runs, and shows them side by side.
 
-    python -m vmoe_inform.evaluate --workdir=DIR --suites=clean,c,r,a,o [--compare=OTHER_DIR,...]
+    python -m vmoe_inform.evaluate --workdir=DIR[@STEP],... --suites=clean,c,r,a,o [--compare=OTHER_DIR[@STEP],...]
 
-Writes DIR/evaluation/results.json after each suite and DIR/evaluation/report.html at the end. Figures that are there
-already for the same checkpoint are not computed again. A suite whose data are missing is reported as not available.
+DIR is evaluated at its newest checkpoint, DIR@STEP at the one of that step. Writes DIR/evaluation/results.json after
+each suite and report.html of all of them beside the first one's at the end; for DIR@STEP, results_step_STEP.json and
+report_step_STEP.html. ``--compare`` only shows what was evaluated before. ``--suites=all`` evaluates every suite; one
+whose data are missing is reported as not available, with what to put where.
+
+Nothing is computed twice: a suite that the results hold is left as it is, and of an unfinished one the sets that are
+done (DIR/evaluation/units). To have a suite computed from newly found data, delete its results.
+
+``--data_directory`` and ``--suites_directory`` say where the data lie on this machine, in place of data.directory and
+data.suites_directory of the run. They do not make other results of it: which results are kept is decided by the
+checkpoint, the run's own settings, and the origin and number of images that are found.
 """
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from vmoe_inform import checks, command_line
 from vmoe_inform.axes import Tree
+from vmoe_inform.config import DataConfig
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_SUITES = flags.DEFINE_list("suites", None, "Suites; by default those of the run's config (evaluation.suites).")
+if TYPE_CHECKING:
+    from vmoe_inform.evaluation.predict import Predictor
+    from vmoe_inform.evaluation.run import Place, Results
+
+_WORKDIR = flags.DEFINE_list(
+    "workdir", None, "Folders of runs, each with @STEP for another than the newest checkpoint."
+)
+_SUITES = flags.DEFINE_list(
+    "suites", None, "Suites or 'all'; by default those of each run's config (evaluation.suites)."
+)
 _REPORT = flags.DEFINE_bool("report", True, "Print the table and write report.html.")
-_COMPARE = flags.DEFINE_list("compare", [], "Folders of other evaluated runs to stand beside this one.")
+_COMPARE = flags.DEFINE_list("compare", [], "Folders of other evaluated runs, or FOLDER@STEP, to stand beside these.")
+_PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder for the logits, labels and names of all images.")
+_DATA_DIRECTORY = flags.DEFINE_string("data_directory", None, "Where the data lie, in place of data.directory.")
+_SUITES_DIRECTORY = flags.DEFINE_string("suites_directory", None, "In place of data.suites_directory.")
 
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
-    if _WORKDIR.value is None:
+    if not _WORKDIR.value:
         raise checks.error("--workdir", "the folder of a run", None)
     import rich.console
 
-    from vmoe_inform.evaluation import report, run
+    from vmoe_inform.evaluation import families, report, run
+
+    places = [_place(text) for text in _WORKDIR.value]
+    others = [_place(text) for text in _COMPARE.value]
+    names = names_of([*places, *others])
+    beside = [run.read_results(place) for place in others]
+    suites = list(families.names()) if _SUITES.value == ["all"] else _SUITES.value
+    families.check_names(suites or [])
+    evaluated = [_evaluate(place, name, suites) for place, name in zip(places, names, strict=False)]
+    if _REPORT.value:
+        everything = dict(zip(names, [*evaluated, *beside], strict=True))
+        examples = {name: run.read_examples(place) for name, place in zip(names, places, strict=False)}
+        rich.console.Console().print(report.render_table(everything))
+        page = places[0].report
+        report.write_report(page, everything, examples=examples)
+        print(f"report: {page}")
+    return 0
+
+
+def _evaluate(place: "Place", name: str, suites: Sequence[str] | None) -> "Results":
+    from vmoe_inform.evaluation import run
     from vmoe_inform.evaluation.predict import Predictor
     from vmoe_inform.training import restore as restore_lib
     from vmoe_inform.training.checkpoints import read_config
 
-    workdir = pathlib.Path(_WORKDIR.value)
-    others = [pathlib.Path(path) for path in _COMPARE.value]
-    names = run.names_of([workdir, *others])
-    beside = [run.read_results(path) for path in others]
-    config = read_config(workdir)
-    suites = _SUITES.value if _SUITES.value is not None else list(config.evaluation.suites)
+    config = read_config(place.workdir)
+    step = restore_lib.find_step(place.workdir, place.step)
 
-    def restore() -> tuple[Predictor, dict[str, Tree]]:
-        restored = restore_lib.restore(workdir)
+    def restore() -> tuple["Predictor", dict[str, Tree]]:
+        restored = restore_lib.restore(place.workdir, step)
         return Predictor(restored.model, restored.config, restored.mesh), restored.variables
 
-    step = restore_lib.newest_step(workdir)
-    results = run.evaluate(workdir, config, step, suites, restore=restore)
-    if _REPORT.value:
-        everything = dict(zip(names, [results, *beside], strict=True))
-        rich.console.Console().print(report.render_table(everything))
-        page = workdir / "evaluation" / run.REPORT_FILE
-        report.write_report(page, everything, examples={names[0]: run.read_examples(workdir)})
-        print(f"report: {page}")
-    return 0
+    print(f"{name}: step {step}")
+    return run.evaluate(
+        place,
+        config,
+        step,
+        config.evaluation.suites if suites is None else suites,
+        restore=restore,
+        data=_where_it_lies(config.data),
+        predictions=None if _PREDICTIONS.value is None else pathlib.Path(_PREDICTIONS.value) / name.replace("/", "_"),
+    )
+
+
+def _where_it_lies(data: DataConfig) -> DataConfig:
+    directory, suites_directory = _DATA_DIRECTORY.value, _SUITES_DIRECTORY.value
+    return dataclasses.replace(
+        data,
+        directory=data.directory if directory is None else directory,
+        suites_directory=data.suites_directory if suites_directory is None else suites_directory,
+    )
+
+
+def _place(text: str) -> "Place":
+    """``DIR`` or ``DIR@STEP``; a folder that is really called so is itself."""
+    from vmoe_inform.evaluation.run import Place
+
+    folder, at, step = text.rpartition("@")
+    if not at or pathlib.Path(text).is_dir():
+        return Place(pathlib.Path(text))
+    if not (folder and step.isdecimal()):
+        raise checks.error("--workdir", "the folder of a run, or FOLDER@STEP with a number of steps", text)
+    return Place(pathlib.Path(folder), int(step))
+
+
+def names_of(places: Sequence["Place"]) -> list[str]:
+    """Short names for what is evaluated: the folders' own names, or the whole paths where two are called the same.
+
+    Raises:
+      ValueError: the same checkpoint twice.
+    """
+    if len({(place.workdir.resolve(), place.step) for place in places}) != len(places):
+        raise checks.error("--workdir, --compare", "each run or checkpoint once", ", ".join(map(str, places)))
+    steps = ["" if place.step is None else f"@{place.step}" for place in places]
+    names = [place.workdir.resolve().name + step for place, step in zip(places, steps, strict=True)]
+    return names if len(set(names)) == len(names) else [str(place) for place in places]
 
 
 if __name__ == "__main__":

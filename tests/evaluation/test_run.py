@@ -26,9 +26,10 @@ def _evaluate(workdir, suites=("a",), *, config=CONFIG, step=8):
     def restore():
         raise Restored
 
-    (workdir / "evaluation").mkdir(exist_ok=True)
-    (workdir / "evaluation" / run.RESULTS_FILE).write_text(json.dumps(FINISHED))
-    return run.evaluate(workdir, config, step, suites, restore=restore)
+    place = run.Place(workdir)
+    place.folder.mkdir(exist_ok=True)
+    place.results.write_text(json.dumps(FINISHED))
+    return run.evaluate(place, config, step, suites, restore=restore)
 
 
 def test_what_is_there_for_this_checkpoint_is_kept(tmp_path):

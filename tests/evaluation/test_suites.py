@@ -7,17 +7,19 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vmoe_inform.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from vmoe_inform.data import sources
-from vmoe_inform.evaluation import corruptions, headlines, suites
+from vmoe_inform.evaluation import corruptions, families, headlines, suites
+from vmoe_inform.evaluation.suites import Predictions
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 
 
 def predict(source, logits_of):
     labels = np.array([source.records[index]["label"] for index in range(len(source.records))])
-    return suites.Predictions(np.stack([logits_of(label) for label in labels]).astype(np.float32), labels, skipped=0)
+    return of([logits_of(label) for label in labels], labels)
 
 
 def confident(label):
@@ -44,10 +46,17 @@ def idx(tmp_path):
     )
 
 
+def of(logits, labels, skipped=0):
+    return Predictions(np.asarray(logits, np.float32), np.asarray(labels), np.arange(len(labels)), skipped)
+
+
+def entry_of(suite, predictions):
+    return suite.entry({name: suite.score(name, own) for name, own in predictions.items()})
+
+
 def test_clean():
-    suite = suites.load("clean", CONFIG)
-    predictions = {name: predict(load_set(), confident) for name, load_set in suite.sets.items()}
-    entry = suite.summarize(predictions)
+    suite = families.load("clean", CONFIG)
+    entry = entry_of(suite, {name: predict(own.load(), confident) for name, own in suite.sets.items()})
     assert (entry["top1"], entry["top5"], entry["top1_standard_error"]) == (1.0, 1.0, 0.0)
     assert (entry["count"], entry["skipped"]) == (364, 0)
     # Probability of the label: e^5 / (e^5 + 9), all in one bin and all right.
@@ -56,17 +65,55 @@ def test_clean():
     assert entry["ece"] == pytest.approx(1 - probability, rel=1e-5)
     assert sum(entry["reliability"]["count"]) == 364
     assert len(entry["reliability"]["count"]) == CONFIG.evaluation.ece_bins
+    assert (entry["aurc"], entry["risk_coverage"]["risk"]) == (0.0, [0.0] * 20)
+    assert len(entry["worst_classes"]) == 10
 
 
 def test_top5_needs_more_than_five_classes():
-    suite = suites.load("clean", CONFIG)
-    entry = suite.summarize({"clean": suites.Predictions(np.eye(4, 5, dtype=np.float32), np.arange(4), 2)})
+    scores = suites.accuracy_scores(of(np.eye(4, 5), range(4), skipped=2))
+    entry = suites.accuracy(scores, tuple("abcde"))
     assert "top5" not in entry
     assert entry["skipped"] == 2
 
 
+def test_scores_take_a_few_bytes_an_image():
+    scores = suites.accuracy_scores(of(np.zeros((100, 1000)), range(100)), np.arange(200))
+    assert sum(values.nbytes for values in scores.values()) <= 25 * 100
+
+
+def test_masked_logits_by_hand():
+    # Of classes 1, 3 and 4 only: image 0 is right among them (0 and 2 are masked), image 1 is taken for 4.
+    logits = [[9.0, 1.0, 9.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 2.0]]
+    scores = suites.accuracy_scores(of(logits, [1, 3]), np.array([1, 3, 4]))
+    assert scores["hit"].tolist() == [True, False]
+    assert scores["hit_unmasked"].tolist() == [False, False]
+    assert scores["predicted"].tolist() == [1, 4]
+    total = np.e + 2, 1 + np.e + np.e**2
+    np.testing.assert_allclose(scores["confidence"], [np.e / total[0], np.e**2 / total[1]], rtol=1e-6)
+    np.testing.assert_allclose(scores["nll"], [np.log(total[0]) - 1, np.log(total[1]) - 1], rtol=1e-6)
+    entry = suites.accuracy(scores, tuple("abcde"))
+    assert (entry["top1"], entry["top1_unmasked"]) == (0.5, 0.0)
+    assert (entry["top1_standard_error"], entry["top1_unmasked_standard_error"]) == (0.5 / np.sqrt(2), 0.0)
+    with pytest.raises(ValueError, match=r"labels: expected among the suite's 3 classes"):
+        suites.accuracy_scores(of(logits, [1, 2]), np.array([1, 3, 4]))
+
+
+def test_worst_classes_come_first_and_of_equal_ones_the_larger():
+    labels = np.array([0, 0, 1, 1, 1, 2, 4])
+    hits = np.array([True, False, False, False, False, False, True])
+    names = ("n01440764", "b", "c", "without images", "e")
+    found = suites.worst_classes(labels, hits, names)
+    assert [(f["class"], f["top1"], f["count"]) for f in found] == [
+        ("b", 0.0, 3),
+        ("c", 0.0, 1),
+        ("n01440764", 0.5, 2),
+        ("e", 1.0, 1),
+    ]
+    assert found[2]["title"].startswith("tench")
+
+
 def test_corruptions_of_every_set_are_summarized(idx):
-    suite = suites.load("c", idx)
+    suite = families.load("c", idx)
     assert list(suite.sets) == [f"{name}/{severity}" for name in corruptions.CORRUPTIONS for severity in range(1, 6)]
     # Of three images the first s are right at severity s for fog, all are for the others.
     labels = np.array([0, 1, 0])
@@ -74,16 +121,16 @@ def test_corruptions_of_every_set_are_summarized(idx):
     for name in suite.sets:
         corruption, severity = name.split("/")
         right = np.arange(3) < int(severity) if corruption == "fog" else np.ones(3, bool)
-        predictions[name] = suites.Predictions(
-            np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)], labels, 0
-        )
-    entry = suite.summarize(predictions)
+        predictions[name] = of(np.eye(2)[np.where(right, labels, 1 - labels)], labels)
+    entry = entry_of(suite, predictions)
     assert entry["per_corruption"]["fog"] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
     assert entry["per_corruption"]["snow"] == [1.0] * 5
     # Image 0 is right in 75 of 75 sets, image 1 in 74, image 2 in 73.
     assert entry["mean_top1"] == pytest.approx(74 / 75)
     assert entry["mean_top1_standard_error"] == pytest.approx(np.std([73, 74, 75]) / 75 / np.sqrt(3))
     assert (entry["count"], entry["skipped"], entry["generated"]) == (3, 0, True)
+    assert entry["origin"] == "generated"
+    assert not {"mce", "relative_mce"} & set(entry)  # AlexNet knows ImageNet's classes
     # Three images, not 225 pictures; as sure as independent draws with that standard error would be.
     found = headlines.headline("c", entry)
     assert found.count == 3
@@ -92,39 +139,39 @@ def test_corruptions_of_every_set_are_summarized(idx):
 
 
 def test_corrupted_sets_keep_labels_and_come_from_the_cache(idx, tmp_path):
-    suite = suites.load("c", idx)
-    source = suite.sets["brightness/4"]()
+    suite = families.load("c", idx)
+    source = suite.sets["brightness/4"].load()
     assert [source.records[index]["label"] for index in range(3)] == [0, 1, 0]
     # Brightness 4 adds 0.4 to the value 20 / 255: 20 + 102 = 122, within rounding.
     np.testing.assert_allclose(source.records[0]["image"].astype(int), 122, atol=1)
     assert len(list((tmp_path / "cache" / "corruptions").glob("*.npz"))) == 75
-    again = suites.load("c", idx).sets["brightness/4"]()
+    again = families.load("c", idx).sets["brightness/4"].load()
     np.testing.assert_array_equal(again.records.images, source.records.images)
 
 
 def test_corruptions_need_large_enough_images():
     model = dataclasses.replace(CONFIG.model, image_size_px=24)
     with pytest.raises(suites.NotAvailable, match=r"32 px or more, and model\.image_size_px is 24"):
-        suites.load("c", dataclasses.replace(CONFIG, model=model))
+        families.load("c", dataclasses.replace(CONFIG, model=model))
 
 
 @pytest.mark.parametrize("missing", ["module", "distribution"])
 def test_corruptions_without_their_package_say_how_the_set_up_installs_it(missing, monkeypatch):
     install = (pathlib.Path(__file__).parents[2] / "launch" / "install.sh").read_text()
     (requirement,) = re.findall(r"--no-deps (imagecorruptions\S+)", install)
-    assert "c" in suites.load("c", CONFIG).name  # with the package
+    assert "c" in families.load("c", CONFIG).name  # with the package
     if missing == "module":
         monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     else:  # another distribution may hold a module of the same name
         monkeypatch.setattr(corruptions, "DISTRIBUTION", "no-such-distribution")
         requirement = requirement.replace("imagecorruptions-imaug", "no-such-distribution")
     with pytest.raises(suites.NotAvailable, match=f"pip install --no-deps {re.escape(requirement)}$"):
-        suites.load("c", CONFIG)
+        families.load("c", CONFIG)
 
 
 def test_renditions_show_the_class_that_their_label_says():
-    suite = suites.load("r", CONFIG)
-    source = suite.sets["r"]()
+    suite = families.load("r", CONFIG)
+    source = suite.sets["r"].load()
     assert source.class_names == tuple("0123456789")
     # A classifier of handwriting reads most of the prints: labels are not shifted against the pictures.
     from sklearn.svm import SVC
@@ -133,7 +180,7 @@ def test_renditions_show_the_class_that_their_label_says():
     classifier = SVC().fit(train.images.reshape(len(train), -1) / 255, train.labels)
     right = classifier.predict(source.records.images.reshape(len(source.records), -1) / 255) == source.records.labels
     assert right.mean() > 0.5
-    entry = suite.summarize({"r": predict(source, confident)})
+    entry = entry_of(suite, {"r": predict(source, confident)})
     assert entry["top1"] == 1.0
     assert entry["count"] == len(source.records) >= 150
 
@@ -141,7 +188,7 @@ def test_renditions_show_the_class_that_their_label_says():
 def test_hard_digits_are_those_that_the_nearest_class_mean_gets_wrong():
     from sklearn.metrics.pairwise import euclidean_distances
 
-    source = suites.load("a", CONFIG).sets["a"]()
+    source = families.load("a", CONFIG).sets["a"].load()
     train, test = (sources.load(CONFIG.data, split).records for split in ("train", "test"))
 
     def flat(images):
@@ -155,7 +202,7 @@ def test_hard_digits_are_those_that_the_nearest_class_mean_gets_wrong():
 
 
 def test_hard_images_of_idx_files_are_those_whose_neighbours_are_of_another_class(idx, tmp_path):
-    source = suites.load("a", idx).sets["a"]()
+    source = families.load("a", idx).sets["a"].load()
     assert len(source.records) == 1
     np.testing.assert_array_equal(source.records[0]["image"], np.full((28, 28, 1), 210))
     assert source.records[0]["label"] == 0
@@ -165,46 +212,51 @@ def test_hard_images_of_idx_files_are_those_whose_neighbours_are_of_another_clas
 def test_no_hard_images_are_no_suite(idx, tmp_path):
     write_idx(tmp_path, "t10k", np.full((1, 28, 28), 10, np.uint8), np.uint8([0]))
     with pytest.raises(suites.NotAvailable, match="every test image right"):
-        suites.load("a", idx)
+        families.load("a", idx)
 
 
 @pytest.mark.parametrize(("source", "size_px"), [("digits", 8), ("idx", 28)])
 def test_letters_against_test_images(idx, source, size_px):
-    suite = suites.load("o", idx if source == "idx" else CONFIG)
-    loaded = {name: load_set() for name, load_set in suite.sets.items()}
+    suite = families.load("o", idx if source == "idx" else CONFIG)
+    loaded = {name: own.load() for name, own in suite.sets.items()}
     assert set(loaded) == {"clean", "o"}
     assert loaded["o"].records.images.shape[1:] == (size_px, size_px, 1)
     count, count_in_distribution = len(loaded["o"].records), len(loaded["clean"].records)
 
     unsure = {"clean": predict(loaded["clean"], confident), "o": predict(loaded["o"], lambda label: np.zeros(10))}
-    entry = suite.summarize(unsure)
+    entry = entry_of(suite, unsure)
     assert (entry["aupr"], entry["count"], entry["count_in_distribution"]) == (1.0, count, count_in_distribution)
     # As confident of letters as of digits: the score knows nothing, and precision is the share of letters.
     fooled = {**unsure, "o": predict(loaded["o"], confident)}
-    assert suite.summarize(fooled)["aupr"] == pytest.approx(count / (count + count_in_distribution))
+    assert entry_of(suite, fooled)["aupr"] == pytest.approx(count / (count + count_in_distribution))
 
 
-@pytest.mark.parametrize(
-    ("source", "suite"), [("idx", "r"), *((source, suite) for source in ("folder", "tfds") for suite in "rao")]
-)
-def test_what_is_not_available_says_what_it_needs(source, suite):
-    config = dataclasses.replace(CONFIG, data=DataConfig(source=source))
+@pytest.mark.parametrize(("source", "suite"), [("idx", "r"), *(("folder", suite) for suite in "rao")])
+def test_what_is_not_available_says_what_it_needs(idx, tmp_path, source, suite):
+    (tmp_path / "test" / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "test" / "cat" / "1.png")
+    config = dataclasses.replace(idx, data=dataclasses.replace(idx.data, source=source))
     with pytest.raises(suites.NotAvailable, match=f"source '{source}' .* it would need a folder"):
-        suites.load(suite, config)
+        families.load(suite, config)
+
+
+def test_suites_of_imagenet_are_of_its_classes():
+    with pytest.raises(suites.NotAvailable, match=r"no such suite for other classes.*source 'digits'.*'0'"):
+        families.load("sketch", CONFIG)
 
 
 def test_test_split_that_is_too_large_for_generated_corruptions(idx):
     model = dataclasses.replace(idx.model, image_size_px=32768)  # 3 images of 3.2 GB
-    with pytest.raises(suites.NotAvailable, match=r"set data\.test_split to a part"):
-        suites.load("c", dataclasses.replace(idx, model=model))
+    with pytest.raises(suites.NotAvailable, match=r"set evaluation\.generate_corruptions .*or data\.test_split to"):
+        families.load("c", dataclasses.replace(idx, model=model))
 
 
 def test_unknown_suite_lists_the_known_ones():
-    with pytest.raises(ValueError, match="expected one of a, c, clean, o, r; received 'x'"):
-        suites.load("x", CONFIG)
+    with pytest.raises(ValueError, match=r"expected one of a, c, clean, .*, v2; received 'x'"):
+        families.load("x", CONFIG)
 
 
 def test_missing_data_are_an_error_not_a_missing_suite():
     config = dataclasses.replace(CONFIG, data=DataConfig(source="idx", directory="no/such/directory"))
     with pytest.raises(FileNotFoundError, match=r"data\.directory"):
-        suites.load("clean", config).sets["clean"]()
+        families.load("clean", config).sets["clean"].load()

@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -32,40 +33,42 @@ def digest(**parts: str | int | np.ndarray | Mapping[str, str]) -> str:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether ``path`` holds an array that can be read; a damaged file is logged."""
-    return _read(path) is not None
+    """Whether ``path`` holds arrays that can be read; a damaged file is logged."""
+    return read(path) is not None
 
 
 def array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array kept in ``path``, or ``make()``, which is then kept there."""
-    kept = _read(path)
-    if kept is not None:
-        return kept
+    kept = read(path)
+    if kept is not None and "array" in kept:
+        return kept["array"]
     made = make()
-    _write(path, made)
+    write(path, {"array": made})
     return made
 
 
-def _read(path: Path) -> np.ndarray | None:
+def read(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays that :func:`write` has kept in ``path``; None, and a line in the log, if the file is damaged."""
     if not path.exists():
         return None
     try:
         # Reading a member of a zip archive to its end checks its CRC-32. Opened here, since np.load leaves a file that
         # it opens itself open when it is damaged.
         with path.open("rb") as file, np.load(file) as archive:
-            return archive["array"]
+            return dict(archive.items())
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
         logging.warning("damaged cache file %s is made again: %s", path, problem)
         return None
 
 
-def _write(path: Path, values: np.ndarray) -> None:
-    """Readers, in other processes too, see the old file or the whole new one."""
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Keeps arrays in ``path``. Readers, in other processes too, see the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".partial")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, array=values)
+            named: dict[str, Any] = dict(arrays)
+            np.savez(file, **named)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

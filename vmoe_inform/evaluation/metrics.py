@@ -50,10 +50,15 @@ def top_k_accuracy(logits: ArrayLike, labels: ArrayLike, k: int) -> float:
     return float(top_k_hits(logits, labels, k).mean())
 
 
-def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of -log softmax(logits)[label] in nats; args and errors as :func:`top_k_hits`."""
+def negative_log_likelihoods(logits: ArrayLike, labels: ArrayLike) -> Float[np.ndarray, " n"]:
+    """-log softmax(logits)[label] in nats of each image; args and errors as :func:`top_k_hits`."""
     logits, labels = _checked(logits, labels)
-    return float(-np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1).mean())
+    return -np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1)[:, 0]
+
+
+def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Mean of :func:`negative_log_likelihoods`."""
+    return float(negative_log_likelihoods(logits, labels).mean())
 
 
 def max_probability(logits: ArrayLike) -> Float[np.ndarray, " n"]:
@@ -61,22 +66,36 @@ def max_probability(logits: ArrayLike) -> Float[np.ndarray, " n"]:
     return np.exp(log_softmax(np.asarray(logits, np.float64), axis=1).max(axis=1))
 
 
-def reliability(logits: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> dict[str, list[float] | list[int]]:
+def _checked_confidences(hits: ArrayLike, confidences: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    hits, confidences = np.asarray(hits, bool), np.asarray(confidences, np.float64)
+    if hits.ndim != 1 or not len(hits):
+        raise checks.error("hits", "shape [n] with n >= 1", hits.shape)
+    if confidences.shape != hits.shape:
+        raise checks.error("confidences", f"shape {hits.shape}", confidences.shape)
+    if not np.isfinite(confidences).all():
+        raise checks.error("confidences", "finite numbers", f"{int((~np.isfinite(confidences)).sum())} others")
+    return hits, confidences
+
+
+def reliability(hits: ArrayLike, confidences: ArrayLike, num_bins: int = 15) -> dict[str, list[float] | list[int]]:
     """Confidence and accuracy in equal-width bins of the confidence, for a reliability diagram.
 
     Bin i holds confidences in (i / num_bins, (i + 1) / num_bins] (Guo et al. 2017, arXiv 1706.04599, Sec. 2).
 
     Args:
-      logits, labels: as for :func:`top_k_hits`, with the same errors.
+      hits: whether each prediction is right, bool [n].
+      confidences: its probability, [n].
       num_bins: >= 1.
 
     Returns:
       {"edges": [num_bins + 1], "count", "accuracy", "confidence": [num_bins]}; the means of an empty bin are 0.
+
+    Raises:
+      ValueError: shapes that do not fit, no predictions, confidences that are not finite, or no bins.
     """
     if num_bins < 1:
         raise checks.error("num_bins", "a number >= 1", num_bins)
-    hits = top_k_hits(logits, labels, 1)
-    confidences = max_probability(logits)
+    hits, confidences = _checked_confidences(hits, confidences)
     edges = np.arange(num_bins + 1) / num_bins
     bins = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, num_bins - 1)
     count = np.bincount(bins, minlength=num_bins)
@@ -95,9 +114,66 @@ def calibration_error(diagram: Mapping[str, list[float] | list[int]]) -> float:
     return float(np.average(np.abs(accuracy - confidence), weights=count))
 
 
-def expected_calibration_error(logits: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> float:
-    """ECE with equal-width bins of the largest probability (arXiv 1706.04599, Eq. 3); args as :func:`reliability`."""
-    return calibration_error(reliability(logits, labels, num_bins))
+def _risks(hits: ArrayLike, confidences: ArrayLike) -> Float[np.ndarray, " n"]:
+    """Share of errors among the i most confident predictions, for i = 1 to n.
+
+    Among equal confidences no order is better than another: each counts the mean error of all of them, which gives
+    the expectation over their orders.
+    """
+    hits, confidences = _checked_confidences(hits, confidences)
+    _, group, sizes = np.unique(-confidences, return_inverse=True, return_counts=True)
+    mean_errors = np.bincount(group, weights=~hits) / sizes
+    return np.cumsum(np.repeat(mean_errors, sizes)) / np.arange(1, len(hits) + 1)
+
+
+def risk_coverage(hits: ArrayLike, confidences: ArrayLike, num_coverages: int = 20) -> dict[str, list[float]]:
+    """Share of errors that remains where the model answers only what it is most confident of.
+
+    (Geifman and El-Yaniv 2017, arXiv 1705.08500, Sec. 2: selective risk and coverage.)
+
+    Args:
+      hits, confidences: as for :func:`reliability`, with the same errors.
+      num_coverages: points, at equal distances up to a coverage of 1.
+
+    Returns:
+      {"coverage": shares of the predictions, "risk": errors among them}, each [num_coverages].
+    """
+    risks = _risks(hits, confidences)
+    parts = np.arange(1, num_coverages + 1)
+    answered = -(-parts * len(risks) // num_coverages)  # rounded up: at least one prediction
+    return {"coverage": (parts / num_coverages).tolist(), "risk": risks[answered - 1].tolist()}
+
+
+def area_under_risk_coverage(hits: ArrayLike, confidences: ArrayLike) -> float:
+    """Mean over the predictions of the share of errors among those at least as confident (AURC).
+
+    Args and errors as :func:`reliability`. A confidence that knows nothing has an area of the whole error.
+    """
+    return float(_risks(hits, confidences).mean())
+
+
+def mean_corruption_error(errors: Mapping[str, ArrayLike], reference: Mapping[str, float]) -> float:
+    """mCE: errors under corruption as multiples of another model's (arXiv 1903.12261, Sec. 4.1).
+
+    Args:
+      errors: corruption -> top-1 errors at all severities.
+      reference: corruption -> the other model's mean error over the severities, AlexNet's by convention.
+
+    Returns:
+      mean over the corruptions of sum over severities of errors / the same of the reference; 1 is the reference.
+    """
+    return float(np.mean([np.mean(np.asarray(of_one)) / reference[name] for name, of_one in errors.items()]))
+
+
+def relative_mean_corruption_error(
+    errors: Mapping[str, ArrayLike], clean_error: float, reference: Mapping[str, float], reference_clean_error: float
+) -> float:
+    """Relative mCE: as :func:`mean_corruption_error`, of what the corruptions add to the errors on clean images."""
+    added = [
+        (np.mean(np.asarray(of_one)) - clean_error) / (reference[name] - reference_clean_error)
+        for name, of_one in errors.items()
+    ]
+    return float(np.mean(added))
 
 
 def area_under_precision_recall(scores: ArrayLike, positive: ArrayLike) -> float:

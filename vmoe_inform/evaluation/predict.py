@@ -1,20 +1,23 @@
 """Logits of a model for every image of a source, and what its routers did on the way."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import augment
-from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
-from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation.suites import Predictions
+from vmoe_inform.data.pipeline import Batch, SkippedRecords, evaluation_batches
+from vmoe_inform.data.sources import ArrayRecords, Source
+from vmoe_inform.evaluation.adversarial import Attack
+from vmoe_inform.evaluation.suites import Features, Predictions
 from vmoe_inform.nn.router import TRACE
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.routing import effective_neighbours, routing_entropy
@@ -57,30 +60,68 @@ class Predictor:
         self._mesh = mesh
         self._model = model
 
+        def apply(variables: Tree, images: Array, mask: Array, **options: Any) -> Any:
+            return model.apply(
+                variables, augment.normalize(images, config.data), train=False, image_mask=mask, **options
+            )
+
         def logits_of(variables: Tree, images: Array, mask: Array) -> Float[Array, "B classes"]:
-            return model.apply(variables, augment.normalize(images, config.data), train=False, image_mask=mask)[0]
+            return apply(variables, images, mask)[0]
 
         def routing_of(variables: Tree, images: Array, mask: Array) -> tuple[Float[Array, "B classes"], PerImage]:
-            (logits, _), left = model.apply(
-                variables, augment.normalize(images, config.data), train=False, image_mask=mask, mutable=[TRACE]
-            )
+            (logits, _), left = apply(variables, images, mask, mutable=[TRACE])
             return logits, _routing_per_image(left.get(TRACE, {}))
 
-        self._logits, self._routing = (
-            jax.jit(function, out_shardings=replicated(mesh)) for function in (logits_of, routing_of)
-        )
+        def features_of(variables: Tree, images: Array, mask: Array) -> Float[Array, "B F"]:
+            return apply(variables, images, mask)[1]["features"]
 
-    def predict(self, variables: Tree, source: Source) -> Predictions:
+        def attacked_logits_of(
+            attack: Attack, variables: Tree, images: Array, mask: Array, labels: Array, indices: Array
+        ) -> Float[Array, "B classes"]:
+            def loss(pixels: Array) -> Array:
+                losses = optax.softmax_cross_entropy_with_integer_labels(logits_of(variables, pixels, mask), labels)
+                return jnp.sum(jnp.where(mask, losses, 0.0))
+
+            adversarial = attack.perturb(jax.grad(loss), images.astype(jnp.float32), indices)
+            return logits_of(variables, adversarial, mask)
+
+        self._logits, self._routing, self._features = (
+            jax.jit(function, out_shardings=replicated(mesh)) for function in (logits_of, routing_of, features_of)
+        )
+        self._attacked_logits = jax.jit(attacked_logits_of, static_argnums=0, out_shardings=replicated(mesh))
+
+    def predict(self, variables: Tree, source: Source, *, crop: float | None = None) -> Predictions:
         """Logits of every readable image, in record order.
 
         Args:
           variables: what ``model.apply`` takes.
           source: the images.
+          crop: side of the centred square that is looked at, as a share of the shorter side; None:
+            ``data.evaluation_crop``.
 
         Raises:
           ValueError: more unreadable records than ``data.max_skipped_share``, or more classes than the model has.
         """
-        return self._run(variables, source, with_routing=False)[0]
+        logits, labels, indices, skipped = self._run(self._logits, variables, source, crop=crop)
+        return Predictions(logits, labels, indices, skipped)
+
+    def predict_attacked(self, variables: Tree, source: Source, attack: Attack) -> Predictions:
+        """As :meth:`predict`, of images changed to raise the softmax cross-entropy with their labels.
+
+        The gradient is that through the whole model in evaluation mode; which experts a token goes to may change from
+        step to step, but has no gradient itself.
+
+        Args:
+          variables, source: as for :meth:`predict`.
+          attack: from :mod:`vmoe_inform.evaluation.adversarial`.
+        """
+        function = functools.partial(self._attacked_logits, attack)
+        logits, labels, indices, skipped = self._run(function, variables, source, inputs=("label", "index"))
+        return Predictions(logits, labels, indices, skipped)
+
+    def features(self, variables: Tree, source: Source) -> Features:
+        """What the model's head sees of every readable image, in record order; args and errors as :meth:`predict`."""
+        return Features(*self._run(self._features, variables, source))
 
     def predict_with_routing(
         self, variables: Tree, source: Source
@@ -88,16 +129,15 @@ class Predictor:
         """As :meth:`predict`, and of each MoE layer the means over images: ``entropy`` (nats, of the informed
         probabilities), ``load`` (E shares), ``effective_neighbours``, ``dropped`` (share); and every token's experts.
         """
-        predictions, batches = self._run(variables, source, with_routing=True)
+        (logits, layers), labels, indices, skipped = self._run(self._routing, variables, source)
         routing: dict[str, dict[str, Any]] = {}
         chosen: Chosen = {}
-        for block in batches[0]:
-            columns = {name: np.concatenate([batch[block][name] for batch in batches]) for name in batches[0][block]}
+        for block, columns in layers.items():
             chosen[block] = columns.pop(_CHOSEN)
             means = {name: np.mean(values, axis=0) for name, values in columns.items()}
             means["load"] /= means["load"].sum()  # where experts choose, a token may count more or less than once
             routing[block] = {name: values.tolist() for name, values in means.items()}
-        return predictions, routing, chosen
+        return Predictions(logits, labels, indices, skipped), routing, chosen
 
     def first_choices(self, variables: Tree, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Logits, and of each MoE layer the first-choice expert of every patch [B, rows, columns].
@@ -133,33 +173,44 @@ class Predictor:
             compiled: Any = self.lower(variables).compile()
         return float(compiled.cost_analysis()["flops"])
 
-    def _call(self, function: Callable[..., Any], variables: Tree, images: np.ndarray, mask: np.ndarray) -> Any:
-        sharding = batch_sharding(self._mesh)
+    def _call(self, function: Callable[..., Any], variables: Tree, *batch: np.ndarray) -> Any:
         with jax.set_mesh(self._mesh):
-            return function(variables, *jax.device_put((images, mask), sharding))
+            return function(variables, *jax.device_put(batch, batch_sharding(self._mesh)))
 
     def _run(
-        self, variables: Tree, source: Source, *, with_routing: bool
-    ) -> tuple[Predictions, list[dict[str, dict[str, np.ndarray]]]]:
+        self,
+        function: Callable[..., Any],
+        variables: Tree,
+        source: Source,
+        *,
+        crop: float | None = None,
+        inputs: tuple[str, ...] = (),
+    ) -> tuple[Any, np.ndarray, np.ndarray, int]:
+        """What a function of (variables, images, mask, *inputs of the batch) gives for all readable images, their
+        labels and indices, ordered by the latter, and the number of records that could not be read."""
         classes = self._config.model.num_classes
         if source.num_classes > classes:
             raise checks.error("data", f"at most the model's {classes} classes", source.num_classes)
         skipped = SkippedRecords(self._config.data.max_skipped_share)
-        logits, labels, routing = [], [], []
-        batches = evaluation_batches(
+        found = []
+        for batch in self._batches(source, skipped, crop):
+            outputs = self._call(function, variables, *(batch[name] for name in ("image", "mask", *inputs)))
+            of_batch = (outputs, batch["label"], batch["index"])
+            found.append(jax.tree.map(lambda values, mask=batch["mask"]: np.asarray(values)[mask], of_batch))
+        whole = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        order = np.argsort(whole[2])  # worker processes give batches in an order of their own
+        outputs, labels, indices = jax.tree.map(lambda values: values[order], whole)
+        return outputs, labels, indices, skipped.count
+
+    def _batches(self, source: Source, skipped: SkippedRecords, crop: float | None) -> Iterator[Batch]:
+        data = self._config.data
+        in_memory = isinstance(source.records, ArrayRecords)  # which other processes would have to get first
+        return evaluation_batches(
             source,
             image_size_px=self._config.model.image_size_px,
             batch_size=self._config.evaluation.batch_size,
             skipped=skipped,
-            num_threads=self._config.data.num_threads,
+            crop=data.evaluation_crop if crop is None else crop,
+            num_threads=data.num_threads,
+            num_workers=0 if in_memory else data.num_workers,
         )
-        for batch in batches:
-            mask = batch["mask"]
-            if with_routing:
-                batch_logits, layers = self._call(self._routing, variables, batch["image"], mask)
-                routing.append(jax.tree.map(lambda values, mask=mask: np.asarray(values)[mask], layers))
-            else:
-                batch_logits = self._call(self._logits, variables, batch["image"], mask)
-            logits.append(np.asarray(batch_logits)[mask])
-            labels.append(batch["label"][mask])
-        return Predictions(np.concatenate(logits), np.concatenate(labels), skipped.count), routing

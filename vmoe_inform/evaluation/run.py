@@ -1,86 +1,163 @@
 """Evaluates a checkpoint on suites, one after the other; what is finished is kept and not computed again."""
 
-import functools
+import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from vmoe_inform import checks, models
 from vmoe_inform import config as config_lib
+from vmoe_inform import models
 from vmoe_inform.axes import Tree
-from vmoe_inform.config import Config
-from vmoe_inform.data import images as images_lib
-from vmoe_inform.data import sources
-from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation import suites as suites_lib
-from vmoe_inform.evaluation.predict import Chosen, Predictor
-from vmoe_inform.evaluation.suites import Predictions, Suite
+from vmoe_inform.config import Config, DataConfig
+from vmoe_inform.data import label_sets
+from vmoe_inform.evaluation import families
+from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.evaluation.restored import RestoredRun
+from vmoe_inform.evaluation.suites import CLEAN, Entry, NotAvailable, Suite, test_split
+from vmoe_inform.evaluation.units import PredictionFiles, Unit, Units
 
 Results = dict[str, Any]
 
-RESULTS_FILE = "results.json"
-REPORT_FILE = "report.html"
-EXAMPLES_FILE = "examples.npz"
-_NUM_EXAMPLES = 8
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the evaluation of a checkpoint is kept.
+
+    Attributes:
+      workdir: of the run.
+      step: of a checkpoint that was asked for by name; None: the newest one's, whichever that is.
+    """
+
+    workdir: pathlib.Path
+    step: int | None = None
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Of all evaluations of the run."""
+        return self.workdir / "evaluation"
+
+    @property
+    def results(self) -> pathlib.Path:
+        """File of all figures."""
+        return self.folder / f"results{self._suffix}.json"
+
+    @property
+    def examples(self) -> pathlib.Path:
+        """File of clean images with the experts of their patches."""
+        return self.folder / f"examples{self._suffix}.npz"
+
+    @property
+    def report(self) -> pathlib.Path:
+        """File of the page about this checkpoint."""
+        return self.folder / f"report{self._suffix}.html"
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.step is None else f"_step_{self.step}"
+
+    def __str__(self) -> str:
+        return str(self.workdir) if self.step is None else f"{self.workdir}@{self.step}"
 
 
 def evaluate(
-    workdir: pathlib.Path,
+    place: Place,
     config: Config,
     step: int,
     suites: Sequence[str],
     *,
     restore: Callable[[], tuple[Predictor, dict[str, Tree]]],
+    data: DataConfig | None = None,
+    predictions: pathlib.Path | None = None,
     report_progress: Callable[[str], None] = print,
 ) -> Results:
     """Evaluates what is not there yet.
 
-    Writes ``evaluation/results.json`` after each suite, and ``evaluation/examples.npz``: clean images with the experts
-    of their patches, for the report.
+    Writes the results after each suite, the examples, and the scores of each set as they are finished (see units.py),
+    so that an evaluation that was stopped goes on where it was.
 
     Args:
-      workdir: of the run.
-      config: of the run.
+      place: what to write to.
+      config: of the run; its hash is part of what results are known by.
       step: of the checkpoint.
       suites: registered names.
       restore: gives the checkpoint's predictor and variables; called only if there is something to predict.
-      report_progress: called with one line for each suite.
+      data: ``config.data`` with the directories where the data lie now, which do not decide what is found there; by
+        default those of the config.
+      predictions: folder for the predictions themselves, see :class:`PredictionFiles`; None: they are not kept.
+      report_progress: called with one line for each set that is predicted and for each suite.
 
     Returns:
-      what ``results.json`` holds.
+      what the file of results holds.
 
     Raises:
       ValueError: an unknown suite.
       FileNotFoundError: the data set is missing.
     """
-    check_names(suites)
-    folder = workdir / "evaluation"
-    results = _read_finished(folder / RESULTS_FILE, step, config)
-    left, missing = load_suites([name for name in suites if "count" not in results["suites"].get(name, {})], config)
+    families.check_names(suites)
+    config_hash = config_lib.config_hash(config)
+    if data is not None:
+        config = dataclasses.replace(config, data=data)
+    results = _read_finished(place.results, step, config_hash)
+    wanted = [n for n in suites if predictions is not None or "count" not in results["suites"].get(n, {})]
+    left, missing = load_suites(wanted, config)
+    if left or "routing" not in results:
+        run = RestoredRun(config, *restore())
+        units = Units(place.folder / "units" / f"step_{step}", step, config_hash)
+        files = None if predictions is None else PredictionFiles(predictions, step, config_hash)
+        if "routing" not in results:
+            _keep_clean(run, left, units)
+            results |= {"checkpoint_step": step, "config_hash": config_hash, **_facts(config, run)}
+            place.folder.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(place.examples, **run.examples())
+            _write(place.results, results)
+        for name, suite in left.items():
+            try:
+                results["suites"][name] = _measure(run, suite, units, files, report_progress)
+            except NotAvailable as problem:
+                missing[name] = str(problem)
+                continue
+            report_progress(f"{name}: {results['suites'][name]['count']:,} images")
+            _write(place.results, results)
     for name, reason in missing.items():
         results["suites"][name] = {"not_available": reason}
         report_progress(f"{name}: not available: {reason}")
-    if left or "routing" not in results:
-        run = RestoredRun(config, *restore())
-        if "routing" not in results:
-            results |= _facts(config, step, run)
-            np.savez_compressed(_made(folder) / EXAMPLES_FILE, **run.examples())
-        for name, suite in left.items():
-            results["suites"][name] = run.measure(suite)
-            report_progress(f"{name}: {results['suites'][name]['count']:,} images")
-            _write(folder / RESULTS_FILE, results)
-    _write(folder / RESULTS_FILE, results)
+    _write(place.results, results)
     return results
 
 
-def check_names(suites: Sequence[str]) -> None:
-    """Raises ValueError for the name of a suite that is not registered, before anything is loaded."""
-    for name in suites:
-        suites_lib.SUITES[name]
+def _measure(
+    run: RestoredRun, suite: Suite, units: Units, files: PredictionFiles | None, report_progress: Callable[[str], None]
+) -> Entry:
+    scores = {}
+    for number, (name, image_set) in enumerate(suite.sets.items(), start=1):
+        unit = Unit(suite.name, name, image_set, image_set.load())
+        kept = units.read(unit)
+        if kept is None or (files is not None and not files.has(unit)):
+            predictions = run.predict_set(name, image_set, unit.source)
+            kept = suite.score(name, predictions)
+            units.write(unit, kept)
+            if files is not None:
+                files.write(unit, predictions)
+            report_progress(
+                f"{suite.name}, set {number} of {len(suite.sets)}, {name}: {len(predictions.labels):,} images"
+            )
+        scores[name] = kept
+    return suite.entry(scores)
+
+
+def _keep_clean(run: RestoredRun, suites: Mapping[str, Suite], units: Units) -> None:
+    """Keeps the scores of the clean images for every suite that wants them, since they are predicted now."""
+    for suite in suites.values():
+        if CLEAN in suite.sets:
+            image_set = suite.sets[CLEAN]
+            unit = Unit(suite.name, CLEAN, image_set, image_set.load())
+            try:
+                units.write(unit, suite.score(CLEAN, run.clean[0]))
+            except NotAvailable:  # which is said when it is the suite's turn
+                continue
 
 
 def load_suites(names: Sequence[str], config: Config) -> tuple[dict[str, Suite], dict[str, str]]:
@@ -93,100 +170,41 @@ def load_suites(names: Sequence[str], config: Config) -> tuple[dict[str, Suite],
     loaded, missing = {}, {}
     for name in names:
         try:
-            loaded[name] = suites_lib.load(name, config)
-        except suites_lib.NotAvailable as problem:
+            loaded[name] = families.load(name, config)
+        except NotAvailable as problem:
             missing[name] = str(problem)
     return loaded, missing
 
 
-def _facts(config: Config, step: int, run: "RestoredRun") -> Results:
+def _facts(config: Config, run: RestoredRun) -> Results:
     model = config.model
     return {
-        "checkpoint_step": step,
-        "config_hash": config_lib.config_hash(config),
         "seed": config.seed,
         "model": {
             "parameters": models.num_parameters(run.variables["params"]),
             "router": {"score": model.router.score, "inform": list(model.router.inform_steps) or "none"},
             "experts": model.moe.num_experts,
             "experts_per_token": model.moe.num_selected_experts,
+            "num_classes": model.num_classes,
+            "image_size_px": model.image_size_px,
+            "patch_size_px": model.patch_size_px,
+            "num_layers": model.num_layers,
+            "hidden_size": model.hidden_size,
+            "moe_layers": list(model.moe_layers),
+        },
+        "data": {
+            "source": config.data.source,
+            "classes_are_imagenet": label_sets.is_imagenet(test_split(config.data).class_names),
         },
         "routing": run.clean[1],
     }
 
 
-class RestoredRun:
-    """Predictions of one restored model; those of the clean images are made once, for all that need them."""
-
-    def __init__(self, config: Config, predictor: Predictor, variables: dict[str, Tree]):
-        """Args:
-        config: of the run.
-        predictor: of its model.
-        variables: of one of its checkpoints.
-        """
-        self.variables = variables
-        self._config = config
-        self._predictor = predictor
-        self._clean_source = sources.load(config.data, config.data.test_split)
-
-    @functools.cached_property
-    def clean(self) -> tuple[Predictions, dict[str, dict[str, Any]], Chosen]:
-        """Predictions for the clean images, what the routers did, and the experts of every token."""
-        return self._predictor.predict_with_routing(self.variables, self._clean_source)
-
-    def measure(self, suite: Suite, *, before_each_set: Callable[[], None] = lambda: None) -> suites_lib.Entry:
-        """The suite's entry of ``results.json``.
-
-        Args:
-          suite: loaded for the run's config.
-          before_each_set: called before each set of images is predicted; what it raises ends the measurement.
-        """
-        predictions = {}
-        for name, load in suite.sets.items():
-            before_each_set()
-            predictions[name] = self.predict(name, load)
-        return suite.summarize(predictions)
-
-    def predict(self, name: str, load: Callable[[], Source]) -> Predictions:
-        """Predictions for the set ``name`` of a suite."""
-        return self.clean[0] if name == "clean" else self._predictor.predict(self.variables, load())
-
-    def examples(self) -> dict[str, Any]:
-        """Clean images with their experts: up to half of them taken for something else, then others in order.
-
-        Returns:
-          ``image`` uint8 [n, P, P, 3], ``label`` and ``prediction`` (class names) [n], ``confidence`` [n], and
-          ``experts/<block>`` [n, rows, columns], the first choice of each patch. Empty if records were skipped, since
-          predictions and records are then no longer numbered alike.
-        """
-        predictions = self.clean[0]
-        if predictions.skipped:
-            return {}
-        predicted = np.argmax(predictions.logits, axis=-1)
-        wrong = np.flatnonzero(predicted != predictions.labels)
-        right = np.flatnonzero(predicted == predictions.labels)
-        number = min(_NUM_EXAMPLES, self._config.evaluation.batch_size)
-        wrong = wrong[: number // 2]
-        chosen = np.concatenate([wrong, right[: number - len(wrong)]])
-        size = self._config.model.image_size_px
-        images = np.stack([images_lib.to_square(self._clean_source.records[int(i)]["image"], size) for i in chosen])
-        logits, experts = self._predictor.first_choices(self.variables, images)
-        names = np.asarray(self._clean_source.class_names)
-        return {
-            "image": images,
-            "label": names[predictions.labels[chosen]],
-            "prediction": names[np.argmax(logits, axis=-1)],
-            "confidence": np.max(jax.nn.softmax(logits, axis=-1), axis=-1),
-            **{f"experts/{block}": maps for block, maps in experts.items()},
-        }
-
-
-def read_examples(workdir: pathlib.Path) -> list[dict[str, Any]]:
+def read_examples(place: Place) -> list[dict[str, Any]]:
     """The examples of an evaluated run, one dictionary an image, as the report takes them; empty if there are none."""
-    path = workdir / "evaluation" / EXAMPLES_FILE
-    if not path.is_file():
+    if not place.examples.is_file():
         return []
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(place.examples, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     blocks = [name for name in arrays if name.startswith("experts/")]
     return [
@@ -201,48 +219,31 @@ def read_examples(workdir: pathlib.Path) -> list[dict[str, Any]]:
     ]
 
 
-def read_results(workdir: pathlib.Path) -> Results:
-    """The results of an evaluated run.
+def read_results(place: Place) -> Results:
+    """The results of an evaluated checkpoint.
 
     Raises:
-      FileNotFoundError: the run was not evaluated.
+      FileNotFoundError: it was not evaluated.
     """
-    path = workdir / "evaluation" / RESULTS_FILE
-    if not path.is_file():
+    if not place.results.is_file():
         raise FileNotFoundError(
-            f"{path}: expected the results of an evaluated run (python -m vmoe_inform.evaluate --workdir={workdir}); "
-            "received no file"
+            f"{place.results}: expected the results of an evaluated run (python -m vmoe_inform.evaluate "
+            f"--workdir={place}); received no file"
         )
-    return json.loads(path.read_text())
+    return json.loads(place.results.read_text())
 
 
-def _read_finished(path: pathlib.Path, step: int, config: Config) -> Results:
+def _read_finished(path: pathlib.Path, step: int, config_hash: str) -> Results:
     """Results of an earlier call, if they are of the same checkpoint; else none."""
     if path.is_file():
         results = json.loads(path.read_text())
-        if (results.get("checkpoint_step"), results.get("config_hash")) == (step, config_lib.config_hash(config)):
+        if (results.get("checkpoint_step"), results.get("config_hash")) == (step, config_hash):
             return results
     return {"suites": {}}
 
 
 def _write(path: pathlib.Path, results: Results) -> None:
-    temporary = _made(path.parent) / f"{path.name}.tmp"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(json.dumps(results, indent=2) + "\n")
     temporary.rename(path)
-
-
-def _made(folder: pathlib.Path) -> pathlib.Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def names_of(workdirs: Sequence[pathlib.Path]) -> list[str]:
-    """Short names for runs: the folders' own names, or the whole paths where two are called the same.
-
-    Raises:
-      ValueError: the same folder twice.
-    """
-    if len({path.resolve() for path in workdirs}) != len(workdirs):
-        raise checks.error("--compare", "folders of other runs", ", ".join(map(str, workdirs)))
-    names = [path.resolve().name for path in workdirs]
-    return names if len(set(names)) == len(names) else [str(path) for path in workdirs]

@@ -1,324 +1,275 @@
 """Evaluation suites: which sets of images a suite predicts, and what it says about the predictions.
 
-Every figure is a share from 0 to 1, except ``nll`` in nats. A suite asks for nothing but predictions, so that it can
-be tested without a model.
+A suite works in two stages, both pure. ``score`` makes a few numbers for each image of the predictions for one set:
+they are all that is kept of these, small enough to be kept for every set. ``summarize`` makes the suite's figures of
+the scores of all sets. Every figure is a share from 0 to 1, except ``nll`` in nats and the errors relative to AlexNet.
+
+Suites are registered by name for the classes that they are about: see families.py, which loads them.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
-from absl import logging
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
-from vmoe_inform.config import Config
-from vmoe_inform.data import pipeline, sources
-from vmoe_inform.data.sources import ArrayRecords, Source
-from vmoe_inform.evaluation import cache, corruptions, glyphs, metrics
+from vmoe_inform import checks
+from vmoe_inform.config import Config, DataConfig
+from vmoe_inform.data import label_sets, sources
+from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation import metrics
+from vmoe_inform.evaluation.adversarial import Attack
 from vmoe_inform.registry import Registry
 
-Entry = dict[str, Any]
+Entry = dict[str, Any]  # of results.json
+Scores = dict[str, np.ndarray]  # arrays [n], one value an image; "skipped" is a number
+
+CLEAN = "clean"  # the set of all test images as they are, which several suites look at
+_NUM_WORST_CLASSES = 10
 
 
 class NotAvailable(Exception):
     """The suite cannot be had for this config; the message says what to put where, or to install or change."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a model says about one set.
+    """What a model says about one set, in the order of its records.
 
     Attributes:
       logits: [n, classes].
       labels: [n].
+      indices: number of each record in its source, ascending, [n].
       skipped: records that could not be read, which are not among the n.
     """
 
     logits: Float[np.ndarray, "n classes"]
     labels: Int[np.ndarray, " n"]
+    indices: Int[np.ndarray, " n"]
     skipped: int
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What a model's head sees of one set, in the order of its records.
+
+    Attributes:
+      values: [n, F].
+      labels, indices, skipped: as of :class:`Predictions`.
+    """
+
+    values: Float[np.ndarray, "n F"]
+    labels: Int[np.ndarray, " n"]
+    indices: Int[np.ndarray, " n"]
+    skipped: int
+
+
+class TrainedModel(Protocol):
+    """What may be asked of a model that is evaluated."""
+
+    def predict(self, source: Source, *, crop: float | None = None) -> Predictions:
+        """Predictions for images as they are; ``crop`` replaces ``data.evaluation_crop``."""
+        ...
+
+    def predict_attacked(self, source: Source, attack: Attack) -> Predictions:
+        """Predictions for images that are changed so that the model mistakes them."""
+        ...
+
+    def features(self, source: Source) -> Features:
+        """What the model's head sees of each image."""
+        ...
+
+
+def predict_as_they_are(model: TrainedModel, source: Source) -> Predictions:
+    """Predictions for images as ``data.evaluation_crop`` shows them."""
+    return model.predict(source)
+
+
+def predict_whole(model: TrainedModel, source: Source) -> Predictions:
+    """Predictions for images that were cropped when the set was made."""
+    return model.predict(source, crop=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """One unit of work: a set of images and how it is predicted.
+
+    Attributes:
+      load: finds the set; cheap enough to be called when its scores are there already.
+      predict: asks the model.
+      settings: what decides the predictions besides the model and the records, as JSON values; scores of other
+        settings are not taken for these.
+    """
+
+    load: Callable[[], Source]
+    predict: Callable[[TrainedModel, Source], Predictions] = predict_as_they_are
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Suite:
     """A suite for one config.
 
     Attributes:
       name: as registered.
-      sets: set name -> function that loads or makes it.
-      summarize: predictions of all sets, by their names -> the suite's entry of ``results.json``.
+      sets: by name.
+      score: name of a set and the predictions for it -> scores of its images.
+      summarize: scores of all sets, by their names -> the suite's figures.
+      origin: of the images, as sources state it.
     """
 
     name: str
-    sets: Mapping[str, Callable[[], Source]]
-    summarize: Callable[[Mapping[str, Predictions]], Entry]
+    sets: Mapping[str, ImageSet]
+    score: Callable[[str, Predictions], Scores]
+    summarize: Callable[[Mapping[str, Scores]], Entry]
+    origin: str = ""
+
+    def entry(self, scores: Mapping[str, Scores]) -> Entry:
+        """The suite's entry of ``results.json``: its figures, and where its images are from."""
+        return self.summarize(scores) | ({"origin": self.origin} if self.origin else {})
 
 
-SUITES: Registry[Callable[[Config], Suite]] = Registry("suite")
+SuiteFunction = Callable[[Config], Suite]
+
+# A suite of the first registry is for any data set, one of the others for data sets of such classes.
+SUITES: Registry[SuiteFunction] = Registry("suite")
+IMAGENET_SUITES: Registry[SuiteFunction] = Registry("suite for ImageNet's classes")
+MINI_SUITES: Registry[SuiteFunction] = Registry("suite for other classes")
 
 
-def load(name: str, config: Config) -> Suite:
-    """The suite ``name`` for the data set that ``config.data`` names.
+@functools.lru_cache(maxsize=1)
+def test_split(data: DataConfig) -> Source:
+    """The clean test images. Kept, since every suite asks for them and 50,000 files take a while to list."""
+    return sources.load(data, data.test_split)
 
-    Raises:
-      ValueError: an unknown suite.
-      FileNotFoundError: the data set itself is missing.
-      NotAvailable: the suite's own data are missing for this source, what makes them is not installed, or they do not
-        go with the model's image size.
+
+def accuracy_scores(predictions: Predictions, classes: Int[np.ndarray, " k"] | None = None) -> Scores:
+    """What is kept of predictions to tell accuracy and confidence from: about 20 bytes an image.
+
+    Args:
+      predictions: of one set.
+      classes: labels, ascending; only their logits are looked at (masked), for the probabilities too. None: all.
+
+    Returns:
+      ``index``, ``label``, ``predicted`` int32, ``hit``, ``hit_top5`` (with more than five classes) and, where logits
+      are masked, ``hit_unmasked`` bool, ``nll`` and ``confidence`` float32, all [n]; ``skipped`` [].
     """
-    return SUITES[name](config)
-
-
-def _accuracy(predictions: Predictions) -> Entry:
-    """top1, its standard error, top5 (with more than five classes), nll, count, skipped."""
     logits, labels = predictions.logits, predictions.labels
-    hits = metrics.top_k_hits(logits, labels, 1)
-    top5 = {"top5": metrics.top_k_accuracy(logits, labels, 5)} if logits.shape[1] > 5 else {}
+    unmasked = {}
+    columns = np.arange(logits.shape[1]) if classes is None else classes
+    if classes is not None:
+        if not np.isin(labels, classes).all():
+            raise checks.error("labels", f"among the suite's {len(classes)} classes", np.setdiff1d(labels, classes))
+        unmasked = {"hit_unmasked": metrics.top_k_hits(logits, labels, 1)}
+        logits, labels = logits[:, columns], np.searchsorted(columns, labels)
+    top5 = {"hit_top5": metrics.top_k_hits(logits, labels, 5)} if logits.shape[1] > 5 else {}
     return {
-        "top1": float(hits.mean()),
-        "top1_standard_error": metrics.standard_error(hits),
+        "index": predictions.indices.astype(np.int32),
+        "label": predictions.labels.astype(np.int32),
+        "predicted": columns[np.argmax(logits, axis=1)].astype(np.int32),
+        "hit": metrics.top_k_hits(logits, labels, 1),
         **top5,
-        "nll": metrics.negative_log_likelihood(logits, labels),
-        "count": len(labels),
-        "skipped": predictions.skipped,
+        **unmasked,
+        "nll": metrics.negative_log_likelihoods(logits, labels).astype(np.float32),
+        "confidence": metrics.max_probability(logits).astype(np.float32),
+        "skipped": np.asarray(predictions.skipped),
     }
 
 
-def _one_set_of_accuracy(name: str, load_set: Callable[[], Source]) -> Suite:
-    return Suite(name, {name: load_set}, lambda predictions: _accuracy(predictions[name]))
+def accuracy(scores: Scores, class_names: Sequence[str]) -> Entry:
+    """Figures of :func:`accuracy_scores`, with the standard error of each share.
+
+    Args:
+      scores: of one set. Without ``nll`` (several labels are right) there is none.
+      class_names: of the labels.
+    """
+    hits, confidences = scores["hit"], scores["confidence"]
+    entry: Entry = {"top1": float(hits.mean()), "top1_standard_error": metrics.standard_error(hits)}
+    if "hit_top5" in scores:
+        entry["top5"] = float(scores["hit_top5"].mean())
+    if "hit_unmasked" in scores:
+        entry["top1_unmasked"] = float(scores["hit_unmasked"].mean())
+        entry["top1_unmasked_standard_error"] = metrics.standard_error(scores["hit_unmasked"])
+    if "nll" in scores:
+        entry["nll"] = float(scores["nll"].mean(dtype=np.float64))
+    return {
+        **entry,
+        "risk_coverage": metrics.risk_coverage(hits, confidences),
+        "aurc": metrics.area_under_risk_coverage(hits, confidences),
+        "worst_classes": worst_classes(scores["label"], hits, class_names),
+        "count": len(hits),
+        "skipped": int(scores["skipped"]),
+    }
 
 
-def _test_split(config: Config) -> Source:
-    return sources.load(config.data, config.data.test_split)
+def worst_classes(labels: np.ndarray, hits: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """The ten classes of lowest accuracy among those with images, the worst first; of equal ones the larger first."""
+    count = np.bincount(labels, minlength=len(class_names))
+    top1 = np.bincount(labels, weights=hits, minlength=len(class_names)) / np.maximum(count, 1)
+    order = sorted(map(int, np.flatnonzero(count)), key=lambda label: (top1[label], -count[label]))
+    return [
+        {
+            "class": class_names[label],
+            "title": label_sets.title(class_names[label]),
+            "top1": float(top1[label]),
+            "count": int(count[label]),
+        }
+        for label in order[:_NUM_WORST_CLASSES]
+    ]
+
+
+def accuracy_suite(name: str, source: Source, classes: Int[np.ndarray, " k"] | None = None) -> Suite:
+    """A suite of one set of labelled images.
+
+    Args:
+      name: of the suite and its set.
+      source: the images.
+      classes: labels that are told apart, ascending; None: all.
+    """
+
+    def summarize(scores: Mapping[str, Scores]) -> Entry:
+        masked = {} if classes is None else {"classes": len(classes)}
+        return accuracy(scores[name], source.class_names) | masked
+
+    return Suite(
+        name,
+        {name: ImageSet(lambda: source)},
+        lambda _, predictions: accuracy_scores(predictions, classes),
+        summarize,
+        source.origin,
+    )
 
 
 @SUITES.register("clean")
 def clean(config: Config) -> Suite:
     """The test split: accuracy and calibration, with the bins of the reliability diagram."""
+    source = test_split(config.data)
 
-    def summarize(predictions: Mapping[str, Predictions]) -> Entry:
-        own = predictions["clean"]
-        diagram = metrics.reliability(own.logits, own.labels, config.evaluation.ece_bins)
-        return {**_accuracy(own), "ece": metrics.calibration_error(diagram), "reliability": diagram}
+    def summarize(scores: Mapping[str, Scores]) -> Entry:
+        own = scores[CLEAN]
+        diagram = metrics.reliability(own["hit"], own["confidence"], config.evaluation.ece_bins)
+        figures = accuracy(own, source.class_names)
+        return {**figures, "ece": metrics.calibration_error(diagram), "reliability": diagram}
 
-    return Suite("clean", {"clean": functools.partial(_test_split, config)}, summarize)
-
-
-# ---------------------------------------------------------------------------------------------------- C: corruptions
-
-# A generated set is made and kept whole; larger data sets have published corruptions, or should take a part.
-_LARGEST_SET_BYTES = 2 * 1024**3
+    return dataclasses.replace(accuracy_suite(CLEAN, source), summarize=summarize)
 
 
-@SUITES.register("c")
-def corrupted(config: Config) -> Suite:
-    """The test split under 15 corruptions in five severities, generated at the model's image size and kept in files.
+def unknown_objects(outside: Scores, inside: Scores) -> Entry:
+    """How well the confidence tells objects of no known class from images of known ones, as for ImageNet-O.
 
-    The first set that is loaded makes all that are missing, since together they can share the processor's cores. At
-    32 px all 75 sets take about 0.13 s of one core and 230 kB of disk for each test image.
+    AUPR with the former as positives and minus the largest probability as the score (arXiv 1907.07174, Sec. 4). A
+    score that knows nothing has an AUPR of count / (count + count_in_distribution).
+
+    Args:
+      outside, inside: with ``confidence`` [n] and ``skipped``; of objects of no class, and of known classes.
     """
-    size = config.model.image_size_px
-    if size < corruptions.MINIMUM_SIZE_PX:
-        raise NotAvailable(
-            f"the corruptions are for images of {corruptions.MINIMUM_SIZE_PX} px or more, and model.image_size_px is "
-            f"{size}"
-        )
-    if not corruptions.is_installed():
-        raise NotAvailable(
-            "the package that draws the corruptions is not installed: "
-            f"pip install --no-deps {corruptions.DISTRIBUTION}=={corruptions.VERSION}"
-        )
-    source = _test_split(config)
-    set_bytes = len(source.records) * size * size * 3
-    if set_bytes > _LARGEST_SET_BYTES:
-        raise NotAvailable(
-            f"generated corruptions are for test sets of up to {_LARGEST_SET_BYTES / 1e9:.1f} GB of pixels, these are "
-            f"{set_bytes / 1e9:.1f} GB: set data.test_split to a part of them"
-        )
-
-    directory = cache.cache_directory(config.evaluation.cache_directory)
-    seed = config.evaluation.corruption_seed
-
-    # Once for all sets, and not before one is wanted.
-    @functools.cache
-    def clean_images() -> tuple[UInt8[np.ndarray, "n P P 3"], Int[np.ndarray, " n"], int]:
-        return _in_memory(source, config)
-
-    @functools.cache
-    def generate() -> None:
-        corruptions.generate_all(clean_images()[0], seed=seed, directory=directory)
-
-    def load_set(corruption: str, severity: int) -> Source:
-        generate()
-        images, labels, _ = clean_images()
-        drawn = corruptions.load(images, corruption, severity, seed=seed, directory=directory)
-        return Source(ArrayRecords(drawn, labels), source.class_names)
-
-    def summarize(predictions: Mapping[str, Predictions]) -> Entry:
-        hits = {name: metrics.top_k_hits(own.logits, own.labels, 1) for name, own in predictions.items()}
-        per_corruption = {
-            name: [float(hits[f"{name}/{severity}"].mean()) for severity in corruptions.SEVERITIES]
-            for name in corruptions.CORRUPTIONS
-        }
-        # The sets show the same images, so it is over the images that the mean is uncertain.
-        of_image = np.mean(np.stack(list(hits.values())), axis=0)
-        return {
-            "mean_top1": float(of_image.mean()),
-            "mean_top1_standard_error": metrics.standard_error(of_image),
-            "per_corruption": per_corruption,
-            "count": len(of_image),
-            "skipped": clean_images()[2],
-            "generated": True,
-        }
-
-    return Suite(
-        "c",
-        {
-            f"{corruption}/{severity}": functools.partial(load_set, corruption, severity)
-            for corruption in corruptions.CORRUPTIONS
-            for severity in corruptions.SEVERITIES
-        },
-        summarize,
-    )
-
-
-def _in_memory(source: Source, config: Config) -> tuple[np.ndarray, np.ndarray, int]:
-    """Images [n, P, P, 3] and labels [n] of all readable records, and the number of the others."""
-    skipped = pipeline.SkippedRecords(config.data.max_skipped_share)
-    batches = list(
-        pipeline.evaluation_batches(
-            source,
-            image_size_px=config.model.image_size_px,
-            batch_size=config.evaluation.batch_size,
-            skipped=skipped,
-            num_threads=0 if isinstance(source.records, ArrayRecords) else config.data.num_threads,
-        )
-    )
-    images, labels = (np.concatenate([batch[name][batch["mask"]] for batch in batches]) for name in ("image", "label"))
-    return images, labels, skipped.count
-
-
-# ------------------------------------------------------------------------------------------- R: another rendition
-
-
-# Of scikit-learn's digits: prints are drawn at the resolution of the handwriting.
-_DIGITS_SIZE_PX = 8
-
-
-@SUITES.register("r")
-def renditions(config: Config) -> Suite:
-    """The same classes in another rendition; for digits, the glyphs of the fonts that matplotlib ships."""
-    if config.data.source != "digits":
-        raise NotAvailable(
-            f"source {config.data.source!r} has no other rendition of its classes built in: it would need a folder "
-            "with drawings, prints or the like of the same classes, one folder each, as ImageNet-R is for ImageNet"
-        )
-    class_names = _test_split(config).class_names
-
-    def load_set() -> Source:
-        images, positions = glyphs.glyphs("".join(class_names), _DIGITS_SIZE_PX)
-        return Source(ArrayRecords(images, positions), class_names)
-
-    return _one_set_of_accuracy("r", load_set)
-
-
-# ------------------------------------------------------------------------------ A: what a simple classifier gets wrong
-
-
-@SUITES.register("a")
-def hard_for_simple_classifier(config: Config) -> Suite:
-    """The test images that a simple reference classifier gets wrong, as ImageNet-A was filtered (arXiv 1907.07174)."""
-    if config.data.source not in _REFERENCE_CLASSIFIERS:
-        raise NotAvailable(
-            f"source {config.data.source!r} has no reference classifier built in: it would need a folder with the "
-            "images of the same classes that a simple classifier gets wrong, one folder each, as ImageNet-A is"
-        )
-    train, test = sources.load(config.data, config.data.train_split), _test_split(config)
-    train_records, test_records = train.records, test.records
-    assert isinstance(train_records, ArrayRecords)  # as both sources with a reference classifier give them
-    assert isinstance(test_records, ArrayRecords)
-    predicted = _REFERENCE_CLASSIFIERS[config.data.source](train_records, test_records, config)
-    wrong = np.flatnonzero(predicted != test_records.labels)
-    if not len(wrong):
-        raise NotAvailable("the reference classifier gets every test image right: it needs a larger test split")
-    records = ArrayRecords(test_records.images[wrong], test_records.labels[wrong])
-    return _one_set_of_accuracy("a", lambda: Source(records, test.class_names))
-
-
-def _flat(images: UInt8[np.ndarray, "n height width channels"]) -> Float[np.ndarray, "n pixels"]:
-    return images.reshape(len(images), -1).astype(np.float32)
-
-
-def _nearest_class_mean(train: ArrayRecords, test: ArrayRecords, config: Config) -> Int[np.ndarray, " n"]:
-    """Class whose mean training image is nearest in pixels."""
-    classes = np.unique(train.labels)
-    means = np.stack([_flat(train.images[train.labels == label]).mean(axis=0) for label in classes])
-    distances = np.square(_flat(test.images)[:, None] - means).sum(axis=2)
-    return classes[distances.argmin(axis=1)]
-
-
-_NUM_NEIGHBOURS = 5
-
-
-def _nearest_neighbours(train: ArrayRecords, test: ArrayRecords, config: Config) -> Int[np.ndarray, " n"]:
-    """Class that most of the five nearest training images in pixels have; kept in a file, as it takes its time."""
-    from sklearn.neighbors import KNeighborsClassifier
-
-    def predict() -> np.ndarray:
-        logging.info("finding the neighbours of %d test images among %d", len(test), len(train))
-        neighbours = min(_NUM_NEIGHBOURS, len(train))
-        classifier = KNeighborsClassifier(neighbours, algorithm="brute").fit(_flat(train.images), train.labels)
-        return classifier.predict(_flat(test.images))
-
-    key = cache.digest(
-        train_images=train.images,
-        train_labels=train.labels,
-        test_images=test.images,
-        neighbours=_NUM_NEIGHBOURS,
-    )
-    directory = cache.cache_directory(config.evaluation.cache_directory)
-    return cache.array(directory / "reference" / f"nearest_neighbours-{key}.npz", predict)
-
-
-_REFERENCE_CLASSIFIERS: Mapping[str, Callable[[ArrayRecords, ArrayRecords, Config], np.ndarray]] = {
-    "digits": _nearest_class_mean,
-    "idx": _nearest_neighbours,
-}
-
-
-# ------------------------------------------------------------------------------------------- O: objects of no class
-
-
-@SUITES.register("o")
-def of_no_class(config: Config) -> Suite:
-    """Letters, which are of no class, among the clean test images: can the confidence tell them apart?
-
-    AUPR with the letters as positives and minus the largest probability as the score, as for ImageNet-O
-    (arXiv 1907.07174, Sec. 4). A score that knows nothing has an AUPR of count / (count + count_in_distribution).
-    """
-    if config.data.source not in ("digits", "idx"):
-        raise NotAvailable(
-            f"source {config.data.source!r} has no objects of no class built in: it would need a folder of images "
-            "that show none of its classes, as ImageNet-O is for ImageNet"
-        )
-    test = _test_split(config)
-
-    def letters() -> Source:
-        # At the resolution of the test images, lest sharpness give the letters away. Their label 0 means nothing.
-        height, width, _ = np.shape(test.records[0]["image"])
-        images, _ = glyphs.glyphs(glyphs.LETTERS, max(height, width))
-        return Source(ArrayRecords(images, np.zeros(len(images), np.int32)), test.class_names)
-
-    def summarize(predictions: Mapping[str, Predictions]) -> Entry:
-        of_tests, of_letters = (-metrics.max_probability(predictions[name].logits) for name in ("clean", "o"))
-        positive = np.arange(len(of_tests) + len(of_letters)) >= len(of_tests)
-        return {
-            "aupr": metrics.area_under_precision_recall(np.concatenate([of_tests, of_letters]), positive),
-            "count": len(of_letters),
-            "count_in_distribution": len(of_tests),
-            "skipped": predictions["clean"].skipped,
-        }
-
-    return Suite("o", {"clean": lambda: test, "o": letters}, summarize)
+    confidences = np.concatenate([inside["confidence"], outside["confidence"]])
+    positive = np.arange(len(confidences)) >= len(inside["confidence"])
+    return {
+        "aupr": metrics.area_under_precision_recall(-confidences, positive),
+        "count": len(outside["confidence"]),
+        "count_in_distribution": len(inside["confidence"]),
+        "skipped": int(outside["skipped"]) + int(inside["skipped"]),
+    }

@@ -12,6 +12,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.evaluation import run as run_lib
 from vmoe_inform.evaluation.predict import Chosen
+from vmoe_inform.evaluation.restored import RestoredRun
 from vmoe_inform.routing import fluctuation_rate
 from vmoe_inform.studies.plan import RESULT_FILE, Run
 from vmoe_inform.training import loop
@@ -55,7 +56,7 @@ def complete(run: Run, stop: loop.StopRequest) -> None:
             raise Stopped
 
     def measure(variables: dict[str, Tree]) -> tuple[Result, Chosen]:
-        restored = run_lib.RestoredRun(run.config, trained.predictor, variables)
+        restored = RestoredRun(run.config, trained.predictor, variables)
         entries = {name: restored.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
         entries |= {name: {"not_available": reason} for name, reason in missing.items()}
         _, routing, chosen = restored.clean

@@ -157,7 +157,7 @@ class Checkpoints:
           FileNotFoundError: there is no checkpoint.
           ValueError: the checkpoint is of another model; lists the differing paths.
         """
-        step = self.newest_step()
+        step = self.find_step()
         wanted = _as_dict(expected)
         check_same_model(step, self._saved_shapes(step), wanted)
         arguments = ocp.args.Composite(state=_restore_as(wanted), data=grain.checkpoint.CheckpointRestore(data))
@@ -176,13 +176,7 @@ class Checkpoints:
         Raises:
           FileNotFoundError, ValueError: as :meth:`restore`.
         """
-        if step is None:
-            step = self.newest_step()
-        elif step not in self._manager.all_steps():
-            raise FileNotFoundError(
-                f"checkpoint: expected one of step {step} in {self._manager.directory}; received those of "
-                f"{sorted(self._manager.all_steps())}"
-            )
+        step = self.find_step(step)
         saved = self._saved_shapes(step)
         averaged = any(path.startswith("ema_params/") for path in saved)
         parameters = "ema_params" if averaged else "params"
@@ -193,12 +187,21 @@ class Checkpoints:
         variables = {"params": restored[parameters]}
         return step, variables | ({"routing": restored["routing"]} if wanted["routing"] else {})
 
-    def newest_step(self) -> int:
-        """As :meth:`latest_step`, but no checkpoint is a FileNotFoundError."""
-        step = self.latest_step()
-        if step is None:
+    def find_step(self, step: int | None = None) -> int:
+        """Steps done in a checkpoint: the newest one's, or ``step``.
+
+        Raises:
+          FileNotFoundError: there is no checkpoint, or none of that step.
+        """
+        steps = sorted(self._manager.all_steps())
+        if not steps:
             raise FileNotFoundError(f"checkpoint: expected one in {self._manager.directory}; received none")
-        return step
+        if step is not None and step not in steps:
+            raise FileNotFoundError(
+                f"checkpoint: expected one of step {step} in {self._manager.directory}; received those of "
+                f"{', '.join(map(str, steps))}"
+            )
+        return steps[-1] if step is None else step
 
     def _saved_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         return _shapes(self._manager.item_metadata(step)["state"].tree)

@@ -1,4 +1,4 @@
-"""The model of a run as its newest checkpoint has it, for evaluation and analysis."""
+"""The model of a run as one of its checkpoints has it, for evaluation and analysis."""
 
 import dataclasses
 import pathlib
@@ -35,23 +35,28 @@ class Restored:
     mesh: Mesh
 
 
-def newest_step(workdir: pathlib.Path) -> int:
-    """Optimizer steps done in the newest checkpoint of a run.
+def find_step(workdir: pathlib.Path, step: int | None = None) -> int:
+    """Optimizer steps done in a checkpoint of a run: the newest one's, or ``step`` if there is one of it.
 
     Raises:
-      FileNotFoundError: no run, or no checkpoint yet.
+      FileNotFoundError: no run, no checkpoint yet, or none of that step; lists those that there are.
     """
     read_config(workdir)
     with Checkpoints(workdir) as checkpoints:
-        return checkpoints.newest_step()
+        return checkpoints.find_step(step)
 
 
-def restore(workdir: pathlib.Path) -> Restored:
-    """Restores the newest checkpoint onto all devices of this machine, whatever mesh it was trained on.
+def restore(workdir: pathlib.Path, step: int | None = None) -> Restored:
+    """Restores a checkpoint onto all devices of this machine, whatever mesh it was trained on.
+
+    Args:
+      workdir: of the run.
+      step: of the checkpoint; None: the newest.
 
     Raises:
-      FileNotFoundError: no run, or no checkpoint yet.
-      ValueError: a checkpoint that does not fit the run's config, or a batch that does not fit the devices.
+      FileNotFoundError: no run, no checkpoint yet, or none of that step.
+      ValueError: a checkpoint that does not fit the run's config or is damaged, or a batch that does not fit the
+        devices.
     """
     config = read_config(workdir)
     num_devices = jax.device_count()
@@ -62,5 +67,5 @@ def restore(workdir: pathlib.Path) -> Restored:
     shardings = tree_shardings(shapes, mesh)
     expected = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
     with Checkpoints(workdir) as checkpoints:
-        step, variables = checkpoints.restore_variables(expected)
+        step, variables = checkpoints.restore_variables(expected, step=step)
     return Restored(config, step, model, variables, mesh)

@@ -1,0 +1,109 @@
+"""Adversarial images, bounded in the largest change of a pixel: pure functions of the gradient of a loss.
+
+Pixels are float32 from 0 to 255; an adversarial image stays in that range and within ``epsilon`` of the original, and
+is not rounded to whole pixel values.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from vmoe_inform.axes import Array, Float, Int
+
+Gradient = Callable[[Array], Array]  # pixels [B, P, P, 3] -> gradient of the loss in them, images independent
+
+
+class Attack(Protocol):
+    """A way to change images; hashable, since a program is compiled for each."""
+
+    def perturb(self, gradient: Gradient, images: Array, indices: Array) -> Array:
+        """Adversarial images [B, P, P, 3] of ``images``, whose numbers in their set are ``indices`` [B]."""
+        ...
+
+
+def fgsm(gradient: Gradient, images: Float[Array, "B P P 3"], epsilon: float) -> Float[Array, "B P P 3"]:
+    """Fast gradient sign method (Goodfellow 2014, arXiv 1412.6572, Sec. 4): x + epsilon sign(gradient(x)).
+
+    Args:
+      gradient: of the loss that is to grow.
+      images: pixels 0 to 255.
+      epsilon: in pixel values.
+    """
+    return jnp.clip(images + epsilon * jnp.sign(gradient(images)), 0.0, 255.0)
+
+
+def pgd(
+    gradient: Gradient,
+    images: Float[Array, "B P P 3"],
+    *,
+    start: Float[Array, "B P P 3"],
+    epsilon: float,
+    step_size: float,
+    num_steps: int,
+) -> Float[Array, "B P P 3"]:
+    """Projected gradient descent (Madry 2017, arXiv 1706.06083, Sec. 2.1): steps along the sign of the gradient.
+
+    Args:
+      gradient: of the loss that is to grow.
+      images: pixels 0 to 255.
+      start: first change, within epsilon; 0 for none.
+      epsilon: in pixel values; after each step the change is cut to it, and the image to the range of pixels.
+      step_size: in pixel values.
+      num_steps: >= 1.
+    """
+    lowest, highest = jnp.maximum(images - epsilon, 0.0), jnp.minimum(images + epsilon, 255.0)
+
+    def step(_: Array, pixels: Array) -> Array:
+        return jnp.clip(pixels + step_size * jnp.sign(gradient(pixels)), lowest, highest)
+
+    return jax.lax.fori_loop(0, num_steps, step, jnp.clip(images + start, lowest, highest))
+
+
+def random_start(seed: int, indices: Int[Array, " B"], shape: tuple[int, ...], epsilon: float) -> Float[Array, "B ..."]:
+    """Uniform changes up to epsilon; an image's depends on the seed and its number, not on its batch.
+
+    Args:
+      seed: of all.
+      indices: number of each image in its set.
+      shape: of one image.
+      epsilon: in pixel values.
+    """
+    key = jax.random.key(seed)
+
+    def one(index: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(key, index), shape, minval=-epsilon, maxval=epsilon)
+
+    return jax.vmap(one)(indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class FastGradientSign:
+    """The attack :func:`fgsm`."""
+
+    epsilon: float
+
+    def perturb(self, gradient: Gradient, images: Array, indices: Array) -> Array:
+        return fgsm(gradient, images, self.epsilon)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectedGradient:
+    """The attack :func:`pgd` from a random start."""
+
+    epsilon: float
+    step_size: float
+    num_steps: int
+    seed: int
+
+    def perturb(self, gradient: Gradient, images: Array, indices: Array) -> Array:
+        return pgd(
+            gradient,
+            images,
+            start=random_start(self.seed, indices, images.shape[1:], self.epsilon),
+            epsilon=self.epsilon,
+            step_size=self.step_size,
+            num_steps=self.num_steps,
+        )

@@ -1,0 +1,62 @@
+"""Records that are made of those of another set, as they are read."""
+
+import dataclasses
+import threading
+
+from vmoe_inform.data import images
+from vmoe_inform.data.sources import Record, Records
+from vmoe_inform.evaluation import corruptions
+
+# The corruptions draw from numpy's global generator, whose threads would get in each other's way.
+_DRAWING = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptedRecords:
+    """The records of a set, each at the model's size and with one corruption: for sets too large to keep 75 of them.
+
+    An image's randomness is seeded by its number, so that it does not matter in what order, in which process or how
+    often it is read. Several processes draw beside each other; the threads of one take turns.
+
+    Attributes:
+      records: of the clean images.
+      image_size_px, crop: as :func:`vmoe_inform.data.images.to_square` takes them.
+      corruption, severity, seed: as :func:`vmoe_inform.evaluation.corruptions.corrupt` takes them.
+    """
+
+    records: Records
+    image_size_px: int
+    crop: float
+    corruption: str
+    severity: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.records[index]
+        image = images.to_square(record["image"], self.image_size_px, self.crop)
+        with _DRAWING:
+            drawn = corruptions.corrupt(image, index, self.corruption, self.severity, self.seed)
+        return {"image": drawn, "label": record["label"]}
+
+    def name(self, index: int) -> str:
+        return self.records.name(index)
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectedRecords:
+    """Some of the records of a set, ``chosen`` their numbers in it."""
+
+    records: Records
+    chosen: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.records[self.chosen[index]]
+
+    def name(self, index: int) -> str:
+        return self.records.name(self.chosen[index])

@@ -1,0 +1,111 @@
+"""What an evaluation keeps of each unit of work, one set of a suite, so that it can be stopped and gone on with."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation import cache
+from vmoe_inform.evaluation.suites import CLEAN, ImageSet, Predictions, Scores
+
+_FORMAT = 1  # to be counted up when scores come to mean something else
+_KEY = "key"
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """One set of a suite.
+
+    Attributes:
+      suite, name: of the suite and of the set.
+      image_set: the set.
+      source: its images.
+    """
+
+    suite: str
+    name: str
+    image_set: ImageSet
+    source: Source
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept in a folder of units."""
+        return Path(self.suite) / f"{self.name}.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """Scores that are kept in ``folder``, of one checkpoint of one run.
+
+    A file that is damaged, or of another checkpoint, of other images or settings, is as good as none.
+    """
+
+    folder: Path
+    checkpoint_step: int
+    config_hash: str
+
+    def read(self, unit: Unit) -> Scores | None:
+        """The scores of a unit, or None if there are none that can be used."""
+        arrays = cache.read(self.folder / unit.path)
+        if arrays is None or str(arrays.pop(_KEY, "")) != self._key(unit):
+            return None
+        return arrays
+
+    def write(self, unit: Unit, scores: Scores) -> None:
+        """Keeps the scores of a unit, whole or not at all."""
+        cache.write(self.folder / unit.path, {**scores, _KEY: np.asarray(self._key(unit))})
+
+    def _key(self, unit: Unit) -> str:
+        """What decides the scores, as JSON."""
+        decisive: Mapping[str, Any] = {
+            "format": _FORMAT,
+            "checkpoint_step": self.checkpoint_step,
+            "config_hash": self.config_hash,
+            "suite": unit.suite,
+            "set": unit.name,
+            "origin": unit.source.origin,
+            "count": len(unit.source.records),
+            "settings": dict(unit.image_set.settings),
+        }
+        return json.dumps(decisive, sort_keys=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionFiles:
+    """Predictions for others' tools, one npz file a set, in ``folder``: nothing in it needs pickle.
+
+    ``logits`` float32 [n, classes], ``labels`` [n], ``names`` of the records [n], ``class_names`` of the labels,
+    ``checkpoint_step`` and ``config_hash``. The clean images are in clean/clean.npz, whatever suite asks for them.
+    """
+
+    folder: Path
+    checkpoint_step: int
+    config_hash: str
+
+    def has(self, unit: Unit) -> bool:
+        """Whether the set's file is there, whole and of this checkpoint."""
+        arrays = cache.read(self._path(unit))
+        return arrays is not None and all(
+            np.array_equal(arrays.get(name, ""), value) for name, value in self._facts().items()
+        )
+
+    def write(self, unit: Unit, predictions: Predictions) -> None:
+        """Writes the set's file, whole or not at all."""
+        arrays = {
+            "logits": predictions.logits.astype(np.float32),
+            "labels": predictions.labels,
+            "names": np.array([unit.source.records.name(int(index)) for index in predictions.indices]),
+            "class_names": np.array(unit.source.class_names),
+            **self._facts(),
+        }
+        cache.write(self._path(unit), arrays)
+
+    def _path(self, unit: Unit) -> Path:
+        return self.folder / (CLEAN if unit.name == CLEAN else unit.suite) / f"{unit.name}.npz"
+
+    def _facts(self) -> dict[str, np.ndarray]:
+        return {"checkpoint_step": np.asarray(self.checkpoint_step), "config_hash": np.asarray(self.config_hash)}
