@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before numpy and jax are imported, and in the environment, so that the processes that tests start do the same. With
 # one worker process a core, thread pools of their own only get in each other's way. NPROC is what XLA's CPU client
@@ -27,6 +28,8 @@ import jax
 import jaxtyping
 import pytest
 
+from tests import imagenet_tiny
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -37,3 +40,10 @@ def shapes_unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def prepared_imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TFDS' data directory with a tiny ``imagenet2012``, made once for all workers (tests/imagenet_tiny.py)."""
+    base = tmp_path_factory.getbasetemp()
+    return imagenet_tiny.prepared(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)

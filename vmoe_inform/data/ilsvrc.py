@@ -9,6 +9,7 @@ from vmoe_inform import checks
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"  # of 1,000 tars n01440764.tar, ... with the images
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"  # of images, without folders
+NUM_TRAIN_IMAGES = 1_281_167
 NUM_VALIDATION_IMAGES = 50_000
 
 _VALIDATION_NAME = re.compile(r"(ILSVRC2012_val_(\d{8}))(?:\.\w+)?")

@@ -19,7 +19,6 @@ from vmoe_inform.data import ilsvrc, image_folder, label_sets, tfds, trees
 from vmoe_inform.data.records import Source
 from vmoe_inform.registry import Registry
 
-NUM_CORRUPTED_IMAGES = 50_000  # of each corruption and severity
 SEVERITIES = (1, 2, 3, 4, 5)
 REAL_FILE = "real.json"
 _REAL_TFDS = "imagenet2012_real"
@@ -82,6 +81,17 @@ SUITES.add(
 )
 
 
+def tfds_counts(name: str) -> dict[str, int]:
+    """Published number of images in each split of a TFDS data set, ``{}`` for one that is none of ImageNet's."""
+    base = name.partition(":")[0].partition("/")[0]
+    if base == "imagenet2012":
+        return {"train": ilsvrc.NUM_TRAIN_IMAGES, "validation": ilsvrc.NUM_VALIDATION_IMAGES}
+    if base in ("imagenet2012_corrupted", _REAL_TFDS):
+        return {"validation": ilsvrc.NUM_VALIDATION_IMAGES}
+    suites = [SUITES[known] for known in SUITES]
+    return next(({"test": suite.count} for suite in suites if (suite.tfds_name or "").partition("/")[0] == base), {})
+
+
 def load(name: str, data: DataConfig, class_names: Sequence[str]) -> Source:
     """The suite A, R, O, V2 or Sketch.
 
@@ -128,7 +138,7 @@ def load_corruption(corruption: str, severity: int, data: DataConfig, class_name
     if corruption not in known or severity not in SEVERITIES:
         received = f"{corruption}, {severity}"
         raise checks.error("corruption and severity", f"one of {', '.join(known)}, and 1 to 5", received)
-    suite = PublishedSuite(f"ImageNet-C {corruption} {severity}", _C_FOLDERS, (), None, NUM_CORRUPTED_IMAGES)
+    suite = PublishedSuite(f"ImageNet-C {corruption} {severity}", _C_FOLDERS, (), None, ilsvrc.NUM_VALIDATION_IMAGES)
     labels = _known(class_names)
     inside = (corruption, str(severity))
     group = next(group for group, names in _C_TARS.items() if corruption in names)
