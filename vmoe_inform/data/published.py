@@ -5,7 +5,6 @@ Hendrycks et al. 2021 (A and O, arXiv 1907.07174; R, arXiv 2006.16241), Hendryck
 (ReaL, arXiv 2006.07159).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,11 @@ import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import ilsvrc, image_folder, label_sets, tfds, trees
+from vmoe_inform.data import ilsvrc, image_folder, label_sets, real, tfds, trees
 from vmoe_inform.data.records import Source
 from vmoe_inform.registry import Registry
 
 SEVERITIES = (1, 2, 3, 4, 5)
-REAL_FILE = "real.json"
-_REAL_TFDS = "imagenet2012_real"
 _C_FOLDERS = ("imagenet-c", "ImageNet-C")
 _C_TARS = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -29,6 +26,7 @@ _C_TARS = {
     "weather": ("snow", "frost", "fog", "brightness"),
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 }
+CORRUPTIONS = tuple(name for names in _C_TARS.values() for name in names)
 
 
 class MissingSuiteError(FileNotFoundError):
@@ -86,7 +84,7 @@ def tfds_counts(name: str) -> dict[str, int]:
     base = name.partition(":")[0].partition("/")[0]
     if base == "imagenet2012":
         return {"train": ilsvrc.NUM_TRAIN_IMAGES, "validation": ilsvrc.NUM_VALIDATION_IMAGES}
-    if base in ("imagenet2012_corrupted", _REAL_TFDS):
+    if base in ("imagenet2012_corrupted", real.TFDS_NAME):
         return {"validation": ilsvrc.NUM_VALIDATION_IMAGES}
     suites = [SUITES[known] for known in SUITES]
     return next(({"test": suite.count} for suite in suites if (suite.tfds_name or "").partition("/")[0] == base), {})
@@ -134,10 +132,9 @@ def load_corruption(corruption: str, severity: int, data: DataConfig, class_name
     Raises:
       MissingSuiteError, ValueError: as :func:`load`, and for an unknown corruption or severity.
     """
-    known = tuple(name for names in _C_TARS.values() for name in names)
-    if corruption not in known or severity not in SEVERITIES:
+    if corruption not in CORRUPTIONS or severity not in SEVERITIES:
         received = f"{corruption}, {severity}"
-        raise checks.error("corruption and severity", f"one of {', '.join(known)}, and 1 to 5", received)
+        raise checks.error("corruption and severity", f"one of {', '.join(CORRUPTIONS)}, and 1 to 5", received)
     suite = PublishedSuite(f"ImageNet-C {corruption} {severity}", _C_FOLDERS, (), None, ilsvrc.NUM_VALIDATION_IMAGES)
     labels = _known(class_names)
     inside = (corruption, str(severity))
@@ -170,47 +167,20 @@ def real_labels(data: DataConfig, class_names: Sequence[str]) -> Mapping[str, fr
     thousand = label_sets.wordnet_ids()
     known = _known(class_names)
     position = [known.get(name) for name in thousand]
-    path = Path(data.suites_directory) / REAL_FILE
+    path = Path(data.suites_directory) / real.FILE
     if data.suites_directory and path.is_file():
-        by_key = _read_real_file(path)
+        by_key = real.read_file(path)
     else:
-        builder = _prepared("ReaL", _REAL_TFDS, data)
+        builder = _prepared("ReaL", real.TFDS_NAME, data)
         if builder is None:
-            raise _missing("ReaL", data, (REAL_FILE,), _REAL_TFDS)
-        by_key = _read_real_tfds(builder)
+            raise _missing("ReaL", data, (real.FILE,), real.TFDS_NAME)
+        by_key = real.read_tfds(builder)
     if not all(0 <= label < len(thousand) for labels in by_key.values() for label in labels):
         wrong = sorted({label for labels in by_key.values() for label in labels if not 0 <= label < len(thousand)})
         raise checks.error("labels of ReaL", f"0 to {len(thousand) - 1}", wrong[:5])
     return {
         key: frozenset(found for label in labels if (found := position[label]) is not None)
         for key, labels in by_key.items()
-    }
-
-
-def _read_real_file(path: Path) -> dict[str, list[int]]:
-    """A list with a list of labels for each validation image, in the order of their numbers."""
-    expected = f"a list of at most {ilsvrc.NUM_VALIDATION_IMAGES} lists of whole numbers, one for each validation image"
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as problem:
-        raise checks.error(str(path), expected, str(problem)) from None
-    if not isinstance(content, list) or not 1 <= len(content) <= ilsvrc.NUM_VALIDATION_IMAGES:
-        raise checks.error(str(path), expected, f"{type(content).__name__} of {len(content) if content else 0}")
-    for number, labels in enumerate(content, start=1):
-        if not isinstance(labels, list) or not all(type(label) is int for label in labels):
-            raise checks.error(str(path), expected, f"{labels!r} for image {number}")
-    return {ilsvrc.validation_key(number): labels for number, labels in enumerate(content, start=1)}
-
-
-def _read_real_tfds(builder: Any) -> dict[str, list[int]]:
-    """Reads the images' bytes along, as records are read whole, but decodes none."""
-    names = tfds.class_names(builder, _REAL_TFDS, "original_label")
-    if names != label_sets.wordnet_ids():
-        raise checks.error(f"classes of {_REAL_TFDS}", "ImageNet's 1,000 WordNet ids in their order", names[:5])
-    examples = tfds.open_split(builder, _REAL_TFDS, "validation")
-    return {
-        tfds.text(example["file_name"]).partition(".")[0]: [int(label) for label in example["real_label"]]
-        for example in (examples[index] for index in range(len(examples)))
     }
 
 
