@@ -9,6 +9,7 @@ from vmoe_inform.evaluation import (  # noqa: F401  (they register their suites)
     suites_corrupted,
     suites_imagenet,
     suites_mini,
+    suites_transfer,
 )
 from vmoe_inform.evaluation.suites import (
     IMAGENET_SUITES,

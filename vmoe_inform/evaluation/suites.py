@@ -9,7 +9,7 @@ Suites are registered by name for the classes that they are about: see families.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,7 +66,7 @@ class Features:
     skipped: int
 
 
-class TrainedModel(Protocol):
+class TrainedModel(Hashable, Protocol):
     """What may be asked of a model that is evaluated."""
 
     def predict(self, source: Source, *, crop: float | None = None) -> Predictions:
