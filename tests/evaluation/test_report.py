@@ -10,7 +10,7 @@ import rich.console
 
 from vmoe_inform.evaluation.report import render_table, write_report
 
-from .sample_results import example, results
+from .sample_results import example, imagenet_examples, imagenet_results, results
 
 VOID = {"meta", "img", "br", "wbr"}
 
@@ -96,6 +96,22 @@ def test_table_of_two_runs_fits_a_terminal_of_80_columns():
     assert "80.00 [73.9-85.0]" in console.file.getvalue()
 
 
+def test_table_has_the_papers_figures_in_a_column():
+    rows = table_text(imagenet_results(), 160)
+    assert rows[0] == ["suite", "metric", "images", "vmoe", "similarity_vmoe", "attention_vmoe", "paper"]
+    clean, c = (next(row for row in rows if row[:1] == [name]) for name in ("clean", "C,"))
+    assert clean[-5:] == ["72.71", "/", "73.21", "/", "73.33"]
+    assert c[-5:] == ["48.72", "/", "-", "/", "50.85"]  # one run's C is generated
+    assert "mCE, less is better 66.00 65.00 64.00" in [" ".join(row) for row in rows]
+    assert "over all classes 2.00 [1.7-2.3]" in [" ".join(row[:5]) for row in rows]
+
+
+def test_table_of_three_runs_loses_nothing_at_80_columns():
+    words = [word for row in table_text(imagenet_results(), 80) for word in row]
+    assert not any("…" in word for word in words)
+    assert {"72.71", "73.71", "74.71", "73.33"} <= set(words)
+
+
 def test_report_fetches_nothing(page):
     assert page.addresses
     assert all(re.match(r"data:image/(svg\+xml|png);base64,", address) for address in page.addresses)
@@ -170,3 +186,35 @@ def test_bad_results_are_errors(tmp_path):
     with pytest.raises(ValueError, match="examples: expected names of runs with results: attention_vmoe, vmoe"):
         write_report(tmp_path / "report.html", results(), examples={"other": [example()]})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def imagenet_page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("imagenet") / "report.html"
+    found = imagenet_results()
+    for result in found.values():  # pictures take their time, and test_page looks at all of them
+        result["suites"]["c"]["per_corruption"] = {}
+        result["routing"] = {}
+        for suite in result["suites"].values():
+            suite.pop("risk_coverage", None)
+    write_report(path, found, examples={"vmoe": imagenet_examples()[:2]})
+    return Page(path.read_text())
+
+
+def test_report_sets_runs_beside_the_papers(imagenet_page):
+    rows = [" ".join(cell.split()) for cell in imagenet_page.cells]
+    place = rows.index("C: corrupted images (generated) similarity_vmoe")
+    assert rows[place + 2 : place + 4] == ["50.45", "not comparable generated images, not those of the paper"]
+    place = rows.index("Clean test images (TFDS) attention_vmoe")
+    assert rows[place + 2 : place + 5] == ["73.33", "+1.38", "Attention-Inform V-MoE Mutual-Inform SMoE, Table 2"]
+    assert "C is generated: for similarity_vmoe the" in imagenet_page.text
+
+
+def test_report_shows_failures_before_right_answers(imagenet_page):
+    text = imagenet_page.text
+    wrong = text.index("An image of great white shark, white shark (n01484850), taken for laptop, laptop computer")
+    assert wrong < text.index("An image of great white shark, white shark (n01484850), named right")
+
+
+def test_report_names_the_worst_classes(imagenet_page):
+    assert "velvet n04525038" in [" ".join(cell.split()) for cell in imagenet_page.cells]

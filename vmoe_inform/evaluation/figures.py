@@ -1,59 +1,15 @@
-"""The report's pictures: each function takes numbers and returns a matplotlib Figure, without pyplot's global state.
-
-Colours are those of Okabe and Ito (2008; grey for black), which people with any common colour blindness tell apart.
-Runs differ in marker and line style too, and expert colours are the same in every picture.
-"""
+"""The report's pictures of scores: each function takes numbers and returns a matplotlib Figure."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
-from vmoe_inform import checks
-from vmoe_inform.evaluation.headlines import Results, headline, suite_kind, suites_of
-
-Color = tuple[float, float, float]
-
-_OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-_RUN_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = "os^Dv*PX"
-_LINES = ("-", "--", "-.", ":")
-_GREY = "#666666"
-_WRONG = "#D55E00"
-
-
-def run_styles(runs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line style of each run, by its place in ``runs``."""
-    return {
-        run: {
-            "color": _RUN_COLORS[place % len(_RUN_COLORS)],
-            "marker": _MARKERS[place % len(_MARKERS)],
-            "linestyle": _LINES[place % len(_LINES)],
-        }
-        for place, run in enumerate(runs)
-    }
-
-
-def expert_colors(num_experts: int) -> list[Color]:
-    """Colour of each expert: of Okabe and Ito up to eight, evenly spaced on the viridis scale beyond."""
-    if num_experts <= len(_OKABE_ITO):
-        return [to_rgb(color) for color in _OKABE_ITO[:num_experts]]
-    return [tuple(color[:3]) for color in matplotlib.colormaps["viridis"](np.linspace(0, 1, num_experts))]
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+from vmoe_inform.evaluation.headlines import Results, headline, suites_of
+from vmoe_inform.evaluation.scores import entries_of, title
+from vmoe_inform.evaluation.styles import GREY, empty_figure, legend_columns, legend_name, run_styles, single_axes
 
 
 def headline_figure(results: Mapping[str, Results]) -> Figure:
@@ -62,15 +18,11 @@ def headline_figure(results: Mapping[str, Results]) -> Figure:
     Args:
       results: results.json by run name.
     """
-    suites = [
-        suite
-        for suite in suites_of(results)
-        if any("not_available" not in r["suites"].get(suite, {"not_available": ""}) for r in results.values())
-    ]
-    figure, axes = _figure(5.6, 1.2 + 0.75 * len(suites))
+    suites = [suite for suite in suites_of(results) if entries_of(results, suite)]
+    figure, axes = single_axes(5.6, 1.2 + 0.75 * len(suites))
     # Titles stand above their rows, not beside them: the page may be as narrow as a telephone.
     for row, suite in enumerate(suites):
-        axes.text(0, row - 0.38, suite_kind(suite).title, va="center", fontsize=10)
+        axes.text(0, row - 0.38, title(results, suite), va="center", fontsize=10)
     offsets = np.linspace(-0.1, 0.26, len(results)) if len(results) > 1 else [0.08]
     for (run, style), offset in zip(run_styles(list(results)).items(), offsets, strict=True):
         shown = {
@@ -86,7 +38,7 @@ def headline_figure(results: Mapping[str, Results]) -> Figure:
             xerr=np.clip(errors, 0.0, None),
             fmt=style["marker"],
             color=style["color"],
-            label=run,
+            label=legend_name(run),
             capsize=3,
         )
     axes.set_yticks([])
@@ -95,7 +47,7 @@ def headline_figure(results: Mapping[str, Results]) -> Figure:
     axes.set_xlim(0, 101)
     axes.set_xlabel("score in % (bars: 95 % interval)")
     axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    figure.legend(loc="outside upper center", ncols=legend_columns(list(results)), frameon=False)
     return figure
 
 
@@ -112,7 +64,7 @@ def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
     bottom = 10 * math.floor(max(lowest - 2, 0.0) / 10)
     figures = {}
     for name in names:
-        figure, axes = _figure(2.6, 2.1)
+        figure, axes = single_axes(2.6, 2.1)
         for run, corruptions in by_run.items():
             if name in corruptions:
                 severities = range(1, len(corruptions[name]) + 1)
@@ -132,13 +84,11 @@ def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
 
 def legend_figure(runs: Sequence[str]) -> Figure:
     """The marks of the runs, for pictures too small to hold a legend of their own."""
-    figure = Figure(figsize=(3.2, 0.1 + 0.26 * len(runs)))
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
+    figure, axes = single_axes(3.4, 0.1 + 0.26 * len(runs))
     axes.axis("off")
     for run, style in run_styles(runs).items():
-        axes.plot([], [], label=run, **style)
-    axes.legend(loc="center left", frameon=False)
+        axes.plot([], [], label=legend_name(run), **style)
+    axes.legend(loc="center left", frameon=False, borderaxespad=0)
     return figure
 
 
@@ -148,10 +98,9 @@ def reliability_figure(results: Mapping[str, Results]) -> Figure:
     Args:
       results: results.json by run name; runs without ``suites.clean.reliability`` are left out.
     """
-    figure = Figure(figsize=(5.2, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(5.2, 5.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    above.plot([0, 100], [0, 100], color=_GREY, linewidth=1, label="perfectly calibrated")
+    above.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="perfectly calibrated")
     for run, style in run_styles(list(results)).items():
         clean = results[run]["suites"].get("clean", {})
         if "reliability" not in clean:
@@ -159,7 +108,7 @@ def reliability_figure(results: Mapping[str, Results]) -> Figure:
         bins = {key: np.asarray(values, float) for key, values in clean["reliability"].items()}
         filled = bins["count"] > 0  # an empty bin has no accuracy
         confidence = 100 * bins["confidence"][filled]
-        label = f"{run} (mean gap {100 * clean['ece']:.1f} points)"
+        label = f"{legend_name(run)} (mean gap {100 * clean['ece']:.1f} points)"
         above.plot(confidence, 100 * bins["accuracy"][filled], label=label, **style)
         below.plot(confidence, bins["count"][filled], **style)
     for axes in (above, below):
@@ -167,7 +116,11 @@ def reliability_figure(results: Mapping[str, Results]) -> Figure:
         axes.grid(alpha=0.3)
     above.set_ylabel("share that is right in %")
     above.set_ylim(-3, 103)
-    below.set_yscale("log")
+    lowest, highest = below.dataLim.intervaly
+    if highest > 20 * lowest:
+        below.set_yscale("log")
+    else:
+        below.set_ylim(bottom=0)
     below.yaxis.set_major_formatter("{x:,.0f}")
     below.set_ylabel("images")
     below.set_xlabel("confidence of the answer in %")
@@ -176,109 +129,37 @@ def reliability_figure(results: Mapping[str, Results]) -> Figure:
     return figure
 
 
-def load_figures(routing: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
-    """Share of the assignments that each expert gets, one figure for each MoE layer; the line is an even share.
+def risk_coverage_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
+    """How many answers are wrong when only the surest are given, one figure for each suite, all on one scale.
 
     Args:
-      routing: one run's ``routing``: by layer, with ``load`` [E] that sums to 1.
+      results: results.json by run name; suites without ``risk_coverage`` are left out. It has ``coverage``, shares of
+        the images that get an answer, and ``risk``, shares of these answers that are wrong.
     """
+    found = {suite: entries_of(results, suite) for suite in suites_of(results)}
+    curves = {
+        suite: {run: entry["risk_coverage"] for run, entry in entries.items() if "risk_coverage" in entry}
+        for suite, entries in found.items()
+    }
+    curves = {suite: by_run for suite, by_run in curves.items() if by_run}
+    highest = max((max(curve["risk"]) for by_run in curves.values() for curve in by_run.values()), default=1.0)
     figures = {}
-    highest = max((max(layer["load"]) for layer in routing.values()), default=1.0)
-    for name, layer in routing.items():
-        load = np.asarray(layer["load"], float)
-        figure, axes = _figure(3.2, 2.2)
-        axes.bar(range(len(load)), 100 * load, color=expert_colors(len(load)))
-        axes.axhline(100 / len(load), color=_GREY, linestyle="--", linewidth=1)
-        axes.set_ylim(0, 110 * max(highest, 1 / len(load)))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
-        axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("expert", fontsize=9)
-        axes.set_ylabel("share of tokens", fontsize=9)
-        figures[name] = figure
+    for suite, by_run in curves.items():
+        figure, axes = single_axes(3.2, 2.5)
+        for run, curve in by_run.items():
+            axes.plot(
+                100 * np.asarray(curve["coverage"]),
+                100 * np.asarray(curve["risk"]),
+                label=run,
+                markersize=4,
+                markevery=4,
+                **run_styles(list(results))[run],
+            )
+        axes.set_xlim(0, 102)
+        axes.set_ylim(0, max(1.0, 105 * highest))
+        axes.set_title(title(results, suite, short=True), fontsize=10)
+        axes.set_xlabel("images that get an answer in %", fontsize=9)
+        axes.set_ylabel("wrong answers in %", fontsize=9)
+        axes.grid(alpha=0.3)
+        figures[suite] = figure
     return figures
-
-
-def entropy_figure(results: Mapping[str, Results]) -> Figure:
-    """Routing entropy of each MoE layer, for each run, and the most it could be.
-
-    Args:
-      results: results.json by run name.
-    """
-    layers = list(dict.fromkeys(layer for result in results.values() for layer in result["routing"]))
-    figure, axes = _figure(1.8 + max(3.4, 0.8 * len(layers)), 3.2)
-    for run, style in run_styles(list(results)).items():
-        routing = results[run]["routing"]
-        places = [place for place, layer in enumerate(layers) if layer in routing]
-        axes.plot(places, [routing[layers[place]]["entropy"] for place in places], label=run, **style)
-    for num_experts in sorted({len(layer["load"]) for r in results.values() for layer in r["routing"].values()}):
-        axes.axhline(math.log(num_experts), color=_GREY, linestyle="--", linewidth=1)
-        axes.annotate(
-            f"undecided between {num_experts} experts: ln {num_experts} = {math.log(num_experts):.2f}",
-            (0.01, math.log(num_experts)),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            color=_GREY,
-            fontsize=9,
-        )
-    axes.set_xticks(range(len(layers)), layers)
-    axes.set_xlim(-0.5, len(layers) - 0.5)
-    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
-    axes.set_ylabel("entropy in nats")
-    axes.set_xlabel("MoE layer")
-    axes.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    return figure
-
-
-def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
-    """One image beside itself with each patch in the colour, and with the number, of its first-choice expert.
-
-    Args:
-      example: ``image`` uint8 [P, P, 3] (or [P, P]), ``label``, ``prediction``, ``confidence`` (a share), and
-        ``experts``: by MoE layer, integers [rows, columns] of the patches, E for a patch that no expert took.
-      num_experts: E, which fixes the colours.
-
-    Raises:
-      ValueError: experts of a shape other than [rows, columns], or outside 0 ... E.
-    """
-    image = np.asarray(example["image"])
-    colors = np.asarray([*expert_colors(num_experts), to_rgb(_GREY)])
-    layers = {name: np.asarray(experts) for name, experts in example["experts"].items()}
-    figure = Figure(figsize=(1.35 * (1 + len(layers)), 1.95), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 1 + len(layers), squeeze=False)[0]
-    wrong = example["prediction"] != example["label"]
-    height, width = image.shape[:2]
-    for axes, title in zip(panels, ["image", *layers], strict=True):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="nearest")
-        axes.set_title(title, fontsize=9)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set(color=_WRONG if wrong else "black", linewidth=3 if wrong else 0.8)
-    for axes, (name, experts) in zip(panels[1:], layers.items(), strict=True):
-        if experts.ndim != 2:
-            raise checks.error(f"experts[{name!r}]", "shape (rows, columns)", experts.shape)
-        if experts.min() < 0 or experts.max() > num_experts:
-            raise checks.error(f"experts[{name!r}]", f"0 to {num_experts}", (int(experts.min()), int(experts.max())))
-        axes.imshow(colors[experts], alpha=0.6, extent=(0, width, height, 0), interpolation="nearest")
-        rows, columns = experts.shape
-        if rows <= 8:  # numbers on smaller patches could not be read
-            for row in range(rows):
-                for column in range(columns):
-                    axes.text(
-                        (column + 0.5) * width / columns,
-                        (row + 0.5) * height / rows,
-                        str(experts[row, column]) if experts[row, column] < num_experts else "–",
-                        ha="center",
-                        va="center",
-                        fontsize=7,
-                        bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
-                    )
-    verdict = f"wrong: says {example['prediction']}, is {example['label']}" if wrong else f"right: {example['label']}"
-    figure.suptitle(
-        f"{verdict} ({100 * example['confidence']:.0f} % sure)", fontsize=10, color="#A03000" if wrong else "black"
-    )
-    return figure

@@ -2,20 +2,26 @@
 
 ``results`` is everywhere a mapping from run name to what ``evaluate`` writes into results.json::
 
-    {"checkpoint_step": int, "config_hash": str, "model": {"parameters": int, "router": {...}, ...},
-     "suites": {"clean": {"top1", "top5", "nll", "ece", "count", "skipped",
-                          "reliability": {"confidence": [bins], "accuracy": [bins], "count": [bins]}},
-                "c": {"mean_top1", "per_corruption": {name: [severities]}, "count", "generated"},
-                "r": {"top1", "nll", "count"}, "a": {...}, "o": {"aupr", "count", "count_in_distribution"},
+    {"checkpoint_step": int, "config_hash": str, "seed": int, "data": {"source", "classes_are_imagenet"},
+     "model": {"parameters": int, "router": {...}, "num_classes", "image_size_px", ...},
+     "suites": {"clean": {"top1", "top5", "nll", "ece", "count", "skipped", "origin",
+                          "reliability": {"confidence": [bins], "accuracy": [bins], "count": [bins]},
+                          "risk_coverage": {"coverage": [n], "risk": [n]}, "aurc",
+                          "worst_classes": [{"class", "title", "top1", "count"}]},
+                "c": {"mean_top1", "mce", "relative_mce", "per_corruption": {name: [severities]}, "count"},
+                "r": {"top1", "top1_unmasked", "classes", "nll", "count"}, "a": {...},
+                "o": {"aupr", "count", "count_in_distribution"}, "pgd": {"top1", "clean_top1", "epsilon", "num_steps"},
+                "fewshot": {"top1", "top1_by_shots": {"1": ...}}, ...,
                 "<suite without data>": {"not_available": "what to put where"}},
      "routing": {layer: {"entropy", "load": [E], "effective_neighbours", "dropped"}}}
 
-Scores are shares between 0 and 1. ``count`` is the number of images that a figure is worked out from (of ``c`` each
-counts once, however many corruptions it is shown under); ``<metric>_standard_error`` may stand beside a headline.
+Scores are shares between 0 and 1; mce and relative_mce are ratios of errors, 1 is AlexNet's. ``count`` is the number of
+images that a figure is worked out from (of ``c`` each counts once, however many corruptions it is shown under);
+``<metric>_standard_error`` may stand beside a score. Only checkpoint_step, config_hash, model, suites, routing and a
+suite's headline with its count must be there: what else is missing has no place in table and page.
 """
 
 import base64
-import dataclasses
 import io
 import os
 import pathlib
@@ -30,93 +36,66 @@ import rich.text
 from matplotlib.figure import Figure
 
 from vmoe_inform import checks
-from vmoe_inform.evaluation import figures
-from vmoe_inform.evaluation.headlines import Headline, Results, headline, suite_kind, suites_of
+from vmoe_inform.data import label_sets
+from vmoe_inform.evaluation import figures, routing_figures, scores, tables
+from vmoe_inform.evaluation.headlines import Headline, Results, headline
 
-# What else results.json says of a suite: key -> (words, unit)
-_DETAILS = {
-    "top1": ("top-1 accuracy", "%"),
-    "top5": ("top-5 accuracy", "%"),
-    "nll": ("negative log-likelihood", "nats"),
-    "ece": ("expected calibration error", "%"),
-    "count_in_distribution": ("images of known classes to tell them from", ""),
-    "skipped": ("images left out because they could not be read", ""),
-}
+Example = Mapping[str, Any]  # as routing_figures.example_figure takes it
 
 
 def render_table(results: Mapping[str, Results]) -> rich.table.Table:
-    """Headlines for the terminal: one row for each suite, one column for each run; print it with a rich Console.
+    """Scores for the terminal: one row for each, one column for each run; print it with a rich Console.
+
+    Where a run is of a paper's model, a column has the paper's figures, in the order of the runs.
 
     Raises:
       ValueError: no results, or a suite without its headline.
     """
     _check(results)
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rows = scores.score_rows(results)
+    has_paper = any(value is not None for row in rows for value in row.published)
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("suite")
     table.add_column("metric")
     table.add_column("images", justify="right")
     for run in results:
-        table.add_column(rich.text.Text(run), justify="right")
-    for row in _rows(results):
-        cells = [cell if isinstance(cell, str) else _terminal_cell(cell) for cell in row.cells]
-        table.add_row(*(rich.text.Text(cell) for cell in (row.short_title, row.key, row.count, *cells)))
+        table.add_column(rich.text.Text(run), justify="right", overflow="fold")
+    if has_paper:
+        table.add_column("paper", justify="right", overflow="fold")
+    for row in rows:
+        what = [row.short_title, row.key, row.count] if row.is_headline else [f"  {row.short_title}", "", ""]
+        paper = [_published(row.published)] if has_paper else []
+        table.add_row(*map(rich.text.Text, [*what, *map(_terminal_cell, row.cells), *paper]))
     table.caption = "scores in %, in brackets the 95 % interval"
+    if has_paper:
+        table.caption += "; the report names the papers"
     return table
 
 
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    title: str
-    short_title: str
-    key: str
-    metric: str
-    count: str
-    num_versions: int  # in which every image was shown; 1 but for C
-    cells: list[Headline | str]  # a headline, or why there is none
+def _published(values: Sequence[float | None]) -> str:
+    shown = ["-" if value is None else f"{value:.2f}" for value in values]
+    return " / ".join(shown) if any(value is not None for value in values) else ""
 
 
-def _terminal_cell(found: Headline) -> str:
-    return f"{100 * found.value:.2f} [{100 * found.low:.1f}-{100 * found.high:.1f}]"
-
-
-def _rows(results: Mapping[str, Results]) -> list[_Row]:
-    rows = []
-    for suite in suites_of(results):
-        kind = suite_kind(suite)
-        cells: list[Headline | str] = []
-        counts, generated, num_versions = [], False, 1
-        for result in results.values():
-            if suite not in result["suites"]:
-                cells.append("not evaluated")
-                continue
-            found = headline(suite, result["suites"][suite])
-            if found is None:
-                cells.append("not available")
-                continue
-            entry = result["suites"][suite]
-            generated |= bool(entry.get("generated", False))
-            num_versions = max(num_versions, sum(map(len, entry.get("per_corruption", {}).values())))
-            counts.append(f"{found.count:,}")
-            cells.append(found)
-        label = " (generated)" if generated else ""
-        count = " / ".join(dict.fromkeys(counts)) or "-"
-        titles = (kind.title + label, kind.short_title + label, kind.metric, kind.metric_title)
-        rows.append(_Row(*titles, count, num_versions, cells))
-    return rows
+def _terminal_cell(cell: Headline | float | str) -> str:
+    if isinstance(cell, Headline):
+        return f"{100 * cell.value:.2f} [{100 * cell.low:.1f}-{100 * cell.high:.1f}]"
+    return cell if isinstance(cell, str) else f"{100 * cell:.2f}"
 
 
 def write_report(
     path: str | os.PathLike[str],
     results: Mapping[str, Results],
     *,
-    examples: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    examples: Mapping[str, Sequence[Example]] | None = None,
 ) -> None:
     """Writes a self-contained HTML page: pictures and style inside, nothing fetched from anywhere.
 
     Args:
       path: the file; its directory is made if it does not exist.
       results: by run name; the first run is the one that the page is about, the others stand next to it.
-      examples: by run name, images with what the run said of them, as :func:`figures.example_figure` takes them.
+      examples: by run name, images with what the run said of them, as :func:`routing_figures.example_figure` takes
+        them; shown wrong answers first.
 
     Raises:
       ValueError: no results, a suite without its headline, or examples of a run without results.
@@ -136,11 +115,17 @@ def write_report(
     page = environment.get_template("report.html.jinja").render(
         runs=list(results),
         summary=_summary(results),
-        rows=_rows(results),
-        facts=_facts(results),
-        details=_details(results),
-        missing=_missing(results),
-        generated=any(result["suites"].get("c", {}).get("generated", False) for result in results.values()),
+        rows=scores.score_rows(results),
+        paper_rows=scores.paper_rows(results),
+        not_compared=scores.not_compared(results),
+        mixed_origins=scores.mixed_origins(results),
+        missing=tables.missing(results),
+        corruption_rows=tables.corruption_rows(results),
+        generated_runs=[run for run, r in results.items() if scores.origin({run: r}, "c") == scores.GENERATED],
+        corruption_origin=scores.origin(results, "c"),
+        worst_classes={scores.title(results, s): by_run for s, by_run in tables.worst_classes(results).items()},
+        details=tables.details(results),
+        facts=tables.facts(results),
         routing=[(run, layer, figures_) for run, r in results.items() for layer, figures_ in r["routing"].items()],
         pictures=_pictures(results),
         examples={run: _example_pictures(shown, results[run]) for run, shown in examples.items() if shown},
@@ -171,65 +156,6 @@ def _summary(results: Mapping[str, Results]) -> list[str]:
     return sentences
 
 
-def _facts(results: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
-    """What each run is, as rows of a table: (name, one cell for each run)."""
-    flat = [
-        {
-            "training steps of the checkpoint": result["checkpoint_step"],
-            "hash of the configuration": result["config_hash"],
-            **_flatten(result["model"]),
-        }
-        for result in results.values()
-    ]
-    names = dict.fromkeys(name for facts in flat for name in facts)
-    return [(name.replace("_", " "), [_plain(facts.get(name, "-")) for facts in flat]) for name in names]
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found.update(_flatten(value, f"{prefix}{name}: ") if isinstance(value, Mapping) else {prefix + name: value})
-    return found
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value)) or "none"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _details(results: Mapping[str, Results]) -> list[tuple[str, str, list[str]]]:
-    """(suite, figure in words, one cell for each run) of what is not in the headlines."""
-    rows = []
-    for suite in suites_of(results):
-        for key, (words, unit) in _DETAILS.items():
-            values = [result["suites"].get(suite, {}).get(key) for result in results.values()]
-            if key != suite_kind(suite).metric and any(value is not None for value in values):
-                rows.append((suite_kind(suite).title, words, [_with_unit(value, unit) for value in values]))
-    return rows
-
-
-def _with_unit(value: float | None, unit: str) -> str:
-    if value is None:
-        return "-"
-    if unit == "%":
-        return f"{100 * value:.2f} %"
-    return f"{value:.4f} {unit}" if unit else f"{value:,}"
-
-
-def _missing(results: Mapping[str, Results]) -> list[tuple[str, str]]:
-    """(suite, what to put where), once however many runs lack it."""
-    found = {
-        (suite_kind(suite).title, str(result["suites"][suite]["not_available"])): None
-        for suite in suites_of(results)
-        for result in results.values()
-        if "not_available" in result["suites"].get(suite, {})
-    }
-    return list(found)
-
-
 def _pictures(results: Mapping[str, Results]) -> dict[str, Any]:
     """Image addresses by the name that the template knows them by; an empty value leaves its section out."""
     pictures: dict[str, Any] = {
@@ -237,9 +163,10 @@ def _pictures(results: Mapping[str, Results]) -> dict[str, Any]:
         "legend": _address(figures.legend_figure(list(results))),
         "corruptions": {n: _address(figure) for n, figure in figures.corruption_figures(results).items()},
         "reliability": "",
+        "risk_coverage": {s: _address(figure) for s, figure in figures.risk_coverage_figures(results).items()},
         "entropy": "",
         "load": {
-            run: {layer: _address(figure) for layer, figure in figures.load_figures(result["routing"]).items()}
+            run: {name: _address(figure) for name, figure in routing_figures.load_figures(result["routing"]).items()}
             for run, result in results.items()
             if result["routing"]
         },
@@ -249,19 +176,33 @@ def _pictures(results: Mapping[str, Results]) -> dict[str, Any]:
     if any("reliability" in result["suites"].get("clean", {}) for result in results.values()):
         pictures["reliability"] = _address(figures.reliability_figure(results))
     if pictures["load"]:
-        pictures["entropy"] = _address(figures.entropy_figure(results))
+        pictures["entropy"] = _address(routing_figures.entropy_figure(results))
     return pictures
 
 
-def _example_pictures(examples: Sequence[Mapping[str, Any]], result: Results) -> list[dict[str, str]]:
+def _example_pictures(examples: Sequence[Example], result: Results) -> list[dict[str, Any]]:
+    """Wrong answers first; ``width`` in CSS pixels, so that the letters of all pictures are of one size."""
     num_experts = max((len(layer["load"]) for layer in result["routing"].values()), default=1)
-    return [
-        {
-            "address": _address(figures.example_figure(example, num_experts=num_experts), image_format="png"),
-            "words": f"An image of {example['label']}, taken for {example['prediction']}",
-        }
-        for example in examples
-    ]
+    pictures = []
+    for example in sorted(examples, key=lambda example: example["prediction"] == example["label"]):
+        label, prediction = example["label"], example["prediction"]
+        figure = routing_figures.example_figure(example, num_experts=num_experts)
+        pictures.append(
+            {
+                "address": _address(figure, image_format="png"),
+                "width": round(96 * figure.get_figwidth()),
+                "wrong": prediction != label,
+                "words": f"An image of {_class(label)}, "
+                + ("named right" if prediction == label else f"taken for {_class(prediction)}"),
+                "has_titles": label_sets.title(label) != label,
+            }
+        )
+    return pictures
+
+
+def _class(name: str) -> str:
+    words = label_sets.title(name)
+    return name if words == name else f"{words} ({name})"
 
 
 def _address(figure: Figure, *, image_format: str = "svg") -> str:
