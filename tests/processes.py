@@ -21,6 +21,14 @@ def run(module: str, *arguments: str, code: int = 0) -> str:
     return printed
 
 
+def fail(module: str, *arguments: str) -> str:
+    """Runs one that has to find bad input, and returns its errors."""
+    process = start(module, *arguments)
+    printed, errors = process.communicate()
+    assert process.returncode == 2, printed + errors
+    return errors
+
+
 # To import takes far longer than to find a mistake in a command line: a process forks for each, before JAX has threads.
 _FORKS = """
 import os, sys, importlib
