@@ -51,12 +51,16 @@ def test_train_then_evaluate_then_evaluate_again(trained):
     # The second start finds all of it, and adds one suite to what is there.
     other = trained.parent / "other"
     shutil.copytree(trained, other)
-    again = processes.run("evaluate", f"--workdir={trained}", "--suites=clean,r,o,a", f"--compare={other}")
-    assert re.findall(r"^(\w+): [\d,]+ images$", again, flags=re.MULTILINE) == ["a"]
-    assert "attention next to other" in page.read_text()
+    again = processes.run("evaluate", f"--workdir={trained},{other}@8", "--suites=clean,r,o,a")
+    finished = re.findall(r"^(\w+): (?:step )?([\d,]+)(?: images)?$", again.replace("@8", ""), flags=re.MULTILINE)
+    assert [name for name, _ in finished] == ["attention", "a", "other", "clean", "r", "o", "a"]
+    assert "attention next to other@8" in page.read_text()
+    named = json.loads((other / "evaluation" / "results_step_8.json").read_text())["suites"]
+    assert set(json.loads((other / "evaluation" / "results.json").read_text())["suites"]) == {"clean", "r", "o"}
     merged = json.loads(path.read_text())["suites"]
     assert merged["clean"] == clean
     assert set(merged) == {"clean", "r", "o", "a"}
+    assert named == merged  # a copy of the same run
 
 
 def test_a_finished_run_is_not_trained_again(trained):
@@ -111,6 +115,9 @@ def test_nothing_to_evaluate(tmp_path):
     messages = {
         ("--workdir=/missing",): "workdir: expected a run with config.json; received '/missing'",
         (): "--workdir: expected the folder of a run; received None",
+        ("--workdir=/missing@last",): "--workdir: expected the folder of a run, or FOLDER@STEP with a number of steps",
+        ("--workdir=/missing,/missing",): "expected each run or checkpoint once; received '/missing, /missing'",
+        ("--workdir=/missing", "--suites=clean,q"): "suite: expected one of a, c, clean",
     }
     results = processes.run_many("evaluate", list(messages), tmp_path)
     for (code, _, errors), message in zip(results, messages.values(), strict=True):

@@ -25,10 +25,12 @@ from absl import flags
 from vmoe_inform import checks, command_line
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import DataConfig
+from vmoe_inform.evaluation import place as place_lib
+from vmoe_inform.evaluation.place import Place
 
 if TYPE_CHECKING:
     from vmoe_inform.evaluation.predict import Predictor
-    from vmoe_inform.evaluation.run import Place, Results
+    from vmoe_inform.evaluation.run import Results
 
 _WORKDIR = flags.DEFINE_list(
     "workdir", None, "Folders of runs, each with @STEP for another than the newest checkpoint."
@@ -47,15 +49,15 @@ def main(_: list[str]) -> int:
     """Returns the exit code."""
     if not _WORKDIR.value:
         raise checks.error("--workdir", "the folder of a run", None)
+    places = [place_lib.parse(text) for text in _WORKDIR.value]
+    others = [place_lib.parse(text) for text in _COMPARE.value]
+    names = place_lib.names_of([*places, *others])
     import rich.console
 
-    from vmoe_inform.evaluation import families, report, run
+    from vmoe_inform.evaluation import families, headlines, report, run
 
-    places = [_place(text) for text in _WORKDIR.value]
-    others = [_place(text) for text in _COMPARE.value]
-    names = names_of([*places, *others])
     beside = [run.read_results(place) for place in others]
-    suites = list(families.names()) if _SUITES.value == ["all"] else _SUITES.value
+    suites = list(headlines.SUITES) if _SUITES.value == ["all"] else _SUITES.value
     families.check_names(suites or [])
     evaluated = [_evaluate(place, name, suites) for place, name in zip(places, names, strict=False)]
     if _REPORT.value:
@@ -68,7 +70,7 @@ def main(_: list[str]) -> int:
     return 0
 
 
-def _evaluate(place: "Place", name: str, suites: Sequence[str] | None) -> "Results":
+def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results":
     from vmoe_inform.evaluation import run
     from vmoe_inform.evaluation.predict import Predictor
     from vmoe_inform.training import restore as restore_lib
@@ -100,31 +102,6 @@ def _where_it_lies(data: DataConfig) -> DataConfig:
         directory=data.directory if directory is None else directory,
         suites_directory=data.suites_directory if suites_directory is None else suites_directory,
     )
-
-
-def _place(text: str) -> "Place":
-    """``DIR`` or ``DIR@STEP``; a folder that is really called so is itself."""
-    from vmoe_inform.evaluation.run import Place
-
-    folder, at, step = text.rpartition("@")
-    if not at or pathlib.Path(text).is_dir():
-        return Place(pathlib.Path(text))
-    if not (folder and step.isdecimal()):
-        raise checks.error("--workdir", "the folder of a run, or FOLDER@STEP with a number of steps", text)
-    return Place(pathlib.Path(folder), int(step))
-
-
-def names_of(places: Sequence["Place"]) -> list[str]:
-    """Short names for what is evaluated: the folders' own names, or the whole paths where two are called the same.
-
-    Raises:
-      ValueError: the same checkpoint twice.
-    """
-    if len({(place.workdir.resolve(), place.step) for place in places}) != len(places):
-        raise checks.error("--workdir, --compare", "each run or checkpoint once", ", ".join(map(str, places)))
-    steps = ["" if place.step is None else f"@{place.step}" for place in places]
-    names = [place.workdir.resolve().name + step for place, step in zip(places, steps, strict=True)]
-    return names if len(set(names)) == len(names) else [str(place) for place in places]
 
 
 if __name__ == "__main__":

@@ -2,12 +2,18 @@
 
 import dataclasses
 import json
+import shutil
 
+import numpy as np
 import pytest
 
+from tests import imagenet_tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.config import Config, ModelConfig
+from vmoe_inform.config import AttackConfig, Config, ModelConfig
 from vmoe_inform.evaluation import run
+from vmoe_inform.evaluation.place import Place
+
+from . import imagenet_sample as sample
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 FINISHED = {
@@ -26,7 +32,7 @@ def _evaluate(workdir, suites=("a",), *, config=CONFIG, step=8):
     def restore():
         raise Restored
 
-    place = run.Place(workdir)
+    place = Place(workdir)
     place.folder.mkdir(exist_ok=True)
     place.results.write_text(json.dumps(FINISHED))
     return run.evaluate(place, config, step, suites, restore=restore)
@@ -42,3 +48,208 @@ def test_what_is_there_for_this_checkpoint_is_kept(tmp_path):
 def test_results_of_another_checkpoint_are_not_mixed_in(tmp_path, other):
     with pytest.raises(Restored):
         _evaluate(tmp_path, (), **other)  # not even what belongs to no suite
+
+
+# -------------------------------------------------------------------------------------- what a killed evaluation keeps
+
+SUITES = ("clean", "c", "r", "a", "o", "v2", "sketch", "real", "fgsm")
+# Each of them asks for its own set, once, and all of them for the clean images, once.
+NUM_SETS = 1 + 75 + 6
+
+
+class Killed(BaseException):
+    """What ends a process, as far as Python can tell."""
+
+
+class CountingPredictor:
+    """In place of a model: logits by the records' names, and a kill after so many sets."""
+
+    def __init__(self, sets_to_live=10**6):
+        self.sets_to_live = sets_to_live
+        self.predicted = []
+
+    def predict(self, variables, source, *, crop=None):
+        if len(self.predicted) == self.sets_to_live:
+            raise Killed
+        self.predicted.append(source.records.name(0))
+        return sample.predictions(sample.logits_by_name(source, seed=1), sample.labels_of(source))
+
+    def predict_attacked(self, variables, source, attack):
+        return self.predict(variables, source)
+
+    def predict_with_routing(self, variables, source):
+        return self.predict(variables, source), {}, {}
+
+    def first_choices(self, variables, images):
+        return np.zeros((len(images), len(sample.CLASSES))), {}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("imagenet")
+    sample.write(directory)
+    return directory
+
+
+def evaluate_sample(workdir, config, predictor, *, suites=SUITES, step=8, **options):
+    lines = []
+    results = run.evaluate(
+        Place(workdir),
+        config,
+        step,
+        suites,
+        restore=lambda: (predictor, {"params": {}}),
+        report_progress=lines.append,
+        **options,
+    )
+    return results, lines
+
+
+@pytest.fixture(scope="module")
+def whole(directory, tmp_path_factory):
+    """An evaluation that nothing interrupts: its folder, results and lines."""
+    workdir, predictor = tmp_path_factory.mktemp("whole"), CountingPredictor()
+    results, lines = evaluate_sample(workdir, sample.config(directory), predictor)
+    assert len(predictor.predicted) == NUM_SETS  # the clean images too are predicted once
+    return workdir, results, lines
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(directory, whole, tmp_path):
+    config = sample.config(directory)
+    first, second, third = CountingPredictor(30), CountingPredictor(47), CountingPredictor()
+    for killed in (first, second):
+        with pytest.raises(Killed):
+            evaluate_sample(tmp_path, config, killed)
+    results, lines = evaluate_sample(tmp_path, config, third)
+    assert results == whole[1]
+    assert len(first.predicted) + len(second.predicted) + len(third.predicted) == NUM_SETS
+    assert len(third.predicted) == NUM_SETS - 77
+    assert "c, set 76 of 76, jpeg_compression/5: 12 images" in whole[2]
+    assert "sketch: 12 images" in lines
+    # What is left is small: a few bytes an image, and what a zip file takes for each array.
+    assert sum(path.stat().st_size for path in tmp_path.rglob("units/**/*.npz")) < NUM_SETS * 4000
+
+
+def test_results_that_are_lost_are_made_of_the_units(directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "evaluation" / "results.json").unlink()
+    predictor = CountingPredictor()
+    results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor)
+    assert results == whole[1]
+    assert len(predictor.predicted) == 1  # for what the routers do, which is of no suite
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: b"", lambda content: b"text"])
+def test_damaged_units_are_made_again(directory, whole, tmp_path, damage):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "evaluation" / "results.json").unlink()
+    unit = tmp_path / "evaluation" / "units" / "step_8" / "c" / "fog" / "3.npz"
+    unit.write_bytes(damage(unit.read_bytes()))
+    predictor = CountingPredictor()
+    results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor)
+    assert results == whole[1]
+    assert len(predictor.predicted) == 1 + 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"ece_bins": 10}},  # another config
+        {"move": "step_4"},  # scores of another checkpoint under this one's name
+        {"attack": True},
+    ],
+    ids=str,
+)
+def test_foreign_units_are_made_again(directory, whole, tmp_path, change):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    units = tmp_path / "evaluation" / "units"
+    step, config = 8, sample.config(directory)
+    if "config" in change:
+        config = sample.config(directory, **change["config"])
+    elif "move" in change:
+        (units / "step_8").rename(units / "step_4")
+        step = 4
+    else:
+        config = sample.config(directory, attack=AttackConfig(epsilon=2.0))
+    predictor = CountingPredictor()
+    evaluate_sample(tmp_path, config, predictor, suites=("a", "fgsm"), step=step)
+    assert len(predictor.predicted) == 3
+
+
+def test_units_of_other_images_are_made_again(directory, whole, tmp_path):
+    """The same suite, found in another place with other images: results of the one are not taken for the other."""
+    shutil.copytree(whole[0], tmp_path / "run")
+    (tmp_path / "run" / "evaluation" / "results.json").unlink()
+    imagenet_tiny.write_suites(tmp_path / "suites", sample.CLASSES, 1, corruptions=())
+    config = sample.config(directory)
+    data = dataclasses.replace(config.data, suites_directory=str(tmp_path / "suites"))
+    predictor = CountingPredictor()
+    results, _ = evaluate_sample(tmp_path / "run", config, predictor, suites=("clean", "a", "sketch"), data=data)
+    assert len(predictor.predicted) == 3
+    assert results["suites"]["sketch"]["count"] == 6
+    assert results["suites"]["clean"] == whole[1]["suites"]["clean"]
+    assert results["config_hash"] == whole[1]["config_hash"]  # where data lie does not make another run of it
+
+
+def test_what_is_missing_is_said_and_the_rest_is_evaluated(directory, tmp_path):
+    config = sample.config(directory)
+    data = dataclasses.replace(config.data, suites_directory=str(tmp_path / "nowhere"))
+    suites = ("clean", "a", "o", "real")
+    results, lines = evaluate_sample(tmp_path, config, CountingPredictor(), suites=suites, data=data)
+    assert results["suites"]["clean"]["count"] == 12
+    for name in ("a", "o", "real"):
+        assert "nowhere" in results["suites"][name]["not_available"]
+        assert sum(line.startswith(f"{name}: not available: ") for line in lines) == 1
+    assert run.read_results(Place(tmp_path)) == results
+    # Once the data are there, what was missing is evaluated.
+    predictor = CountingPredictor()
+    results, _ = evaluate_sample(tmp_path, config, predictor, suites=suites)
+    assert all("count" in entry for entry in results["suites"].values())
+    assert len(predictor.predicted) == 3  # a, o, and the clean images for o and real
+
+
+def test_predictions_for_others(directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    config, suites = sample.config(directory), ("clean", "a", "o")
+    predictor, folder = CountingPredictor(), tmp_path / "predictions"
+    results, _ = evaluate_sample(tmp_path / "run", config, predictor, suites=suites, predictions=folder)
+    assert results == whole[1]  # nothing else comes of it
+    written = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert written == ["a/a.npz", "clean/clean.npz", "o/o.npz"]
+    with np.load(folder / "a" / "a.npz", allow_pickle=False) as file:
+        assert file["logits"].dtype == np.float32
+        assert file["logits"].shape == (6, 6)
+        assert file["class_names"].tolist() == list(sample.CLASSES)
+        named = [str(name).partition("/")[0] for name in file["names"]]
+        assert [sample.CLASSES[label] for label in file["labels"]] == named
+        assert int(file["checkpoint_step"]) == 8
+    # They are kept like everything else; those of another checkpoint are not taken for these.
+    again = CountingPredictor()
+    evaluate_sample(tmp_path / "run", config, again, suites=suites, predictions=folder)
+    assert again.predicted == []
+    other = CountingPredictor()
+    evaluate_sample(tmp_path / "run", config, other, suites=("a",), step=9, predictions=folder)
+    assert len(other.predicted) == 2
+
+
+def test_a_named_checkpoint_has_files_of_its_own(directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    config = sample.config(directory)
+    named = Place(tmp_path, 4)
+    results = run.evaluate(named, config, 4, ("a",), restore=lambda: (CountingPredictor(), {"params": {}}))
+    assert run.read_results(named) == results
+    assert set(results["suites"]) == {"a"}
+    assert run.read_results(Place(tmp_path)) == whole[1]
+    assert named.results.name == "results_step_4.json"
+    with pytest.raises(FileNotFoundError, match=rf"--workdir={tmp_path}@5"):
+        run.read_results(Place(tmp_path, 5))
+
+
+def test_facts_of_the_run(whole):
+    facts = whole[1]
+    assert facts["data"] == {"source": "folder", "classes_are_imagenet": True}
+    assert facts["model"]["moe_layers"] == [5, 7]
+    assert (facts["model"]["image_size_px"], facts["model"]["patch_size_px"]) == (32, 8)
+    examples = run.read_examples(Place(whole[0]))
+    assert len(examples) == 8
+    assert examples[0]["image"].shape == (32, 32, 3)

@@ -67,7 +67,7 @@ class RestoredRun:
         return suite.entry(scores)
 
     def examples(self) -> dict[str, Any]:
-        """Clean images with their experts: up to half of them taken for something else, then others in order.
+        """Clean images with their experts: up to half of them taken for something else, then the others in order.
 
         Returns:
           ``image`` uint8 [n, P, P, 3], ``label`` and ``prediction`` (class names) [n], ``confidence`` [n], and
@@ -78,8 +78,8 @@ class RestoredRun:
         wrong = np.flatnonzero(predicted != predictions.labels)
         right = np.flatnonzero(predicted == predictions.labels)
         number = min(_NUM_EXAMPLES, self._config.evaluation.batch_size)
-        wrong = wrong[: number // 2]
-        chosen = np.concatenate([wrong, right[: number - len(wrong)]])
+        half = number // 2
+        chosen = np.concatenate([wrong[:half], right, wrong[half:]])[:number]
         size, crop = self._config.model.image_size_px, self._config.data.evaluation_crop
         records = self._clean_source.records
         images = np.stack(

@@ -14,52 +14,13 @@ from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config, DataConfig
 from vmoe_inform.data import label_sets
 from vmoe_inform.evaluation import families
+from vmoe_inform.evaluation.place import Place
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.restored import RestoredRun
 from vmoe_inform.evaluation.suites import CLEAN, Entry, NotAvailable, Suite, test_split
 from vmoe_inform.evaluation.units import PredictionFiles, Unit, Units
 
 Results = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where the evaluation of a checkpoint is kept.
-
-    Attributes:
-      workdir: of the run.
-      step: of a checkpoint that was asked for by name; None: the newest one's, whichever that is.
-    """
-
-    workdir: pathlib.Path
-    step: int | None = None
-
-    @property
-    def folder(self) -> pathlib.Path:
-        """Of all evaluations of the run."""
-        return self.workdir / "evaluation"
-
-    @property
-    def results(self) -> pathlib.Path:
-        """File of all figures."""
-        return self.folder / f"results{self._suffix}.json"
-
-    @property
-    def examples(self) -> pathlib.Path:
-        """File of clean images with the experts of their patches."""
-        return self.folder / f"examples{self._suffix}.npz"
-
-    @property
-    def report(self) -> pathlib.Path:
-        """File of the page about this checkpoint."""
-        return self.folder / f"report{self._suffix}.html"
-
-    @property
-    def _suffix(self) -> str:
-        return "" if self.step is None else f"_step_{self.step}"
-
-    def __str__(self) -> str:
-        return str(self.workdir) if self.step is None else f"{self.workdir}@{self.step}"
 
 
 def evaluate(
@@ -87,7 +48,7 @@ def evaluate(
       data: ``config.data`` with the directories where the data lie now, which do not decide what is found there; by
         default those of the config.
       predictions: folder for the predictions themselves, see :class:`PredictionFiles`; None: they are not kept.
-      report_progress: called with one line for each set that is predicted and for each suite.
+      report_progress: called with one line for each suite, and for each set of several that is predicted.
 
     Returns:
       what the file of results holds.
@@ -141,9 +102,9 @@ def _measure(
             units.write(unit, kept)
             if files is not None:
                 files.write(unit, predictions)
-            report_progress(
-                f"{suite.name}, set {number} of {len(suite.sets)}, {name}: {len(predictions.labels):,} images"
-            )
+            if len(suite.sets) > 1:
+                where = f"set {number} of {len(suite.sets)}"
+                report_progress(f"{suite.name}, {where}, {name}: {len(predictions.labels):,} images")
         scores[name] = kept
     return suite.entry(scores)
 

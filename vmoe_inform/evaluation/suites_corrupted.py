@@ -108,7 +108,7 @@ def _summarize(scores: Mapping[str, Scores]) -> Entry:
     size = max(sizes.values())
     for name, received in sizes.items():
         if received != size:
-            raise NotAvailable(f"all 75 sets have to show the same images: expected {size} in {name}, found {received}")
+            raise NotAvailable(f"all 75 sets have to show the same {size} images: found {received} in {name}")
     top1 = {
         name: [float(scores[f"{name}/{severity}"]["hit"].mean()) for severity in corruptions.SEVERITIES]
         for name in corruptions.CORRUPTIONS
