@@ -82,3 +82,93 @@ def test_mixup_mixes_images_and_targets_with_one_share_that_is_beta_distributed(
 def test_mixup_needs_a_positive_alpha():
     with pytest.raises(ValueError, match=r"alpha: expected a number > 0.*received 0"):
         augment.mixup(KEY, jnp.zeros((2, 1, 1, 1)), jnp.eye(2), 0)
+
+
+def cutmix_slowly(images, targets, share, centre):
+    """Pixel by pixel: inside of the rectangle the image before, and a pixel's worth of its target for each."""
+    size = images.shape[1]
+    side = round(float(np.sqrt(1 - share)) * size)
+    mixed, weights = images.copy(), np.ones(len(images))
+    for y in range(size):
+        for x in range(size):
+            if all(c - side // 2 <= at < c - side // 2 + side for at, c in zip((y, x), centre, strict=True)):
+                for i in range(len(images)):
+                    mixed[i, y, x] = images[i - 1, y, x]
+                    weights[i] -= 1 / size**2
+    return mixed, weights[:, None] * targets + (1 - weights[:, None]) * np.roll(targets, 1, axis=0)
+
+
+def test_cutmix_is_the_plain_definition():
+    images, targets = IMAGES[:3].astype(jnp.float32), jnp.eye(3)
+
+    @jax.jit
+    @jax.vmap
+    def drawn_and_mixed(key):
+        share_key, place_key = jax.random.split(key)
+        share, centre = jax.random.beta(share_key, 1.0, 1.0), jax.random.randint(place_key, (1, 2), 0, 6)[0]
+        return share, centre, *augment.cutmix(key, images, targets, 1.0)
+
+    kept = set()
+    for share, centre, *mixed in zip(*drawn_and_mixed(jax.random.split(KEY, 20)), strict=True):
+        expected = cutmix_slowly(np.asarray(images), np.asarray(targets), float(share), np.asarray(centre))
+        np.testing.assert_array_equal(mixed[0], expected[0])
+        np.testing.assert_allclose(mixed[1], expected[1], atol=1e-6)
+        kept.add(float(mixed[1][0, 0]))
+    assert len(kept) > 5  # rectangles of many sizes, some of them cut off at an edge
+
+
+def test_with_both_alphas_each_batch_gets_one_of_mixup_and_cutmix():
+    images, targets = jnp.stack([jnp.zeros((8, 8, 1)), jnp.ones((8, 8, 1))]), jnp.eye(2)
+    keys = jax.random.split(KEY, 200)
+    mixed, _ = jax.jit(jax.vmap(lambda key: augment.mix(key, images, targets, 1.0, 1.0)))(keys)
+    values = np.asarray(mixed)[:, 0, :, :, 0]
+    cut = np.isin(values, (0.0, 1.0)).all(axis=(1, 2))  # pixels of either image, not between them
+    blended = (values == values[:, :1, :1]).all(axis=(1, 2))  # one share for all pixels
+    assert (cut | blended).all()
+    assert 72 < (cut & ~blended).sum() < 128  # four standard deviations of 200 fair coins
+    assert (blended & ~cut).sum() > 72
+
+
+def test_with_one_alpha_there_is_no_choice():
+    images, targets = IMAGES[:4].astype(jnp.float32), jnp.eye(4)
+
+    def program(function, *alphas):
+        return str(jax.make_jaxpr(lambda key: function(key, images, targets, *alphas))(KEY))
+
+    assert program(augment.mix, 0.3, 0.0) == program(augment.mixup, 0.3)
+    assert program(augment.mix, 0.0, 0.3) == program(augment.cutmix, 0.3)
+    assert augment.mix(KEY, images, targets, 0.0, 0.0) == (images, targets)
+
+
+def rectangle_of(changed):
+    """Top, left, height, width of the changed pixels [P, P], which have to fill a rectangle."""
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    top, left, height, width = rows[0], columns[0], np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert changed[top : top + height, left : left + width].all()
+    assert changed.sum() == height * width
+    return top, left, height, width
+
+
+def test_random_erasing_fills_rectangles_of_the_published_sizes_with_noise():
+    size, count = 40, 400
+    images = jnp.full((count, size, size, 3), 9.0)
+    erase = jax.jit(lambda probability: augment.random_erasing(KEY, images, probability))
+    np.testing.assert_array_equal(erase(0.0), images)
+    assert (np.asarray(erase(1.0)) != 9.0).any(axis=(1, 2, 3)).all()
+    erased = np.asarray(erase(0.25))
+    changed = (erased != 9.0).all(axis=-1)
+    np.testing.assert_array_equal(changed, (erased != 9.0).any(axis=-1))
+    chosen = changed.any(axis=(1, 2))
+    assert 65 < chosen.sum() < 135  # four standard deviations of 400 coins of 1/4
+    boxes = np.array([rectangle_of(mask) for mask in changed[chosen]])
+    top, left, height, width = boxes.T
+    # Up to half a pixel of rounding on each side.
+    assert ((height + 0.5) * (width + 0.5) >= 0.02 * size**2).all()
+    assert ((height - 0.5) * (width - 0.5) <= size**2 / 3).all()
+    assert ((height + 0.5) / (width - 0.5) >= 0.3).all()
+    assert ((height - 0.5) / (width + 0.5) <= 1 / 0.3).all()
+    # Uniform area: mean (0.02 + 1/3) / 2 = 0.1767, standard deviation 0.0904; four standard errors of 100.
+    np.testing.assert_allclose(np.mean(height * width) / size**2, 0.1767, atol=0.04)
+    assert len(np.unique(np.stack([top, left]), axis=1).T) > 50
+    noise = erased[changed]
+    np.testing.assert_allclose([noise.mean(), noise.std()], [0.0, 1.0], atol=0.02)

@@ -59,6 +59,8 @@ def test_one_device_equals_eight(router):
     """
     # A single block compiles faster; alternating needs two.
     shape = {} if router == "alternate_vmoe" else {"model__num_layers": 1, "model__moe__layers": (0,)}
+    if router == "expert_choice":  # with all augmentation that looks at other images or draws an image's own noise
+        shape |= {"train__mixup_alpha": 0.4, "train__cutmix_alpha": 0.4, "data__random_erasing": 0.5}
     one = _program(1, router=router, **shape)
     start = _initialized(one)
     state, losses = _two_steps(one, start)

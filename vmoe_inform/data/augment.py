@@ -4,11 +4,16 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float
 from vmoe_inform.config import DataConfig
+
+# Of random erasing: share of the image's area, height / width, and draws until a rectangle fits.
+_LEAST_ERASED, _MOST_ERASED = 0.02, 1 / 3
+_LEAST_ASPECT = 0.3
+_TRIES = 10
 
 
 def normalize(images: Array, data: DataConfig) -> Float[Array, "B P P 3"]:
@@ -75,6 +80,65 @@ def _shift(key: Array, images: UInt8[Array, "B P P 3"], max_shift_px: int) -> UI
     )
 
 
+def random_erasing(key: Array, images: Float[Array, "B P P 3"], probability: float) -> Float[Array, "B P P 3"]:
+    """Fills a random rectangle of some images with noise (Zhong 2017, arXiv 1708.04896, Algorithm 1).
+
+    The rectangle's area is uniform between 0.02 and 1/3 of the image's, its height / width uniform between 0.3 and
+    1 / 0.3, and its place uniform. One that does not fit into the image is drawn again, up to ten times, after which
+    the image stays as it is.
+
+    Args:
+      key: of this step.
+      images: normalised; the noise is standard normal, for each pixel and channel.
+      probability: of each image to be changed.
+    """
+    count, size = images.shape[:2]
+    chosen_key, area_key, aspect_key, place_key, noise_key = jax.random.split(key, 5)
+    area = jax.random.uniform(area_key, (count, _TRIES), minval=_LEAST_ERASED, maxval=_MOST_ERASED) * size**2
+    aspect = jax.random.uniform(aspect_key, (count, _TRIES), minval=_LEAST_ASPECT, maxval=1 / _LEAST_ASPECT)
+    # [B, tries, 2]: height and width in whole pixels
+    sides = jnp.round(jnp.sqrt(jnp.stack([area * aspect, area / aspect], axis=-1))).astype(jnp.int32)
+    fits = jnp.all((sides > 0) & (sides <= size), axis=-1)
+    first = jnp.argmax(fits, axis=1)
+    sides = jnp.take_along_axis(sides, first[:, None, None], axis=1)[:, 0]  # [B, 2]
+    corners = jax.random.randint(place_key, (count, 2), 0, jnp.maximum(size - sides, 0) + 1)
+    inside = _rectangles(corners, sides, size)
+    chosen = jax.random.bernoulli(chosen_key, probability, (count,)) & jnp.any(fits, axis=1)
+    noise = jax.random.normal(noise_key, images.shape, images.dtype)
+    return jnp.where((inside & chosen[:, None, None])[..., None], noise, images)
+
+
+def _rectangles(corners: Int[Array, "B 2"], sides: Int[Array, "B 2"], size: int) -> Bool[Array, "B P P"]:
+    """Which pixels lie in each rectangle, of (top, left) and (height, width) in pixels. Comparisons of counters alone,
+    which compilers fuse and shard."""
+    at = jnp.arange(size)[None, None, :]
+    along = (at >= corners[..., None]) & (at < (corners + sides)[..., None])  # [B, 2, P]
+    return along[:, 0, :, None] & along[:, 1, None, :]
+
+
+def mix(
+    key: Array,
+    images: Float[Array, "B P P 3"],
+    targets: Float[Array, "B classes"],
+    mixup_alpha: float,
+    cutmix_alpha: float,
+) -> tuple[Float[Array, "B P P 3"], Float[Array, "B classes"]]:
+    """:func:`mixup`, :func:`cutmix`, or with both alphas > 0 one of them with probability 1/2; nothing with none."""
+    if mixup_alpha > 0 and cutmix_alpha > 0:
+        choice_key, mixup_key, cutmix_key = jax.random.split(key, 3)
+        shares = jnp.where(
+            jax.random.bernoulli(choice_key),
+            _cutmix_shares(cutmix_key, cutmix_alpha, images.shape[1]),
+            _mixup_shares(mixup_key, mixup_alpha, images.shape[1]),
+        )
+        return _mix(shares, images, targets)
+    if mixup_alpha > 0:
+        return mixup(key, images, targets, mixup_alpha)
+    if cutmix_alpha > 0:
+        return cutmix(key, images, targets, cutmix_alpha)
+    return images, targets
+
+
 def mixup(
     key: Array, images: Float[Array, "B P P 3"], targets: Float[Array, "B classes"], alpha: float
 ) -> tuple[Float[Array, "B P P 3"], Float[Array, "B classes"]]:
@@ -91,11 +155,49 @@ def mixup(
     Raises:
       ValueError: alpha not > 0.
     """
+    return _mix(_mixup_shares(key, alpha, images.shape[1]), images, targets)
+
+
+def cutmix(
+    key: Array, images: Float[Array, "B P P 3"], targets: Float[Array, "B classes"], alpha: float
+) -> tuple[Float[Array, "B P P 3"], Float[Array, "B classes"]]:
+    """Puts a rectangle of the image before it in the batch into each image (Yun 2019, arXiv 1905.04899, Sec. 3.1).
+
+    One rectangle is drawn for the whole batch: lambda ~ Beta(alpha, alpha), sides of sqrt(1 - lambda) P pixels, its
+    centre uniform, cut off at the edges of the image (Eq. 2). An image's target keeps the share of the pixels that
+    the image keeps.
+
+    Args:
+      key, images, targets, alpha: as :func:`mixup`.
+
+    Raises:
+      ValueError: alpha not > 0.
+    """
+    return _mix(_cutmix_shares(key, alpha, images.shape[1]), images, targets)
+
+
+def _mixup_shares(key: Array, alpha: float, size: int) -> Float[Array, "P P"]:
     checks.positive("alpha", alpha)
-    share = jax.random.beta(key, alpha, alpha)
+    return jnp.full((size, size), jax.random.beta(key, alpha, alpha))
+
+
+def _cutmix_shares(key: Array, alpha: float, size: int) -> Float[Array, "P P"]:
+    checks.positive("alpha", alpha)
+    share_key, place_key = jax.random.split(key)
+    share = jax.random.beta(share_key, alpha, alpha)
+    side = jnp.round(jnp.sqrt(1 - share) * size).astype(jnp.int32)
+    centre = jax.random.randint(place_key, (1, 2), 0, size)
+    inside = _rectangles(centre - side // 2, jnp.full((1, 2), side), size)[0]
+    return 1.0 - inside.astype(jnp.float32)
+
+
+def _mix(
+    shares: Float[Array, "P P"], images: Float[Array, "B P P 3"], targets: Float[Array, "B classes"]
+) -> tuple[Float[Array, "B P P 3"], Float[Array, "B classes"]]:
+    """Of each pixel the given share of its image and the rest of the image before; of the targets the mean share."""
 
     # A roll, not a permutation: on a sharded batch only the edges of the shards move between devices.
-    def mix(values: Array) -> Array:
+    def mixed(values: Array, share: Array) -> Array:
         return share * values + (1 - share) * jnp.roll(values, 1, axis=0)
 
-    return mix(images), mix(targets)
+    return mixed(images, shares[None, :, :, None]), mixed(targets, jnp.mean(shares)[None, None])

@@ -48,12 +48,13 @@ def make_train_step(
     def loss_function(
         params: Tree, routing: Tree, progress: Array, batch: Batch, key: Array
     ) -> tuple[Array, tuple[Tree, dict]]:
-        augment_key, mixup_key, routing_key, dropout_key = jax.random.split(key, 4)
+        augment_key, mix_key, routing_key, dropout_key, erase_key = jax.random.split(key, 5)
         images = augment.normalize(augment.augment(augment_key, batch["image"], config.data), config.data)
+        if config.data.random_erasing > 0:
+            images = augment.random_erasing(erase_key, images, config.data.random_erasing)
         targets = jax.nn.one_hot(batch["label"], config.model.num_classes)
         targets = optax.smooth_labels(targets, config.train.label_smoothing)
-        if config.train.mixup_alpha > 0:
-            images, targets = augment.mixup(mixup_key, images, targets, config.train.mixup_alpha)
+        images, targets = augment.mix(mix_key, images, targets, config.train.mixup_alpha, config.train.cutmix_alpha)
         (logits, aux), updated = model.apply(
             {"params": params, STATE: routing},
             images,
