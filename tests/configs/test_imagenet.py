@@ -9,6 +9,7 @@ import pytest
 
 from configs import digits, imagenet
 from vmoe_inform import config as config_lib
+from vmoe_inform.evaluation import families
 from vmoe_inform.training import program
 from vmoe_inform.training.optimizer import make_schedule
 
@@ -62,6 +63,10 @@ def test_the_default_is_the_originals_recipe():
     assert (optimizer.weight_decay, optimizer.gradient_clip_norm) == (0.1, 1.0)
     assert (config.data.randaugment_layers, config.data.randaugment_magnitude) == (2, 10.0)
     assert (config.data.crop, config.data.crop_min_area, config.data.evaluation_crop) == ("inception", 0.05, 0.875)
+
+
+def test_every_suite_is_evaluated():
+    assert sorted(imagenet.get_config().evaluation.suites) == list(families.names())
 
 
 def test_the_argument_still_picks_the_model():
