@@ -44,7 +44,7 @@ WORDNET_IDS = (
     "n02883205",  # shirt: bow tie (A, R)
     "n04120489",  # sneaker: running shoe
     "n02769748",  # bag: backpack (R)
-    "n03124043",  # ankle boot: cowboy boot
+    "n03124043",  # ankle boot: cowboy boot (A)
 )
 _NUM_NEIGHBOURS = 5
 _JPEG_QUALITY = 95
