@@ -4,6 +4,12 @@ Everything random about a record comes from (seed, position in the order of all 
 depend on which thread, worker process or host reads it. Worker processes are spawned, not forked.
 """
 
+import collections
+import math
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -43,8 +49,8 @@ def train_iterator(
     so that none is short. ``get_state`` and ``set_state`` of the iterator restore the position exactly, also within an
     epoch; ``close`` ends its threads and processes.
 
-    Worker processes are started here, and have made the first batch when this returns: before an accelerator is
-    touched, if this is called before.
+    When this returns, all worker processes have started and made something: before an accelerator is touched, if this
+    is called before.
 
     Args:
       source: what to read.
@@ -82,7 +88,7 @@ def train_iterator(
     iterator = _CountingIterator(iter(prefetched), skipped)
     if data.num_workers > 0:
         try:
-            iterator.make_first()
+            iterator.make_ahead(math.ceil(data.num_workers * chunk / batch_size))  # something of every worker
         except BaseException:
             iterator.close()
             raise
@@ -129,24 +135,25 @@ class _CountingIterator(grain.DatasetIterator[Batch]):
     def __init__(self, parent: grain.DatasetIterator, skipped: SkippedRecords):
         super().__init__(parent)
         self._skipped = skipped
-        self._first: tuple[dict[str, Any], dict[str, Any]] | None = None  # made ahead, and the state before it
+        self._ahead: collections.deque[tuple[dict[str, Any], dict[str, Any]]] = collections.deque()  # state before each
 
-    def make_first(self) -> None:
-        """Makes the batch that the next call of ``next`` returns."""
-        state = self._parent.get_state()
-        self._first = next(self._parent), state
+    def make_ahead(self, count: int) -> None:
+        """Makes the batches that the next ``count`` calls of ``next`` return."""
+        for _ in range(count):
+            state = self._parent.get_state()
+            self._ahead.append((next(self._parent), state))
 
     def __next__(self) -> Batch:
-        batch, self._first = self._first[0] if self._first else next(self._parent), None
+        batch = self._ahead.popleft()[0] if self._ahead else next(self._parent)
         unreadable = batch.pop(_SKIPPED)
         self._skipped.add(len(batch["label"]), unreadable)
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        return self._first[1] if self._first else self._parent.get_state()
+        return self._ahead[0][1] if self._ahead else self._parent.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._first = None
+        self._ahead.clear()
         self._parent.set_state(state)
 
 
@@ -186,7 +193,7 @@ def evaluation_batches(
     chunk = batch_size if num_workers == 0 else min(batch_size, _CHUNK_IMAGES)
     chunks = _read_ahead(examples, num_threads, chunk).batch(chunk, batch_fn=_stack_readable)
     if num_workers > 0:
-        chunks = _in_workers(chunks, min(num_workers, -(-len(source.records) // chunk)))
+        chunks = _in_workers(chunks, min(num_workers, math.ceil(len(source.records) / chunk)))
     iterator = iter(chunks)
     waiting: Batch | None = None
     try:
@@ -232,7 +239,23 @@ def _in_workers(chunks: grain.IterDataset, num_workers: int) -> grain.IterDatase
     """The same made by processes, each of which keeps two chunks ready."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain looks at flags of its own, which only command lines parse
-    return chunks.mp_prefetch(grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2))
+    options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
+    return chunks.mp_prefetch(options, worker_init_fn=_begin_worker)
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """A worker ends when its parent says so or is gone, not by a signal to all processes of the run: the parent takes
+    that for the wish to finish its step and save."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _largest_divisor(number: int, at_most: int) -> int:

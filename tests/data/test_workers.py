@@ -1,0 +1,177 @@
+"""The pipeline with worker processes. Starting one takes seconds, so that few tests share what they start."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.data.test_pipeline import numbered
+from tests.processes import ROOT
+from vmoe_inform.config import DataConfig
+from vmoe_inform.data import pipeline
+from vmoe_inform.data.sources import Source
+
+DATA = DataConfig(
+    num_threads=0, num_workers=2, prefetch_batches=2, crop="inception", randaugment_layers=2, max_skipped_share=1.0
+)
+BROKEN = (3, 14, 15)
+COUNT = 37
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseRecords:
+    """Record i is its own noise with label i; those in BROKEN are no images."""
+
+    broken: tuple[int, ...] = BROKEN
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, index):
+        image = np.random.default_rng(index).integers(0, 256, (9, 12, 3), np.uint8)
+        return {"image": b"broken" if index in self.broken else image, "label": index}
+
+    def name(self, index):
+        return f"file{index}.jpg"
+
+
+def start(records, skipped, **changes):
+    return pipeline.train_iterator(
+        Source(records, ("any",)),
+        image_size_px=6,
+        batch_size=4,
+        seed=5,
+        data=dataclasses.replace(DATA, **changes),
+        skipped=skipped,
+    )
+
+
+def take(iterator, count):
+    return [next(iterator) for _ in range(count)]
+
+
+def assert_same(batches, others):
+    for batch, other in zip(batches, others, strict=True):
+        np.testing.assert_array_equal(batch["label"], other["label"])
+        np.testing.assert_array_equal(batch["image"], other["image"])
+
+
+@pytest.fixture(scope="module")
+def without_workers():
+    """All positions of the first epochs, none of them broken: label and augmented image."""
+    iterator = start(NoiseRecords(broken=()), pipeline.SkippedRecords(0.0), num_workers=0)
+    batches = take(iterator, 60)
+    iterator.close()
+    return [
+        (int(label), image) for batch in batches for label, image in zip(batch["label"], batch["image"], strict=True)
+    ]
+
+
+def test_training(without_workers):
+    skipped = pipeline.SkippedRecords(1.0)
+    iterator = start(NoiseRecords(), skipped)
+    try:
+        workers = {process.pid for process in multiprocessing.active_children()}
+        assert len(workers) == 2  # before the first batch is asked for
+        states, batches = [], []
+        for _ in range(40):
+            states.append(json.loads(json.dumps(iterator.get_state())))
+            batches += take(iterator, 1)
+
+        # Worker w takes the positions w, w + 2, ... and leaves the broken ones out; batches are theirs in turn. An
+        # image depends on its position only.
+        shares = [[item for item in without_workers[worker::2] if item[0] not in BROKEN] for worker in (0, 1)]
+        for number, batch in enumerate(batches[:20]):
+            first = 4 * (number // 2)
+            expected = shares[number % 2][first : first + 4]
+            assert batch["label"].tolist() == [label for label, _ in expected]
+            np.testing.assert_array_equal(batch["image"], [image for _, image in expected])
+
+        # 160 images of 34 readable records are 4.7 epochs, each with 3 broken ones.
+        assert 3 * 4 <= skipped.count <= 3 * 5
+        assert skipped.read == 160 + skipped.count
+
+        # Both workers have made the same number of batches, one of them one more, and the very start.
+        for position in (12, 17, 0):
+            iterator.set_state(states[position])
+            assert iterator.get_state() == states[position]
+            assert_same(take(iterator, 6), batches[position : position + 6])
+
+        # A signal to the whole group of processes is for the parent; and the workers were the same all the time.
+        assert {process.pid for process in multiprocessing.active_children()} == workers
+        for pid in workers:
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        assert_same(take(iterator, 20), batches[6:26])
+    finally:
+        iterator.close()
+    assert not {process.pid for process in multiprocessing.active_children()} & workers
+
+
+def test_a_worker_that_finds_nothing_readable_ends_with_the_error():
+    with pytest.raises(ValueError, match=r"some readable ones; received '100 unreadable of 100, the last one file\d+"):
+        start(NoiseRecords(broken=tuple(range(COUNT))), pipeline.SkippedRecords(1.0), num_workers=1)
+
+
+def test_evaluation():
+    skipped = pipeline.SkippedRecords(1.0)
+    batches = list(
+        pipeline.evaluation_batches(
+            numbered(75, broken=(1, 74)), image_size_px=4, batch_size=16, skipped=skipped, num_workers=2
+        )
+    )
+    masks = np.concatenate([batch["mask"] for batch in batches])
+    labels, indices = (np.concatenate([batch[name] for batch in batches])[masks] for name in ("label", "index"))
+    np.testing.assert_array_equal(np.sort(indices), np.delete(np.arange(75), [1, 74]))
+    np.testing.assert_array_equal(labels, indices)
+    images = np.concatenate([batch["image"] for batch in batches])
+    np.testing.assert_array_equal(images[masks][:, 0, 0, 0], indices)
+    assert [batch["image"].shape for batch in batches] == [(16, 4, 4, 3)] * 5
+    assert masks.tolist() == [True] * 73 + [False] * 7
+    assert not images[~masks].any()
+    assert (skipped.count, skipped.read) == (2, 75)
+
+
+_PARENT = """
+import multiprocessing, sys
+from tests.data.test_workers import NoiseRecords, start
+from vmoe_inform.data import pipeline
+if __name__ == "__main__":
+    iterator = start(NoiseRecords(), pipeline.SkippedRecords(1.0), num_workers=1)
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_workers_do_not_outlive_a_parent_that_was_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(_PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 30
+    while _is_running(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"  # not even a zombie that nobody waits for
+    except FileNotFoundError:
+        return False
