@@ -10,4 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 .venv/bin/python -m mypy vmoe_inform configs
+if ! command -v chromium chromium-browser google-chrome >/dev/null; then
+    echo "test: no Chromium: tests/evaluation/test_page.py will fail. On Debian: apt-get install chromium" >&2
+fi
 .venv/bin/python -m pytest -n 2 "$@"

@@ -9,7 +9,15 @@ from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform.evaluation.headlines import Results, headline, suites_of
 from vmoe_inform.evaluation.scores import entries_of, title
-from vmoe_inform.evaluation.styles import GREY, empty_figure, legend_columns, legend_name, run_styles, single_axes
+from vmoe_inform.evaluation.styles import (
+    GREY,
+    empty_figure,
+    legend_columns,
+    legend_name,
+    run_styles,
+    single_axes,
+    small_axes,
+)
 
 
 def headline_figure(results: Mapping[str, Results]) -> Figure:
@@ -64,7 +72,7 @@ def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
     bottom = 10 * math.floor(max(lowest - 2, 0.0) / 10)
     figures = {}
     for name in names:
-        figure, axes = single_axes(2.6, 2.1)
+        figure, axes = small_axes(2.6, 2.1)
         for run, corruptions in by_run.items():
             if name in corruptions:
                 severities = range(1, len(corruptions[name]) + 1)
@@ -145,7 +153,7 @@ def risk_coverage_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
     highest = max((max(curve["risk"]) for by_run in curves.values() for curve in by_run.values()), default=1.0)
     figures = {}
     for suite, by_run in curves.items():
-        figure, axes = single_axes(3.2, 2.5)
+        figure, axes = small_axes(3.4, 2.5)
         for run, curve in by_run.items():
             axes.plot(
                 100 * np.asarray(curve["coverage"]),
@@ -157,7 +165,7 @@ def risk_coverage_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
             )
         axes.set_xlim(0, 102)
         axes.set_ylim(0, max(1.0, 105 * highest))
-        axes.set_title(title(results, suite, short=True), fontsize=10)
+        axes.set_title(title(results, suite, short=True), fontsize=9)
         axes.set_xlabel("images that get an answer in %", fontsize=9)
         axes.set_ylabel("wrong answers in %", fontsize=9)
         axes.grid(alpha=0.3)

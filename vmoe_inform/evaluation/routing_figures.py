@@ -23,6 +23,7 @@ from vmoe_inform.evaluation.styles import (
     legend_name,
     run_styles,
     single_axes,
+    small_axes,
 )
 
 _PANEL = 1.35  # inches
@@ -39,7 +40,7 @@ def load_figures(routing: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
     highest = max((max(layer["load"]) for layer in routing.values()), default=1.0)
     for name, layer in routing.items():
         load = np.asarray(layer["load"], float)
-        figure, axes = single_axes(3.2, 2.2)
+        figure, axes = small_axes(3.2, 2.2)
         axes.bar(range(len(load)), 100 * load, color=expert_colors(len(load)))
         axes.axhline(100 / len(load), color=GREY, linestyle="--", linewidth=1)
         axes.set_ylim(0, 110 * max(highest, 1 / len(load)))

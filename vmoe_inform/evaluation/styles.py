@@ -67,3 +67,18 @@ def single_axes(width: float, height: float) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def small_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of so many inches with one diagram, one of many beside each other.
+
+    Their margins are fixed: diagrams line up, and are drawn in half the time that finding margins takes.
+    """
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    left, right, bottom, top = 0.66, 0.12, 0.44, 0.26
+    axes = figure.add_axes(
+        (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height),
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
