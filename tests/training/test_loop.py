@@ -39,6 +39,13 @@ def test_a_resumed_run_is_bit_identical(finished, tmp_path):
     assert resumed.clean_top1 == whole.clean_top1
 
 
+def test_a_worker_process_changes_nothing_also_after_a_restart(finished, tmp_path):
+    _, whole = finished
+    config = _config(evaluation__every_steps=10, data__num_workers=1)
+    loop.train(config, tmp_path, stop_at_step=7)
+    chex.assert_trees_all_equal(whole.state, loop.train(config, tmp_path).state)
+
+
 def test_a_checkpoint_written_while_training_goes_on_is_exact(finished, tmp_path):
     """Saving goes on in the background while the next step takes over the state's memory."""
     _, whole = finished
@@ -82,9 +89,28 @@ def test_a_checkpoint_that_is_not_there(finished):
     workdir, _ = finished
     with (
         Checkpoints(workdir) as checkpoints,
-        pytest.raises(FileNotFoundError, match=r"of step 7 in .* those of \[20\]"),
+        pytest.raises(FileNotFoundError, match=r"of step 7 in .* those of 20$"),
     ):
         checkpoints.restore_variables({}, step=7)
+
+
+def _cut_all(state):
+    for path in state.glob("d/*"):
+        path.write_bytes(path.read_bytes()[:10])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_cut_all, shutil.rmtree, lambda state: (state / "_METADATA").unlink()],
+    ids=["files cut short", "no state", "no metadata"],
+)
+def test_a_damaged_checkpoint_is_one_clear_line(finished, tmp_path, damage):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    damage(tmp_path / "checkpoints" / "20" / "state")
+    with pytest.raises(ValueError, match=r"checkpoint 20 in .*: expected whole files .*; received ") as caught:
+        restore.restore(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600 + len(str(tmp_path))
 
 
 def test_another_run_is_refused(finished):

@@ -4,10 +4,11 @@ Orbax writes into a temporary folder and renames it, so that a checkpoint is the
 in the background; random keys need no place of their own, since all of them come from (seed, step).
 """
 
+import contextlib
 import json
 import pathlib
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -25,6 +26,7 @@ from vmoe_inform.training.state import TrainState
 
 CONFIG_FILE = "config.json"
 CHECKPOINT_FOLDER = "checkpoints"
+_REASON_LENGTH = 300  # of what the storage says of a damaged file, which may be pages
 
 # What may differ when a run is continued; everything else would make it another run.
 _MAY_CHANGE = (
@@ -174,7 +176,7 @@ class Checkpoints:
           steps done, and the variables; with the moving average in place of the parameters if the run keeps one.
 
         Raises:
-          FileNotFoundError, ValueError: as :meth:`restore`.
+          FileNotFoundError, ValueError: as :meth:`restore`, and for none of that step, or one whose files are damaged.
         """
         step = self.find_step(step)
         saved = self._saved_shapes(step)
@@ -183,7 +185,8 @@ class Checkpoints:
         wanted = {parameters: expected["params"], "routing": expected.get("routing", {})}
         check_same_model(step, {p: s for p, s in saved.items() if p.startswith((f"{parameters}/", "routing/"))}, wanted)
         arguments = ocp.args.Composite(state=_restore_as(wanted, partial=True))
-        restored = self._manager.restore(step, args=arguments)["state"]
+        with self._reading(step):
+            restored = self._manager.restore(step, args=arguments)["state"]
         variables = {"params": restored[parameters]}
         return step, variables | ({"routing": restored["routing"]} if wanted["routing"] else {})
 
@@ -204,7 +207,24 @@ class Checkpoints:
         return steps[-1] if step is None else step
 
     def _saved_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
-        return _shapes(self._manager.item_metadata(step)["state"].tree)
+        with self._reading(step):
+            metadata = self._manager.item_metadata(step)["state"]
+            if metadata is None:
+                raise FileNotFoundError("no description of the state")
+            return _shapes(metadata.tree)
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Whatever orbax and its storage raise of damaged files is one ValueError, in one line."""
+        try:
+            yield
+        except (OSError, ValueError, KeyError) as problem:
+            reason = " ".join(str(problem).split())
+            raise checks.error(
+                f"checkpoint {step} in {self._manager.directory}",
+                "whole files (an older checkpoint may have them: FOLDER@STEP)",
+                reason[:_REASON_LENGTH],
+            ) from None
 
 
 def check_same_model(step: int, saved: dict[str, tuple[int, ...]], expected: Tree) -> None:
