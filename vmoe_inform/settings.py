@@ -283,7 +283,7 @@ class AttackConfig:
       num_steps: of PGD.
       step_size: of a step of PGD, in the unit of epsilon.
       seed: of PGD's random start.
-      images: the first so many test images are attacked; None: all.
+      images: so many test images, evenly over the split, are attacked; None: all.
     """
 
     epsilon: PositiveFloat = 1.0

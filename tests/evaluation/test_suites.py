@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vmoe_inform.config import Config, DataConfig, EvaluationConfig, ModelConfig
+from vmoe_inform.config import AttackConfig, Config, DataConfig, EvaluationConfig, ModelConfig
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation import corruptions, families, headlines, suites
 from vmoe_inform.evaluation.suites import Predictions
@@ -260,3 +260,37 @@ def test_missing_data_are_an_error_not_a_missing_suite():
     config = dataclasses.replace(CONFIG, data=DataConfig(source="idx", directory="no/such/directory"))
     with pytest.raises(FileNotFoundError, match=r"data\.directory"):
         families.load("clean", config).sets["clean"].load()
+
+
+def test_corruptions_of_a_large_set_are_drawn_while_they_are_read(idx):
+    settings = dataclasses.replace(idx.evaluation, generate_corruptions=True)
+    model = dataclasses.replace(idx.model, image_size_px=32768)  # 3 images of 3.2 GB
+    suite = families.load("c", dataclasses.replace(idx, model=model, evaluation=settings))
+    source = suite.sets["brightness/4"].load()
+    assert (source.origin, suite.origin, len(source.records)) == ("generated", "generated", 3)
+    small = dataclasses.replace(source.records, image_size_px=32)
+    np.testing.assert_allclose(small[0]["image"].astype(int), 122, atol=1)  # 20 + 0.4 * 255, as from the cache
+
+
+def test_attacked_images_are_spread_over_the_split_and_stand_beside_the_same_ones_unchanged():
+    attack = AttackConfig(epsilon=2.0, num_steps=3, images=100, seed=5)
+    config = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(attack=attack))
+    suite = families.load("pgd", config)
+    whole, part = suite.sets["clean"].load(), suite.sets["pgd"].load()
+    chosen = np.arange(100) * 364 // 100
+    labels = np.array([whole.records[index]["label"] for index in range(364)])
+    assert [part.records[index]["label"] for index in range(100)] == labels[chosen].tolist()
+    # Clean: right for the first half of the split; attacked: for the first quarter of the images.
+    clean = of(np.eye(10)[np.where(np.arange(364) < 182, labels, (labels + 1) % 10)], labels)
+    own = labels[chosen]
+    attacked = of(np.eye(10)[np.where(np.arange(100) < 25, own, (own + 1) % 10)], own)
+    entry = entry_of(suite, {"clean": clean, "pgd": attacked})
+    assert (entry["top1"], entry["clean_top1"], entry["count"]) == (0.25, 0.5, 100)
+    assert {name: entry[name] for name in ("epsilon", "num_steps", "step_size", "seed")} == {
+        "epsilon": 2.0,
+        "num_steps": 3,
+        "step_size": 0.25,
+        "seed": 5,
+    }
+    one_step = families.load("fgsm", config)
+    assert one_step.sets["fgsm"].settings == {"epsilon": 2.0, "num_steps": 1, "images": 100}
