@@ -2,10 +2,7 @@
 
 import numpy as np
 
-CORRUPTIONS = (
-    "gaussian_noise shot_noise impulse_noise defocus_blur glass_blur motion_blur zoom_blur snow frost fog brightness "
-    "contrast elastic_transform pixelate jpeg_compression"
-).split()
+from vmoe_inform.evaluation.corruptions import CORRUPTIONS
 
 
 def results() -> dict:
