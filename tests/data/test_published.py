@@ -1,10 +1,12 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from tests import imagenet_tiny
+from tests import imagenet_tiny, processes
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import ilsvrc, label_sets, published
 
@@ -150,7 +152,7 @@ def test_a_corruption_is_read_from_the_tar_of_its_group(tmp_path):
     source = published.load_corruption("fog", 2, data, CLASSES)
     assert (source.origin, labels_of(source)) == ("published tar", [0, 1, 2, 3])
     assert source.records[1]["image"] == b"fog 2"
-    with pytest.raises(FileNotFoundError, match="weather.tar/snow/2"):
+    with pytest.raises(FileNotFoundError, match=r"weather\.tar/snow/2"):
         published.load_corruption("snow", 2, data, CLASSES)
 
 
@@ -212,3 +214,65 @@ def test_missing_real_labels_say_what_to_put_where(tmp_path):
     message = r"ReaL: not available: expected real\.json in .* or TFDS' imagenet2012_real .*--manual_dir=DIR"
     with pytest.raises(published.MissingSuiteError, match=message):
         published.real_labels(DataConfig(suites_directory=str(tmp_path)), CLASSES)
+
+
+# ----------------------------------------------------------------------------------------------------------------- TFDS
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tfds")
+    program = [sys.executable, "-m", "tests.data.write_tfds_suites", str(directory)]
+    subprocess.run(program, check=True, capture_output=True, cwd=processes.ROOT)
+    return DataConfig(source="tfds", directory=str(directory))
+
+
+def test_suites_prepared_by_tfds_have_the_models_labels(prepared):
+    suite = published.load("v2", prepared, CLASSES)
+    assert (suite.origin, suite.class_names) == ("TFDS", CLASSES)
+    assert (names_of(suite), labels_of(suite)) == (["62/x.jpeg"], [2])
+    corrupted = published.load_corruption("fog", 3, prepared, CLASSES)
+    assert (names_of(corrupted), labels_of(corrupted)) == (["ILSVRC2012_val_00000293.JPEG"], [0])
+    assert corrupted.records[0]["image"] == imagenet_tiny.encoded(CLASSES[0], 0)
+
+
+def test_a_label_outside_the_suite_is_an_error(prepared):
+    suite = published.load("a", prepared, CLASSES)
+    by_name = {name: index for index, name in enumerate(names_of(suite))}
+    assert suite.records[by_name["a.jpg"]]["label"] == 1
+    assert suite.records[by_name["b.jpg"]]["label"] == 3
+    with pytest.raises(ValueError, match=r"label of c\.jpg: expected of one of the 2 classes looked for; received 0"):
+        suite.records[by_name["c.jpg"]]
+
+
+def test_real_labels_prepared_by_tfds(prepared):
+    labels = published.real_labels(prepared, CLASSES)
+    sets = [frozenset({1}), frozenset(), frozenset({0, 2})]  # positions 6; none; 5, which it does not know, 0 and 62
+    assert labels == {f"ILSVRC2012_val_0000000{number}": each for number, each in enumerate(sets, start=1)}
+
+
+def test_a_folder_goes_before_what_tfds_has(prepared, suites):
+    both = DataConfig(source="tfds", directory=prepared.directory, suites_directory=suites.suites_directory)
+    assert published.load("a", both, CLASSES).origin == "published folder"
+    assert published.load_corruption("fog", 5, both, CLASSES).origin == "published folder"
+    assert published.load_corruption("fog", 3, both, CLASSES).origin == "TFDS"
+
+
+def test_a_preparation_that_was_not_finished_is_a_missing_suite(tmp_path):
+    (tmp_path / "imagenet_r" / "incomplete.ABCDEF_0.2.0").mkdir(parents=True)
+    with pytest.raises(published.MissingSuiteError, match=r"ImageNet-R: not available: .*received no prepared data"):
+        published.load("r", DataConfig(source="tfds", directory=str(tmp_path)), CLASSES)
+
+
+def test_suites_are_read_without_tensorflow(prepared):
+    program = (
+        "import sys\nfrom vmoe_inform.config import DataConfig\nfrom vmoe_inform.data import published\n"
+        f"data, classes = {prepared!r}, {CLASSES!r}\n"
+        "published.load('a', data, classes).records[0]\npublished.real_labels(data, classes)\n"
+        "published.load_corruption('fog', 3, data, classes).records[0]\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=processes.ROOT
+    )
+    assert run.stdout.split() == ["False"]

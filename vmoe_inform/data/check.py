@@ -8,23 +8,14 @@ all suites that were found are sound, otherwise 2. Labels of TFDS's data sets ar
 those of folders and tars for all.
 """
 
-import dataclasses
-import functools
 import pathlib
-from collections.abc import Callable, Sequence
 
-import numpy as np
 import rich.console
-import rich.table
 from absl import flags
-from jaxtyping import UInt8
 
 from vmoe_inform import checks, command_line
 from vmoe_inform import config as config_lib
-from vmoe_inform.config import Config
-from vmoe_inform.data import contact_sheet, ilsvrc, images, label_sets, published, sources
-from vmoe_inform.data.records import ArrayRecords, Source
-from vmoe_inform.data.trees import FileRecords
+from vmoe_inform.data import contact_sheet, inspection
 
 _CONFIG = command_line.define_config()
 _DIRECTORY = flags.DEFINE_string("directory", ".", "Folder for contact_sheet.png; it is made.")
@@ -37,223 +28,7 @@ _EXPECTED_COUNTS = flags.DEFINE_enum(
     "expected_counts", "published", ["published", "any"], "Numbers of images: the published ones, or any (a subset)."
 )
 
-_DRAWN = 10
 CONTACT_SHEET = "contact_sheet.png"
-
-
-@dataclasses.dataclass
-class Finding:
-    """What was found out about one set.
-
-    Attributes:
-      name: in the table.
-      origin: as of :class:`Source`; empty if the set could not be opened.
-      count: images (ReaL: lists of labels).
-      expected_count: as published; None where any number is as good.
-      num_classes: different labels among those that were looked at.
-      decoded: images that were decoded, of those tried.
-      problems: what is wrong, in words.
-      missing: what to put where, if the set is not there.
-      class_names: of the set's labels.
-      images, captions: for the contact sheet.
-    """
-
-    name: str
-    origin: str = ""
-    count: int = 0
-    expected_count: int | None = None
-    num_classes: int = 0
-    decoded: int = 0
-    tried: int = 0
-    problems: list[str] = dataclasses.field(default_factory=list)
-    missing: str = ""
-    class_names: tuple[str, ...] = ()
-    images: list[UInt8[np.ndarray, "P P 3"]] = dataclasses.field(default_factory=list)
-    captions: list[str] = dataclasses.field(default_factory=list)
-
-
-def examine(
-    name: str, load: Callable[[], Source], expected_count: int | None, num_images: int, num_drawn: int
-) -> Finding:
-    """Opens a set and decodes some of its images, the first and the last among them.
-
-    Args:
-      name: of the set.
-      load: opens it.
-      expected_count: images it should have; None for any number.
-      num_images: to decode.
-      num_drawn: of these, for the contact sheet.
-    """
-    finding = Finding(name, expected_count=expected_count)
-    try:
-        source = load()
-    except published.MissingSuiteError as problem:
-        finding.missing = str(problem)
-        return finding
-    except (OSError, ValueError) as problem:
-        finding.problems.append(str(problem))
-        return finding
-    finding.origin, finding.count = source.origin or "embedded", len(source.records)
-    finding.class_names = source.class_names
-    if expected_count not in (None, finding.count):
-        finding.problems.append(f"expected {expected_count:,} images as published; received {finding.count:,}")
-    labels: set[int] = set()
-    if isinstance(source.records, ArrayRecords | FileRecords):
-        labels = set(np.asarray(source.records.labels).tolist())
-    tried = _spread(finding.count, num_images)
-    drawn = {tried[position] for position in _spread(len(tried), num_drawn)}
-    finding.tried = len(tried)
-    for index in tried:
-        label = _look_at(source, index, finding, draw=index in drawn)
-        if label is not None:
-            labels.add(label)
-    finding.num_classes = len(labels)
-    wrong = sorted(label for label in labels if not 0 <= label < source.num_classes)
-    if wrong:
-        finding.problems.append(f"labels: expected 0 to {source.num_classes - 1}; received {wrong[:5]}")
-    return finding
-
-
-def _spread(count: int, number: int) -> list[int]:
-    """So many of 0 to ``count`` - 1, evenly, with the first and the last; all where there are no more."""
-    return [round(position) for position in np.linspace(0, count - 1, min(number, count))]
-
-
-def _look_at(source: Source, index: int, finding: Finding, *, draw: bool) -> int | None:
-    """Decodes a record and returns its label; one that cannot be read is a problem with its name."""
-    try:
-        record = source.records[index]
-        tile = images.to_square(record["image"], contact_sheet.TILE_PX)
-    except (OSError, ValueError) as problem:
-        finding.problems.append(f"{source.records.name(index)}: {problem}")
-        return None
-    finding.decoded += 1
-    label = record["label"]
-    if draw and 0 <= label < source.num_classes:
-        finding.images.append(tile)
-        finding.captions.append(label_sets.title(source.class_names[label]))
-    return label
-
-
-def examine_all(config: Config, *, whole: bool, num_images: int) -> list[Finding]:
-    """Both splits, and the published suites if the classes are ImageNet's.
-
-    Args:
-      config: whose data are looked at.
-      whole: whether numbers of images have to be the published ones, where the model knows all of ImageNet's classes.
-      num_images: to decode of each set; of ImageNet-C of each corruption.
-    """
-    data = config.data
-    is_imagenet2012 = data.source == "folder" or data.tfds_name.partition(":")[0] == "imagenet2012"
-    whole = whole and is_imagenet2012 and config.model.num_classes == len(label_sets.wordnet_ids())
-    findings = []
-    for split, count in ((data.train_split, ilsvrc.NUM_TRAIN_IMAGES), (data.test_split, ilsvrc.NUM_VALIDATION_IMAGES)):
-        finding = examine(
-            split, functools.partial(sources.load, data, split), count if whole else None, num_images, _DRAWN
-        )
-        if finding.origin and len(finding.class_names) != config.model.num_classes:
-            expected = f"expected {config.model.num_classes} classes (model.num_classes)"
-            finding.problems.append(f"{expected}; received {len(finding.class_names)}")
-        findings.append(finding)
-    class_names = findings[-1].class_names or findings[0].class_names
-    if class_names and label_sets.is_imagenet(class_names):
-        findings += _suites(config, class_names, whole, num_images)
-    return findings
-
-
-def _suites(config: Config, class_names: Sequence[str], whole: bool, num_images: int) -> list[Finding]:
-    data = config.data
-    findings = [
-        examine(
-            published.SUITES[name].title,
-            functools.partial(published.load, name, data, class_names),
-            published.SUITES[name].count if whole else None,
-            num_images,
-            _DRAWN,
-        )
-        for name in published.SUITES
-    ]
-    return [*findings, _real(config, class_names, whole), *_corruptions(config, class_names, whole, num_images)]
-
-
-def _real(config: Config, class_names: Sequence[str], whole: bool) -> Finding:
-    finding = Finding("ReaL", expected_count=ilsvrc.NUM_VALIDATION_IMAGES if whole else None)
-    try:
-        labels = published.real_labels(config.data, class_names)
-    except published.MissingSuiteError as problem:
-        finding.missing = str(problem)
-        return finding
-    except (OSError, ValueError) as problem:
-        finding.problems.append(str(problem))
-        return finding
-    finding.origin, finding.count = "labels", len(labels)
-    finding.num_classes = len(frozenset().union(*labels.values()))
-    if finding.expected_count not in (None, finding.count):
-        finding.problems.append(f"expected {finding.expected_count:,} labelled images; received {finding.count:,}")
-    return finding
-
-
-def _corruptions(config: Config, class_names: Sequence[str], whole: bool, num_images: int) -> list[Finding]:
-    """One finding for each corruption of ImageNet-C; one for all where nothing is there."""
-    findings = []
-    for corruption in published.CORRUPTIONS:
-        each = [
-            examine(
-                f"{severity}",
-                functools.partial(published.load_corruption, corruption, severity, config.data, class_names),
-                ilsvrc.NUM_VALIDATION_IMAGES if whole else None,
-                -(-num_images // len(published.SEVERITIES)),
-                _DRAWN // len(published.SEVERITIES),
-            )
-            for severity in published.SEVERITIES
-        ]
-        findings.append(_together(f"C {corruption}", each))
-    if all(finding.missing and not finding.origin and not finding.problems for finding in findings):
-        return [Finding("ImageNet-C", missing=findings[0].missing)]
-    return findings
-
-
-def _together(name: str, each: Sequence[Finding]) -> Finding:
-    """The severities of a corruption as one finding; one of them missing beside others is a problem."""
-    found = [finding for finding in each if finding.origin]
-    problems = [f"severity {finding.name}: {problem}" for finding in each for problem in finding.problems]
-    missing = next((finding.missing for finding in each if finding.missing), "")
-    if found and missing:
-        problems.append(missing)
-    expected = [finding.expected_count for finding in found if finding.expected_count is not None]
-    return Finding(
-        name,
-        origin=", ".join(sorted({finding.origin for finding in found})),
-        count=sum(finding.count for finding in found),
-        expected_count=sum(expected) if expected else None,
-        num_classes=max((finding.num_classes for finding in found), default=0),
-        decoded=sum(finding.decoded for finding in found),
-        tried=sum(finding.tried for finding in found),
-        problems=problems,
-        missing="" if found else missing,
-        images=[image for finding in found for image in finding.images],
-        captions=[f"{finding.name}: {text}" for finding in found for text in finding.captions],
-    )
-
-
-def table(findings: Sequence[Finding]) -> rich.table.Table:
-    """The findings, one row each."""
-    result = rich.table.Table()
-    for column in ("set", "found", "images", "published", "classes", "decoded", "sound"):
-        result.add_column(
-            column, justify="right" if column in ("images", "published", "classes", "decoded") else "left"
-        )
-    for finding in findings:
-        result.add_row(
-            finding.name,
-            finding.origin.removeprefix("published ") or ("no" if finding.missing else "not readable"),
-            f"{finding.count:,}" if finding.origin else "",
-            "" if finding.expected_count is None else f"{finding.expected_count:,}",
-            f"{finding.num_classes:,}" if finding.origin else "",
-            f"{finding.decoded}/{finding.tried}" if finding.tried else "",
-            "no" if finding.problems else ("yes" if finding.origin else ""),
-        )
-    return result
 
 
 def main(_: list[str]) -> int:
@@ -261,9 +36,9 @@ def main(_: list[str]) -> int:
     if _IMAGES.value < 1:
         raise checks.error("--images", "at least 1", _IMAGES.value)
     config = config_lib.parse(_CONFIG.value)
-    findings = examine_all(config, whole=_EXPECTED_COUNTS.value == "published", num_images=_IMAGES.value)
+    findings = inspection.examine_all(config, whole=_EXPECTED_COUNTS.value == "published", num_images=_IMAGES.value)
     console = rich.console.Console(highlight=False, soft_wrap=True)
-    console.print(table(findings))
+    console.print(inspection.table(findings))
     for finding in findings:
         for problem in finding.problems:
             console.print(f"{finding.name}: {problem}", markup=False)

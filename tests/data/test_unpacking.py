@@ -8,7 +8,7 @@ import pytest
 from tests import imagenet_tiny, processes
 from tests.data.test_trees import REFUSED, tar_with
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import ilsvrc, sources, unpack
+from vmoe_inform.data import ilsvrc, sources, unpacking
 
 FILES = {"imagenet-a/n01498041/a.jpg": b"ray", "imagenet-a/README.txt": b"about"}
 
@@ -32,7 +32,7 @@ def test_archives_keep_their_folders(tmp_path, suffix):
         write_zip(path, [("imagenet-a/", b""), *FILES.items()])
     else:
         imagenet_tiny.write_tar(path, FILES, suffix[4:])
-    new, count = unpack.unpack(path, tmp_path / "out")
+    new, count = unpacking.unpack(path, tmp_path / "out")
     assert (new, count) == ([tmp_path / "out" / "imagenet-a"], 2)
     assert everything_in(tmp_path / "out") == FILES
 
@@ -58,7 +58,7 @@ def refused(archive, message):
     """The archive is refused, and nothing of it is left."""
     out = archive.parent / "out"
     with pytest.raises(ValueError, match=message):
-        unpack.unpack(archive, out)
+        unpacking.unpack(archive, out)
     assert list(out.iterdir()) == []
 
 
@@ -127,13 +127,13 @@ def test_nothing_is_overwritten(tmp_path):
     path = imagenet_tiny.write_tar(tmp_path / "a.tar", FILES)
     (tmp_path / "imagenet-a").mkdir()
     with pytest.raises(ValueError, match=r"expected no imagenet-a in .* yet"):
-        unpack.unpack(path, tmp_path)
+        unpacking.unpack(path, tmp_path)
     assert sorted(other.name for other in tmp_path.iterdir()) == ["a.tar", "imagenet-a"]
 
 
 def test_a_missing_archive_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="archive: expected a file; received '.*no_such.tar'"):
-        unpack.unpack(tmp_path / "no_such.tar", tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"archive: expected a file; received '.*no_such\.tar'"):
+        unpacking.unpack(tmp_path / "no_such.tar", tmp_path / "out")
 
 
 def test_a_command_line_without_archives_says_what_is_missing():
