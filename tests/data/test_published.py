@@ -241,7 +241,7 @@ def test_a_label_outside_the_suite_is_an_error(prepared):
     by_name = {name: index for index, name in enumerate(names_of(suite))}
     assert suite.records[by_name["a.jpg"]]["label"] == 1
     assert suite.records[by_name["b.jpg"]]["label"] == 3
-    with pytest.raises(ValueError, match=r"label of c\.jpg: expected of one of the 2 classes looked for; received 0"):
+    with pytest.raises(ValueError, match=r"label of c\.jpg: expected one of the 2 classes looked for; received 0"):
         suite.records[by_name["c.jpg"]]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import imagenet_tiny
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import sources
+from vmoe_inform.data import label_sets, sources, tfds
 
 
 def labels_of(source):
@@ -173,6 +174,65 @@ def test_folder_refuses_a_split_whose_labels_would_mean_other_classes(tmp_path):
         sources.load(data, "val")
 
 
+# Its classes are those of the real validation images 1, 2 and 3.
+VALIDATION_CLASSES = ("n01751748", "n02105855", "n09193705")
+
+
+def write_validation(root, kind, names=("1", "2", "3")):
+    files = {f"ILSVRC2012_val_{name:0>8}.JPEG": name.encode() for name in names}
+    if kind == "folder":
+        imagenet_tiny.write_files(root / "val", files)
+    else:
+        imagenet_tiny.write_tar(root / "val.tar", files)
+    return DataConfig(source="folder", directory=str(root), test_split="val")
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_flat_validation_images_get_imagenets_own_labels(tmp_path, kind):
+    data = write_validation(tmp_path, kind)
+    alone = sources.load(data, "val")
+    assert alone.class_names == label_sets.wordnet_ids()
+    # Images 1 and 3 are of n01751748 and n02105855, positions 65 and 230 of the 1,000; image 2 of n09193705, 970.
+    assert labels_of(alone) == [65, 970, 230]
+    imagenet_tiny.write_class_tree(tmp_path / "train", VALIDATION_CLASSES, 1)
+    beside = sources.load(data, "val")
+    assert (beside.class_names, labels_of(beside)) == (VALIDATION_CLASSES, [0, 2, 1])
+    assert (beside.records.name(2), beside.records[2]["image"]) == ("ILSVRC2012_val_00000003.JPEG", b"3")
+    assert beside.origin == f"published {kind}"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("1", "4"), "among the model's 3 classes; received 'n04263257'"),  # the class of image 4
+        (("1", "50001"), r"validation images ILSVRC2012_val_\*\.JPEG only; received \['ILSVRC2012_val_00050001"),
+    ],
+)
+def test_flat_validation_images_without_a_known_class_are_refused(tmp_path, names, message):
+    imagenet_tiny.write_class_tree(tmp_path / "train", VALIDATION_CLASSES, 1)
+    with pytest.raises(ValueError, match=message):
+        sources.load(write_validation(tmp_path, "folder", names), "val")
+
+
+def test_splits_may_be_tars_of_class_folders(tmp_path):
+    for split in ("train", "val"):
+        files = {f"{split}/{name}": name.encode() for name in ("bee/1.JPEG", "ant/2.JPEG")}
+        imagenet_tiny.write_tar(tmp_path / f"{split}.tar", files)
+    data = DataConfig(source="folder", directory=str(tmp_path), test_split="val")
+    source = sources.load(data, "val")
+    assert (source.class_names, source.origin) == (("ant", "bee"), "published tar")
+    assert source.records[0] == {"image": b"ant/2.JPEG", "label": 0}
+    imagenet_tiny.write_tar(tmp_path / "val.tar", {"val/bee/1.JPEG": b""})
+    with pytest.raises(ValueError, match=r"the 2 classes of .*train\.tar; received \['ant'\]"):
+        sources.load(data, "val")
+
+
+def test_a_packed_split_names_the_command_that_unpacks_it(tmp_path):
+    imagenet_tiny.write_tar(tmp_path / "train.tar.gz", {"train/ant/a.png": b""}, "gz")
+    with pytest.raises(ValueError, match=r"python -m vmoe_inform\.data\.unpack .*train\.tar\.gz --directory="):
+        sources.load(DataConfig(source="folder", directory=str(tmp_path)), "train")
+
+
 # --------------------------------------------------------------------------------------------------------------- TFDS
 
 WRITE_TFDS = """
@@ -218,6 +278,16 @@ def test_tfds_gives_the_encoded_images(tiny):
         [(png(10), 0), (png(20), 1), (png(30), 0)]
     )
     assert len(sources.load(tiny, "train[:2]").records) == 2
+
+
+def test_a_label_of_tfds_out_of_range_is_an_error():
+    """TFDS stores -1 for the images of ImageNet's test split."""
+    examples = [{"image": b"", "label": label, "file_name": b"x.JPEG"} for label in (1, -1, 2)]
+    records = tfds.TfdsRecords(examples, "set:test", np.arange(2), True)
+    assert records[0]["label"] == 1
+    for index in (1, 2):
+        with pytest.raises(ValueError, match=r"label of x\.JPEG: expected one of the 2 classes"):
+            records[index]
 
 
 def test_tfds_refuses_an_unknown_split(tiny):

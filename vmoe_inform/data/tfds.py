@@ -40,7 +40,7 @@ class TfdsRecords:
         label = int(self.labels[received]) if 0 <= received < len(self.labels) else -1
         if label < 0:
             known = int((self.labels >= 0).sum())
-            raise checks.error(f"label of {self.name(index)}", f"of one of the {known} classes looked for", received)
+            raise checks.error(f"label of {self.name(index)}", f"one of the {known} classes looked for", received)
         return {"image": example["image"], "label": label}
 
     def name(self, index: int) -> str:
