@@ -107,32 +107,36 @@ def train(
             "model.num_classes", f"the {train_source.num_classes} classes of the data", config.model.num_classes
         )
     total = program_lib.total_steps(config, len(train_source.records))
-    program = program_lib.build(config, total)
     check_same_run(workdir, config)
     skipped = SkippedRecords(config.data.max_skipped_share)
-    data = train_iterator(
-        train_source,
-        image_size_px=config.model.image_size_px,
-        batch_size=config.train.batch_size // jax.process_count(),
-        seed=config.seed,
-        data=config.data,
-        skipped=skipped,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    predictor = Predictor(program.model, config, program.mesh)
+    process_index, process_count = _place_among_processes()
+    with contextlib.ExitStack() as stack:
+        # Worker processes have started and made a batch before build() starts the accelerators.
+        data = train_iterator(
+            train_source,
+            image_size_px=config.model.image_size_px,
+            batch_size=config.train.batch_size // process_count,
+            seed=config.seed,
+            data=config.data,
+            skipped=skipped,
+            process_index=process_index,
+            process_count=process_count,
+        )
+        stack.enter_context(contextlib.closing(data))
+        program = program_lib.build(config, total)
+        if jax.process_count() != process_count:
+            expected = f"called before training on {jax.process_count()} processes"
+            raise checks.error("jax.distributed.initialize", expected, "not called")
+        predictor = Predictor(program.model, config, program.mesh)
 
-    def clean_top1(state: TrainState) -> float:
-        predictions = predictor.predict(state.variables(averaged=True), test_source)
-        return float(metrics_lib.top_k_accuracy(predictions.logits, predictions.labels, 1))
+        def clean_top1(state: TrainState) -> float:
+            predictions = predictor.predict(state.variables(averaged=True), test_source)
+            return float(metrics_lib.top_k_accuracy(predictions.logits, predictions.labels, 1))
 
-    is_main = jax.process_index() == 0
-    with (
-        contextlib.closing(data),
-        Checkpoints(workdir, keep=config.checkpoint.keep, keep_steps=save_at_steps) as checkpoints,
-        program.in_use(),
-        contextlib.nullcontext(stop) if stop is not None else StopRequest() as stop,
-    ):
+        checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, keep_steps=save_at_steps)
+        stack.enter_context(checkpoints)
+        stack.enter_context(program.in_use())
+        stop = stack.enter_context(StopRequest()) if stop is None else stop
         if checkpoints.latest_step() is None:
             state = program.initialize()
             if config.train.initial_checkpoint:
@@ -145,38 +149,42 @@ def train(
             raise checks.error("train.steps", f"at least the {step} steps that the run has done", total)
         write_config(workdir, config)
         last = total if stop_at_step is None else min(stop_at_step, total)
-        with (
-            MetricsLogger(workdir, start_step=step, is_main_process=is_main) as logger,
-            Progress(total, step, is_main_process=is_main and show_progress) as progress,
-        ):
-            logged_at, since, step_metrics = step, time.monotonic(), {}
-            while step < last and stop.received is None:
-                state, step_metrics = program.train_step(state, program.to_devices(next(data)))
-                step += 1
-                if step % config.train.log_every_steps == 0 or step == last:
-                    scalars = {name: float(value) for name, value in jax.device_get(step_metrics).items()}
-                    rate = (step - logged_at) * config.train.batch_size / (time.monotonic() - since)
-                    scalars |= {"images_per_second": rate, "skipped_records": float(skipped.count)}
-                    logger.log(step, scalars)
-                    progress.update(step, {name: scalars[name] for name in _SHOWN})
-                    _check_finite(step_metrics, step)
-                    logged_at, since = step, time.monotonic()
-                if (step % config.checkpoint.every_steps == 0 or step in save_at_steps) and step < last:
-                    _check_finite(step_metrics, step)
-                    checkpoints.save(state, data)
-                every = config.evaluation.every_steps
-                if every is not None and step % every == 0 and step < total:
-                    started = time.monotonic()
-                    logger.log(step, {"top1": clean_top1(state)}, prefix="evaluation/clean")
-                    since += time.monotonic() - started
-            _check_finite(step_metrics, step)
-            checkpoints.save(state, data)
-            if stop.received is not None:
-                logging.warning("%s: saved step %d of %d and stopped", stop.received, step, total)
-            accuracy = clean_top1(state) if step == total else None
-            if accuracy is not None and _logged_accuracy(workdir, step) is None:
-                logger.log(step, {"top1": accuracy}, prefix="evaluation/clean")
+        is_main = process_index == 0
+        logger = stack.enter_context(MetricsLogger(workdir, start_step=step, is_main_process=is_main))
+        progress = stack.enter_context(Progress(total, step, is_main_process=is_main and show_progress))
+        logged_at, since, step_metrics = step, time.monotonic(), {}
+        while step < last and stop.received is None:
+            state, step_metrics = program.train_step(state, program.to_devices(next(data)))
+            step += 1
+            if step % config.train.log_every_steps == 0 or step == last:
+                scalars = {name: float(value) for name, value in jax.device_get(step_metrics).items()}
+                rate = (step - logged_at) * config.train.batch_size / (time.monotonic() - since)
+                scalars |= {"images_per_second": rate, "skipped_records": float(skipped.count)}
+                logger.log(step, scalars)
+                progress.update(step, {name: scalars[name] for name in _SHOWN})
+                _check_finite(step_metrics, step)
+                logged_at, since = step, time.monotonic()
+            if (step % config.checkpoint.every_steps == 0 or step in save_at_steps) and step < last:
+                _check_finite(step_metrics, step)
+                checkpoints.save(state, data)
+            every = config.evaluation.every_steps
+            if every is not None and step % every == 0 and step < total:
+                started = time.monotonic()
+                logger.log(step, {"top1": clean_top1(state)}, prefix="evaluation/clean")
+                since += time.monotonic() - started
+        _check_finite(step_metrics, step)
+        checkpoints.save(state, data)
+        if stop.received is not None:
+            logging.warning("%s: saved step %d of %d and stopped", stop.received, step, total)
+        accuracy = clean_top1(state) if step == total else None
+        if accuracy is not None and _logged_accuracy(workdir, step) is None:
+            logger.log(step, {"top1": accuracy}, prefix="evaluation/clean")
     return Result(state, step, total, accuracy, program, predictor)
+
+
+def _place_among_processes() -> tuple[int, int]:
+    """Number of this process, and how many there are. Only where there may be several does JAX start its devices."""
+    return (jax.process_index(), jax.process_count()) if jax.distributed.is_initialized() else (0, 1)
 
 
 def _check_finite(metrics: dict[str, Any], step: int) -> None:
@@ -197,10 +205,11 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
     if not (workdir / "checkpoints").is_dir():
         return None
     total = program_lib.total_steps(config, len(sources.load(config.data, config.data.train_split).records))
+    accuracy = _logged_accuracy(workdir, total)
+    if accuracy is None:  # before looking at checkpoints, which starts JAX's devices
+        return None
     with Checkpoints(workdir) as checkpoints:
-        if checkpoints.latest_step() != total:
-            return None
-    return _logged_accuracy(workdir, total)
+        return accuracy if checkpoints.latest_step() == total else None
 
 
 def _logged_accuracy(workdir: pathlib.Path, step: int) -> float | None:
