@@ -198,3 +198,14 @@ def test_the_first_few_are_logged_by_name(caplog):
     assert len(messages) == 5
     assert "file0: gone" in messages[0]
     assert "further ones are only counted" in messages[4]
+
+
+@pytest.mark.parametrize(("count", "workers"), [(1999, 0), (2000, 1), (7999, 3), (10**6, 8)])
+def test_one_pass_starts_a_process_for_each_two_thousand_records(count, workers):
+    data = dataclasses.replace(DATA, num_workers=8)
+    assert pipeline.workers_for_one_pass(numbered(count), data) == workers
+
+
+def test_arrays_in_memory_are_not_sent_to_processes():
+    records = ArrayRecords(np.zeros((10_000, 1, 1, 1), np.uint8), np.zeros(10_000, np.int32))
+    assert pipeline.workers_for_one_pass(Source(records, ("any",)), dataclasses.replace(DATA, num_workers=8)) == 0

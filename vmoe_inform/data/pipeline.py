@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import cv2
 import grain
 import numpy as np
 from absl import flags
@@ -20,12 +21,13 @@ from absl import flags
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data.readers import Batch, EvaluationReader, TrainingReader
-from vmoe_inform.data.records import Source
+from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.data.skipped import SkippedRecords, Unreadable
 
 _SKIPPED = "skipped"  # beside "image" and "label" on the way: the unreadable records that came before
 _CHUNK_IMAGES = 32  # that a worker process sends at once: some megabytes
 _JUDGED_IN_A_ROW = 100
+_RECORDS_WORTH_A_WORKER = 2000
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -213,6 +215,17 @@ def evaluation_batches(
     skipped.finish()
 
 
+def workers_for_one_pass(source: Source, data: DataConfig) -> int:
+    """Worker processes that are worth starting to read ``source`` once, at most ``data.num_workers``.
+
+    A process takes seconds to start, in which a thread decodes some thousand images; arrays in memory would have to
+    be sent to it first.
+    """
+    if isinstance(source.records, ArrayRecords):
+        return 0
+    return min(data.num_workers, len(source.records) // _RECORDS_WORTH_A_WORKER)
+
+
 def _fill_up(batch: Batch, batch_size: int) -> Batch:
     count = len(batch["label"])
     filled = {
@@ -248,6 +261,7 @@ def _begin_worker(index: int, count: int) -> None:
     that for the wish to finish its step and save."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(1)  # the workers are the parallelism
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -14,8 +14,8 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import augment
-from vmoe_inform.data.pipeline import Batch, SkippedRecords, evaluation_batches
-from vmoe_inform.data.sources import ArrayRecords, Source
+from vmoe_inform.data.pipeline import Batch, SkippedRecords, evaluation_batches, workers_for_one_pass
+from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
 from vmoe_inform.evaluation.suites import Features, Predictions
 from vmoe_inform.nn.router import TRACE
@@ -204,7 +204,6 @@ class Predictor:
 
     def _batches(self, source: Source, skipped: SkippedRecords, crop: float | None) -> Iterator[Batch]:
         data = self._config.data
-        in_memory = isinstance(source.records, ArrayRecords)  # which other processes would have to get first
         return evaluation_batches(
             source,
             image_size_px=self._config.model.image_size_px,
@@ -212,5 +211,5 @@ class Predictor:
             skipped=skipped,
             crop=data.evaluation_crop if crop is None else crop,
             num_threads=data.num_threads,
-            num_workers=0 if in_memory else data.num_workers,
+            num_workers=workers_for_one_pass(source, data),
         )

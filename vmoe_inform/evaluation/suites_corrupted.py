@@ -212,7 +212,7 @@ def _in_memory(source: Source, config: Config) -> tuple[np.ndarray, np.ndarray]:
             skipped=skipped,
             crop=config.data.evaluation_crop,
             num_threads=0 if in_memory else config.data.num_threads,
-            num_workers=0 if in_memory else config.data.num_workers,
+            num_workers=pipeline.workers_for_one_pass(source, config.data),
         )
     )
     images, labels, indices = (
