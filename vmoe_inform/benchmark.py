@@ -4,10 +4,12 @@
     python -m vmoe_inform.benchmark step [--config=FILE:ARGUMENT] [--dispatch=NAMES]
     python -m vmoe_inform.benchmark inform [--steps=NAMES] [--tokens=50,197,577,1025,4097]
     python -m vmoe_inform.benchmark input [--config=FILE:ARGUMENT]
+    python -m vmoe_inform.benchmark input --against=tf.data [--image_size_px=224] [--photographs=DIR]
 
 layer: a MoE layer over a dense MLP that does the same activated work. step: images a second of the train step, and its
 useful operations a second over those of a plain matrix product. inform: a model with each inform step over the same
-model without it. input: images a second of the input pipeline over those that the step consumes.
+model without it. input: images a second of the input pipeline over those that the step consumes; or training images
+made of JPEGs in a second of a core, over those that tf.data makes (extra ``prepare``).
 
 What is compared takes turns in one process; the tables show medians with their quartiles, --json=FILE writes all of it.
 With --topology=v5e:2x2, layer, step and inform compile for one chip of that TPU, which need not be there (extra
@@ -27,6 +29,7 @@ from absl import flags
 
 from vmoe_inform import checks, command_line, presets
 from vmoe_inform import config as config_lib
+from vmoe_inform.config import DataConfig
 
 if TYPE_CHECKING:
     import jax
@@ -43,7 +46,7 @@ _EXPERTS = flags.DEFINE_list("experts", ["8", "32", "128"], "Numbers of experts.
 _GROUPS = flags.DEFINE_list("groups", ["1", "8", "32"], "Images whose tokens share the experts' slots.")
 _IMAGES = flags.DEFINE_integer("images", 32, "Images of a batch; inform: by default fewer, the larger they are.")
 _DISPATCH = flags.DEFINE_list("dispatch", None, "Dispatchers; by default that of the config, and einsum.")
-_AGAINST = flags.DEFINE_string("against", "einsum", "Dispatcher that the others are compared with.")
+_AGAINST = flags.DEFINE_string("against", "einsum", "Dispatcher that the others are compared with; input: tf.data.")
 _MATMUL_SIZE = flags.DEFINE_integer("matmul_size", 4096, "Rows and columns of the plain matrix product.")
 _TIMED_UP_TO = flags.DEFINE_float("timed_up_to", 2.5, "Only dispatchers of at most so many MLPs' operations are timed.")
 _SIZE = flags.DEFINE_string("size", "S", "Size of the model.")
@@ -51,6 +54,9 @@ _STEPS = flags.DEFINE_list("steps", None, "Inform steps; by default all.")
 _TOKENS = flags.DEFINE_list("tokens", ["50", "197", "577", "1025", "4097"], "Tokens of an image, class token included.")
 _BLOCK_SIZE = flags.DEFINE_integer("block_size", 512, "Tokens of a block, where an image has more than 577.")
 _SECONDS = flags.DEFINE_float("timed_up_to_seconds", 2.0, "Sizes at which a forward pass takes longer are not timed.")
+
+_IMAGE_SIZE = flags.DEFINE_integer("image_size_px", 224, "Side of the training images.")
+_PHOTOGRAPHS = flags.DEFINE_string("photographs", None, "Folder of JPEG files; by default parts of sample photographs.")
 
 # Tokens of an image with a class token -> image and patch in pixels, images of a batch: about as many tokens for each.
 _SIZES = {50: (224, 32, 16), 197: (224, 16, 4), 577: (384, 16, 2), 1025: (512, 16, 1), 4097: (1024, 16, 1)}
@@ -132,10 +138,24 @@ def _inform() -> Benchmark:
 
 
 def _input() -> Benchmark:
+    if flags.FLAGS["against"].present:
+        return _input_against()
     from vmoe_inform.performance import input as input_lib
 
     config = _config()
     return {"config": config_lib.to_json(config)}, input_lib.measure(config, repeats=_repeats(5))
+
+
+def _input_against() -> Benchmark:
+    from vmoe_inform.performance import decoding
+
+    if _AGAINST.value != "tf.data":
+        raise checks.error("--against", "tf.data", _AGAINST.value)
+    size = _at_least_one("--image_size_px", _IMAGE_SIZE.value)
+    min_area = DataConfig().crop_min_area
+    files = decoding.photographs(256) if _PHOTOGRAPHS.value is None else decoding.read_jpegs(_PHOTOGRAPHS.value)
+    rows = decoding.measure(files, image_size_px=size, min_area=min_area, repeats=_repeats(5))
+    return {"photographs": len(files), "crop_min_area": min_area}, rows
 
 
 # What each measures, and the flags that it takes besides --json and --repeats.
@@ -149,7 +169,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], Benchmark], Sequence[str]]] = {
         _inform,
         ("topology", "dtype", "size", "steps", "tokens", "images", "block_size", "timed_up_to_seconds"),
     ),
-    "input": (_input, ("config",)),
+    "input": (_input, ("config", "against", "image_size_px", "photographs")),
 }
 
 

@@ -88,3 +88,70 @@ def test_wrong_array_is_an_error_of_the_program(image):
     with pytest.raises(ValueError, match="image: expected uint8") as caught:
         images.to_square(image, 4)
     assert not isinstance(caught.value, decode.UnreadableImageError)
+
+
+def test_a_random_part_has_the_area_shape_and_place_that_it_should():
+    height, width = 300, 400
+    random = np.random.default_rng(0)
+    boxes = np.array([images.inception_box(height, width, 0.08, random) for _ in range(2000)])
+    top, left, box_height, box_width = boxes.T
+    assert (boxes == boxes.round()).all()
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + box_height <= height).all()
+    assert (left + box_width <= width).all()
+    area, ratio = box_height * box_width / (height * width), box_width / box_height
+    # What does not fit is drawn again. That is large parts only: up to 300^2 * 3/4 = 0.5625 of the image, no shape is
+    # higher than 300, so that areas there are uniform.
+    assert area.min() > 0.079
+    assert area.max() > 0.95
+    small = area[area < 0.56]
+    np.testing.assert_allclose(small.mean(), (0.08 + 0.56) / 2, atol=0.02)  # four standard errors of 0.139 / sqrt(900)
+    assert 0.74 < ratio.min() < 0.76
+    assert 1.32 < ratio.max() < 1.35
+    assert abs(np.log(ratio[area < 0.56]).mean()) < 0.025  # wide as often as high: 0.166 / sqrt(900) times four
+    assert (top == 0).any()
+    assert (left + box_width == width).any()
+
+
+def test_what_never_fits_is_the_square_in_the_centre():
+    assert images.inception_box(10, 1000, 0.9, np.random.default_rng(0)) == (0, 495, 10, 10)
+
+
+def test_the_generator_decides():
+    first, again, other = (images.inception_box(90, 70, 0.1, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_random_part_is_shrunk_to_the_mean_over_each_pixel(channels):
+    """Slowly: each pixel of the result is the mean of what it covers, parts of pixels by their share."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 44, channels), np.uint8)
+    top, left, height, width = images.inception_box(40, 44, 0.5, np.random.default_rng(3))
+    part = image[top : top + height, left : left + width].astype(float)
+
+    def covering(length):
+        starts, pixels = np.arange(8)[:, None] * length / 8, np.arange(length)[None]
+        return np.clip(np.minimum(starts + length / 8, pixels + 1) - np.maximum(starts, pixels), 0, None) / length * 8
+
+    expected = np.einsum("yi,xj,ijc->yxc", covering(height), covering(width), part)
+    result = images.inception_crop(image, 8, 0.5, np.random.default_rng(3))
+    assert (result.dtype, result.shape) == (np.uint8, (8, 8, 3))
+    np.testing.assert_allclose(result, np.broadcast_to(expected, (8, 8, 3)), atol=0.6)  # rounded
+
+
+def test_a_random_part_is_enlarged_bilinearly():
+    ramp = np.repeat(np.arange(0, 240, 30, dtype=np.uint8)[:, None], 8, axis=1)  # 30 a row
+    result = images.inception_crop(ramp, 32, 1.0, np.random.default_rng(0))  # only the whole image has that area
+    np.testing.assert_allclose(np.diff(result[2:-2, :, 0].astype(int), axis=0), 30 / 4, atol=0.6)
+
+
+def test_a_random_part_of_a_large_jpeg_is_that_of_the_decoded_image():
+    """Decoded at 1/4, by its low frequencies: the same picture within a few values."""
+    rows, columns = np.mgrid[0:512, 0:640]
+    smooth = np.stack([rows // 4, columns // 4, 255 - (rows + columns) // 8], axis=-1).astype(np.uint8)
+    content = encoded(Image.fromarray(smooth), "JPEG", quality=95)
+    for seed in range(5):
+        part = images.inception_crop(content, 32, 0.3, np.random.default_rng(seed))
+        whole = images.inception_crop(decode.decode(content), 32, 0.3, np.random.default_rng(seed))
+        assert np.abs(part.astype(int) - whole).max() <= 4

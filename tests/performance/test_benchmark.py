@@ -260,7 +260,12 @@ def test_command_line_prints_a_table_and_writes_flat_rows(tmp_path):
     ("arguments", "message"),
     [
         (("lyaer",), "command line: expected one of layer, step, inform, input, and flags; received 'lyaer'"),
-        (("input", "--experts=3"), "benchmark input: expected flags among --json, --repeats, --config; received"),
+        (("input", "--experts=3"), "benchmark input: expected flags among --json, --repeats, --config, --against, "),
+        (("input", "--against=torch"), "--against: expected tf.data; received 'torch'"),
+        (
+            ("input", "--against=tf.data", "--photographs=nowhere"),
+            "expected a folder with JPEG files; received 'nowhere'",
+        ),
         (("layer", "--groups=0"), "--groups: expected a comma list of integers >= 1; received '0'"),
     ],
 )
