@@ -86,8 +86,8 @@ def test_a_packed_archive_names_the_command_that_unpacks_it(tmp_path, name, file
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a", r"ImageNet-A: not available: expected imagenet-a or imagenet-a\.tar in DIR, or TFDS' imagenet_a"),
-        ("o", r"ImageNet-O: not available: expected imagenet-o or imagenet-o\.tar in DIR; received none"),
+        ("a", r"ImageNet-A: expected imagenet-a or imagenet-a\.tar in DIR, or TFDS' imagenet_a"),
+        ("o", r"ImageNet-O: expected imagenet-o or imagenet-o\.tar in DIR; received none"),
         ("v2", r"imagenetv2-matched-frequency-format-val or .*data\.prepare imagenet_v2/matched-frequency --data_dir"),
     ],
 )
@@ -211,7 +211,7 @@ def test_a_damaged_real_file_is_refused(tmp_path, content, message):
 
 
 def test_missing_real_labels_say_what_to_put_where(tmp_path):
-    message = r"ReaL: not available: expected real\.json in .* or TFDS' imagenet2012_real .*--manual_dir=DIR"
+    message = r"ReaL: expected real\.json in .* or TFDS' imagenet2012_real .*--manual_dir=DIR"
     with pytest.raises(published.MissingSuiteError, match=message):
         published.real_labels(DataConfig(suites_directory=str(tmp_path)), CLASSES)
 
@@ -260,7 +260,7 @@ def test_a_folder_goes_before_what_tfds_has(prepared, suites):
 
 def test_a_preparation_that_was_not_finished_is_a_missing_suite(tmp_path):
     (tmp_path / "imagenet_r" / "incomplete.ABCDEF_0.2.0").mkdir(parents=True)
-    with pytest.raises(published.MissingSuiteError, match=r"ImageNet-R: not available: .*received no prepared data"):
+    with pytest.raises(published.MissingSuiteError, match=r"ImageNet-R: .*received no prepared data"):
         published.load("r", DataConfig(source="tfds", directory=str(tmp_path)), CLASSES)
 
 

@@ -199,7 +199,7 @@ def _labels(suite: PublishedSuite, class_names: Sequence[str]) -> dict[str, int]
         return known
     own = label_sets.known_classes(suite.subset, class_names)
     if not own:
-        raise MissingSuiteError(f"{suite.title}: not available: the model knows none of its 200 classes")
+        raise MissingSuiteError(f"{suite.title}: the model knows none of its 200 classes")
     return {name: known[name] for name in own}
 
 
@@ -244,7 +244,7 @@ def _prepared(title: str, name: str, data: DataConfig) -> Any | None:
     try:
         return tfds.builder_of(name, data.directory)
     except FileNotFoundError as problem:  # begun, or of another format
-        raise MissingSuiteError(f"{title}: not available: {problem}") from None
+        raise MissingSuiteError(f"{title}: {problem}") from None
 
 
 def _from_tfds(
@@ -269,4 +269,4 @@ def _missing(title: str, data: DataConfig, places: Sequence[str], tfds_name: str
     if tfds_name is not None:
         command = tfds.prepare_command(tfds_name, data.directory if data.source == "tfds" else "")
         or_tfds = f", or TFDS' {tfds_name} (`{command}`)"
-    return MissingSuiteError(f"{title}: not available: expected {' or '.join(places)} {where}{or_tfds}; received none")
+    return MissingSuiteError(f"{title}: expected {' or '.join(places)} {where}{or_tfds}; received none")

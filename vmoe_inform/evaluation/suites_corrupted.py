@@ -44,7 +44,7 @@ def corrupted(config: Config) -> Suite:
 
 @IMAGENET_SUITES.register("c")
 def imagenet_c(config: Config) -> Suite:
-    """ImageNet-C as published or else generated, also relative to AlexNet's errors."""
+    """ImageNet-C as published or else generated; of all 1,000 classes also relative to AlexNet's errors."""
     class_names = test_split(config.data).class_names
 
     def load_published(corruption: str, severity: int) -> Source:
@@ -61,7 +61,10 @@ def imagenet_c(config: Config) -> Suite:
             load_set, origin = _generated(config), GENERATED
         except NotAvailable as not_generated:
             raise NotAvailable(f"{not_published}. Nor can it be generated: {not_generated}") from None
-    return _suite(load_set, origin, config, clean={CLEAN: ImageSet(lambda: test_split(config.data))})
+    # AlexNet told 1,000 classes apart: its errors say nothing about fewer.
+    comparable = len(class_names) == len(label_sets.wordnet_ids())
+    clean = {CLEAN: ImageSet(lambda: test_split(config.data))} if comparable else {}
+    return _suite(load_set, origin, config, clean=clean)
 
 
 def _suite(load_set: LoadSet, origin: str, config: Config, *, clean: Mapping[str, ImageSet]) -> Suite:
@@ -86,7 +89,7 @@ def _suite(load_set: LoadSet, origin: str, config: Config, *, clean: Mapping[str
     def summarize(scores: Mapping[str, Scores]) -> Entry:
         entry = _summarize({name: own for name, own in scores.items() if name != CLEAN})
         if CLEAN in scores:
-            entry |= _against_alexnet(entry["per_corruption"], float(scores[CLEAN]["hit"].mean()))
+            entry |= against_alexnet(entry["per_corruption"], float(scores[CLEAN]["hit"].mean()))
         if origin == GENERATED:  # of images that could not be read, no versions are made
             entry |= {"generated": True, "skipped": len(test_split(config.data).records) - entry["count"]}
         return entry
@@ -127,7 +130,13 @@ def _summarize(scores: Mapping[str, Scores]) -> Entry:
     }
 
 
-def _against_alexnet(top1: Mapping[str, list[float]], clean_top1: float) -> Entry:
+def against_alexnet(top1: Mapping[str, list[float]], clean_top1: float) -> Entry:
+    """Mean corruption error and the relative one, in units of AlexNet's (arXiv 1903.12261, Sec. 4.2).
+
+    Args:
+      top1: by corruption, accuracies [5] over the severities.
+      clean_top1: accuracy on the images as they are.
+    """
     reference, reference_clean = label_sets.alexnet_errors()
     errors = {name: 1 - np.asarray(of_one) for name, of_one in top1.items()}
     return {
