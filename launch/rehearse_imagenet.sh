@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# A rehearsal of everything that is done with ImageNet, on Fashion-MNIST in ImageNet's layout: check the data, train two
+# routers, evaluate them on all suites, report. Both the training and the evaluation are killed on the way and started
+# again, as will happen on real machines.
+#
+#   ./launch/rehearse_imagenet.sh [DIRECTORY]    # default runs/rehearsal; relative to the root of the repository
+#
+# Fashion-MNIST's four files are looked for in FASHION_MNIST (default: where Debian's dataset-fashion-mnist puts them).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+directory="${1:-runs/rehearsal}"
+images="$directory/images"
+python=.venv/bin/python
+
+./launch/install.sh
+mkdir -p "$directory"
+if [ ! -d "$images" ]; then
+    rm -rf "$images.partial"
+    "$python" -m vmoe_inform.evaluation.rehearsal --directory="$images.partial" \
+        --source_directory="${FASHION_MNIST:-/usr/share/datasets/fashion-mnist}"
+    mv "$images.partial" "$images"
+fi
+
+# The recipe with what ten classes of 32 px need: small layers, short training, weaker augmentation.
+settings=(
+    --config.model.num_classes=10
+    --config.model.image_size_px=32
+    --config.model.dtype=float32
+    --config.model.head_bias_initial_value=-2.3
+    --config.model.moe.expert_dropout_rate=0.0
+    --config.data.source=folder
+    --config.data.directory="$images"
+    --config.data.test_split=val
+    --config.data.suites_directory="$images/suites"
+    --config.data.evaluation_crop=1.0
+    --config.data.crop_min_area=0.5
+    --config.data.randaugment_layers=1
+    --config.data.randaugment_magnitude=3
+    --config.data.num_workers=1
+    --config.train.epochs=6
+    --config.train.batch_size=128
+    --config.train.log_every_steps=20
+    --config.optimizer.learning_rate=2e-3
+    --config.optimizer.warmup_steps=100
+    --config.checkpoint.every_steps=100
+    --config.evaluation.every_steps=None
+    --config.evaluation.batch_size=256
+)
+recipe=configs/imagenet.py:recipe=vmoe300,variant=Ti/8
+"$python" -m vmoe_inform.data.check --config="$recipe" "${settings[@]}" --directory="$directory"
+
+# Kills the command after so many seconds, if it is not done by then, and lets it go on.
+killed_after() { # SECONDS COMMAND...
+    local seconds="$1"
+    shift
+    timeout --signal=KILL "$seconds" "$@" || echo "killed after $seconds s; and again:"
+    "$@"
+}
+
+for router in vmoe attention_vmoe; do
+    workdir="$directory/$router"
+    killed_after 90 "$python" -m vmoe_inform.train --config="$recipe,router=$router" "${settings[@]}" --workdir="$workdir"
+done
+killed_after 60 "$python" -m vmoe_inform.evaluate --workdir="$directory/attention_vmoe,$directory/vmoe" --suites=all
