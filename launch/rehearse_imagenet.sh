@@ -50,16 +50,30 @@ settings=(
 recipe=configs/imagenet.py:recipe=vmoe300,variant=Ti/8
 "$python" -m vmoe_inform.data.check --config="$recipe" "${settings[@]}" --directory="$directory"
 
-# Kills the command after so many seconds, if it is not done by then, and lets it go on.
-killed_after() { # SECONDS COMMAND...
-    local seconds="$1"
-    shift
-    timeout --signal=KILL "$seconds" "$@" || echo "killed after $seconds s; and again:"
+# Runs a command, kills it as soon as so many files are there that it has written, and lets it go on.
+killed_at() { # NUMBER FILES COMMAND...; FILES is a pattern
+    local number="$1" files="$2"
+    shift 2
+    "$@" &
+    local process=$!
+    while kill -0 "$process" 2>/dev/null; do
+        if [ "$(compgen -G "$files" | wc -l)" -ge "$number" ]; then
+            kill -KILL "$process"
+            echo "killed"
+            break
+        fi
+        sleep 0.5
+    done
+    wait "$process" 2>/dev/null || true
     "$@"
 }
 
 for router in vmoe attention_vmoe; do
     workdir="$directory/$router"
-    killed_after 90 "$python" -m vmoe_inform.train --config="$recipe,router=$router" "${settings[@]}" --workdir="$workdir"
+    # After its second checkpoint
+    killed_at 2 "$workdir/checkpoints/[1-9]*" \
+        "$python" -m vmoe_inform.train --config="$recipe,router=$router" "${settings[@]}" --workdir="$workdir"
 done
-killed_after 60 "$python" -m vmoe_inform.evaluate --workdir="$directory/attention_vmoe,$directory/vmoe" --suites=all
+# In the middle of the 75 sets of corrupted images
+killed_at 40 "$directory/attention_vmoe/evaluation/units/c/*/*.npz" \
+    "$python" -m vmoe_inform.evaluate --workdir="$directory/attention_vmoe,$directory/vmoe" --suites=all
