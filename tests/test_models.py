@@ -85,8 +85,7 @@ def test_bfloat16_is_float32_within_its_rounding():
     """The map classifier's features, which pass through all there is: bfloat16 rounds by 2^-8, some tens of times."""
     config = tiny.config_dict(model__classifier="map", model__moe__layers=())
     plain = models.from_config(config.model)
-    variables = models.initialize(plain, jax.random.key(0))
-    variables["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(3), (16, 10))
+    variables = tiny.variables(plain)
     config.model.dtype = "bfloat16"
     logits, rounded = (_apply(m)(variables, _images(2))[0] for m in (plain, models.from_config(config.model)))
     assert not np.array_equal(rounded, logits)
@@ -97,9 +96,8 @@ def test_dropout_needs_its_stream_and_changes_training_only():
     overrides = {"dropout_rate": 0.5, "attention_dropout_rate": 0.5, "moe__expert_dropout_rate": 0.5}
     config = tiny.config_dict(**{f"model__{name}": rate for name, rate in overrides.items()})
     model = models.from_config(config.model)
-    variables = models.initialize(model, jax.random.key(0))
-    params = dict(variables["params"])
-    params["head"] = {"kernel": jax.random.normal(jax.random.key(5), (16, 10)), "bias": jnp.zeros(10)}
+    variables = tiny.variables(model)
+    params = variables["params"]
 
     def train(seed: int) -> jax.Array:
         rngs = {"routing": jax.random.key(0), "dropout": jax.random.key(seed)}
@@ -133,8 +131,7 @@ def test_only_a_router_that_declares_it_gets_the_attention(monkeypatch):
 def test_an_image_does_not_depend_on_others_when_nothing_is_dropped(dispatch):
     """Decision 1: the token graph spans one image; with room for all tokens, groups do not mix images either."""
     model = models.from_config(tiny.config_dict("alternate_vmoe", model__moe__dispatch=dispatch).model)
-    variables = models.initialize(model, jax.random.key(0))
-    variables["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(3), (16, 10))
+    variables = tiny.variables(model)
     images, apply = _images(4), _apply(model)
     together = apply(variables, images)[0]
     np.testing.assert_allclose(apply(variables, images.at[2:].set(0.0))[0][:2], together[:2], atol=1e-5)
@@ -156,7 +153,7 @@ def test_every_expert_takes_its_share_where_experts_choose():
     """S K / E = 10 tokens x 2 / 4 experts = 5 tokens, whatever the capacity factors."""
     config = tiny.config_dict("expert_choice", model__moe__capacity_factor_evaluation=4.0)
     model = models.from_config(config.model)
-    variables = models.initialize(model, jax.random.key(0))
+    variables = tiny.variables(model)
     _, left = _apply(model)(variables, _images(4), mutable="intermediates")
     load = left["intermediates"]["block_1"]["moe"]["load"].reshape(2, 10, 4)
     np.testing.assert_array_equal(jnp.sum(load, axis=1), 5.0)
@@ -167,7 +164,7 @@ def test_symphony_has_edges_with_one_expert_a_token():
     config = tiny.config_dict("symphony_smoe_top1")
     assert config.model.moe.num_selected_experts == 1
     model = models.from_config(config.model)
-    variables = models.initialize(model, jax.random.key(0))
+    variables = tiny.variables(model)
     _, updated = _apply(model)(variables, _images(4), train=True, mutable="routing")
     adjacency = np.asarray(updated["routing"]["block_1"]["moe"]["router"]["symphony"]["state"])
     assert np.any(adjacency[~np.eye(4, dtype=bool)] > 0)
@@ -204,7 +201,7 @@ def test_batch_priority_looks_at_informed_probabilities():
     config.model.moe.num_selected_experts = 1
     config.model.router.options.top_experts.renormalize = "one"  # all weights are 1
     model = models.from_config(config.model)
-    variables = models.initialize(model, jax.random.key(0))
+    variables = tiny.variables(model)
     _, left = _apply(model)(variables, _images(2), mutable="intermediates")
     moe = left["intermediates"]["block_1"]["moe"]
     first, chosen = np.max(moe["routing"].informed, axis=-1).ravel(), np.asarray(moe["indices"]).ravel()
@@ -218,7 +215,7 @@ def test_batch_priority_looks_at_informed_probabilities():
 
 def test_bad_input_says_field_expected_received():
     model = models.from_config(tiny.config_dict("symphony_vmoe").model)
-    variables = models.initialize(model, jax.random.key(0))
+    variables = tiny.variables(model)
     with pytest.raises(ValueError, match=r"images: expected shape \(B, 32, 32, 3\); received \(2, 16, 16, 3\)"):
         _apply(model)(variables, _images(2, 16))
     with pytest.raises(ValueError, match=r"batch size: expected a multiple of .*group_size_images = 2; received 3"):

@@ -1,11 +1,17 @@
 """The smallest run that has every part: shared by tests so that it is compiled as rarely as possible."""
 
+import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from configs import digits
 from vmoe_inform import config as config_lib
+from vmoe_inform import models
+from vmoe_inform.nn.vit import VisionTransformer
 
 # Presets that together have every score, inform and select step of the papers; what holds for each of these steps
 # holds for their products too.
@@ -59,3 +65,29 @@ def config_dict(router: str = "vmoe", **overrides: Any) -> ml_collections.Config
             group = group[key]
         group[field] = value
     return config
+
+
+def variables(model: VisionTransformer) -> dict[str, Any]:
+    """Random variables of a model, with a head that gradients pass, and the state that routing starts with.
+
+    ``models.initialize`` compiles a generator of random numbers for each parameter, which takes longer than the model.
+    """
+    key = jax.random.key(0)
+    made = dict(jax.eval_shape(functools.partial(models.initialize, model), key))
+    random = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        """Scales near 1, biases near 0, and kernels by their fan-in."""
+        normal = random.normal(size=leaf.shape)
+        if path[-1].key == "scale":
+            values = 1 + 0.1 * normal
+        elif path[-1].key == "bias":
+            values = 0.1 * normal
+        else:
+            values = normal / np.sqrt(leaf.size / leaf.shape[-1])
+        return jnp.asarray(values, leaf.dtype)
+
+    made["params"] = jax.tree_util.tree_map_with_path(draw, made["params"])
+    if "routing" in made:
+        made["routing"] = jax.jit(lambda key: models.initialize(model, key)["routing"])(key)  # the parameters drop out
+    return made
