@@ -29,11 +29,12 @@ def fail(module: str, *arguments: str) -> str:
     return errors
 
 
-# To import takes far longer than to find a mistake in a command line: a process forks for each, before JAX has threads.
+# To import takes far longer than to find a mistake in a command line: a process forks for each, before JAX has threads,
+# when all is imported that the command imports by and by.
 _FORKS = """
 import os, sys, importlib
 from vmoe_inform import command_line
-module = importlib.import_module(f"vmoe_inform.{sys.argv[1]}")
+module, *_ = [importlib.import_module(f"vmoe_inform.{name}") for name in sys.argv[1:]]
 for line in sys.stdin.read().splitlines():
     folder, *arguments = line.split("\\t")
     if os.fork() == 0:
@@ -47,13 +48,18 @@ for line in sys.stdin.read().splitlines():
 """
 
 
-def run_many(module: str, command_lines: list[tuple[str, ...]], folder: pathlib.Path) -> list[tuple[int, str, str]]:
-    """Exit code, output and errors of each of these command lines, which share one process's imports."""
+def run_many(
+    module: str, command_lines: list[tuple[str, ...]], folder: pathlib.Path, *, imports: tuple[str, ...] = ()
+) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of each of these command lines, which share one process's imports.
+
+    ``imports`` are the modules of the package that the command imports when it starts.
+    """
     folders = [folder / str(number) for number in range(len(command_lines))]
     for each in folders:
         each.mkdir()
     lines = ["\t".join((str(each), *arguments)) for each, arguments in zip(folders, command_lines, strict=True)]
-    process = _start("-c", _FORKS, module)
+    process = _start("-c", _FORKS, module, *imports)
     printed, errors = process.communicate("\n".join(lines))
     assert process.returncode == 0, printed + errors
     read = lambda each, name: (each / name).read_text()

@@ -102,7 +102,7 @@ def test_bad_input_is_one_line(tmp_path):
     workdir = tmp_path / "run"
     fields = [(*TINY, f"--workdir={workdir}", *field.split()) for field in BAD_FIELDS]
     arguments = [(f"--config=configs/digits.py:{argument}",) for argument in BAD_ARGUMENTS]
-    results = processes.run_many("train", [*fields, *arguments], tmp_path)
+    results = processes.run_many("train", [*fields, *arguments], tmp_path, imports=("training.loop",))
     for (code, _, errors), message in zip(results, [*BAD_FIELDS.values(), *[": expected "] * 5], strict=True):
         line = _only_error(code, errors)
         assert re.search(message, line), line
@@ -119,6 +119,6 @@ def test_nothing_to_evaluate(tmp_path):
         ("--workdir=/missing,/missing",): "expected each run or checkpoint once; received '/missing, /missing'",
         ("--workdir=/missing", "--suites=clean,q"): "suite: expected one of a, c, clean",
     }
-    results = processes.run_many("evaluate", list(messages), tmp_path)
+    results = processes.run_many("evaluate", list(messages), tmp_path, imports=("evaluation.report", "evaluation.run"))
     for (code, _, errors), message in zip(results, messages.values(), strict=True):
         assert message in _only_error(code, errors)
