@@ -388,13 +388,16 @@ def test_attention_in_head_space_is_attention_with_means(options):
         outputs = jnp.einsum("bnhf,hfd->bnd", record.attended, record.output_kernel)
         return routing.attention_informed(learned["probabilities"], queries, keys, means, outputs, **given)
 
-    values, gradients = zip(
-        *(
-            (function(inputs["learned"]), jax.grad(lambda a, f=function: jnp.sum(jnp.sin(f(a))))(inputs["learned"]))
-            for function in (in_head_space, with_means)
-        ),
-        strict=True,
-    )
+    @jax.jit
+    def both(learned):
+        """Values and gradients of either way."""
+        pairs = []
+        for function in (in_head_space, with_means):
+            gradient = jax.grad(lambda a, f=function: jnp.sum(jnp.sin(f(a))))
+            pairs.append((function(learned), gradient(learned)))
+        return tuple(zip(*pairs, strict=True))
+
+    values, gradients = both(inputs["learned"])
     np.testing.assert_allclose(*values, rtol=1e-5)
     chex.assert_trees_all_close(*gradients, rtol=1e-4, atol=1e-5)
 

@@ -29,7 +29,7 @@ FIELDS = {
     "train.batch_size": 512,
     "train.log_every_steps": 1,
     "optimizer.warmup_steps": 2,
-    "checkpoint.every_steps": 1,
+    "checkpoint.every_steps": 2,
     "checkpoint.keep": 1,
     "evaluation.suites": ("clean", "a"),
 }
