@@ -19,7 +19,7 @@ from vmoe_inform.performance import timing
 from vmoe_inform.performance.timing import Clock, Spread
 
 _BATCH_SIZE = 32
-_SIZES = ((375, 500), (500, 375), (333, 500), (500, 500), (300, 400))  # height and width, as photographs of the web often have
+_SIZES = ((375, 500), (500, 375), (333, 500), (500, 500), (300, 400))  # height and width
 _MOST_FILES = 1024
 _IMAGENET_SIZE = 1_281_167
 _JPEG_QUALITY = 95
