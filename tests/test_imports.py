@@ -34,7 +34,7 @@ ALLOWED = {
     # what a program costs, compiled and timed; only command lines look at it
     "performance": MODEL | {"presets", "data", "evaluation", "training", "studies"},
     "interop": MODEL,
-    "command_line": CONFIG,  # what the command lines share
+    "command_line": CONFIG | {"sharding"},  # what the command lines share
 }
 COMMAND_LINES = {"train", "evaluate", "analyze", "study", "benchmark", "compile_check", "drill"}
 EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)

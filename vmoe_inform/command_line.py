@@ -1,7 +1,9 @@
 """What the command lines share: flags read from a config file, and errors in one line instead of a traceback."""
 
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +13,12 @@ from ml_collections import config_flags
 
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
+from vmoe_inform.sharding import processes
 
 BAD_INPUT = 2  # exit code, as of most Unix programs
 DIVERGED = 3  # exit code: the loss is not finite
 DOES_NOT_FIT = 4  # exit code: a compiled program needs more memory than a device has
+MISSING_PROCESS = processes.MISSING_PROCESS  # exit code: not all processes of the run came
 STOPPED = 75  # exit code: stopped by a signal after saving; start again to go on (EX_TEMPFAIL of sysexits.h)
 
 
@@ -23,6 +27,19 @@ def define_config() -> flags.FlagHolder:
     return config_flags.DEFINE_config_file(
         "config", None, "Config file, e.g. configs/digits.py:router=attention_vmoe; any field as --config.a.b=VALUE."
     )
+
+
+def define_processes() -> Callable[[], None]:
+    """Defines the flags by which processes that are started by hand find each other.
+
+    Returns:
+      joins them; to be called when the flags are parsed, before anything touches a device.
+    """
+    address = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, for processes started by hand.")
+    count = flags.DEFINE_integer("num_processes", None, "Processes of this run, for processes started by hand.")
+    number = flags.DEFINE_integer("process_id", None, "Number of this one, from 0, for processes started by hand.")
+    timeout = flags.DEFINE_float("initialization_timeout_seconds", 300.0, "How long to wait for all processes.")
+    return lambda: processes.initialize(address.value, count.value, number.value, timeout_seconds=timeout.value)
 
 
 def config_file() -> tuple[str, dict[str, Any]]:
@@ -61,6 +78,15 @@ def load_config(file: str, overrides: Mapping[str, Any]) -> ml_collections.Confi
 
 def _fail(problem: BaseException, code: int = BAD_INPUT) -> None:
     print(f"error: {problem}", file=sys.stderr)
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Ends this process. One of several must not wait for the others to end as well: they wait for this one."""
+    if processes.place()[1] > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -108,8 +134,8 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
 
     ``main`` gets the words of the command line that are no flags: the program's name and, if there are any, one of
     ``subcommands``, or one or more words of what ``operands`` says, such as ``"archives to unpack"``. Bad input (flags,
-    configs, missing paths) prints one line and exits with 2, a diverged run with 3; a mistake of the program itself
-    keeps its traceback.
+    configs, missing paths) prints one line and exits with 2, a diverged run with 3, one whose processes do not find
+    each other with 69; a mistake of the program itself keeps its traceback.
     """
 
     def guarded(arguments: list[str]) -> None:
@@ -123,6 +149,13 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
             _fail(problem)
         except FloatingPointError as problem:
             _fail(problem, DIVERGED)
+        except processes.MissingProcessError as problem:
+            _fail(problem, MISSING_PROCESS)
+        except Exception:
+            if processes.place()[1] == 1:
+                raise
+            traceback.print_exc()
+            _leave(1)
         sys.exit(code)
 
     app.run(guarded, flags_parser=_parse)

@@ -13,6 +13,9 @@ done (DIR/evaluation/units). To have a suite computed from newly found data, del
 ``--data_directory`` and ``--suites_directory`` say where the data lie on this machine, in place of data.directory and
 data.suites_directory of the run. They do not make other results of it: which results are kept is decided by the
 checkpoint, the run's own settings, and the origin and number of images that are found.
+
+Several processes (docs/launching.md) share out the images of each set, and the first of them writes. They are started
+as those of vmoe_inform.train; 69 is the exit code if not all of them came.
 """
 
 import dataclasses
@@ -27,11 +30,13 @@ from vmoe_inform.axes import Tree
 from vmoe_inform.config import DataConfig
 from vmoe_inform.evaluation import place as place_lib
 from vmoe_inform.evaluation.place import Place
+from vmoe_inform.sharding import processes
 
 if TYPE_CHECKING:
     from vmoe_inform.evaluation.predict import Predictor
     from vmoe_inform.evaluation.run import Results
 
+_JOIN_PROCESSES = command_line.define_processes()
 _WORKDIR = flags.DEFINE_list(
     "workdir", None, "Folders of runs, each with @STEP for another than the newest checkpoint."
 )
@@ -52,6 +57,7 @@ def main(_: list[str]) -> int:
     places = [place_lib.parse(text) for text in _WORKDIR.value]
     others = [place_lib.parse(text) for text in _COMPARE.value]
     names = place_lib.names_of([*places, *others])
+    _JOIN_PROCESSES()
     import rich.console
 
     from vmoe_inform.evaluation import families, headlines, report, run
@@ -60,7 +66,7 @@ def main(_: list[str]) -> int:
     suites = list(headlines.SUITES) if _SUITES.value == ["all"] else _SUITES.value
     families.check_names(suites or [])
     evaluated = [_evaluate(place, name, suites) for place, name in zip(places, names, strict=False)]
-    if _REPORT.value:
+    if _REPORT.value and processes.is_main():
         everything = dict(zip(names, [*evaluated, *beside], strict=True))
         examples = {name: run.read_examples(place) for name, place in zip(names, places, strict=False)}
         rich.console.Console().print(report.render_table(everything))
@@ -83,7 +89,8 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
         restored = restore_lib.restore(place.workdir, step)
         return Predictor(restored.model, restored.config, restored.mesh), restored.variables
 
-    print(f"{name}: step {step}")
+    say = print if processes.is_main() else lambda line: None
+    say(f"{name}: step {step}")
     return run.evaluate(
         place,
         config,
@@ -92,6 +99,7 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
         restore=restore,
         data=_where_it_lies(config.data),
         predictions=None if _PREDICTIONS.value is None else pathlib.Path(_PREDICTIONS.value) / name.replace("/", "_"),
+        report_progress=say,
     )
 
 

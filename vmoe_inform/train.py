@@ -4,7 +4,14 @@
 
 Writes DIR/config.json (resolved), DIR/metrics.jsonl, DIR/tensorboard and DIR/checkpoints. Started again on the same
 DIR it goes on from the newest checkpoint, data position included. Exit codes: 0 all steps done, 2 bad input, 3 the
-loss is not finite, 75 stopped by SIGTERM or SIGINT after saving.
+loss is not finite, 69 not all processes of the run came, 75 stopped by SIGTERM or SIGINT after saving.
+
+A run may have several processes (docs/launching.md). On the workers of a TPU slice and in the steps of a SLURM job they
+find each other; started by hand, each gets
+
+    --coordinator_address=HOST:PORT --num_processes=N --process_id=I [--initialization_timeout_seconds=S]
+
+with the address of process 0, and a workdir that all of them share.
 """
 
 import pathlib
@@ -13,8 +20,10 @@ from absl import flags
 
 from vmoe_inform import checks, command_line
 from vmoe_inform import config as config_lib
+from vmoe_inform.sharding import processes
 
 _CONFIG = command_line.define_config()
+_JOIN_PROCESSES = command_line.define_processes()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build, compile, print parameters, flops and memory, and stop.")
 
@@ -25,12 +34,14 @@ def main(_: list[str]) -> int:
         raise checks.error("--config", "a config file, e.g. --config=configs/digits.py", None)
     config = config_lib.parse(_CONFIG.value)
     # JAX starts its backends on first use: everything that can be wrong with the words above is known by now.
+    if not _DRY_RUN.value and _WORKDIR.value is None:
+        raise checks.error("--workdir", "a folder for the run", None)
+    _JOIN_PROCESSES()
     if _DRY_RUN.value:
         return _dry_run(config)
-    if _WORKDIR.value is None:
-        raise checks.error("--workdir", "a folder for the run", None)
     from vmoe_inform.training import loop
 
+    assert _WORKDIR.value is not None  # as was checked above
     workdir = pathlib.Path(_WORKDIR.value)
     accuracy = loop.finished_accuracy(config, workdir)
     if accuracy is None:
@@ -38,7 +49,8 @@ def main(_: list[str]) -> int:
         accuracy = result.clean_top1
         if accuracy is None:
             return command_line.STOPPED
-    print(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}")
+    if processes.is_main():
+        print(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}")
     return 0
 
 
@@ -49,6 +61,8 @@ def _dry_run(config: config_lib.Config) -> int:
     records = sources.load(config.data, config.data.train_split).records
     steps = program.total_steps(config, len(records))
     costs = program.describe(program.build(config, steps))
+    if not processes.is_main():
+        return 0
     print(f"steps             {steps:>16,}")
     print(f"parameters        {int(costs['parameters']):>16,}")
     print(f"flops of a step   {costs['flops']:>16,.0f}   on each device, as compiled")

@@ -89,8 +89,8 @@ def test_processes_share_each_epoch_out(start):
     shares = [
         labels(take(start(numbered(9), batch_size=3, process_index=index, process_count=3), 4)) for index in range(3)
     ]
-    # Three processes of 12 records: 4 epochs of 9, whose records they take in turn.
-    order = np.stack(shares, axis=1).reshape(4, 9)
+    # Three processes of 12 records: 4 epochs of 9, each of which is one batch that they make together.
+    order = np.stack([np.reshape(share, (4, 3)) for share in shares], axis=1).reshape(4, 9)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(9), (4, 1)))
     np.testing.assert_array_equal(order.ravel(), labels(take(start(numbered(9), batch_size=9), 4)))
 

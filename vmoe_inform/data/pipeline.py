@@ -22,6 +22,7 @@ from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data.readers import Batch, EvaluationReader, TrainingReader
 from vmoe_inform.data.records import ArrayRecords, Source
+from vmoe_inform.data.shares import ShareOfBatches
 from vmoe_inform.data.skipped import SkippedRecords, Unreadable
 
 _SKIPPED = "skipped"  # beside "image" and "label" on the way: the unreadable records that came before
@@ -46,10 +47,10 @@ def train_iterator(
 ) -> grain.DatasetIterator[Batch]:
     """Endless training batches, decided by ``seed``, ``data.num_workers`` and the share of this process.
 
-    All processes together go through every record once an epoch: process p of n takes the records p, p + n, ... of
-    the common order, and its worker processes take chunks of those in turn. Batches run on over the end of an epoch,
-    so that none is short. ``get_state`` and ``set_state`` of the iterator restore the position exactly, also within an
-    epoch; ``close`` ends its threads and processes.
+    All processes together go through every record once an epoch, and make the batches that one process would make, a
+    part each; worker processes take chunks of a part in turn. Batches run on over the end of an epoch: none is short.
+    ``get_state`` and ``set_state`` of the iterator restore the position exactly, also within an epoch; ``close`` ends
+    its threads and processes.
 
     When this returns, all worker processes have started and made something: before an accelerator is touched, if this
     is called before.
@@ -78,7 +79,7 @@ def train_iterator(
         raise checks.error("process_index", f"0 to {process_count - 1}", process_index)
     order = grain.MapDataset.range(len(source.records)).shuffle(seed=seed).repeat()
     examples = order.random_map(TrainingReader(source.records, image_size_px, data), seed=seed)
-    share = examples[process_index::process_count]
+    share = ShareOfBatches(examples, batch_size=batch_size, process_index=process_index, process_count=process_count)
     chunk = batch_size if data.num_workers == 0 else _largest_divisor(batch_size, _CHUNK_IMAGES)
     readable = _ReadableDataset(_read_ahead(share, data.num_threads, chunk), data.max_skipped_share)
     batches = readable.batch(chunk, drop_remainder=True, batch_fn=_stack)

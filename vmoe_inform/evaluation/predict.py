@@ -1,6 +1,8 @@
 """Logits of a model for every image of a source, and what its routers did on the way."""
 
+import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,10 +19,12 @@ from vmoe_inform.data import augment
 from vmoe_inform.data.pipeline import Batch, SkippedRecords, evaluation_batches, workers_for_one_pass
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
+from vmoe_inform.evaluation.records import SelectedRecords
 from vmoe_inform.evaluation.suites import Features, Predictions
 from vmoe_inform.nn.router import TRACE
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.routing import effective_neighbours, routing_entropy
+from vmoe_inform.sharding import processes
 from vmoe_inform.sharding.mesh import batch_sharding, replicated
 
 _CHOSEN = "chosen"
@@ -48,7 +52,11 @@ def _routing_per_image(trace: Mapping[str, Any]) -> PerImage:
 
 
 class Predictor:
-    """A model compiled for evaluation on a mesh."""
+    """A model compiled for evaluation on a mesh.
+
+    Several processes share out the records of a set, and each gets what all of them found; so all have to ask for the
+    same predictions in the same order. ``data.max_skipped_share`` holds for each one's share.
+    """
 
     def __init__(self, model: VisionTransformer, config: Config, mesh: Mesh):
         """Args:
@@ -89,6 +97,7 @@ class Predictor:
             jax.jit(function, out_shardings=replicated(mesh)) for function in (logits_of, routing_of, features_of)
         )
         self._attacked_logits = jax.jit(attacked_logits_of, static_argnums=0, out_shardings=replicated(mesh))
+        self._everywhere = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
     def predict(self, variables: Tree, source: Source, *, crop: float | None = None) -> Predictions:
         """Logits of every readable image, in record order.
@@ -148,7 +157,10 @@ class Predictor:
         """
         count, batch_size = len(images), self._config.evaluation.batch_size
         padded = np.concatenate([images, np.zeros((batch_size - count, *images.shape[1:]), images.dtype)])
-        logits, layers = self._call(self._routing, variables, padded, np.arange(batch_size) < count)
+        # Every process has all of the images here.
+        on_devices = functools.partial(jax.device_put, device=batch_sharding(self._mesh))
+        with jax.set_mesh(self._mesh):
+            logits, layers = self._routing(variables, on_devices(padded), on_devices(np.arange(batch_size) < count))
         side = self._config.model.image_size_px // self._config.model.patch_size_px
         # The class token, where there is one, comes first.
         maps = {
@@ -173,10 +185,6 @@ class Predictor:
             compiled: Any = self.lower(variables).compile()
         return float(compiled.cost_analysis()["flops"])
 
-    def _call(self, function: Callable[..., Any], variables: Tree, *batch: np.ndarray) -> Any:
-        with jax.set_mesh(self._mesh):
-            return function(variables, *jax.device_put(batch, batch_sharding(self._mesh)))
-
     def _run(
         self,
         function: Callable[..., Any],
@@ -193,23 +201,48 @@ class Predictor:
             raise checks.error("data", f"at most the model's {classes} classes", source.num_classes)
         skipped = SkippedRecords(self._config.data.max_skipped_share)
         found = []
-        for batch in self._batches(source, skipped, crop):
-            outputs = self._call(function, variables, *(batch[name] for name in ("image", "mask", *inputs)))
-            of_batch = (outputs, batch["label"], batch["index"])
-            found.append(jax.tree.map(lambda values, mask=batch["mask"]: np.asarray(values)[mask], of_batch))
+        sharding = batch_sharding(self._mesh)
+        for local in self._batches(source, skipped, crop):
+            batch = {name: jax.make_array_from_process_local_data(sharding, local[name]) for name in local}
+            with jax.set_mesh(self._mesh):
+                outputs = function(variables, *(batch[name] for name in ("image", "mask", *inputs)))
+                mask, *of_batch = self._everywhere([batch[name] for name in ("mask", "label", "index")])
+            chosen = np.asarray(mask)
+            found.append(jax.tree.map(lambda values, chosen=chosen: np.asarray(values)[chosen], (outputs, *of_batch)))
         whole = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
         order = np.argsort(whole[2])  # worker processes give batches in an order of their own
         outputs, labels, indices = jax.tree.map(lambda values: values[order], whole)
-        return outputs, labels, indices, skipped.count
+        return outputs, labels, indices, processes.total(skipped.count)
 
     def _batches(self, source: Source, skipped: SkippedRecords, crop: float | None) -> Iterator[Batch]:
-        data = self._config.data
-        return evaluation_batches(
-            source,
-            image_size_px=self._config.model.image_size_px,
-            batch_size=self._config.evaluation.batch_size,
+        """This process's part of every batch: its share of the records, and as many batches as all others make."""
+        data, size = self._config.data, self._config.model.image_size_px
+        process_index, process_count = processes.place()
+        batch_size = self._config.evaluation.batch_size // process_count
+        read = functools.partial(
+            evaluation_batches,
+            image_size_px=size,
+            batch_size=batch_size,
             skipped=skipped,
             crop=data.evaluation_crop if crop is None else crop,
             num_threads=data.num_threads,
-            num_workers=workers_for_one_pass(source, data),
         )
+        if process_count == 1:
+            yield from read(source, num_workers=workers_for_one_pass(source, data))
+            return
+        share = np.arange(process_index, len(source.records), process_count, dtype=np.int32)
+        records = SelectedRecords(source.records, tuple(share.tolist()))
+        own = dataclasses.replace(source, records=records)
+        done = 0
+        for batch in read(own, num_workers=workers_for_one_pass(source, data)) if len(share) > 0 else ():
+            done += 1
+            yield {**batch, "index": np.where(batch["mask"], share[batch["index"]], 0)}
+        # Shares differ by a record, and by what cannot be read; the largest that there can be decides for all.
+        most = math.ceil(math.ceil(len(source.records) / process_count) / batch_size)
+        for _ in range(done, most):
+            yield {
+                "image": np.zeros((batch_size, size, size, 3), np.uint8),
+                "label": np.zeros(batch_size, np.int32),
+                "index": np.zeros(batch_size, np.int32),
+                "mask": np.zeros(batch_size, np.bool_),
+            }

@@ -19,6 +19,7 @@ from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.restored import RestoredRun
 from vmoe_inform.evaluation.suites import CLEAN, Entry, NotAvailable, Suite, test_split
 from vmoe_inform.evaluation.units import PredictionFiles, Unit, Units
+from vmoe_inform.sharding import processes
 
 Results = dict[str, Any]
 
@@ -37,7 +38,8 @@ def evaluate(
     """Evaluates what is not there yet.
 
     Writes the results after each suite, the examples, and the scores of each set as they are finished (see units.py),
-    so that an evaluation that was stopped goes on where it was.
+    so that an evaluation that was stopped goes on where it was. Of several processes, all predict and the main one
+    writes; what one of them does not find finished is done again by all.
 
     Args:
       place: what to write to.
@@ -62,17 +64,21 @@ def evaluate(
     if data is not None:
         config = dataclasses.replace(config, data=data)
     results = _read_finished(place.results, step, config_hash)
-    wanted = [n for n in suites if predictions is not None or "count" not in results["suites"].get(n, {})]
+    done = [predictions is None and "count" in results["suites"].get(name, {}) for name in suites]
+    wanted = [name for name, is_done in zip(suites, done, strict=True) if processes.any_process(not is_done)]
     left, missing = load_suites(wanted, config)
-    if left or "routing" not in results:
+    without_routing = processes.any_process("routing" not in results)
+    if left or without_routing:
         run = RestoredRun(config, *restore())
         units = Units(place.folder / "units" / f"step_{step}", step, config_hash)
         files = None if predictions is None else PredictionFiles(predictions, step, config_hash)
-        if "routing" not in results:
+        if without_routing:
             _keep_clean(run, left, units)
             results |= {"checkpoint_step": step, "config_hash": config_hash, **_facts(config, run)}
-            place.folder.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(place.examples, **run.examples())
+            examples = run.examples()
+            if processes.is_main():
+                place.folder.mkdir(parents=True, exist_ok=True)
+                np.savez_compressed(place.examples, **examples)
             _write(place.results, results)
         for name, suite in left.items():
             try:
@@ -96,12 +102,14 @@ def _measure(
     for number, (name, image_set) in enumerate(suite.sets.items(), start=1):
         unit = Unit(suite.name, name, image_set, image_set.load())
         kept = units.read(unit)
-        if kept is None or (files is not None and not files.has(unit)):
+        is_left = kept is None or (files is not None and not files.has(unit))
+        if processes.any_process(is_left) or kept is None:
             predictions = run.predict_set(name, image_set, unit.source)
             kept = suite.score(name, predictions)
-            units.write(unit, kept)
-            if files is not None:
-                files.write(unit, predictions)
+            if processes.is_main():
+                units.write(unit, kept)
+                if files is not None:
+                    files.write(unit, predictions)
             if len(suite.sets) > 1:
                 where = f"set {number} of {len(suite.sets)}"
                 report_progress(f"{suite.name}, {where}, {name}: {len(predictions.labels):,} images")
@@ -112,7 +120,7 @@ def _measure(
 def _keep_clean(run: RestoredRun, suites: Mapping[str, Suite], units: Units) -> None:
     """Keeps the scores of the clean images for every suite that wants them, since they are predicted now."""
     for suite in suites.values():
-        if CLEAN in suite.sets:
+        if CLEAN in suite.sets and processes.is_main():
             image_set = suite.sets[CLEAN]
             unit = Unit(suite.name, CLEAN, image_set, image_set.load())
             try:
@@ -204,6 +212,8 @@ def _read_finished(path: pathlib.Path, step: int, config_hash: str) -> Results:
 
 
 def _write(path: pathlib.Path, results: Results) -> None:
+    if not processes.is_main():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(json.dumps(results, indent=2) + "\n")

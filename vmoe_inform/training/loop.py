@@ -20,6 +20,7 @@ from vmoe_inform.data import sources
 from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.evaluation import metrics as metrics_lib
 from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.sharding import processes
 from vmoe_inform.training import initialize
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.checkpoints import Checkpoints, check_same_run, write_config
@@ -109,7 +110,7 @@ def train(
     total = program_lib.total_steps(config, len(train_source.records))
     check_same_run(workdir, config)
     skipped = SkippedRecords(config.data.max_skipped_share)
-    process_index, process_count = _place_among_processes()
+    process_index, process_count = processes.place()
     with contextlib.ExitStack() as stack:
         # Worker processes have started and made a batch before build() starts the accelerators.
         data = train_iterator(
@@ -126,7 +127,7 @@ def train(
         program = program_lib.build(config, total)
         if jax.process_count() != process_count:
             expected = f"called before training on {jax.process_count()} processes"
-            raise checks.error("jax.distributed.initialize", expected, "not called")
+            raise checks.error("processes.initialize", expected, "not called")
         predictor = Predictor(program.model, config, program.mesh)
 
         def clean_top1(state: TrainState) -> float:
@@ -180,11 +181,6 @@ def train(
         if accuracy is not None and _logged_accuracy(workdir, step) is None:
             logger.log(step, {"top1": accuracy}, prefix="evaluation/clean")
     return Result(state, step, total, accuracy, program, predictor)
-
-
-def _place_among_processes() -> tuple[int, int]:
-    """Number of this process, and how many there are. Only where there may be several does JAX start its devices."""
-    return (jax.process_index(), jax.process_count()) if jax.distributed.is_initialized() else (0, 1)
 
 
 def _check_finite(metrics: dict[str, Any], step: int) -> None:

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Several processes on this machine that train one run together, as the hosts of a pod do: each has CPU
+# devices of its own and reads its own share of the data.
+#
+#   ./launch/local_multiprocess.sh NUM_PROCESSES DEVICES_PER_PROCESS -- --config=configs/digits.py --workdir=runs/two
+#   MODULE=vmoe_inform.evaluate ./launch/local_multiprocess.sh 2 4 -- --workdir=runs/two
+#
+# Every line of output has the number of its process in front. When one process fails, the others are ended, and its
+# exit code is that of this script. SIGTERM and SIGINT go to all processes: they save and end with 75.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+    echo "local_multiprocess: expected NUM_PROCESSES DEVICES_PER_PROCESS -- FLAGS; received: $*" >&2
+    exit 2
+}
+if [ $# -lt 3 ] || ! [[ "$1" =~ ^[1-9][0-9]*$ && "$2" =~ ^[1-9][0-9]*$ && "$3" = "--" ]]; then
+    usage "$@"
+fi
+num_processes="$1"
+devices="$2"
+shift 3
+module="${MODULE:-vmoe_inform.train}"
+seconds_to_end="${SECONDS_TO_END:-30}" # that the others get after one has failed, before they are killed
+python="${PYTHON:-.venv/bin/python}"
+if ! command -v "$python" >/dev/null; then
+    echo "local_multiprocess: expected $python (./launch/install.sh makes .venv; PYTHON names another)" >&2
+    exit 2
+fi
+
+port="$("$python" -c 'import socket; s = socket.create_server(("", 0)); print(s.getsockname()[1])')"
+export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="$devices" JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo PYTHONUNBUFFERED=1
+
+processes=()
+end_all() { # SIGNAL
+    local process
+    for process in "${processes[@]}"; do
+        kill -s "$1" "$process" 2>/dev/null || true
+    done
+}
+trap 'end_all TERM' TERM
+trap 'end_all INT' INT
+
+for ((number = 0; number < num_processes; number++)); do
+    "$python" -m "$module" "$@" --coordinator_address="127.0.0.1:$port" \
+        --num_processes="$num_processes" --process_id="$number" \
+        > >(sed -u "s/^/[$number] /") 2> >(sed -u "s/^/[$number] /" >&2) &
+    processes+=($!)
+done
+
+code=0
+killer=
+left="$num_processes"
+while [ "$left" -gt 0 ]; do
+    ended=0
+    wait -n -p process "${processes[@]}" || ended=$?
+    if [ -z "${process:-}" ]; then # a signal came, not an end
+        continue
+    fi
+    left=$((left - 1))
+    still=()
+    for other in "${processes[@]}"; do
+        if [ "$other" != "$process" ]; then
+            still+=("$other")
+        fi
+    done
+    processes=("${still[@]}")
+    if [ "$ended" -ne 0 ] && [ "$code" -eq 0 ]; then
+        code="$ended"
+        end_all TERM
+        if [ "$left" -gt 0 ]; then
+            (sleep "$seconds_to_end" && kill -s KILL "${processes[@]}" 2>/dev/null) &
+            killer=$!
+        fi
+    fi
+done
+if [ -n "$killer" ]; then
+    kill "$killer" 2>/dev/null || true
+fi
+exit "$code"

@@ -1,0 +1,88 @@
+"""Two processes with four devices each train and evaluate the run that one process with eight devices does."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from subprocess import PIPE
+
+import pytest
+
+from vmoe_inform.training.logging import read_metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+DRIVER = "tests.launch.train_and_evaluate"
+# Two routing groups on each device; experts are spread over pairs of devices.
+FLAGS = (
+    "--config=configs/digits.py:router=symphony_vmoe,variant=Ti/16,experts=4,where=1",
+    "--config.model.num_layers=2",
+    "--config.model.hidden_size=16",
+    "--config.model.mlp_size=32",
+    "--config.model.num_heads=2",
+    "--config.model.moe.group_size_images=1",
+    "--config.mesh.expert=2",
+    "--config.train.epochs=None",
+    "--config.train.steps=4",
+    "--config.train.batch_size=16",
+    "--config.train.log_every_steps=1",
+    "--config.optimizer.warmup_steps=2",
+    "--config.evaluation.batch_size=192",
+)
+# Sums over devices go through gloo in one run and through memory in the other: float32 in another order, over 4 steps.
+BOUND = 2e-5
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of the run of two processes and of the run of one, trained and evaluated; and what the two printed."""
+    folder = tmp_path_factory.mktemp("runs")
+    two, one = folder / "two", folder / "one"
+    common = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**common, "PYTHON": sys.executable, "MODULE": DRIVER, "JAX_NUM_CPU_DEVICES": "8"}
+    commands = (
+        ["launch/local_multiprocess.sh", "2", "4", "--", *FLAGS, f"--workdir={two}"],
+        [sys.executable, "-m", DRIVER, *FLAGS, f"--workdir={one}"],
+    )
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=PIPE, stderr=PIPE, text=True)
+            )
+            for command in commands
+        ]
+        printed = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0, 0], printed
+    return two, one, printed[0][0]
+
+
+def test_the_steps_are_those_of_one_process(runs):
+    two, one, _ = runs
+    logs = [read_metrics(folder / "metrics.jsonl") for folder in (two, one)]
+    steps = [[entry for entry in log if "loss" in entry] for log in logs]
+    assert [entry["step"] for entry in steps[0]] == [1, 2, 3, 4]  # once, by the main process alone
+    for ours, theirs in zip(*steps, strict=True):
+        for name in theirs.keys() - {"images_per_second"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=BOUND, abs=BOUND), (name, ours["step"])
+
+
+def test_the_results_are_those_of_one_process(runs):
+    two, one, _ = runs
+    results = [json.loads((folder / "evaluation" / "results.json").read_text()) for folder in (two, one)]
+    ours, theirs = (result["suites"]["clean"] for result in results)
+    assert ours["count"] == theirs["count"] == 364  # in batches of 192: each process fills its last one up
+    assert (ours["top1"], ours["top5"]) == (theirs["top1"], theirs["top5"])
+    assert ours["nll"] == pytest.approx(theirs["nll"], rel=BOUND)
+    routing = [result["routing"]["block_1"] for result in results]
+    assert routing[0]["load"] == pytest.approx(routing[1]["load"], rel=1e-3)
+    logged = [read_metrics(folder / "metrics.jsonl")[-1]["evaluation/clean/top1"] for folder in (two, one)]
+    assert logged == [ours["top1"], theirs["top1"]]
+
+
+def test_the_main_process_alone_prints(runs):
+    _, _, printed = runs
+    lines = [line for line in printed.splitlines() if "[Gloo]" not in line]
+    assert all(line.startswith("[0] ") for line in lines), printed
+    assert sum("all steps done" in line for line in lines) == 1
+    assert sum("clean: 364 images" in line for line in lines) == 1

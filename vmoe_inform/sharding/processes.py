@@ -1,0 +1,172 @@
+"""The processes of one run: how they find each other, which of them this is, and what they agree on.
+
+A run of one process never gets into touch with any of it.
+"""
+
+import glob
+import os
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from jax._src import distributed
+from jax.experimental import multihost_utils
+
+from vmoe_inform import checks
+from vmoe_inform.sharding import rendezvous
+from vmoe_inform.sharding.rendezvous import MissingProcessError
+
+MISSING_PROCESS = 69  # exit code: not all processes of the run came (EX_UNAVAILABLE of sysexits.h)
+_GRACE_SECONDS = 30.0  # that JAX gets to connect processes that have met
+_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
+# What jax.distributed.initialize needs to find in a job step of SLURM.
+_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+
+__all__ = ["MISSING_PROCESS", "MissingProcessError", "any_process", "initialize", "is_main", "place", "total"]
+
+
+def initialize(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    timeout_seconds: float = 300.0,
+) -> None:
+    """Joins the processes of a run, before anything starts JAX's devices; does nothing if there is only one.
+
+    With arguments, processes that were started by hand meet at process 0's address. Without, the environment says
+    whether there are others: a SLURM step of several tasks, or the workers of a TPU slice (GKE, TPU VMs); JAX knows
+    how to find those.
+
+    Args:
+      coordinator_address: HOST:PORT of process 0, which it can open.
+      num_processes: of the run.
+      process_id: number of this process, from 0.
+      timeout_seconds: how long to wait for all. If JAX itself waits longer, this process ends with the exit code
+        ``MISSING_PROCESS`` and one line.
+
+    Raises:
+      ValueError: some of the three without the others, or numbers that do not go together.
+      MissingProcessError: not all came.
+    """
+    checks.positive("--initialization_timeout_seconds", timeout_seconds)
+    by_hand = (coordinator_address, num_processes, process_id)
+    if by_hand == (None, None, None):
+        if processes_of_environment(os.environ) > 1:
+            with _Deadline("processes: expected all workers of this job to start", timeout_seconds):
+                jax.distributed.initialize(initialization_timeout=round(timeout_seconds + 2 * _GRACE_SECONDS))
+        return
+    if coordinator_address is None or num_processes is None or process_id is None:
+        names = "--coordinator_address, --num_processes and --process_id"
+        raise checks.error("processes", f"all of {names}, or none", by_hand)
+    rendezvous.parse_address(coordinator_address)
+    if num_processes < 1:
+        raise checks.error("--num_processes", "an integer >= 1", num_processes)
+    if not 0 <= process_id < num_processes:
+        raise checks.error("--process_id", f"0 to {num_processes - 1}", process_id)
+    if num_processes == 1:
+        return
+    rendezvous.meet(coordinator_address, num_processes, process_id, timeout_seconds)
+    with _Deadline(f"processes: expected all {num_processes} to connect through {coordinator_address}", _GRACE_SECONDS):
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            cluster_detection_method="deactivate",  # these processes share this machine's devices as they were told to
+            initialization_timeout=round(2 * _GRACE_SECONDS),
+        )
+
+
+class _Deadline:
+    """Ends the process, with one line, if the block takes longer: JAX waits in C++ and would abort with a trace."""
+
+    def __init__(self, expected: str, seconds: float):
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+        self._message = f"error: {expected} within {seconds:g} s; received no word of some"
+
+    def _end(self) -> None:
+        print(self._message, file=sys.stderr, flush=True)
+        os._exit(MISSING_PROCESS)
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
+# ---------------------------------------------------------------------------------------------------- the environment
+
+
+def processes_of_environment(
+    environment: Mapping[str, str], tpu_vm_attribute: Callable[[str], str] | None = None
+) -> int:
+    """How many processes the launcher of this one has started, as far as it says; 1 if it says nothing.
+
+    Args:
+      environment: variables of this process.
+      tpu_vm_attribute: reads an attribute of a TPU VM's metadata, ``""`` if there is none; by default those of the
+        machine that this is.
+    """
+    if all(name in environment for name in _SLURM):
+        return int(environment["SLURM_NTASKS"])
+    platforms = environment.get("JAX_PLATFORMS", "")
+    if platforms and "tpu" not in platforms.split(","):
+        return 1
+    slices = int(environment.get("MEGASCALE_NUM_SLICES") or 1)
+    workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")  # GKE
+    if not workers:
+        workers = (tpu_vm_attribute or _tpu_vm_attribute)("worker-network-endpoints")
+    return slices * len(workers.split(",")) if workers else 1
+
+
+def _tpu_vm_attribute(name: str) -> str:
+    if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):  # where there are chips, there may be others
+        return ""
+    request = urllib.request.Request(_METADATA + name, headers={"Metadata-Flavor": "Google"})
+    for seconds in (0.5, 1.0, 2.0):
+        try:
+            with urllib.request.urlopen(request, timeout=2.0) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as problem:
+            if problem.code == 404:
+                return ""
+        except OSError:
+            pass
+        time.sleep(seconds)
+    return ""
+
+
+# ----------------------------------------------------------------------------------------------- place and agreement
+
+
+def place() -> tuple[int, int]:
+    """Number of this process, and how many there are; starts no devices, as ``jax.process_index`` does."""
+    if not jax.distributed.is_initialized():
+        return 0, 1
+    # JAX has no public function for what it has found out by now.
+    state = distributed.global_state
+    return state.process_id, state.num_processes or 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and prints what all of them know."""
+    return place()[0] == 0
+
+
+def any_process(flag: bool) -> bool:
+    """Whether ``flag`` holds in any process; all of them have to ask."""
+    return bool(total(int(flag)))
+
+
+def total(count: int) -> int:
+    """The sum of a number over all processes; all of them have to ask."""
+    if place()[1] == 1:
+        return count
+    return int(np.sum(multihost_utils.process_allgather(np.int32(count))))
