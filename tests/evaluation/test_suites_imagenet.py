@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -191,10 +192,24 @@ def test_an_incomplete_suite_says_what_is_missing(config, directory, tmp_path):
         directory / "suites" / "imagenet-c" / "gaussian_noise" / "1"
     )
     data = dataclasses.replace(config.data, suites_directory=str(tmp_path))
+    message = "expected 75 sets; gaussian_noise/2, .*/5, shot_noise/1 and 69 more are in none"
+    with pytest.raises(suites.NotAvailable, match=message):
+        families.load("c", dataclasses.replace(config, data=data))
+
+
+def test_folders_and_tars_of_corruptions_may_stand_side_by_side(config, directory, tmp_path):
+    published = directory / "suites" / "imagenet-c"
+    (tmp_path / "imagenet-c").mkdir()
+    for folder in published.iterdir():
+        if folder.name not in ("contrast", "elastic_transform", "pixelate", "jpeg_compression"):
+            (tmp_path / "imagenet-c" / folder.name).symlink_to(folder)
+    with tarfile.open(tmp_path / "imagenet-c" / "digital.tar", "w") as tar:
+        for name in ("contrast", "elastic_transform", "pixelate", "jpeg_compression"):
+            tar.add(published / name, name)
+    data = dataclasses.replace(config.data, suites_directory=str(tmp_path))
     suite = families.load("c", dataclasses.replace(config, data=data))
-    suite.sets["gaussian_noise/1"].load()
-    with pytest.raises(suites.NotAvailable, match=r"ImageNet-C gaussian_noise 2.*imagenet-c/gaussian_noise/2"):
-        suite.sets["gaussian_noise/2"].load()
+    origins = [suite.sets[name].load().origin for name in ("fog/5", "pixelate/5")]
+    assert origins == ["published folder", "published tar"]
 
 
 def test_corruptions_that_are_not_published_are_generated_and_say_so(config, tmp_path):

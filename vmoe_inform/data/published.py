@@ -137,20 +137,48 @@ def load_corruption(corruption: str, severity: int, data: DataConfig, class_name
         raise checks.error("corruption and severity", f"one of {', '.join(CORRUPTIONS)}, and 1 to 5", received)
     suite = PublishedSuite(f"ImageNet-C {corruption} {severity}", _C_FOLDERS, (), None, ilsvrc.NUM_VALIDATION_IMAGES)
     labels = _known(class_names)
-    inside = (corruption, str(severity))
-    group = next(group for group, names in _C_TARS.items() if corruption in names)
-    for name in _C_FOLDERS if data.suites_directory else ():
-        root = Path(data.suites_directory) / name
-        if root.joinpath(*inside).is_dir():
-            return _from_tree(suite, trees.read_folder(root.joinpath(*inside)), labels, class_names)
-        if (root / f"{group}.tar").is_file():
-            return _from_tree(suite, trees.read_tar(root / f"{group}.tar", inside), labels, class_names)
-    tfds_name = f"imagenet2012_corrupted/{corruption}_{severity}"
+    place = _find_corruption(corruption, severity, data)
+    if place is not None:
+        inside = (corruption, str(severity))
+        tree = trees.read_folder(place) if place.is_dir() else trees.read_tar(place, inside)
+        return _from_tree(suite, tree, labels, class_names)
+    tfds_name = _tfds_corruption(corruption, severity)
     found = _from_tfds(suite.title, tfds_name, "validation", data, labels, class_names)
     if found is None:
-        places = (f"{_C_FOLDERS[0]}/{corruption}/{severity}", f"{_C_FOLDERS[0]}/{group}.tar")
+        places = (f"{_C_FOLDERS[0]}/{corruption}/{severity}", f"{_C_FOLDERS[0]}/{_c_tar(corruption)}")
         raise _missing(suite.title, data, places, tfds_name)
     return found
+
+
+def missing_corruptions(data: DataConfig) -> list[str]:
+    """The sets of ImageNet-C, ``fog/3``, that are in none of their places; nothing is read to find out."""
+    return [
+        f"{corruption}/{severity}"
+        for corruption in CORRUPTIONS
+        for severity in SEVERITIES
+        if _find_corruption(corruption, severity, data) is None
+        and _prepared("ImageNet-C", _tfds_corruption(corruption, severity), data) is None
+    ]
+
+
+def _tfds_corruption(corruption: str, severity: int) -> str:
+    return f"imagenet2012_corrupted/{corruption}_{severity}"
+
+
+def _c_tar(corruption: str) -> str:
+    return next(f"{group}.tar" for group, names in _C_TARS.items() if corruption in names)
+
+
+def _find_corruption(corruption: str, severity: int, data: DataConfig) -> Path | None:
+    """The set's folder, else the published tar that has it, in ``data.suites_directory``."""
+    for name in _C_FOLDERS if data.suites_directory else ():
+        root = Path(data.suites_directory) / name
+        folder, tar = root / corruption / str(severity), root / _c_tar(corruption)
+        if folder.is_dir():
+            return folder
+        if tar.is_file():
+            return tar
+    return None
 
 
 def real_labels(data: DataConfig, class_names: Sequence[str]) -> Mapping[str, frozenset[int]]:

@@ -79,9 +79,10 @@ class SkippedRecords:
         """To be called when a pass over the data is over.
 
         Raises:
-          ValueError: records were tried and not one could be read.
+          ValueError: more of the records than ``max_share`` could not be read, though one may always be left out; or
+            not one could be read.
         """
-        if self.read and self.count == self.read:
+        if self.read and (self.count == self.read or self.count > max(1, self.max_share * self.read)):
             self._fail(self.count, self.read, "all", None)
 
     def _fail(self, count: int, read: int, name: str, problem: Exception | str | None) -> None:

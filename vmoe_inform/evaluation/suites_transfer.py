@@ -11,7 +11,8 @@ import numpy as np
 from vmoe_inform import checks
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources
-from vmoe_inform.data.sources import Source
+from vmoe_inform.data.sources import ArrayRecords, Source
+from vmoe_inform.data.trees import FileRecords
 from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.records import SelectedRecords
 from vmoe_inform.evaluation.suites import (
@@ -40,9 +41,16 @@ def few_shot(config: Config) -> Suite:
     def features(model: TrainedModel) -> tuple[Features, Features, np.ndarray]:
         """Of chosen training images and of the test images; and the places of the former, [classes, shots]."""
         train = sources.load(config.data, config.data.train_split)
+
+        def label_of(index: int) -> int:
+            records = train.records
+            if isinstance(records, ArrayRecords | FileRecords):
+                return int(records.labels[index])
+            return records[index]["label"]  # reads the image, too
+
         try:
             chosen = choose_shots(
-                lambda index: train.records[index]["label"],
+                label_of,
                 len(train.records),
                 num_classes=train.num_classes,
                 shots=most,

@@ -41,7 +41,8 @@ class Unit:
 class Units:
     """Scores that are kept in ``folder``, of one checkpoint of one run.
 
-    A file that is damaged, or of another checkpoint, of other images or settings, is as good as none.
+    A file that is damaged, or of another checkpoint, of other images or settings, is as good as none; so is one of a
+    set with images that could not be read, which may have been mended since.
     """
 
     folder: Path
@@ -51,7 +52,7 @@ class Units:
     def read(self, unit: Unit) -> Scores | None:
         """The scores of a unit, or None if there are none that can be used."""
         arrays = cache.read(self.folder / unit.path)
-        if arrays is None or str(arrays.pop(_KEY, "")) != self._key(unit):
+        if arrays is None or str(arrays.pop(_KEY, "")) != self._key(unit) or arrays["skipped"] > 0:
             return None
         return arrays
 
