@@ -7,18 +7,19 @@ each suite and report.html of all of them beside the first one's at the end; for
 report_step_STEP.html. ``--compare`` only shows what was evaluated before. ``--suites=all`` evaluates every suite; one
 whose data are missing is reported as not available, with what to put where.
 
-Nothing is computed twice: a suite that the results hold is left as it is, and of an unfinished one the sets that are
-done (DIR/evaluation/units). To have a suite computed from newly found data, delete its results.
+Nothing is computed twice: a suite with figures in the results of this checkpoint and config is left as it is, whatever
+data lie there now, and of an unfinished one the sets that are done (DIR/evaluation/units), if origin and number of
+their images are the same and all could be read. To have everything computed anew, delete DIR/evaluation.
 
-``--data_directory`` and ``--suites_directory`` say where the data lie on this machine, in place of data.directory and
-data.suites_directory of the run. They do not make other results of it: which results are kept is decided by the
-checkpoint, the run's own settings, and the origin and number of images that are found.
+A suite whose data are damaged is reported as such, the others are evaluated, and the exit code is 2.
+
+``--data_directory``, ``--suites_directory``, ``--num_workers``, ``--batch_size`` and ``--generate_corruptions`` say how
+it is on this machine, in place of the run's settings. They do not make other results of it.
 
 Several processes (docs/launching.md) share out the images of each set, and the first of them writes. They are started
 as those of vmoe_inform.train; 69 is the exit code if not all of them came.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,8 +27,9 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from vmoe_inform import checks, command_line
+from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import Config
 from vmoe_inform.evaluation import place as place_lib
 from vmoe_inform.evaluation.place import Place
 from vmoe_inform.sharding import processes
@@ -48,6 +50,11 @@ _COMPARE = flags.DEFINE_list("compare", [], "Folders of other evaluated runs, or
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder for the logits, labels and names of all images.")
 _DATA_DIRECTORY = flags.DEFINE_string("data_directory", None, "Where the data lie, in place of data.directory.")
 _SUITES_DIRECTORY = flags.DEFINE_string("suites_directory", None, "In place of data.suites_directory.")
+_NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "In place of data.num_workers.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "In place of evaluation.batch_size.")
+_GENERATE = flags.DEFINE_bool(
+    "generate_corruptions", None, "Draw C while it is evaluated where no published files are, however long that takes."
+)
 
 
 def main(_: list[str]) -> int:
@@ -73,7 +80,8 @@ def main(_: list[str]) -> int:
         page = places[0].report
         report.write_report(page, everything, examples=examples)
         print(f"report: {page}")
-    return 0
+    damaged = {name: run.damaged_suites(results) for name, results in zip(names, evaluated, strict=False)}
+    return command_line.BAD_INPUT if any(damaged.values()) else 0
 
 
 def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results":
@@ -83,11 +91,13 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
     from vmoe_inform.training.checkpoints import read_config
 
     config = read_config(place.workdir)
+    here = _on_this_machine(config)
     step = restore_lib.find_step(place.workdir, place.step)
 
     def restore() -> tuple["Predictor", dict[str, Tree]]:
         restored = restore_lib.restore(place.workdir, step)
-        return Predictor(restored.model, restored.config, restored.mesh), restored.variables
+        config_lib.check_evaluation_batch(here, restored.mesh.size)
+        return Predictor(restored.model, here, restored.mesh), restored.variables
 
     say = print if processes.is_main() else lambda line: None
     say(f"{name}: step {step}")
@@ -97,19 +107,24 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
         step,
         config.evaluation.suites if suites is None else suites,
         restore=restore,
-        data=_where_it_lies(config.data),
+        here=here,
         predictions=None if _PREDICTIONS.value is None else pathlib.Path(_PREDICTIONS.value) / name.replace("/", "_"),
         report_progress=say,
     )
 
 
-def _where_it_lies(data: DataConfig) -> DataConfig:
-    directory, suites_directory = _DATA_DIRECTORY.value, _SUITES_DIRECTORY.value
-    return dataclasses.replace(
-        data,
-        directory=data.directory if directory is None else directory,
-        suites_directory=data.suites_directory if suites_directory is None else suites_directory,
-    )
+def _on_this_machine(config: Config) -> Config:
+    """The run's config with what the flags say; refused as a config file would be."""
+    data = {
+        "directory": _DATA_DIRECTORY.value,
+        "suites_directory": _SUITES_DIRECTORY.value,
+        "num_workers": _NUM_WORKERS.value,
+    }
+    evaluation = {"batch_size": _BATCH_SIZE.value, "generate_corruptions": _GENERATE.value}
+    given = config_lib.to_json(config)
+    given["data"] |= {name: value for name, value in data.items() if value is not None}
+    given["evaluation"] |= {name: value for name, value in evaluation.items() if value is not None}
+    return config_lib.parse(given)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from tests import imagenet_tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import AttackConfig, Config, ModelConfig
+from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
 from vmoe_inform.evaluation import run
 from vmoe_inform.evaluation.place import Place
 
@@ -124,7 +125,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(directory, whole, tmp_path):
     assert results == whole[1]
     assert len(first.predicted) + len(second.predicted) + len(third.predicted) == NUM_SETS
     assert len(third.predicted) == NUM_SETS - 77
-    assert "c, set 76 of 76, jpeg_compression/5: 12 images" in whole[2]
+    assert "c, set 75 of 75, jpeg_compression/5: 12 images" in whole[2]
     assert "sketch: 12 images" in lines
     # What is left is small: a few bytes an image, and what a zip file takes for each array.
     assert sum(path.stat().st_size for path in tmp_path.rglob("units/**/*.npz")) < NUM_SETS * 4000
@@ -183,8 +184,9 @@ def test_units_of_other_images_are_made_again(directory, whole, tmp_path):
     imagenet_tiny.write_suites(tmp_path / "suites", sample.CLASSES, 1, corruptions=())
     config = sample.config(directory)
     data = dataclasses.replace(config.data, suites_directory=str(tmp_path / "suites"))
+    here = dataclasses.replace(config, data=data)
     predictor = CountingPredictor()
-    results, _ = evaluate_sample(tmp_path / "run", config, predictor, suites=("clean", "a", "sketch"), data=data)
+    results, _ = evaluate_sample(tmp_path / "run", config, predictor, suites=("clean", "a", "sketch"), here=here)
     assert len(predictor.predicted) == 3
     assert results["suites"]["sketch"]["count"] == 6
     assert results["suites"]["clean"] == whole[1]["suites"]["clean"]
@@ -193,9 +195,11 @@ def test_units_of_other_images_are_made_again(directory, whole, tmp_path):
 
 def test_what_is_missing_is_said_and_the_rest_is_evaluated(directory, tmp_path):
     config = sample.config(directory)
-    data = dataclasses.replace(config.data, suites_directory=str(tmp_path / "nowhere"))
+    here = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, suites_directory=str(tmp_path / "nowhere"))
+    )
     suites = ("clean", "a", "o", "real")
-    results, lines = evaluate_sample(tmp_path, config, CountingPredictor(), suites=suites, data=data)
+    results, lines = evaluate_sample(tmp_path, config, CountingPredictor(), suites=suites, here=here)
     assert results["suites"]["clean"]["count"] == 12
     for name in ("a", "o", "real"):
         assert "nowhere" in results["suites"][name]["not_available"]
@@ -206,6 +210,65 @@ def test_what_is_missing_is_said_and_the_rest_is_evaluated(directory, tmp_path):
     results, _ = evaluate_sample(tmp_path, config, predictor, suites=suites)
     assert all("count" in entry for entry in results["suites"].values())
     assert len(predictor.predicted) == 3  # a, o, and the clean images for o and real
+
+
+def test_damaged_suites_are_said_and_the_rest_is_evaluated(directory, tmp_path):
+    shutil.copytree(directory / "suites", tmp_path / "suites")
+    for path in (tmp_path / "suites" / "imagenet-r").glob("*/*"):
+        path.write_bytes(b"no image")
+    shutil.rmtree(tmp_path / "suites" / "sketch" / sample.CLASSES[0])
+    config = sample.config(directory)
+    data = dataclasses.replace(config.data, suites_directory=str(tmp_path / "suites"))
+    here = dataclasses.replace(config, data=data)
+    suites = ("r", "sketch", "a")
+    results, _ = evaluate_sample(tmp_path / "run", config, Unreadable(), suites=suites, here=here)
+    assert run.damaged_suites(results) == ["sketch", "r"]
+    assert results["suites"]["r"]["not_available"].startswith("damaged data: data: expected at most 1.00% unreadable")
+    assert sample.CLASSES[0] in results["suites"]["sketch"]["not_available"]
+    assert results["suites"]["a"]["count"] == 6
+
+
+class Unreadable(CountingPredictor):
+    """Reads images that are none, as a real predictor does."""
+
+    def predict(self, variables, source, **options):
+        if source.records[0]["image"] == b"no image":
+            list(evaluation_batches(source, image_size_px=8, batch_size=8, skipped=SkippedRecords(0.01)))
+        return super().predict(variables, source, **options)
+
+
+def test_figures_stay_when_the_images_are_gone(directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    config = sample.config(directory)
+    data = dataclasses.replace(config.data, suites_directory=str(tmp_path / "nowhere"))
+    here = dataclasses.replace(config, data=data)
+    folder = tmp_path / "predictions"
+    results, lines = evaluate_sample(
+        tmp_path / "run", config, CountingPredictor(), suites=("a",), here=here, predictions=folder
+    )
+    assert results == whole[1]
+    assert any(line.startswith("a: not available: ") for line in lines)
+
+
+def test_evaluations_side_by_side_keep_each_others_figures(directory, tmp_path):
+    config, place = sample.config(directory), Place(tmp_path)
+
+    def finish_another(line):  # while this evaluation is at work
+        if line.startswith("clean: "):
+            written = json.loads(place.results.read_text())
+            written["suites"]["v2"] = {"top1": 0.5, "count": 3}
+            place.results.write_text(json.dumps(written))
+
+    results = run.evaluate(
+        place,
+        config,
+        8,
+        ("clean", "a"),
+        restore=lambda: (CountingPredictor(), {"params": {}}),
+        report_progress=finish_another,
+    )
+    assert set(results["suites"]) == {"clean", "a", "v2"}
+    assert run.read_results(place) == results
 
 
 def test_predictions_for_others(directory, whole, tmp_path):

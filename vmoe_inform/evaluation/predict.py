@@ -99,7 +99,14 @@ class Predictor:
         self._attacked_logits = jax.jit(attacked_logits_of, static_argnums=0, out_shardings=replicated(mesh))
         self._everywhere = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
-    def predict(self, variables: Tree, source: Source, *, crop: float | None = None) -> Predictions:
+    def predict(
+        self,
+        variables: Tree,
+        source: Source,
+        *,
+        crop: float | None = None,
+        after_each_batch: Callable[[], None] | None = None,
+    ) -> Predictions:
         """Logits of every readable image, in record order.
 
         Args:
@@ -107,11 +114,14 @@ class Predictor:
           source: the images.
           crop: side of the centred square that is looked at, as a share of the shorter side; None:
             ``data.evaluation_crop``.
+          after_each_batch: called when its logits are there; what it raises ends the evaluation.
 
         Raises:
-          ValueError: more unreadable records than ``data.max_skipped_share``, or more classes than the model has.
+          ValueError: more unreadable records than ``data.max_skipped_share``, or other classes than the model has.
         """
-        logits, labels, indices, skipped = self._run(self._logits, variables, source, crop=crop)
+        logits, labels, indices, skipped = self._run(
+            self._logits, variables, source, crop=crop, after_each_batch=after_each_batch
+        )
         return Predictions(logits, labels, indices, skipped)
 
     def predict_attacked(self, variables: Tree, source: Source, attack: Attack) -> Predictions:
@@ -193,12 +203,13 @@ class Predictor:
         *,
         crop: float | None = None,
         inputs: tuple[str, ...] = (),
+        after_each_batch: Callable[[], None] | None = None,
     ) -> tuple[Any, np.ndarray, np.ndarray, int]:
         """What a function of (variables, images, mask, *inputs of the batch) gives for all readable images, their
         labels and indices, ordered by the latter, and the number of records that could not be read."""
         classes = self._config.model.num_classes
-        if source.num_classes > classes:
-            raise checks.error("data", f"at most the model's {classes} classes", source.num_classes)
+        if source.num_classes != classes:  # labels would mean other classes
+            raise checks.error("data", f"the model's {classes} classes", source.num_classes)
         skipped = SkippedRecords(self._config.data.max_skipped_share)
         found = []
         sharding = batch_sharding(self._mesh)
@@ -209,6 +220,8 @@ class Predictor:
                 mask, *of_batch = self._everywhere([batch[name] for name in ("mask", "label", "index")])
             chosen = np.asarray(mask)
             found.append(jax.tree.map(lambda values, chosen=chosen: np.asarray(values)[chosen], (outputs, *of_batch)))
+            if after_each_batch is not None:
+                after_each_batch()
         whole = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
         order = np.argsort(whole[2])  # worker processes give batches in an order of their own
         outputs, labels, indices = jax.tree.map(lambda values: values[order], whole)

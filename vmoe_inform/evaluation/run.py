@@ -1,6 +1,6 @@
 """Evaluates a checkpoint on suites, one after the other; what is finished is kept and not computed again."""
 
-import dataclasses
+import fcntl
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from vmoe_inform import checks, models
 from vmoe_inform import config as config_lib
-from vmoe_inform import models
 from vmoe_inform.axes import Tree
-from vmoe_inform.config import Config, DataConfig
+from vmoe_inform.config import Config
 from vmoe_inform.data import label_sets
 from vmoe_inform.evaluation import families
 from vmoe_inform.evaluation.place import Place
@@ -23,6 +23,8 @@ from vmoe_inform.sharding import processes
 
 Results = dict[str, Any]
 
+_DAMAGED = "damaged data: "
+
 
 def evaluate(
     place: Place,
@@ -31,7 +33,7 @@ def evaluate(
     suites: Sequence[str],
     *,
     restore: Callable[[], tuple[Predictor, dict[str, Tree]]],
-    data: DataConfig | None = None,
+    here: Config | None = None,
     predictions: pathlib.Path | None = None,
     report_progress: Callable[[str], None] = print,
 ) -> Results:
@@ -47,8 +49,8 @@ def evaluate(
       step: of the checkpoint.
       suites: registered names.
       restore: gives the checkpoint's predictor and variables; called only if there is something to predict.
-      data: ``config.data`` with the directories where the data lie now, which do not decide what is found there; by
-        default those of the config.
+      here: ``config`` as it holds on this machine, with other directories, processes or batches, none of which decides
+        what is found; by default the config itself.
       predictions: folder for the predictions themselves, see :class:`PredictionFiles`; None: they are not kept.
       report_progress: called with one line for each suite, and for each set of several that is predicted.
 
@@ -61,12 +63,15 @@ def evaluate(
     """
     families.check_names(suites)
     config_hash = config_lib.config_hash(config)
-    if data is not None:
-        config = dataclasses.replace(config, data=data)
+    config = config if here is None else here
     results = _read_finished(place.results, step, config_hash)
     done = [predictions is None and "count" in results["suites"].get(name, {}) for name in suites]
     wanted = [name for name, is_done in zip(suites, done, strict=True) if processes.any_process(not is_done)]
     left, missing = load_suites(wanted, config)
+    for name in wanted:  # all processes predict a suite, or none
+        if processes.any_process(name in missing) and name not in missing:
+            del left[name]
+            missing[name] = "not found by another of the processes"
     without_routing = processes.any_process("routing" not in results)
     if left or without_routing:
         run = RestoredRun(config, *restore())
@@ -79,20 +84,31 @@ def evaluate(
             if processes.is_main():
                 place.folder.mkdir(parents=True, exist_ok=True)
                 np.savez_compressed(place.examples, **examples)
-            _write(place.results, results)
+            _write(place.results, results, ())
         for name, suite in left.items():
             try:
                 results["suites"][name] = _measure(run, suite, units, files, report_progress)
-            except NotAvailable as problem:
-                missing[name] = str(problem)
+            except (NotAvailable, checks.InputError) as problem:
+                missing[name] = _reason(problem)
                 continue
             report_progress(f"{name}: {results['suites'][name]['count']:,} images")
-            _write(place.results, results)
+            _write(place.results, results, (name,))
     for name, reason in missing.items():
-        results["suites"][name] = {"not_available": reason}
+        if "count" not in results["suites"].get(name, {}):  # figures of before stay, where the images are gone now
+            results["suites"][name] = {"not_available": reason}
         report_progress(f"{name}: not available: {reason}")
-    _write(place.results, results)
+    _write(place.results, results, tuple(missing))
     return results
+
+
+def _reason(problem: Exception) -> str:
+    """Why a suite is not available; damaged data are no reason to leave the other suites undone."""
+    return f"{_DAMAGED}{problem}" if isinstance(problem, checks.InputError) else str(problem)
+
+
+def damaged_suites(results: Results) -> list[str]:
+    """Names of suites that are there, but not as they should be."""
+    return [name for name, entry in results["suites"].items() if entry.get("not_available", "").startswith(_DAMAGED)]
 
 
 def _measure(
@@ -140,8 +156,8 @@ def load_suites(names: Sequence[str], config: Config) -> tuple[dict[str, Suite],
     for name in names:
         try:
             loaded[name] = families.load(name, config)
-        except NotAvailable as problem:
-            missing[name] = str(problem)
+        except (NotAvailable, checks.InputError) as problem:
+            missing[name] = _reason(problem)
     return loaded, missing
 
 
@@ -211,10 +227,16 @@ def _read_finished(path: pathlib.Path, step: int, config_hash: str) -> Results:
     return {"suites": {}}
 
 
-def _write(path: pathlib.Path, results: Results) -> None:
+def _write(path: pathlib.Path, results: Results, changed: Sequence[str]) -> None:
+    """Writes the results, of the suites only those that changed: another evaluation may be at work on others."""
     if not processes.is_main():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(results, indent=2) + "\n")
-    temporary.rename(path)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        written = _read_finished(path, results.get("checkpoint_step", -1), results.get("config_hash", ""))["suites"]
+        ours = {name: entry for name, entry in results["suites"].items() if name in changed or name not in written}
+        results["suites"] = written | ours
+        temporary = path.with_name(f"{path.name}.tmp")
+        temporary.write_text(json.dumps(results, indent=2) + "\n")
+        temporary.rename(path)
