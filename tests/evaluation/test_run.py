@@ -313,6 +313,9 @@ def test_facts_of_the_run(whole):
     assert facts["data"] == {"source": "folder", "classes_are_imagenet": True}
     assert facts["model"]["moe_layers"] == [5, 7]
     assert (facts["model"]["image_size_px"], facts["model"]["patch_size_px"]) == (32, 8)
+    # Half of them from all over the images that are taken for something else (all but a few of these twelve), and then
+    # what is left of the others.
     examples = run.read_examples(Place(whole[0]))
+    assert len({example["label"] for example in examples}) > 4
     assert len(examples) == 8
     assert examples[0]["image"].shape == (32, 32, 3)

@@ -67,7 +67,8 @@ class RestoredRun:
         return suite.entry(scores)
 
     def examples(self) -> dict[str, Any]:
-        """Clean images with their experts: up to half of them taken for something else, then the others in order.
+        """Clean images with their experts: up to half of them taken for something else, then others, each from all over
+        the set, which may be sorted by class.
 
         Returns:
           ``image`` uint8 [n, P, P, 3], ``label`` and ``prediction`` (class names) [n], ``confidence`` [n], and
@@ -78,8 +79,8 @@ class RestoredRun:
         wrong = np.flatnonzero(predicted != predictions.labels)
         right = np.flatnonzero(predicted == predictions.labels)
         number = min(_NUM_EXAMPLES, self._config.evaluation.batch_size)
-        half = number // 2
-        chosen = np.concatenate([wrong[:half], right, wrong[half:]])[:number]
+        num_wrong = min(len(wrong), max(number // 2, number - len(right)))
+        chosen = np.concatenate([_spread(wrong, num_wrong), _spread(right, number - num_wrong)])
         size, crop = self._config.model.image_size_px, self._config.data.evaluation_crop
         records = self._clean_source.records
         images = np.stack(
@@ -94,3 +95,9 @@ class RestoredRun:
             "confidence": np.max(jax.nn.softmax(logits, axis=-1), axis=-1),
             **{f"experts/{block}": maps for block, maps in experts.items()},
         }
+
+
+def _spread(values: np.ndarray, number: int) -> np.ndarray:
+    """``number`` of the values, or all if they are fewer, at even distances."""
+    number = min(number, len(values))
+    return values[np.arange(number) * len(values) // max(number, 1)]
