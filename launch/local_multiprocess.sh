@@ -48,33 +48,28 @@ for ((number = 0; number < num_processes; number++)); do
     processes+=($!)
 done
 
+# Looks at each process in turn: `wait -n` can miss one of two that end together.
 code=0
-killer=
-left="$num_processes"
-while [ "$left" -gt 0 ]; do
-    ended=0
-    wait -n -p process "${processes[@]}" || ended=$?
-    if [ -z "${process:-}" ]; then # a signal came, not an end
-        continue
-    fi
-    left=$((left - 1))
-    still=()
-    for other in "${processes[@]}"; do
-        if [ "$other" != "$process" ]; then
-            still+=("$other")
+kill_at=
+while [ "${#processes[@]}" -gt 0 ]; do
+    sleep 0.1
+    running=()
+    for process in "${processes[@]}"; do
+        if kill -0 "$process" 2>/dev/null; then
+            running+=("$process")
+            continue
+        fi
+        ended=0
+        wait "$process" 2>/dev/null || ended=$?
+        if [ "$code" -eq 0 ] && [ "$ended" -ne 0 ]; then
+            code="$ended"
+            kill_at=$((SECONDS + seconds_to_end))
+            end_all TERM
         fi
     done
-    processes=("${still[@]}")
-    if [ "$ended" -ne 0 ] && [ "$code" -eq 0 ]; then
-        code="$ended"
-        end_all TERM
-        if [ "$left" -gt 0 ]; then
-            (sleep "$seconds_to_end" && kill -s KILL "${processes[@]}" 2>/dev/null) &
-            killer=$!
-        fi
+    processes=("${running[@]}")
+    if [ -n "$kill_at" ] && [ "$SECONDS" -gt "$kill_at" ]; then
+        end_all KILL
     fi
 done
-if [ -n "$killer" ]; then
-    kill "$killer" 2>/dev/null || true
-fi
 exit "$code"

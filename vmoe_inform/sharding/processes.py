@@ -55,6 +55,8 @@ def initialize(
       MissingProcessError: not all came.
     """
     checks.positive("--initialization_timeout_seconds", timeout_seconds)
+    # JAX would take SIGTERM for itself; the loop turns it into a saved checkpoint, and agrees on the step by itself.
+    jax.config.update("jax_enable_preemption_service", False)
     by_hand = (coordinator_address, num_processes, process_id)
     if by_hand == (None, None, None):
         if processes_of_environment(os.environ) > 1:

@@ -1,0 +1,253 @@
+"""The launch scripts: read by shellcheck, and run with stand-ins for the programs that reach other machines."""
+
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from subprocess import PIPE
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SCRIPTS = sorted([*(ROOT / "launch").glob("*.sh"), *(ROOT / "launch").glob("*.sbatch"), ROOT / ".ci/run"])
+SLICE = (
+    "--name=pod",
+    "--zone=us-west4-a",
+    "--type=v5litepod-16",
+    "--version=v2-alpha-tpuv5-lite",
+    "--share=10.0.0.2:/vol",
+)
+TRAIN = ("--", "--config=configs/digits.py", "--workdir=/mnt/share/run", "--config.model.router.inform=('a', 'b')")
+
+
+def stand_in(folder: pathlib.Path, name: str, text: str) -> None:
+    """A program ``name`` in ``folder`` that does what the shell script ``text`` says, with its call noted in LOG."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >>"$LOG"\n{text}\n')
+    path.chmod(0o755)
+
+
+def run(tmp_path, *command: str, **environment: str) -> tuple[int, str, str, list[str]]:
+    """Exit code, output, errors, and the calls of stand-ins, which come first on the path."""
+    log = tmp_path / "log"
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LOG": str(log), "TMPDIR": "/tmp", **environment},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr, log.read_text().splitlines() if log.exists() else []
+
+
+def test_shellcheck_finds_nothing():
+    shellcheck = shutil.which("shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert shellcheck is not None
+    assert len(SCRIPTS) >= 6
+    done = subprocess.run([shellcheck, *map(str, SCRIPTS)], capture_output=True, text=True)
+    assert done.stdout + done.stderr == ""
+    assert done.returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------------------ TPU pods
+
+
+def test_a_dry_run_prints_every_command_and_runs_none(tmp_path):
+    for name in ("gcloud", "git"):
+        stand_in(tmp_path / "bin", name, "exit 1")
+    code, printed, errors, calls = run(tmp_path, "launch/tpu_pod.sh", *SLICE, "--spot", "--delete", "--dry-run", *TRAIN)
+    assert (code, errors, calls) == (0, "", [])
+    number = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/agent-worker-number"
+    quote = lambda text: "'" + text.replace("'", r"'\''") + "'"
+    ssh = "+ gcloud compute tpus tpu-vm ssh pod --zone=us-west4-a --worker=all "
+    flags = " ".join(quote(flag) for flag in TRAIN[1:])
+    assert printed.splitlines() == [
+        "+ gcloud compute tpus tpu-vm create pod --zone=us-west4-a --accelerator-type=v5litepod-16 "
+        "--version=v2-alpha-tpuv5-lite --spot",
+        "+ git archive --format=tar.gz --output=/tmp/vmoe_inform-pod.tar.gz HEAD",
+        "+ gcloud compute tpus tpu-vm scp /tmp/vmoe_inform-pod.tar.gz pod:vmoe_inform.tar.gz --zone=us-west4-a "
+        "--worker=all",
+        ssh
+        + quote(
+            "--command=mountpoint -q /mnt/share || { sudo apt-get install -y -qq nfs-common && sudo mkdir -p "
+            "/mnt/share && sudo mount -t nfs '10.0.0.2:/vol' /mnt/share && sudo chmod a+rwx /mnt/share; }"
+        ),
+        ssh
+        + quote(
+            "--command=rm -rf vmoe_inform && mkdir vmoe_inform && tar -xzf vmoe_inform.tar.gz -C vmoe_inform && "
+            "cd vmoe_inform && ./launch/install.sh && .venv/bin/python -m pip install -q -e '.[tpu]'"
+        ),
+        ssh
+        + quote(
+            f"--command=cd vmoe_inform && set -o pipefail && .venv/bin/python -m vmoe_inform.train {flags} 2>&1 | "
+            f'{{ if [ "$(curl -sH Metadata-Flavor:Google {number})" = 0 ]; then tee ../train.log; '
+            "else cat >../train.log; fi; }"
+        ),
+        "+ gcloud compute tpus tpu-vm delete pod --zone=us-west4-a --quiet",
+    ]
+
+
+# STATES holds what `describe` says, one line a call; CODES the exit codes of training, one line a start.
+_GCLOUD = """
+next() { head -n 1 "$1"; sed -i 1d "$1"; }
+case "$*" in
+*describe*) next "$STATES" ;;
+*vmoe_inform.train*) exit "$(next "$CODES")" ;;
+esac
+"""
+
+
+def run_pod(tmp_path, states: list[str], codes: list[int], *flags: str) -> tuple[int, list[str]]:
+    """Exit code of the script, and what it did with the slice."""
+    stand_in(tmp_path / "bin", "gcloud", _GCLOUD)
+    stand_in(tmp_path / "bin", "git", "")
+    (tmp_path / "states").write_text("".join(f"{state}\n" for state in states))
+    (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
+    places = {"STATES": str(tmp_path / "states"), "CODES": str(tmp_path / "codes")}
+    code, _, _, calls = run(tmp_path, "launch/tpu_pod.sh", *SLICE, *flags, *TRAIN, **places)
+    verbs = {"tpu-vm create": "create", "tpu-vm delete": "delete", "vmoe_inform.train": "train"}
+    return code, [verb for call in calls for words, verb in verbs.items() if words in call]
+
+
+def test_a_preempted_slice_is_made_again(tmp_path):
+    code, done = run_pod(tmp_path, ["READY", "PREEMPTED", "PREEMPTED"], [255, 0])
+    assert (code, done) == (0, ["train", "delete", "create", "train"])
+
+
+def test_stopped_training_goes_on_on_the_same_slice_up_to_the_limit(tmp_path):
+    code, done = run_pod(tmp_path, ["READY"] * 9, [75] * 9, "--restarts=2", "--delete")
+    assert (code, done) == (75, ["train"] * 3 + ["delete"])
+
+
+def test_bad_input_is_not_tried_again(tmp_path):
+    code, done = run_pod(tmp_path, ["READY"] * 9, [2] * 9)
+    assert (code, done) == (2, ["train"])
+
+
+def test_a_slice_is_deleted_on_request_alone(tmp_path):
+    stand_in(tmp_path / "bin", "gcloud", "")
+    code, _, _, calls = run(tmp_path, "launch/tpu_pod.sh", *SLICE[:2], "--delete")
+    assert (code, calls) == (0, ["gcloud compute tpus tpu-vm delete pod --zone=us-west4-a --quiet"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (SLICE, "expected -- and the flags of vmoe_inform.train, or --delete"),
+        (("--zone=z", "--delete"), "expected --name and --zone"),
+        ((*SLICE[:3], *TRAIN), "expected --type, --version and --share"),
+        ((*SLICE, "--restarts=many", *TRAIN), "--restarts: expected an integer >= 0; received many"),
+        ((*SLICE, "--spott", *TRAIN), "received --spott"),
+    ],
+)
+def test_bad_flags_of_the_pod_script(tmp_path, flags, message):
+    code, printed, errors, _ = run(tmp_path, "launch/tpu_pod.sh", "--dry-run", *flags)
+    assert (code, printed) == (2, "")
+    assert message in errors
+
+
+# --------------------------------------------------------------------------------------------------------------- SLURM
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"), [(0, 0, False), (75, 3, True), (75, 20, False), (2, 0, False)]
+)
+def test_a_slurm_job_goes_back_to_the_queue_when_it_was_stopped(tmp_path, code, restarts, requeued):
+    stand_in(tmp_path / "bin", "srun", f"exit {code}")
+    stand_in(tmp_path / "bin", "scontrol", "")
+    job = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
+    received, _, _, calls = run(tmp_path, "launch/slurm.sbatch", *TRAIN[1:3], **job)
+    assert received == code
+    assert calls[0].endswith(f".venv/bin/python -m vmoe_inform.train {TRAIN[1]} {TRAIN[2]}")
+    assert calls[1:] == (["scontrol requeue 7"] if requeued else [])
+
+
+def test_a_slurm_job_asks_for_a_task_a_gpu():
+    lines = (ROOT / "launch/slurm.sbatch").read_text().splitlines()
+    options = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines if line.startswith("#SBATCH"))
+    assert options["ntasks-per-node"] == options["gpus-per-node"]
+    assert options["signal"] == "TERM@300"
+    assert "requeue" in options
+    assert not any("gpus-per-task" in line or "gpu-bind" in line for line in lines)  # each task has to see all GPUs
+
+
+# -------------------------------------------------------------------------------------------- processes of this machine
+
+# In place of python: what it is asked for the port it asks Python; else it does what ACT says for its process.
+_PYTHON = """
+if [ "$1" = -c ]; then exec "$REAL" "$@"; fi
+for word in "$@"; do case "$word" in --process_id=*) number="${word#*=}" ;; esac; done
+eval "$ACT"
+"""
+
+
+def start_local(tmp_path, act: str, number: str = "2") -> subprocess.Popen[str]:
+    stand_in(tmp_path / "bin", "python", _PYTHON)
+    environment = {**os.environ, "PYTHON": str(tmp_path / "bin/python"), "REAL": sys.executable, "ACT": act}
+    return subprocess.Popen(
+        ["launch/local_multiprocess.sh", number, "4", "--", "--config=c.py"],
+        cwd=ROOT,
+        env={**environment, "LOG": str(tmp_path / "log"), "SECONDS_TO_END": "1"},
+        stdout=PIPE,
+        stderr=PIPE,
+        text=True,
+    )
+
+
+def test_each_process_gets_its_number_and_its_lines_are_marked(tmp_path):
+    process = start_local(tmp_path, 'echo "I have $JAX_NUM_CPU_DEVICES"; echo wrong >&2')
+    printed, errors = process.communicate()
+    assert process.returncode == 0
+    assert sorted(printed.splitlines()) == ["[0] I have 4", "[1] I have 4"]
+    assert sorted(errors.splitlines()) == ["[0] wrong", "[1] wrong"]
+    calls = [call for call in (tmp_path / "log").read_text().splitlines() if "-m" in call]
+    ports = {call.split("--coordinator_address=127.0.0.1:")[1].split()[0] for call in calls}
+    assert len(ports) == 1
+    assert sorted(call.split()[-1] for call in calls) == ["--process_id=0", "--process_id=1"]
+    assert all("-m vmoe_inform.train --config=c.py" in call and "--num_processes=2" in call for call in calls)
+
+
+@pytest.mark.parametrize("other", ["exec sleep 60", "trap '' TERM; while true; do sleep 0.1; done"])
+def test_when_one_process_fails_the_others_are_ended(tmp_path, other):
+    """Also one that does not listen; the exit code is that of the first."""
+    process = start_local(tmp_path, f'if [ "$number" = 1 ]; then exit 7; fi; {other}', "3")
+    process.communicate(timeout=20)
+    assert process.returncode == 7
+
+
+def test_a_signal_goes_to_all_processes(tmp_path):
+    process = start_local(tmp_path, 'trap "echo saved; exit 75" TERM; echo ready; while true; do sleep 0.05; done')
+    assert process.stdout is not None
+    ready = {process.stdout.readline(), process.stdout.readline()}
+    assert ready == {"[0] ready\n", "[1] ready\n"}
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=20)
+    assert sorted(printed.splitlines()) == ["[0] saved", "[1] saved"]
+    assert process.returncode == 75
+
+
+def test_bad_arguments_of_the_local_script(tmp_path):
+    for arguments in (("0", "4", "--"), ("2", "4"), ("2", "four", "--")):
+        code, _, errors, _ = run(tmp_path, "launch/local_multiprocess.sh", *arguments)
+        assert code == 2
+        assert "expected NUM_PROCESSES DEVICES_PER_PROCESS -- FLAGS" in errors
+
+
+# ------------------------------------------------------------------------------------------------------- documentation
+
+
+def test_the_documentation_names_what_is_there():
+    text = (ROOT / "docs" / "launching.md").read_text()
+    for name in ("local_multiprocess.sh", "tpu_pod.sh", "gke_jobset.yaml", "slurm.sbatch", "Dockerfile"):
+        assert f"launch/{name}" in text
+    assert set(re.findall(r"launch/([\w.]+\.(?:sh|yaml|sbatch))", text)) <= {
+        p.name for p in (ROOT / "launch").iterdir()
+    }
+    (block,) = [block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if "tpu_pod.sh" in block]
+    done = subprocess.run(["bash", "-c", block], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("+ gcloud") == 6
