@@ -18,7 +18,9 @@ from vmoe_inform.sharding import processes
 BAD_INPUT = 2  # exit code, as of most Unix programs
 DIVERGED = 3  # exit code: the loss is not finite
 DOES_NOT_FIT = 4  # exit code: a compiled program needs more memory than a device has
+STORAGE = 74  # exit code: files, such as a checkpoint, cannot be written or read (EX_IOERR of sysexits.h)
 MISSING_PROCESS = processes.MISSING_PROCESS  # exit code: not all processes of the run came
+STUCK = 124  # exit code: nothing was finished for too long (train.watchdog_seconds); as of the command timeout
 STOPPED = 75  # exit code: stopped by a signal after saving; start again to go on (EX_TEMPFAIL of sysexits.h)
 
 
@@ -135,7 +137,7 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
     ``main`` gets the words of the command line that are no flags: the program's name and, if there are any, one of
     ``subcommands``, or one or more words of what ``operands`` says, such as ``"archives to unpack"``. Bad input (flags,
     configs, missing paths) prints one line and exits with 2, a diverged run with 3, one whose processes do not find
-    each other with 69; a mistake of the program itself keeps its traceback.
+    each other with 69, one whose files cannot be written with 74; a mistake of the program itself keeps its traceback.
     """
 
     def guarded(arguments: list[str]) -> None:
@@ -147,6 +149,8 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
             code = main(arguments)
         except (checks.InputError, FileNotFoundError, NotADirectoryError, PermissionError) as problem:
             _fail(problem)
+        except OSError as problem:
+            _fail(problem, STORAGE)
         except FloatingPointError as problem:
             _fail(problem, DIVERGED)
         except processes.MissingProcessError as problem:

@@ -88,7 +88,7 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
     from vmoe_inform.evaluation import run
     from vmoe_inform.evaluation.predict import Predictor
     from vmoe_inform.training import restore as restore_lib
-    from vmoe_inform.training.checkpoints import read_config
+    from vmoe_inform.training.run_folder import read_config
 
     config = read_config(place.workdir)
     here = _on_this_machine(config)

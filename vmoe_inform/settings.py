@@ -222,6 +222,11 @@ class TrainConfig:
         embeddings are interpolated to this image size, and a head for other classes starts anew.
       gradient_accumulation_steps: parts that a batch is worked through in.
       ema_decay: decay of the moving average of parameters that evaluation uses; 0 is off.
+      max_nonfinite_steps: so many steps in a row may have a loss or gradient that is not finite; their updates are left
+        out. One more stops the run. 0: the first one does.
+      watchdog_seconds: the process ends if no step, batch of evaluation or save is finished for so long; None: never.
+      watchdog_start_seconds: the same until the first step, and the first batch of evaluation, are finished, both of
+        which are compiled.
     """
 
     steps: PositiveInt | None = None
@@ -235,6 +240,9 @@ class TrainConfig:
     gradient_accumulation_steps: PositiveInt = 1
     ema_decay: ShareBelowOne = 0.0
     log_every_steps: PositiveInt = 20
+    max_nonfinite_steps: NonNegativeInt = 0
+    watchdog_seconds: PositiveFloat | None = None
+    watchdog_start_seconds: PositiveFloat = 1800.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,10 +276,16 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """A checkpoint is written every so many steps and after the last; the newest ``keep`` stay."""
+    """A checkpoint is written every so many steps and after the last; the newest ``keep`` stay.
+
+    Attributes:
+      on_error: what happens when one cannot be written: ``"stop"`` ends the run; ``"continue"`` says so and tries again
+        at the next; the last one has to be written in any case.
+    """
 
     every_steps: PositiveInt = 500
     keep: PositiveInt = 3
+    on_error: Literal["stop", "continue"] = "stop"
 
 
 @dataclasses.dataclass(frozen=True)

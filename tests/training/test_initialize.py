@@ -9,8 +9,9 @@ import pytest
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.training import initialize, loop, program, restore
-from vmoe_inform.training.checkpoints import Checkpoints, check_same_run
+from vmoe_inform.training.checkpoints import Checkpoints
 from vmoe_inform.training.initialize import adapt, resize_position_embedding
+from vmoe_inform.training.run_folder import check_same_run
 
 
 def test_two_by_two_positions_become_four_by_four():

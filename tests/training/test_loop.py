@@ -12,8 +12,9 @@ import pytest
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.training import loop, restore
-from vmoe_inform.training.checkpoints import Checkpoints, read_config
+from vmoe_inform.training.checkpoints import Checkpoints
 from vmoe_inform.training.logging import read_metrics
+from vmoe_inform.training.run_folder import read_config
 
 
 def _config(**overrides) -> config_lib.Config:
@@ -167,6 +168,35 @@ def test_sigterm_saves_and_stops(tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is handler
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         assert checkpoints.latest_step() == result.steps_done
+
+
+def test_sigterm_in_an_evaluation_leaves_it_for_the_next_start(finished, tmp_path, monkeypatch):
+    workdir, whole = finished
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))  # the evaluation after the last step
+    batches = []
+
+    def finish(self, what):
+        if what == "a batch of evaluation":
+            batches.append(what)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = _config(evaluation__every_steps=10)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Watchdog, "finished", finish)
+        stopped = loop.train(config, tmp_path)
+    assert (stopped.steps_done, stopped.clean_top1, len(batches)) == (20, None, 1)
+    assert loop.train(config, tmp_path).clean_top1 == whole.clean_top1
+
+
+def test_a_signal_while_the_run_starts_is_obeyed_before_the_first_step(tmp_path):
+    stop = loop.StopRequest()
+    stop.received = "SIGTERM"
+    result = loop.train(_config(), tmp_path, stop=stop)
+    assert (result.steps_done, result.clean_top1) == (0, None)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from vmoe_inform.studies import measure
 from vmoe_inform.studies.plan import Run
 from vmoe_inform.studies.progress import Progress
-from vmoe_inform.training.loop import StopRequest
+from vmoe_inform.training.stopping import StopRequest
 
 LOG_FILE = "log.txt"
 _LOOK_EVERY_SECONDS = 0.5

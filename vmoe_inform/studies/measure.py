@@ -18,6 +18,7 @@ from vmoe_inform.studies.plan import RESULT_FILE, Run
 from vmoe_inform.training import loop
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.checkpoints import Checkpoints
+from vmoe_inform.training.stopping import StopRequest
 
 Result = dict[str, Any]
 
@@ -28,7 +29,7 @@ class Stopped(Exception):
     """A signal asked the run to stop; it can go on later from what it has written."""
 
 
-def complete(run: Run, stop: loop.StopRequest) -> None:
+def complete(run: Run, stop: StopRequest) -> None:
     """Trains the run if it is not trained, measures it, and writes its result.
 
     Writes, beside what training writes, ``chosen_experts.npz`` (the experts of every token of the clean images) and

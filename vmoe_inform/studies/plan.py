@@ -16,7 +16,7 @@ from vmoe_inform.config import Config
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation import families
 from vmoe_inform.training import program
-from vmoe_inform.training.checkpoints import check_same_run
+from vmoe_inform.training.run_folder import check_same_run
 
 RESULT_FILE = "result.json"
 

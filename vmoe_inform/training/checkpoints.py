@@ -1,106 +1,41 @@
 """Checkpoints of a run: the training state and the data position, written together as one orbax step.
 
-Orbax writes into a temporary folder and renames it, so that a checkpoint is there whole or not at all. Saving goes on
-in the background; random keys need no place of their own, since all of them come from (seed, step).
+Orbax writes into a temporary folder and renames it, so that a checkpoint is there whole or not at all; the checksums of
+its files are a part of it. Saving goes on in the background; random keys need no place of their own, since all of them
+come from (seed, step).
 """
 
 import contextlib
-import json
+import dataclasses
+import os
 import pathlib
 import types
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
-import flax.traverse_util
 import grain
 import grain.checkpoint
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as policies
+from absl import logging
 
-from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
-from vmoe_inform.sharding.rules import path_name
+from vmoe_inform.sharding import processes
+from vmoe_inform.training import checksums, intact, saved_trees
+from vmoe_inform.training.intact import DamagedCheckpointError
+from vmoe_inform.training.run_folder import read_config
 from vmoe_inform.training.state import TrainState
 
-CONFIG_FILE = "config.json"
 CHECKPOINT_FOLDER = "checkpoints"
 _REASON_LENGTH = 300  # of what the storage says of a damaged file, which may be pages
 
-# What may differ when a run is continued; everything else would make it another run.
-_MAY_CHANGE = (
-    "train.steps",
-    "train.epochs",
-    "train.log_every_steps",
-    "data.directory",
-    "data.num_threads",
-    "data.prefetch_batches",
-    "data.max_skipped_share",
-    "checkpoint.",
-    "evaluation.",
-    "mesh.",
-)
+_Restored = TypeVar("_Restored")
 
 
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    return flax.traverse_util.flatten_dict(config, sep=".")
-
-
-def check_same_run(
-    workdir: pathlib.Path, config: config_lib.Config, *, may_change: tuple[str, ...] = _MAY_CHANGE
-) -> None:
-    """Checks that the run in ``workdir``, if there is one, is the run that ``config`` describes.
-
-    Args:
-      workdir: of the run.
-      config: what it should be.
-      may_change: beginnings of the fields' names that may differ; by default what still is the same run, continued.
-
-    Raises:
-      ValueError: it has another model, data, seed, objective or optimizer; says which fields. Or the run would start
-        from itself.
-    """
-    initial = config.train.initial_checkpoint
-    if initial and pathlib.Path(initial).resolve() == workdir.resolve():
-        raise checks.error("train.initial_checkpoint", "the folder of another run than the workdir", initial)
-    path = workdir / CONFIG_FILE
-    if not path.exists():
-        return
-    before, after = _flat(json.loads(path.read_text())), _flat(config_lib.to_json(config))
-    differing = [
-        f"{name}: expected {before.get(name)!r} (as in {path}); received {after.get(name)!r}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and not name.startswith(may_change)
-    ]
-    if differing:
-        raise checks.InputError("workdir holds another run. " + "; ".join(differing))
-
-
-def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:
-    """Writes the resolved config, whole or not at all."""
-    if jax.process_index() == 0:
-        path = workdir / CONFIG_FILE
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(config_lib.to_json(config), indent=2) + "\n")
-        temporary.rename(path)
-
-
-def read_config(workdir: pathlib.Path) -> config_lib.Config:
-    """The resolved config of a run.
-
-    Raises:
-      FileNotFoundError: no run in ``workdir``.
-      ValueError: the file is damaged, or of a library version with other settings.
-    """
-    path = workdir / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"workdir: expected a run with {CONFIG_FILE}; received {str(workdir)!r}")
-    try:
-        return config_lib.parse(json.loads(path.read_text()))
-    except json.JSONDecodeError as problem:
-        raise checks.error(str(path), f"JSON ({problem})", "something else") from None
+class SavingError(OSError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 class Checkpoints:
@@ -112,20 +47,12 @@ class Checkpoints:
         keep: newest checkpoints that stay; None opens the folder for reading only, and touches nothing in it.
         keep_steps: checkpoints that stay however old they are.
         """
-        options = (
-            ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-            if keep is None
-            else ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(keep), policies.CustomSteps(tuple(keep_steps))]
-                ),
-                create=True,
-                cleanup_tmp_directories=True,
-            )
-        )
-        handlers = {"state": ocp.PyTreeCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()}
-        folder = (workdir / CHECKPOINT_FOLDER).absolute()
-        self._manager = ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
+        self._workdir, self._keep, self._keep_steps = workdir, keep, tuple(keep_steps)
+        self._folder = (workdir / CHECKPOINT_FOLDER).absolute()
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        return saved_trees.open_manager(self._folder, self._keep, self._keep_steps, self._write_checksums)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -133,23 +60,70 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        self._manager.close()
+        try:
+            with self._saving():
+                self._manager.close()
+        except SavingError as problem:
+            if error is None:
+                raise
+            logging.error("%s", problem)  # beside what ends the run
 
     def latest_step(self) -> int | None:
         """Steps done in the newest checkpoint; None if there is none."""
         return self._manager.latest_step()
 
+    # ---------------------------------------------------------------------------------------------------------- saving
+
     def save(self, state: TrainState, data: grain.DatasetIterator) -> None:
-        """Saves under ``state.step``, in the background; a step that is there already is left as it is."""
+        """Saves under ``state.step``, in the background; a step that is there already is left as it is.
+
+        Raises:
+          SavingError: this checkpoint, or the one before in the background, cannot be written.
+        """
         step = int(state.step)
         if step != self.latest_step():
             arguments = ocp.args.Composite(
-                state=ocp.args.PyTreeSave(_as_dict(state)), data=grain.checkpoint.CheckpointSave(data)
+                state=ocp.args.PyTreeSave(saved_trees.as_dict(state)), data=grain.checkpoint.CheckpointSave(data)
             )
-            self._manager.save(step, args=arguments)
+            with self._saving():
+                self._manager.save(step, args=arguments)
+
+    def check(self) -> None:
+        """Raises SavingError if saving in the background has failed; waits for nothing."""
+        if not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until nothing is being saved. Raises SavingError if it failed."""
+        with self._saving():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Whatever the storage raises is a SavingError, after which saving can be tried again."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as problem:
+            reason = " ".join(str(problem).split())[:_REASON_LENGTH]
+            with contextlib.suppress(OSError):
+                self._manager = self._open()  # the one that failed would say so for ever
+            raise SavingError(
+                f"checkpoint in {self._folder}: expected to be written; received {reason!r}. "
+                f"The checkpoints before it are as they were: {self._manager.all_steps()}"
+            ) from problem
+
+    def _write_checksums(self) -> None:
+        """Called by orbax when all files are written, before it makes the folder a checkpoint by renaming it."""
+        if processes.is_main():
+            for folder in self._folder.glob("*.orbax-checkpoint-tmp"):
+                checksums.write(folder)
+
+    # ------------------------------------------------------------------------------------------------------- restoring
 
     def restore(self, expected: TrainState, data: grain.DatasetIterator) -> TrainState:
-        """The newest checkpoint, with ``data`` set to its position.
+        """The newest intact checkpoint, with ``data`` set to its position.
+
+        Newer ones that are damaged are renamed ``damaged_STEP``, with a warning.
 
         Args:
           expected: shapes, types and shardings that the state shall have, as ``jax.ShapeDtypeStruct``.
@@ -157,20 +131,29 @@ class Checkpoints:
 
         Raises:
           FileNotFoundError: there is no checkpoint.
-          ValueError: the checkpoint is of another model; lists the differing paths.
+          ValueError: the checkpoint is of another model; lists the differing paths. Or none is intact.
         """
-        step = self.find_step()
-        wanted = _as_dict(expected)
-        check_same_model(step, self._saved_shapes(step), wanted)
-        arguments = ocp.args.Composite(state=_restore_as(wanted), data=grain.checkpoint.CheckpointRestore(data))
-        return TrainState(**self._manager.restore(step, args=arguments)["state"])
+        wanted = saved_trees.as_dict(expected)
+
+        def restore(step: int) -> TrainState:
+            saved_trees.check_same_model(step, saved_trees.shapes_of(self._saved(step)), wanted)
+            arguments = ocp.args.Composite(
+                state=saved_trees.restore_as(wanted), data=grain.checkpoint.CheckpointRestore(data)
+            )
+            with self._reading(step):
+                return TrainState(**self._manager.restore(step, args=arguments)["state"])
+
+        step, state = self._newest_intact(restore)
+        if self._keep is not None:
+            self._set_aside([newer for newer in self._manager.all_steps() if newer > step])
+        return state
 
     def restore_variables(self, expected: dict[str, Tree], *, step: int | None = None) -> tuple[int, dict[str, Tree]]:
         """Step and variables of a checkpoint, without the optimizer and the data position.
 
         Args:
           expected: shapes, types and shardings of what ``model.apply`` takes.
-          step: of the checkpoint; the newest by default.
+          step: of the checkpoint; the newest intact one by default.
 
         Returns:
           steps done, and the variables; with the moving average in place of the parameters if the run keeps one.
@@ -178,17 +161,38 @@ class Checkpoints:
         Raises:
           FileNotFoundError, ValueError: as :meth:`restore`, and for none of that step, or one whose files are damaged.
         """
-        step = self.find_step(step)
-        saved = self._saved_shapes(step)
-        averaged = any(path.startswith("ema_params/") for path in saved)
-        parameters = "ema_params" if averaged else "params"
-        wanted = {parameters: expected["params"], "routing": expected.get("routing", {})}
-        check_same_model(step, {p: s for p, s in saved.items() if p.startswith((f"{parameters}/", "routing/"))}, wanted)
-        arguments = ocp.args.Composite(state=_restore_as(wanted, partial=True))
-        with self._reading(step):
-            restored = self._manager.restore(step, args=arguments)["state"]
-        variables = {"params": restored[parameters]}
-        return step, variables | ({"routing": restored["routing"]} if wanted["routing"] else {})
+
+        def restore(step: int) -> dict[str, Tree]:
+            saved = saved_trees.shapes_of(self._saved(step))
+            parameters = saved_trees.parameters_for_evaluation(saved)
+            wanted = {parameters: expected["params"], "routing": expected.get("routing", {})}
+            of_variables = {p: s for p, s in saved.items() if p.startswith((f"{parameters}/", "routing/"))}
+            saved_trees.check_same_model(step, of_variables, wanted)
+            restored = self._restore_part(step, wanted)
+            variables = {"params": restored[parameters]}
+            return variables | ({"routing": restored["routing"]} if wanted["routing"] else {})
+
+        return self._newest_intact(restore, step)
+
+    def load_arrays(
+        self, step: int | None = None, *, names: Sequence[str] = tuple(TrainState.__dataclass_fields__)
+    ) -> tuple[int, dict[str, Tree]]:
+        """Step and NumPy arrays of a checkpoint, whatever the model and the devices.
+
+        Args:
+          step: of the checkpoint; the newest intact one by default.
+          names: of attributes of the state; what the run does not have is None or ``{}``.
+
+        Raises:
+          FileNotFoundError, ValueError: as :meth:`restore_variables`, but for another model.
+        """
+
+        def restore(step: int) -> dict[str, Tree]:
+            saved = {name: tree for name, tree in self._saved(step).items() if name in names}
+            wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved)
+            return self._restore_part(step, wanted, restore_type=np.ndarray)
+
+        return self._newest_intact(restore, step)
 
     def find_step(self, step: int | None = None) -> int:
         """Steps done in a checkpoint: the newest one's, or ``step``.
@@ -198,20 +202,55 @@ class Checkpoints:
         """
         steps = sorted(self._manager.all_steps())
         if not steps:
-            raise FileNotFoundError(f"checkpoint: expected one in {self._manager.directory}; received none")
+            raise FileNotFoundError(f"checkpoint: expected one in {self._folder}; received none")
         if step is not None and step not in steps:
             raise FileNotFoundError(
-                f"checkpoint: expected one of step {step} in {self._manager.directory}; received those of "
+                f"checkpoint: expected one of step {step} in {self._folder}; received those of "
                 f"{', '.join(map(str, steps))}"
             )
         return steps[-1] if step is None else step
 
-    def _saved_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+    def _newest_intact(self, restore: Callable[[int], _Restored], step: int | None = None) -> tuple[int, _Restored]:
+        """Restores ``step``, or the newest checkpoint that is intact; all processes take the same one."""
+        self.find_step(step)
+        steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
+        first: DamagedCheckpointError | None = None
+        for candidate in steps:
+            problem = intact.problem_of(self._folder, candidate) if processes.is_main() else None
+            if not processes.any_process(problem is not None):
+                restored = None
+                try:
+                    restored = restore(candidate)
+                except DamagedCheckpointError as damage:
+                    problem = damage
+                if not processes.any_process(problem is not None) and restored is not None:
+                    if first is not None:
+                        logging.warning("%s; taking checkpoint %d instead", first, candidate)
+                    return candidate, restored
+            first = first or problem or intact.damaged(self._folder, candidate, "damage, as another process says")
+        assert first is not None  # find_step: there is at least one
+        raise first
+
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        """Moves checkpoints out of the way of those that the run is about to write."""
+        if steps:
+            self._manager.close()
+            if processes.is_main():
+                intact.set_aside(self._folder, steps)
+            processes.any_process(False)  # all wait until it is done
+            self._manager = self._open()
+
+    def _saved(self, step: int) -> dict[str, Tree]:
         with self._reading(step):
             metadata = self._manager.item_metadata(step)["state"]
             if metadata is None:
                 raise FileNotFoundError("no description of the state")
-            return _shapes(metadata.tree)
+            return metadata.tree
+
+    def _restore_part(self, step: int, wanted: dict[str, Tree], restore_type: Any = None) -> dict[str, Tree]:
+        arguments = ocp.args.Composite(state=saved_trees.restore_as(wanted, partial=True, restore_type=restore_type))
+        with self._reading(step):
+            return self._manager.restore(step, args=arguments)["state"]
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
@@ -219,40 +258,42 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, KeyError) as problem:
-            reason = " ".join(str(problem).split())
-            raise checks.error(
-                f"checkpoint {step} in {self._manager.directory}",
-                "whole files (an older checkpoint may have them: FOLDER@STEP)",
-                reason[:_REASON_LENGTH],
-            ) from None
+            raise intact.damaged(self._folder, step, problem) from None
 
 
-def check_same_model(step: int, saved: dict[str, tuple[int, ...]], expected: Tree) -> None:
-    """Raises ValueError, with the differing paths, unless a checkpoint has the arrays that are expected.
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What a run has learned, as NumPy arrays.
+
+    Attributes:
+      config: of the run.
+      step: optimizer steps that it was trained for.
+      params: the parameters; their moving average if the run keeps one.
+      routing: states of the routers' steps, ``{}`` if there are none.
+    """
+
+    config: config_lib.Config
+    step: int
+    params: Tree
+    routing: Tree
+
+
+def load(workdir: str | os.PathLike[str], step: int | None = None) -> Loaded:
+    """Reads a checkpoint into the memory of this machine, wherever it was trained; for notebooks.
+
+    ``models.from_config(loaded.config.model).apply({"params": loaded.params, "routing": loaded.routing}, ...)`` is the
+    model.
 
     Args:
-      step: of the checkpoint.
-      saved: shapes of its arrays, by path.
-      expected: arrays or shapes, or a flat dictionary of those by path.
+      workdir: of the run.
+      step: of the checkpoint; None: the newest intact one, with a warning if it is not the newest.
+
+    Raises:
+      FileNotFoundError: no run, no checkpoint, or none of that step.
+      ValueError: the config or the checkpoint is damaged.
     """
-    wanted = _shapes(expected)
-    differing = sorted(path for path in saved.keys() | wanted.keys() if saved.get(path) != wanted.get(path))
-    if differing:
-        lines = [f"{path}: expected {wanted.get(path)}; received {saved.get(path)}" for path in differing[:10]]
-        more = f"; and {len(differing) - 10} more" if len(differing) > 10 else ""
-        raise checks.InputError(f"checkpoint {step} is of another model. " + "; ".join(lines) + more)
-
-
-def _restore_as(expected: Tree, *, partial: bool = False) -> ocp.args.PyTreeRestore:
-    """Orbax's request for arrays of these shapes, types and shardings."""
-    arguments = ocp.checkpoint_utils.construct_restore_args(expected)
-    return ocp.args.PyTreeRestore(expected, restore_args=arguments, partial_restore=partial)
-
-
-def _as_dict(state: TrainState) -> dict[str, Tree]:
-    return {name: getattr(state, name) for name in TrainState.__dataclass_fields__}
-
-
-def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
+    workdir = pathlib.Path(workdir)
+    config = read_config(workdir)
+    with Checkpoints(workdir) as checkpoints:
+        step, arrays = checkpoints.load_arrays(step, names=("params", "ema_params", "routing"))
+    return Loaded(config, step, arrays["ema_params"] or arrays["params"], arrays["routing"] or {})

@@ -13,8 +13,10 @@ from absl import logging
 from vmoe_inform import models
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.sharding.rules import tree_shardings
-from vmoe_inform.training.checkpoints import CONFIG_FILE, Checkpoints, check_same_model, read_config
+from vmoe_inform.training.checkpoints import Checkpoints
 from vmoe_inform.training.program import Program
+from vmoe_inform.training.run_folder import CONFIG_FILE, read_config
+from vmoe_inform.training.saved_trees import check_same_model
 from vmoe_inform.training.state import TrainState
 
 _POSITIONS = "params/position_embedding"

@@ -2,16 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
-import signal
-import threading
 import time
-import types
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
 from absl import logging
 
 from vmoe_inform import checks
@@ -21,11 +17,15 @@ from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.evaluation import metrics as metrics_lib
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.sharding import processes
-from vmoe_inform.training import initialize
+from vmoe_inform.training import initialize, nonfinite
 from vmoe_inform.training import program as program_lib
-from vmoe_inform.training.checkpoints import Checkpoints, check_same_run, write_config
+from vmoe_inform.training.checkpoints import Checkpoints, SavingError
 from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
+from vmoe_inform.training.nonfinite import StepWatch
+from vmoe_inform.training.run_folder import check_same_run, check_writable, write_config
 from vmoe_inform.training.state import TrainState
+from vmoe_inform.training.stopping import AgreedStop, Stopped, StopRequest
+from vmoe_inform.training.watchdog import Watchdog
 
 _SHOWN = ("loss", "accuracy", "images_per_second")  # beside the progress bar
 
@@ -49,28 +49,6 @@ class Result:
     predictor: Predictor
 
 
-class StopRequest:
-    """Turns SIGTERM and SIGINT into a flag that the loop reads between steps; a second SIGINT interrupts."""
-
-    def __init__(self) -> None:
-        self.received: str | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: types.FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
-
-
 def train(
     config: Config,
     workdir: str | pathlib.Path,
@@ -85,7 +63,8 @@ def train(
     A run without one starts from the parameters of ``train.initial_checkpoint``, if that is set.
 
     Writes ``config.json``, ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` there. On SIGTERM or SIGINT the
-    current step is finished and saved, and the function returns.
+    current step is finished and saved, and the function returns; an evaluation is left unfinished, and done by the next
+    call.
 
     Args:
       config: from :func:`vmoe_inform.config.parse`.
@@ -98,7 +77,9 @@ def train(
     Raises:
       ValueError: bad input, or a workdir with another run.
       FileNotFoundError: missing data.
-      FloatingPointError: the loss is not finite.
+      FloatingPointError: the loss or the gradient is not finite, in more steps in a row than
+        ``train.max_nonfinite_steps``.
+      SavingError: a checkpoint cannot be written (with ``checkpoint.on_error`` ``"continue"``: the last one).
     """
     workdir = pathlib.Path(workdir)
     train_source = sources.load(config.data, config.data.train_split)
@@ -110,8 +91,11 @@ def train(
     total = program_lib.total_steps(config, len(train_source.records))
     check_same_run(workdir, config)
     skipped = SkippedRecords(config.data.max_skipped_share)
+    check_writable(workdir)
     process_index, process_count = processes.place()
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest()) if stop is None else stop
+        watchdog = stack.enter_context(Watchdog(config.train.watchdog_seconds, config.train.watchdog_start_seconds))
         # Worker processes have started and made a batch before build() starts the accelerators.
         data = train_iterator(
             train_source,
@@ -129,15 +113,9 @@ def train(
             expected = f"called before training on {jax.process_count()} processes"
             raise checks.error("processes.initialize", expected, "not called")
         predictor = Predictor(program.model, config, program.mesh)
-
-        def clean_top1(state: TrainState) -> float:
-            predictions = predictor.predict(state.variables(averaged=True), test_source)
-            return float(metrics_lib.top_k_accuracy(predictions.logits, predictions.labels, 1))
-
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, keep_steps=save_at_steps)
         stack.enter_context(checkpoints)
         stack.enter_context(program.in_use())
-        stop = stack.enter_context(StopRequest()) if stop is None else stop
         if checkpoints.latest_step() is None:
             state = program.initialize()
             if config.train.initial_checkpoint:
@@ -153,41 +131,78 @@ def train(
         is_main = process_index == 0
         logger = stack.enter_context(MetricsLogger(workdir, start_step=step, is_main_process=is_main))
         progress = stack.enter_context(Progress(total, step, is_main_process=is_main and show_progress))
-        logged_at, since, step_metrics = step, time.monotonic(), {}
-        while step < last and stop.received is None:
+        watch = StepWatch(program.state_shapes.params, config.train.max_nonfinite_steps)
+        agreed = AgreedStop(stop, program.mesh)
+
+        def after_each_batch() -> None:
+            watchdog.finished("a batch of evaluation")
+            if agreed.now():
+                raise Stopped
+
+        def evaluate() -> float | None:
+            """Clean top-1, which is in the log then; None if a signal came first."""
+            watchdog.expect_compilation("evaluation")
+            variables = state.variables(averaged=True)
+            try:
+                predictions = predictor.predict(variables, test_source, after_each_batch=after_each_batch)
+            except Stopped:
+                return None
+            accuracy = float(metrics_lib.top_k_accuracy(predictions.logits, predictions.labels, 1))
+            if _logged_accuracy(workdir, step) is None:
+                logger.log(step, {"top1": accuracy}, prefix="evaluation/clean")
+            return accuracy
+
+        def evaluation_is_due() -> bool:
+            every = config.evaluation.every_steps
+            return every is not None and step % every == 0 and 0 < step < total
+
+        def save(attempt: Callable[[], None]) -> None:
+            try:
+                attempt()
+            except SavingError as problem:
+                if config.checkpoint.on_error == "stop":
+                    raise
+                logging.error("%s Training goes on.", problem)
+
+        stopped = False
+        if evaluation_is_due() and processes.any_process(is_main and _logged_accuracy(workdir, step) is None):
+            stopped = evaluate() is None  # the process before was stopped on the way
+        watchdog.expect_compilation("training")
+        stopped = stopped or agreed.now()
+        logged_at, since = step, time.monotonic()
+        while step < last and not stopped:
             state, step_metrics = program.train_step(state, program.to_devices(next(data)))
             step += 1
+            if watch.add(step, step_metrics) > 0:
+                watchdog.finished(f"a step before step {step + 1}")
             if step % config.train.log_every_steps == 0 or step == last:
-                scalars = {name: float(value) for name, value in jax.device_get(step_metrics).items()}
+                values = jax.device_get({name: step_metrics[name] for name in step_metrics if name != nonfinite.WHERE})
+                scalars = {name: float(value) for name, value in values.items()}
                 rate = (step - logged_at) * config.train.batch_size / (time.monotonic() - since)
                 scalars |= {"images_per_second": rate, "skipped_records": float(skipped.count)}
+                scalars |= {"skipped_steps": float(watch.skipped)} if config.train.max_nonfinite_steps else {}
                 logger.log(step, scalars)
                 progress.update(step, {name: scalars[name] for name in _SHOWN})
-                _check_finite(step_metrics, step)
+                watch.finish()
                 logged_at, since = step, time.monotonic()
+            save(checkpoints.check)
             if (step % config.checkpoint.every_steps == 0 or step in save_at_steps) and step < last:
-                _check_finite(step_metrics, step)
-                checkpoints.save(state, data)
-            every = config.evaluation.every_steps
-            if every is not None and step % every == 0 and step < total:
+                watch.finish()  # a state that is not finite is not kept: started again, a run goes on from before it
+                save(functools.partial(checkpoints.save, state, data))
+            if evaluation_is_due():
                 started = time.monotonic()
-                logger.log(step, {"top1": clean_top1(state)}, prefix="evaluation/clean")
+                stopped = evaluate() is None
                 since += time.monotonic() - started
-        _check_finite(step_metrics, step)
+            stopped = stopped or agreed.between_steps()
+        watch.finish()
+        save(checkpoints.wait)
         checkpoints.save(state, data)
-        if stop.received is not None:
-            logging.warning("%s: saved step %d of %d and stopped", stop.received, step, total)
-        accuracy = clean_top1(state) if step == total else None
-        if accuracy is not None and _logged_accuracy(workdir, step) is None:
-            logger.log(step, {"top1": accuracy}, prefix="evaluation/clean")
+        checkpoints.wait()
+        watchdog.finished("the last save")
+        if stopped and step < total:
+            logging.warning("%s: saved step %d of %d and stopped", stop.received or "a signal", step, total)
+        accuracy = evaluate() if step == total else None
     return Result(state, step, total, accuracy, program, predictor)
-
-
-def _check_finite(metrics: dict[str, Any], step: int) -> None:
-    """Keeps a diverged state out of the checkpoints: a run that is started again goes on from before it."""
-    for name in ("loss", "gradient_norm"):
-        if name in metrics and not np.isfinite(metrics[name]):
-            raise FloatingPointError(f"{name}: expected a finite number; received {metrics[name]} at step {step}")
 
 
 def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | None:

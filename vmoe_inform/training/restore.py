@@ -13,7 +13,8 @@ from vmoe_inform.config import Config
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.sharding.mesh import make_mesh
 from vmoe_inform.sharding.rules import tree_shardings
-from vmoe_inform.training.checkpoints import Checkpoints, read_config
+from vmoe_inform.training.checkpoints import Checkpoints
+from vmoe_inform.training.run_folder import read_config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One training step, top to bottom."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from vmoe_inform.config import Config
 from vmoe_inform.data import augment
 from vmoe_inform.nn.router import STATE
 from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.training import nonfinite
 from vmoe_inform.training.state import TrainState
 
 Batch = dict[str, Array]
@@ -41,7 +43,8 @@ def make_train_step(
 
     Returns:
       ``step(state, {"image": uint8 [B, P, P, 3], "label": int32 [B]}) -> (state, metrics)``; metrics are scalars.
-      All randomness comes from (seed, step).
+      All randomness comes from (seed, step). With ``train.max_nonfinite_steps`` > 0 a step whose loss or gradient is
+      not finite changes nothing but the step; the metric ``nonfinite_where`` says so, see :func:`nonfinite.where`.
     """
     parts = config.train.gradient_accumulation_steps
 
@@ -96,8 +99,13 @@ def make_train_step(
         ema_params = state.ema_params
         if ema_params is not None:
             ema_params = optax.incremental_update(params, ema_params, 1.0 - config.train.ema_decay)
+        where = nonfinite.where(metrics["loss"], gradients)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
-        return TrainState(state.step + 1, state.seed, params, opt_state, routing, ema_params), metrics
+        metrics[nonfinite.WHERE] = where
+        after = TrainState(state.step + 1, state.seed, params, opt_state, routing, ema_params)
+        if config.train.max_nonfinite_steps > 0:
+            after = nonfinite.choose(where < 0, after, dataclasses.replace(state, step=state.step + 1))
+        return after, metrics
 
     return train_step
 

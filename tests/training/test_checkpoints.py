@@ -1,0 +1,322 @@
+"""Checkpoints of a state made by hand: nothing is compiled, so that every kind of damage can be tried."""
+
+import json
+import logging
+import os
+import pathlib
+import resource
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+
+import chex
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests import tiny
+from vmoe_inform import config as config_lib
+from vmoe_inform.sharding.mesh import make_mesh
+from vmoe_inform.sharding.rules import tree_shardings
+from vmoe_inform.training import checkpoints, checksums, program
+from vmoe_inform.training.checkpoints import Checkpoints, SavingError
+from vmoe_inform.training.run_folder import check_writable, read_config, write_config
+from vmoe_inform.training.state import TrainState
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoint_of_23f955b.zip"
+
+
+def _state(step: int, *, width: int = 4, replica: int = 1, expert: int = 1) -> TrainState:
+    """A state whose arrays say which step they are of, on a mesh of these sizes."""
+    params = {
+        "block_1": {"moe": {"experts": {"hidden": {"kernel": np.arange(16.0 * width).reshape(8, 2, width) + step}}}},
+        "head": {"kernel": np.full((width, 3), step, np.float32)},
+    }
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    state = TrainState(
+        step=jnp.int32(step),
+        seed=jnp.uint32(7),
+        params=params,
+        opt_state=optax.adam(1e-3).init(params),
+        routing={"block_1": {"moe": {"router": {"adjacency": jnp.eye(8) * step}}}},
+        ema_params=jax.tree.map(lambda leaf: leaf / 2, params),
+    )
+    mesh = make_mesh(replica, expert, jax.devices()[: replica * expert])
+    return jax.device_put(state, tree_shardings(state, mesh))
+
+
+def _shapes(state: TrainState) -> TrainState:
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), state)
+
+
+def _data(position: int = 0):
+    iterator = iter(grain.MapDataset.range(100).to_iter_dataset())
+    for _ in range(position):
+        next(iterator)
+    return iterator
+
+
+def _write(workdir: pathlib.Path, *steps: int, **sizes: int) -> None:
+    with Checkpoints(workdir, keep=5) as of_run:
+        for step in steps:
+            of_run.save(_state(step, **sizes), _data(position=step))
+
+
+def _restore(workdir: pathlib.Path, **sizes: int) -> tuple[TrainState, int]:
+    """The newest state, and the next record."""
+    data = _data()
+    with Checkpoints(workdir, keep=5) as of_run:
+        return of_run.restore(_shapes(_state(0, **sizes)), data), next(data)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> pathlib.Path:
+    """A run with the checkpoints 1 and 2."""
+    workdir = tmp_path_factory.mktemp("run")
+    _write(workdir, 1, 2)
+    return workdir
+
+
+@pytest.fixture
+def damaged(two, tmp_path) -> pathlib.Path:
+    """A copy of it, for damage to the second."""
+    return pathlib.Path(shutil.copytree(two, tmp_path / "run"))
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """What is warned of; absl's logger does not hand records on to pytest by itself."""
+    found: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())
+    logger = logging.getLogger("absl")
+    logger.addHandler(handler)
+    yield found
+    logger.removeHandler(handler)
+
+
+# ------------------------------------------------------------------------------------------------------- other devices
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((8, 1), (1, 1)), ((2, 4), (4, 2)), ((1, 1), (1, 8))], ids=["8 to 1", "2x4 to 4x2", "1 to 8"]
+)
+def test_restored_onto_another_mesh(tmp_path, before, after):
+    _write(tmp_path, 3, replica=before[0], expert=before[1])
+    state, record = _restore(tmp_path, replica=after[0], expert=after[1])
+    wanted = _state(3, replica=after[0], expert=after[1])
+    chex.assert_trees_all_equal(state, wanted)
+    assert jax.tree.map(lambda a: a.sharding, state) == jax.tree.map(lambda a: a.sharding, wanted)
+    assert record == 3
+
+
+def test_another_model_is_refused_with_the_paths(two):
+    with pytest.raises(ValueError, match=r"checkpoint 2 is of another model.*head/kernel: expected \(5, 3\); .*\(4, 3"):
+        _restore(two, width=5)
+
+
+def test_numpy_arrays_for_notebooks(damaged):
+    config = config_lib.parse(tiny.config_dict())
+    write_config(damaged, config)
+    loaded = checkpoints.load(damaged)
+    assert (loaded.config, loaded.step) == (config, 2)
+    chex.assert_trees_all_equal(loaded.params, jax.device_get(_state(2).ema_params))
+    chex.assert_trees_all_equal(loaded.routing, jax.device_get(_state(2).routing))
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves((loaded.params, loaded.routing)))
+    chex.assert_trees_all_equal(checkpoints.load(str(damaged), step=1).params, jax.device_get(_state(1).ema_params))
+
+
+# -------------------------------------------------------------------------------------------------------------- damage
+
+
+def _largest(folder: pathlib.Path) -> pathlib.Path:
+    return max(folder.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
+
+
+def _cut(folder):
+    path = _largest(folder)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip(folder):
+    path = _largest(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _link(folder):
+    path = _largest(folder)
+    elsewhere = folder.parent.parent / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def _link_folder(folder):
+    elsewhere = folder.parent.parent / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+
+
+DAMAGE = {
+    "truncated": (_cut, "SHA-256"),
+    "flipped bit": (_flip, "SHA-256"),
+    "missing file": (lambda folder: _largest(folder).unlink(), "missing"),
+    "missing position": (lambda folder: next(folder.glob("data/process*")).unlink(), "missing"),
+    "file too many": (lambda folder: (folder / "state" / "more").touch(), "not a file of the checkpoint"),
+    "symbolic link": (_link, "a symbolic link"),
+    "linked folder": (_link_folder, "a symbolic link"),
+    "broken checksums": (lambda folder: (folder / checksums.CHECKSUM_FILE).write_text("{"), "not what was written"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_the_newest_intact_checkpoint_is_taken(damaged, warnings, kind):
+    damage, reason = DAMAGE[kind]
+    folder = damaged / "checkpoints"
+    damage(folder / "2")
+    with (
+        pytest.raises(ValueError, match=rf"checkpoint 2 in .*: expected whole files .*{reason}"),
+        Checkpoints(damaged) as of_run,
+    ):
+        of_run.load_arrays(2)
+    with Checkpoints(damaged) as of_run:  # readers touch nothing
+        assert of_run.load_arrays()[0] == 1
+    assert sorted(os.listdir(folder)) == ["1", "2"]
+
+    state, record = _restore(damaged)
+    chex.assert_trees_all_equal(state, _state(1))
+    assert record == 1
+    (warning,) = {line for line in warnings if "taking" in line}
+    assert "checkpoint 2 in" in warning
+    assert warning.endswith("taking checkpoint 1 instead")
+    assert sorted(os.listdir(folder)) == ["1", "damaged_2"]  # nothing is deleted
+    _write(damaged, 2)  # training comes to it once more
+    chex.assert_trees_all_equal(_restore(damaged)[0], _state(2))
+
+
+def test_nothing_intact_is_an_error(damaged):
+    for step in ("1", "2"):
+        _flip(damaged / "checkpoints" / step)
+    with pytest.raises(ValueError, match=r"checkpoint 2 in .*: expected whole files"):
+        _restore(damaged)
+    assert sorted(os.listdir(damaged / "checkpoints")) == ["1", "2"]
+
+
+def test_without_checksums_there_is_a_warning(damaged, warnings):
+    """Damage is found then only where the storage notices it, and falls back all the same."""
+    (damaged / "checkpoints" / "2" / checksums.CHECKSUM_FILE).unlink()
+    chex.assert_trees_all_equal(_restore(damaged)[0], _state(2))
+    assert any("checkpoint 2" in line and "cannot be verified" in line for line in warnings)
+    for path in damaged.glob("checkpoints/2/state/d/*"):
+        path.write_bytes(path.read_bytes()[:10])
+    chex.assert_trees_all_equal(_restore(damaged)[0], _state(1))
+
+
+def test_a_checkpoint_of_an_older_version(tmp_path, warnings):
+    """Two steps of a tiny run (digits, width 8, Symphony), written at commit 23f955b, before there were checksums.
+
+    The number was read from it with orbax alone.
+    """
+    with zipfile.ZipFile(GOLDEN) as archive:
+        archive.extractall(tmp_path)
+    loaded = checkpoints.load(tmp_path)
+    assert loaded.step == 2
+    total = sum(float(np.abs(leaf.astype(np.float64)).sum()) for leaf in jax.tree.leaves(loaded.params))
+    assert total == pytest.approx(579.0830734471757, rel=1e-9)
+    assert any("cannot be verified" in line for line in warnings)
+    built = program.build(read_config(tmp_path), 4)
+    data = _data()
+    with Checkpoints(tmp_path, keep=1) as of_run:
+        state = of_run.restore(built.state_shapes, data)
+    assert int(state.step) == 2
+    assert next(data) == 32  # two batches of 16
+    chex.assert_trees_all_equal(jax.device_get(state.ema_params), loaded.params)
+
+
+# -------------------------------------------------------------------------------------------------------------- saving
+
+
+def _save_and_wait(of_run: Checkpoints, step: int) -> None:
+    of_run.save(_state(step), _data())
+    of_run.wait()
+
+
+def test_a_save_that_fails_in_the_background(tmp_path):
+    """A limit on the size of files stands for the full disk: both end in an error of write()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    _write(tmp_path, 1)
+    with Checkpoints(tmp_path, keep=5) as of_run:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with pytest.raises(
+                SavingError, match=r"expected to be written; received .*before it are as they were: \[1"
+            ):
+                _save_and_wait(of_run, 2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        of_run.check()
+        assert of_run.latest_step() == 1
+        of_run.save(_state(3), _data(position=3))
+    chex.assert_trees_all_equal(_restore(tmp_path)[0], _state(3))
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "3"]
+
+
+@pytest.fixture
+def unwritable():
+    """A function that makes a folder unwritable for this process, also if it is root's."""
+    user = os.geteuid()
+    folder = pathlib.Path(tempfile.mkdtemp())
+
+    def deny(path: pathlib.Path) -> None:
+        path.chmod(0o555)
+        if user == 0:
+            os.seteuid(65534)
+
+    yield folder, deny
+    os.seteuid(user)
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_becomes_unwritable(unwritable):
+    folder, deny = unwritable
+    folder.chmod(0o755)
+    _write(folder, 1)
+    with Checkpoints(folder, keep=5) as of_run:
+        deny(folder / "checkpoints")
+        with pytest.raises(SavingError, match="Permission denied"):
+            _save_and_wait(of_run, 2)
+        assert of_run.latest_step() == 1
+
+
+def test_an_unwritable_workdir_is_found_at_once(unwritable, tmp_path):
+    folder, deny = unwritable
+    deny(folder)
+    for workdir in (folder / "run", folder):
+        with pytest.raises(
+            ValueError, match=r"workdir: expected a folder that can be written to \(Permission denied\)"
+        ):
+            check_writable(workdir)
+
+
+def test_a_workdir_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"workdir: expected a folder that can be written to \(Not a directory\)"):
+        check_writable(tmp_path / "file" / "run")
+
+
+def test_checksums_cover_every_file_of_the_state(two):
+    names = {
+        path.relative_to(two / "checkpoints/2").as_posix()
+        for path in (two / "checkpoints/2").rglob("*")
+        if path.is_file()
+    }
+    listed = set(json.loads((two / "checkpoints/2" / checksums.CHECKSUM_FILE).read_text())["sha256"])
+    assert names - listed == {checksums.CHECKSUM_FILE, "_CHECKPOINT_METADATA", "commit_success.txt"}

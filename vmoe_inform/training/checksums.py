@@ -1,0 +1,88 @@
+"""Checksums of a checkpoint's files: written as a part of it, compared before anything of it is read."""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from concurrent import futures
+
+CHECKSUM_FILE = "checksums.json"
+# Orbax writes these two into the checkpoint when all else is there; nothing of the state is in them.
+_WRITTEN_LAST = ("_CHECKPOINT_METADATA", "commit_success.txt")
+_THREADS = 8  # hashing leaves the interpreter to others
+
+
+class DamagedError(Exception):
+    """A checkpoint is not what was written; says which file."""
+
+
+def write(folder: pathlib.Path) -> None:
+    """Writes the SHA-256 of every file of a checkpoint that is about to be complete into it, whole or not at all."""
+    text = json.dumps({"sha256": _checksums(folder)}, indent=1, sort_keys=True) + "\n"
+    temporary = folder / f"{CHECKSUM_FILE}.tmp"
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(folder / CHECKSUM_FILE)
+
+
+def verify(folder: pathlib.Path) -> bool:
+    """Compares a checkpoint with its checksums.
+
+    Returns:
+      False if it has none: one of an older version of the library, which cannot be verified.
+
+    Raises:
+      DamagedError: a file has changed, is missing or is not of the checkpoint; or there is a symbolic link, through
+        which a checkpoint from elsewhere could make this process read any file of this machine.
+    """
+    try:
+        files = list(_files(folder))
+        path = folder / CHECKSUM_FILE
+        if not path.exists():
+            return False
+        try:
+            expected = json.loads(path.read_text())["sha256"]
+            names = set(expected)
+        except (ValueError, KeyError, TypeError):
+            raise DamagedError(f"{CHECKSUM_FILE}: not what was written") from None
+        missing, unknown = sorted(names - set(files)), sorted(set(files) - names)
+        if missing or unknown:
+            raise DamagedError(f"{missing[0]}: missing" if missing else f"{unknown[0]}: not a file of the checkpoint")
+        received = _checksums(folder)
+    except OSError as problem:
+        raise DamagedError(f"{problem.filename}: {problem.strerror}") from None
+    changed = sorted(name for name in names if received[name] != expected[name])
+    if changed:
+        raise DamagedError(f"{changed[0]}: SHA-256 expected {expected[changed[0]]}; received {received[changed[0]]}")
+    return True
+
+
+def _files(folder: pathlib.Path) -> Iterator[str]:
+    """Names, relative to the checkpoint, of the files that have a checksum."""
+    if folder.is_symlink():
+        raise DamagedError(f"{folder.name}: a symbolic link")
+    for directory, subdirectories, files in os.walk(folder, onerror=_raise):
+        for name in (*subdirectories, *files):
+            path = pathlib.Path(directory, name)
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                raise DamagedError(f"{relative}: a symbolic link")
+            if name in files and relative not in (CHECKSUM_FILE, f"{CHECKSUM_FILE}.tmp", *_WRITTEN_LAST):
+                yield relative
+
+
+def _raise(problem: OSError) -> None:
+    raise problem
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, str]:
+    def checksum(name: str) -> str:
+        with (folder / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    names = list(_files(folder))
+    with futures.ThreadPoolExecutor(_THREADS) as threads:
+        return dict(zip(names, threads.map(checksum, names), strict=True))

@@ -1,0 +1,50 @@
+"""Checkpoints that are not what was written: how they are found, told of and put aside."""
+
+import itertools
+import os
+import pathlib
+from collections.abc import Sequence
+
+from absl import logging
+
+from vmoe_inform import checks
+from vmoe_inform.training import checksums
+
+_REASON_LENGTH = 300  # of what the storage says of a damaged file, which may be pages
+
+
+class DamagedCheckpointError(checks.InputError):
+    """A checkpoint is not what was written."""
+
+
+def damaged(folder: pathlib.Path, step: int, problem: Exception | str) -> DamagedCheckpointError:
+    """The error, in one line.
+
+    Args:
+      folder: of all checkpoints.
+      step: of this one.
+      problem: what is wrong with it.
+    """
+    expected = "whole files (an older checkpoint may have them: FOLDER@STEP)"
+    reason = " ".join(str(problem).split())[:_REASON_LENGTH]
+    return DamagedCheckpointError(str(checks.error(f"checkpoint {step} in {folder}", expected, reason)))
+
+
+def problem_of(folder: pathlib.Path, step: int) -> DamagedCheckpointError | None:
+    """What is wrong with a checkpoint, by its checksums; one without checksums is passed with a warning."""
+    try:
+        if not checksums.verify(folder / str(step)):
+            why = f"it has no {checksums.CHECKSUM_FILE}, as those of older versions"
+            logging.warning("checkpoint %d in %s cannot be verified: %s", step, folder, why)
+    except checksums.DamagedError as problem:
+        return damaged(folder, step, problem)
+    return None
+
+
+def set_aside(folder: pathlib.Path, steps: Sequence[int]) -> None:
+    """Renames checkpoints to ``damaged_STEP``, or ``damaged_STEP_2`` if there is one; nothing is deleted."""
+    for step in steps:
+        names = (f"damaged_{step}{suffix}" for suffix in itertools.chain([""], (f"_{n}" for n in itertools.count(2))))
+        target = next(folder / name for name in names if not os.path.lexists(folder / name))
+        (folder / str(step)).rename(target)
+        logging.warning("checkpoint %d was moved to %s", step, target)

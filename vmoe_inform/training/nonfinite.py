@@ -1,0 +1,130 @@
+"""Steps whose loss or gradient is not finite: found on the device, left out there if wished, and named on the host."""
+
+import collections
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+
+from vmoe_inform.axes import Array, Bool, Int, Tree
+from vmoe_inform.sharding.rules import path_name
+
+WHERE = "nonfinite_where"  # name of the metric that where() gives; it is not logged
+
+# Parts of the model in the order in which the backward pass comes to them; of the blocks, the last comes first.
+_BACKWARD = (
+    "head",
+    "pre_logits",
+    "map_pooling",
+    "encoder_norm",
+    "block",
+    "position_embedding",
+    "class_token",
+    "patch_embedding",
+)
+_BACKWARD_IN_BLOCK = ("moe", "mlp", "mlp_norm", "attention", "attention_norm")
+
+
+def parameter_groups(params: Tree) -> dict[str, list[Any]]:
+    """Parameters by part of the model, such as ``block_1/moe``, in the order of the backward pass.
+
+    A gradient that is not finite makes those of all groups after it so, too: the first is where it began, unless the
+    loss itself is not finite.
+    """
+    groups: dict[str, list[Any]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = path_name(path).split("/")
+        groups.setdefault("/".join(names[:2] if names[0].startswith("block_") else names[:1]), []).append(leaf)
+    return {name: groups[name] for name in sorted(groups, key=_backward_order)}
+
+
+def _backward_order(group: str) -> tuple[int, int, int, str]:
+    part, _, inner = group.partition("/")
+    block = re.fullmatch(r"block_(\d+)", part)
+    name = "block" if block else part
+    rank = _BACKWARD.index(name) if name in _BACKWARD else len(_BACKWARD)
+    inner_rank = _BACKWARD_IN_BLOCK.index(inner) if inner in _BACKWARD_IN_BLOCK else len(_BACKWARD_IN_BLOCK)
+    return rank, -int(block[1]) if block else 0, inner_rank, group
+
+
+def where(loss: Array, gradients: Tree) -> Int[Array, ""]:
+    """Index of the first group whose gradient is not finite, or too large for the square of its norm in float32.
+
+    Returns:
+      -1 if all is finite; the number of groups if only the loss is not.
+    """
+    norms = [optax.tree.norm(group) for group in parameter_groups(gradients).values()]
+    bad = ~jnp.isfinite(jnp.stack([*norms, loss.astype(jnp.float32)]))
+    return jnp.where(jnp.any(bad), jnp.argmax(bad).astype(jnp.int32), jnp.int32(-1))
+
+
+def choose(use: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
+    """``new`` where ``use``, otherwise ``old``."""
+    return jax.tree.map(lambda a, b: jnp.where(use, a, b), new, old)
+
+
+class StepWatch:
+    """Looks at the metrics of steps as they are finished, in order, without waiting for those that are not.
+
+    Attributes:
+      skipped: steps whose updates were left out, since this process began.
+    """
+
+    def __init__(self, params: Tree, max_in_a_row: int):
+        """Args:
+        params: of the model, for the names of their groups.
+        max_in_a_row: ``train.max_nonfinite_steps``.
+        """
+        self._groups = list(parameter_groups(params))
+        self._max_in_a_row = max_in_a_row
+        self._in_a_row = 0
+        self._pending: collections.deque[tuple[int, Mapping[str, Array]]] = collections.deque()
+        self.skipped = 0
+
+    def add(self, step: int, metrics: Mapping[str, Array]) -> int:
+        """Takes the metrics of a step that has been started.
+
+        Returns:
+          how many steps were found to be finished.
+
+        Raises:
+          FloatingPointError: more steps in a row than allowed had a loss or gradient that is not finite.
+        """
+        self._pending.append((step, metrics))
+        done = 0
+        while self._pending and self._is_done(self._pending[0][1]):
+            self._look(*self._pending.popleft())
+            done += 1
+        return done
+
+    @staticmethod
+    def _is_done(metrics: Mapping[str, Any]) -> bool:
+        return metrics[WHERE].is_ready()
+
+    def finish(self) -> None:
+        """Waits for all steps that have been started, and looks at them; raises as :meth:`add`."""
+        while self._pending:
+            self._look(*self._pending.popleft())
+
+    def _look(self, step: int, metrics: Mapping[str, Array]) -> None:
+        index = int(metrics[WHERE])
+        if index < 0:
+            self._in_a_row = 0
+            return
+        name = "gradient_norm" if math.isfinite(float(metrics["loss"])) else "loss"
+        group = self._groups[index] if index < len(self._groups) else "none"
+        what = (
+            f"{name}: expected a finite number; received {float(metrics[name])} at step {step}; "
+            f"first parameter group with a gradient that is not finite: {group}"
+        )
+        self._in_a_row += 1
+        if self._in_a_row > self._max_in_a_row:
+            often = f" ({self._in_a_row} steps in a row)" if self._max_in_a_row else ""
+            raise FloatingPointError(what + often)
+        self.skipped += 1
+        logging.warning("%s; left out", what)
