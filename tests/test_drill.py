@@ -1,0 +1,91 @@
+"""Parts of the drill; the whole of it is a command (docs/reliability.md)."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.training.test_checkpoints import _write
+from vmoe_inform import drill
+
+
+@pytest.fixture
+def process():
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as started:
+        yield started
+        started.kill()
+
+
+def _kill(process, workdir, **options):
+    defaults = {"moment": "any", "number": signal.SIGTERM, "seconds": 0.0, "every_steps": 10}
+    return drill.kill_one(process, workdir, **(defaults | options))
+
+
+def test_killed_at_any_moment(process, tmp_path):
+    after, code = _kill(process, tmp_path, seconds=0.2, number=signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert 0.2 <= after < 30
+
+
+def test_killed_in_an_evaluation(tmp_path):
+    """Its line in the log is the first thing that this process adds to what is there."""
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 10, "loss": 1.0}\n')
+    writes = f"""
+import time
+time.sleep(0.3)
+with open({str(log)!r}, "a") as file:
+    file.write('{{"step": 15, "loss": 1.0}}\\n')
+    file.flush()
+    time.sleep(0.3)
+    file.write('{{"step": 20, "loss": 1.0}}\\n')
+    file.flush()
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", writes]) as process:
+        _, code = _kill(process, tmp_path, moment="evaluation")
+    assert code == -signal.SIGTERM
+    assert drill.last_logged(tmp_path)["step"] == 20
+
+
+def test_a_process_that_is_done_cannot_be_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        assert _kill(process, tmp_path, moment="save") is None
+
+
+def test_states_of_a_run(tmp_path):
+    folder = tmp_path / "checkpoints"
+    assert drill.checkpoint_steps(tmp_path) == []
+    for name in ("5", "20", "damaged_30", "40.orbax-checkpoint-tmp"):
+        (folder / name).mkdir(parents=True)
+    assert drill.checkpoint_steps(tmp_path) == [5, 20]
+    assert drill.is_saving(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 20, "loss": 1.0}\n{"step": 20, "evalua')
+    assert drill.is_evaluating(tmp_path, 10)
+    assert not drill.is_evaluating(tmp_path, 15)
+
+
+def test_every_array_and_the_position_are_compared(tmp_path):
+    runs = {name: tmp_path / name for name in ("one", "two", "other")}
+    _write(runs["one"], 1, 2)
+    shutil.copytree(runs["one"], runs["two"])
+    assert drill.differing(runs["one"], runs["two"]) == []
+    position = runs["two"] / "checkpoints" / "2" / "data" / "process_0-of-1.json"
+    (position.parents[1] / "checksums.json").unlink()  # or the change would be found before it is compared
+    position.write_text(json.dumps({"next_index": 7}))
+    assert drill.differing(runs["one"], runs["two"]) == ["process_0-of-1.json"]
+    _write(runs["other"], 1)
+    found = drill.differing(runs["one"], runs["other"])
+    assert {"params/head/kernel", "ema_params/head/kernel", "step", "step of the checkpoint"} <= set(found)
+    assert "opt_state/0/mu/head/kernel" not in found  # zero in both
+
+
+def test_the_table():
+    kill = drill.Kill(run=1, moment="save", signal="SIGKILL", after_seconds=1.0, step=20, exit_code=-9)
+    kills = [{**vars(kill)}, {**vars(kill)}, {**vars(kill), "signal": "SIGTERM", "exit_code": 75}]
+    text = drill.table({"kills": kills, "runs": [[], ["params/a"]], "seconds": 90.0, "seconds_uninterrupted": 5.0})
+    assert "| save | SIGKILL | -9 | 2 |\n| save | SIGTERM | 75 | 1 |" in text
+    assert "3 kills in 2 runs; 1 ended bit-identical to the uninterrupted one; 1.5 min" in text
