@@ -12,7 +12,7 @@ import pytest
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.training import loop, restore
-from vmoe_inform.training.checkpoints import Checkpoints
+from vmoe_inform.training.checkpoints import Checkpoints, SavingError
 from vmoe_inform.training.logging import read_metrics
 from vmoe_inform.training.run_folder import read_config
 
@@ -188,6 +188,23 @@ def test_sigterm_in_an_evaluation_leaves_it_for_the_next_start(finished, tmp_pat
         stopped = loop.train(config, tmp_path)
     assert (stopped.steps_done, stopped.clean_top1, len(batches)) == (20, None, 1)
     assert loop.train(config, tmp_path).clean_top1 == whole.clean_top1
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_or_not(tmp_path, monkeypatch):
+    original = Checkpoints.save
+
+    def save(self, state, data):
+        if int(state.step) == 1:
+            raise SavingError("no room")
+        original(self, state, data)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    goes_on = _config(checkpoint__every_steps=1, checkpoint__on_error="continue")
+    assert loop.train(goes_on, tmp_path, stop_at_step=2).steps_done == 2
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 2
+    with pytest.raises(SavingError, match="no room"):
+        loop.train(_config(checkpoint__every_steps=1), tmp_path / "other", stop_at_step=2)
 
 
 def test_a_signal_while_the_run_starts_is_obeyed_before_the_first_step(tmp_path):

@@ -56,12 +56,14 @@ class Watchdog:
                 self._deadline = time.monotonic() + max(self._seconds, self._start_seconds)
 
     def _watch(self) -> None:
+        assert self._seconds is not None  # or there is no thread
         with self._changed:
             while not self._closed:
                 left = self._deadline - time.monotonic()
                 if left <= 0:
                     self._end()
-                self._changed.wait(left)
+                # The deadline after a compilation is earlier than that of the compilation: look now and then.
+                self._changed.wait(min(left, self._seconds / 4))
 
     def _end(self) -> None:
         print(
