@@ -7,6 +7,7 @@ import pathlib
 import resource
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 
@@ -207,6 +208,8 @@ def test_nothing_intact_is_an_error(damaged):
     assert sorted(os.listdir(damaged / "checkpoints")) == ["1", "2"]
 
 
+# Orbax leaves the reads that were under way when one failed to themselves; where they end, they find no event loop.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_without_checksums_there_is_a_warning(damaged, warnings):
     """Damage is found then only where the storage notices it, and falls back all the same."""
     (damaged / "checkpoints" / "2" / checksums.CHECKSUM_FILE).unlink()
@@ -215,6 +218,7 @@ def test_without_checksums_there_is_a_warning(damaged, warnings):
     for path in damaged.glob("checkpoints/2/state/d/*"):
         path.write_bytes(path.read_bytes()[:10])
     chex.assert_trees_all_equal(_restore(damaged)[0], _state(1))
+    time.sleep(0.5)  # they end in this test
 
 
 def test_a_checkpoint_of_an_older_version(tmp_path, warnings):
