@@ -30,6 +30,9 @@ from vmoe_inform.training.state import TrainState
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoint_of_23f955b.zip"
 
+# Orbax leaves reads and writes that are under way when one fails to themselves: they find no event loop at their end.
+ORBAX_LEAVES_WORK = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def _state(step: int, *, width: int = 4, replica: int = 1, expert: int = 1) -> TrainState:
     """A state whose arrays say which step they are of, on a mesh of these sizes."""
@@ -208,8 +211,7 @@ def test_nothing_intact_is_an_error(damaged):
     assert sorted(os.listdir(damaged / "checkpoints")) == ["1", "2"]
 
 
-# Orbax leaves the reads that were under way when one failed to themselves; where they end, they find no event loop.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@ORBAX_LEAVES_WORK
 def test_without_checksums_there_is_a_warning(damaged, warnings):
     """Damage is found then only where the storage notices it, and falls back all the same."""
     (damaged / "checkpoints" / "2" / checksums.CHECKSUM_FILE).unlink()
@@ -250,6 +252,7 @@ def _save_and_wait(of_run: Checkpoints, step: int) -> None:
     of_run.wait()
 
 
+@ORBAX_LEAVES_WORK
 def test_a_save_that_fails_in_the_background(tmp_path):
     """A limit on the size of files stands for the full disk: both end in an error of write()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

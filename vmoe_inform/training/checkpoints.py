@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shutil
+import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -30,6 +32,8 @@ from vmoe_inform.training.state import TrainState
 
 CHECKPOINT_FOLDER = "checkpoints"
 _REASON_LENGTH = 300  # of what the storage says of a damaged file, which may be pages
+_UNFINISHED = "*.orbax-checkpoint-tmp"
+_LOOKS, _LOOKS_THAT_FIND_NOTHING, _SECONDS_BETWEEN_LOOKS = 25, 3, 0.2  # for what a failed save leaves
 
 _Restored = TypeVar("_Restored")
 
@@ -105,17 +109,34 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as problem:
             reason = " ".join(str(problem).split())[:_REASON_LENGTH]
-            with contextlib.suppress(OSError):
-                self._manager = self._open()  # the one that failed would say so for ever
+            self._open_anew()
             raise SavingError(
                 f"checkpoint in {self._folder}: expected to be written; received {reason!r}. "
                 f"The checkpoints before it are as they were: {self._manager.all_steps()}"
             ) from problem
 
+    def _open_anew(self) -> None:
+        """A manager in place of the one that failed, which would say so for ever.
+
+        Other writes of the failed save go on for a while and make its folder anew when it is removed, over which orbax
+        would stumble in the next save: so first that folder has to be gone for good.
+        """
+        gone = 0
+        for _ in range(_LOOKS if processes.is_main() else 0):
+            unfinished = list(self._folder.glob(_UNFINISHED))
+            for folder in unfinished:
+                shutil.rmtree(folder, ignore_errors=True)
+            gone = 0 if unfinished else gone + 1
+            if gone == _LOOKS_THAT_FIND_NOTHING:
+                break
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        with contextlib.suppress(OSError):
+            self._manager = self._open()
+
     def _write_checksums(self) -> None:
         """Called by orbax when all files are written, before it makes the folder a checkpoint by renaming it."""
         if processes.is_main():
-            for folder in self._folder.glob("*.orbax-checkpoint-tmp"):
+            for folder in self._folder.glob(_UNFINISHED):
                 checksums.write(folder)
 
     # ------------------------------------------------------------------------------------------------------- restoring
