@@ -15,5 +15,4 @@ if ! command -v chromium chromium-browser google-chrome >/dev/null; then
 fi
 # Each process gets half of the tests in a row, so that what tests of a file share is made once; one that is through
 # takes half of what the other has left.
-# Three processes for two cores: one of them often waits for a process that it has started.
-.venv/bin/python -m pytest -n 3 --dist=worksteal "$@"
+.venv/bin/python -m pytest -n 2 --dist=worksteal "$@"
