@@ -20,33 +20,14 @@ from absl import logging
 from jaxtyping import UInt8
 
 from vmoe_inform import checks
+from vmoe_inform.data.published import CORRUPTIONS, SEVERITIES  # a place in CORRUPTIONS is part of a seed
 from vmoe_inform.evaluation import cache
 
 # As launch/install.sh installs it; its dependencies are among this package's own.
 DISTRIBUTION = "imagecorruptions-imaug"
 VERSION = "1.1.5"
 
-SEVERITIES = (1, 2, 3, 4, 5)
 MINIMUM_SIZE_PX = 32
-
-# In the order of ImageNet-C's paper: noise, blur, weather, digital. The place in this tuple is part of the seed.
-CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
 
 # These two take a seed; the others draw from numpy's global generator.
 _TAKE_SEED = ("impulse_noise", "glass_blur")
