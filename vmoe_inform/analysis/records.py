@@ -1,0 +1,52 @@
+"""What a router did to some images: one typed record for each MoE layer, on the host."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from vmoe_inform.axes import Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTrace:
+    """One MoE layer's routing of n images of N tokens; a field that was not asked for is None.
+
+    Attributes:
+      base: softmax of the router's own logits.
+      informed: what the experts are chosen from, scaled to sum 1.
+      base_indices: the K experts of the largest base logits, the largest first.
+      indices: the K chosen experts, the first choice first; E where there is none.
+      weights: of the chosen experts, as the outputs are multiplied by; 0 where there is none.
+      dropped: share of a token's choices that got no slot.
+      margin: K-th minus (K + 1)-th largest informed probability; infinite where K = E.
+      graph: row i holds how much token i hears of each token; None also where tokens do not mix.
+    """
+
+    base: Float[np.ndarray, "n N E"] | None = None
+    informed: Float[np.ndarray, "n N E"] | None = None
+    base_indices: Int[np.ndarray, "n N K"] | None = None
+    indices: Int[np.ndarray, "n N K"] | None = None
+    weights: Float[np.ndarray, "n N K"] | None = None
+    dropped: Float[np.ndarray, "n N"] | None = None
+    margin: Float[np.ndarray, "n N"] | None = None
+    graph: Float[np.ndarray, "n N N"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What a model did to n images.
+
+    Attributes:
+      logits: of the classes.
+      layers: by block name, in the model's order.
+      num_experts: E.
+      grid: rows and columns of patches.
+      class_token: whether token 0 is the class token; the patches follow, row by row.
+    """
+
+    logits: Float[np.ndarray, "n classes"]
+    layers: Mapping[str, LayerTrace]
+    num_experts: int
+    grid: tuple[int, int]
+    class_token: bool
