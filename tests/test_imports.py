@@ -17,6 +17,7 @@ ALLOWED = {
     "axes": set(),
     "registry": {"checks"},
     "checks": set(),
+    "chips": FOUNDATION,
     "dispatch": FOUNDATION,
     "routing": FOUNDATION | {"dispatch"},  # a router ends in a plan that dispatch carries out
     "presets": CONFIG,
@@ -28,11 +29,11 @@ ALLOWED = {
     "nn": CONFIG | {"sharding"},
     "models": CONFIG | {"sharding", "nn"},
     "evaluation": MODEL | {"data"},
-    "training": MODEL | {"data", "evaluation"},  # the loop evaluates as it goes; evaluation knows no training
+    "training": MODEL | {"chips", "data", "evaluation"},  # the loop evaluates as it goes; evaluation knows no training
     "analysis": MODEL | {"data"},
     "studies": MODEL | {"data", "evaluation", "training"},  # many runs, trained and measured
     # what a program costs, compiled and timed; only command lines look at it
-    "performance": MODEL | {"presets", "data", "evaluation", "training", "studies"},
+    "performance": MODEL | {"chips", "presets", "data", "evaluation", "training", "studies"},
     "interop": MODEL,
     "command_line": CONFIG | {"sharding"},  # what the command lines share
 }

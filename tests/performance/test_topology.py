@@ -7,21 +7,32 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
+from vmoe_inform.chips import CHIPS, Tpu, chip_of
 from vmoe_inform.performance import costs, topology
 
 
 @pytest.mark.parametrize(
     ("name", "products_per_cycle"),
     # Matrix units of a device, each with so many multipliers.
-    [("v3", 2 * 128**2), ("v4", 8 * 128**2), ("v5e", 4 * 128**2), ("v5p", 8 * 128**2), ("v6e", 4 * 256**2)],
+    [
+        ("v2", 128**2),
+        ("v3", 2 * 128**2),
+        ("v4", 8 * 128**2),
+        ("v5e", 4 * 128**2),
+        ("v5p", 8 * 128**2),
+        ("v6e", 4 * 256**2),
+    ],
 )
 def test_peaks_are_what_the_matrix_units_do_in_a_cycle(name, products_per_cycle):
-    assert topology.CHIPS[name].flops_per_cycle == pytest.approx(2 * products_per_cycle, rel=0.005)
+    chip = CHIPS[name]
+    assert isinstance(chip, Tpu)
+    assert chip.flops_per_cycle == pytest.approx(2 * products_per_cycle, rel=0.005)
 
 
 @pytest.mark.parametrize(
     ("figure", "count", "hosts"),
     [
+        ("v2:2x2", 8, 1),
         ("v3:2x2", 8, 1),
         ("v4:2x2x2", 8, 2),
         ("v5e:1x1", 1, 1),
@@ -34,16 +45,18 @@ def test_devices_and_their_chip(figure, count, hosts):
     devices = topology.devices_of(figure)
     assert len(devices) == count
     assert len({device.process_index for device in devices}) == hosts
-    assert topology.chip_of(devices[0].device_kind) is topology.CHIPS[figure.partition(":")[0]]
+    assert chip_of(devices[0].device_kind) is CHIPS[figure.partition(":")[0]]
 
 
 def test_a_cpu_is_no_chip_of_the_table():
-    assert topology.chip_of(jax.devices()[0].device_kind) is None
+    assert chip_of(jax.devices()[0].device_kind) is None
 
 
-@pytest.mark.parametrize("figure", ["", "v5e", "v5e:4", "v5e:0x2", "v9:2x2", "v5e:2x2x1", "v4:2x2", "4x4", "v5e:axb"])
+@pytest.mark.parametrize(
+    "figure", ["", "v5e", "v5e:4", "v5e:0x2", "v9:2x2", "a100-80gb:2x2", "v5e:2x2x1", "v4:2x2", "4x4", "v5e:axb"]
+)
 def test_other_forms_are_refused_with_the_known_ones(figure):
-    with pytest.raises(ValueError, match=r"topology: expected v3, v5e and v6e with two lengths .*; received") as caught:
+    with pytest.raises(ValueError, match=r"topology: expected v2, v3, v5e and v6e with two .*; received") as caught:
         topology.devices_of(figure)
     assert repr(figure) in str(caught.value)
 
@@ -82,7 +95,7 @@ def test_a_product_costs_about_its_operations_at_the_peak():
     with topology.uncached():
         found = costs.of(compile_for_a_chip(lambda x: x @ x, 1024))
     assert found.flops == pytest.approx(2 * 1024**3, rel=2e-3)
-    least = found.flops / topology.CHIPS["v5e"].flops_per_cycle
+    least = found.flops / CHIPS["v5e"].flops_per_cycle
     assert found.estimated_cycles is not None
     assert least <= found.estimated_cycles < 2 * least
     assert (found.argument_bytes, found.output_bytes) == (2 * 1024**2, 2 * 1024**2)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from vmoe_inform.axes import Tree
+from vmoe_inform.chips import chip_of
 from vmoe_inform.config import Config
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.performance import costs, topology
@@ -76,7 +77,7 @@ def compile_step(config: Config, devices: Sequence[jax.Device], step: str) -> Ch
         traced = time.perf_counter()
         compiled, problem = _compile(lowered)
     compile_seconds = time.perf_counter() - traced
-    chip = topology.chip_of(devices[0].device_kind)
+    chip = chip_of(devices[0].device_kind)
     found = None if compiled is None else costs.of(compiled)
     if found is not None and chip is not None and found.peak_bytes > chip.hbm_bytes:
         problem = f"{found.peak_bytes:,} bytes of the device's {chip.hbm_bytes:,}"

@@ -14,8 +14,8 @@ from typing import Any
 
 import jax
 
+from vmoe_inform.chips import Tpu, chip_of
 from vmoe_inform.performance import hlo
-from vmoe_inform.performance.topology import Chip, chip_of
 
 COLLECTIVES = (
     "all-gather",
@@ -81,10 +81,11 @@ def of(compiled: Any) -> Costs:
     )
 
 
-def _chip(compiled: Any) -> Chip | None:
+def _chip(compiled: Any) -> Tpu | None:
     for sharding in jax.tree.leaves((compiled.input_shardings, compiled.output_shardings)):
         for device in sharding.device_set:
-            return chip_of(device.device_kind)
+            chip = chip_of(device.device_kind)
+            return chip if isinstance(chip, Tpu) else None
     return None
 
 
@@ -152,7 +153,7 @@ def _times(counts: Counts, number: int) -> Counts:
     return {name: (often * number, size * number) for name, (often, size) in counts.items() if number}
 
 
-def count(text: str, chip: Chip | None = None) -> Counted:
+def count(text: str, chip: Tpu | None = None) -> Counted:
     """Adds up the instructions of a program.
 
     Args:
@@ -167,7 +168,7 @@ def count(text: str, chip: Chip | None = None) -> Counted:
 Known = int | dict[int, Any] | None
 
 
-def _parts(module: hlo.Module, chip: Chip | None, name: str, known: dict[int, Known]) -> list[Counted]:
+def _parts(module: hlo.Module, chip: Tpu | None, name: str, known: dict[int, Known]) -> list[Counted]:
     """The instructions of a computation that runs. ``known``: what is known of its parameters."""
     computation = module.computations[name]
     values = _Values(module, computation, known)
@@ -192,7 +193,7 @@ def _chain(module: hlo.Module, instruction: hlo.Instruction) -> str | None:
 
 def _cost(
     module: hlo.Module,
-    chip: Chip | None,
+    chip: Tpu | None,
     computation: hlo.Computation,
     values: "_Values",
     instruction: hlo.Instruction,
@@ -240,7 +241,7 @@ def _branches(instruction: hlo.Instruction) -> list[str]:
 # Cycles
 
 
-def _cycles(instruction: hlo.Instruction, chip: Chip | None) -> tuple[int, bool]:
+def _cycles(instruction: hlo.Instruction, chip: Tpu | None) -> tuple[int, bool]:
     """Cycles of an instruction, and whether anything states them."""
     stated = instruction.attribute(r'"estimated_cycles":"(\d+)"')
     if stated is not None:

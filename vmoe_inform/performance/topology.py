@@ -1,7 +1,6 @@
-"""TPU chips in figures, and their devices to compile for on a machine that has none."""
+"""Devices of TPUs to compile for on a machine that has none."""
 
 import contextlib
-import dataclasses
 import importlib.util
 import os
 import re
@@ -11,55 +10,12 @@ import jax
 from jax.experimental import topologies
 
 from vmoe_inform import checks
-from vmoe_inform.registry import Registry
+from vmoe_inform.chips import CHIPS, Tpu
 
 INSTALL = "pip install -e '.[tpu]'"
 
 
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """What JAX calls one device: a whole chip, or one of the two cores of a v3 chip.
-
-    Attributes:
-      device_kind: as ``jax.Device.device_kind`` has it.
-      hbm_bytes: its memory; the compiler keeps a little of that for itself.
-      peak_flops: bfloat16 operations per second of the matrix units.
-      clock_hz: cycles per second.
-      axes: lengths that the figure of a topology has.
-      compiler_name: the compiler's name of the configuration in which a device is what JAX finds on a real machine.
-    """
-
-    device_kind: str
-    hbm_bytes: int
-    peak_flops: float
-    clock_hz: float
-    axes: int
-    compiler_name: str = "default"
-
-    @property
-    def flops_per_cycle(self) -> float:
-        """bfloat16 operations of one cycle at the peak."""
-        return self.peak_flops / self.clock_hz
-
-
-# Peaks, memory and clocks as the maker states them for a chip (Jouppi et al., arXiv 2304.01433, Table 4; documentation
-# of Cloud TPU for the others); a v3 chip is two devices.
-CHIPS: Registry[Chip] = Registry("TPU")
-for _name, _chip in {
-    "v3": Chip("TPU v3", 16 * 2**30, 123e12 / 2, 0.94e9, axes=2),
-    "v4": Chip("TPU v4", 32 * 2**30, 275e12, 1.05e9, axes=3, compiler_name="megacore"),
-    "v5e": Chip("TPU v5 lite", 16 * 2**30, 197e12, 1.5e9, axes=2),
-    "v5p": Chip("TPU v5", 95 * 2**30, 459e12, 1.75e9, axes=3),
-    "v6e": Chip("TPU v6 lite", 32 * 2**30, 918e12, 1.75e9, axes=2),
-}.items():
-    CHIPS.add(_name, _chip)
-
-FORMS = "v3, v5e and v6e with two lengths (v5e:4x4), v4 and v5p with three (v4:2x2x2)"
-
-
-def chip_of(device_kind: str) -> Chip | None:
-    """The figures of a device; None if it is no TPU of the table (a CPU)."""
-    return next((CHIPS[name] for name in CHIPS if CHIPS[name].device_kind == device_kind), None)
+FORMS = "v2, v3, v5e and v6e with two lengths (v5e:4x4), v4 and v5p with three (v4:2x2x2)"
 
 
 def devices_of(topology: str) -> Sequence[jax.Device]:
@@ -72,9 +28,9 @@ def devices_of(topology: str) -> Sequence[jax.Device]:
       ValueError: another form, a figure that the TPU does not have, or no compiler for TPUs is installed.
     """
     match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*)+)", topology)
-    if match is None or match[1] not in CHIPS:
+    chip = CHIPS[match[1]] if match is not None and match[1] in CHIPS else None
+    if match is None or not isinstance(chip, Tpu):
         raise checks.error("topology", FORMS, topology)
-    chip = CHIPS[match[1]]
     lengths = [int(length) for length in match[2].split("x")]
     if len(lengths) != chip.axes:
         raise checks.error("topology", FORMS, topology)

@@ -1,0 +1,74 @@
+"""Accelerators in figures: what each can do at most, and how much memory it has."""
+
+import dataclasses
+
+from vmoe_inform.registry import Registry
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What JAX calls one device: a whole chip, or one of the two cores of a TPU v2 or v3.
+
+    Attributes:
+      device_kinds: what ``jax.Device.device_kind`` may be; versions of JAX differ.
+      hbm_bytes: its memory; the compiler keeps a little of that for itself.
+      peak_flops: operations per second of bfloat16 matrix products, without sparsity.
+      peak_flops_float32: the same of float32 products at JAX's default precision: one bfloat16 pass on TPUs, TF32 on
+        GPUs.
+    """
+
+    device_kinds: tuple[str, ...]
+    hbm_bytes: int
+    peak_flops: float
+    peak_flops_float32: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Tpu(Chip):
+    """A device of a TPU, also one to compile for that is not there.
+
+    Attributes:
+      clock_hz: cycles per second.
+      axes: lengths that the figure of a topology has.
+      compiler_name: the compiler's name of the configuration in which a device is what JAX finds on a real machine.
+    """
+
+    clock_hz: float
+    axes: int
+    compiler_name: str = "default"
+
+    @property
+    def flops_per_cycle(self) -> float:
+        """bfloat16 operations of one cycle at the peak."""
+        return self.peak_flops / self.clock_hz
+
+
+def _tpu(kinds: tuple[str, ...], gibibytes: int, peak: float, clock_hz: float, axes: int, compiler: str) -> Tpu:
+    return Tpu(kinds, gibibytes * 2**30, peak, peak, clock_hz, axes, compiler)
+
+
+# Peaks, memory and clocks as the maker states them for a chip, where a v2 or v3 chip is two devices:
+#   v2         Jouppi et al., "A Domain-Specific Supercomputer for Training Deep Neural Networks", CACM 63(7), 2020
+#   v3, v4     Jouppi et al., arXiv 2304.01433, Table 4
+#   v5e to v6e cloud.google.com/tpu/docs/v5e, v5p, v6e
+#   A100       "NVIDIA A100 Tensor Core GPU Architecture", white paper, 2020, Table 1; A100 80GB data sheet
+#   H100       "NVIDIA H100 Tensor Core GPU Architecture", white paper, 2022, Table 2 (SXM5, PCIe)
+CHIPS: Registry[Chip] = Registry("chip")
+for _name, _chip in {
+    "v2": _tpu(("TPU v2",), 8, 46e12 / 2, 0.7e9, 2, "default"),
+    "v3": _tpu(("TPU v3",), 16, 123e12 / 2, 0.94e9, 2, "default"),
+    "v4": _tpu(("TPU v4",), 32, 275e12, 1.05e9, 3, "megacore"),
+    "v5e": _tpu(("TPU v5 lite", "TPU v5e"), 16, 197e12, 1.5e9, 2, "default"),
+    "v5p": _tpu(("TPU v5", "TPU v5p"), 95, 459e12, 1.75e9, 3, "default"),
+    "v6e": _tpu(("TPU v6 lite", "TPU v6e"), 32, 918e12, 1.75e9, 2, "default"),
+    "a100-40gb": Chip(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"), 40 * 10**9, 312e12, 156e12),
+    "a100-80gb": Chip(("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"), 80 * 10**9, 312e12, 156e12),
+    "h100-sxm": Chip(("NVIDIA H100 80GB HBM3",), 80 * 10**9, 989.4e12, 494.7e12),
+    "h100-pcie": Chip(("NVIDIA H100 PCIe",), 80 * 10**9, 756e12, 378e12),
+}.items():
+    CHIPS.add(_name, _chip)
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The figures of a device; None if it is not in the table (a CPU)."""
+    return next((CHIPS[name] for name in CHIPS if device_kind in CHIPS[name].device_kinds), None)
