@@ -347,9 +347,15 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A run. ``seed`` decides the parameters, the data order and all noise."""
+    """A run.
+
+    Attributes:
+      seed: decides the parameters, the data order and all noise.
+      profile: so many steps of this start of the run are traced, into DIR/profile; None: none.
+    """
 
     seed: Annotated[int, checks.Bound(at_least=0, below=2**32)] = 0
+    profile: PositiveInt | None = None
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()

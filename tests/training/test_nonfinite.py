@@ -54,28 +54,22 @@ def _metrics(where: int, loss: float = 1.0, norm: float = 1.0) -> dict[str, jax.
 
 def test_the_step_and_the_group_are_named():
     watch = StepWatch(PARAMS, max_in_a_row=0)
-    watch.add(1, _metrics(-1))
-    watch.finish()
+    watch.look(1, _metrics(-1))
     message = r"gradient_norm: expected a finite number; received inf at step 2; .* not finite: block_2/mlp$"
     with pytest.raises(FloatingPointError, match=message):
-        _add(watch, 2, _metrics(3, norm=float("inf")))
+        watch.look(2, _metrics(3, norm=float("inf")))
     watch = StepWatch(PARAMS, max_in_a_row=0)
     with pytest.raises(FloatingPointError, match=r"loss: .* received nan at step 5; .* not finite: none$"):
-        _add(watch, 5, _metrics(len(GROUPS), loss=float("nan")))
-
-
-def _add(watch: StepWatch, step: int, metrics: dict[str, jax.Array]) -> None:
-    watch.add(step, metrics)
-    watch.finish()
+        watch.look(5, _metrics(len(GROUPS), loss=float("nan")))
 
 
 def test_only_steps_in_a_row_stop_the_run():
     watch = StepWatch(PARAMS, max_in_a_row=2)
     for step, where in enumerate([0, 0, -1, 0, 0], start=1):
-        _add(watch, step, _metrics(where, loss=float("nan")))
+        watch.look(step, _metrics(where, loss=float("nan")))
     assert watch.skipped == 4
     with pytest.raises(FloatingPointError, match=r"at step 6; .* not finite: head \(3 steps in a row\)"):
-        _add(watch, 6, _metrics(0, loss=float("nan")))
+        watch.look(6, _metrics(0, loss=float("nan")))
 
 
 def test_a_nan_batch_changes_nothing_but_the_step():

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import time
 from collections.abc import Callable, Sequence
 
 import jax
@@ -17,17 +16,20 @@ from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.evaluation import metrics as metrics_lib
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.sharding import processes
-from vmoe_inform.training import initialize, nonfinite
+from vmoe_inform.training import initialize, profiling
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.checkpoints import Checkpoints, SavingError
+from vmoe_inform.training.in_flight import FinishedStep, StepsInFlight
 from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
-from vmoe_inform.training.nonfinite import StepWatch
+from vmoe_inform.training.measurements import EXPERT_LOADS, Window
+from vmoe_inform.training.nonfinite import WHERE, StepWatch
 from vmoe_inform.training.run_folder import check_same_run, check_writable, write_config
 from vmoe_inform.training.state import TrainState
 from vmoe_inform.training.stopping import AgreedStop, Stopped, StopRequest
 from vmoe_inform.training.watchdog import Watchdog
 
 _SHOWN = ("loss", "accuracy", "images_per_second")  # beside the progress bar
+_NOT_LOGGED = (WHERE, EXPERT_LOADS)  # metrics of a step for those who look at every step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +64,9 @@ def train(
 
     A run without one starts from the parameters of ``train.initial_checkpoint``, if that is set.
 
-    Writes ``config.json``, ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` there. On SIGTERM or SIGINT the
-    current step is finished and saved, and the function returns; an evaluation is left unfinished, and done by the next
-    call.
+    Writes ``config.json``, ``metrics.jsonl``, ``tensorboard/``, ``checkpoints/`` and, if asked for, ``profile/`` there.
+    On SIGTERM or SIGINT the current step is finished and saved, and the function returns; an evaluation is left
+    unfinished, and done by the next call.
 
     Args:
       config: from :func:`vmoe_inform.config.parse`.
@@ -126,11 +128,14 @@ def train(
         step = int(state.step)
         if step > total:
             raise checks.error("train.steps", f"at least the {step} steps that the run has done", total)
-        write_config(workdir, config)
         last = total if stop_at_step is None else min(stop_at_step, total)
+        profile = profiling.Profile(workdir, config.profile, first_step=step, last_step=last, process=process_index)
+        stack.enter_context(profile)
+        write_config(workdir, config)
         is_main = process_index == 0
         logger = stack.enter_context(MetricsLogger(workdir, start_step=step, is_main_process=is_main))
         progress = stack.enter_context(Progress(total, step, is_main_process=is_main and show_progress))
+        in_flight, window = StepsInFlight(), Window(config, program.mesh)
         watch = StepWatch(program.state_shapes.params, config.train.max_nonfinite_steps)
         agreed = AgreedStop(stop, program.mesh)
 
@@ -164,37 +169,50 @@ def train(
                     raise
                 logging.error("%s Training goes on.", problem)
 
+        def log(done: FinishedStep) -> None:
+            values = jax.device_get({name: done.metrics[name] for name in done.metrics if name not in _NOT_LOGGED})
+            scalars = {name: float(value) for name, value in values.items()}
+            scalars |= window.close() | {"skipped_records": float(skipped.count)}
+            scalars |= {"skipped_steps": float(watch.skipped)} if config.train.max_nonfinite_steps else {}
+            logger.log(done.step, scalars)
+            progress.update(done.step, {name: scalars[name] for name in _SHOWN if name in scalars})
+
+        def look_at(finished: Sequence[FinishedStep]) -> None:
+            for done in finished:
+                watchdog.finished(f"step {done.step}")
+                watch.look(done.step, done.metrics)
+                window.add(done)
+                if done.step % config.train.log_every_steps == 0 or done.step == last:
+                    log(done)
+
         stopped = False
         if evaluation_is_due() and processes.any_process(is_main and _logged_accuracy(workdir, step) is None):
             stopped = evaluate() is None  # the process before was stopped on the way
         watchdog.expect_compilation("training")
         stopped = stopped or agreed.now()
-        logged_at, since = step, time.monotonic()
         while step < last and not stopped:
-            state, step_metrics = program.train_step(state, program.to_devices(next(data)))
+            if profile.switches_after(step):
+                look_at(in_flight.finish())
+                profile.switch()
+                watchdog.finished("a switch of the profile")
+                in_flight.restart_clock()
+            with in_flight.waiting_for_data():
+                batch = next(data)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                state, step_metrics = program.train_step(state, program.to_devices(batch))
             step += 1
-            if watch.add(step, step_metrics) > 0:
-                watchdog.finished(f"a step before step {step + 1}")
-            if step % config.train.log_every_steps == 0 or step == last:
-                values = jax.device_get({name: step_metrics[name] for name in step_metrics if name != nonfinite.WHERE})
-                scalars = {name: float(value) for name, value in values.items()}
-                rate = (step - logged_at) * config.train.batch_size / (time.monotonic() - since)
-                scalars |= {"images_per_second": rate, "skipped_records": float(skipped.count)}
-                scalars |= {"skipped_steps": float(watch.skipped)} if config.train.max_nonfinite_steps else {}
-                logger.log(step, scalars)
-                progress.update(step, {name: scalars[name] for name in _SHOWN})
-                watch.finish()
-                logged_at, since = step, time.monotonic()
+            look_at(in_flight.add(step, step_metrics))
             save(checkpoints.check)
             if (step % config.checkpoint.every_steps == 0 or step in save_at_steps) and step < last:
-                watch.finish()  # a state that is not finite is not kept: started again, a run goes on from before it
+                look_at(in_flight.finish())  # a state that is not finite is not kept: a run goes on from before it
                 save(functools.partial(checkpoints.save, state, data))
             if evaluation_is_due():
-                started = time.monotonic()
+                look_at(in_flight.finish())
                 stopped = evaluate() is None
-                since += time.monotonic() - started
+                in_flight.restart_clock()
             stopped = stopped or agreed.between_steps()
-        watch.finish()
+        look_at(in_flight.finish())
+        profile.stop()
         save(checkpoints.wait)
         checkpoints.save(state, data)
         checkpoints.wait()
@@ -220,7 +238,11 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
     if accuracy is None:  # before looking at checkpoints, which starts JAX's devices
         return None
     with Checkpoints(workdir) as checkpoints:
-        return accuracy if checkpoints.latest_step() == total else None
+        if checkpoints.latest_step() != total:
+            return None
+    if config.profile is not None:
+        profiling.check_steps(workdir, config.profile, 0)
+    return accuracy
 
 
 def _logged_accuracy(workdir: pathlib.Path, step: int) -> float | None:

@@ -1,6 +1,5 @@
 """Steps whose loss or gradient is not finite: found on the device, left out there if wished, and named on the host."""
 
-import collections
 import math
 import re
 from collections.abc import Mapping
@@ -69,7 +68,7 @@ def choose(use: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
 
 
 class StepWatch:
-    """Looks at the metrics of steps as they are finished, in order, without waiting for those that are not.
+    """Looks at the metrics of finished steps, in order.
 
     Attributes:
       skipped: steps whose updates were left out, since this process began.
@@ -83,35 +82,14 @@ class StepWatch:
         self._groups = list(parameter_groups(params))
         self._max_in_a_row = max_in_a_row
         self._in_a_row = 0
-        self._pending: collections.deque[tuple[int, Mapping[str, Array]]] = collections.deque()
         self.skipped = 0
 
-    def add(self, step: int, metrics: Mapping[str, Array]) -> int:
-        """Takes the metrics of a step that has been started.
-
-        Returns:
-          how many steps were found to be finished.
+    def look(self, step: int, metrics: Mapping[str, Array]) -> None:
+        """Takes the metrics of the next step.
 
         Raises:
           FloatingPointError: more steps in a row than allowed had a loss or gradient that is not finite.
         """
-        self._pending.append((step, metrics))
-        done = 0
-        while self._pending and self._is_done(self._pending[0][1]):
-            self._look(*self._pending.popleft())
-            done += 1
-        return done
-
-    @staticmethod
-    def _is_done(metrics: Mapping[str, Any]) -> bool:
-        return metrics[WHERE].is_ready()
-
-    def finish(self) -> None:
-        """Waits for all steps that have been started, and looks at them; raises as :meth:`add`."""
-        while self._pending:
-            self._look(*self._pending.popleft())
-
-    def _look(self, step: int, metrics: Mapping[str, Array]) -> None:
         index = int(metrics[WHERE])
         if index < 0:
             self._in_a_row = 0

@@ -15,6 +15,7 @@ CONFIG_FILE = "config.json"
 
 # What may differ when a run is continued; everything else would make it another run.
 _MAY_CHANGE = (
+    "profile",
     "train.steps",
     "train.epochs",
     "train.log_every_steps",

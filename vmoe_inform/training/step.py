@@ -14,6 +14,7 @@ from vmoe_inform.data import augment
 from vmoe_inform.nn.router import STATE
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.training import nonfinite
+from vmoe_inform.training.measurements import EXPERT_LOADS
 from vmoe_inform.training.state import TrainState
 
 Batch = dict[str, Array]
@@ -42,7 +43,8 @@ def make_train_step(
       total_steps: of the run, for what changes over the training.
 
     Returns:
-      ``step(state, {"image": uint8 [B, P, P, 3], "label": int32 [B]}) -> (state, metrics)``; metrics are scalars.
+      ``step(state, {"image": uint8 [B, P, P, 3], "label": int32 [B]}) -> (state, metrics)``; metrics are scalars, and
+      the ``expert_loads`` [MoE layers, E].
       All randomness comes from (seed, step). With ``train.max_nonfinite_steps`` > 0 a step whose loss or gradient is
       not finite changes nothing but the step; the metric ``nonfinite_where`` says so, see :func:`nonfinite.where`.
     """
@@ -89,7 +91,8 @@ def make_train_step(
 
         zeros = jax.tree.map(jnp.zeros_like, state.params)
         total, metrics = jax.lax.scan(accumulate, zeros, (split, jax.random.split(key, parts)))
-        return jax.tree.map(lambda g: g / parts, total), state.routing, jax.tree.map(jnp.mean, metrics)
+        metrics = {name: jnp.mean(values, axis=0) for name, values in metrics.items()}
+        return jax.tree.map(lambda g: g / parts, total), state.routing, metrics
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
@@ -111,9 +114,9 @@ def make_train_step(
 
 
 def routing_metrics(layers: dict[str, Any]) -> dict[str, Array]:
-    """Scalars for the log from the model's ``aux["moe"]``: each loss by name (mean over layers and groups, without
-    its weight), and of each layer the share of dropped assignments, the entropy in nats and the largest load times
-    E (1 is perfect balance)."""
+    """What the log says of routing, from the model's ``aux["moe"]``: each loss by name (mean over layers and groups,
+    without its weight), of each layer the share of dropped assignments and the entropy in nats, and the experts' shares
+    of the assignments [MoE layers, E], which :mod:`vmoe_inform.training.measurements` sums up."""
     metrics: dict[str, Array] = {}
     for name in {loss for layer in layers.values() for loss in layer["losses"]}:
         values = [jnp.mean(layer["losses"][name]) for layer in layers.values()]
@@ -121,5 +124,6 @@ def routing_metrics(layers: dict[str, Any]) -> dict[str, Array]:
     for block, layer in layers.items():
         metrics[f"routing/{block}/dropped"] = layer["dropped"]
         metrics[f"routing/{block}/entropy"] = layer["entropy"]
-        metrics[f"routing/{block}/largest_load"] = jnp.max(layer["load"]) * layer["load"].shape[0]
+    if layers:
+        metrics[EXPERT_LOADS] = jnp.stack([layer["load"] for layer in layers.values()])
     return metrics
