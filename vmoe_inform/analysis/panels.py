@@ -1,0 +1,186 @@
+"""How figures of many MoE layers are laid out: one small diagram a layer, or the layers along an axis.
+
+Margins are fixed: to find them takes matplotlib longer than to draw a dozen diagrams.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
+
+SHADES = "cividis"  # of heat maps: even for the eye, in any kind of colour blindness
+_MOST_COLUMNS = 4
+_WIDEST_SPACING = 50.0  # values further apart than this factor are shown on a logarithmic axis
+_TITLE_LINE, _SMALL_LINE = 0.22, 0.17  # inches
+_TITLE_CHARACTERS, _SMALL_CHARACTERS = 9.3, 12.5  # an inch of letters of 12 and 9 points
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Sizes of a figure of many diagrams, in inches.
+
+    Attributes:
+      width, height: of each diagram.
+      left: beside the diagrams, for tick labels and the name of the axis.
+      right: for a colour bar.
+      beside, above: between diagrams, and for the title of each.
+      bottom: for the tick labels below the diagrams.
+    """
+
+    width: float = 2.0
+    height: float = 1.6
+    left: float = 0.8
+    right: float = 0.2
+    beside: float = 0.2
+    above: float = 0.32
+    bottom: float = 0.3
+
+
+def layer_name(block: str) -> str:
+    """``"block_11"`` -> ``"block 11"``."""
+    return block.replace("_", " ")
+
+
+def panels(
+    names: Sequence[str],
+    title: str,
+    *,
+    caption: str = "",
+    label: str = "",
+    layout: Layout | None = None,
+    legend: Sequence[Artist] = (),
+    share: bool = True,
+    columns: int | None = None,
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one diagram for each name, at most four beside each other.
+
+    Args:
+      names: one diagram each; those of layers are written with spaces.
+      title: of the figure.
+      caption: below all diagrams: what their x axes show.
+      label: beside all diagrams: what their y axes show.
+      layout: sizes.
+      legend: what is explained at the bottom, in as many lines as it needs.
+      share: whether the diagrams share both axes.
+      columns: how many diagrams stand beside each other.
+    """
+    size = layout or Layout()
+    columns = columns or (3 if len(names) in (5, 6, 9) else min(len(names), _MOST_COLUMNS))
+    rows = math.ceil(len(names) / columns)
+    inner = columns * size.width + (columns - 1) * size.beside
+    width = max(size.left + inner + size.right, 4.6)
+    title_lines, caption_lines = in_lines(title, width, _TITLE_CHARACTERS), in_lines(caption, width, _SMALL_CHARACTERS)
+    top = 0.15 + _TITLE_LINE * len(title_lines) + size.above
+    in_a_line = max(int((width - 0.2) / (0.6 + max((len(str(a.get_label())) for a in legend), default=0) / 13)), 1)
+    legend_height = 0.1 + 0.2 * math.ceil(len(legend) / in_a_line) if legend else 0.0
+    bottom = size.bottom + (_SMALL_LINE * len(caption_lines) + 0.08) * bool(caption) + legend_height + 0.08
+    height = top + rows * size.height + (rows - 1) * (size.above + size.bottom * (not share)) + bottom
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    spare = width - size.left - inner - size.right
+    grid = figure.add_gridspec(
+        rows,
+        columns,
+        left=(size.left + spare / 2) / width,
+        right=1 - (size.right + spare / 2) / width,
+        bottom=bottom / height,
+        top=1 - top / height,
+        wspace=size.beside / size.width,
+        hspace=(size.above + size.bottom * (not share)) / size.height,
+    )
+    all_axes = grid.subplots(squeeze=False, sharex=share, sharey=share)
+    drawn = dict(zip(names, all_axes.flat, strict=False))
+    for axes in all_axes.flat[len(names) :]:
+        axes.remove()
+    for place, (name, axes) in enumerate(drawn.items()):
+        axes.set_title(layer_name(name), fontsize=9.5)
+        axes.tick_params(labelsize=8.5)
+        if share and place + columns >= len(names):  # the lowest of its column
+            axes.xaxis.set_tick_params(labelbottom=True)
+    figure.suptitle("\n".join(title_lines), fontsize=12, y=1 - 0.1 / height, va="top")
+    if caption:
+        middle = (size.left + spare / 2 + inner / 2) / width if width > 6 else 0.5
+        y = (0.08 + legend_height) / height
+        figure.supxlabel("\n".join(caption_lines), fontsize=9, x=middle, y=y, va="bottom")
+    if label:
+        middle = (bottom + (height - top - bottom) / 2) / height
+        figure.supylabel(label, fontsize=9, x=0.08 / width, y=middle, ha="left")
+    if legend:
+        columns = min(in_a_line, len(legend))
+        figure.legend(handles=list(legend), loc="lower center", ncols=columns, frameon=False, fontsize=9)
+    return figure, drawn
+
+
+def color_bar(figure: Figure, shown: ScalarMappable, drawn: Sequence[Axes], label: str) -> Colorbar:
+    """A colour bar right of all diagrams; the layout has to leave an inch for it."""
+    boxes = [axes.get_position() for axes in drawn]
+    bottom, top, right = min(box.y0 for box in boxes), max(box.y1 for box in boxes), max(box.x1 for box in boxes)
+    width = figure.get_figwidth()
+    length = min(top - bottom, 3.0 / figure.get_figheight())
+    place = (right + 0.15 / width, (top + bottom - length) / 2, 0.14 / width, length)
+    bar = figure.colorbar(shown, cax=figure.add_axes(place))
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=8.5)
+    return bar
+
+
+def layers_axes(layers: Sequence[str]) -> tuple[Figure, Axes]:
+    """A figure with one diagram, wide enough for so many layers along its x axis."""
+    figure = Figure(figsize=(max(5.2, 1.6 + 0.45 * len(layers)), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    layers_along(axes, layers)
+    return figure, axes
+
+
+def layers_along(axes: Axes, layers: Sequence[str]) -> None:
+    """Names the places 0, 1, ... of the x axis after the layers."""
+    numbers = [block.removeprefix("block_") for block in layers]
+    all_numbered = all(number.isdecimal() for number in numbers)
+    names = numbers if all_numbered else list(layers)
+    axes.set_xticks(range(len(layers)), names, rotation=0 if all_numbered or len(layers) <= 4 else 45)
+    axes.set_xlabel("MoE layer (number of its block)" if all_numbered else "MoE layer")
+    axes.set_xlim(-0.5, len(layers) - 0.5)
+
+
+def titled(figure: Figure, axes: Axes, title: str) -> None:
+    """Writes the title of a figure with one diagram above it, in as many lines as it needs."""
+    lines = in_lines(title, figure.get_figwidth() - 0.7, _TITLE_CHARACTERS)
+    axes.set_title("\n".join(lines), fontsize=12, loc="left", pad=10)
+
+
+def in_lines(text: str, width: float, characters: float) -> list[str]:
+    """A text in lines of about the same length that fit into so many inches of so many characters each."""
+    number = max(math.ceil(len(text) / (characters * width)), 1)
+    while True:
+        longest, found = math.ceil(len(text) / number), [""]
+        for word in text.split(" "):
+            if found[-1] and len(found[-1]) + len(word) / 2 > longest and len(found) < number:
+                found.append(word)
+            else:
+                found[-1] = f"{found[-1]} {word}".strip()
+        if max(map(len, found)) <= characters * width or number >= len(text.split(" ")):
+            return found
+        number += 1
+
+
+def scale_of(values: Sequence[float]) -> str:
+    """``"log"`` if the values are positive and far apart, else ``"linear"``."""
+    lowest, highest = min(values), max(values)
+    return "log" if lowest > 0 and highest > _WIDEST_SPACING * lowest else "linear"
+
+
+def layer_shades(num_layers: int) -> list[tuple[float, float, float]]:
+    """Colours of layers in one diagram, the first dark, the last light but not so light that a line is lost."""
+    places = np.linspace(0.0, 0.85, num_layers) if num_layers > 1 else [0.2]
+    return [tuple(color[:3]) for color in matplotlib.colormaps["viridis"](places)]
