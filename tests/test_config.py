@@ -146,6 +146,15 @@ def test_the_hash_is_stable_and_changes_with_every_setting():
             "train.batch_size: expected a multiple of train.gradient_accumulation_steps = 3; received 128",
         ),
         ({"mesh__expert": 3}, "mesh.expert: expected a divisor of the 8 experts; received 3"),
+        (
+            {"mesh__expert": 2, "model__moe__layers": "none"},
+            "mesh.expert: expected 1 without MoE layers; received 2",
+        ),
+        ({"mesh__fsdp": 3}, "mesh.fsdp: expected a divisor of model.hidden_size = 512; received 3"),
+        (
+            {"mesh__fsdp": 64, "model__representation_size": 100},
+            "mesh.fsdp: expected a divisor of model.representation_size = 100; received 64",
+        ),
         ({"model__moe__layers": "last5"}, "model.moe.layers: expected at most 'last4' with 8 blocks; received 'last5'"),
         ({"model__moe__layers": (8,)}, r"model.moe.layers: expected distinct block indices 0 to 7; received \(8,\)"),
         ({"train__epochs": None}, r"train: expected exactly one of train.steps and .*; received \(None, None\)"),
@@ -377,20 +386,45 @@ def test_bad_layers(layers, num_layers):
 
 
 @pytest.mark.parametrize(
-    ("replica", "expert", "num_devices", "expected"),
-    [(None, 1, 1, (1, 1)), (None, 2, 8, (4, 2)), (2, 4, 8, (2, 4)), (None, 8, 8, (1, 8))],
+    ("mesh", "experts", "num_devices", "expected"),
+    [
+        ({"expert": 1}, 8, 1, (1, 1, 1)),
+        ({"expert": 2}, 8, 8, (4, 1, 2)),
+        ({"replica": 2, "expert": 4}, 8, 8, (2, 1, 4)),
+        ({"fsdp": 4, "expert": 2}, 8, 16, (2, 4, 2)),
+        # chosen: one device, as many experts as devices, more devices than experts, and those that do not go together
+        ({}, 8, 1, (1, 1, 1)),
+        ({}, 8, 8, (1, 1, 8)),
+        ({}, 8, 16, (2, 1, 8)),
+        ({}, 8, 4, (1, 1, 4)),
+        ({}, 6, 4, (2, 1, 2)),
+        ({}, 5, 4, (4, 1, 1)),
+        ({"fsdp": 2}, 8, 8, (1, 2, 4)),
+        ({"replica": 4}, 8, 8, (4, 1, 2)),
+    ],
 )
-def test_mesh_sizes(replica, expert, num_devices, expected):
-    assert config_lib.mesh_sizes(config_lib.parse(make(mesh={"replica": replica, "expert": expert})), num_devices) == (
-        expected
-    )
+def test_mesh_sizes(mesh, experts, num_devices, expected):
+    config = config_lib.parse(make(mesh=mesh, model__moe__num_experts=experts))
+    assert config_lib.mesh_sizes(config, num_devices) == dict(zip(("replica", "fsdp", "expert"), expected, strict=True))
+
+
+def test_experts_that_cannot_be_spread_are_on_every_device():
+    for changes in ({"model__moe__dispatch": "ragged"}, {"model__moe__layers": "none"}):
+        assert config_lib.mesh_sizes(config_lib.parse(make(**changes)), 8) == {"replica": 8, "fsdp": 1, "expert": 1}
 
 
 @pytest.mark.parametrize(
     ("changes", "num_devices", "message"),
     [
         ({"mesh__expert": 2}, 3, "mesh.expert: expected a divisor of the 3 devices; received 2"),
-        ({"mesh__replica": 2}, 8, "mesh: expected replica x expert = 8 devices; received '2 x 1'"),
+        ({"mesh__expert": 8}, 4, "mesh.expert: expected a divisor of the 4 devices; received 8"),
+        ({"mesh__fsdp": 4}, 2, "mesh.fsdp: expected a divisor of the 2 devices; received 4"),
+        ({"mesh__replica": 3}, 8, "mesh.replica: expected a divisor of the 8 devices; received 3"),
+        (
+            {"mesh__replica": 2, "mesh__expert": 2},
+            8,
+            "mesh: expected replica x fsdp x expert = 8 devices; received '2 x 1 x 2'",
+        ),
         ({}, 3, "train.batch_size: expected a multiple of 3 devices x 1 images of a group; received 128"),
         (
             {"model__moe__group_size_images": 64},

@@ -51,6 +51,7 @@ def config_dict(router: str = "vmoe", **overrides: Any) -> ml_collections.Config
     config.model.moe.capacity_factor = 1.05
     config.data.random_rotation_degrees = 0.0
     config.data.random_zoom = 0.0
+    config.mesh.expert = 1
     config.train.epochs = None
     config.train.steps = 20
     config.train.batch_size = 16

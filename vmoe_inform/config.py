@@ -8,6 +8,7 @@ looks at more than one field is in this file.
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -267,7 +268,7 @@ def check_steps(config: Config, total_steps: int) -> None:
 
 
 def _check_run(config: Config) -> None:
-    train, mesh = config.train, config.mesh
+    train = config.train
     if (train.steps is None) == (train.epochs is None):
         raise checks.error("train", "exactly one of train.steps and train.epochs", (train.steps, train.epochs))
     if train.batch_size % train.gradient_accumulation_steps:
@@ -296,12 +297,30 @@ def _check_run(config: Config) -> None:
                 + (" in each accumulation step" if train.gradient_accumulation_steps > 1 else ""),
                 size,
             )
-    if config.model.moe.num_experts % mesh.expert:
-        raise checks.error("mesh.expert", f"a divisor of the {config.model.moe.num_experts} experts", mesh.expert)
-    if mesh.expert > 1 and config.model.moe.dispatch == "ragged":
-        raise checks.error(
-            "mesh.expert", "1 with model.moe.dispatch = 'ragged', which needs all experts on each device", mesh.expert
-        )
+    _check_mesh(config)
+
+
+def _check_mesh(config: Config) -> None:
+    model, mesh = config.model, config.mesh
+    if mesh.expert is not None:
+        if model.moe.num_experts % mesh.expert:
+            raise checks.error("mesh.expert", f"a divisor of the {model.moe.num_experts} experts", mesh.expert)
+        if mesh.expert > 1 and not _spreads_experts(model):
+            expected = (
+                "1 with model.moe.dispatch = 'ragged', which needs all experts on each device"
+                if model.moe_layers
+                else "1 without MoE layers"
+            )
+            raise checks.error("mesh.expert", expected, mesh.expert)
+    for field in ("hidden_size", "representation_size"):
+        width = getattr(model, field)
+        if width is not None and width % mesh.fsdp:
+            raise checks.error("mesh.fsdp", f"a divisor of model.{field} = {width}", mesh.fsdp)
+
+
+def _spreads_experts(model: ModelConfig) -> bool:
+    """Whether the experts may lie on different devices."""
+    return bool(model.moe_layers) and model.moe.dispatch != "ragged"
 
 
 def _check_data(data: DataConfig) -> None:
@@ -340,24 +359,31 @@ def _check_evaluation(evaluation: EvaluationConfig) -> None:
         )
 
 
-def mesh_sizes(config: Config, num_devices: int) -> tuple[int, int]:
-    """Sizes (replica, expert) of the mesh over ``num_devices`` devices.
+def mesh_sizes(config: Config, num_devices: int) -> dict[str, int]:
+    """Sizes of the axes ``replica``, ``fsdp`` and ``expert`` of the mesh over ``num_devices`` devices.
+
+    An ``expert`` of None becomes the greatest common divisor of the experts and the devices: with more devices than
+    experts every device has one, in several replicas; where they do not go together, a device has several experts; and
+    1 where experts have to be on every device (ragged dispatch). A ``replica`` of None takes all devices that are left.
 
     Raises:
       ValueError: the sizes do not multiply to the devices, or a batch cannot be shared out in whole groups.
     """
-    expert = config.mesh.expert
-    replica = config.mesh.replica
+    replica, fsdp, expert = config.mesh.replica, config.mesh.fsdp, config.mesh.expert
+    for field, size in (("mesh.replica", replica or 1), ("mesh.fsdp", fsdp), ("mesh.expert", expert or 1)):
+        if num_devices % size:
+            raise checks.error(field, f"a divisor of the {num_devices} devices", size)
+    if expert is None:
+        left = num_devices // math.gcd(num_devices, (replica or 1) * fsdp)
+        expert = math.gcd(config.model.moe.num_experts, left) if _spreads_experts(config.model) else 1
     if replica is None:
-        if num_devices % expert:
-            raise checks.error("mesh.expert", f"a divisor of the {num_devices} devices", expert)
-        replica = num_devices // expert
-    elif replica * expert != num_devices:
-        raise checks.error("mesh", f"replica x expert = {num_devices} devices", f"{replica} x {expert}")
+        replica = max(1, num_devices // (fsdp * expert))
+    if replica * fsdp * expert != num_devices:
+        raise checks.error("mesh", f"replica x fsdp x expert = {num_devices} devices", f"{replica} x {fsdp} x {expert}")
     accumulation = config.train.gradient_accumulation_steps
     _check_batch("train.batch_size", config.train.batch_size, config, num_devices, accumulation)
     check_evaluation_batch(config, num_devices)
-    return replica, expert
+    return {"replica": replica, "fsdp": fsdp, "expert": expert}
 
 
 def check_evaluation_batch(config: Config, num_devices: int) -> None:

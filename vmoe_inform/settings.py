@@ -336,13 +336,20 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; None for ``replica`` takes all that ``expert`` leaves.
+    """Devices along each axis; :func:`vmoe_inform.config.mesh_sizes` chooses those that are None.
 
-    The batch is sharded over both axes, expert parameters over ``expert``.
+    The batch is sharded over all axes.
+
+    Attributes:
+      replica: over which only the batch is; None: all devices that the others leave.
+      fsdp: over which parameters and the optimizer's state are too.
+      expert: over which the experts are; None: as many as divide both the experts and the devices that ``replica`` and
+        ``fsdp`` leave.
     """
 
     replica: PositiveInt | None = None
-    expert: PositiveInt = 1
+    fsdp: PositiveInt = 1
+    expert: PositiveInt | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.routing import effective_neighbours, routing_entropy
 from vmoe_inform.sharding import processes
 from vmoe_inform.sharding.mesh import batch_sharding, replicated
+from vmoe_inform.sharding.rules import gathered
 
 _CHOSEN = "chosen"
 PerImage = dict[str, dict[str, Array]]
@@ -70,7 +71,11 @@ class Predictor:
 
         def apply(variables: Tree, images: Array, mask: Array, **options: Any) -> Any:
             return model.apply(
-                variables, augment.normalize(images, config.data), train=False, image_mask=mask, **options
+                variables | {"params": gathered(variables["params"])},
+                augment.normalize(images, config.data),
+                train=False,
+                image_mask=mask,
+                **options,
             )
 
         def logits_of(variables: Tree, images: Array, mask: Array) -> Float[Array, "B classes"]:
@@ -207,25 +212,54 @@ class Predictor:
     ) -> tuple[Any, np.ndarray, np.ndarray, int]:
         """What a function of (variables, images, mask, *inputs of the batch) gives for all readable images, their
         labels and indices, ordered by the latter, and the number of records that could not be read."""
-        classes = self._config.model.num_classes
-        if source.num_classes != classes:  # labels would mean other classes
-            raise checks.error("data", f"the model's {classes} classes", source.num_classes)
         skipped = SkippedRecords(self._config.data.max_skipped_share)
         found = []
-        sharding = batch_sharding(self._mesh)
-        for local in self._batches(source, skipped, crop):
-            batch = {name: jax.make_array_from_process_local_data(sharding, local[name]) for name in local}
-            with jax.set_mesh(self._mesh):
-                outputs = function(variables, *(batch[name] for name in ("image", "mask", *inputs)))
-                mask, *of_batch = self._everywhere([batch[name] for name in ("mask", "label", "index")])
-            chosen = np.asarray(mask)
-            found.append(jax.tree.map(lambda values, chosen=chosen: np.asarray(values)[chosen], (outputs, *of_batch)))
+        for outputs, batch in self.each_batch(function, variables, source, skipped=skipped, crop=crop, inputs=inputs):
+            chosen = (outputs, batch["label"], batch["index"])
+            found.append(jax.tree.map(lambda values, mask=batch["mask"]: np.asarray(values)[mask], chosen))
             if after_each_batch is not None:
                 after_each_batch()
         whole = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
         order = np.argsort(whole[2])  # worker processes give batches in an order of their own
         outputs, labels, indices = jax.tree.map(lambda values: values[order], whole)
         return outputs, labels, indices, processes.total(skipped.count)
+
+    def each_batch(
+        self,
+        function: Callable[..., Any],
+        variables: Tree,
+        source: Source,
+        *,
+        skipped: SkippedRecords,
+        crop: float | None = None,
+        inputs: tuple[str, ...] = (),
+    ) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+        """Calls a function with one batch of a source after the other.
+
+        Args:
+          function: of (variables, images uint8, mask, *inputs); what it gives has to be whole on every device.
+          variables: what ``model.apply`` takes.
+          source: the images.
+          skipped: counts this process's unreadable records.
+          crop: as for :meth:`predict`.
+          inputs: names of what else of the batch the function takes: ``label``, ``index``.
+
+        Yields:
+          what the function gave, and of the whole batch ``mask``, ``label`` and ``index`` (number of the record).
+
+        Raises:
+          ValueError: as :meth:`predict`.
+        """
+        classes = self._config.model.num_classes
+        if source.num_classes != classes:  # labels would mean other classes
+            raise checks.error("data", f"the model's {classes} classes", source.num_classes)
+        sharding = batch_sharding(self._mesh)
+        for local in self._batches(source, skipped, crop):
+            batch = {name: jax.make_array_from_process_local_data(sharding, local[name]) for name in local}
+            with jax.set_mesh(self._mesh):
+                outputs = function(variables, *(batch[name] for name in ("image", "mask", *inputs)))
+                facts = self._everywhere({name: batch[name] for name in ("mask", "label", "index")})
+            yield outputs, {name: np.asarray(values) for name, values in facts.items()}
 
     def _batches(self, source: Source, skipped: SkippedRecords, crop: float | None) -> Iterator[Batch]:
         """This process's part of every batch: its share of the records, and as many batches as all others make."""

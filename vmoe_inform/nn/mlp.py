@@ -9,7 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.dispatch.products import block_products, expert_products
-from vmoe_inform.sharding.mesh import EXPERT, REPLICA, axis_size, constrain
+from vmoe_inform.sharding.mesh import AXES, EXPERT, FSDP, REPLICA, axis_size, constrain
 
 EXPERT_PRODUCTS = "expert_products"  # their name for rematerialisation, which does not see what they are made by
 ExpertParameters: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array]]
@@ -96,11 +96,11 @@ def apply_experts(
     if expert_of_block is None:
         # Groups on the devices that hold their tokens, then experts on theirs: without the first, the partitioner cuts
         # the gathers before and after by experts, and sums their rows over devices. So each change is one all-to-all.
-        rows = constrain(constrain(rows, None, (REPLICA, EXPERT)), EXPERT, REPLICA)
+        rows = constrain(constrain(rows, None, AXES), EXPERT, (REPLICA, FSDP))
     activations = nn.gelu(_linear(hidden, rows, expert_of_block, dtype), approximate=True)
     outputs = drop(_linear(output, drop(activations, 0), expert_of_block, dtype), 1)
     if expert_of_block is None:
-        outputs = constrain(constrain(outputs, EXPERT, REPLICA), None, (REPLICA, EXPERT))
+        outputs = constrain(constrain(outputs, EXPERT, (REPLICA, FSDP)), None, AXES)
     return outputs
 
 

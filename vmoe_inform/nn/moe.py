@@ -15,7 +15,7 @@ from vmoe_inform.nn.mlp import ExpertParameters, Experts, apply_experts
 from vmoe_inform.nn.router import TRACE, Router, Routing, Surroundings, auxiliary_losses, select_experts
 from vmoe_inform.routing import routing_entropy
 from vmoe_inform.routing.steps import SELECT_STEPS, PreviousLayer
-from vmoe_inform.sharding.mesh import EXPERT, REPLICA, axis_size, on_each_device
+from vmoe_inform.sharding.mesh import AXES, EXPERT, axis_size, on_each_device
 
 
 class MoeLayer(nn.Module):
@@ -113,7 +113,7 @@ class MoeLayer(nn.Module):
 
             return carry_out(tokens, plan, experts, dispatcher=dispatcher)
 
-        keys = None if dropout_key is None else jax.random.split(dropout_key, axis_size(REPLICA) * axis_size(EXPERT))
+        keys = None if dropout_key is None else jax.random.split(dropout_key, axis_size(*AXES))
         if dispatcher == "ragged" and isinstance(plan, Assignment) and not self.is_initializing():
             # Every device has all experts, and sorts its own tokens only. (Parameters are made with a single group.)
             return on_each_device(work, parameters, tokens, plan, *([] if keys is None else [keys]))
@@ -126,7 +126,7 @@ class MoeLayer(nn.Module):
         name, reason = choose_dispatcher(
             current_platform(),
             num_choices=plan.indices.shape[1] * plan.indices.shape[2],
-            num_groups=-(-plan.indices.shape[0] // (axis_size(REPLICA) * axis_size(EXPERT))),
+            num_groups=-(-plan.indices.shape[0] // axis_size(*AXES)),
             num_experts=plan.num_experts,
             capacity=plan.capacity,
             kernel_size=self.config.hidden_size * self.config.mlp_size,

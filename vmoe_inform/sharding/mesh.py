@@ -1,5 +1,6 @@
-"""The device mesh: axis ``replica`` (data) and axis ``expert``."""
+"""The device mesh: axes ``replica`` (data), ``fsdp`` (data, and parameters cut up) and ``expert``."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -9,25 +10,27 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
 
 REPLICA = "replica"
+FSDP = "fsdp"
 EXPERT = "expert"
-BATCH = PartitionSpec((REPLICA, EXPERT))  # the leading axis over all devices
+AXES = (REPLICA, FSDP, EXPERT)  # neighbouring devices share out the experts: theirs is the most traffic
+BATCH = PartitionSpec(AXES)  # the leading axis over all devices
 
 
-def make_mesh(replica: int, expert: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of replica x expert devices, also when there is one.
+def make_mesh(replica: int, expert: int, devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
+    """A mesh of replica x fsdp x expert devices, also when there is one.
 
     Args:
-      replica, expert: sizes of the axes, see :func:`vmoe_inform.config.mesh_sizes`.
+      replica, expert, fsdp: sizes of the axes, see :func:`vmoe_inform.config.mesh_sizes`.
       devices: all devices of all processes by default.
 
     Raises:
       ValueError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    if replica * expert != len(devices):
-        raise checks.error("mesh", f"replica x expert = {len(devices)} devices", f"{replica} x {expert}")
-    axis_types = (jax.sharding.AxisType.Auto,) * 2
-    return jax.make_mesh((replica, expert), (REPLICA, EXPERT), axis_types, devices=devices)
+    sizes = (replica, fsdp, expert)
+    if math.prod(sizes) != len(devices):
+        raise checks.error("mesh", f"{' x '.join(AXES)} = {len(devices)} devices", " x ".join(map(str, sizes)))
+    return jax.make_mesh(sizes, AXES, (jax.sharding.AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -47,9 +50,9 @@ def constrain(array: Array, *axes: str | tuple[str, ...] | None) -> Array:
     return jax.lax.with_sharding_constraint(array, PartitionSpec(*axes))
 
 
-def axis_size(axis: str) -> int:
-    """Devices along an axis of the mesh in use; 1 without a mesh."""
-    return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
+def axis_size(*axes: str) -> int:
+    """Devices along axes of the mesh in use; 1 without a mesh."""
+    return math.prod(jax.sharding.get_abstract_mesh().shape.get(axis, 1) for axis in axes)
 
 
 def on_each_device(function: Callable[..., Tree], whole: Tree, *batches: Tree) -> Tree:

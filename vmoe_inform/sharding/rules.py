@@ -1,4 +1,9 @@
-"""Parameter path -> PartitionSpec. A path that no rule matches is an error, never silently replicated."""
+"""Parameter path -> PartitionSpec. A path that no rule matches is an error, never silently replicated.
+
+Experts lie along the mesh axis ``expert``. Along ``fsdp``, the axis of every kernel that has the model's width is cut
+up; vectors, embeddings and routers are small and whole on every device. A step gathers what is cut up before it uses it
+(:func:`gathered`), so that what is computed is the same on every mesh.
+"""
 
 import re
 from collections.abc import Sequence
@@ -8,18 +13,26 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Tree
-from vmoe_inform.sharding.mesh import EXPERT
+from vmoe_inform.sharding.mesh import EXPERT, FSDP, axis_size, constrain
 
 Rule = tuple[str, PartitionSpec]
 
 # Matched in order against the whole path, e.g. "params/block_1/moe/experts/hidden/kernel". Optimizer states carry the
 # parameters' paths at their end and follow the same rules.
 RULES: tuple[Rule, ...] = (
-    (r".*/moe/experts/(hidden|output)/(kernel|bias)", PartitionSpec(EXPERT)),
+    (r".*/moe/experts/hidden/kernel", PartitionSpec(EXPERT, FSDP)),  # [E, D, M]
+    (r".*/moe/experts/output/kernel", PartitionSpec(EXPERT, None, FSDP)),  # [E, M, D]
+    (r".*/moe/experts/(hidden|output)/bias", PartitionSpec(EXPERT)),
     (r".*/moe/router/.*", PartitionSpec()),
-    (r".*/(attention|mlp|head|patch_embedding|pre_logits|map_pooling)/.*", PartitionSpec()),
-    (r".*/(attention_norm|mlp_norm|encoder_norm)/(scale|bias)", PartitionSpec()),
-    (r".*/(class_token|position_embedding)", PartitionSpec()),
+    (r".*/attention/(query|key|value)/kernel", PartitionSpec(FSDP)),  # [D, H, F]
+    (r".*/attention/(output|out)/kernel", PartitionSpec(None, None, FSDP)),  # [H, F, D]
+    (r".*/mlp/hidden/kernel", PartitionSpec(FSDP)),  # [D, M]
+    (r".*/mlp/output/kernel", PartitionSpec(None, FSDP)),  # [M, D]
+    (r".*/patch_embedding/kernel", PartitionSpec(None, None, None, FSDP)),  # [p, p, 3, D]
+    (r".*/(pre_logits|head)/kernel", PartitionSpec(FSDP)),  # [D, ...]; the head's width may be representation_size
+    (r".*/(attention|mlp|head|patch_embedding|pre_logits)/(.*/)?bias", PartitionSpec()),
+    (r".*/(attention_norm|mlp_norm|encoder_norm|norm)/(scale|bias)", PartitionSpec()),
+    (r".*/(class_token|position_embedding|map_pooling/probe)", PartitionSpec()),
     (r"(.*/)?(count|step|mini_step|gradient_step|seed)", PartitionSpec()),
 )
 
@@ -57,3 +70,18 @@ def tree_shardings(tree: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> Tre
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def gathered(params: Tree, rules: Sequence[Rule] = RULES) -> Tree:
+    """Parameters on the mesh in use as layers take them: whole along ``fsdp``.
+
+    The gradient of this sums over the devices and cuts up again.
+    """
+    if axis_size(FSDP) == 1:
+        return params
+
+    def gather(path: Sequence, leaf: jax.Array) -> jax.Array:
+        spec = spec_for("params/" + path_name(path), rules)
+        return constrain(leaf, *(None if axis == FSDP else axis for axis in spec)) if FSDP in spec else leaf
+
+    return jax.tree_util.tree_map_with_path(gather, params)

@@ -86,7 +86,7 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
     """
     check_steps(config, num_steps)
     devices = jax.devices() if devices is None else devices
-    mesh = make_mesh(*mesh_sizes(config, len(devices)), devices)
+    mesh = make_mesh(**mesh_sizes(config, len(devices)), devices=devices)
     model = models.from_config(config.model)
     optimizer = make_optimizer(config.optimizer, num_steps)
 

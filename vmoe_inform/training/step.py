@@ -13,6 +13,7 @@ from vmoe_inform.config import Config
 from vmoe_inform.data import augment
 from vmoe_inform.nn.router import STATE
 from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.sharding.rules import gathered
 from vmoe_inform.training import nonfinite
 from vmoe_inform.training.measurements import EXPERT_LOADS
 from vmoe_inform.training.state import TrainState
@@ -61,7 +62,7 @@ def make_train_step(
         targets = optax.smooth_labels(targets, config.train.label_smoothing)
         images, targets = augment.mix(mix_key, images, targets, config.train.mixup_alpha, config.train.cutmix_alpha)
         (logits, aux), updated = model.apply(
-            {"params": params, STATE: routing},
+            {"params": gathered(params), STATE: routing},
             images,
             train=True,
             progress=progress,
