@@ -1,5 +1,6 @@
 """Whole runs on the digits: what is written, and that a resumed run is the same run to the last bit."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import jax
 import pytest
 
 from tests import tiny
+from tests.training.test_profiling import steps_traced
 from vmoe_inform import config as config_lib
 from vmoe_inform.training import loop, restore
 from vmoe_inform.training.checkpoints import Checkpoints, SavingError
@@ -33,8 +35,9 @@ def test_a_resumed_run_is_bit_identical(finished, tmp_path):
     config = _config(evaluation__every_steps=10)
     half = loop.train(config, tmp_path, stop_at_step=10)
     assert (half.steps_done, half.total_steps, half.clean_top1) == (10, 20, None)
-    resumed = loop.train(config, tmp_path)
+    resumed = loop.train(dataclasses.replace(config, profile=2), tmp_path)  # also while it is looked at
     assert resumed.steps_done == 20
+    assert steps_traced(tmp_path / "profile" / "process_0") == [[14, 15]]
     chex.assert_trees_all_equal(whole.state, resumed.state)
     assert len(jax.tree.leaves(whole.state)) > 60  # parameters, two moments, average, adjacency, counters
     assert resumed.clean_top1 == whole.clean_top1
@@ -70,12 +73,28 @@ def test_what_a_run_writes(finished):
     assert {"accuracy", "images_per_second", "learning_rate", "losses/importance", "losses/load", "losses/z"} <= set(
         entries[0]
     )
-    assert "routing/block_1/dropped" in entries[0]
+    steps = [entry for entry in entries if "loss" in entry]
+    measured = {"data_wait_share", *(f"step_seconds/{name}" for name in ("p50", "p90", "p99", "max"))}
+    layer = {"dropped", "entropy", "largest_load", "smallest_load", "load_cv", "dead_experts"}
+    assert all(measured | {f"routing/block_1/{name}" for name in layer} <= entry.keys() for entry in steps)
+    assert not {"mfu", "hbm_peak_bytes", "nonfinite_where", "expert_loads"} & steps[0].keys()  # a CPU has no peaks
+    for entry in steps:
+        assert 0 <= entry["data_wait_share"] <= 1
+        assert 0 < entry["step_seconds/p50"] <= entry["step_seconds/p99"] <= entry["step_seconds/max"]
+        assert 0 <= entry["routing/block_1/smallest_load"] <= 1 <= entry["routing/block_1/largest_load"] <= 4
+        assert entry["routing/block_1/dead_experts"] in range(5)
     assert [e["step"] for e in entries if "evaluation/clean/top1" in e] == [10, 20]
     assert entries[-1]["evaluation/clean/top1"] == result.clean_top1
     assert list((workdir / "tensorboard").iterdir())
     with Checkpoints(workdir, keep=3) as checkpoints:
         assert checkpoints.latest_step() == 20
+
+
+def test_a_finished_run_cannot_be_profiled(finished):
+    config = dataclasses.replace(_config(evaluation__every_steps=10), profile=2)
+    for start in (loop.finished_accuracy, loop.train):
+        with pytest.raises(ValueError, match=r"profile: expected None: 0 steps are left, .*; received 2"):
+            start(config, finished[0])
 
 
 def test_a_finished_run_is_left_as_it_is(finished):

@@ -1,0 +1,70 @@
+"""Traces of a run's steps: which, where, and what stands against it."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vmoe_inform import config as config_lib
+from vmoe_inform.training.profiling import Profile, check_steps
+
+
+def steps_traced(folder) -> list[list[int]]:
+    """Numbers of the steps in each trace of a process's folder, oldest first."""
+    found = []
+    for path in sorted(folder.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.stat().st_mtime_ns):
+        planes = jax.profiler.ProfileData.from_file(str(path)).planes
+        events = [event for plane in planes for line in plane.lines for event in line.events]
+        found.append(sorted(dict(event.stats)["step_num"] for event in events if event.name == "train"))
+    return found
+
+
+def _run(profile: Profile, first: int, last: int) -> None:
+    """As the loop does, with nothing in the steps."""
+    double = jax.jit(lambda x: 2 * x)
+    with profile:
+        for step in range(first, last):
+            if profile.switches_after(step):
+                profile.switch()
+            with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                double(jnp.ones(3)).block_until_ready()
+
+
+def test_the_trace_has_the_steps_after_the_warm_up(tmp_path):
+    _run(Profile(tmp_path, 2, first_step=20, last_step=30, process=1), 20, 30)
+    assert steps_traced(tmp_path / "profile" / "process_1") == [[24, 25]]
+    assert len(list((tmp_path / "profile").rglob("*.trace.json.gz"))) == 1  # what Perfetto opens
+
+
+def test_a_run_that_stops_on_the_way_leaves_what_there_is(tmp_path):
+    _run(Profile(tmp_path, 5, first_step=0, last_step=8, process=0), 0, 5)
+    assert steps_traced(tmp_path / "profile" / "process_0") == [[4, 5]]
+
+
+def test_nothing_is_traced_unless_asked_for(tmp_path):
+    _run(Profile(tmp_path, None, first_step=0, last_step=5, process=0), 0, 5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_steps_are_refused_unless_there_is_a_trace_already(tmp_path, caplog):
+    assert check_steps(tmp_path, 5, 8)
+    with pytest.raises(ValueError, match=r"profile: expected at most 4: 7 steps are left, of which 3 .*; received 5$"):
+        check_steps(tmp_path, 5, 7)
+    with pytest.raises(ValueError, match=r"profile: expected None: 0 steps are left, .*; received 5$"):
+        check_steps(tmp_path, 5, 0)
+    trace = tmp_path / "profile" / "process_0" / "plugins" / "profile" / "2026" / "host.xplane.pb"
+    trace.parent.mkdir(parents=True)
+    trace.touch()
+    with caplog.at_level(logging.WARNING):
+        assert not check_steps(tmp_path, 5, 7)
+    assert "that of before stays" in caplog.text
+    _run(Profile(tmp_path, 5, first_step=23, last_step=30, process=0), 23, 30)  # a start near the end goes on
+
+
+def test_the_setting():
+    assert config_lib.parse({"train": {"steps": 1}, "profile": 4}).profile == 4
+    assert config_lib.parse({"train": {"steps": 1}}).profile is None  # as runs of before have it
+    for wrong in (0, "yes", True):
+        with pytest.raises(ValueError, match=r"profile: expected .*; received"):
+            config_lib.parse({"profile": wrong, "train": {"steps": 1}})
