@@ -175,9 +175,13 @@ def expert_informed(
     """
     num_experts = probabilities.shape[-1]
     checks.shape("adjacency", adjacency.shape, (num_experts, num_experts))
+    return float32_einsum("jk,...nk->...nj", jax.lax.stop_gradient(_with_identity_rows(adjacency)), probabilities)
+
+
+def _with_identity_rows(adjacency: Float[Array, "E E"]) -> Float[Array, "E E"]:
+    """The matrix with identity rows in place of those that are all zero."""
     empty = jnp.all(adjacency == 0, axis=-1, keepdims=True)
-    matrix = jax.lax.stop_gradient(jnp.where(empty, jnp.eye(num_experts), adjacency.astype(jnp.float32)))
-    return float32_einsum("jk,...nk->...nj", matrix, probabilities)
+    return jnp.where(empty, jnp.eye(adjacency.shape[-1]), adjacency.astype(jnp.float32))
 
 
 def _constant(key: Array, sizes: LayerSizes, *, initial_value: float, **options: object) -> Float[Array, "E E"]:
@@ -207,7 +211,19 @@ def _average(
     return update_adjacency(state, counts, decay=decay, normalization=normalization)
 
 
-@register_inform("symphony", initial_state=_constant, update_state=_average, update_k=2)
+def _above(state: Float[Array, "E E"], threshold: float) -> Float[Array, "E E"]:
+    return jnp.where(state < threshold, 0.0, state)
+
+
+def _symphony_adjacency(state: Float[Array, "E E"], *, threshold: float, **options: object) -> Float[Array, "E E"]:
+    return _with_identity_rows(_above(state, threshold))
+
+
+def _oja_adjacency(state: Float[Array, "E E"], **options: object) -> Float[Array, "E E"]:
+    return _with_identity_rows(state)
+
+
+@register_inform("symphony", initial_state=_constant, update_state=_average, update_k=2, adjacency=_symphony_adjacency)
 def symphony_step(
     probabilities: Float[Array, "B N E"],
     context: StepContext,
@@ -223,8 +239,7 @@ def symphony_step(
     Entries below ``threshold`` are left out (0.05 in the paper). With K = 1 no two experts are ever chosen together:
     there the base top 2 are counted, since the paper's graph would have no edge.
     """
-    state = _state(context)
-    return expert_informed(probabilities, jnp.where(state < threshold, 0.0, state))
+    return expert_informed(probabilities, _above(_state(context), threshold))
 
 
 def _oja(context: StepContext, indices: Int[Array, "B N K"], *, decay: float) -> Float[Array, "E E"]:
@@ -232,7 +247,7 @@ def _oja(context: StepContext, indices: Int[Array, "B N K"], *, decay: float) ->
     return update_adjacency_oja(state, coselection_counts(indices, state.shape[-1]), decay=decay)
 
 
-@register_inform("symphony_oja", initial_state=_zeros, update_state=_oja, update_k=2)
+@register_inform("symphony_oja", initial_state=_zeros, update_state=_oja, update_k=2, adjacency=_oja_adjacency)
 def symphony_oja_step(
     probabilities: Float[Array, "B N E"], context: StepContext, *, decay: checks.Share = 0.9
 ) -> Float[Array, "B N E"]:

@@ -285,9 +285,12 @@ class InformStep(ContextStep):
     Attributes:
       graph: ``graph(context, **options) -> [B, N, N]``, the weights that function mixes tokens with, for analysis;
         None if the step does not mix tokens.
+      adjacency: ``adjacency(state, **options) -> [E, E]``, the matrix that function multiplies each token's
+        probabilities with, for analysis; None if there is no such matrix.
     """
 
     graph: Callable[..., Float[Array, "B N N"]] | None = None
+    adjacency: Callable[..., Float[Array, "E E"]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
