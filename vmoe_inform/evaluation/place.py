@@ -47,8 +47,8 @@ class Place:
         return str(self.workdir) if self.step is None else f"{self.workdir}@{self.step}"
 
 
-def parse(text: str) -> Place:
-    """``FOLDER`` or ``FOLDER@STEP``; a folder that is really called so is itself.
+def parse(text: str, *, flag: str = "--workdir") -> Place:
+    """``FOLDER`` or ``FOLDER@STEP``; a folder that is really called so is itself. ``flag`` is named in the error.
 
     Raises:
       ValueError: a step that is no number.
@@ -57,7 +57,7 @@ def parse(text: str) -> Place:
     if not at or pathlib.Path(text).is_dir():
         return Place(pathlib.Path(text))
     if not (folder and step.isdecimal()):
-        raise checks.error("--workdir", "the folder of a run, or FOLDER@STEP with a number of steps", text)
+        raise checks.error(flag, "the folder of a run, or FOLDER@STEP with a number of steps", text)
     return Place(pathlib.Path(folder), int(step))
 
 

@@ -215,13 +215,17 @@ class Checkpoints:
 
         return self._newest_intact(restore, step)
 
+    def steps(self) -> list[int]:
+        """Steps done in each checkpoint that there is, ascending."""
+        return sorted(self._manager.all_steps())
+
     def find_step(self, step: int | None = None) -> int:
         """Steps done in a checkpoint: the newest one's, or ``step``.
 
         Raises:
           FileNotFoundError: there is no checkpoint, or none of that step.
         """
-        steps = sorted(self._manager.all_steps())
+        steps = self.steps()
         if not steps:
             raise FileNotFoundError(f"checkpoint: expected one in {self._folder}; received none")
         if step is not None and step not in steps:
@@ -234,7 +238,7 @@ class Checkpoints:
     def _newest_intact(self, restore: Callable[[int], _Restored], step: int | None = None) -> tuple[int, _Restored]:
         """Restores ``step``, or the newest checkpoint that is intact; all processes take the same one."""
         self.find_step(step)
-        steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
+        steps = self.steps()[::-1] if step is None else [step]
         first: DamagedCheckpointError | None = None
         for candidate in steps:
             problem = intact.problem_of(self._folder, candidate) if processes.is_main() else None

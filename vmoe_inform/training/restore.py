@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import jax
+from absl import logging
 from jax.sharding import Mesh
 
 from vmoe_inform import config as config_lib
@@ -14,6 +15,7 @@ from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.sharding.mesh import make_mesh
 from vmoe_inform.sharding.rules import tree_shardings
 from vmoe_inform.training.checkpoints import Checkpoints
+from vmoe_inform.training.intact import DamagedCheckpointError
 from vmoe_inform.training.run_folder import read_config
 
 
@@ -45,6 +47,34 @@ def find_step(workdir: pathlib.Path, step: int | None = None) -> int:
     read_config(workdir)
     with Checkpoints(workdir) as checkpoints:
         return checkpoints.find_step(step)
+
+
+def kept_steps(workdir: pathlib.Path) -> list[int]:
+    """Optimizer steps done in each checkpoint of a run, ascending.
+
+    Raises:
+      FileNotFoundError: no run, or no checkpoint yet.
+    """
+    find_step(workdir)
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.steps()
+
+
+def routing_states(workdir: pathlib.Path) -> dict[int, Tree]:
+    """The collection ``routing`` of each checkpoint of a run, by its step, as NumPy arrays; damaged ones are left out.
+
+    Raises:
+      FileNotFoundError: no run, or no checkpoint yet.
+    """
+    find_step(workdir)
+    states = {}
+    with Checkpoints(workdir) as checkpoints:
+        for step in checkpoints.steps():
+            try:
+                states[step] = checkpoints.load_arrays(step, names=("routing",))[1]["routing"]
+            except DamagedCheckpointError as damage:
+                logging.warning("%s", damage)
+    return states
 
 
 def restore(workdir: pathlib.Path, step: int | None = None) -> Restored:
