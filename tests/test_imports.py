@@ -30,7 +30,7 @@ ALLOWED = {
     "models": CONFIG | {"sharding", "nn"},
     "evaluation": MODEL | {"data"},
     "training": MODEL | {"chips", "data", "evaluation"},  # the loop evaluates as it goes; evaluation knows no training
-    "analysis": MODEL | {"data"},
+    "analysis": MODEL | {"data", "evaluation"},  # what a trained router does, on the images of the suites
     "studies": MODEL | {"data", "evaluation", "training"},  # many runs, trained and measured
     # what a program costs, compiled and timed; only command lines look at it
     "performance": MODEL | {"chips", "presets", "data", "evaluation", "training", "studies"},

@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 
 from vmoe_inform.axes import Float, Int
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerTrace:
     """One MoE layer's routing of n images of N tokens; a field that was not asked for is None.
@@ -18,8 +20,10 @@ class LayerTrace:
       base_indices: the K experts of the largest base logits, the largest first.
       indices: the K chosen experts, the first choice first; E where there is none.
       weights: of the chosen experts, as the outputs are multiplied by; 0 where there is none.
+      load: how much of a token goes to each expert, dropped choices included; sums to 1 where tokens choose.
       dropped: share of a token's choices that got no slot.
-      margin: K-th minus (K + 1)-th largest informed probability; infinite where K = E.
+      margin: K-th minus (K + 1)-th largest informed probability; infinite where K = E; None also where it is not the
+        tokens that choose.
       graph: row i holds how much token i hears of each token; None also where tokens do not mix.
     """
 
@@ -28,6 +32,7 @@ class LayerTrace:
     base_indices: Int[np.ndarray, "n N K"] | None = None
     indices: Int[np.ndarray, "n N K"] | None = None
     weights: Float[np.ndarray, "n N K"] | None = None
+    load: Float[np.ndarray, "n N E"] | None = None
     dropped: Float[np.ndarray, "n N"] | None = None
     margin: Float[np.ndarray, "n N"] | None = None
     graph: Float[np.ndarray, "n N N"] | None = None
