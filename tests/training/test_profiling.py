@@ -1,6 +1,7 @@
 """Traces of a run's steps: which, where, and what stands against it."""
 
 import logging
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,12 @@ def steps_traced(folder) -> list[list[int]]:
         events = [event for plane in planes for line in plane.lines for event in line.events]
         found.append(sorted(dict(event.stats)["step_num"] for event in events if event.name == "train"))
     return found
+
+
+def _file(folder: pathlib.Path) -> pathlib.Path:
+    path = folder / "file"
+    path.touch()
+    return path
 
 
 def _run(profile: Profile, first: int, last: int) -> None:
@@ -40,6 +47,20 @@ def test_the_trace_has_the_steps_after_the_warm_up(tmp_path):
 def test_a_run_that_stops_on_the_way_leaves_what_there_is(tmp_path):
     _run(Profile(tmp_path, 5, first_step=0, last_step=8, process=0), 0, 5)
     assert steps_traced(tmp_path / "profile" / "process_0") == [[4, 5]]
+
+
+def test_a_trace_that_cannot_be_written_stops_nothing(tmp_path, caplog):
+    profile = Profile(tmp_path, 2, first_step=0, last_step=5, process=0)
+    folder = tmp_path / "profile" / "process_0"
+    folder.rmdir()
+    folder.touch()
+    with caplog.at_level(logging.ERROR):
+        _run(profile, 0, 5)
+    assert "profile: no trace could be written in" in caplog.text
+    folder.unlink()
+    jax.profiler.stop_trace()  # JAX keeps what it could not write
+    with pytest.raises(ValueError, match=r"profile: expected a folder \(Not a directory\); received '.*process_0'"):
+        Profile(_file(tmp_path), 2, first_step=0, last_step=5, process=0)
 
 
 def test_nothing_is_traced_unless_asked_for(tmp_path):

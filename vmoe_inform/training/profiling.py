@@ -27,14 +27,18 @@ class Profile:
         process: I; each writes its own trace.
 
         Raises:
-          ValueError: see :func:`check_steps`.
+          ValueError: see :func:`check_steps`; or the folder cannot be made.
         """
         begin = first_step + WARM_UP_STEPS
         self._switches: tuple[int, ...] = ()
-        if num_steps is not None and check_steps(workdir, num_steps, last_step - first_step):
-            self._switches = (begin, begin + num_steps)
         self._folder = workdir / FOLDER / f"process_{process}"
         self._running = False
+        if num_steps is not None and check_steps(workdir, num_steps, last_step - first_step):
+            self._switches = (begin, begin + num_steps)
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as problem:
+                raise checks.error("profile", f"a folder ({problem.strerror})", str(self._folder)) from None
 
     def switches_after(self, step: int) -> bool:
         """Whether the trace begins or ends after this step."""
@@ -51,11 +55,15 @@ class Profile:
         self._running = True
 
     def stop(self) -> None:
-        """Ends the trace if there is one going on."""
+        """Ends the trace if there is one going on; one that cannot be written is an error in the log, no more."""
         if self._running:
             self._running = False
-            jax.profiler.stop_trace()
-            logging.info("profile: wrote a trace in %s", self._folder)
+            try:
+                jax.profiler.stop_trace()
+            except jax.errors.JaxRuntimeError as problem:  # such as a full disk
+                logging.error("profile: no trace could be written in %s: %s", self._folder, problem)
+            else:
+                logging.info("profile: wrote a trace in %s", self._folder)
 
     def __enter__(self) -> Self:
         return self
