@@ -18,10 +18,11 @@ else:
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     _quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_quick}".strip()
-    # A program that several tests compile (a run that is resumed, the tiny model) is compiled once, for all workers.
+    # A program that several tests compile (a run that is resumed, the tiny model, an operation that is run by itself)
+    # is compiled once, for all workers and all processes that tests start.
     _compiled = tempfile.TemporaryDirectory(prefix="compiled_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
@@ -32,6 +33,11 @@ from tests import imagenet_tiny
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What another process is still writing into the cache cannot be read yet: then it is compiled once more."""
+    config.addinivalue_line("filterwarnings", "default:Error reading persistent compilation cache:UserWarning")
 
 
 @pytest.fixture
