@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from vmoe_inform.analysis.records import LayerTrace, Trace
+from vmoe_inform.analysis.views import CLEAN, View, Views
 
 QUANTILES = (5, 25, 50, 75, 95)
 
@@ -162,6 +163,44 @@ def trace(
         num_experts=num_experts,
         grid=grid,
         class_token=class_token,
+    )
+
+
+def views(
+    runs: tuple[str, ...] = ("attention_vmoe", "vmoe"),
+    *,
+    count: int = 3,
+    severities: tuple[int, ...] = (1, 5),
+    size_px: int = 32,
+    seed: int = 0,
+    **of_traces: Any,
+) -> Views:
+    """Images, clean and in fog, before several routers; in the second run no token hears another."""
+    random = np.random.default_rng(seed)
+    conditions = [CLEAN, *(("fog", severity) for severity in severities)]
+    shown = {
+        (name, severity): np.clip(
+            (1 - 0.15 * severity) * images(count, size_px)
+            + 30 * severity
+            + random.normal(size=(count, size_px, size_px, 3)) * 4 * severity,
+            0,
+            255,
+        ).astype(np.uint8)
+        for name, severity in conditions
+    }
+    return Views(
+        images=shown,
+        labels=[place % 3 for place in range(count)],
+        class_names=["n02099601", "n01484850", "disc"],
+        views=[
+            View.of(
+                trace(count, seed=10 * place + condition[1] + seed, **{"graphs": place == 0, **of_traces}),
+                run=run,
+                condition=condition,
+            )
+            for place, run in enumerate(runs)
+            for condition in conditions
+        ],
     )
 
 
