@@ -10,17 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 from vmoe_inform import checks, routing
 from vmoe_inform import config as config_lib
 from vmoe_inform.dispatch import carry_out
-from vmoe_inform.routing import steps
+from vmoe_inform.routing import contract, steps
 
-B, N, D, H, F, E, K = 2, 5, 4, 2, 2, 6, 2
+SIZES = contract.SIZES
+N, D, E, K = SIZES.num_tokens, SIZES.hidden_size, SIZES.num_experts, SIZES.num_selected_experts
+H = 2  # heads of the made-up attention
 GROUPS, PER_GROUP = 2, 2  # groups, and images of a group
-VALUES = 3  # numbers in the pixels of one patch
-SIZES = steps.LayerSizes(hidden_size=D, num_experts=E, num_selected_experts=K, num_tokens=N, patch_values=VALUES)
 REGISTRIES = {"score": steps.SCORE_STEPS, "inform": steps.INFORM_STEPS, "select": steps.SELECT_STEPS}
 
 
@@ -58,192 +57,57 @@ def settings(kind: str) -> list[Any]:
     return found
 
 
-def make_parameters(step, options):
-    declared = step.parameters(SIZES, **options)
-    keys = jax.random.split(jax.random.key(0), max(len(declared), 1))
-    made = {
-        name: p.initializer(key, p.shape, jnp.float32) for key, (name, p) in zip(keys, declared.items(), strict=False)
-    }
-    assert all(made[name].shape == p.shape for name, p in declared.items())
-    return made
+@pytest.mark.parametrize(("step", "options"), [*settings("score"), *settings("inform")])
+def test_contract(step, options):
+    assert contract.check(step.name, **options)
 
 
-def head_entropies(queries, keys):
-    attention = jax.nn.softmax(jnp.einsum("bihf,bjhf->bhij", queries, keys) / F**0.5)
-    return jnp.mean(-jnp.sum(attention * jnp.log(attention), axis=-1), axis=-1)
+def test_what_steps_name_exists():
+    weights = {field.name for field in dataclasses.fields(config_lib.LossWeights)}
+    for step in (steps.SCORE_STEPS[name] for name in steps.SCORE_STEPS):
+        assert set(step.loss_names) <= weights
+        assert step.selects is None or set(step.selects) <= set(steps.SELECT_STEPS)
 
 
-def make_inputs(seed, step, options):
-    """What the layer hands to a step: ``learned``, to be differentiated, and the rest, ``fixed``."""
-    rng = np.random.default_rng(seed)
-    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-    queries, keys, values = normal(B, N, H, F), normal(B, N, H, F), normal(B, N, H, F)
-    attention = steps.AttentionRecord(
-        queries, keys, values, normal(B, N, H, F), normal(H, F, D), head_entropies(queries, keys)
-    )
-    previous = steps.PreviousLayer(
-        jax.nn.softmax(normal(B, N, E)), jnp.argsort(normal(B, N, E), axis=-1)[..., :K].astype(jnp.int32)
-    )
-    state = step.initial_state(jax.random.key(seed), SIZES, **options) if step.has_state else None
-    if step.updates_state:  # as it may be after some training
-        state = jax.tree.map(lambda a: a + jnp.asarray(0.1 * rng.random(a.shape), a.dtype), state)
-    learned = {"probabilities": jax.nn.softmax(normal(B, N, E)), "tokens": normal(B, N, D)}
-    learned |= {"parameters": make_parameters(step, options), "attention": attention if step.needs_attention else None}
-    return {
-        "learned": learned,
-        "fixed": {
-            "state": state,
-            "patches": normal(B, N, VALUES) if step.needs_patches else None,
-            "previous": previous if step.needs_previous else None,
-        },
-    }
+def made(function, **declared):
+    return steps.InformStep("made", function, **declared)
 
 
-def context(inputs):
-    learned = inputs["learned"]
-    return steps.StepContext(
-        learned["tokens"], learned["parameters"], attention=learned["attention"], **inputs["fixed"]
-    )
+def mean(probabilities, context):
+    return jnp.broadcast_to(jnp.mean(probabilities, axis=1, keepdims=True), probabilities.shape)
 
 
-def probabilities(inputs):
-    return inputs["learned"]["probabilities"]
+BROKEN = {
+    r"float32\[2, 5, 6\]; received 'float32\[2, 5, 5\]'": made(lambda p, c: p[..., 1:]),
+    r"float32, int32 or bool; received \['bfloat16'\]": made(lambda p, c: p.astype(jnp.bfloat16)),
+    "probabilities >= 0": made(lambda p, c: -p),
+    "finite values": made(lambda p, c: p / jnp.sum(p - p, axis=-1, keepdims=True)),
+    "finite gradients": made(lambda p, c: p + jnp.sqrt(jnp.maximum(p - 2.0, 0.0))),
+    "the same with and without jit": made(lambda p, c: p if isinstance(p, jax.core.Tracer) else 2 * p),
+    "matrix products in float32 at the highest precision": made(lambda p, c: p @ jnp.eye(6)),
+    "a graph, as tokens mix": made(mean),
+    "rows that sum to 1": made(mean, graph=lambda c: jnp.ones((2, 5, 5))),
+    "the weights that the function mixes tokens with": made(mean, graph=lambda c: jnp.tile(jnp.eye(5), (2, 1, 1))),
+    "nothing rounded to bfloat16": made(lambda p, c: p * jnp.mean(c.tokens * c.tokens).astype(jnp.float32)),
+    "the form of the state": made(
+        lambda p, c: p, initial_state=lambda key, sizes: jnp.zeros(2), update_state=lambda c, indices: jnp.ones(3)
+    ),
+    "a change of the state": made(
+        lambda p, c: p, initial_state=lambda key, sizes: jnp.zeros(2), update_state=lambda c, indices: c.state
+    ),
+}
 
 
-def floats(tree):
-    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+@pytest.mark.parametrize("message", BROKEN)
+def test_a_step_that_breaks_the_contract_is_told_so(message, monkeypatch):
+    monkeypatch.setitem(steps.INFORM_STEPS._entries, "made", BROKEN[message])
+    with pytest.raises(ValueError, match=f"step made.*: expected .*{message}"):
+        contract.check("made")
 
 
-def assert_contract(function, first, second):
-    """jit equals eager, one compilation for two calls, the same bits for the same input, finite gradients, float32."""
-    traces = []
-
-    @jax.jit
-    def both(tree):
-        traces.append(None)
-        loss = lambda learned: sum(jnp.sum(leaf**2) for leaf in floats(function({**tree, "learned": learned})))
-        return function(tree), jax.grad(loss)(tree["learned"])
-
-    result, gradients = both(first)
-    again, _ = both(first)
-    both(second)
-    assert len(traces) == 1
-    assert all(leaf.dtype in (jnp.float32, jnp.int32, jnp.bool_) for leaf in jax.tree.leaves(result))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((result, gradients)))
-    for one, two, eager in zip(*map(jax.tree.leaves, (result, again, function(first))), strict=True):
-        np.testing.assert_array_equal(one, two)
-        np.testing.assert_allclose(one, eager, rtol=1e-5, atol=1e-6)
-    assert_float32_products(both, first)
-    return result
-
-
-def equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
-
-
-def assert_float32_products(function, *arguments):
-    """A router's matrix products are float32 at the highest precision, also on an accelerator (decision 6).
-
-    Factors may be bfloat16 as they come from the model: their products are exact in float32.
-    """
-    for equation in equations(jax.make_jaxpr(function)(*arguments).jaxpr):
-        if equation.primitive.name == "dot_general":
-            assert set(equation.params["precision"]) == {jax.lax.Precision.HIGHEST}
-            assert equation.outvars[0].aval.dtype == jnp.float32
-            assert {variable.aval.dtype.name for variable in equation.invars} in ({"float32"}, {"bfloat16"})
-
-
-@pytest.mark.parametrize(("step", "options"), settings("score"))
-def test_score_steps(step, options):
-    inputs = [make_inputs(seed, step, options) for seed in (1, 2)]
-    logits = assert_contract(lambda tree: step.function(context(tree), **options), *inputs)
-    assert logits.shape == (B, N, E)
-    if step.gates is not None:
-        gates = assert_contract(lambda tree: step.gates(context(tree), **options), *inputs)
-        assert gates.shape == (B, N, E)
-        assert np.min(gates) >= 0
-    if step.slot_logits is not None:
-        slot_logits = assert_contract(lambda tree: step.slot_logits(context(tree), **options), *inputs)
-        assert slot_logits.shape[:-1] == (B, N, E)
-        # The share of an expert among experts is that of its slots among slots.
-        shares = jnp.sum(jax.nn.softmax(slot_logits, axis=(2, 3)), axis=-1)
-        np.testing.assert_allclose(jax.nn.softmax(logits), shares, rtol=1e-5)
-    if step.losses is not None:
-        losses = assert_contract(lambda tree: step.losses(context(tree), **options), *inputs)
-        assert set(losses) == set(step.loss_names)
-        assert set(losses) <= {field.name for field in dataclasses.fields(config_lib.LossWeights)}
-        assert all(value.shape == (B,) for value in losses.values())
-    assert step.selects is None or set(step.selects) <= set(steps.SELECT_STEPS)
-
-
-@pytest.mark.parametrize(("step", "options"), settings("inform"))
-def test_inform_steps(step, options):
-    inputs = [make_inputs(seed, step, options) for seed in (1, 2)]
-    informed = assert_contract(lambda tree: step.function(probabilities(tree), context(tree), **options), *inputs)
-    assert informed.shape == (B, N, E)
-    assert np.min(informed) >= 0
-
-
-@pytest.mark.parametrize(
-    "step", [r[name] for r in (steps.SCORE_STEPS, steps.INFORM_STEPS) for name in r], ids=lambda step: step.name
-)
-def test_steps_in_a_bfloat16_model_round_nothing_more(step):
-    """What the model hands over in bfloat16 gives what the same numbers in float32 give."""
-    inputs = make_inputs(8, step, step.option_defaults)
-    as_type = lambda dtype: lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(dtype), tree)
-
-    def results(dtype):
-        handed = {name: as_type(dtype)(inputs["learned"][name]) for name in ("tokens", "attention")}
-        here = context({**inputs, "learned": {**inputs["learned"], **handed}})
-        given = (probabilities(inputs),) if isinstance(step, steps.InformStep) else ()
-        return step.function(*given, here, **step.option_defaults)
-
-    in_bfloat16, in_float32 = jax.jit(lambda: (results(jnp.bfloat16), results(jnp.float32)))()
-    assert in_bfloat16.dtype == jnp.float32
-    np.testing.assert_allclose(in_bfloat16, in_float32, rtol=1e-5, atol=1e-6)
-    assert_float32_products(lambda dtype=jnp.bfloat16: results(dtype))
-
-
-@pytest.mark.parametrize(("step", "options"), settings("inform"))
-def test_the_graph_of_an_inform_step_is_what_its_function_applies(step, options):
-    inputs = make_inputs(3, step, options)
-    if step.graph is None:
-        # Then tokens do not mix: to change the last token's probabilities changes nothing for the others.
-        changed = probabilities(inputs).at[:, -1].set(jax.nn.one_hot(0, E))
-        one, two = (step.function(p, context(inputs), **options) for p in (probabilities(inputs), changed))
-        np.testing.assert_array_equal(one[:, :-1], two[:, :-1])
-        return
-    graph = step.graph(context(inputs), **options)
-    assert graph.shape == (B, N, N)
-    assert graph.dtype == jnp.float32
-    np.testing.assert_allclose(jnp.sum(graph, axis=-1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(
-        routing.inform(probabilities(inputs), graph),
-        step.function(probabilities(inputs), context(inputs), **options),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-
-
-@pytest.mark.parametrize(
-    ("step", "options"), [p for kind in ("score", "inform") for p in settings(kind) if p.values[0].updates_state]
-)
-def test_states_keep_their_shape_and_type_over_updates(step, options):
-    state = step.initial_state(jax.random.key(0), SIZES, **options)
-    inputs = make_inputs(7, step, options)
-    indices = jax.lax.top_k(jax.random.normal(jax.random.key(0), (B, N, E)), K)[1]
-
-    def update(state):
-        return step.update_state(dataclasses.replace(context(inputs), state=state), indices, **options)
-
-    updated = jax.jit(update)(state)
-    chex.assert_trees_all_equal_shapes_and_dtypes(updated, state)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(updated))
-    assert any(not np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (updated, state)), strict=True))
-    chex.assert_trees_all_close(updated, update(state), rtol=1e-6)
+def test_the_contract_of_an_unknown_step():
+    with pytest.raises(ValueError, match=r"step: expected one of cosine, .*symphony_oja; received 'colour'"):
+        contract.check("colour")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +158,7 @@ def test_select_steps(step, options, k, train):
         }
         for seed in (1, 2)
     ]
-    load, dropped, (weights, indices) = assert_contract(seen, *trees)
+    load, dropped, (weights, indices) = contract.check_function(step.name, seen, *trees)
     assert load.shape == (GROUPS, size, E)
     assert dropped.shape == (GROUPS, size)
     assert weights.shape == indices.shape == (GROUPS, size, k)
@@ -358,26 +222,27 @@ def test_a_loss_has_a_name():
 
 def test_symphony_threshold_leaves_small_entries_out():
     step = steps.INFORM_STEPS["symphony"]
-    inputs = make_inputs(4, step, step.option_defaults)
+    inputs = contract.make_inputs(4, step, SIZES, step.option_defaults)
     state = inputs["fixed"]["state"]
     sparse = jnp.where(state < 0.05, 0.0, state)
     assert 0 < np.sum(sparse == 0) < sparse.size
+    probabilities = inputs["learned"]["probabilities"]
     np.testing.assert_array_equal(
-        step.function(probabilities(inputs), context(inputs), **{**step.option_defaults, "threshold": 0.05}),
-        routing.expert_informed(probabilities(inputs), sparse),
+        step.function(probabilities, contract.context(inputs), **{**step.option_defaults, "threshold": 0.05}),
+        routing.expert_informed(probabilities, sparse),
     )
 
 
 @pytest.mark.parametrize(("options"), [p.values[1] for p in settings("inform") if p.values[0].name == "attention"])
 def test_attention_in_head_space_is_attention_with_means(options):
     step = steps.INFORM_STEPS["attention"]
-    inputs = make_inputs(5, step, options)
+    inputs = contract.make_inputs(5, step, SIZES, options)
     given = {name: options[name] for name in ("sigma", "heads")} | {
         "mask": None if options["mask"] == "none" else "causal"
     }
 
     def in_head_space(learned):
-        return step.function(learned["probabilities"], context({**inputs, "learned": learned}), **options)
+        return step.function(learned["probabilities"], contract.context({**inputs, "learned": learned}), **options)
 
     def with_means(learned):
         """m_hj = H O_h' v_hj (Mutual-Inform SMoE, Eq. 1); the factor H can be left out."""
@@ -405,9 +270,9 @@ def test_attention_in_head_space_is_attention_with_means(options):
 def test_a_learned_similarity_starts_as_the_fixed_one():
     step = steps.INFORM_STEPS["similarity"]
     learned = {**step.option_defaults, "learned_weight": True}
-    inputs = make_inputs(6, step, learned)
+    inputs = contract.make_inputs(6, step, SIZES, learned)
     np.testing.assert_allclose(
-        step.function(probabilities(inputs), context(inputs), **learned),
-        step.function(probabilities(inputs), context(inputs), **step.option_defaults),
+        step.function(inputs["learned"]["probabilities"], contract.context(inputs), **learned),
+        step.function(inputs["learned"]["probabilities"], contract.context(inputs), **step.option_defaults),
         rtol=1e-6,
     )
