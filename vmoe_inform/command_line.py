@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,15 +14,24 @@ from ml_collections import config_flags
 
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
+from vmoe_inform.exit_codes import BAD_INPUT, DIVERGED, DOES_NOT_FIT, MISSING_PROCESS, STOPPED, STORAGE, STUCK
 from vmoe_inform.sharding import processes
 
-BAD_INPUT = 2  # exit code, as of most Unix programs
-DIVERGED = 3  # exit code: the loss is not finite
-DOES_NOT_FIT = 4  # exit code: a compiled program needs more memory than a device has
-STORAGE = 74  # exit code: files, such as a checkpoint, cannot be written or read (EX_IOERR of sysexits.h)
-MISSING_PROCESS = processes.MISSING_PROCESS  # exit code: not all processes of the run came
-STUCK = 124  # exit code: nothing was finished for too long (train.watchdog_seconds); as of the command timeout
-STOPPED = 75  # exit code: stopped by a signal after saving; start again to go on (EX_TEMPFAIL of sysexits.h)
+__all__ = [
+    "BAD_INPUT",
+    "DIVERGED",
+    "DOES_NOT_FIT",
+    "MISSING_PROCESS",
+    "STOPPED",
+    "STORAGE",
+    "STUCK",
+    "config_file",
+    "define_config",
+    "define_processes",
+    "load_config",
+    "run",
+]
+_LAST_SECONDS = 2.0  # that process 0 leaves the others to say what they have found: JAX ends them when it is gone
 
 
 def define_config() -> flags.FlagHolder:
@@ -117,6 +127,7 @@ def _leave(code: int) -> None:
     if processes.place()[1] > 1:
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(_LAST_SECONDS if processes.is_main() else 0.0)
         os._exit(code)
     sys.exit(code)
 
@@ -165,8 +176,9 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
 
     ``main`` gets the words of the command line that are no flags: the program's name and, if there are any, one of
     ``subcommands``, or one or more words of what ``operands`` says, such as ``"archives to unpack"``. Bad input (flags,
-    configs, missing paths) prints one line and exits with 2, a diverged run with 3, one whose processes do not find
-    each other with 69, one whose files cannot be written with 74; a mistake of the program itself keeps its traceback.
+    configs, missing paths) prints one line and exits with 2, a diverged run with 3, one whose processes do not find or
+    lose each other with 69, one whose files cannot be written with 74; a mistake of the program itself keeps its
+    traceback.
     """
 
     def guarded(arguments: list[str]) -> None:
@@ -184,7 +196,10 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
             _fail(problem, DIVERGED)
         except processes.MissingProcessError as problem:
             _fail(problem, MISSING_PROCESS)
-        except Exception:
+        except Exception as problem:
+            gone = processes.missing(problem)
+            if gone is not None:
+                _fail(gone, MISSING_PROCESS)
             if processes.place()[1] == 1:
                 raise
             traceback.print_exc()

@@ -17,7 +17,8 @@ A suite whose data are damaged is reported as such, the others are evaluated, an
 it is on this machine, in place of the run's settings. They do not make other results of it.
 
 Several processes (docs/launching.md) share out the images of each set, and the first of them writes. They are started
-as those of vmoe_inform.train; 69 is the exit code if not all of them came.
+as those of vmoe_inform.train; 69 is the exit code if not all came or one has gone. The run's watchdog holds here
+too (124): ``train.watchdog_seconds`` for a batch, ``train.watchdog_start_seconds`` for what is done between sets.
 """
 
 import pathlib
@@ -89,28 +90,34 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
     from vmoe_inform.evaluation.predict import Predictor
     from vmoe_inform.training import restore as restore_lib
     from vmoe_inform.training.run_folder import read_config
+    from vmoe_inform.training.watchdog import Watchdog
 
     config = read_config(place.workdir)
     here = _on_this_machine(config)
     step = restore_lib.find_step(place.workdir, place.step)
 
+    watchdog = Watchdog(config.train.watchdog_seconds, config.train.watchdog_start_seconds, processes.place())
+
     def restore() -> tuple["Predictor", dict[str, Tree]]:
         restored = restore_lib.restore(place.workdir, step)
         config_lib.check_evaluation_batch(here, restored.mesh.size)
-        return Predictor(restored.model, here, restored.mesh), restored.variables
+        return Predictor(restored.model, here, restored.mesh, watch=watchdog), restored.variables
 
     say = print if processes.is_main() else lambda line: None
     say(f"{name}: step {step}")
-    return run.evaluate(
-        place,
-        config,
-        step,
-        config.evaluation.suites if suites is None else suites,
-        restore=restore,
-        here=here,
-        predictions=None if _PREDICTIONS.value is None else pathlib.Path(_PREDICTIONS.value) / name.replace("/", "_"),
-        report_progress=say,
-    )
+    with watchdog:
+        return run.evaluate(
+            place,
+            config,
+            step,
+            config.evaluation.suites if suites is None else suites,
+            restore=restore,
+            here=here,
+            predictions=None
+            if _PREDICTIONS.value is None
+            else pathlib.Path(_PREDICTIONS.value) / name.replace("/", "_"),
+            report_progress=say,
+        )
 
 
 def _on_this_machine(config: Config) -> Config:

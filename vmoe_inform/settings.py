@@ -226,7 +226,7 @@ class TrainConfig:
         out. One more stops the run. 0: the first one does.
       watchdog_seconds: the process ends if no step, batch of evaluation or save is finished for so long; None: never.
       watchdog_start_seconds: the same until the first step, and the first batch of evaluation, are finished, both of
-        which are compiled.
+        which are compiled; and for what ``vmoe_inform.evaluate`` does between two sets of images.
     """
 
     steps: PositiveInt | None = None
@@ -241,7 +241,7 @@ class TrainConfig:
     ema_decay: ShareBelowOne = 0.0
     log_every_steps: PositiveInt = 20
     max_nonfinite_steps: NonNegativeInt = 0
-    watchdog_seconds: PositiveFloat | None = None
+    watchdog_seconds: PositiveFloat | None = 1800.0
     watchdog_start_seconds: PositiveFloat = 1800.0
 
 

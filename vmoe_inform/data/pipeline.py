@@ -4,7 +4,6 @@ Everything random about a record comes from (seed, position in the order of all 
 depend on which thread, worker process or host reads it. Worker processes are spawned, not forked.
 """
 
-import collections
 import math
 import multiprocessing
 import os
@@ -24,10 +23,9 @@ from vmoe_inform.data.readers import Batch, EvaluationReader, TrainingReader
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.data.shares import ShareOfBatches
 from vmoe_inform.data.skipped import SkippedRecords, Unreadable
+from vmoe_inform.data.training_batches import SKIPPED, ReadableDataset, TrainingBatches
 
-_SKIPPED = "skipped"  # beside "image" and "label" on the way: the unreadable records that came before
 _CHUNK_IMAGES = 32  # that a worker process sends at once: some megabytes
-_JUDGED_IN_A_ROW = 100
 _RECORDS_WORTH_A_WORKER = 2000
 
 
@@ -44,7 +42,7 @@ def train_iterator(
     skipped: SkippedRecords,
     process_index: int = 0,
     process_count: int = 1,
-) -> grain.DatasetIterator[Batch]:
+) -> TrainingBatches:
     """Endless training batches, decided by ``seed``, ``data.num_workers`` and the share of this process.
 
     All processes together go through every record once an epoch, and make the batches that one process would make, a
@@ -81,14 +79,14 @@ def train_iterator(
     examples = order.random_map(TrainingReader(source.records, image_size_px, data), seed=seed)
     share = ShareOfBatches(examples, batch_size=batch_size, process_index=process_index, process_count=process_count)
     chunk = batch_size if data.num_workers == 0 else _largest_divisor(batch_size, _CHUNK_IMAGES)
-    readable = _ReadableDataset(_read_ahead(share, data.num_threads, chunk), data.max_skipped_share)
+    readable = ReadableDataset(_read_ahead(share, data.num_threads, chunk), data.max_skipped_share)
     batches = readable.batch(chunk, drop_remainder=True, batch_fn=_stack)
     if data.num_workers > 0:
         chunks = _in_workers(batches, data.num_workers)
         batches = chunks.batch(batch_size // chunk, drop_remainder=True, batch_fn=_concatenate)
     # One thread prepares whole batches beside the training step.
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=data.prefetch_batches)
-    iterator = _CountingIterator(iter(prefetched), skipped)
+    iterator = TrainingBatches(iter(prefetched), skipped, chunk, batch_size // chunk)
     if data.num_workers > 0:
         try:
             iterator.make_ahead(math.ceil(data.num_workers * chunk / batch_size))  # something of every worker
@@ -96,68 +94,6 @@ def train_iterator(
             iterator.close()
             raise
     return iterator
-
-
-class _ReadableDataset(grain.IterDataset[dict[str, Any]]):
-    """Leaves out unreadable records, and hands them on with the next readable one."""
-
-    def __init__(self, parent: grain.IterDataset, max_share: float):
-        super().__init__(parent)
-        self._max_share = max_share
-
-    def __iter__(self) -> grain.DatasetIterator[dict[str, Any]]:
-        return _ReadableIterator(iter(self._parent), self._max_share)
-
-
-class _ReadableIterator(grain.DatasetIterator[dict[str, Any]]):
-    def __init__(self, parent: grain.DatasetIterator, max_share: float):
-        super().__init__(parent)
-        self._max_share = max_share
-        self._handed_on = 0
-
-    def __next__(self) -> dict[str, Any]:
-        left_out: list[Unreadable] = []
-        while isinstance(example := next(self._parent), Unreadable):
-            left_out.append(example)
-            # Whoever takes the batches judges the share; but a row of unreadable records without an end gives none.
-            if len(left_out) % _JUDGED_IN_A_ROW == 0:
-                SkippedRecords(self._max_share).add(self._handed_on, left_out)
-        self._handed_on += 1
-        return {**example, _SKIPPED: tuple(left_out)}
-
-    def get_state(self) -> dict[str, Any]:
-        return self._parent.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._parent.set_state(state)
-
-
-class _CountingIterator(grain.DatasetIterator[Batch]):
-    """Counts the records that were left out of the batches taken."""
-
-    def __init__(self, parent: grain.DatasetIterator, skipped: SkippedRecords):
-        super().__init__(parent)
-        self._skipped = skipped
-        self._ahead: collections.deque[tuple[dict[str, Any], dict[str, Any]]] = collections.deque()  # state before each
-
-    def make_ahead(self, count: int) -> None:
-        """Makes the batches that the next ``count`` calls of ``next`` return."""
-        for _ in range(count):
-            state = self._parent.get_state()
-            self._ahead.append((next(self._parent), state))
-
-    def __next__(self) -> Batch:
-        batch = self._ahead.popleft()[0] if self._ahead else next(self._parent)
-        unreadable = batch.pop(_SKIPPED)
-        self._skipped.add(len(batch["label"]), unreadable)
-        return batch
-
-    def get_state(self) -> dict[str, Any]:
-        return self._ahead[0][1] if self._ahead else self._parent.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._ahead.clear()
-        self._parent.set_state(state)
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
@@ -201,7 +137,7 @@ def evaluation_batches(
     waiting: Batch | None = None
     try:
         for received in iterator:
-            unreadable = received.pop(_SKIPPED)
+            unreadable = received.pop(SKIPPED)
             skipped.add(len(received.get("label", ())), unreadable)
             if not received:
                 continue
@@ -279,21 +215,21 @@ def _largest_divisor(number: int, at_most: int) -> int:
 
 def _stack(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Examples with what was skipped before each -> arrays with all that was skipped."""
-    arrays = {name: np.stack([example[name] for example in examples]) for name in examples[0] if name != _SKIPPED}
-    return {**arrays, _SKIPPED: tuple(record for example in examples for record in example[_SKIPPED])}
+    arrays = {name: np.stack([example[name] for example in examples]) for name in examples[0] if name != SKIPPED}
+    return {**arrays, SKIPPED: tuple(record for example in examples for record in example[SKIPPED])}
 
 
 def _stack_readable(examples: Sequence[Batch | Unreadable]) -> dict[str, Any]:
     """As :func:`_stack`, of records not yet sorted out; without arrays if none could be read."""
     unreadable = tuple(example for example in examples if isinstance(example, Unreadable))
-    readable = [{**example, _SKIPPED: ()} for example in examples if not isinstance(example, Unreadable)]
-    return {**(_stack(readable) if readable else {}), _SKIPPED: unreadable}
+    readable = [{**example, SKIPPED: ()} for example in examples if not isinstance(example, Unreadable)]
+    return {**(_stack(readable) if readable else {}), SKIPPED: unreadable}
 
 
 def _concatenate(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Chunks -> one batch, with all that was skipped."""
-    arrays = _concatenate_arrays([{name: chunk[name] for name in chunk if name != _SKIPPED} for chunk in chunks])
-    return {**arrays, _SKIPPED: tuple(record for chunk in chunks for record in chunk[_SKIPPED])}
+    arrays = _concatenate_arrays([{name: chunk[name] for name in chunk if name != SKIPPED} for chunk in chunks])
+    return {**arrays, SKIPPED: tuple(record for chunk in chunks for record in chunk[SKIPPED])}
 
 
 def _concatenate_arrays(batches: Sequence[Batch]) -> Batch:

@@ -28,7 +28,9 @@ class Unreadable:
 class SkippedRecords:
     """Counts records that could not be read, and stops the run when they are too many. Safe to share by threads.
 
-    A record that is read again in a later epoch counts again, so that the share is that of the data set.
+    A record that is read again in a later epoch counts again, so that the share is that of the data set. Each process
+    of a run judges what it reads itself, which is dealt to it in random order: to judge all together, all would have to
+    wait for each other at every batch.
 
     Attributes:
       count: records skipped so far.

@@ -21,6 +21,7 @@ from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
 from vmoe_inform.evaluation.records import SelectedRecords
 from vmoe_inform.evaluation.suites import Features, Predictions
+from vmoe_inform.evaluation.watch import NoWatch, Watch
 from vmoe_inform.nn.router import TRACE
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.routing import effective_neighbours, routing_entropy
@@ -29,6 +30,7 @@ from vmoe_inform.sharding.mesh import batch_sharding, replicated
 from vmoe_inform.sharding.rules import gathered
 
 _CHOSEN = "chosen"
+_NO_WATCH = NoWatch()
 PerImage = dict[str, dict[str, Array]]
 Chosen = dict[str, np.ndarray]  # by MoE layer: experts of every token [n, N, K], the first choice first
 
@@ -59,12 +61,14 @@ class Predictor:
     same predictions in the same order. ``data.max_skipped_share`` holds for each one's share.
     """
 
-    def __init__(self, model: VisionTransformer, config: Config, mesh: Mesh):
+    def __init__(self, model: VisionTransformer, config: Config, mesh: Mesh, *, watch: Watch = _NO_WATCH):
         """Args:
         model: from :func:`vmoe_inform.models.from_config`.
         config: data (normalisation, threads) and evaluation (batch size).
         mesh: the images of a batch are spread over all its devices.
+        watch: is told of every batch.
         """
+        self._watch = watch
         self._config = config
         self._mesh = mesh
         self._model = model
@@ -254,12 +258,16 @@ class Predictor:
         if source.num_classes != classes:  # labels would mean other classes
             raise checks.error("data", f"the model's {classes} classes", source.num_classes)
         sharding = batch_sharding(self._mesh)
+        self._watch.expect_pause()  # to compile
         for local in self._batches(source, skipped, crop):
             batch = {name: jax.make_array_from_process_local_data(sharding, local[name]) for name in local}
             with jax.set_mesh(self._mesh):
                 outputs = function(variables, *(batch[name] for name in ("image", "mask", *inputs)))
                 facts = self._everywhere({name: batch[name] for name in ("mask", "label", "index")})
-            yield outputs, {name: np.asarray(values) for name, values in facts.items()}
+            whole = {name: np.asarray(values) for name, values in facts.items()}
+            self._watch.finished("a batch of evaluation")
+            yield outputs, whole
+        self._watch.expect_pause()  # what is made of all batches may take long
 
     def _batches(self, source: Source, skipped: SkippedRecords, crop: float | None) -> Iterator[Batch]:
         """This process's part of every batch: its share of the records, and as many batches as all others make."""

@@ -5,6 +5,7 @@ A run of one process never gets into touch with any of it.
 
 import glob
 import os
+import re
 import sys
 import threading
 import time
@@ -18,16 +19,29 @@ from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from vmoe_inform import checks
+from vmoe_inform.exit_codes import MISSING_PROCESS
 from vmoe_inform.sharding import rendezvous
 from vmoe_inform.sharding.rendezvous import MissingProcessError
 
-MISSING_PROCESS = 69  # exit code: not all processes of the run came (EX_UNAVAILABLE of sysexits.h)
+_REASON_LENGTH = 300
 _GRACE_SECONDS = 30.0  # that JAX gets to connect processes that have met
+# What gloo, the devices and JAX's coordination say of a process that is not there any more.
+_GONE = re.compile(
+    "Gloo .* failed|[Cc]onnection (closed|reset|refused)|Broken pipe|Socket closed|[Hh]eartbeat|UNAVAILABLE"
+)
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 # What jax.distributed.initialize needs to find in a job step of SLURM.
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
-__all__ = ["MISSING_PROCESS", "MissingProcessError", "any_process", "initialize", "is_main", "place", "total"]
+__all__ = [
+    "MissingProcessError",
+    "any_process",
+    "initialize",
+    "is_main",
+    "missing",
+    "place",
+    "total",
+]
 
 
 def initialize(
@@ -172,3 +186,14 @@ def total(count: int) -> int:
     if place()[1] == 1:
         return count
     return int(np.sum(multihost_utils.process_allgather(np.int32(count))))
+
+
+def missing(problem: BaseException) -> MissingProcessError | None:
+    """What an error of JAX means in one of several processes, if it is that another has gone."""
+    if isinstance(problem, MissingProcessError):
+        return problem
+    index, count = place()
+    if count == 1 or _GONE.search(str(problem)) is None:
+        return None
+    reason = " ".join(str(problem).split())[:_REASON_LENGTH]
+    return MissingProcessError(f"processes: expected all {count} to go on; process {index} received {reason!r}")

@@ -24,8 +24,9 @@ from absl import logging
 
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
+from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.sharding import processes
-from vmoe_inform.training import checksums, intact, saved_trees
+from vmoe_inform.training import checksums, intact, positions, saved_trees
 from vmoe_inform.training.intact import DamagedCheckpointError
 from vmoe_inform.training.run_folder import read_config
 from vmoe_inform.training.state import TrainState
@@ -64,6 +65,8 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
+        if error is not None and processes.missing(error) is not None:
+            return  # closing would wait for the one that has gone
         try:
             with self._saving():
                 self._manager.close()
@@ -108,6 +111,8 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as problem:
+            if (gone := processes.missing(problem)) is not None:
+                raise gone from problem
             reason = " ".join(str(problem).split())[:_REASON_LENGTH]
             self._open_anew()
             raise SavingError(
@@ -141,7 +146,7 @@ class Checkpoints:
 
     # ------------------------------------------------------------------------------------------------------- restoring
 
-    def restore(self, expected: TrainState, data: grain.DatasetIterator) -> TrainState:
+    def restore(self, expected: TrainState, data: TrainingBatches) -> TrainState:
         """The newest intact checkpoint, with ``data`` set to its position.
 
         Newer ones that are damaged are renamed ``damaged_STEP``, with a warning.
@@ -158,11 +163,14 @@ class Checkpoints:
 
         def restore(step: int) -> TrainState:
             saved_trees.check_same_model(step, saved_trees.shapes_of(self._saved(step)), wanted)
-            arguments = ocp.args.Composite(
-                state=saved_trees.restore_as(wanted), data=grain.checkpoint.CheckpointRestore(data)
-            )
+            arguments: dict[str, Any] = {"state": saved_trees.restore_as(wanted)}
+            if not (others := positions.are_of_other_processes(self._folder / str(step))):
+                arguments["data"] = grain.checkpoint.CheckpointRestore(data)
             with self._reading(step):
-                return TrainState(**self._manager.restore(step, args=arguments)["state"])
+                restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+            if others:
+                positions.skip_to_step(step, data)
+            return TrainState(**restored["state"])
 
         step, state = self._newest_intact(restore)
         if self._keep is not None:

@@ -97,7 +97,9 @@ def train(
     process_index, process_count = processes.place()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if stop is None else stop
-        watchdog = stack.enter_context(Watchdog(config.train.watchdog_seconds, config.train.watchdog_start_seconds))
+        watchdog = stack.enter_context(
+            Watchdog(config.train.watchdog_seconds, config.train.watchdog_start_seconds, processes.place())
+        )
         # Worker processes have started and made a batch before build() starts the accelerators.
         data = train_iterator(
             train_source,

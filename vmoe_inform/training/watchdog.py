@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Self
 
-STUCK = 124  # exit code, as of the command ``timeout``
+from vmoe_inform.exit_codes import STUCK
 
 
 class Watchdog:
@@ -17,15 +17,17 @@ class Watchdog:
     threads or processes, with the exit code ``STUCK``: the others miss it then, and end too.
     """
 
-    def __init__(self, seconds: float | None, start_seconds: float):
+    def __init__(self, seconds: float | None, start_seconds: float, place: tuple[int, int] = (0, 1)):
         """Args:
         seconds: longest time between two calls of :meth:`finished`; None: no thread is started.
         start_seconds: longest time until the first call, and after each of :meth:`expect_compilation`.
+        place: number of this process, and how many there are.
         """
         self._seconds = seconds
         self._start_seconds = start_seconds
+        self._place = place
         self._changed = threading.Condition()
-        self._deadline = 0.0
+        self._since = self._deadline = 0.0
         self._last = "the start"
         self._compiled: set[str] = set()
         self._closed = False
@@ -46,14 +48,21 @@ class Watchdog:
         if self._seconds is not None:
             with self._changed:
                 self._last = what
-                self._deadline = time.monotonic() + self._seconds
+                self._since = time.monotonic()
+                self._deadline = self._since + self._seconds
 
     def expect_compilation(self, of: str) -> None:
         """What comes next takes longer, the first time."""
         if self._seconds is not None and of not in self._compiled:
             self._compiled.add(of)
+            self.expect_pause()
+
+    def expect_pause(self) -> None:
+        """What comes next may take as long as a compilation."""
+        if self._seconds is not None:
             with self._changed:
-                self._deadline = time.monotonic() + max(self._seconds, self._start_seconds)
+                self._since = time.monotonic()
+                self._deadline = self._since + max(self._seconds, self._start_seconds)
 
     def _watch(self) -> None:
         assert self._seconds is not None  # or there is no thread
@@ -66,8 +75,12 @@ class Watchdog:
                 self._changed.wait(min(left, self._seconds / 4))
 
     def _end(self) -> None:
+        index, count = self._place
+        where = f" in process {index} of {count}; another may be stopped or gone" if count > 1 else ""
+        seconds = self._deadline - self._since
         print(
-            f"error: watchdog: nothing was finished in time; the last was {self._last}. All threads:",
+            f"error: watchdog: expected something to be finished within {seconds:g} s (train.watchdog_seconds, or "
+            f"train.watchdog_start_seconds); received nothing after {self._last}{where}. All threads:",
             file=sys.stderr,
             flush=True,
         )

@@ -1,0 +1,9 @@
+"""Exit codes of the command lines; docs/reliability.md says after which a run is to be started again."""
+
+BAD_INPUT = 2  # as of most Unix programs
+DIVERGED = 3  # the loss is not finite
+DOES_NOT_FIT = 4  # a compiled program needs more memory than a device has
+MISSING_PROCESS = 69  # not all processes of the run came, or one has gone (EX_UNAVAILABLE of sysexits.h)
+STORAGE = 74  # files, such as a checkpoint, cannot be written or read (EX_IOERR)
+STOPPED = 75  # stopped by a signal after saving; start again to go on (EX_TEMPFAIL)
+STUCK = 124  # nothing was finished for too long (train.watchdog_seconds); as of the command timeout
