@@ -1,5 +1,7 @@
 """Traces of a run's steps: which, where, and what stands against it."""
 
+import gzip
+import json
 import logging
 import pathlib
 
@@ -41,7 +43,9 @@ def _run(profile: Profile, first: int, last: int) -> None:
 def test_the_trace_has_the_steps_after_the_warm_up(tmp_path):
     _run(Profile(tmp_path, 2, first_step=20, last_step=30, process=1), 20, 30)
     assert steps_traced(tmp_path / "profile" / "process_1") == [[24, 25]]
-    assert len(list((tmp_path / "profile").rglob("*.trace.json.gz"))) == 1  # what Perfetto opens
+    (perfetto,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")
+    names = [event.get("name") for event in json.loads(gzip.decompress(perfetto.read_bytes()))["traceEvents"]]
+    assert names.count("train") == 2
 
 
 def test_a_run_that_stops_on_the_way_leaves_what_there_is(tmp_path):

@@ -13,7 +13,7 @@ WARM_UP_STEPS = 3  # of each process, before the trace: the first is compiled, a
 
 
 class Profile:
-    """Writes DIR/profile/process_I/plugins/profile/TIME/HOST.xplane.pb and .trace.json.gz; a context manager.
+    """Writes DIR/profile/process_I/plugins/profile/TIME/HOST.xplane.pb and perfetto_trace.json.gz; a context manager.
 
     The loop asks before every step whether to switch, and waits for its steps before it does: the trace has whole
     steps. A run that stops on the way leaves a trace of the steps until then.
@@ -51,7 +51,7 @@ class Profile:
             return
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # every call of a Python function would be an event, and slow the host down
-        jax.profiler.start_trace(self._folder, profiler_options=options)
+        jax.profiler.start_trace(self._folder, create_perfetto_trace=True, profiler_options=options)
         self._running = True
 
     def stop(self) -> None:
@@ -60,7 +60,7 @@ class Profile:
             self._running = False
             try:
                 jax.profiler.stop_trace()
-            except jax.errors.JaxRuntimeError as problem:  # such as a full disk
+            except (jax.errors.JaxRuntimeError, OSError) as problem:  # such as a full disk
                 logging.error("profile: no trace could be written in %s: %s", self._folder, problem)
             else:
                 logging.info("profile: wrote a trace in %s", self._folder)
