@@ -187,7 +187,11 @@ def neighbours_of(graph: Float[np.ndarray, "n N N"], number: int = MOST_NEIGHBOU
     number = min(number, num_tokens - 1)
     itself = np.diagonal(graph, axis1=1, axis2=2)
     beside = np.where(np.eye(num_tokens, dtype=bool), -1.0, graph)
-    others = np.argsort(-beside, axis=-1, kind="stable")[..., :number]
+    largest = (
+        np.argpartition(-beside, number - 1, axis=-1)[..., :number] if number else np.zeros((*itself.shape, 0), int)
+    )
+    order = np.argsort(-np.take_along_axis(beside, largest, axis=-1), axis=-1, kind="stable")
+    others = np.take_along_axis(largest, order, axis=-1)
     return Neighbours(itself, others, np.take_along_axis(graph, others, axis=-1))
 
 

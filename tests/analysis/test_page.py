@@ -1,0 +1,387 @@
+"""The interactive page: what it shows is what the views hold, in a browser that a mouse, a finger and keys move."""
+
+import dataclasses
+import re
+import shutil
+
+import numpy as np
+import playwright.sync_api
+import pytest
+
+from tests.evaluation.test_page import BROWSERS, Visit
+from vmoe_inform.analysis import page as page_lib
+from vmoe_inform.analysis import views as views_lib
+from vmoe_inform.analysis.page import page
+from vmoe_inform.evaluation.styles import expert_colors
+
+from .sample import views
+
+WIDTHS = (400, 1400)
+RUNS = ("attention_vmoe", "runs/imagenet/2026-11-22/attention_vmoe_s32_last2_seed0")
+FOG = ("fog", 5)
+
+# Controls and texts that are seen, and lie over each other or reach out of the window or of their own box.
+MISPLACED = """() => {
+  const all = [...document.querySelectorAll("h1, h2, p, select, input, button, svg, .images, .bar, .bar > *")];
+  const seen = all.filter((one) => one.getClientRects().length && !one.parentElement.closest(".images"));
+  const box = (one) => one.getBoundingClientRect();
+  const over = (a, b) => !a.contains(b) && !b.contains(a) &&
+    Math.min(box(a).right, box(b).right) - Math.max(box(a).left, box(b).left) > 1 &&
+    Math.min(box(a).bottom, box(b).bottom) - Math.max(box(a).top, box(b).top) > 1;
+  const outside = (one) => box(one).left < 0 || box(one).right > document.documentElement.clientWidth + 0.5;
+  const cut = (one) => !one.matches("select, svg, .images") && one.scrollWidth > one.clientWidth + 1;
+  const name = (one) => one.tagName + " " + one.textContent.trim().slice(0, 30);
+  return [
+    ...seen.filter(outside).map((one) => "outside: " + name(one)),
+    ...seen.filter(cut).map((one) => "cut: " + name(one)),
+    ...seen.flatMap((a, i) => seen.slice(0, i).filter((b) => over(a, b)).map((b) => name(a) + " over " + name(b))),
+  ];
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.fail("no Chromium to look at the page with: apt-get install chromium", pytrace=False)
+    with playwright.sync_api.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=path)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """Two runs, clean and two severities of fog; an image 4 x 4 patches and the class token."""
+    return views(RUNS, num_experts=8)
+
+
+@pytest.fixture(scope="module")
+def opened(browser, shown, tmp_path_factory):
+    return open_page(browser, shown, tmp_path_factory.mktemp("page"))
+
+
+def open_page(browser, shown, folder):
+    path = folder / "routing.html"
+    path.write_text(page(shown), encoding="utf-8")
+    visit = Visit(browser, WIDTHS[1], path.as_uri())
+    visit.page.wait_for_selector("body[data-ready]")
+    return visit
+
+
+@pytest.fixture
+def fresh(opened):
+    """The page as it begins."""
+    opened.resize(WIDTHS[1])
+    opened.page.reload()
+    opened.page.wait_for_selector("body[data-ready]")
+    return opened.page
+
+
+def panel(opened_page, place):
+    return opened_page.locator(".panel").nth(place)
+
+
+def hover(opened_page, place, patch):
+    panel(opened_page, place).locator(f"[data-patch='{patch}']").hover()
+
+
+def bars(opened_page, place):
+    """Names and percentages of the bars beside an image."""
+    found = panel(opened_page, place).locator(".bar").all_inner_texts()
+    return [re.sub(r"\s+", " ", text).strip() for text in found]
+
+
+def expected_bars(view, block, image, patch):
+    layer = view.layers[block]
+    token = patch + view.class_token
+    pairs = zip(layer.experts[image, token], layer.weights[image, token], strict=True)
+    found = [f"expert {expert} {round(100 * float(weight))} %" for expert, weight in pairs]
+    if layer.neighbours is None:
+        return found
+    heard = layer.neighbours
+    found.append(f"itself {round(100 * float(heard.itself[image, token]))} %")
+    columns = view.grid[1]
+    for other, weight in zip(heard.others[image, token], heard.weights[image, token], strict=True):
+        place = int(other) - view.class_token
+        name = f"row {place // columns + 1}, col. {place % columns + 1}" if place >= 0 else "class token"
+        found.append(f"{name} {round(100 * float(weight))} %")
+    return found
+
+
+def view_of(shown, run, condition=views_lib.CLEAN):
+    (found,) = [view for view in shown.views if (view.run, view.condition) == (run, condition)]
+    return found
+
+
+def test_page_opens_offline_and_fits_narrow_and_wide(opened):
+    assert opened.complaints == []
+    assert len(opened.fetched()) == 1  # the page itself
+    for width in WIDTHS:
+        opened.resize(width)
+        assert opened.page.evaluate(MISPLACED) == []
+        assert not opened.is_wider_than_the_window()
+
+
+def test_what_is_misplaced_is_found(fresh):
+    fresh.evaluate("document.querySelector('.choice').style.height = '1rem'")
+    assert any(" over " in words for words in fresh.evaluate(MISPLACED))
+    fresh.evaluate("document.querySelector('h1').style.width = '20rem'")
+    fresh.evaluate("document.querySelector('h1').style.whiteSpace = 'nowrap'")
+    assert any(words.startswith("cut: H1") for words in fresh.evaluate(MISPLACED))
+
+
+def test_hovering_shows_the_experts_and_what_is_heard(fresh, shown):
+    for patch in (1, 14):
+        hover(fresh, 0, patch)
+        assert bars(fresh, 0) == expected_bars(view_of(shown, RUNS[0]), "block_1", 0, patch)
+        # The other picture shows the same patch; there no token hears another.
+        assert bars(fresh, 1) == expected_bars(view_of(shown, RUNS[1]), "block_1", 0, patch)
+    assert panel(fresh, 0).locator(".details h2").first.inner_text() == "Row 4, column 3"
+    assert "only itself" in panel(fresh, 1).locator(".details").inner_text()
+    assert panel(fresh, 0).locator("line.inner").count() == 6
+    assert panel(fresh, 1).locator("line.inner").count() == 0
+
+
+def test_lines_lead_to_what_is_heard_and_can_be_left_out(fresh, shown):
+    hover(fresh, 0, 5)
+    heard = view_of(shown, RUNS[0]).layers["block_1"].neighbours.others[0, 6]  # token 0 is the class token
+    ends = fresh.evaluate(
+        "[...document.querySelectorAll('line.inner')].map((l) => [+l.getAttribute('x2'), +l.getAttribute('y2')])"
+    )
+    patches = [int(token) - 1 for token in heard if token > 0]
+    assert {(patch % 4 + 0.5, patch // 4 + 0.5) for patch in patches} <= {tuple(end) for end in ends}
+    fresh.get_by_label("lines to what is heard").uncheck()
+    assert fresh.locator("line").count() == 0
+
+
+def test_layer_image_router_and_severity_change_what_is_shown(fresh, shown):
+    hover(fresh, 0, 0)
+    fresh.get_by_label("Layer", exact=True).select_option(label="block 3")
+    assert bars(fresh, 0) == expected_bars(view_of(shown, RUNS[0]), "block_3", 0, 0)
+    fresh.locator("#images button").nth(2).click()
+    assert bars(fresh, 0) == expected_bars(view_of(shown, RUNS[0]), "block_3", 2, 0)
+    assert "is disc" in panel(fresh, 0).inner_text() or "Right: disc" in panel(fresh, 0).inner_text()
+    clean = panel(fresh, 0).locator("image").get_attribute("href")
+    panel(fresh, 0).get_by_label("Image", exact=True).select_option("fog")
+    panel(fresh, 0).get_by_label("Severity", exact=True).fill("2")
+    assert "Severity 5 of 5" in panel(fresh, 0).inner_text()
+    assert bars(fresh, 0) == expected_bars(view_of(shown, RUNS[0], FOG), "block_3", 2, 0)
+    assert panel(fresh, 0).locator("image").get_attribute("href") != clean
+    panel(fresh, 0).get_by_label("Router", exact=True).select_option(RUNS[1])
+    assert bars(fresh, 0) == expected_bars(view_of(shown, RUNS[1], FOG), "block_3", 2, 0)
+
+
+def test_verdict_says_prediction_confidence_and_share_rerouted(fresh, shown):
+    panel(fresh, 0).get_by_label("Image", exact=True).select_option("fog")
+    fogged, clean = view_of(shown, RUNS[0], FOG), view_of(shown, RUNS[0])
+    experts = [np.sort(view.layers["block_1"].experts[0], axis=-1) for view in (fogged, clean)]
+    moved = np.any(experts[0] != experts[1], axis=-1)
+    said = ("golden retriever", "great white shark", "disc")[fogged.predictions[0]]
+    words = panel(fresh, 0).locator(".verdict").inner_text()
+    assert said in words
+    assert f"({round(100 * float(fogged.confidence[0]))} % sure)" in words
+    assert f"{round(100 * moved.mean())} % of the patches have other experts" in words
+    assert (" moved" in panel(fresh, 1).locator(".verdict").inner_text()) is False
+
+
+def test_patches_that_go_elsewhere_are_marked_for_one_router(fresh, shown):
+    marks = panel(fresh, 1).locator("circle")
+    assert marks.count() == 0  # experts of two routers have nothing in common
+    assert not fresh.locator("#moved").is_visible()
+    panel(fresh, 1).get_by_label("Router", exact=True).select_option(RUNS[0])
+    panel(fresh, 1).get_by_label("Image", exact=True).select_option("fog")
+    fresh.get_by_label("lines to what is heard").uncheck()
+    experts = [np.sort(view_of(shown, RUNS[0], c).layers["block_1"].experts[0]) for c in (views_lib.CLEAN, FOG)]
+    assert marks.count() == np.any(experts[0] != experts[1], axis=-1).sum() > 0
+    assert fresh.locator("#moved").is_visible()
+
+
+def test_a_click_keeps_the_patch_until_it_is_clicked_again(fresh):
+    heading = panel(fresh, 0).locator(".details h2").first
+    rect = panel(fresh, 0).locator("[data-patch='6']")
+    rect.click()
+    hover(fresh, 0, 9)
+    assert heading.inner_text() == "Row 2, column 3 (kept)"
+    rect.click()
+    hover(fresh, 0, 9)
+    assert heading.inner_text() == "Row 3, column 2"
+
+
+def test_arrow_keys_walk_over_the_patches_to_the_class_token(fresh, shown):
+    heading = panel(fresh, 0).locator(".details h2").first
+    panel(fresh, 0).locator("svg").focus()  # begins in the middle: row 3, column 3
+    seen = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp", "ArrowDown", "ArrowDown", "ArrowDown"):
+        fresh.keyboard.press(key)
+        seen.append(heading.inner_text().removesuffix(" (kept)"))
+    rows = ("Row 3, column 4", "Row 3, column 4", "Row 2, column 4", "Row 3, column 4", "Row 4, column 4")
+    assert seen == [*rows, "Class token"]
+    assert bars(fresh, 0) == expected_bars(view_of(shown, RUNS[0]), "block_1", 0, -1)
+    assert "class token: expert" in panel(fresh, 0).locator("svg").get_attribute("aria-label")
+    fresh.keyboard.press("ArrowUp")
+    assert heading.inner_text() == "Row 4, column 1 (kept)"
+    fresh.keyboard.press("Escape")
+    assert heading.inner_text() == "Row 4, column 1"
+
+
+def test_colours_are_those_of_the_experts_or_shades(fresh, shown):
+    fills = "[...document.querySelectorAll('.panel')[0].querySelectorAll('.patch')].map((r) => r.getAttribute('fill'))"
+    layer = view_of(shown, RUNS[0]).layers["block_1"]
+    colors = [tuple(round(255 * part) for part in color) for color in expert_colors(8)]
+    of_experts = [colors[expert] for expert in (*layer.experts[0, 1:, 0], layer.experts[0, 0, 0])]
+    assert [tuple(bytes.fromhex(fill[1:])) for fill in fresh.evaluate(fills)] == of_experts
+    fresh.get_by_label("Colour", exact=True).select_option("weight")
+    blue = [bytes.fromhex(fill[1:])[0] for fill in fresh.evaluate(fills)]
+    weights = np.round(100 * np.r_[layer.weights[0, 1:, 0], layer.weights[0, 0, 0]])
+    assert all(np.diff(np.asarray(blue)[np.argsort(weights)]) >= 0)  # cividis: the more, the more red
+    assert len(set(blue)) > 3
+    assert fresh.locator("#gradient").is_visible()
+
+
+def test_one_expert_can_be_looked_at_alone(fresh, shown):
+    fresh.get_by_role("button", name="expert 3").click()
+    layer = view_of(shown, RUNS[0]).layers["block_1"]
+    assert panel(fresh, 0).locator(".patch:not(.faded)").count() == np.any(layer.experts[0] == 3, axis=-1).sum()
+    fresh.get_by_role("button", name="expert 3").click()
+    assert panel(fresh, 0).locator(".faded").count() == 0
+
+
+def test_a_finger_shows_and_keeps_a_patch(browser, shown, opened):
+    context = browser.new_context(viewport={"width": 400, "height": 900}, has_touch=True)
+    phone = context.new_page()
+    phone.goto(opened.page.url)
+    phone.wait_for_selector("body[data-ready]")
+    phone.get_by_label("side by side").uncheck()
+    assert not panel(phone, 1).is_visible()
+    panel(phone, 0).locator("[data-patch='4']").tap()
+    assert bars(phone, 0) == expected_bars(view_of(shown, RUNS[0]), "block_1", 0, 4)
+    assert panel(phone, 0).locator(".details h2").first.inner_text() == "Row 2, column 1 (kept)"
+    context.close()
+
+
+def test_many_tokens_and_experts_of_a_single_run(browser, tmp_path):
+    shown = views(RUNS[:1], count=1, severities=(), num_experts=300, grid=(17, 17), class_token=False)
+    visit = open_page(browser, shown, tmp_path)
+    assert visit.complaints == []
+    assert not visit.page.get_by_label("side by side").is_visible()
+    hover(visit.page, 0, 285)
+    assert bars(visit.page, 0)[:2] == expected_bars(shown.views[0], "block_1", 0, 285)[:2]
+    assert [name.split(" ", 4)[:4] for name in bars(visit.page, 0)[3:]] == [
+        name.split(" ", 4)[:4] for name in expected_bars(shown.views[0], "block_1", 0, 285)[3:]
+    ]
+    assert shown.views[0].layers["block_1"].neighbours.others[0, 285].max() > 255
+    visit.close()
+
+
+def mailed():
+    """24 photographs of 224 px, 2 runs, 6 severities, 2 layers of 197 tokens, with numbers that do not compress."""
+    random = np.random.default_rng(0)
+    slope = np.linspace(0, 1, 224)[:, None, None] * np.array([200, 120, 60]) + np.zeros((224, 224, 3))
+    waves = 40 * np.sin(np.arange(224) / 5)[None, :, None]
+    conditions = [("", 0), *(("fog", severity) for severity in range(1, 6))]
+    images = {
+        (name, severity): np.clip(
+            (slope + waves + (4 + 5 * severity) * random.standard_normal((24, 224, 224, 1), np.float32)), 0, 255
+        ).astype(np.uint8)
+        for name, severity in conditions
+    }
+
+    def layer():
+        return views_lib.LayerView(
+            experts=random.integers(0, 8, (24, 197, 2)),
+            weights=random.random((24, 197, 2)),
+            own_experts=random.integers(0, 8, (24, 197, 2)),
+            undecided=random.random((24, 197)),
+            neighbours=views_lib.Neighbours(
+                random.random((24, 197)), random.integers(0, 197, (24, 197, 6)), random.random((24, 197, 6))
+            ),
+        )
+
+    return views_lib.Views(
+        images=images,
+        labels=[0] * 24,
+        class_names=["a"],
+        views=[
+            views_lib.View(
+                run=run,
+                condition=condition,
+                predictions=np.zeros(24, int),
+                confidence=np.full(24, 0.5),
+                layers={"block_9": layer(), "block_11": layer()},
+                num_experts=8,
+                grid=(14, 14),
+                class_token=True,
+            )
+            for run in ("attention", "plain")
+            for condition in conditions
+        ],
+    )
+
+
+def test_page_is_small_enough_to_mail():
+    found = page(mailed())
+    assert len(found) < 5_000_000
+    assert found.count("data:image/jpeg") == 24 * 6
+    assert "images are shown" not in found
+
+
+def test_a_page_that_would_be_too_large_has_fewer_images_and_says_so(shown):
+    one = len(page(shown.take([0])))
+    found = page(shown, most_bytes=int(1.4 * one))
+    assert len(found) <= 1.4 * one
+    (number,) = re.findall(r"(\d) of 3 images are shown", found)
+    assert 1 <= int(number) < 3
+    with pytest.raises(ValueError, match=r"most_bytes: expected at least .*, the page of one image; received 1000"):
+        page(shown, most_bytes=1000)
+
+
+def test_neighbours_are_the_largest_of_a_row_without_the_token_itself():
+    graph = np.array([[[0.5, 0.1, 0.3, 0.1], [0.2, 0.1, 0.3, 0.4], [0, 0, 1, 0], [0.4, 0.3, 0.2, 0.1]]])
+    found = views_lib.neighbours_of(graph, 2)
+    assert found.itself[0].tolist() == [0.5, 0.1, 1, 0.1]
+    assert found.others[0, 1].tolist() == [3, 2]
+    assert found.weights[0].tolist() == [[0.3, 0.1], [0.4, 0.3], [0, 0], [0.4, 0.3]]
+    assert views_lib.neighbours_of(np.ones((1, 1, 1))).others.shape == (1, 1, 0)
+
+
+def test_undecided_is_the_share_of_the_largest_entropy():
+    rows = np.array([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25] * 4])
+    assert views_lib.undecided(rows, 4) == pytest.approx([0, 0.5, 1])
+
+
+def test_weights_beyond_one_keep_their_scale():
+    layer = views().views[0].layers["block_1"]
+    packed = page_lib._packed(dataclasses.replace(layer, weights=4 * layer.weights / layer.weights.max()), 4, 2)
+    assert packed["scale"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_experts": 9}, "view of vmoe, clean: expected 4 experts, as attention_vmoe has; received 9"),
+        ({"grid": (2, 8)}, r"expected \(4, 4\) rows and columns of patches, as attention_vmoe has; received \(2, 8\)"),
+        ({"condition": ("frost", 1)}, "view of vmoe, frost, severity 1: expected a condition with images"),
+        ({"predictions": np.zeros(2, int)}, "expected 3 images; received 2"),
+        ({"layers": {}}, "expected a MoE layer that all runs have"),
+    ],
+)
+def test_views_that_cannot_stand_beside_each_other_are_refused(change, message):
+    found = views(severities=())
+    changed = [found.views[0], dataclasses.replace(found.views[1], **change)]
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(found, views=changed)
+
+
+def test_views_need_images_and_traces_that_kept_the_choice():
+    found = views(severities=())
+    with pytest.raises(ValueError, match="views: expected at least one"):
+        dataclasses.replace(found, views=[])
+    with pytest.raises(ValueError, match=r"images\[\('', 0\)\]: expected 2 images, one a label; received 3"):
+        dataclasses.replace(found, labels=[0, 1])
+
+
+def test_a_layer_that_one_run_lacks_is_not_shown():
+    found = views(severities=())
+    fewer = dataclasses.replace(found.views[1], layers={"block_3": found.views[1].layers["block_3"]})
+    assert dataclasses.replace(found, views=[found.views[0], fewer]).layers == ["block_3"]
