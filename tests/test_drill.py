@@ -1,4 +1,4 @@
-"""Parts of the drill; the whole of it is a command (docs/reliability.md)."""
+"""Parts of the drill, and a short one; the long one is a command (docs/reliability.md)."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.launch.test_lost_processes import FLAGS
 from tests.training.test_checkpoints import _write
 from vmoe_inform import drill
 
@@ -89,3 +90,16 @@ def test_the_table():
     text = drill.table({"kills": kills, "runs": [[], ["params/a"]], "seconds": 90.0, "seconds_uninterrupted": 5.0})
     assert "| save | SIGKILL | -9 | 2 |\n| save | SIGTERM | 75 | 1 |" in text
     assert "3 kills in 2 runs; 1 ended bit-identical to the uninterrupted one; 1.5 min" in text
+
+
+def test_a_short_drill(tmp_path):
+    """Two kills of a run of 30 steps: SIGTERM in the first evaluation, SIGKILL in a save of what is left."""
+    flags = ("--config.train.steps=30", "--config.checkpoint.every_steps=5", "--config.evaluation.every_steps=10")
+    training = drill.Training([*FLAGS, *flags], tmp_path / "compiled")
+    result = drill.drill(training, tmp_path, kills=2, seed=2600, every_steps=10)
+    assert result["runs"] == [[]] * len(result["runs"])  # bit-identical
+    assert [(kill["moment"], kill["signal"]) for kill in result["kills"]] == [
+        ("evaluation", "SIGTERM"),
+        ("save", "SIGKILL"),
+    ]
+    assert result["kills"][1]["exit_code"] == -signal.SIGKILL

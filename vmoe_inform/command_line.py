@@ -27,6 +27,7 @@ __all__ = [
     "STUCK",
     "config_file",
     "define_config",
+    "define_machine",
     "define_processes",
     "load_config",
     "run",
@@ -190,6 +191,8 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
             code = main(arguments)
         except (checks.InputError, FileNotFoundError, NotADirectoryError, PermissionError) as problem:
             _fail(problem)
+        except ChildProcessError as problem:
+            _fail(problem, MISSING_PROCESS)
         except OSError as problem:
             _fail(problem, STORAGE)
         except FloatingPointError as problem:

@@ -209,3 +209,29 @@ def test_one_pass_starts_a_process_for_each_two_thousand_records(count, workers)
 def test_arrays_in_memory_are_not_sent_to_processes():
     records = ArrayRecords(np.zeros((10_000, 1, 1, 1), np.uint8), np.zeros(10_000, np.int32))
     assert pipeline.workers_for_one_pass(Source(records, ("any",)), dataclasses.replace(DATA, num_workers=8)) == 0
+
+
+def test_other_numbers_of_processes_go_on_with_the_same_batch():
+    whole = start_share(0, 1)
+    expected = [next(whole) for _ in range(4)][3]
+    for count in (1, 2, 4):
+        parts = []
+        for index in range(count):
+            iterator = start_share(index, count)
+            iterator.skip_to(3)
+            parts.append(next(iterator))
+        for name, values in expected.items():
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values)
+
+
+def start_share(index, count):
+    return pipeline.train_iterator(
+        numbered(30),
+        image_size_px=4,
+        batch_size=8 // count,
+        seed=3,
+        data=DataConfig(num_threads=0),
+        skipped=pipeline.SkippedRecords(0.0),
+        process_index=index,
+        process_count=count,
+    )

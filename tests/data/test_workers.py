@@ -14,6 +14,7 @@ import pytest
 
 from tests.data.test_pipeline import numbered
 from tests.processes import ROOT
+from vmoe_inform import exit_codes
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import pipeline
 from vmoe_inform.data.sources import Source
@@ -98,6 +99,13 @@ def test_training(without_workers):
         assert 3 * 4 <= skipped.count <= 3 * 5
         assert skipped.read == 160 + skipped.count
 
+        # Where another number of processes has been: workers take chunks of 4 records in turn.
+        for count, records in ((7, [16, 12]), (12, [24, 24])):
+            iterator.skip_to(count)
+            state = iterator.get_state()
+            assert [part["next_index"] for part in state["iterators_in_use_states"]] == records
+            assert state["next_index_in_cycle"] == count % 2
+
         # Both workers have made the same number of batches, one of them one more, and the very start.
         for position in (12, 17, 0):
             iterator.set_state(states[position])
@@ -137,6 +145,53 @@ def test_evaluation():
     assert masks.tolist() == [True] * 73 + [False] * 7
     assert not images[~masks].any()
     assert (skipped.count, skipped.read) == (2, 75)
+
+
+def test_a_worker_that_is_killed_is_one_clear_error():
+    iterator = start(NoiseRecords(), pipeline.SkippedRecords(1.0), num_workers=1)
+    try:
+        (worker,) = multiprocessing.active_children()
+        os.kill(worker.pid, signal.SIGKILL)
+        since = time.monotonic()
+        with pytest.raises(ChildProcessError, match=r"data: expected worker processes .* that go on; .*exit code -9"):
+            take(iterator, 100)
+        assert time.monotonic() - since < 20
+    finally:
+        iterator.close()
+
+
+# A worker is stopped, and then the watchdog waits for the next batch.
+_STOPPED = """
+import multiprocessing, os, signal
+from tests.data.test_workers import NoiseRecords, start
+from vmoe_inform.data import pipeline
+from vmoe_inform.training.watchdog import Watchdog
+if __name__ == "__main__":
+    iterator = start(NoiseRecords(), pipeline.SkippedRecords(1.0), num_workers=1)
+    (worker,) = multiprocessing.active_children()
+    print(worker.pid, flush=True)
+    os.kill(worker.pid, signal.SIGSTOP)
+    with Watchdog(1.0, 1.0) as watchdog:
+        while True:
+            next(iterator)
+            watchdog.finished("a batch")
+"""
+
+
+def test_the_watchdog_ends_a_run_whose_worker_is_stopped(tmp_path):
+    script = tmp_path / "stopped.py"
+    script.write_text(_STOPPED)
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        worker = int(process.stdout.readline())
+        assert process.wait(60) == exit_codes.STUCK
+        os.kill(worker, signal.SIGKILL)  # stopped, it does not notice that its parent has gone, and keeps the pipes
+        assert "error: watchdog: expected something to be finished within 1 s" in process.stderr.read()
 
 
 _PARENT = """

@@ -1,15 +1,17 @@
 """Checkpoints of a state made by hand: nothing is compiled, so that every kind of damage can be tried."""
 
+import contextlib
 import json
 import logging
 import os
 import pathlib
 import resource
 import shutil
+import subprocess
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import chex
 import grain
@@ -252,25 +254,61 @@ def _save_and_wait(of_run: Checkpoints, step: int) -> None:
     of_run.wait()
 
 
-@ORBAX_LEAVES_WORK
-def test_a_save_that_fails_in_the_background(tmp_path):
-    """A limit on the size of files stands for the full disk: both end in an error of write()."""
+@contextlib.contextmanager
+def _file_size_limit(folder: pathlib.Path) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    _write(tmp_path, 1)
-    with Checkpoints(tmp_path, keep=5) as of_run:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-        try:
-            with pytest.raises(
-                SavingError, match=r"expected to be written; received .*before it are as they were: \[1"
-            ):
-                _save_and_wait(of_run, 2)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def _full_disk(folder: pathlib.Path) -> Iterator[None]:
+    filler = folder / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        _fill(filler)
+    yield
+    filler.unlink()
+
+
+def _fill(path: pathlib.Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[tuple[pathlib.Path, Callable[..., contextlib.AbstractContextManager[None]]]]:
+    """A folder, and what makes writing there fail: a disk of 1 MB that is filled up, where this process may mount one,
+    or else a limit on the size of files. Both end in an error of write()."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        yield folder, _file_size_limit
+        return
+    yield folder, _full_disk
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@ORBAX_LEAVES_WORK
+@pytest.mark.parametrize("fault", ["limit", "disk"])
+def test_a_save_that_fails_in_the_background(fault, small_disk, tmp_path):
+    folder, no_space = small_disk if fault == "disk" else (tmp_path, _file_size_limit)
+    _write(folder, 1)
+    with Checkpoints(folder, keep=5) as of_run:
+        with (
+            no_space(folder),
+            pytest.raises(SavingError, match=r"expected to be written; received .*before it are as they were: \[1"),
+        ):
+            _save_and_wait(of_run, 2)
         of_run.check()
         assert of_run.latest_step() == 1
         of_run.save(_state(3), _data(position=3))
-    chex.assert_trees_all_equal(_restore(tmp_path)[0], _state(3))
-    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "3"]
+    chex.assert_trees_all_equal(_restore(folder)[0], _state(3))
+    assert sorted(os.listdir(folder / "checkpoints")) == ["1", "3"]
 
 
 @pytest.fixture

@@ -5,17 +5,11 @@ depend on which thread, worker process or host reads it. Worker processes are sp
 """
 
 import math
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import grain
 import numpy as np
-from absl import flags
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
@@ -24,6 +18,7 @@ from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.data.shares import ShareOfBatches
 from vmoe_inform.data.skipped import SkippedRecords, Unreadable
 from vmoe_inform.data.training_batches import SKIPPED, ReadableDataset, TrainingBatches
+from vmoe_inform.data.workers import in_workers, until_a_worker_ends
 
 _CHUNK_IMAGES = 32  # that a worker process sends at once: some megabytes
 _RECORDS_WORTH_A_WORKER = 2000
@@ -82,7 +77,7 @@ def train_iterator(
     readable = ReadableDataset(_read_ahead(share, data.num_threads, chunk), data.max_skipped_share)
     batches = readable.batch(chunk, drop_remainder=True, batch_fn=_stack)
     if data.num_workers > 0:
-        chunks = _in_workers(batches, data.num_workers)
+        chunks = in_workers(batches, data.num_workers)
         batches = chunks.batch(batch_size // chunk, drop_remainder=True, batch_fn=_concatenate)
     # One thread prepares whole batches beside the training step.
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=data.prefetch_batches)
@@ -132,11 +127,11 @@ def evaluation_batches(
     chunk = batch_size if num_workers == 0 else min(batch_size, _CHUNK_IMAGES)
     chunks = _read_ahead(examples, num_threads, chunk).batch(chunk, batch_fn=_stack_readable)
     if num_workers > 0:
-        chunks = _in_workers(chunks, min(num_workers, math.ceil(len(source.records) / chunk)))
+        chunks = in_workers(chunks, min(num_workers, math.ceil(len(source.records) / chunk)))
     iterator = iter(chunks)
     waiting: Batch | None = None
     try:
-        for received in iterator:
+        for received in until_a_worker_ends(iterator):
             unreadable = received.pop(SKIPPED)
             skipped.add(len(received.get("label", ())), unreadable)
             if not received:
@@ -183,30 +178,6 @@ def _check_not_empty(source: Source) -> None:
 def _read_ahead(examples: grain.MapDataset, num_threads: int, num_examples: int) -> grain.IterDataset:
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + num_examples)
     return examples.to_iter_dataset(options)
-
-
-def _in_workers(chunks: grain.IterDataset, num_workers: int) -> grain.IterDataset:
-    """The same made by processes, each of which keeps two chunks ready."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain looks at flags of its own, which only command lines parse
-    options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
-    return chunks.mp_prefetch(options, worker_init_fn=_begin_worker)
-
-
-def _begin_worker(index: int, count: int) -> None:
-    """A worker ends when its parent says so or is gone, not by a signal to all processes of the run: the parent takes
-    that for the wish to finish its step and save."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(1)  # the workers are the parallelism
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _largest_divisor(number: int, at_most: int) -> int:

@@ -7,6 +7,7 @@ import grain
 
 from vmoe_inform.data.readers import Batch
 from vmoe_inform.data.skipped import SkippedRecords, Unreadable
+from vmoe_inform.data.workers import until_a_worker_ends
 
 SKIPPED = "skipped"  # beside "image" and "label" on the way: the unreadable records that came before
 _JUDGED_IN_A_ROW = 100
@@ -51,6 +52,7 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
 
     def __init__(self, parent: grain.DatasetIterator, skipped: SkippedRecords, chunk: int, chunks_in_batch: int):
         super().__init__(parent)
+        self._elements = until_a_worker_ends(parent)
         self._skipped = skipped
         self._chunk = chunk
         self._chunks_in_batch = chunks_in_batch
@@ -60,10 +62,10 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
         """Makes the batches that the next ``count`` calls of ``next`` return."""
         for _ in range(count):
             state = self._parent.get_state()
-            self._ahead.append((next(self._parent), state))
+            self._ahead.append((next(self._elements), state))
 
     def __next__(self) -> Batch:
-        batch = self._ahead.popleft()[0] if self._ahead else next(self._parent)
+        batch = self._ahead.popleft()[0] if self._ahead else next(self._elements)
         unreadable = batch.pop(SKIPPED)
         self._skipped.add(len(batch["label"]), unreadable)
         return batch
