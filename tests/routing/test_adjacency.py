@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmoe_inform import routing
 from vmoe_inform.routing import steps
+
+from .compiled import routing
 
 
 def test_counts_worked_by_hand():

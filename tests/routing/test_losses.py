@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmoe_inform import routing
+from .compiled import routing
 
 LOSSES = {
     "importance": lambda logits: routing.importance_loss(jax.nn.softmax(logits)),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from vmoe_inform import config as config_lib
-from vmoe_inform import routing
 from vmoe_inform.routing import steps
 
 from .. import tiny
+from .compiled import routing
 
 SIZES = steps.LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, patch_values=3)
 

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmoe_inform import routing
+from .compiled import routing
 
 
 def test_entropy_and_effective_neighbours():
