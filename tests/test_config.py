@@ -39,7 +39,7 @@ def leaves(tree, prefix=""):
 
 def test_the_groups_are_those_that_are_documented():
     assert set(config_lib.default()) == {
-        *("seed", "model", "data", "train", "optimizer", "checkpoint", "evaluation", "mesh")
+        *("seed", "profile", "model", "data", "train", "optimizer", "checkpoint", "evaluation", "mesh")
     }
 
 
