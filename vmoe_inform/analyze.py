@@ -48,7 +48,7 @@ def main(_: list[str]) -> None:
     against = None if _AGAINST.value is None else place_lib.parse(_AGAINST.value, flag="--against")
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import images as images_lib
-    from vmoe_inform.analysis import run, tracing, write
+    from vmoe_inform.analysis import page, run, showing, tracing, write
     from vmoe_inform.training import restore as restore_lib
     from vmoe_inform.training.run_folder import read_config
 
@@ -59,6 +59,7 @@ def main(_: list[str]) -> None:
     if against is not None:
         other_config = _ON_THIS_MACHINE(read_config(against.workdir))
         run.check_comparable(config, other_config)
+        other_step = restore_lib.find_step(against.workdir, against.step)
     images = images_lib.Images(config, _IMAGES.value)
     say = print if processes.is_main() else lambda line: None
 
@@ -68,14 +69,14 @@ def main(_: list[str]) -> None:
     if against is not None:
         name = against.workdir.resolve().name
         name = name if name != names[0] else str(against)
-        other_step = restore_lib.find_step(against.workdir, against.step)
         other = _subject(against.workdir, name, other_config, [other_step])
     states = restore_lib.routing_states(workdir) if tracing.has_adjacency(config.model) else {}
-    found = run.analyze(own, images, choice, other=other, adjacency_states=states, say=say)
+    found, readable = run.analyze(own, images, choice, other=other, adjacency_states=states, say=say)
+    subjects = [own] if other is None else [own, other]
+    views = showing.views_of(subjects, images, readable, showing.corruption_to_show(choice, found))
     if processes.is_main():
-        for path in write.write(workdir, found, None):
-            if path.suffix != ".svg":
-                print(path)
+        for path in write.write(workdir, found, page.page(views)):
+            print(path)
 
 
 def _steps(kept: list[int], workdir: pathlib.Path) -> list[int]:

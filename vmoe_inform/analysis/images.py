@@ -112,8 +112,8 @@ class Images:
         if missing:
             raise checks.error(
                 f"corrupted images {name}",
-                "files of the same names as the clean images",
-                f"none of {len(missing)} names, {missing[0]!r} among them",
+                f"files called as the clean images are, {missing[0]} among them",
+                f"{len(there)} files, without that and {len(missing) - 1} more",
             )
         return [there[file_name] for file_name in wanted]
 

@@ -45,7 +45,7 @@ def analyze(
     other: Subject | None = None,
     adjacency_states: Mapping[int, Tree] | None = None,
     say: Say = print,
-) -> Table:
+) -> tuple[Table, np.ndarray]:
     """Looks at the newest checkpoint of a run, and at what changed since the one before, if there is one.
 
     At no time are there probabilities of more than a batch; of all images the experts of their tokens are kept, a byte
@@ -58,6 +58,9 @@ def analyze(
       other: a run to set beside it, with one checkpoint.
       adjacency_states: by step, the collection ``routing`` of all checkpoints whose adjacencies are to be shown.
       say: called with a line for each piece of work that is done.
+
+    Returns:
+      the content of analysis.json, and which of the images could be read [n].
 
     Raises:
       ValueError: images that cannot be had, too many that cannot be read, or ``other`` of another shape.
@@ -99,14 +102,17 @@ def analyze(
         say(f"{own.name}: fluctuation from step {before} to {own.step}")
     against = None
     if other is not None:
-        seen_by_other = Observer(other.config, other.mesh).observe(other.variables[other.step], source, crop=crop)
+        # Runs that differ in their seed only, or checkpoints of one, share what is compiled.
+        same = (own.config.model, own.config.data) == (other.config.model, other.config.data)
+        observer_of_other = observer if same else Observer(other.config, other.mesh)
+        seen_by_other = observer_of_other.observe(other.variables[other.step], source, crop=crop)
         say(f"{other.name}, step {other.step}: top-1 {100 * seen_by_other.top1:.1f} %")
         against = {
             "run": facts_of(other, seen_by_other),
             "layers": tables.against(layers, layers_of(other, seen_by_other)),
         }
     corruptions = _corruptions(observer, variables, images, seen, say) if choice.all_corruptions else None
-    return document.analysis(
+    found = document.analysis(
         facts_of(own, seen),
         layers,
         images.class_names,
@@ -114,6 +120,7 @@ def analyze(
         against=against,
         corruptions=corruptions,
     )
+    return found, seen.readable
 
 
 def _readable(seen: Seen) -> dict[str, np.ndarray]:

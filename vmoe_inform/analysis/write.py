@@ -16,41 +16,34 @@ FIGURES = "figures"
 PAGE = "routing.html"
 
 
-def write(workdir: pathlib.Path, found: Table, page: str | None) -> list[pathlib.Path]:
+def write(workdir: pathlib.Path, found: Table, page: str) -> list[pathlib.Path]:
     """Writes tables, figures and page, in place of an earlier analysis of the run.
 
     Args:
       workdir: of the run.
       found: what analysis.json shall hold.
-      page: the HTML page; None: there is none.
+      page: the HTML page.
 
     Returns:
-      the files, the most important first.
+      what was written: files, and the folder of the figures.
     """
     folder = workdir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / TABLES]
     _write_whole(folder / TABLES, json.dumps(document.rounded(found), allow_nan=False) + "\n")
-    if page is None:
-        (folder / PAGE).unlink(missing_ok=True)
-    else:
-        written.append(folder / PAGE)
-        _write_whole(folder / PAGE, page)
-    return [*written, *_write_figures(folder / FIGURES, figures.figures(found))]
+    _write_whole(folder / PAGE, page)
+    _write_figures(folder / FIGURES, figures.figures(found))
+    return [folder / name for name in (TABLES, PAGE, FIGURES)]
 
 
-def _write_figures(folder: pathlib.Path, drawn: dict[str, Figure]) -> list[pathlib.Path]:
+def _write_figures(folder: pathlib.Path, drawn: dict[str, Figure]) -> None:
     """Each as PNG and SVG; the same numbers give the same bytes: no date, and no random ids."""
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier analysis, which may have had others
     folder.mkdir()
-    written = []
     for name, figure in drawn.items():
         for kind in ("png", "svg"):
             path = folder / f"{name}.{kind}"
             with matplotlib.rc_context({"svg.hashsalt": "vmoe_inform"}):
                 figure.savefig(path, dpi=160, metadata={"Date": None} if kind == "svg" else {})
-            written.append(path)
-    return written
 
 
 def _write_whole(path: pathlib.Path, text: str) -> None:

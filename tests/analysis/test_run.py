@@ -1,0 +1,320 @@
+"""Whole sets of images, seen by checkpoints that are made by hand; and the command, once."""
+
+import json
+import pathlib
+import re
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests import processes, tiny
+from tests.analysis import sample
+from vmoe_inform import config as config_lib
+from vmoe_inform import models
+from vmoe_inform.analysis import images as images_lib
+from vmoe_inform.analysis import run, tables
+from vmoe_inform.analysis.observing import Observer, Subject
+from vmoe_inform.data.sources import ArrayRecords, Source
+from vmoe_inform.evaluation.suites import CLEAN, ImageSet, NotAvailable, Suite
+from vmoe_inform.sharding.mesh import make_mesh
+from vmoe_inform.training.checkpoints import Checkpoints
+from vmoe_inform.training.run_folder import write_config
+from vmoe_inform.training.state import TrainState
+
+STEPS = (10, 20)
+CLASSES = tuple("0123456789")
+
+
+def _config(**overrides):
+    inform = {"model__router__inform": ("attention", "symphony")}
+    return config_lib.parse(tiny.config_dict("vmoe", evaluation__batch_size=16, **(inform | overrides)))
+
+
+def _variables(config):
+    """By step; the later ones are the earlier ones, moved a little."""
+    first = tiny.variables(models.from_config(config.model))
+    random = np.random.default_rng(2)
+    state = first["routing"]["block_1"]["moe"]["router"]["symphony"]
+    state["state"] = jnp.asarray(random.dirichlet(np.ones(4), 4), jnp.float32)
+    moved = jax.tree.map(lambda leaf: leaf + 0.05 * jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), first)
+    return dict(zip(STEPS, (first, {**moved, "routing": first["routing"]}), strict=True))
+
+
+@pytest.fixture(scope="module")
+def subject():
+    config = _config()
+    return Subject("mine", config, make_mesh(8, 1), _variables(config))
+
+
+class MadeUpImages:
+    """Noise on a shade for each class; a corruption darkens it, the more the severer."""
+
+    class_names = CLASSES
+
+    def __init__(self, count=20):
+        random = np.random.default_rng(3)
+        self.labels = random.integers(0, 10, count).astype(np.int32)
+        self.pixels = random.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+
+    def clean(self):
+        return Source(ArrayRecords(self.pixels, self.labels), CLASSES)
+
+    def corrupted(self, corruption, severity):
+        darker = self.pixels if corruption == "fog" else self.pixels // (1 + severity)
+        return Source(ArrayRecords(darker, self.labels), CLASSES)
+
+
+@pytest.fixture(scope="module")
+def found(subject):
+    """The run next to its own earlier checkpoint, with all corruptions."""
+    earlier = Subject("other", subject.config, subject.mesh, {10: subject.variables[10]})
+    states = {step: jax.device_get(variables["routing"]) for step, variables in subject.variables.items()}
+    choice = images_lib.parse("c")
+    said = []
+    made = run.analyze(subject, MadeUpImages(), choice, other=earlier, adjacency_states=states, say=said.append)
+    assert len(said) == 3 + 15
+    return made
+
+
+def _keys(value):
+    """The keys of nested dicts; of dicts by block or in a list only one."""
+    if isinstance(value, dict):
+        if value and all(key.startswith("block_") for key in value):
+            return {"block": _keys(next(iter(value.values())))}
+        return {key: _keys(item) for key, item in value.items()}
+    return "list" if isinstance(value, list) else "value"
+
+
+def test_the_content_has_exactly_the_keys_that_the_figures_are_drawn_from(found):
+    assert _keys(found[0]) == _keys(sample.analysis())
+    assert json.loads(json.dumps(found[0], allow_nan=False)) == found[0]
+
+
+def test_what_was_looked_at(found):
+    analysis, readable = found
+    assert readable.all()
+    assert analysis["run"] == {
+        "name": "mine",
+        "step": 20,
+        "router": "linear + attention + symphony",
+        "num_experts": 4,
+        "num_selected_experts": 2,
+        "num_tokens": 5,
+        "class_token": True,
+        "grid": [2, 2],
+        "layers": ["block_1"],
+        "suite": "clean",
+        "count": 20,
+        "top1": analysis["corruptions"]["clean_top1"],
+    }
+    assert analysis["against"]["run"]["step"] == 10
+    assert analysis["layers"]["block_1"]["adjacency"]["steps"] == [10, 20]
+    assert (analysis["fluctuation"]["from_step"], analysis["fluctuation"]["to_step"]) == STEPS
+
+
+def test_corruptions_reroute_tokens_only_where_they_change_the_image(found):
+    corruptions = found[0]["corruptions"]
+    assert len(corruptions["names"]) == 15
+    rerouted = dict(zip(corruptions["names"], corruptions["rerouted"]["block_1"], strict=True))
+    top1 = dict(zip(corruptions["names"], corruptions["top1"], strict=True))
+    assert rerouted["fog"] == [0.0] * 5
+    assert top1["fog"] == [corruptions["clean_top1"]] * 5
+    assert min(rerouted["frost"]) > 0
+    assert rerouted["frost"] == rerouted["snow"]
+
+
+def test_the_tables_are_those_of_the_experts_of_every_token(found, subject):
+    """The fluctuation, worked out once more from the choices of the two checkpoints."""
+    observer = Observer(subject.config, make_mesh(1, 1, jax.devices()[:1]))
+    seen = [observer.observe(jax.device_get(subject.variables[step]), MadeUpImages().clean()) for step in STEPS]
+    changed = tables.fluctuation(seen[0].chosen, seen[1].chosen)
+    assert changed["block_1"]["set"] > 0
+    assert found[0]["fluctuation"]["layers"]["block_1"] == pytest.approx(changed["block_1"])
+    # One device gives the same as eight.
+    table = tables.layer_table(seen[1].sums["block_1"], num_tokens=5)
+    _same(table | {"adjacency": None}, found[0]["layers"]["block_1"] | {"adjacency": None})
+    assert seen[1].chosen["block_1"].dtype == np.uint8
+
+
+def _same(one, other):
+    """Nested tables are alike, but for rounding."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            _same(one[key], other[key])
+    elif one is None:
+        assert other is None
+    else:
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__moe__num_experts": 8}, "model.moe.num_experts (E): expected 4 as in --workdir; received 8"),
+        ({"model__moe__num_selected_experts": 1}, "model.moe.num_selected_experts (K): expected 2 as in --workdir"),
+        ({"model__moe__layers": (0, 1)}, "blocks with a MoE layer: expected [1] as in --workdir; received [0, 1]"),
+        ({"model__image_size_px": 64}, "model.image_size_px: expected 32 as in --workdir; received 64"),
+    ],
+)
+def test_runs_of_another_shape_are_not_set_beside_each_other(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run.check_comparable(_config(), _config(**changes))
+    run.check_comparable(_config(), _config(model__router__inform="none", seed=3))
+
+
+@pytest.mark.parametrize("text", ["", "r", "clean:1", "c:fog", "c:fog:6", "c:haze:3", "c:fog:3:1", "c:fog:three"])
+def test_a_suite_is_clean_or_a_corruption(text):
+    with pytest.raises(ValueError, match=r"--suite: expected clean, c or c:NAME:SEVERITY"):
+        images_lib.parse(text)
+
+
+def test_what_a_suite_is_called():
+    assert str(images_lib.parse("c:fog:3")) == "c:fog:3"
+    assert str(images_lib.parse("c")) == str(images_lib.parse("clean")) == CLEAN
+
+
+# ------------------------------------------------------------------------------------------------------------ images
+
+
+def _records(names, labels=None):
+    class Named(ArrayRecords):
+        def name(self, index):
+            return names[index]
+
+    count = len(names)
+    shades = np.arange(count, dtype=np.uint8)[:, None, None, None]
+    return Named(
+        np.broadcast_to(shades, (count, 32, 32, 3)), np.arange(count, dtype=np.int32) if labels is None else labels
+    )
+
+
+def _suite_of(monkeypatch, source):
+    suite = Suite("c", {"fog/3": ImageSet(lambda: source)}, lambda *_: {}, lambda _: {})
+    monkeypatch.setattr(images_lib.families, "load", lambda name, config: suite)
+
+
+def _shades(source):
+    return [int(source.records[place]["image"][0, 0, 0]) for place in range(len(source.records))]
+
+
+@pytest.fixture
+def images(monkeypatch):
+    clean = Source(_records(["val/a/1.png", "val/a/2.png", "val/b/3.png", "val/b/4.png"]), ("a", "b"))
+    monkeypatch.setattr(images_lib, "test_split", lambda data: clean)
+    return lambda limit=None: images_lib.Images(_config(), limit)
+
+
+def test_some_of_the_images_are_evenly_over_the_set(images):
+    assert _shades(images().clean()) == [0, 1, 2, 3]
+    assert _shades(images(2).clean()) == [0, 2]
+    assert _shades(images(9).clean()) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"--images: expected a number >= 1; received 0"):
+        images(0)
+
+
+def test_published_corruptions_are_found_by_file_name(images, monkeypatch):
+    _suite_of(monkeypatch, Source(_records(["b/4.png", "b/3.png", "a/1.png", "a/2.png"]), ("a", "b"), "published tar"))
+    assert _shades(images(2).corrupted("fog", 3)) == [2, 1]
+    _suite_of(monkeypatch, Source(_records(["b/4.png", "a/1.png"]), ("a", "b"), "published tar"))
+    with pytest.raises(
+        ValueError, match=r"fog/3: expected files called as the clean images are, 2.png among them; .* and 1 more"
+    ):
+        images().corrupted("fog", 3)
+
+
+def test_generated_corruptions_are_in_the_order_of_the_images(images, monkeypatch):
+    _suite_of(monkeypatch, Source(_records(["0", "1", "2", "3"]), ("a", "b"), "generated"))
+    assert _shades(images(2).corrupted("fog", 3)) == [0, 2]
+    _suite_of(monkeypatch, Source(_records(["0", "1", "2"]), ("a", "b"), "generated"))
+    with pytest.raises(ValueError, match=r"expected one for each of the 4 clean images, .*; received 3"):
+        images().corrupted("fog", 3)
+
+
+def test_corruptions_that_cannot_be_had_say_why(images, monkeypatch):
+    def load(name, config):
+        raise NotAvailable("no ImageNet-C here")
+
+    monkeypatch.setattr(images_lib.families, "load", load)
+    with pytest.raises(ValueError, match="--suite=c is not available: no ImageNet-C here"):
+        images().corrupted("fog", 3)
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+
+def _write_run(workdir: pathlib.Path, config, variables) -> pathlib.Path:
+    write_config(workdir, config)
+    with Checkpoints(workdir, keep=5) as checkpoints:
+        for step, of_step in variables.items():
+            state = TrainState(
+                step=jnp.int32(step),
+                seed=jnp.uint32(0),
+                params=of_step["params"],
+                opt_state=optax.sgd(0.1).init(of_step["params"]),
+                routing=of_step.get("routing", {}),
+                ema_params=None,
+            )
+            checkpoints.save(state, iter(grain.MapDataset.range(3).to_iter_dataset()))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, subject):
+    """Runs with two checkpoints, of other K, without MoE layers, and without a checkpoint."""
+    folder = tmp_path_factory.mktemp("runs")
+    _write_run(folder / "mine", subject.config, subject.variables)
+    write_config(folder / "one_expert", _config(model__moe__num_selected_experts=1))
+    write_config(folder / "dense", _config(model__moe__layers="none", model__router__inform="none"))
+    write_config(folder / "new", _config())
+    return folder
+
+
+def test_the_command_writes_tables_figures_and_the_page(runs):
+    folder = runs / "mine" / "analysis"
+    printed = processes.run("analyze", f"--workdir={runs / 'mine'}", "--images=24", f"--against={runs / 'mine'}@10")
+    assert "mine, step 20: 24 images (clean)" in printed
+    assert str(folder / "routing.html") in printed
+    analysis = json.loads((folder / "analysis.json").read_text())
+    assert _keys(analysis) == _keys(sample.analysis() | {"corruptions": None})
+    assert analysis["fluctuation"]["from_step"] == 10
+    names = {path.stem for path in (folder / "figures").glob("*.svg")}
+    assert {"load", "entropy", "entropy_ratio", "fluctuation", "margin", "neighbours", "spectral_gap"} <= names
+    assert names == {path.stem for path in (folder / "figures").glob("*.png")}
+    assert (folder / "routing.html").read_text().startswith("<!doctype html>")
+
+
+def test_bad_input_is_one_line_that_says_what_differs(runs, tmp_path):
+    cases = {
+        ("--workdir={mine}", "--checkpoints=15"): "--checkpoints: expected steps among 10, 20 in",
+        ("--workdir={mine}", "--checkpoints=10,20,30"): "--checkpoints: expected last2, STEP, or STEP,STEP",
+        ("--workdir={mine}", "--suite=fog"): "--suite: expected clean, c or c:NAME:SEVERITY",
+        (
+            "--workdir={mine}",
+            "--against={one_expert}",
+        ): "model.moe.num_selected_experts (K): expected 2 as in --workdir",
+        ("--workdir={mine}", "--against={mine}@last"): "--against: expected the folder of a run, or FOLDER@STEP",
+        ("--workdir={mine}", "--against={mine}@15"): "checkpoint: expected one of step 15 in",
+        ("--workdir={mine}", "--images=0"): "--images: expected a number >= 1; received 0",
+        ("--workdir={dense}",): "model.moe.layers: expected at least one MoE layer",
+        ("--workdir={new}",): "checkpoint: expected one in",
+        ("--workdir={nowhere}",): "workdir: expected a run with config.json",
+        (): "--workdir: expected the folder of a run; received None",
+    }
+    lines = [
+        tuple(re.sub(r"\{(\w+)\}", lambda match: str(runs / match[1]), argument) for argument in arguments)
+        for arguments in cases
+    ]
+    imports = ("analysis.page", "analysis.run", "analysis.showing", "analysis.write", "training.restore")
+    ended = processes.run_many("analyze", lines, tmp_path, imports=imports)
+    for message, (code, printed, errors) in zip(cases.values(), ended, strict=True):
+        assert code == 2, printed + errors
+        assert errors.startswith(f"error: {message}") or message in errors
+        assert len(errors.strip().splitlines()) == 1, errors
