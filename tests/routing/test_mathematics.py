@@ -4,6 +4,7 @@
 multiples of float32's 2^-24 = 6e-8: an absolute 1e-5 is a hundred roundings of a number near 1.
 """
 
+import functools
 import itertools
 
 import jax
@@ -111,10 +112,12 @@ def informed(step, options, parameters, state, images):
     return step.function(images["probabilities"], context(step, parameters, state, images), **options)
 
 
-def compiled(call, step):
-    """``call`` of a step with its default options."""
+@functools.cache
+def compiled_inform(name):
+    """An inform step with its default options."""
+    step = steps.INFORM_STEPS[name]
     parameters, state = started(step, step.option_defaults)
-    return jax.jit(lambda images: call(step, step.option_defaults, parameters, state, images))
+    return jax.jit(lambda images: informed(step, step.option_defaults, parameters, state, images))
 
 
 INFORM = pytest.mark.parametrize(
@@ -442,7 +445,7 @@ def permuted(images, order):
 
 @INFORM
 def test_permuting_tokens_permutes_the_routing(step):
-    function = compiled(informed, step)
+    function = compiled_inform(step.name)
     rng = np.random.default_rng(1)
     for seed in range(5):
         images, order = random_images(seed), rng.permutation(N)
@@ -453,7 +456,7 @@ def test_permuting_tokens_permutes_the_routing(step):
 
 @INFORM
 def test_an_image_is_routed_alone(step):
-    function = compiled(informed, step)
+    function = compiled_inform(step.name)
     images = random_images(1)
     before = np.asarray(function(images))
     for seed in range(2, 20):
