@@ -32,16 +32,17 @@ def fail(module: str, *arguments: str) -> str:
 # To import takes far longer than to find a mistake in a command line: a process forks for each, before JAX has threads,
 # when all is imported that the command imports by and by.
 _FORKS = """
-import os, sys, importlib
-from vmoe_inform import command_line
-module, *_ = [importlib.import_module(f"vmoe_inform.{name}") for name in sys.argv[1:]]
+import os, sys, importlib, runpy
+module, *imports = [f"vmoe_inform.{name}" for name in sys.argv[1:]]
+for name in ("vmoe_inform.command_line", *imports):
+    importlib.import_module(name)
 for line in sys.stdin.read().splitlines():
     folder, *arguments = line.split("\\t")
     if os.fork() == 0:
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT), descriptor)
-        sys.argv = [module.__file__, *arguments]
-        command_line.run(module.main)
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     code = os.waitstatus_to_exitcode(os.wait()[1])
     with open(os.path.join(folder, "code"), "w") as file:
         file.write(str(code))

@@ -116,7 +116,9 @@ def test_the_command_prints_draws_and_says_by_its_code_whether_all_is_sound(conf
     broken = [*flags, f"--config.data.directory={tmp_path / 'empty'}"]
     lines = [(*flags, f"--directory={tmp_path / 'out'}"), tuple(broken)]
     (tmp_path / "runs").mkdir()
-    (code, printed, _), (broken_code, broken_printed, _) = processes.run_many("data.check", lines, tmp_path / "runs")
+    (code, printed, _), (broken_code, broken_printed, _) = processes.run_many(
+        "data.check", lines, tmp_path / "runs", imports=("data.contact_sheet", "data.inspection")
+    )
     assert code == 0
     assert re.search(r"ImageNet-V2 +│ folder +│ +8 │ +│ +4 │ +8/8 │ yes", printed)
     assert max(len(line) for line in printed.splitlines() if line[0] in "┏┃┡│└") <= 80

@@ -2,23 +2,18 @@
 
 import dataclasses
 import json
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from tests import tiny
+from tests import processes, tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform import models
 from vmoe_inform.data import sources
 from vmoe_inform.performance import inform, layer, step, tables
 from vmoe_inform.performance import input as input_lib
 from vmoe_inform.performance.timing import Spread
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _model(router: str = "vmoe", **overrides) -> config_lib.ModelConfig:
@@ -234,17 +229,10 @@ def test_table_is_aligned_and_leaves_empty_columns_out():
 # Command line
 
 
-def _run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vmoe_inform.benchmark", *arguments]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert process.returncode == code, process.stdout + process.stderr
-    return process
-
-
 def test_command_line_prints_a_table_and_writes_flat_rows(tmp_path):
     path = tmp_path / "rows.json"
     flags = ("--variant=Ti/32", "--experts=2", "--groups=1", "--images=1", "--dispatch=gather", "--repeats=1")
-    printed = _run("layer", *flags, f"--json={path}").stdout
+    printed = processes.run("benchmark", "layer", *flags, f"--json={path}")
     assert "gather" in printed.splitlines()[-1].split()
     document = json.loads(path.read_text())
     assert document["header"]["benchmark"] == "layer"
@@ -256,22 +244,20 @@ def test_command_line_prints_a_table_and_writes_flat_rows(tmp_path):
     assert row["forward_lower"] == row["forward"] == row["forward_upper"] > 0.0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("lyaer",), "command line: expected one of layer, step, inform, input, and flags; received 'lyaer'"),
-        (("input", "--experts=3"), "benchmark input: expected flags among --json, --repeats, --config, --against, "),
-        (("input", "--against=torch"), "--against: expected tf.data; received 'torch'"),
-        (
-            ("input", "--against=tf.data", "--photographs=nowhere"),
-            "expected a folder with JPEG files; received 'nowhere'",
-        ),
-        (("layer", "--groups=0"), "--groups: expected a comma list of integers >= 1; received '0'"),
-    ],
-)
-def test_bad_command_lines_are_one_line(arguments, message):
-    process = _run(*arguments, code=2)
-    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert message in errors[0]
-    assert "Traceback" not in process.stderr
+BAD_COMMAND_LINES = {
+    ("lyaer",): "command line: expected one of layer, step, inform, input, and flags; received 'lyaer'",
+    ("input", "--experts=3"): "benchmark input: expected flags among --json, --repeats, --config, --against, ",
+    ("input", "--against=torch"): "--against: expected tf.data; received 'torch'",
+    ("input", "--against=tf.data", "--photographs=nowhere"): "expected a folder with JPEG files; received 'nowhere'",
+    ("layer", "--groups=0"): "--groups: expected a comma list of integers >= 1; received '0'",
+}
+IMPORTED = ("performance.decoding", "performance.layer", "performance.tables")
+
+
+def test_bad_command_lines_are_one_line(tmp_path):
+    results = processes.run_many("benchmark", list(BAD_COMMAND_LINES), tmp_path, imports=IMPORTED)
+    for (code, printed, errors), message in zip(results, BAD_COMMAND_LINES.values(), strict=True):
+        assert code == 2, printed + errors
+        (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+        assert message in line
+        assert "Traceback" not in errors
