@@ -10,7 +10,7 @@
 #
 #   --share     NFS folder (Filestore) that is mounted on all workers as /mnt/share: the workdir has to lie there
 #   --spot      a slice that is cheaper and may be taken away at any time
-#   --restarts  how often training is started again after the slice was preempted, or a worker stopped with 75 or 69
+#   --restarts  how often training is started again after the slice was preempted, or a worker ended with 69, 75, 124 or 134
 #   --delete    deletes the slice when training has ended, however it has
 #   --dry-run   prints every command and runs none; the slice is taken for one that does not exist yet
 #
@@ -155,10 +155,11 @@ for ((start = 0; start <= restarts; start++)); do
     code=0
     have_slice
     { install_everywhere && train "$@"; } || code=$?
-    # 75: stopped after saving; 69: not all workers came. Any other end is one only if the slice is still there.
-    if [ "$code" -eq 0 ] || { [ "$code" -ne 75 ] && [ "$code" -ne 69 ] && [ "$(state)" = READY ]; }; then
-        break
-    fi
+    case "$code" in
+    0) break ;;
+    69 | 75 | 124 | 134) ;; # stopped after saving, or a worker did not come, has gone or is stuck: docs/reliability.md
+    *) [ "$(state)" != READY ] || break ;; # any other end is one only if the slice is still there
+    esac
 done
 if $delete; then
     delete_slice

@@ -66,6 +66,19 @@ def test_linear_learns_from_all_training_images(monkeypatch):
     assert set(entry) == {"top1", "top1_standard_error", "count", "skipped"}
 
 
+class RecordingWatch:
+    """A watch (vmoe_inform.evaluation.watch) that keeps what it is told."""
+
+    def __init__(self):
+        self.heard = []
+
+    def expect_pause(self):
+        self.heard.append("pause")
+
+    def finished(self, what):
+        self.heard.append(what)
+
+
 def test_features_are_what_the_head_sees():
     config = config_lib.parse(
         tiny.config_dict(model__num_layers=1, model__moe__layers=(), model__representation_size=8)
@@ -74,10 +87,12 @@ def test_features_are_what_the_head_sees():
     variables = models.initialize(model, jax.random.key(0))
     head = variables["params"]["head"]
     head["kernel"] = jax.random.normal(jax.random.key(1), head["kernel"].shape)
-    predictor = Predictor(model, config, make_mesh(1, 1, jax.devices()[:1]))
+    watch = RecordingWatch()
+    predictor = Predictor(model, config, make_mesh(1, 1, jax.devices()[:1]), watch=watch)
     images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), np.uint8)
     source = Source(ArrayRecords(images, np.arange(70) % 10), tuple("0123456789"))
     features, predictions = predictor.features(variables, source), predictor.predict(variables, source)
+    assert watch.heard == ["pause", "a batch of evaluation", "a batch of evaluation", "pause"] * 2
     assert features.values.shape == (70, 8)
     assert np.all(np.abs(features.values) < 1)  # behind the tanh
     np.testing.assert_allclose(features.values @ head["kernel"] + head["bias"][None], predictions.logits, atol=1e-5)

@@ -123,6 +123,11 @@ def test_stopped_training_goes_on_on_the_same_slice_up_to_the_limit(tmp_path):
     assert (code, done) == (75, ["train"] * 3 + ["delete"])
 
 
+def test_a_lost_or_stuck_worker_is_a_reason_to_start_again(tmp_path):
+    code, done = run_pod(tmp_path, ["READY"] * 9, [69, 124, 134, 0])
+    assert (code, done) == (0, ["train"] * 4)
+
+
 def test_bad_input_is_not_tried_again(tmp_path):
     code, done = run_pod(tmp_path, ["READY"] * 9, [2] * 9)
     assert (code, done) == (2, ["train"])
@@ -154,7 +159,7 @@ def test_bad_flags_of_the_pod_script(tmp_path, flags, message):
 
 
 @pytest.mark.parametrize(
-    ("code", "restarts", "requeued"), [(0, 0, False), (75, 3, True), (75, 20, False), (2, 0, False)]
+    ("code", "restarts", "requeued"), [(0, 0, False), (75, 3, True), (124, 0, True), (75, 20, False), (2, 0, False)]
 )
 def test_a_slurm_job_goes_back_to_the_queue_when_it_was_stopped(tmp_path, code, restarts, requeued):
     stand_in(tmp_path / "bin", "srun", f"exit {code}")
