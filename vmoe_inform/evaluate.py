@@ -4,8 +4,9 @@
 
 DIR is evaluated at its newest checkpoint, DIR@STEP at the one of that step. Writes DIR/evaluation/results.json after
 each suite and report.html of all of them beside the first one's at the end; for DIR@STEP, results_step_STEP.json and
-report_step_STEP.html. ``--compare`` only shows what was evaluated before. ``--suites=all`` evaluates every suite; one
-whose data are missing is reported as not available, with what to put where.
+report_step_STEP.html. ``--compare`` only shows what was evaluated before. The report has the figures of runs that
+vmoe_inform.analyze looked into, too. ``--suites=all`` evaluates every suite; one whose data are missing is reported as
+not available, with what to put where.
 
 Nothing is computed twice: a suite with figures in the results of this checkpoint and config is left as it is, whatever
 data lie there now, and of an unfinished one the sets that are done (DIR/evaluation/units), if origin and number of
@@ -30,7 +31,6 @@ from absl import flags
 from vmoe_inform import checks, command_line
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
-from vmoe_inform.config import Config
 from vmoe_inform.evaluation import place as place_lib
 from vmoe_inform.evaluation.place import Place
 from vmoe_inform.sharding import processes
@@ -49,13 +49,7 @@ _SUITES = flags.DEFINE_list(
 _REPORT = flags.DEFINE_bool("report", True, "Print the table and write report.html.")
 _COMPARE = flags.DEFINE_list("compare", [], "Folders of other evaluated runs, or FOLDER@STEP, to stand beside these.")
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder for the logits, labels and names of all images.")
-_DATA_DIRECTORY = flags.DEFINE_string("data_directory", None, "Where the data lie, in place of data.directory.")
-_SUITES_DIRECTORY = flags.DEFINE_string("suites_directory", None, "In place of data.suites_directory.")
-_NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "In place of data.num_workers.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "In place of evaluation.batch_size.")
-_GENERATE = flags.DEFINE_bool(
-    "generate_corruptions", None, "Draw C while it is evaluated where no published files are, however long that takes."
-)
+_ON_THIS_MACHINE = command_line.define_machine()
 
 
 def main(_: list[str]) -> int:
@@ -68,7 +62,7 @@ def main(_: list[str]) -> int:
     _JOIN_PROCESSES()
     import rich.console
 
-    from vmoe_inform.evaluation import families, headlines, report, run
+    from vmoe_inform.evaluation import analyses, families, headlines, report, run
 
     beside = [run.read_results(place) for place in others]
     suites = list(headlines.SUITES) if _SUITES.value == ["all"] else _SUITES.value
@@ -79,7 +73,9 @@ def main(_: list[str]) -> int:
         examples = {name: run.read_examples(place) for name, place in zip(names, places, strict=False)}
         rich.console.Console().print(report.render_table(everything))
         page = places[0].report
-        report.write_report(page, everything, examples=examples)
+        of_routers = {name: analyses.read(place.workdir) for name, place in zip(names, [*places, *others], strict=True)}
+        found = {name: analysis for name, analysis in of_routers.items() if analysis is not None}
+        report.write_report(page, everything, examples=examples, analyses=found)
         print(f"report: {page}")
     damaged = {name: run.damaged_suites(results) for name, results in zip(names, evaluated, strict=False)}
     return command_line.BAD_INPUT if any(damaged.values()) else 0
@@ -93,7 +89,7 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
     from vmoe_inform.training.watchdog import Watchdog
 
     config = read_config(place.workdir)
-    here = _on_this_machine(config)
+    here = _ON_THIS_MACHINE(config)
     step = restore_lib.find_step(place.workdir, place.step)
 
     watchdog = Watchdog(config.train.watchdog_seconds, config.train.watchdog_start_seconds, processes.place())
@@ -118,20 +114,6 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
             else pathlib.Path(_PREDICTIONS.value) / name.replace("/", "_"),
             report_progress=say,
         )
-
-
-def _on_this_machine(config: Config) -> Config:
-    """The run's config with what the flags say; refused as a config file would be."""
-    data = {
-        "directory": _DATA_DIRECTORY.value,
-        "suites_directory": _SUITES_DIRECTORY.value,
-        "num_workers": _NUM_WORKERS.value,
-    }
-    evaluation = {"batch_size": _BATCH_SIZE.value, "generate_corruptions": _GENERATE.value}
-    given = config_lib.to_json(config)
-    given["data"] |= {name: value for name, value in data.items() if value is not None}
-    given["evaluation"] |= {name: value for name, value in evaluation.items() if value is not None}
-    return config_lib.parse(given)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,10 @@ from vmoe_inform.data import augment
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.evaluation.watch import NoWatch, Watch
 from vmoe_inform.sharding.mesh import replicated
+
+_NO_WATCH = NoWatch()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +71,15 @@ class Seen:
 class Observer:
     """A model compiled for looking at its routers; the checkpoints of a run share one."""
 
-    def __init__(self, config: Config, mesh: Mesh):
+    def __init__(self, config: Config, mesh: Mesh, *, watch: Watch = _NO_WATCH):
         """Args:
         config: of the run, as it holds on this machine.
         mesh: whose devices share out the images of a batch.
+        watch: is told of every batch.
         """
         model = models.from_config(config.model)
         self._config = config
-        self._predictor = Predictor(model, config, mesh)
+        self._predictor = Predictor(model, config, mesh, watch=watch)
         smallest = np.min_scalar_type(config.model.moe.num_experts)  # which itself stands for no choice
         num_classes = config.model.num_classes
 

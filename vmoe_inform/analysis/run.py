@@ -13,8 +13,10 @@ from vmoe_inform.analysis.tables import Table
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data.published import CORRUPTIONS, SEVERITIES
+from vmoe_inform.evaluation.watch import NoWatch, Watch
 
 Say = Callable[[str], None]
+_NO_WATCH = NoWatch()
 
 
 def check_comparable(own: Config, other: Config) -> None:
@@ -44,6 +46,7 @@ def analyze(
     *,
     other: Subject | None = None,
     adjacency_states: Mapping[int, Tree] | None = None,
+    watch: Watch = _NO_WATCH,
     say: Say = print,
 ) -> tuple[Table, np.ndarray]:
     """Looks at the newest checkpoint of a run, and at what changed since the one before, if there is one.
@@ -57,6 +60,7 @@ def analyze(
       choice: which of them.
       other: a run to set beside it, with one checkpoint.
       adjacency_states: by step, the collection ``routing`` of all checkpoints whose adjacencies are to be shown.
+      watch: is told of every batch.
       say: called with a line for each piece of work that is done.
 
     Returns:
@@ -85,7 +89,7 @@ def analyze(
         num_tokens = subject.config.model.num_tokens
         return {block: tables.layer_table(sums, num_tokens=num_tokens) for block, sums in seen.sums.items()}
 
-    observer = Observer(own.config, own.mesh)
+    observer = Observer(own.config, own.mesh, watch=watch)
     variables = own.variables[own.step]
     seen = observer.observe(variables, source, crop=crop)
     say(f"{own.name}, step {own.step}: {seen.count:,} images ({choice}), top-1 {100 * seen.top1:.1f} %")
@@ -104,7 +108,7 @@ def analyze(
     if other is not None:
         # Runs that differ in their seed only, or checkpoints of one, share what is compiled.
         same = (own.config.model, own.config.data) == (other.config.model, other.config.data)
-        observer_of_other = observer if same else Observer(other.config, other.mesh)
+        observer_of_other = observer if same else Observer(other.config, other.mesh, watch=watch)
         seen_by_other = observer_of_other.observe(other.variables[other.step], source, crop=crop)
         say(f"{other.name}, step {other.step}: top-1 {100 * seen_by_other.top1:.1f} %")
         against = {

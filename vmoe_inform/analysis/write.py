@@ -9,11 +9,7 @@ from matplotlib.figure import Figure
 
 from vmoe_inform.analysis import document, figures
 from vmoe_inform.analysis.tables import Table
-
-FOLDER = "analysis"
-TABLES = "analysis.json"
-FIGURES = "figures"
-PAGE = "routing.html"
+from vmoe_inform.evaluation.analyses import FIGURES, FOLDER, PAGE, TABLES
 
 
 def write(workdir: pathlib.Path, found: Table, page: str) -> list[pathlib.Path]:

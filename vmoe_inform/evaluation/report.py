@@ -38,6 +38,7 @@ from matplotlib.figure import Figure
 from vmoe_inform import checks
 from vmoe_inform.data import label_sets
 from vmoe_inform.evaluation import figures, routing_figures, scores, tables
+from vmoe_inform.evaluation.analyses import Analysis
 from vmoe_inform.evaluation.headlines import Headline, Results, headline
 
 Example = Mapping[str, Any]  # as routing_figures.example_figure takes it
@@ -88,6 +89,7 @@ def write_report(
     results: Mapping[str, Results],
     *,
     examples: Mapping[str, Sequence[Example]] | None = None,
+    analyses: Mapping[str, Analysis] | None = None,
 ) -> None:
     """Writes a self-contained HTML page: pictures and style inside, nothing fetched from anywhere.
 
@@ -96,15 +98,17 @@ def write_report(
       results: by run name; the first run is the one that the page is about, the others stand next to it.
       examples: by run name, images with what the run said of them, as :func:`routing_figures.example_figure` takes
         them; shown wrong answers first.
+      analyses: by run name, what was seen of the routers of those that were analysed.
 
     Raises:
-      ValueError: no results, a suite without its headline, or examples of a run without results.
+      ValueError: no results, a suite without its headline, or examples or an analysis of a run without results.
     """
     _check(results)
-    examples = examples or {}
-    for run in examples:
-        if run not in results:
-            raise checks.error("examples", f"names of runs with results: {', '.join(results)}", run)
+    examples, analyses = examples or {}, analyses or {}
+    for argument, runs in (("examples", examples), ("analyses", analyses)):
+        for run in runs:
+            if run not in results:
+                raise checks.error(argument, f"names of runs with results: {', '.join(results)}", run)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vmoe_inform.evaluation", "."),
         autoescape=True,
@@ -128,6 +132,7 @@ def write_report(
         facts=tables.facts(results),
         routing=[(run, layer, figures_) for run, r in results.items() for layer, figures_ in r["routing"].items()],
         pictures=_pictures(results),
+        analyses={run: (analysis, results[run]["checkpoint_step"]) for run, analysis in analyses.items()},
         examples={run: _example_pictures(shown, results[run]) for run, shown in examples.items() if shown},
     )
     path = pathlib.Path(path)
