@@ -31,7 +31,7 @@ ALLOWED = {
     "models": CONFIG | {"sharding", "nn"},
     "evaluation": MODEL | {"data"},
     "training": MODEL | {"chips", "data", "evaluation"},  # the loop evaluates as it goes; evaluation knows no training
-    "analysis": MODEL | {"data", "evaluation"},  # what a trained router does, on the images of the suites
+    "analysis": MODEL | {"data", "evaluation", "training"},  # what a run's routers do to the images of the suites
     "studies": MODEL | {"data", "evaluation", "training"},  # many runs, trained and measured
     # what a program costs, compiled and timed; only command lines look at it
     "performance": MODEL | {"chips", "presets", "data", "evaluation", "training", "studies"},

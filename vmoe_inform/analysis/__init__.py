@@ -1,14 +1,33 @@
 """What a trained router does: records of a model at work, tables of them, figures, and maps of single images.
 
-    found = analysis.trace(model, variables, images)                      # a record for each MoE layer
-    facts = analysis.of_trace(model, found, labels, class_names, name="mine")     # tables, as analysis.json has them
-    pictures = analysis.figures.figures(facts)                            # matplotlib figures by name
+    run = analysis.load("runs/attention")                        # the model of a run's newest checkpoint
+    sample = run.sample(24, "c:fog:3")                           # test images, here in fog
+    trace = run.trace(sample, graphs=True)                       # a record for each MoE layer
+    analysis.maps.routing_map(sample.images[0], trace)           # patches in the colours of their experts
 
-``python -m vmoe_inform.analyze`` does this for the checkpoints of a run and a whole set of images.
+    found, views = analysis.analyze("runs/attention")            # tables of all test images, as analysis.json has them
+    analysis.figures.figures(found)                              # matplotlib figures by name
+    analysis.page.page(views)                                    # an HTML page to look at single images
+
+``python -m vmoe_inform.analyze`` writes all of these. :func:`trace` takes any model and any images.
 """
 
-from vmoe_inform.analysis import figures, tables
+from vmoe_inform.analysis import figures, maps, page, tables
 from vmoe_inform.analysis.document import of_trace
+from vmoe_inform.analysis.figures_comparison import comparison_figure
+from vmoe_inform.analysis.runs import Run, Sample, analyze, load
 from vmoe_inform.analysis.tracing import trace
 
-__all__ = ["figures", "of_trace", "tables", "trace"]
+__all__ = [
+    "Run",
+    "Sample",
+    "analyze",
+    "comparison_figure",
+    "figures",
+    "load",
+    "maps",
+    "of_trace",
+    "page",
+    "tables",
+    "trace",
+]
