@@ -93,10 +93,10 @@ def test_the_table():
 
 
 def test_a_short_drill(tmp_path):
-    """Two kills of a run of 30 steps: SIGTERM in the first evaluation, SIGKILL in a save of what is left."""
-    flags = ("--config.train.steps=30", "--config.checkpoint.every_steps=5", "--config.evaluation.every_steps=10")
+    """Two kills of a run of 12 steps: SIGTERM in the first evaluation, SIGKILL in a save of what is left."""
+    flags = ("--config.train.steps=12", "--config.checkpoint.every_steps=4", "--config.evaluation.every_steps=6")
     training = drill.Training([*FLAGS, *flags], tmp_path / "compiled")
-    result = drill.drill(training, tmp_path, kills=2, seed=2600, every_steps=10)
+    result = drill.drill(training, tmp_path, kills=2, seed=2600, every_steps=6)
     assert result["runs"] == [[]] * len(result["runs"])  # bit-identical
     assert [(kill["moment"], kill["signal"]) for kill in result["kills"]] == [
         ("evaluation", "SIGTERM"),
