@@ -61,6 +61,17 @@ def page(views: Views, *, most_bytes: int = MOST_BYTES) -> str:
     raise checks.error("most_bytes", f"at least {len(found):,}, the page of one image", most_bytes)
 
 
+def frame(views: Views, *, height_px: int = 820) -> str:
+    """The page in a frame of its own, as HTML for a cell of a notebook.
+
+    Args:
+      views: as for :func:`page`.
+      height_px: of the frame.
+    """
+    content = html.escape(page(views), quote=True)
+    return f'<iframe srcdoc="{content}" style="width: 100%; height: {height_px}px; border: none"></iframe>'
+
+
 def _render(views: Views, neighbours: int, quality: int, *, num_images: int) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vmoe_inform.analysis", "."),
