@@ -106,7 +106,7 @@ def _annotated(axes: Axes, values: np.ndarray) -> None:
     axes.imshow(values, aspect="auto", cmap=SHADES, vmin=min(0.0, float(values.min())), vmax=highest)
     for (row, column), value in np.ndenumerate(values):
         color = "black" if value > 0.55 * highest else "white"
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color)
+        axes.text(column, row, str(round(value)), ha="center", va="center", fontsize=9, color=color)
 
 
 def _lost(found: Mapping[str, Any]) -> np.ndarray:

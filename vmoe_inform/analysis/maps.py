@@ -1,6 +1,7 @@
 """Routing maps: an image whose patches have the colour of their expert, its weight, or how undecided the router is.
 
-Below the colours the image is grey: mixed with its own colours, those of the experts could not be told apart.
+Below the colours the image is grey and nowhere dark: mixed with its own colours or with black, those of the experts
+could not be told apart.
 """
 
 import math
@@ -49,9 +50,7 @@ def routing_map(image: Image, trace: Trace, index: int = 0, *, by: By = "expert"
     Raises:
       ValueError: an unknown ``by``, an index beyond the trace, or a trace that has not kept what is to be shown.
     """
-    figure, drawn = panels(
-        ["image", *trace.layers], _TITLES[_check_by(by)], layout=_layout(), share=False, columns=_columns(trace)
-    )
+    figure, drawn = panels(["image", *trace.layers], _TITLES[_check_by(by)], layout=_layout(), share=False)
     axes = list(drawn.values())
     norm = _norm([trace], list(trace.layers), index, by)
     _show(axes[0], image)
@@ -200,11 +199,6 @@ def _layout(width: float = 1.8) -> Layout:
     return Layout(width=width, height=width, left=0.15, right=0.95, beside=0.12, bottom=0.0)
 
 
-def _columns(trace: Trace) -> int:
-    number = 1 + len(trace.layers)
-    return number if number <= 4 else 3 if number <= 6 else 4
-
-
 def _kept(trace: Trace, block: str, field: str, index: int) -> np.ndarray:
     """One image's part of a field of a layer [N, ...]."""
     if block not in trace.layers:
@@ -230,14 +224,15 @@ def _middle(token: int, trace: Trace, shape: tuple[int, ...]) -> tuple[float, fl
 
 def _show(axes: Axes, image: np.ndarray, *, grey: bool = False) -> None:
     height, width = image.shape[:2]
-    shown = np.repeat(image.mean(-1, keepdims=True).astype(np.uint8), 3, axis=-1) if grey else image
-    axes.imshow(shown, extent=(0, width, height, 0))
+    shown = 90 + 0.6 * image.mean(-1) if grey else image
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     axes.set(xticks=[], yticks=[])
 
 
 def _shade(axes: Axes, image: np.ndarray, values: np.ndarray, norm: Normalize, opacity: float = 0.7) -> None:
     _show(axes, image, grey=True)
-    axes.imshow(values, cmap=SHADES, norm=norm, alpha=opacity, extent=axes.images[0].get_extent(), interpolation="nearest")
+    extent = axes.images[0].get_extent()
+    axes.imshow(values, cmap=SHADES, norm=norm, alpha=opacity, extent=extent, interpolation="nearest")
 
 
 def _paint(
@@ -261,16 +256,13 @@ def _paint(
         return
     experts = _patches(_kept(trace, block, "indices", index)[:, :1], trace)[..., 0]
     _show(axes, image, grey=True)
-    height, width = image.shape[:2]
     colors = np.asarray([*expert_colors(trace.num_experts), to_rgb(GREY)])
-    axes.imshow(colors[experts], alpha=0.6, extent=(0, width, height, 0), interpolation="nearest")
-    rows, columns = experts.shape
-    if not numbered or rows > _MOST_NUMBERED_ROWS:
+    axes.imshow(colors[experts], alpha=0.6, extent=axes.images[0].get_extent(), interpolation="nearest")
+    if not numbered or len(experts) > _MOST_NUMBERED_ROWS:
         return
-    for (row, column), expert in np.ndenumerate(experts):
+    for patch, expert in enumerate(experts.ravel()):
         axes.text(
-            (column + 0.5) * width / columns,
-            (row + 0.5) * height / rows,
+            *_middle(patch + trace.class_token, trace, image.shape),
             str(expert) if expert < trace.num_experts else "–",
             ha="center",
             va="center",
@@ -283,7 +275,8 @@ def _norm(traces: Sequence[Trace], layers: Sequence[str], index: int, by: str) -
     """From 0 to the most that the entropy could be, or to the largest weight that is shown."""
     highest = math.log(max(traces[0].num_experts, 2))
     if by == "weight":
-        highest = max(float(_kept(trace, block, "weights", index)[:, 0].max()) for trace in traces for block in layers)
+        shown = (_kept(t, block, "weights", index)[int(t.class_token) :, 0] for t in traces for block in layers)
+        highest = max(float(weights.max()) for weights in shown)
     return Normalize(0, max(highest, 1e-6))
 
 

@@ -133,8 +133,10 @@ function drawImage(panel, view, tokens) {
   panel.svg.setAttribute("viewBox", `0 0 ${columns} ${bottom}`);
   const href = data.images[view.condition][state.image];
   const picture = element("image", {href, width: columns, height: rows, preserveAspectRatio: "none"});
-  // Below strong colours the image is grey: mixed with its own colours, those of the experts could not be told apart.
-  picture.style.filter = `grayscale(${Math.min(2 * state.strength, 1)})`;
+  // Below strong colours the image is grey and nowhere dark: mixed with its own colours or with black, those of the
+  // experts could not be told apart.
+  const grey = Math.min(2 * state.strength, 1);
+  picture.style.filter = `grayscale(${grey}) contrast(${1 - 0.4 * grey}) brightness(${1 + 0.25 * grey})`;
   panel.svg.append(picture);
   for (const [patch, token] of tokens) {
     const {x, y, size} = placeOf(patch);
@@ -282,6 +284,7 @@ function begin() {
   addPanel(data.runs[Math.min(1, data.runs.length - 1)], second.corruption, second.severity);
   byId("compare").checked = data.views.length > 1;
   byId("compare").parentElement.hidden = data.views.length === 1;
+  byId("links").parentElement.hidden = !data.views.some((view) => view.layers.some(({arrays}) => arrays.others));
   draw();
   document.body.dataset.ready = "yes";
 }

@@ -78,7 +78,7 @@ def panels(
     inner = columns * size.width + (columns - 1) * size.beside
     width = max(size.left + inner + size.right, 4.6)
     title_lines, caption_lines = in_lines(title, width, _TITLE_CHARACTERS), in_lines(caption, width, _SMALL_CHARACTERS)
-    top = 0.15 + _TITLE_LINE * len(title_lines) + size.above
+    top = 0.15 + _TITLE_LINE * len(title_lines) + max(size.above, 0.32)
     in_a_line = max(int((width - 0.2) / (0.6 + max((len(str(a.get_label())) for a in legend), default=0) / 13)), 1)
     legend_height = 0.1 + 0.2 * math.ceil(len(legend) / in_a_line) if legend else 0.0
     bottom = size.bottom + (_SMALL_LINE * len(caption_lines) + 0.08) * bool(caption) + legend_height + 0.08
