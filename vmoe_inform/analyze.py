@@ -47,6 +47,7 @@ def main(_: list[str]) -> None:
         number=_IMAGES.value,
         against=_AGAINST.value,
         on_this_machine=_ON_THIS_MACHINE,
+        watched=True,
         say=print if processes.is_main() else lambda line: None,
     )
     if processes.is_main():

@@ -23,8 +23,10 @@ from vmoe_inform.data import augment
 from vmoe_inform.data import images as pixels
 from vmoe_inform.evaluation import place as place_lib
 from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.sharding import processes
 from vmoe_inform.training import restore
 from vmoe_inform.training.run_folder import read_config
+from vmoe_inform.training.watchdog import Watchdog
 
 _LAST_TWO = "last2"
 
@@ -126,6 +128,7 @@ def analyze(
     number: int | None = None,
     against: str | pathlib.Path | None = None,
     on_this_machine: Callable[[Config], Config] = lambda config: config,
+    watched: bool = False,
     say: Callable[[str], None] = print,
 ) -> tuple[Table, Views]:
     """What ``python -m vmoe_inform.analyze`` shows of a run, without writing it.
@@ -137,6 +140,7 @@ def analyze(
       number: look at so many images, evenly over the test set; None: all.
       against: another run, ``FOLDER`` or ``FOLDER@STEP``.
       on_this_machine: gives a run's config as it holds here.
+      watched: ends the process when no batch is finished for ``train.watchdog_seconds``; for command lines.
       say: called with a line for each piece of work that is done.
 
     Returns:
@@ -162,7 +166,9 @@ def analyze(
         name = place.workdir.resolve().name
         other = _subject(place.workdir, name if name != own.name else str(place), other_config, [other_step])
     states = restore.routing_states(workdir) if tracing.has_adjacency(config.model) else {}
-    found, readable = run.analyze(own, there, choice, other=other, adjacency_states=states, say=say)
+    seconds = config.train.watchdog_seconds if watched else None
+    with Watchdog(seconds, config.train.watchdog_start_seconds, processes.place()) as watch:
+        found, readable = run.analyze(own, there, choice, other=other, adjacency_states=states, watch=watch, say=say)
     subjects = [own] if other is None else [own, other]
     return found, showing.views_of(subjects, there, readable, showing.corruption_to_show(choice, found))
 
