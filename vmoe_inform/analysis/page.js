@@ -177,7 +177,7 @@ function drawLinks(svg, token) {
   const from = middleOf(state.patch);
   for (const {patch, share} of state.links ? [...token.others].reverse() : []) {
     const to = middleOf(patch);
-    const width = unit * (0.08 + (0.5 * share) / 100);
+    const width = unit * (0.08 + (0.27 * share) / 100);
     for (const [name, wide] of [["link", width + 0.07 * unit], ["link inner", width]]) {
       svg.append(element("line", {class: name, x1: from.x, y1: from.y, x2: to.x, y2: to.y, "stroke-width": wide}));
     }
