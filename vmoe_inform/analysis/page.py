@@ -6,6 +6,7 @@ reads it. Shares are written in percent, as they are shown.
 
 import base64
 import hashlib
+import html
 import importlib.resources
 import io
 import zlib
