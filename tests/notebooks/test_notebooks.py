@@ -1,0 +1,75 @@
+"""The notebooks run from top to bottom, and are stored as nobody has run them."""
+
+import pathlib
+import sys
+
+import nbclient
+import nbformat
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# How many pictures each one shows at least.
+PICTURES = {
+    "01_train_and_look": 5,
+    "02_compare_routers": 2,
+    "03_write_your_router": 2,
+    "04_imagenet_checkpoint": 4,
+}
+# What each one does less of in a short run.
+SHORT = {
+    "02_compare_routers": {"ROUTERS": ["attention_vmoe", "symphony_vmoe"]},
+    "04_imagenet_checkpoint": {"SUITES": "clean,r"},
+}
+SECONDS = 600  # on a machine that does other things too
+
+
+def test_these_are_the_notebooks():
+    assert [path.stem for path in PATHS] == list(PICTURES)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_stored_as_nobody_has_run_it(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+        assert "\n" not in cell.source.rstrip() or cell.cell_type == "markdown" or len(cell.source.splitlines()) <= 25
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells) == 1
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def run(path, **parameters):
+    """Executes a notebook, its cell of parameters replaced; gives what its cells put out."""
+    notebook = nbformat.read(path, as_version=4)
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
+    client = nbclient.NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(path.parent)}})
+    client.execute()
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def pictures(outputs):
+    return [output for output in outputs if "image/png" in output.get("data", {})]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_runs_in_short(path, tmp_path_factory):
+    """One epoch instead of many: what it shows is meaningless, that it shows it is not."""
+    folder = tmp_path_factory.getbasetemp() / "notebook_runs"  # the last one looks at what the first one trained
+    outputs = run(path, RUNS=str(folder), EPOCHS=1, **SHORT.get(path.stem, {}))
+    assert len(pictures(outputs)) >= PICTURES[path.stem]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_runs_as_stored(path, tmp_path):
+    assert len(pictures(run(path, RUNS=str(tmp_path)))) >= PICTURES[path.stem]
+
+
+def test_the_kernel_is_this_python():
+    import jupyter_client.kernelspec
+
+    command = jupyter_client.kernelspec.KernelSpecManager().get_kernel_spec("python3").argv
+    assert command[0] in ("python", sys.executable)
