@@ -47,7 +47,7 @@ def _variables(config):
 @pytest.fixture(scope="module")
 def subject():
     config = _config()
-    return Subject("mine", config, make_mesh(8, 1), _variables(config))
+    return Subject("mine", config, make_mesh(1, 1, jax.devices()[:1]), _variables(config))
 
 
 class MadeUpImages:
@@ -55,7 +55,7 @@ class MadeUpImages:
 
     class_names = CLASSES
 
-    def __init__(self, count=20):
+    def __init__(self, count=15):
         random = np.random.default_rng(3)
         self.labels = random.integers(0, 10, count).astype(np.int32)
         self.pixels = random.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
@@ -108,7 +108,7 @@ def test_what_was_looked_at(found):
         "grid": [2, 2],
         "layers": ["block_1"],
         "suite": "clean",
-        "count": 20,
+        "count": 15,
         "top1": analysis["corruptions"]["clean_top1"],
     }
     assert analysis["against"]["run"]["step"] == 10
@@ -128,13 +128,12 @@ def test_corruptions_reroute_tokens_only_where_they_change_the_image(found):
 
 
 def test_the_tables_are_those_of_the_experts_of_every_token(found, subject):
-    """The fluctuation, worked out once more from the choices of the two checkpoints."""
-    observer = Observer(subject.config, make_mesh(1, 1, jax.devices()[:1]))
+    """The fluctuation, worked out once more from the choices of the two checkpoints; on eight devices."""
+    observer = Observer(subject.config, make_mesh(4, 2))
     seen = [observer.observe(jax.device_get(subject.variables[step]), MadeUpImages().clean()) for step in STEPS]
     changed = tables.fluctuation(seen[0].chosen, seen[1].chosen)
     assert changed["block_1"]["set"] > 0
     assert found[0]["fluctuation"]["layers"]["block_1"] == pytest.approx(changed["block_1"])
-    # One device gives the same as eight.
     table = tables.layer_table(seen[1].sums["block_1"], num_tokens=5)
     _same(table | {"adjacency": None}, found[0]["layers"]["block_1"] | {"adjacency": None})
     assert seen[1].chosen["block_1"].dtype == np.uint8
@@ -277,11 +276,40 @@ def runs(tmp_path_factory, subject):
     return folder
 
 
-def test_the_command_writes_tables_figures_and_the_page(runs):
+CASES = {
+    ("--workdir={mine}", "--checkpoints=15"): "--checkpoints: expected steps among 10, 20 in",
+    ("--workdir={mine}", "--checkpoints=10,20,30"): "--checkpoints: expected last2, STEP, or STEP,STEP",
+    ("--workdir={mine}", "--suite=fog"): "--suite: expected clean, c or c:NAME:SEVERITY",
+    ("--workdir={mine}", "--against={one_expert}"): "model.moe.num_selected_experts (K): expected 2 as in --workdir",
+    ("--workdir={mine}", "--against={mine}@last"): "--against: expected the folder of a run, or FOLDER@STEP",
+    ("--workdir={mine}", "--against={mine}@15"): "checkpoint: expected one of step 15 in",
+    ("--workdir={mine}", "--images=0"): "--images: expected a number >= 1; received 0",
+    ("--workdir={dense}",): "model.moe.layers: expected at least one MoE layer",
+    ("--workdir={new}",): "checkpoint: expected one in",
+    ("--workdir={nowhere}",): "workdir: expected a run with config.json",
+    (): "--workdir: expected the folder of a run; received None",
+}
+GOOD = ("--workdir={mine}", "--images=16", "--against={mine}@10")
+
+
+@pytest.fixture(scope="module")
+def ended(runs, tmp_path_factory):
+    """Exit code, output and errors of each command line."""
+    lines = [
+        tuple(re.sub(r"\{(\w+)\}", lambda match: str(runs / match[1]), argument) for argument in arguments)
+        for arguments in (*CASES, GOOD)
+    ]
+    imports = ("analysis.page", "analysis.runs", "analysis.write")
+    found = processes.run_many("analyze", lines, tmp_path_factory.mktemp("ended"), imports=imports)
+    return dict(zip((*CASES, GOOD), found, strict=True))
+
+
+def test_the_command_writes_tables_figures_and_the_page(runs, ended):
+    code, printed, errors = ended[GOOD]
+    assert code == 0, errors
+    assert "mine, step 20: 16 images (clean)" in printed
     folder = runs / "mine" / "analysis"
-    printed = processes.run("analyze", f"--workdir={runs / 'mine'}", "--images=24", f"--against={runs / 'mine'}@10")
-    assert "mine, step 20: 24 images (clean)" in printed
-    assert str(folder / "routing.html") in printed
+    assert printed.splitlines()[-3:] == [str(folder / name) for name in ("analysis.json", "routing.html", "figures")]
     analysis = json.loads((folder / "analysis.json").read_text())
     assert _keys(analysis) == _keys(sample.analysis() | {"corruptions": None})
     assert analysis["fluctuation"]["from_step"] == 10
@@ -291,30 +319,10 @@ def test_the_command_writes_tables_figures_and_the_page(runs):
     assert (folder / "routing.html").read_text().startswith("<!doctype html>")
 
 
-def test_bad_input_is_one_line_that_says_what_differs(runs, tmp_path):
-    cases = {
-        ("--workdir={mine}", "--checkpoints=15"): "--checkpoints: expected steps among 10, 20 in",
-        ("--workdir={mine}", "--checkpoints=10,20,30"): "--checkpoints: expected last2, STEP, or STEP,STEP",
-        ("--workdir={mine}", "--suite=fog"): "--suite: expected clean, c or c:NAME:SEVERITY",
-        (
-            "--workdir={mine}",
-            "--against={one_expert}",
-        ): "model.moe.num_selected_experts (K): expected 2 as in --workdir",
-        ("--workdir={mine}", "--against={mine}@last"): "--against: expected the folder of a run, or FOLDER@STEP",
-        ("--workdir={mine}", "--against={mine}@15"): "checkpoint: expected one of step 15 in",
-        ("--workdir={mine}", "--images=0"): "--images: expected a number >= 1; received 0",
-        ("--workdir={dense}",): "model.moe.layers: expected at least one MoE layer",
-        ("--workdir={new}",): "checkpoint: expected one in",
-        ("--workdir={nowhere}",): "workdir: expected a run with config.json",
-        (): "--workdir: expected the folder of a run; received None",
-    }
-    lines = [
-        tuple(re.sub(r"\{(\w+)\}", lambda match: str(runs / match[1]), argument) for argument in arguments)
-        for arguments in cases
-    ]
-    imports = ("analysis.page", "analysis.run", "analysis.showing", "analysis.write", "training.restore")
-    ended = processes.run_many("analyze", lines, tmp_path, imports=imports)
-    for message, (code, printed, errors) in zip(cases.values(), ended, strict=True):
-        assert code == 2, printed + errors
-        assert errors.startswith(f"error: {message}") or message in errors
-        assert len(errors.strip().splitlines()) == 1, errors
+@pytest.mark.parametrize("arguments", CASES, ids=" ".join)
+def test_bad_input_is_one_line_that_says_what_differs(ended, arguments):
+    code, printed, errors = ended[arguments]
+    assert code == 2, printed + errors
+    assert CASES[arguments] in errors
+    assert errors.startswith("error: ")
+    assert len(errors.strip().splitlines()) == 1, errors

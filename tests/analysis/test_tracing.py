@@ -17,6 +17,8 @@ from vmoe_inform.analysis.sums import add, layer_sums
 from vmoe_inform.routing.steps import INFORM_STEPS
 from vmoe_inform.sharding.mesh import make_mesh
 
+# With the model of ``informed``, every score and select step, and every inform step of the papers.
+SYSTEMS = ("similarity_xmoe", "symphony_smoe_dropout", "stablemoe", "hash", "base", "expert_choice", "soft")
 NUM_IMAGES = 10  # with batches of four: two whole ones and half a one
 
 
@@ -127,9 +129,9 @@ def _drawn(model):
 
 @pytest.fixture(scope="module")
 def systems():
-    """By preset of the papers' systems, and inform step without a preset: records and sums, compiled together."""
-    made = {name: _model(name) for name in tiny.SYSTEMS} | {
-        name: _model("vmoe", model__router__inform=name, model__moe__layers=(0, 1)) for name in tiny.BEYOND_THE_PAPERS
+    """Records and sums of routers that together have every step, compiled together."""
+    made = {name: _model(name) for name in SYSTEMS} | {
+        "beyond": _model("vmoe", model__router__inform=tiny.BEYOND_THE_PAPERS, model__moe__layers=(0, 1))
     }
     variables = {name: _drawn(model) for name, model in made.items()}
     labels = jnp.arange(4)
@@ -141,7 +143,7 @@ def systems():
     return made, variables, all_of_them(variables, jnp.asarray(_images(4)))
 
 
-@pytest.mark.parametrize("name", [*tiny.SYSTEMS, *tiny.BEYOND_THE_PAPERS])
+@pytest.mark.parametrize("name", [*SYSTEMS, "beyond"])
 def test_every_system_has_records_and_tables(systems, name):
     models_, variables, found = systems
     config = models_[name].config
@@ -161,12 +163,15 @@ def test_every_system_has_records_and_tables(systems, name):
     if "routing" in variables[name]:
         states = {1: variables[name]["routing"]}
         matrices = tables.adjacency(config, states)
-        has_one = name in ("symphony_xmoe", "symphony_oja")
+        has_one = name in ("symphony_smoe_dropout", "beyond")  # Symphony, and Symphony by Oja's rule
         assert all((table is not None) == has_one for table in matrices.values())
         assert tracing.has_adjacency(config) == has_one
 
 
-def test_every_other_preset_is_a_product_of_the_same_steps(systems):
-    together = {step for model in systems[0].values() for step in model.config.router.step_names}
+def test_every_preset_is_a_product_of_these_steps(systems, informed):
+    made = [informed[0], *systems[0].values()]
+    together = {step for model in made for step in model.config.router.step_names}
     for name in presets.ROUTERS:
-        assert set(_model(name).config.router.step_names) <= together, name
+        config = config_lib.default()
+        presets.set_router(config, name)
+        assert set(config_lib.parse_model(config.model).router.step_names) <= together, name
