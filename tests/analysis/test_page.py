@@ -118,6 +118,14 @@ def view_of(shown, run, condition=views_lib.CLEAN):
 def test_page_opens_offline_and_fits_narrow_and_wide(opened):
     assert opened.complaints == []
     assert len(opened.fetched()) == 1  # the page itself
+    assert_fits(opened)
+    for place in (0, 1):
+        panel(opened.page, place).get_by_label("Image", exact=True).select_option("fog")
+    opened.page.get_by_label("Colour", exact=True).select_option("undecided")
+    assert_fits(opened)
+
+
+def assert_fits(opened):
     for width in WIDTHS:
         opened.resize(width)
         assert opened.page.evaluate(MISPLACED) == []

@@ -113,13 +113,14 @@ def entropy_ratio_figure(analysis: Analysis) -> Figure:
 
 
 def load_figure(analysis: Analysis) -> Figure:
-    """Share of the assignments that each expert gets, by layer; the line is an even share."""
-    layers = analysis["layers"]
+    """Share of the assignments that each expert gets, by layer, with the CV (and another run's); the line is even."""
+    layers, against = analysis["layers"], analysis["against"]
     num_experts = analysis["run"]["num_experts"]
+    other = "" if against is None else f"; the other run: {legend_name(against['run']['name'])}"
     figure, drawn = panels(
         list(layers),
         "How the work is shared between the experts",
-        caption="expert (dashed: an even share; CV: standard deviation / mean)",
+        caption=f"expert (dashed: an even share; CV: standard deviation / mean{other})",
         label="share of assignments",
     )
     highest = max(max(layer["load"]) for layer in layers.values())
@@ -128,10 +129,11 @@ def load_figure(analysis: Analysis) -> Figure:
         axes.bar(range(num_experts), 100 * np.asarray(layer["load"], float), color=expert_colors(num_experts))
         axes.axhline(100 / num_experts, color=GREY, linestyle="--", linewidth=1)
         axes.set_title(f"{layer_name(block)}: CV {layer['load_cv']:.2f}", fontsize=9.5)
-        if layer["dropped"] > 0:
-            words = f"{100 * layer['dropped']:.2g} % dropped"
-            axes.text(0.98, 0.98, words, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=GREY)
-        axes.set_ylim(0, 122 * highest)
+        words = [f"{100 * layer['dropped']:.2g} % dropped"] if layer["dropped"] > 0 else []
+        if against is not None and block in against["layers"]:
+            words.append(f"the other run: CV {against['layers'][block]['other_load_cv']:.2f}")
+        axes.text(0.99, 0.99, "\n".join(words), transform=axes.transAxes, ha="right", va="top", fontsize=8, color=GREY)
+        axes.set_ylim(0, 135 * highest)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.yaxis.set_major_formatter("{x:g} %")
         axes.spines[["top", "right"]].set_visible(False)
