@@ -146,9 +146,9 @@ def _draw_graph(axes: Axes, edges: Mapping[tuple[int, int], float], num_experts:
     )
     numbered = num_experts <= _MOST_NUMBERED_EXPERTS
     size = min(170.0, 22_000 / (num_experts * max(num_experts, 10)))
-    axes.scatter(
-        *places.T, s=max(size, 8.0), c=expert_colors(num_experts), edgecolors="black", linewidths=0.6, zorder=2
-    )
+    across, up = places.T
+    colors = expert_colors(num_experts)
+    axes.scatter(across, up, s=max(size, 8.0), c=colors, edgecolors="black", linewidths=0.6, zorder=2)
     if numbered:
         for expert, (x, y) in enumerate(1.24 * places):
             axes.text(x, y, str(expert), ha="center", va="center", fontsize=8)
