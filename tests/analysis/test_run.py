@@ -16,7 +16,7 @@ from tests.analysis import sample
 from vmoe_inform import config as config_lib
 from vmoe_inform import models
 from vmoe_inform.analysis import images as images_lib
-from vmoe_inform.analysis import run, tables
+from vmoe_inform.analysis import run, showing, tables
 from vmoe_inform.analysis.observing import Observer, Subject
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation.suites import CLEAN, ImageSet, NotAvailable, Suite
@@ -137,6 +137,23 @@ def test_the_tables_are_those_of_the_experts_of_every_token(found, subject):
     table = tables.layer_table(seen[1].sums["block_1"], num_tokens=5)
     _same(table | {"adjacency": None}, found[0]["layers"]["block_1"] | {"adjacency": None})
     assert seen[1].chosen["block_1"].dtype == np.uint8
+
+
+def test_the_page_shows_readable_images_clean_and_in_every_severity(subject):
+    images, readable = MadeUpImages(), np.arange(15) % 5 != 0
+    views = showing.views_of([subject], images, readable, "frost")
+    assert views.labels == images.labels[readable].tolist()
+    assert list(views.images) == [("", 0), *(("frost", severity) for severity in (1, 2, 3, 4, 5))]
+    np.testing.assert_array_equal(views.images["frost", 2], (images.pixels // 3)[readable])
+    assert [view.condition for view in views.views] == list(views.images)
+    assert all(view.layers["block_1"].neighbours is not None for view in views.views)
+
+
+def test_the_corruption_on_the_page():
+    assert showing.corruption_to_show(images_lib.parse("clean"), {"corruptions": None}) is None
+    assert showing.corruption_to_show(images_lib.parse("c:snow:2"), {"corruptions": None}) == "snow"
+    worst = {"names": ["fog", "frost"], "top1": [[0.5, 0.4], [0.9, 0.1]]}  # means 0.45 and 0.5
+    assert showing.corruption_to_show(images_lib.parse("c"), {"corruptions": worst}) == "fog"
 
 
 def _same(one, other):

@@ -2,11 +2,14 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 
 from vmoe_inform import checks
 from vmoe_inform.config import Config
+from vmoe_inform.data import images as images_lib
 from vmoe_inform.data.published import CORRUPTIONS, SEVERITIES
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import families
@@ -80,7 +83,7 @@ class Images:
 
     def clean(self) -> Source:
         """The images as they are."""
-        return self._selected(self._clean, self._places)
+        return selected(self._clean, self._places)
 
     def corrupted(self, corruption: str, severity: int) -> Source:
         """The same images, in the same order, under a corruption.
@@ -94,7 +97,7 @@ class Images:
             source = self._corrupted.sets[f"{corruption}/{severity}"].load()
         except NotAvailable as problem:
             raise checks.InputError(f"--suite=c is not available: {problem}") from None
-        return self._selected(source, self._places_in(source, f"{corruption}/{severity}"))
+        return selected(source, self._places_in(source, f"{corruption}/{severity}"))
 
     def _places_in(self, source: Source, name: str) -> list[int]:
         """Where the chosen clean images are in a set of C."""
@@ -117,9 +120,23 @@ class Images:
             )
         return [there[file_name] for file_name in wanted]
 
-    @staticmethod
-    def _selected(source: Source, places: list[int]) -> Source:
-        return dataclasses.replace(source, records=SelectedRecords(source.records, tuple(places)))
+
+def selected(source: Source, places: Sequence[int]) -> Source:
+    """Of the records of a source only those of these numbers."""
+    return dataclasses.replace(source, records=SelectedRecords(source.records, tuple(places)))
+
+
+def pixels_of(source: Source, config: Config, *, crop: float | None) -> UInt8[np.ndarray, "n P P 3"]:
+    """All images of a (small) source, as the model sees them before they are normalised.
+
+    Args:
+      source: whose records can all be read.
+      config: of the run.
+      crop: as :meth:`vmoe_inform.evaluation.predict.Predictor.predict` takes it.
+    """
+    size, crop = config.model.image_size_px, config.data.evaluation_crop if crop is None else crop
+    records = source.records
+    return np.stack([images_lib.to_square(records[place]["image"], size, crop) for place in range(len(records))])
 
 
 def _file_name(source: Source, place: int) -> str:

@@ -20,7 +20,6 @@ from vmoe_inform.analysis.views import CLEAN, KEPT, Condition, View, Views
 from vmoe_inform.axes import Int, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import augment
-from vmoe_inform.data import images as pixels
 from vmoe_inform.evaluation import place as place_lib
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.sharding import processes
@@ -82,15 +81,13 @@ class Run:
         if choice.all_corruptions:
             raise checks.error("suite", "clean, or c:NAME:SEVERITY: one set of images", suite)
         there = Images(self.config, number)
-        source, crop, condition = there.clean(), self.config.data.evaluation_crop, CLEAN
+        source, crop, condition = there.clean(), None, CLEAN
         if choice.corruption is not None and choice.severity is not None:
             condition = (choice.corruption, choice.severity)
             source, crop = there.corrupted(*condition), WHOLE
-        size = self.config.model.image_size_px
-        records = [source.records[place] for place in range(len(source.records))]
-        shown = np.stack([pixels.to_square(record["image"], size, crop) for record in records])
-        labels = np.asarray([record["label"] for record in records], np.int32)
-        return Sample(shown, labels, there.class_names, condition)
+        labels = [source.records[place]["label"] for place in range(len(source.records))]
+        shown = images.pixels_of(source, self.config, crop=crop)
+        return Sample(shown, np.asarray(labels, np.int32), there.class_names, condition)
 
     def trace(self, sample: Sample, *, keep: Collection[str] | None = None, graphs: bool = False) -> Trace:
         """What each MoE layer does to the images; see :func:`vmoe_inform.analysis.tracing.trace`."""

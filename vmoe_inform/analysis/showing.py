@@ -7,17 +7,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vmoe_inform import models
-from vmoe_inform.analysis.images import WHOLE, Choice, Images
+from vmoe_inform.analysis.images import WHOLE, Choice, Images, pixels_of, selected
 from vmoe_inform.analysis.observing import Subject
 from vmoe_inform.analysis.tables import Table
 from vmoe_inform.analysis.tracing import trace
 from vmoe_inform.analysis.views import CLEAN, KEPT, Condition, View, Views
 from vmoe_inform.axes import Bool
-from vmoe_inform.config import Config
 from vmoe_inform.data import augment
-from vmoe_inform.data import images as images_lib
 from vmoe_inform.data.published import SEVERITIES
-from vmoe_inform.data.sources import Source
 
 NUM_IMAGES = 24
 
@@ -37,14 +34,14 @@ def views_of(
     number = min(NUM_IMAGES, len(there))
     places = there[np.arange(number) * len(there) // number].tolist()
     config = subjects[0].config
-    clean = images.clean()
-    shown: dict[Condition, np.ndarray] = {CLEAN: _pixels(clean, places, config, config.data.evaluation_crop)}
+    clean = selected(images.clean(), places)
+    shown: dict[Condition, np.ndarray] = {CLEAN: pixels_of(clean, config, crop=None)}
     if corruption is not None:
         for severity in SEVERITIES:
-            source = images.corrupted(corruption, severity)
-            shown[corruption, severity] = _pixels(source, places, config, WHOLE)
+            source = selected(images.corrupted(corruption, severity), places)
+            shown[corruption, severity] = pixels_of(source, config, crop=WHOLE)
     views = [_view(subject, condition, pixels) for subject in subjects for condition, pixels in shown.items()]
-    labels = [int(clean.records[place]["label"]) for place in places]
+    labels = [int(clean.records[place]["label"]) for place in range(number)]
     return Views(shown, labels, images.class_names, views)
 
 
@@ -54,11 +51,6 @@ def corruption_to_show(choice: Choice, found: Table) -> str | None:
         return choice.corruption
     mean = np.mean(found["corruptions"]["top1"], axis=1)
     return found["corruptions"]["names"][int(np.argmin(mean))]
-
-
-def _pixels(source: Source, places: Sequence[int], config: Config, crop: float) -> UInt8[np.ndarray, "n P P 3"]:
-    size = config.model.image_size_px
-    return np.stack([images_lib.to_square(source.records[place]["image"], size, crop) for place in places])
 
 
 def _view(subject: Subject, condition: Condition, pixels: UInt8[np.ndarray, "n P P 3"]) -> View:
