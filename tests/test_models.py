@@ -43,7 +43,7 @@ def test_parameter_counts_of_the_published_models(variant, experts, where, milli
 @pytest.mark.parametrize("router", ["vmoe", "smoe_dropout", "stablemoe", "symphony_xmoe"])
 def test_a_router_applies_trains_and_keeps_its_state_in_evaluation(router):
     model = models.from_config(tiny.config_dict(router).model)
-    variables = models.initialize(model, jax.random.key(0))
+    variables = tiny.variables(model)
     apply = _apply(model)
     (logits, aux), updated = apply(variables, _images(4), train=False, mutable="routing")
     assert logits.shape == (4, 10)

@@ -85,7 +85,7 @@ def variables(model: VisionTransformer) -> dict[str, Any]:
         elif path[-1].key == "bias":
             values = 0.1 * normal
         else:
-            values = normal / np.sqrt(leaf.size / leaf.shape[-1])
+            values = normal / np.sqrt(leaf.size / leaf.shape[-1] if leaf.shape else 1)
         return jnp.asarray(values, leaf.dtype)
 
     made["params"] = jax.tree_util.tree_map_with_path(draw, made["params"])

@@ -127,10 +127,12 @@ def check_function(name: str, function: Callable[[Inputs], Tree], first: Inputs,
     def both(tree: Inputs) -> tuple[Tree, Tree]:
         traces.append(None)
 
-        def loss(learned: Tree) -> Array:
-            return sum((jnp.sum(leaf**2) for leaf in _floats(function({**tree, "learned": learned}))), jnp.zeros(()))
+        def loss(learned: Tree) -> tuple[Array, Tree]:
+            result = function({**tree, "learned": learned})
+            return sum((jnp.sum(leaf**2) for leaf in _floats(result)), jnp.zeros(())), result
 
-        return function(tree), jax.grad(loss)(tree["learned"])
+        gradients, result = jax.grad(loss, has_aux=True)(tree["learned"])
+        return result, gradients
 
     result, gradients = both(first)
     again, _ = both(first)
