@@ -89,6 +89,14 @@ def test_another_run_with_fewer_layers_stands_where_its_layers_are():
     assert ticks(figures_layers.entropy_ratio_figure(found).axes[0]) == ["3", "5"]
 
 
+def test_layers_without_an_entropy_ratio_are_left_out():
+    found = analysis()
+    found["against"]["layers"]["block_1"]["entropy_ratio"] = None  # the other router is always certain
+    assert ticks(figures_layers.entropy_ratio_figure(found).axes[0]) == ["3"]
+    found["against"]["layers"]["block_3"]["entropy_ratio"] = None
+    assert "entropy_ratio" not in figures(found)
+
+
 def test_entropy_ratio_says_in_how_many_layers_it_is_below_one():
     found = analysis(num_layers=8)  # 0.8, 0.83, ... 1.01
     (axes,) = figures_layers.entropy_ratio_figure(found).axes

@@ -22,10 +22,12 @@ def figures(analysis: Analysis) -> dict[str, Figure]:
         return any(layer[key] is not None for layer in layers)
 
     has_experts = analysis["run"]["num_experts"] > 1
+    against = analysis["against"]
+    has_ratios = against is not None and any(layer["entropy_ratio"] is not None for layer in against["layers"].values())
     drawings = {
         "load": (figures_layers.load_figure, True),
         "entropy": (figures_layers.entropy_figure, True),
-        "entropy_ratio": (figures_layers.entropy_ratio_figure, analysis["against"] is not None),
+        "entropy_ratio": (figures_layers.entropy_ratio_figure, has_ratios),
         "fluctuation": (figures_layers.fluctuation_figure, analysis["fluctuation"] is not None),
         "margin": (figures_margins.margin_figure, in_a_layer("margin")),
         "flips": (figures_margins.flips_figure, in_a_layer("flips")),

@@ -95,8 +95,9 @@ def entropy_ratio_figure(analysis: Analysis) -> Figure:
       analysis: with ``against``.
     """
     against = analysis["against"]
-    blocks = list(against["layers"])
-    ratios = [against["layers"][block]["entropy_ratio"] for block in blocks]
+    ratio_of = {block: layer["entropy_ratio"] for block, layer in against["layers"].items()}
+    blocks = [block for block, ratio in ratio_of.items() if ratio is not None]  # None: the other run's entropy is 0
+    ratios = [ratio_of[block] for block in blocks]
     figure, axes = layers_axes(blocks)
     axes.axhline(1.0, color=GREY, linestyle="--", linewidth=1)
     axes.vlines(range(len(blocks)), 1.0, ratios, color=_BLUE, linewidth=2)
