@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.analysis import sample
 from vmoe_inform import analysis, models, presets
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis import tables, tracing
@@ -65,6 +66,19 @@ def test_a_record_is_what_the_model_did(informed, whole):
     np.testing.assert_array_equal(layer.indices, np.argsort(-layer.informed, axis=-1)[..., :2])
     np.testing.assert_array_equal(layer.base_indices, np.argsort(-layer.base, axis=-1)[..., :2])
     np.testing.assert_allclose(layer.load.sum(-1), 1.0)
+
+
+def test_a_trace_has_all_that_figures_of_one_set_of_images_take(informed, whole):
+    labels, class_names = np.arange(NUM_IMAGES), [str(digit) for digit in range(10)]
+    found = analysis.of_trace(informed[0], whole, labels, class_names, name="mine", step=7)
+    expected = sample.plain_analysis()
+    assert found.keys() == expected.keys()
+    assert found["run"].keys() == expected["run"].keys()
+    assert found["layers"]["block_1"].keys() == expected["layers"]["block_1"].keys()
+    assert (found["run"]["step"], found["run"]["count"]) == (7, NUM_IMAGES)
+    assert found["run"]["top1"] == np.mean(whole.logits.argmax(-1) == labels)
+    assert found["layers"]["block_1"]["graph"] is not None
+    assert found["fluctuation"] is found["against"] is found["corruptions"] is None
 
 
 def test_one_device_and_eight_and_batches_of_any_size_give_the_same(informed, whole):
