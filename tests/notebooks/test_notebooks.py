@@ -18,7 +18,7 @@ PICTURES = {
 }
 # What each one does less of in a short run.
 SHORT = {
-    "02_compare_routers": {"ROUTERS": ["attention_vmoe", "symphony_vmoe"]},
+    "02_compare_routers": {"ROUTERS": ["similarity_vmoe", "symphony_vmoe"]},
     "04_imagenet_checkpoint": {"SUITES": "clean,r"},
 }
 SECONDS = 600  # on a machine that does other things too

@@ -35,6 +35,7 @@ _TITLES = {
 _LABELS = {"weight": "weight of the first expert", "entropy": "entropy in nats"}
 _MOST_NUMBERED_ROWS = 8  # numbers on smaller patches could not be read
 _NEIGHBOURS = 8
+_LEAST_HEARD = 0.005  # of all that a patch hears: below, there is no line
 
 
 def routing_map(image: Image, trace: Trace, index: int = 0, *, by: By = "expert") -> Figure:
@@ -166,7 +167,7 @@ def token_graph(image: Image, trace: Trace, block: str, patch: tuple[int, int], 
     _paint(lines, image, trace, block, index, "expert", Normalize(), numbered=False)
     strongest = float(heard.weights[0, token].max(initial=0.0))
     for other, weight in zip(heard.others[0, token], heard.weights[0, token], strict=True):
-        if other >= trace.class_token and weight > 0:
+        if other >= trace.class_token and weight >= _LEAST_HEARD:
             width = 0.8 + 4.0 * weight / strongest
             ends = [_middle(place, trace, image.shape) for place in (token, int(other))]
             for color, extra in (("white", 1.6), ("black", 0.0)):
@@ -174,7 +175,7 @@ def token_graph(image: Image, trace: Trace, block: str, patch: tuple[int, int], 
     lines.set_title("colours: first expert; lines: heard most", fontsize=9)
     hears = 100 * _patches(graph[token][:, None], trace)[..., 0]
     beside = np.delete(hears.ravel(), row * columns + column)
-    norm = Normalize(0, float(max(beside.max(initial=0.0), 1e-6)))  # its own share would leave all others dark
+    norm = Normalize(0, float(max(beside.max(initial=0.0), 1.0)))  # its own share would leave all others dark
     _shade(shares, image, hears, norm, opacity=0.85)
     itself = f"itself {100 * graph[token, token]:.0f} %"
     class_token = f", class token {100 * graph[token, 0]:.0f} %" if trace.class_token else ""

@@ -70,7 +70,8 @@ def frame(views: Views, *, height_px: int = 820) -> str:
       height_px: of the frame.
     """
     content = html.escape(page(views), quote=True)
-    return f'<iframe srcdoc="{content}" style="width: 100%; height: {height_px}px; border: none"></iframe>'
+    style = f"width: 100%; height: {height_px}px; border: none"
+    return f'<div><iframe srcdoc="{content}" style="{style}"></iframe></div>'
 
 
 def _render(views: Views, neighbours: int, quality: int, *, num_images: int) -> str:

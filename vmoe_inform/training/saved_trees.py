@@ -7,6 +7,7 @@ from typing import Any
 import grain.checkpoint
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
 from vmoe_inform import checks
@@ -43,7 +44,13 @@ def open_manager(
         )
     )
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()}
-    return ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
+    said = logging.get_verbosity()
+    if keep is None:
+        logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads, which is what it was asked for
+    try:
+        return ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
+    finally:
+        logging.set_verbosity(said)
 
 
 def as_dict(state: TrainState) -> dict[str, Tree]:
