@@ -183,6 +183,7 @@ def test_spectral_gap_is_of_the_matrix_that_the_router_applies():
     assert found["steps"] == [10, 20]
     assert found["spectral_gap"] == pytest.approx([0.0, 0.3], abs=1e-6)
     assert np.array(found["matrix"]) == pytest.approx(np.array([[0.9, 0.1], [0.2, 0.8]]))
+    assert tables.adjacency(_symphony(), states, step=10)["block_0"]["matrix"] == [[1.0, 0.0], [0.0, 1.0]]
     # Without what is below the threshold: [[0.9, 0], [0.2, 0.8]], eigenvalues 0.9 and 0.8.
     found = tables.adjacency(_symphony(threshold=0.15), states)["block_0"]
     assert found["spectral_gap"][1] == pytest.approx(0.2, abs=1e-6)

@@ -22,7 +22,7 @@ _LINES = ("-", "--", "-.", ":")
 
 
 def adjacency_figure(analysis: Analysis) -> Figure:
-    """The newest adjacency of each layer as a heat map.
+    """The adjacency of each layer as a heat map.
 
     Args:
       analysis: with ``adjacency`` in at least one layer.
@@ -51,7 +51,7 @@ def adjacency_figure(analysis: Analysis) -> Figure:
 
 
 def adjacency_graph_figure(analysis: Analysis) -> Figure:
-    """The newest adjacency of each layer as a graph: experts on a circle, edges as wide as their weight.
+    """The adjacency of each layer as a graph: experts on a circle, edges as wide as their weight.
 
     An edge's weight is the mean of both directions. Of more than 16 experts only each one's three
     strongest edges are drawn, of more than 32 the strongest.

@@ -95,7 +95,7 @@ def analyze(
     say(f"{own.name}, step {own.step}: {seen.count:,} images ({choice}), top-1 {100 * seen.top1:.1f} %")
     layers = layers_of(own, seen)
     if adjacency_states:
-        for block, table in tables.adjacency(own.config.model, adjacency_states).items():
+        for block, table in tables.adjacency(own.config.model, adjacency_states, step=own.step).items():
             layers[block]["adjacency"] = table
 
     fluctuation = None

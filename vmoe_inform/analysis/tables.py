@@ -229,7 +229,7 @@ def against(own: Mapping[str, Table], other: Mapping[str, Table]) -> dict[str, T
 # ------------------------------------------------------------------------------------------------------- experts' graph
 
 
-def adjacency(config: ModelConfig, states: Mapping[int, Tree]) -> dict[str, Table | None]:
+def adjacency(config: ModelConfig, states: Mapping[int, Tree], *, step: int | None = None) -> dict[str, Table | None]:
     """By block the matrix that a token's probabilities are multiplied with, and its spectral gap over the training.
 
     The gap is 1 - the second largest absolute eigenvalue (SymphonySMoE, Proposition 1), of the matrix as the router
@@ -239,6 +239,7 @@ def adjacency(config: ModelConfig, states: Mapping[int, Tree]) -> dict[str, Tabl
     Args:
       config: of the model.
       states: by training step, the collection ``routing``.
+      step: whose matrix is kept; None: the newest.
     """
     found: dict[str, Table | None] = {}
     for ordinal, layer in enumerate(config.moe_layers):
@@ -251,7 +252,7 @@ def adjacency(config: ModelConfig, states: Mapping[int, Tree]) -> dict[str, Tabl
         found[block] = {
             "steps": list(matrices),
             "spectral_gap": [_spectral_gap(matrix) for matrix in matrices.values()],
-            "matrix": list(matrices.values())[-1].tolist(),
+            "matrix": matrices[max(matrices) if step is None else step].tolist(),
         }
     return found
 
