@@ -1,5 +1,6 @@
 """The interactive page: what it shows is what the views hold, in a browser that a mouse, a finger and keys move."""
 
+import dataclasses
 import re
 import shutil
 
@@ -192,6 +193,16 @@ def test_verdict_says_prediction_confidence_and_share_rerouted(fresh, shown):
     assert f"({round(100 * float(fogged.confidence[0]))} % sure)" in words
     assert f"{round(100 * moved.mean())} % of the patches have other experts" in words
     assert (" moved" in panel(fresh, 1).locator(".verdict").inner_text()) is False
+
+
+def test_a_class_of_the_same_name_is_not_right(browser, tmp_path):
+    names = ["n02012849", "n03126707", "disc"]  # two of ImageNet's classes are called crane
+    cranes = dataclasses.replace(views(RUNS, num_experts=8), class_names=names)
+    view_of(cranes, RUNS[0]).predictions[:] = [1, 1, 2]  # the labels are 0, 1, 2
+    opened_page = open_page(browser, cranes, tmp_path).page
+    assert "Wrong: says crane, is crane" in panel(opened_page, 0).locator(".verdict").inner_text()
+    opened_page.locator("#images button").nth(1).click()
+    assert "Right: crane" in panel(opened_page, 0).locator(".verdict").inner_text()
 
 
 def test_patches_that_go_elsewhere_are_marked_for_one_router(fresh, shown):

@@ -108,7 +108,7 @@ function drawPanel(panel) {
 function drawVerdict(panel, view, tokens) {
   const label = data.labels[state.image];
   const said = view.predictions[state.image];
-  const right = said === label;
+  const right = view.right[state.image];
   const verdict = element("span", right ? {} : {class: "wrong"});
   const sure = `(${view.confidence[state.image]} % sure)`;
   verdict.textContent = right ? `Right: ${label} ${sure}.` : `Wrong: says ${said}, is ${label} ${sure}.`;

@@ -113,9 +113,7 @@ def _data(views: Views, neighbours: int, quality: int) -> dict[str, Any]:
         "shades": [to_hex(color) for color in matplotlib.colormaps[SHADES](np.linspace(0, 1, _NUM_SHADES))],
         "pixelated": next(iter(views.images.values())).shape[1] <= _SMALL_PX,
         "images": [[_address(image, quality) for image in views.images[condition]] for condition in conditions],
-        "views": [
-            _view(view, views.layers, neighbours, titles, conditions.index(view.condition)) for view in views.views
-        ],
+        "views": [_view(view, views, neighbours, titles, conditions.index(view.condition)) for view in views.views],
     }
 
 
@@ -123,14 +121,15 @@ def _title(class_name: str) -> str:
     return label_sets.title(class_name).partition(",")[0]
 
 
-def _view(view: View, layers: Sequence[str], neighbours: int, titles: Sequence[str], condition: int) -> dict[str, Any]:
+def _view(view: View, views: Views, neighbours: int, titles: Sequence[str], condition: int) -> dict[str, Any]:
     return {
         "run": view.run,
         "condition": condition,
         "classToken": int(view.class_token),
         "predictions": [titles[prediction] for prediction in view.predictions],
+        "right": (view.predictions == np.asarray(views.labels)).tolist(),  # two of ImageNet's classes are called crane
         "confidence": [round(100 * float(share)) for share in view.confidence],
-        "layers": [_packed(view.layers[block], view.num_experts, neighbours) for block in layers],
+        "layers": [_packed(view.layers[block], view.num_experts, neighbours) for block in views.layers],
     }
 
 
