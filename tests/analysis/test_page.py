@@ -199,10 +199,11 @@ def test_a_class_of_the_same_name_is_not_right(browser, tmp_path):
     names = ["n02012849", "n03126707", "disc"]  # two of ImageNet's classes are called crane
     cranes = dataclasses.replace(views(RUNS, num_experts=8), class_names=names)
     view_of(cranes, RUNS[0]).predictions[:] = [1, 1, 2]  # the labels are 0, 1, 2
-    opened_page = open_page(browser, cranes, tmp_path).page
-    assert "Wrong: says crane, is crane" in panel(opened_page, 0).locator(".verdict").inner_text()
-    opened_page.locator("#images button").nth(1).click()
-    assert "Right: crane" in panel(opened_page, 0).locator(".verdict").inner_text()
+    visit = open_page(browser, cranes, tmp_path)
+    assert "Wrong: says crane, is crane" in panel(visit.page, 0).locator(".verdict").inner_text()
+    visit.page.locator("#images button").nth(1).click()
+    assert "Right: crane" in panel(visit.page, 0).locator(".verdict").inner_text()
+    visit.close()
 
 
 def test_patches_that_go_elsewhere_are_marked_for_one_router(fresh, shown):

@@ -7,7 +7,6 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
-from vmoe_inform import config as config_lib
 from vmoe_inform import models
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
@@ -86,13 +85,10 @@ def restore(workdir: pathlib.Path, step: int | None = None) -> Restored:
 
     Raises:
       FileNotFoundError: no run, no checkpoint yet, or none of that step.
-      ValueError: a checkpoint that does not fit the run's config or is damaged, or a batch that does not fit the
-        devices.
+      ValueError: a checkpoint that does not fit the run's config or is damaged.
     """
     config = read_config(workdir)
-    num_devices = jax.device_count()
-    config_lib.check_evaluation_batch(config, num_devices)
-    mesh = make_mesh(num_devices, 1)
+    mesh = make_mesh(jax.device_count(), 1)
     model = models.from_config(config.model)
     shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
     shardings = tree_shardings(shapes, mesh)
