@@ -38,8 +38,12 @@ def main(_: list[str]) -> None:
         raise checks.error("--workdir", "the folder of a run", None)
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import page, runs, write
+    from vmoe_inform.evaluation import analyses
+    from vmoe_inform.training.run_folder import check_writable, read_config
 
     workdir = pathlib.Path(_WORKDIR.value)
+    read_config(workdir)  # no folder is made in what is no run
+    check_writable(workdir / analyses.FOLDER)  # before hours of work rather than after
     found, views = runs.analyze(
         workdir,
         checkpoints=_CHECKPOINTS.value,

@@ -79,6 +79,17 @@ def found(subject):
     return made
 
 
+def test_corruptions_that_cannot_be_had_are_said_before_any_work(subject):
+    class NoCorruptions(MadeUpImages):
+        def corrupted(self, corruption, severity):
+            raise ValueError("not available")
+
+    said = []
+    with pytest.raises(ValueError, match="not available"):
+        run.analyze(subject, NoCorruptions(), images_lib.parse("c"), say=said.append)
+    assert said == []
+
+
 def _keys(value):
     """The keys of nested dicts; of dicts by block or in a list only one."""
     if isinstance(value, dict):
@@ -206,12 +217,14 @@ def _write_run(workdir: pathlib.Path, config, variables) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, subject):
-    """Runs with two checkpoints, of other K, without MoE layers, and without a checkpoint."""
+    """Runs with two checkpoints, of other K, without MoE layers, without a checkpoint, and with a file in the way."""
     folder = tmp_path_factory.mktemp("runs")
     _write_run(folder / "mine", subject.config, subject.variables)
     write_config(folder / "one_expert", _config(model__moe__num_selected_experts=1))
     write_config(folder / "dense", _config(model__moe__layers="none", model__router__inform="none"))
     write_config(folder / "new", _config())
+    write_config(folder / "blocked", _config())
+    (folder / "blocked" / "analysis").touch()
     return folder
 
 
@@ -226,6 +239,7 @@ CASES = {
     ("--workdir={dense}",): "model.moe.layers: expected at least one MoE layer",
     ("--workdir={new}",): "checkpoint: expected one in",
     ("--workdir={nowhere}",): "workdir: expected a run with config.json",
+    ("--workdir={blocked}",): "workdir: expected a folder that can be written to (File exists)",
     (): "--workdir: expected the folder of a run; received None",
 }
 GOOD = ("--workdir={mine}", "--images=16", "--against={mine}@10")

@@ -74,6 +74,8 @@ def analyze(
     source, crop = images.clean(), None
     if choice.corruption is not None and choice.severity is not None:
         source, crop = images.corrupted(choice.corruption, choice.severity), WHOLE
+    if choice.all_corruptions:
+        images.corrupted(CORRUPTIONS[0], SEVERITIES[0])  # if there are none, that is said before any work
 
     def facts_of(subject: Subject, seen: Seen) -> Table:
         return document.run_facts(
