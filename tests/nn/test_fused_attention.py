@@ -14,7 +14,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.nn import fused_attention as fused
 from vmoe_inform.nn.attention import SelfAttention, _attend
 from vmoe_inform.nn.fused_attention import fits, fused_attention
-from vmoe_inform.sharding.mesh import EXPERT, REPLICA
+from vmoe_inform.sharding.mesh import AXES
 
 B, N, D = 2, 13, 256  # a prime number of tokens, and more than one block of lanes
 
@@ -126,8 +126,8 @@ def test_wrong_arrays():
 def mesh_of(platform, replica=1, expert=1):
     """A mesh of devices that are not there."""
     device = AbstractDevice(device_kind=platform, num_cores=1, platform=platform)
-    axes = (AxisType.Auto,) * 2
-    return use_abstract_mesh(AbstractMesh((replica, expert), (REPLICA, EXPERT), axes, abstract_device=device))
+    types = (AxisType.Auto,) * len(AXES)
+    return use_abstract_mesh(AbstractMesh((replica, 1, expert), AXES, types, abstract_device=device))
 
 
 def lowered(layer, platform, *, batch=B, train=False):

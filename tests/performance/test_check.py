@@ -43,7 +43,7 @@ def test_train_step_from_the_command_line(tmp_path):
     path = tmp_path / "figures.json"
     process = compile_check(*TINY, "--per_device_batch=8", f"--json={path}", code=0)
     assert process.stderr == ""  # nor do the compiler's libraries complain that there is no TPU
-    assert "train step of 32 images, 4 devices (TPU v5 lite), replica 1 x expert 4" in process.stdout
+    assert "train step of 32 images, 4 devices (TPU v5 lite), replica 1 x fsdp 1 x expert 4" in process.stdout
     figures = json.loads(path.read_text())
     often = {name: count for name, (count, _) in figures["collectives"].items()}
     assert set(often) == {"all-to-all", "all-reduce"}
@@ -73,7 +73,7 @@ def test_eval_step_sends_rows_to_the_experts_and_back():
     assert collectives["all-gather"] == (1, 64 * 10 * 4)
     assert set(collectives) == {"all-to-all", "all-gather"}
     assert (result.images, result.optimizer_bytes, result.problem) == (64, 0, None)
-    assert result.mesh == {"replica": 1, "expert": 4}
+    assert result.mesh == {"replica": 1, "fsdp": 1, "expert": 4}
 
 
 def test_what_does_not_fit_is_said_in_the_compilers_words():
@@ -105,7 +105,10 @@ def test_bytes_of_a_device_are_those_of_its_part():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"mesh__expert": 4, "mesh__replica": 2}, r"mesh: expected replica x expert = 4 devices; received '2 x 4'"),
+        (
+            {"mesh__expert": 4, "mesh__replica": 2},
+            r"mesh: expected replica x fsdp x expert = 4 devices; received '2 x 1 x 4'",
+        ),
         ({"train__batch_size": 20}, r"train.batch_size: expected a multiple of 4 devices x 2 images of a group"),
         ({"evaluation__batch_size": 36}, r"evaluation.batch_size: expected a multiple of 4 devices x 2 images"),
     ],
@@ -118,6 +121,6 @@ def test_what_does_not_go_together_is_refused(overrides, message):
 def test_bad_input_is_one_line():
     errors = compile_check(*TINY, "--topology=v5e:huge", code=2).stderr.splitlines()
     assert errors == [
-        "error: topology: expected v3, v5e and v6e with two lengths (v5e:4x4), v4 and v5p with three (v4:2x2x2); "
+        "error: topology: expected v2, v3, v5e and v6e with two lengths (v5e:4x4), v4 and v5p with three (v4:2x2x2); "
         "received 'v5e:huge'"
     ]
