@@ -13,6 +13,7 @@ import pytest
 
 from tests import processes, tiny
 from tests.analysis import sample
+from vmoe_inform import analysis as analysis_lib
 from vmoe_inform import config as config_lib
 from vmoe_inform import models
 from vmoe_inform.analysis import images as images_lib
@@ -279,3 +280,27 @@ def test_bad_input_is_one_line_that_says_what_differs(ended, arguments):
     assert CASES[arguments] in errors
     assert errors.startswith("error: ")
     assert len(errors.strip().splitlines()) == 1, errors
+
+
+def test_a_run_at_hand(runs, subject):
+    run_at_hand = analysis_lib.load(runs / "mine", 10)
+    assert (run_at_hand.name, run_at_hand.step) == ("mine", 10)
+    sample_of_it = run_at_hand.sample(8)
+    assert sample_of_it.images.shape == (8, 32, 32, 3)
+    assert sample_of_it.images.dtype == np.uint8
+    # Evenly over the 364 test images.
+    source = images_lib.Images(subject.config).clean()
+    assert sample_of_it.labels.tolist() == [source.records[i * 364 // 8]["label"] for i in range(8)]
+    trace = run_at_hand.trace(sample_of_it, keep=["indices"], graphs=True)
+    (layer,) = (trace.layers[block] for block in list(trace.layers)[-1:])
+    assert layer.graph.shape == (8, subject.config.model.num_tokens, subject.config.model.num_tokens)
+    view = run_at_hand.view(sample_of_it)
+    assert (view.run, view.condition, len(view.predictions)) == ("mine", ("", 0), 8)
+    np.testing.assert_array_equal(view.layers[list(trace.layers)[-1]].experts, layer.indices)
+    with pytest.raises(ValueError, match="suite: expected clean, or c:NAME:SEVERITY: one set of images; received 'c'"):
+        run_at_hand.sample(8, "c")
+
+
+def test_a_model_without_routers_is_not_loaded(runs):
+    with pytest.raises(ValueError, match=r"model.moe.layers: expected at least one MoE layer"):
+        analysis_lib.load(runs / "dense")

@@ -111,8 +111,8 @@ def load(workdir: str | pathlib.Path, step: int | None = None, *, name: str | No
       FileNotFoundError, ValueError: as :func:`vmoe_inform.training.restore.restore`; a model without MoE layers.
     """
     workdir = pathlib.Path(workdir)
+    tracing.check_has_routers(read_config(workdir).model)
     restored = restore.restore(workdir, step)
-    tracing.check_has_routers(restored.config.model)
     name = name or workdir.resolve().name
     return Run(name, restored.config, restored.step, restored.model, restored.variables, restored.mesh)
 
