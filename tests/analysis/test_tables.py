@@ -201,5 +201,7 @@ def test_what_was_not_kept_is_named():
         _table(load=None)
     with pytest.raises(ValueError, match=r"labels: expected one for each of the 2 images; received \[3\]"):
         _table(labels=(0, 1, 0))
+    with pytest.raises(ValueError, match=r"labels: expected 0 to 1, of 2 classes; received \[0, 2\]"):
+        _table(labels=(0, 2))
     with pytest.raises(ValueError, match="the field 'indices'"):
         tables.choices(_trace(indices=None))

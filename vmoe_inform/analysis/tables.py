@@ -40,11 +40,13 @@ def layer_tables(trace: Trace, labels: Int[Any, " n"], *, num_classes: int) -> d
       num_classes: of the labels.
 
     Raises:
-      ValueError: a field that is needed was not kept, or labels of other images.
+      ValueError: a field that is needed was not kept, or labels of other images or classes.
     """
     labels = jnp.asarray(labels)
     if labels.shape != (len(trace.logits),):
         raise checks.error("labels", f"one for each of the {len(trace.logits)} images", list(labels.shape))
+    if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
+        raise checks.error("labels", f"0 to {num_classes - 1}, of {num_classes} classes", sorted(set(labels.tolist())))
     for block, layer in trace.layers.items():
         for field in ("base", "informed", "indices", "load", "dropped"):
             if getattr(layer, field) is None:
