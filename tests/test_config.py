@@ -575,3 +575,20 @@ def test_a_config_file_cannot_add_a_key():
     with pytest.raises(AttributeError):
         config.model.hiden_size = 8
     assert copy.deepcopy(config) == config_lib.default()
+
+
+def test_override_replaces_fields_and_nothing_else():
+    config = config_lib.parse(make(model__router__options__linear__bias=True, data__directory="there"))
+    assert config_lib.override(config, {}) == config
+    here = config_lib.override(config, {"data.directory": "here", "evaluation.batch_size": 8, "mesh.replica": 2})
+    assert (here.data.directory, here.evaluation.batch_size, here.mesh.replica) == ("here", 8, 2)
+    assert config_lib.override(
+        here, {"data.directory": "there", "evaluation.batch_size": 256, "mesh.replica": None}
+    ) == (config)
+    for values, message in (
+        ({"data.colour": 1}, "data: expected one of the keys .*; received 'colour'"),
+        ({"data.directory.x": "y"}, "data.directory: expected a field without fields of its own"),
+        ({"data.num_workers": -1}, "data.num_workers: expected int >= 0; received -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            config_lib.override(config, values)

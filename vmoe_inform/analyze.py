@@ -11,7 +11,8 @@ vmoe_inform.evaluate writes afterwards has the figures too. docs/analysis.md say
 two, or the only one. ``--against``: another run with the same number of experts, its newest checkpoint or that of STEP.
 
 ``--suite``: ``clean`` test images; ``c:NAME:SEVERITY``, the same under a corruption; or ``c``, clean images and how
-routing and accuracy move under all 75 corruptions. ``--images=N`` looks at N images, evenly over the test set.
+routing and accuracy move under all 75 corruptions. ``--images=N`` looks at no more than N images, evenly over the test
+set.
 
 Several processes (docs/launching.md) share out the images, and the first of them writes.
 """
@@ -24,12 +25,14 @@ from vmoe_inform import checks, command_line
 from vmoe_inform.sharding import processes
 
 _JOIN_PROCESSES = command_line.define_processes()
-_ON_THIS_MACHINE = command_line.define_machine()
+_HERE = command_line.define_machine()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _CHECKPOINTS = flags.DEFINE_string("checkpoints", None, "last2, STEP or STEP,STEP; by default the newest two.")
 _AGAINST = flags.DEFINE_string("against", None, "Folder of another run, or FOLDER@STEP, to stand beside this one.")
 _SUITE = flags.DEFINE_string("suite", "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions.")
-_IMAGES = flags.DEFINE_integer("images", None, "Look at so many images, evenly over the test set; by default all.")
+_IMAGES = flags.DEFINE_integer(
+    "images", None, "Look at no more than so many images, evenly over the test set; by default all."
+)
 
 
 def main(_: list[str]) -> None:
@@ -50,7 +53,7 @@ def main(_: list[str]) -> None:
         suite=_SUITE.value,
         number=_IMAGES.value,
         against=_AGAINST.value,
-        on_this_machine=_ON_THIS_MACHINE,
+        here=_HERE(),
         watched=True,
         say=print if processes.is_main() else lambda line: None,
     )

@@ -55,33 +55,26 @@ def define_processes() -> Callable[[], None]:
     return lambda: processes.initialize(address.value, count.value, number.value, timeout_seconds=timeout.value)
 
 
-def define_machine() -> Callable[[config_lib.Config], config_lib.Config]:
+def define_machine() -> Callable[[], dict[str, Any]]:
     """Defines the flags that say how it is on this machine, in place of a run's settings.
 
     Returns:
-      a run's config with what the flags say; refused as a config file would be.
+      what the flags say, for :func:`vmoe_inform.config.override`.
     """
-    data = {
-        "directory": flags.DEFINE_string("data_directory", None, "Where the data lie, in place of data.directory."),
-        "suites_directory": flags.DEFINE_string("suites_directory", None, "In place of data.suites_directory."),
-        "num_workers": flags.DEFINE_integer("num_workers", None, "In place of data.num_workers."),
-    }
-    evaluation = {
-        "batch_size": flags.DEFINE_integer("batch_size", None, "In place of evaluation.batch_size."),
-        "generate_corruptions": flags.DEFINE_bool(
+    holders = {
+        "data.directory": flags.DEFINE_string(
+            "data_directory", None, "Where the data lie, in place of data.directory."
+        ),
+        "data.suites_directory": flags.DEFINE_string("suites_directory", None, "In place of data.suites_directory."),
+        "data.num_workers": flags.DEFINE_integer("num_workers", None, "In place of data.num_workers."),
+        "evaluation.batch_size": flags.DEFINE_integer("batch_size", None, "In place of evaluation.batch_size."),
+        "evaluation.generate_corruptions": flags.DEFINE_bool(
             "generate_corruptions",
             None,
             "Draw C while it is evaluated where no published files are, however long that takes.",
         ),
     }
-
-    def on_this_machine(config: config_lib.Config) -> config_lib.Config:
-        given = config_lib.to_json(config)
-        for group, holders in (("data", data), ("evaluation", evaluation)):
-            given[group] |= {name: flag.value for name, flag in holders.items() if flag.value is not None}
-        return config_lib.parse(given)
-
-    return on_this_machine
+    return lambda: {field: holder.value for field, holder in holders.items() if holder.value is not None}
 
 
 def config_file() -> tuple[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -115,6 +115,22 @@ def parse(given: Any) -> Config:
     _check_optimizer(config.optimizer)
     _check_evaluation(config.evaluation)
     return config
+
+
+def override(config: Config, values: Mapping[str, Any]) -> Config:
+    """A config with some fields replaced, checked as a whole.
+
+    Args:
+      config: as it was.
+      values: by field, e.g. ``{"data.directory": "/data"}``.
+
+    Raises:
+      ValueError: an unknown field, or as :func:`parse`.
+    """
+    check_overrides([f"--config.{field}=" for field in values])
+    given = ml_collections.ConfigDict(to_json(config), type_safe=False)
+    given.update_from_flattened_dict(dict(values))
+    return parse(given)
 
 
 def _with_chosen_options(model: ModelConfig) -> ModelConfig:

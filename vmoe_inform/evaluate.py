@@ -49,7 +49,7 @@ _SUITES = flags.DEFINE_list(
 _REPORT = flags.DEFINE_bool("report", True, "Print the table and write report.html.")
 _COMPARE = flags.DEFINE_list("compare", [], "Folders of other evaluated runs, or FOLDER@STEP, to stand beside these.")
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder for the logits, labels and names of all images.")
-_ON_THIS_MACHINE = command_line.define_machine()
+_HERE = command_line.define_machine()
 
 
 def main(_: list[str]) -> int:
@@ -89,7 +89,7 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
     from vmoe_inform.training.watchdog import Watchdog
 
     config = read_config(place.workdir)
-    here = _ON_THIS_MACHINE(config)
+    here = config_lib.override(config, _HERE())
     step = restore_lib.find_step(place.workdir, place.step)
 
     watchdog = Watchdog(config.train.watchdog_seconds, config.train.watchdog_start_seconds, processes.place())

@@ -108,6 +108,10 @@ def test_a_step_that_breaks_the_contract_is_told_so(message, monkeypatch):
 def test_the_contract_of_an_unknown_step():
     with pytest.raises(ValueError, match=r"step: expected one of cosine, .*symphony_oja; received 'colour'"):
         contract.check("colour")
+    with pytest.raises(ValueError, match=r"option of symphony: expected one of .*threshold.*; received 'reach'"):
+        contract.check("symphony", reach=1)
+    with pytest.raises(ValueError, match=r"symphony.threshold: expected float .*; received -3.0"):
+        contract.check("symphony", threshold=-3.0)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ def check_comparable(own: Config, other: Config) -> None:
         "model.patch_size_px": lambda config: config.model.patch_size_px,
         "tokens of an image": lambda config: config.model.num_tokens,
         "model.num_classes": lambda config: config.model.num_classes,
+        "data.source": lambda config: config.data.source,
+        "data.tfds_name": lambda config: config.data.tfds_name,
     }
     differing = [
         f"{field}: expected {fact(own)!r} as in --workdir; received {fact(other)!r}"

@@ -2,7 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +29,7 @@ from vmoe_inform.training.run_folder import read_config
 from vmoe_inform.training.watchdog import Watchdog
 
 _LAST_TWO = "last2"
+_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,22 +101,30 @@ class Run:
         return View.of(self.trace(sample, keep=KEPT, graphs=True), run=self.name, condition=sample.condition)
 
 
-def load(workdir: str | pathlib.Path, step: int | None = None, *, name: str | None = None) -> Run:
+def load(
+    workdir: str | pathlib.Path,
+    step: int | None = None,
+    *,
+    name: str | None = None,
+    here: Mapping[str, Any] = _NOTHING,
+) -> Run:
     """A run's checkpoint, on all devices of this machine.
 
     Args:
       workdir: of the run.
       step: of the checkpoint; None: the newest.
       name: for titles; None: that of the folder.
+      here: fields of the run's config that are others on this machine, as for :func:`analyze`.
 
     Raises:
       FileNotFoundError, ValueError: as :func:`vmoe_inform.training.restore.restore`; a model without MoE layers.
     """
     workdir = pathlib.Path(workdir)
-    tracing.check_has_routers(read_config(workdir).model)
+    config = config_lib.override(read_config(workdir), here)
+    tracing.check_has_routers(config.model)
     restored = restore.restore(workdir, step)
     name = name or workdir.resolve().name
-    return Run(name, restored.config, restored.step, restored.model, restored.variables, restored.mesh)
+    return Run(name, config, restored.step, restored.model, restored.variables, restored.mesh)
 
 
 def analyze(
@@ -124,7 +134,7 @@ def analyze(
     suite: str = "clean",
     number: int | None = None,
     against: str | pathlib.Path | None = None,
-    on_this_machine: Callable[[Config], Config] = lambda config: config,
+    here: Mapping[str, Any] = _NOTHING,
     watched: bool = False,
     say: Callable[[str], None] = print,
 ) -> tuple[Table, Views]:
@@ -136,7 +146,7 @@ def analyze(
       suite: ``"clean"``, ``"c:NAME:SEVERITY"`` or ``"c"``, see :func:`vmoe_inform.analysis.images.parse`.
       number: look at so many images, evenly over the test set; None: all.
       against: another run, ``FOLDER`` or ``FOLDER@STEP``.
-      on_this_machine: gives a run's config as it holds here.
+      here: fields of the runs' configs that are others on this machine, e.g. ``{"data.directory": "/data"}``.
       watched: ends the process when no batch is finished for ``train.watchdog_seconds``; for command lines.
       say: called with a line for each piece of work that is done.
 
@@ -148,12 +158,12 @@ def analyze(
     """
     workdir = pathlib.Path(workdir)
     choice = images.parse(suite)
-    config = on_this_machine(read_config(workdir))
+    config = config_lib.override(read_config(workdir), here)
     tracing.check_has_routers(config.model)
     steps = _steps(restore.kept_steps(workdir), workdir, checkpoints)
     place = None if against is None else place_lib.parse(str(against), flag="--against")
     if place is not None:
-        other_config = on_this_machine(read_config(place.workdir))
+        other_config = config_lib.override(read_config(place.workdir), here)
         run.check_comparable(config, other_config)
         other_step = restore.find_step(place.workdir, place.step)
     there = Images(config, number)

@@ -46,11 +46,15 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
       what was found to hold, one sentence each.
 
     Raises:
-      ValueError: an unknown name, or what does not hold: what was tried, expected and received.
+      ValueError: an unknown name or option, or what does not hold: what was tried, expected and received.
     """
     if name not in INFORM_STEPS and name not in SCORE_STEPS:
         raise checks.error("step", f"one of {', '.join((*SCORE_STEPS, *INFORM_STEPS))}", name)
     step: ContextStep = INFORM_STEPS[name] if name in INFORM_STEPS else SCORE_STEPS[name]
+    for option, value in options.items():
+        if option not in step.option_types:
+            raise checks.error(f"option of {name}", f"one of {', '.join(step.option_types) or 'none'}", option)
+        checks.conform(f"{name}.{option}", value, step.option_types[option])
     options = {**step.option_defaults, **options}
     step.check(sizes, **options)
     inputs = [make_inputs(seed, step, sizes, options) for seed in (1, 2)]

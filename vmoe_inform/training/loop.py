@@ -94,6 +94,8 @@ def train(
     check_same_run(workdir, config)
     skipped = SkippedRecords(config.data.max_skipped_share)
     check_writable(workdir)
+    if config.profile is not None:  # before anything is compiled; a run that goes on has fewer steps left
+        profiling.check_steps(workdir, config.profile, total if stop_at_step is None else min(stop_at_step, total))
     process_index, process_count = processes.place()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if stop is None else stop
