@@ -297,6 +297,8 @@ def test_a_run_at_hand(runs, subject):
     view = run_at_hand.view(sample_of_it)
     assert (view.run, view.condition, len(view.predictions)) == ("mine", ("", 0), 8)
     np.testing.assert_array_equal(view.layers[list(trace.layers)[-1]].experts, layer.indices)
+    moved = analysis_lib.load(runs / "mine", 10, here={"data.directory": "elsewhere"})
+    assert moved.config == config_lib.override(run_at_hand.config, {"data.directory": "elsewhere"})
     with pytest.raises(ValueError, match="suite: expected clean, or c:NAME:SEVERITY: one set of images; received 'c'"):
         run_at_hand.sample(8, "c")
 
