@@ -132,6 +132,7 @@ def test_both_fall_back_to_the_same_checkpoint_and_one_is_killed(workdir):
     assert ("expected all 2 to go on" in errors[0]) == (ended.codes[0] == exit_codes.MISSING_PROCESS)
 
 
+@pytest.mark.slow
 def test_one_is_stopped_and_the_other_ends_by_its_watchdog(workdir):
     ended = send(workdir, signal.SIGSTOP)
     assert ended.codes[0] == exit_codes.STUCK, ended.said

@@ -109,6 +109,7 @@ def test_useful_operations_of_a_dense_model_are_nearly_all_that_is_compiled(clas
     assert 1.0 < lowered.cost_analysis()["flops"] / step.forward_flops(model.config) < 1.02
 
 
+@pytest.mark.slow
 def test_step_rows_have_what_they_say_and_nothing_is_compiled_twice():
     config = config_lib.parse(tiny.config_dict())
     rows = step.measure(config, dispatchers=("gather", "einsum"), against="einsum", repeats=2, matmul_size=64)

@@ -52,7 +52,14 @@ def test_one_device_begins_with_what_eight_begin_with():
 
 # What could depend on where an image is: graphs over tokens, states of the whole batch, choices within a group.
 # Symphony: tests/sharding/test_meshes.py.
-@pytest.mark.parametrize("router", ["alternate_vmoe", "stablemoe", "base", "expert_choice"])
+@pytest.mark.parametrize(
+    "router",
+    [
+        "alternate_vmoe",
+        "expert_choice",
+        *(pytest.param(router, marks=pytest.mark.slow) for router in ("stablemoe", "base")),
+    ],
+)
 def test_one_device_equals_eight(router):
     """On 1 device, and on 2 x 4 with sharded experts: the same within float32 reassociation, routing state included.
 
