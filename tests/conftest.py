@@ -20,8 +20,10 @@ else:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_quick}".strip()
     # A program that several tests compile (a run that is resumed, the tiny model, an operation that is run by itself)
     # is compiled once, for all workers and all processes that tests start.
-    _compiled = tempfile.TemporaryDirectory(prefix="compiled_")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    # Set JAX_COMPILATION_CACHE_DIR to keep the programs for the next run.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        _compiled = tempfile.TemporaryDirectory(prefix="compiled_")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
