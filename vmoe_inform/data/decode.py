@@ -1,13 +1,23 @@
 """Bytes of an image file -> pixels. Whatever is not a whole image is an error, never a half-gray picture."""
 
+import contextlib
 import io
-import struct
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from vmoe_inform.data import whole_images
+
+# Of files of every format: above twice its MAX_IMAGE_PIXELS Pillow refuses a file, as one that is to fill the memory.
+MAX_PIXELS = 178_956_970
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # which comes at half of it, of some formats
+
+# Pillow knows many more, some of which it gives to other programs (Ghostscript).
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _JPEG_START = b"\xff\xd8\xff"
 _PLAIN_COLORS = ("Gray", "RGB", "YCbCr")  # the others, CMYK and YCCK, are stored inverted, which Pillow knows
 # libjpeg warns of these and goes on with all pixels intact; its other warnings stand for pixels that it made up.
@@ -24,11 +34,12 @@ def size(content: bytes) -> tuple[int, int]:
     Raises:
       UnreadableImageError: no image, or one of more pixels than Pillow takes for an honest picture.
     """
-    header = _jpeg_header(content)
-    if header is not None:
-        return header[0], header[1]
-    width, height = _open(content).size
-    return height, width
+    with _one_error():
+        header = _jpeg_header(content)
+        height, width = header[:2] if header is not None else _open(content).size[::-1]
+        if min(height, width) < 1:
+            raise UnreadableImageError(f"expected at least one pixel; received {height} x {width}")
+        return height, width
 
 
 def decode(content: bytes, min_height: int = 0, min_width: int = 0) -> UInt8[np.ndarray, "height width 3"]:
@@ -47,25 +58,42 @@ def decode(content: bytes, min_height: int = 0, min_width: int = 0) -> UInt8[np.
     Raises:
       UnreadableImageError: no image, or not a whole one.
     """
+    with _one_error():
+        pixels = _decode_jpeg(content, min_height, min_width)
+        return np.asarray(_decode_with_pillow(content)) if pixels is None else pixels
+
+
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+    """Whatever a decoder raises, and their kinds are many, says that it cannot read these bytes."""
+    try:
+        yield
+    except UnreadableImageError:
+        raise
+    except Exception as problem:
+        raise UnreadableImageError(f"{type(problem).__name__}: {' '.join(str(problem).split())}") from None
+
+
+def _decode_jpeg(content: bytes, min_height: int, min_width: int) -> np.ndarray | None:
+    """Pixels, or None for what Pillow has to decode."""
     header = _jpeg_header(content)
-    if header is not None:
-        try:
-            pixels = simplejpeg.decode_jpeg(
-                content,
-                colorspace="RGB",
-                fastdct=False,
-                fastupsample=False,
-                min_height=min_height,
-                min_width=min_width,
-                min_factor=2 if min_height and min_width else 1,  # other scales have slower code than the whole image
-            )
-        except ValueError as problem:
-            if not any(words in str(problem) for words in _HARMLESS):
-                raise UnreadableImageError(f"JPEG: {problem}") from None
-        else:
-            if header[2] in _PLAIN_COLORS:
-                return pixels
-    return np.asarray(_decode_with_pillow(content))
+    if header is None:
+        return None
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            content,
+            colorspace="RGB",
+            fastdct=False,
+            fastupsample=False,
+            min_height=min_height,
+            min_width=min_width,
+            min_factor=2 if min_height and min_width else 1,  # other scales have slower code than the whole image
+        )
+    except ValueError as problem:
+        if not any(words in str(problem) for words in _HARMLESS):
+            raise UnreadableImageError(f"JPEG: {problem}") from None
+        return None
+    return pixels if header[2] in _PLAIN_COLORS else None
 
 
 def _jpeg_header(content: bytes) -> tuple[int, int, str] | None:
@@ -76,40 +104,29 @@ def _jpeg_header(content: bytes) -> tuple[int, int, str] | None:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError:
         return None
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and height * width > limit:
-        raise UnreadableImageError(f"expected at most {limit} pixels; received {height} x {width}")
+    _check_size(height, width)
     return height, width, colors
 
 
-# What Pillow's readers raise on damaged files, as its formats differ.
-_PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+def _check_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise UnreadableImageError(f"expected at most {MAX_PIXELS} pixels; received {height} x {width}")
 
 
 def _open(content: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(content))
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise UnreadableImageError("the bytes of no image format") from None
-    except _PILLOW_ERRORS as problem:
-        raise UnreadableImageError(f"{type(problem).__name__}: {problem}") from None
+        raise UnreadableImageError(f"the bytes of no image format (known: {', '.join(FORMATS)})") from None
+    _check_size(picture.height, picture.width)
+    return picture
 
 
 def _decode_with_pillow(content: bytes) -> Image.Image:
     """An image of mode RGB."""
     picture = _open(content)
-    try:
-        picture.load()
-    except _PILLOW_ERRORS as problem:
-        raise UnreadableImageError(f"{type(problem).__name__}: {problem}") from None
+    picture.load()
+    whole_images.check(content, picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _from_sixteen_bits(picture)
     return picture.convert("RGB")
