@@ -119,7 +119,7 @@ def routing_metrics(layers: dict[str, Any]) -> dict[str, Array]:
     without its weight), of each layer the share of dropped assignments and the entropy in nats, and the experts' shares
     of the assignments [MoE layers, E], which :mod:`vmoe_inform.training.measurements` sums up."""
     metrics: dict[str, Array] = {}
-    for name in {loss for layer in layers.values() for loss in layer["losses"]}:
+    for name in sorted({loss for layer in layers.values() for loss in layer["losses"]}):
         values = [jnp.mean(layer["losses"][name]) for layer in layers.values()]
         metrics[f"losses/{name}"] = jnp.mean(jnp.stack(values))
     for block, layer in layers.items():
