@@ -3,17 +3,30 @@
 import contextlib
 import functools
 import lzma
+import os
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from vmoe_inform import checks
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"PK\x03\x04": "zip"}
-_BLOCK_BYTES = 512  # of tar files
+_MAX_FOLDERS = 64  # one in another
+_MAX_NAME_BYTES = 255  # as of most file systems
+# Headers that tell more of the next member, and the bytes that they may take: they are read into memory.
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_MAX_EXTENSION_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,39 @@ class Member:
     parts: tuple[str, ...]
     offset: int
     size: int
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. By itself tarfile takes a damaged one for the end of the archive, as it does its real end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        """As of TarInfo.
+
+        Raises:
+          ReadError: a damaged header, an archive that ends without its empty block, or a header that is too large.
+        """
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as problem:
+            if bytes(buf) == bytes(tarfile.BLOCKSIZE):  # the empty block at the end
+                raise
+            raise tarfile.ReadError(f"{problem} where a member or the empty block at the end should be") from None
+        if header.size < 0 or (header.type in _EXTENSIONS and header.size > _MAX_EXTENSION_BYTES):
+            raise tarfile.ReadError(f"a header of {header.size} bytes")
+        return header
+
+
+def read_tar(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The members of an uncompressed tar that is read as a stream, each to be read before the next.
+
+    Raises:
+      TarError: a damaged or truncated tar.
+    """
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:
+        while (member := tar.next()) is not None:
+            yield tar, member
+            tar.members.clear()  # type: ignore[attr-defined]  # a million of them would fill the memory
 
 
 def compression(path: Path) -> str:
@@ -41,11 +87,17 @@ def check_parts(archive: Path, name: str) -> tuple[str, ...]:
     """Folders and file name of a member, in which ``.`` is left out.
 
     Raises:
-      ValueError: a name that is absolute or has ``..``, which could lead out of the folder that is unpacked into.
+      ValueError: a name that is absolute or has ``..``, which could lead out of the folder that is unpacked into; one
+        that no file system takes, or in very many folders.
     """
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if name.startswith("/") or ".." in parts or not parts:
         raise checks.error(str(archive), "members with relative names and without '..'", name)
+    if len(parts) > _MAX_FOLDERS:
+        received = f"{name[:60]}... in {len(parts)}"
+        raise checks.error(str(archive), f"members in at most {_MAX_FOLDERS} folders", received)
+    if "\0" in name or max(len(os.fsencode(part)) for part in parts) > _MAX_NAME_BYTES:
+        raise checks.error(str(archive), f"names of at most {_MAX_NAME_BYTES} bytes, none of them zero", name[:300])
     return parts
 
 
@@ -55,6 +107,8 @@ def check_member(archive: Path, member: tarfile.TarInfo) -> tuple[str, ...]:
     Raises:
       ValueError: also for links, devices and anything else that is neither a folder nor a plain file.
     """
+    if member.size < 0:
+        raise checks.error(str(archive), "members of at least 0 bytes", f"{member.name} of {member.size}")
     if not (member.isdir() or (member.isreg() and not member.issparse())):
         raise checks.error(str(archive), "files and folders only, no links or devices", member.name)
     if member.isdir() and member.name in (".", "./"):  # as `tar -c .` writes it
@@ -67,12 +121,29 @@ def whole(archive: Path) -> Iterator[None]:
     """What the readers of archives raise on damaged ones becomes a ValueError that names the file."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as problem:
+    except checks.InputError:
+        raise
+    except _DAMAGED as problem:
         raise checks.error(str(archive), "a whole archive", f"{type(problem).__name__}: {problem}") from None
     except OSError as problem:
         if problem.errno is not None:  # of the file system, not of the reader of a damaged file
             raise
         raise checks.error(str(archive), "a whole archive", str(problem)) from None
+
+
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    IndexError,
+    OverflowError,
+    RecursionError,  # a header that tells of a header that tells of ...
+    NotImplementedError,  # a compression inside of a zip that is not known
+)
 
 
 def tar_members(archive: Path) -> tuple[Member, ...]:
@@ -92,17 +163,10 @@ def _tar_members(archive: Path, size: int, mtime_ns: int) -> tuple[Member, ...]:
         expected = f"an uncompressed tar, to be read in place (unpack it: {unpack_command(archive)})"
         raise checks.error(str(archive), expected, packed)
     members: list[Member] = []
-    end = 0
-    with whole(archive), tarfile.open(archive, "r:") as file:
+    with whole(archive), tarfile.open(archive, "r:", tarinfo=_Header) as file:
         while (member := file.next()) is not None:
             parts = check_member(archive, member)
             if member.isreg():
                 members.append(Member(parts, member.offset_data, member.size))
-            end = member.offset_data + -(-member.size // _BLOCK_BYTES) * _BLOCK_BYTES
             file.members.clear()  # type: ignore[attr-defined]  # a million of them would fill the memory
-    with archive.open("rb") as content:
-        content.seek(end)
-        # A tar that was cut between two members looks whole but for the empty block at the end.
-        if content.read(_BLOCK_BYTES) != bytes(_BLOCK_BYTES):
-            raise checks.error(str(archive), "a whole archive, which ends in an empty block", f"{size} bytes")
     return tuple(members)

@@ -4,8 +4,9 @@
 
 Takes tar, tar.gz, tar.bz2, tar.xz and zip. ``ILSVRC2012_img_train.tar``, a tar of a tar for each class, becomes
 ``DIR/train/class/*.JPEG``, and ``ILSVRC2012_img_val.tar`` ``DIR/val/*.JPEG``; others keep their own folders. Members
-that are absolute, have ``..`` in their names, or are links or devices are refused, and nothing that is there is
-overwritten. Files appear in DIR when an archive was unpacked whole.
+that are absolute, have ``..`` in their names, or are links or devices are refused, as is an archive that unpacks to
+more than --max_unpacked_gb; nothing that is there is overwritten. Files appear in DIR when an archive was unpacked
+whole and its checksums are right.
 """
 
 import pathlib
@@ -16,6 +17,12 @@ from vmoe_inform import checks, command_line
 from vmoe_inform.data import unpacking
 
 _DIRECTORY = flags.DEFINE_string("directory", None, "Folder to unpack into; it is made.")
+_MAX_UNPACKED_GB = flags.DEFINE_float(
+    "max_unpacked_gb",
+    None,
+    "Gigabytes that an archive may unpack to; 50 times its own size, and at least 1, where nothing is said.",
+    lower_bound=0.0,
+)
 
 
 def main(words: list[str]) -> int:
@@ -23,8 +30,10 @@ def main(words: list[str]) -> int:
     if _DIRECTORY.value is None:
         raise checks.error("--directory", "the folder to unpack into", None)
     directory = pathlib.Path(_DIRECTORY.value)
+    gigabytes = _MAX_UNPACKED_GB.value
     for word in words[1:]:
-        new, count = unpacking.unpack(pathlib.Path(word), directory)
+        max_bytes = None if gigabytes is None else round(gigabytes * 1e9)
+        new, count = unpacking.unpack(pathlib.Path(word), directory, max_bytes)
         print(f"{word}: {count:,} files -> {', '.join(map(str, new[:5]))}{' and others' if len(new) > 5 else ''}")
     return 0
 

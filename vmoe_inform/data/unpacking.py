@@ -1,98 +1,160 @@
 """Unpacks archives whole or not at all, and nothing of them outside the folder that is asked for."""
 
+import bz2
+import contextlib
+import gzip
+import lzma
 import pathlib
-import shutil
 import stat
-import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any
 
 from vmoe_inform import checks
 from vmoe_inform.data import archives, ilsvrc
 
 _FOLDERS = {ilsvrc.TRAIN_TAR: "train", ilsvrc.VALIDATION_TAR: "val"}  # whose members are in no folder
 _PROGRESS_FILES = 50_000
+_PIECE_BYTES = 1 << 20
+_OPENERS: Mapping[str, Callable[..., Any]] = {"gzip": gzip.open, "xz": lzma.open, "bzip2": bz2.open, "": open}
 
-# (folders and name, content) of each file; folders without files are not made.
-Files = Iterator[tuple[tuple[str, ...], IO[bytes]]]
+# Images hardly become smaller in an archive, and texts ten times; what becomes much larger is meant to fill the disk.
+_MAX_RATIO = 50
+_ALWAYS_ALLOWED_BYTES = 10**9
+_LEAST_BYTES = 4096  # that a file or folder takes on the disk
+
+# (folders and name, content) of each file, and of each folder without content.
+Members = Iterator[tuple[tuple[str, ...], IO[bytes] | None]]
 
 
-def unpack(archive: pathlib.Path, directory: pathlib.Path) -> tuple[list[pathlib.Path], int]:
+def default_limit(archive_bytes: int) -> int:
+    """Bytes that an archive of this size may unpack to, unless another number is asked for."""
+    return max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * archive_bytes)
+
+
+def unpack(
+    archive: pathlib.Path, directory: pathlib.Path, max_bytes: int | None = None
+) -> tuple[list[pathlib.Path], int]:
     """Unpacks one archive.
+
+    All of it is read to the end, checksums included, before anything appears in ``directory``.
 
     Args:
       archive: the file.
       directory: where to; it is made.
+      max_bytes: that may be unpacked; None for :func:`default_limit`.
 
     Returns:
       what is new in ``directory``, and the number of files.
 
     Raises:
       FileNotFoundError: no such archive.
-      ValueError: not an archive, or a damaged one; a member that is refused or comes twice; a file or folder that is
-        there already. ``directory`` is then as it was.
+      ValueError: not an archive, or a damaged one; a member that is refused or comes twice; more than ``max_bytes``; a
+        file or folder that is there already.
+      OSError: the disk is full, for instance. After any of these ``directory`` is as it was.
     """
     if not archive.is_file():
         raise FileNotFoundError(f"archive: expected a file; received {str(archive)!r}")
+    budget = _Budget(archive, default_limit(archive.stat().st_size) if max_bytes is None else max_bytes)
     directory.mkdir(parents=True, exist_ok=True)
     # Beside the place where the files will be, so that they can be renamed.
     with tempfile.TemporaryDirectory(prefix=".unpacking_", dir=directory) as temporary, archives.whole(archive):
-        files = _zip_files(archive) if archives.compression(archive) == "zip" else _tar_files(archive)
+        members = _of_zip if archives.compression(archive) == "zip" else _of_tar
         count = 0
-        for parts, content in files:
+        for parts, content in members(archive, budget):
             _refuse_existing(archive, directory / parts[0])
-            path = pathlib.Path(temporary, *parts)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with path.open("xb") as file:
-                    shutil.copyfileobj(content, file)
-            except FileExistsError:
-                raise checks.error(str(archive), "each member once", "/".join(parts)) from None
-            count += 1
-            if count % _PROGRESS_FILES == 0:
+            budget.spend(_LEAST_BYTES)
+            _write(archive, pathlib.Path(temporary, *parts), parts, content, budget)
+            count += content is not None
+            if content is not None and count % _PROGRESS_FILES == 0:
                 print(f"{archive.name}: {count:,} files", flush=True)
         if count == 0:
             raise checks.error(str(archive), "an archive with files", "none")
-        new = [directory / path.name for path in sorted(pathlib.Path(temporary).iterdir())]
+        return _put_in_place(archive, pathlib.Path(temporary), directory), count
+
+
+class _Budget:
+    """Bytes that may still be unpacked."""
+
+    def __init__(self, archive: pathlib.Path, limit: int):
+        self._archive, self._limit, self._left = archive, limit, limit
+
+    def spend(self, number: int) -> None:
+        """Raises ValueError when too many were spent."""
+        self._left -= number
+        if self._left < 0:
+            expected = f"at most {self._limit / 1e9:g} GB in it (--max_unpacked_gb)"
+            raise checks.error(str(self._archive), expected, "more")
+
+
+def _write(
+    archive: pathlib.Path, path: pathlib.Path, parts: tuple[str, ...], content: IO[bytes] | None, budget: _Budget
+) -> None:
+    """A folder, or a file with its folders."""
+    try:
+        (path if content is None else path.parent).mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            with path.open("xb") as file:
+                while piece := content.read(_PIECE_BYTES):
+                    budget.spend(len(piece))
+                    file.write(piece)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        received = "/".join(parts)
+        raise checks.error(str(archive), "each member once, as a file or as a folder", received) from None
+    except OSError as problem:
+        if problem.errno is None or problem.filename is not None:
+            raise
+        raise OSError(problem.errno, problem.strerror, str(path)) from None  # such as of a full disk
+
+
+def _put_in_place(archive: pathlib.Path, temporary: pathlib.Path, directory: pathlib.Path) -> list[pathlib.Path]:
+    new = [directory / path.name for path in sorted(temporary.iterdir())]
+    for path in new:
+        _refuse_existing(archive, path)
+    with contextlib.ExitStack() as undo:
         for path in new:
-            _refuse_existing(archive, path)
-            pathlib.Path(temporary, path.name).rename(path)
-    return new, count
+            (temporary / path.name).rename(path)
+            undo.callback(path.rename, temporary / path.name)
+        undo.pop_all()
+    return new
 
 
 def _refuse_existing(archive: pathlib.Path, path: pathlib.Path) -> None:
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise checks.error(str(archive), f"no {path.name} in {path.parent} yet", "one that is there")
 
 
-def _tar_files(archive: pathlib.Path) -> Files:
-    if not archives.compression(archive):
+def _of_tar(archive: pathlib.Path, budget: _Budget) -> Members:
+    packed = archives.compression(archive)
+    if not packed:
         archives.tar_members(archive)  # an archive that is cut or refused is known before anything is written
-    folder = (_FOLDERS[archive.name],) if archive.name in _FOLDERS else ()
-    with tarfile.open(archive, "r|*") as tar:
-        for parts, content in _members(archive, tar):
-            if not parts[-1].endswith(".tar"):
-                yield folder + parts, content
+    top = (_FOLDERS[archive.name],) if archive.name in _FOLDERS else ()
+    with _OPENERS[packed](archive, "rb") as stream:
+        for parts, content in _of_stream(archive, stream):
+            if content is None or not parts[-1].endswith(".tar"):
+                yield top + parts, content
                 continue
-            with tarfile.open(fileobj=content, mode="r|") as inner:  # the images of one class
-                class_folder = folder + parts[:-1] + (parts[-1].removesuffix(".tar"),)
-                for inner_parts, inner_content in _members(archive, inner):
-                    yield class_folder + inner_parts, inner_content
+            name = "/".join((*top, *parts)).removesuffix(".tar")  # the images of one class; it may be ".." by now
+            class_folder = archives.check_parts(archive, name)
+            if len(class_folder) != len(top + parts):
+                raise checks.error(str(archive), "a tar CLASS.tar for each class", "/".join(parts))
+            for inner_parts, inner_content in _of_stream(archive, content):
+                yield class_folder + inner_parts, inner_content
+        # To the end of the file, where the checksum is.
+        while piece := stream.read(_PIECE_BYTES):
+            budget.spend(len(piece))
 
 
-def _members(archive: pathlib.Path, tar: tarfile.TarFile) -> Files:
-    """The files of a tar that is read as a stream, each to be read before the next."""
-    while (member := tar.next()) is not None:
+def _of_stream(archive: pathlib.Path, stream: IO[bytes]) -> Members:
+    """The members of a tar, each to be read before the next."""
+    for tar, member in archives.read_tar(stream):
         parts = archives.check_member(archive, member)
-        content = tar.extractfile(member) if member.isreg() else None
-        if content is not None:
-            yield parts, content
-        tar.members.clear()  # type: ignore[attr-defined]  # a million of them would fill the memory
+        if parts:
+            yield parts, tar.extractfile(member) if member.isreg() else None
 
 
-def _zip_files(archive: pathlib.Path) -> Files:
+def _of_zip(archive: pathlib.Path, _: _Budget) -> Members:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
             parts = archives.check_parts(archive, member.filename)
@@ -101,6 +163,8 @@ def _zip_files(archive: pathlib.Path) -> Files:
                 raise checks.error(str(archive), "files and folders only, no links or devices", member.filename)
             if member.flag_bits & 0x1:
                 raise checks.error(str(archive), "members without a password", member.filename)
-            if not member.is_dir():
+            if member.is_dir():
+                yield parts, None
+            else:
                 with file.open(member) as content:
                     yield parts, content
