@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from orbax.checkpoint._src.path import async_path
 
 from tests import tiny
 from vmoe_inform import config as config_lib
@@ -247,6 +249,47 @@ def test_a_checkpoint_of_an_older_version(tmp_path, warnings):
 
 
 # -------------------------------------------------------------------------------------------------------------- saving
+
+
+def _unfinished(workdir: pathlib.Path, step: int) -> pathlib.Path:
+    """A folder as a save of this step makes it first."""
+    folder = workdir / "checkpoints" / f"{step}.orbax-checkpoint-tmp"
+    folder.mkdir(parents=True)
+    (folder / "file").touch()
+    return folder
+
+
+def test_what_is_closed_does_not_remove_what_the_next_one_writes(damaged, monkeypatch):
+    """Orbax tidies in a thread: on a machine under load, that began when the next checkpoint was being written."""
+    may_look, of_before = threading.Event(), set(threading.enumerate())
+    is_of_orbax = lambda thread: type(thread).__module__.startswith("orbax")
+
+    async def look(path):
+        if is_of_orbax(threading.current_thread()):
+            may_look.wait()
+        return path.exists()
+
+    monkeypatch.setattr(async_path, "exists", look)
+    left = _unfinished(damaged, 3)
+    with Checkpoints(damaged, keep=5):
+        pass
+    written = _unfinished(damaged, 4)
+    may_look.set()
+    for thread in filter(is_of_orbax, set(threading.enumerate()) - of_before):
+        thread.join()
+    assert written.exists()
+    assert not left.exists()
+
+
+def test_a_save_touches_no_other_unfinished_folder(tmp_path):
+    """Writes of a save that failed make their folder anew, which then goes while its files are read."""
+    with Checkpoints(tmp_path, keep=5) as of_run:
+        other = _unfinished(tmp_path, 7)
+        for step in (1, 2):
+            of_run.save(_state(step), _data(position=step))
+    assert [path.name for path in other.iterdir()] == ["file"]
+    chex.assert_trees_all_equal(_restore(tmp_path)[0], _state(2))
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
 
 
 def _save_and_wait(of_run: Checkpoints, step: int) -> None:

@@ -33,7 +33,7 @@ from vmoe_inform.training.state import TrainState
 
 CHECKPOINT_FOLDER = "checkpoints"
 _REASON_LENGTH = 300  # of what the storage says of a damaged file, which may be pages
-_UNFINISHED = "*.orbax-checkpoint-tmp"
+_UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of the folder into which orbax writes a checkpoint
 _LOOKS, _LOOKS_THAT_FIND_NOTHING, _SECONDS_BETWEEN_LOOKS = 25, 3, 0.2  # for what a failed save leaves
 
 _Restored = TypeVar("_Restored")
@@ -54,10 +54,29 @@ class Checkpoints:
         """
         self._workdir, self._keep, self._keep_steps = workdir, keep, tuple(keep_steps)
         self._folder = (workdir / CHECKPOINT_FOLDER).absolute()
+        self._step_being_saved: int | None = None
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
+        """Opens the folder; if not only for reading, after it was tidied of what earlier processes left unfinished.
+
+        Orbax would tidy in a thread that it does not wait for when a manager is closed: late, that thread removes
+        what the next manager of the folder is writing.
+        """
+        if self._keep is not None and processes.is_main():
+            self._remove_unfinished()
         return saved_trees.open_manager(self._folder, self._keep, self._keep_steps, self._write_checksums)
+
+    def _remove_unfinished(self) -> bool:
+        """Removes checkpoints that were not completed; returns whether there were any."""
+        unfinished = list(self._folder.glob(f"*{_UNFINISHED}"))
+        for path in unfinished:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):  # then a save of that step says so
+                    path.unlink()
+        return bool(unfinished)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -93,6 +112,8 @@ class Checkpoints:
                 state=ocp.args.PyTreeSave(saved_trees.as_dict(state)), data=grain.checkpoint.CheckpointSave(data)
             )
             with self._saving():
+                self._manager.wait_until_finished()  # before the step changes, which that save asks for at its end
+                self._step_being_saved = step
                 self._manager.save(step, args=arguments)
 
     def check(self) -> None:
@@ -128,10 +149,7 @@ class Checkpoints:
         """
         gone = 0
         for _ in range(_LOOKS if processes.is_main() else 0):
-            unfinished = list(self._folder.glob(_UNFINISHED))
-            for folder in unfinished:
-                shutil.rmtree(folder, ignore_errors=True)
-            gone = 0 if unfinished else gone + 1
+            gone = 0 if self._remove_unfinished() else gone + 1
             if gone == _LOOKS_THAT_FIND_NOTHING:
                 break
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -141,8 +159,7 @@ class Checkpoints:
     def _write_checksums(self) -> None:
         """Called by orbax when all files are written, before it makes the folder a checkpoint by renaming it."""
         if processes.is_main():
-            for folder in self._folder.glob(_UNFINISHED):
-                checksums.write(folder)
+            checksums.write(self._folder / f"{self._step_being_saved}{_UNFINISHED}")
 
     # ------------------------------------------------------------------------------------------------------- restoring
 

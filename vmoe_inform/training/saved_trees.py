@@ -22,7 +22,7 @@ def open_manager(
     """Orbax's manager of a folder of checkpoints.
 
     Args:
-      folder: is made if it does not exist, and tidied of unfinished checkpoints, unless it is only read.
+      folder: is made if it does not exist, unless it is only read. Unfinished checkpoints are left as they are.
       keep: newest checkpoints that stay; None for reading only.
       keep_steps: checkpoints that stay however old they are.
       before_commit: called when all files of a checkpoint are written, before it becomes one.
@@ -35,7 +35,6 @@ def open_manager(
                 [policies.LatestN(keep), policies.CustomSteps(tuple(keep_steps))]
             ),
             create=True,
-            cleanup_tmp_directories=True,
             async_options=ocp.AsyncOptions(
                 post_finalization_callback=before_commit,
                 # In the background, a folder that cannot be made would be waited for for minutes.
