@@ -149,9 +149,9 @@ def prepare(name: str, *, data_dir: str, manual_dir: str, file_format: str, whol
     import tensorflow_datasets
 
     try:
-        builder = tensorflow_datasets.builder(name, data_dir=data_dir or None, file_format=file_format)
-    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError) as problem:
-        raise checks.error("data set", "one that TFDS knows", f"{name} ({str(problem).splitlines()[0]})") from None
+        builder = tfds.load_builder(name, data_dir, file_format=file_format)
+    except FileNotFoundError:
+        raise checks.error("data set", "one that TFDS knows, with its config after a slash", name) from None
     target = pathlib.Path(builder.data_dir)
     if target.is_dir():
         print(f"{name} is prepared in {target}: verifying it")

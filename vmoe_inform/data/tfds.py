@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import ilsvrc
+from vmoe_inform.data import ilsvrc, tfds_metadata
 from vmoe_inform.data.records import SOURCES, Record, Source
 
 
@@ -68,13 +68,52 @@ def prepare_command(name: str, directory: str) -> str:
     return " ".join(["python -m vmoe_inform.data.prepare", name, *manual, f"--data_dir={directory or 'DIR'}"])
 
 
-def has_folder(name: str, directory: str) -> bool:
-    """Whether TFDS' data directory (empty: its default) has a folder of that data set: a quick first look."""
+def _root(directory: str) -> Path:
+    """TFDS' data directory."""
     if not directory:
         import tensorflow_datasets
 
         directory = tensorflow_datasets.core.constants.DATA_DIR
-    return (Path(directory).expanduser() / name).is_dir()
+    return Path(directory).expanduser()
+
+
+def has_folder(name: str, directory: str) -> bool:
+    """Whether TFDS' data directory (empty: its default) has a folder of that data set: a quick first look."""
+    return (_root(directory) / name).is_dir()
+
+
+def load_builder(name: str, directory: str, **options: Any) -> Any:
+    """TFDS' builder of a data set, prepared or not, once the metadata that are there were looked at.
+
+    Args:
+      name: of the data set, with its config after a slash if it has any.
+      directory: TFDS' data directory; empty for its default.
+      options: further ones of ``tensorflow_datasets.builder``.
+
+    Raises:
+      FileNotFoundError: a name that TFDS does not know, or one of another registry, whose code would be downloaded.
+      ValueError: prepared data that are refused (:func:`tfds_metadata.check`) or damaged.
+    """
+    import tensorflow_datasets
+
+    expected = f"a data set that TFDS knows, or array_record files in {_root(directory)}"
+    try:
+        parsed, _ = tensorflow_datasets.core.naming.parse_builder_name_kwargs(name)
+    except ValueError:
+        raise FileNotFoundError(f"data.tfds_name: expected {expected}; received {name!r}") from None
+    if parsed.namespace:
+        raise checks.error("data.tfds_name", "a data set of TFDS itself, of no other registry", name)
+    tfds_metadata.check(_root(directory) / parsed.name)
+    try:
+        return tensorflow_datasets.builder(name, data_dir=directory or None, **options)
+    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError) as problem:  # the latter of an unknown config
+        reason = str(problem).strip().partition("\n")[0]
+        raise FileNotFoundError(f"data.tfds_name: expected {expected}; received {name!r} ({reason})") from None
+    except OSError:
+        raise
+    except Exception as problem:  # of kinds that JSON, protocol buffers and TFDS' classes have each of their own
+        received = " ".join(f"{type(problem).__name__}: {problem}".split())
+        raise checks.error(f"metadata of {name} in {_root(directory)}", "such as TFDS writes", received) from None
 
 
 def builder_of(name: str, directory: str) -> Any:
@@ -86,17 +125,12 @@ def builder_of(name: str, directory: str) -> Any:
 
     Raises:
       FileNotFoundError: an unknown name, no prepared data, or other than array_record files.
+      ValueError: prepared data that are refused or damaged, see :func:`load_builder`.
     """
     import tensorflow_datasets
 
     prepare = f"prepared with `{prepare_command(name, directory)}`"
-    try:
-        builder = tensorflow_datasets.builder(name, data_dir=directory or None)
-    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError):  # ValueError: an unknown config of a builder
-        place = directory or tensorflow_datasets.core.constants.DATA_DIR
-        raise FileNotFoundError(
-            f"data.tfds_name: expected a data set that TFDS knows, or array_record files in {place}; received {name!r}"
-        ) from None
+    builder = load_builder(name, directory)
     if not builder.info.splits:
         raise FileNotFoundError(
             f"data.directory: expected the array_record files of {name} in {builder.data_dir}, {prepare}; "
