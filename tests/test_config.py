@@ -408,6 +408,23 @@ def test_mesh_sizes(mesh, experts, num_devices, expected):
     assert config_lib.mesh_sizes(config, num_devices) == dict(zip(("replica", "fsdp", "expert"), expected, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("mesh", "num_slices", "expected"),
+    [
+        ({}, 2, (2, 1, 8)),  # within a slice of 8, although 16 devices could share out 16 experts
+        ({}, 4, (4, 1, 4)),
+        ({}, 16, (16, 1, 1)),
+        ({"fsdp": 2}, 2, (2, 2, 4)),
+        ({"replica": 4}, 2, (4, 1, 4)),
+        ({"replica": 1}, 2, (1, 1, 16)),  # as it was said: whether the slices can do it, the mesh says
+    ],
+)
+def test_experts_stay_within_a_slice_unless_told_otherwise(mesh, num_slices, expected):
+    config = config_lib.parse(make(mesh=mesh, model__moe__num_experts=16))
+    sizes = dict(zip(("replica", "fsdp", "expert"), expected, strict=True))
+    assert config_lib.mesh_sizes(config, 16, num_slices) == sizes
+
+
 def test_experts_that_cannot_be_spread_are_on_every_device():
     for changes in ({"model__moe__dispatch": "ragged"}, {"model__moe__layers": "none"}):
         assert config_lib.mesh_sizes(config_lib.parse(make(**changes)), 8) == {"replica": 8, "fsdp": 1, "expert": 1}

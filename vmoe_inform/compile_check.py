@@ -1,7 +1,7 @@
 r"""Compiles a step for a TPU slice on a machine that has none, and says whether it fits and what it costs.
 
     python -m vmoe_inform.compile_check --config=configs/imagenet.py:variant=S/16,router=attention_vmoe \
-        --topology=v5e:4x4 [--step=train|eval] [--per_device_batch=64] [--json=FILE]
+        --topology=v5e:4x4 [--num_slices=2] [--step=train|eval] [--per_device_batch=64] [--json=FILE]
 
 Needs the compiler for TPUs: pip install -e '.[tpu]'. No data set is read. The train step is the one that training runs,
 the eval step the one that evaluation runs. Figures are of one device and one step; they are the same each time.
@@ -22,8 +22,11 @@ from vmoe_inform import config as config_lib
 if TYPE_CHECKING:
     from vmoe_inform.performance.check import Check
 
+_MOST_SLICES = 256  # more than any job; each takes memory here
+
 _CONFIG = command_line.define_config()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "TPU and figure of its chips, e.g. v5e:4x4, v4:2x2x2.")
+_NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of this topology, connected by the data centre's network.")
 _STEP = flags.DEFINE_enum("step", "train", ["train", "eval"], "Which step to compile.")
 _PER_DEVICE_BATCH = flags.DEFINE_integer("per_device_batch", None, "Images on each device instead of the config's.")
 _JSON = flags.DEFINE_string("json", None, "File for the figures.")
@@ -37,11 +40,13 @@ def main(_: list[str]) -> int:
         raise checks.error("--topology", "a TPU and the figure of its chips, e.g. v5e:4x4", None)
     if _PER_DEVICE_BATCH.value is not None and _PER_DEVICE_BATCH.value < 1:
         raise checks.error("--per_device_batch", "at least 1 image", _PER_DEVICE_BATCH.value)
+    if not 1 <= _NUM_SLICES.value <= _MOST_SLICES:
+        raise checks.error("--num_slices", f"1 to {_MOST_SLICES}", _NUM_SLICES.value)
     if _JSON.value is not None and not pathlib.Path(_JSON.value).absolute().parent.is_dir():
         raise checks.error("--json", "a file in a folder that exists", _JSON.value)
     from vmoe_inform.performance import check, topology
 
-    devices = topology.devices_of(_TOPOLOGY.value)
+    devices = topology.devices_of(_TOPOLOGY.value, _NUM_SLICES.value)
     given = _CONFIG.value
     if _PER_DEVICE_BATCH.value is not None:
         given.train.batch_size = given.evaluation.batch_size = len(devices) * _PER_DEVICE_BATCH.value
@@ -53,6 +58,7 @@ def main(_: list[str]) -> int:
             "config": command_line.config_file()[0],
             "config_hash": config_lib.config_hash(config),
             "topology": _TOPOLOGY.value,
+            "num_slices": _NUM_SLICES.value,
             "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")},
         }
         pathlib.Path(_JSON.value).write_text(json.dumps(about | result.to_json(), indent=2) + "\n")

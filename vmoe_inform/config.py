@@ -375,12 +375,13 @@ def _check_evaluation(evaluation: EvaluationConfig) -> None:
         )
 
 
-def mesh_sizes(config: Config, num_devices: int) -> dict[str, int]:
+def mesh_sizes(config: Config, num_devices: int, num_slices: int = 1) -> dict[str, int]:
     """Sizes of the axes ``replica``, ``fsdp`` and ``expert`` of the mesh over ``num_devices`` devices.
 
-    An ``expert`` of None becomes the greatest common divisor of the experts and the devices: with more devices than
-    experts every device has one, in several replicas; where they do not go together, a device has several experts; and
-    1 where experts have to be on every device (ragged dispatch). A ``replica`` of None takes all devices that are left.
+    An ``expert`` of None becomes the greatest common divisor of the experts and the devices of a slice: with more
+    devices than experts every device has one, in several replicas; where they do not go together, a device has several
+    experts; and 1 where experts have to be on every device (ragged dispatch). A ``replica`` of None takes all devices
+    that are left.
 
     Raises:
       ValueError: the sizes do not multiply to the devices, or a batch cannot be shared out in whole groups.
@@ -390,7 +391,8 @@ def mesh_sizes(config: Config, num_devices: int) -> dict[str, int]:
         if num_devices % size:
             raise checks.error(field, f"a divisor of the {num_devices} devices", size)
     if expert is None:
-        left = num_devices // math.gcd(num_devices, (replica or 1) * fsdp)
+        others = (num_slices if replica is None else replica) * fsdp
+        left = num_devices // math.gcd(num_devices, others)
         expert = math.gcd(config.model.moe.num_experts, left) if _spreads_experts(config.model) else 1
     if replica is None:
         replica = max(1, num_devices // (fsdp * expert))

@@ -343,8 +343,8 @@ class MeshConfig:
     Attributes:
       replica: over which only the batch is; None: all devices that the others leave.
       fsdp: over which parameters and the optimizer's state are too.
-      expert: over which the experts are; None: as many as divide both the experts and the devices that ``replica`` and
-        ``fsdp`` leave.
+      expert: over which the experts are; None: as many as divide both the experts and the devices of a slice that
+        ``replica`` and ``fsdp`` leave.
     """
 
     replica: PositiveInt | None = None

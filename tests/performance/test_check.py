@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from tests import tiny
+from tests import processes, tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.performance import check, topology
 
@@ -64,8 +64,9 @@ def test_train_step_from_the_command_line(tmp_path):
 
 
 def test_eval_step_sends_rows_to_the_experts_and_back():
+    """On two slices, each with all experts: none of the rows leaves its slice."""
     config = config_lib.parse(tiny.config_dict(mesh__expert=4, model__num_layers=1, model__moe__layers=(0,)))
-    result = check.compile_step(config, topology.devices_of("v5e:2x2"), "eval")
+    result = check.compile_step(config, topology.devices_of("v5e:2x2", 2), "eval")
     assert result.costs is not None
     collectives = result.costs.collectives
     assert collectives["all-to-all"][0] == 2
@@ -73,7 +74,7 @@ def test_eval_step_sends_rows_to_the_experts_and_back():
     assert collectives["all-gather"] == (1, 64 * 10 * 4)
     assert set(collectives) == {"all-to-all", "all-gather"}
     assert (result.images, result.optimizer_bytes, result.problem) == (64, 0, None)
-    assert result.mesh == {"replica": 1, "fsdp": 1, "expert": 4}
+    assert result.mesh == {"replica": 2, "fsdp": 1, "expert": 4}
 
 
 def test_what_does_not_fit_is_said_in_the_compilers_words():
@@ -118,9 +119,14 @@ def test_what_does_not_go_together_is_refused(overrides, message):
         check.compile_step(config_lib.parse(tiny.config_dict(**overrides)), jax.devices()[:4], "train")
 
 
-def test_bad_input_is_one_line():
-    errors = compile_check(*TINY, "--topology=v5e:huge", code=2).stderr.splitlines()
-    assert errors == [
-        "error: topology: expected v2, v3, v5e and v6e with two lengths (v5e:4x4), v4 and v5p with three (v4:2x2x2); "
-        "received 'v5e:huge'"
-    ]
+def test_bad_input_is_one_line(tmp_path):
+    lines = {
+        (
+            *TINY,
+            "--topology=v5e:huge",
+        ): "error: topology: expected v2, v3, v5e and v6e with two lengths (v5e:4x4), v4 and "
+        "v5p with three (v4:2x2x2); received 'v5e:huge'",
+        (*TINY, "--num_slices=0"): "error: --num_slices: expected 1 to 256; received 0",
+    }
+    received = processes.run_many("compile_check", list(lines), tmp_path)
+    assert received == [(2, "", f"{line}\n") for line in lines.values()]

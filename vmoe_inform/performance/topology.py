@@ -18,11 +18,12 @@ INSTALL = "pip install -e '.[tpu]'"
 FORMS = "v2, v3, v5e and v6e with two lengths (v5e:4x4), v4 and v5p with three (v4:2x2x2)"
 
 
-def devices_of(topology: str) -> Sequence[jax.Device]:
+def devices_of(topology: str, num_slices: int = 1) -> Sequence[jax.Device]:
     """Devices that programs can be compiled for, and not run on.
 
     Args:
-      topology: TPU and figure of its chips, e.g. ``"v5e:4x4"``, ``"v4:2x2x2"``.
+      topology: TPU and figure of a slice's chips, e.g. ``"v5e:4x4"``, ``"v4:2x2x2"``.
+      num_slices: of this figure, connected by the data centre's network.
 
     Raises:
       ValueError: another form, a figure that the TPU does not have, or no compiler for TPUs is installed.
@@ -41,7 +42,11 @@ def devices_of(topology: str) -> Sequence[jax.Device]:
     bounds = (*(min(2, length) for length in lengths[:2]), 1)
     try:
         return topologies.get_topology_desc(
-            topology, "tpu", chip_config_name=chip.compiler_name, chips_per_host_bounds=bounds
+            topology,
+            "tpu",
+            chip_config_name=chip.compiler_name,
+            chips_per_host_bounds=bounds,
+            num_slices=num_slices,
         ).devices
     except jax.errors.JaxRuntimeError as problem:
         raise checks.error("topology", f"a figure that can be built ({problem})", topology) from None

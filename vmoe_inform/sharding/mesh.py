@@ -1,9 +1,12 @@
 """The device mesh: axes ``replica`` (data), ``fsdp`` (data, and parameters cut up) and ``expert``."""
 
+import collections
 import math
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vmoe_inform import checks
@@ -19,18 +22,49 @@ BATCH = PartitionSpec(AXES)  # the leading axis over all devices
 def make_mesh(replica: int, expert: int, devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
     """A mesh of replica x fsdp x expert devices, also when there is one.
 
+    Devices along ``expert``, then along ``fsdp``, are neighbours in the accelerators' own network. Slices, which a
+    slower network connects, hold different replicas.
+
     Args:
       replica, expert, fsdp: sizes of the axes, see :func:`vmoe_inform.config.mesh_sizes`.
       devices: all devices of all processes by default.
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes do not multiply to the number of devices, or experts or fsdp reach across TPU slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = (replica, fsdp, expert)
     if math.prod(sizes) != len(devices):
         raise checks.error("mesh", f"{' x '.join(AXES)} = {len(devices)} devices", " x ".join(map(str, sizes)))
-    return jax.make_mesh(sizes, AXES, (jax.sharding.AxisType.Auto,) * len(AXES), devices=devices)
+    return Mesh(_arranged(sizes, devices), AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+
+
+def slice_count(devices: Sequence[jax.Device]) -> int:
+    """Slices that the devices make up: TPU slices, or the groups of GPUs that NVLink connects."""
+    return len(_slice_sizes(devices))
+
+
+def _slice_sizes(devices: Sequence[jax.Device]) -> collections.Counter[int]:
+    return collections.Counter(getattr(device, "slice_index", 0) for device in devices)  # CPUs have no slices
+
+
+def _arranged(sizes: tuple[int, int, int], devices: Sequence[jax.Device]) -> np.ndarray:
+    slices = _slice_sizes(devices)
+    count, replica = len(slices), sizes[0]
+    if count == 1:
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    if replica % count == 0 and len(set(slices.values())) == 1:
+        within = (replica // count, *sizes[1:])
+        return mesh_utils.create_hybrid_device_mesh(within, (count, 1, 1), devices, allow_split_physical_axes=True)
+    if devices[0].platform == "tpu":
+        raise checks.error(
+            "mesh.replica",
+            f"a multiple of the {count} slices, for experts and fsdp to lie within one (at most {min(slices.values())} "
+            "devices)",
+            f"{replica} x fsdp {sizes[1]} x expert {sizes[2]}",
+        )
+    # GPUs reach any other one over the same network; those of a node follow each other.
+    return mesh_utils.create_device_mesh(sizes, devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -15,7 +15,7 @@ from vmoe_inform import checks, models
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import Config, check_steps, mesh_sizes
 from vmoe_inform.nn.vit import VisionTransformer
-from vmoe_inform.sharding.mesh import batch_sharding, make_mesh, replicated
+from vmoe_inform.sharding.mesh import batch_sharding, make_mesh, replicated, slice_count
 from vmoe_inform.sharding.rules import tree_shardings
 from vmoe_inform.training import state as state_lib
 from vmoe_inform.training.optimizer import make_optimizer, make_schedule
@@ -86,7 +86,7 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
     """
     check_steps(config, num_steps)
     devices = jax.devices() if devices is None else devices
-    mesh = make_mesh(**mesh_sizes(config, len(devices)), devices=devices)
+    mesh = make_mesh(**mesh_sizes(config, len(devices), slice_count(devices)), devices=devices)
     model = models.from_config(config.model)
     optimizer = make_optimizer(config.optimizer, num_steps)
 
