@@ -66,13 +66,14 @@ def assert_same(batches, others):
 
 @pytest.fixture(scope="module")
 def without_workers():
-    """All positions of the first epochs, none of them broken: label and augmented image."""
-    iterator = start(NoiseRecords(broken=()), pipeline.SkippedRecords(0.0), num_workers=0)
-    batches = take(iterator, 60)
+    """The batches of this process alone, its count of what could not be read, and its position after twelve."""
+    skipped = pipeline.SkippedRecords(1.0)
+    iterator = start(NoiseRecords(), skipped, num_workers=0)
+    batches = take(iterator, 12)
+    state = json.loads(json.dumps(iterator.get_state()))
+    batches += take(iterator, 28)
     iterator.close()
-    return [
-        (int(label), image) for batch in batches for label, image in zip(batch["label"], batch["image"], strict=True)
-    ]
+    return batches, skipped, state
 
 
 def test_training(without_workers):
@@ -86,18 +87,10 @@ def test_training(without_workers):
             states.append(json.loads(json.dumps(iterator.get_state())))
             batches += take(iterator, 1)
 
-        # Worker w takes the positions w, w + 2, ... and leaves the broken ones out; batches are theirs in turn. An
-        # image depends on its position only.
-        shares = [[item for item in without_workers[worker::2] if item[0] not in BROKEN] for worker in (0, 1)]
-        for number, batch in enumerate(batches[:20]):
-            first = 4 * (number // 2)
-            expected = shares[number % 2][first : first + 4]
-            assert batch["label"].tolist() == [label for label, _ in expected]
-            np.testing.assert_array_equal(batch["image"], [image for _, image in expected])
-
-        # 160 images of 34 readable records are 4.7 epochs, each with 3 broken ones.
-        assert 3 * 4 <= skipped.count <= 3 * 5
-        assert skipped.read == 160 + skipped.count
+        # Workers make the batches that this process would make, broken records and augmentation included.
+        assert_same(batches, without_workers[0])
+        assert (skipped.count, skipped.read) == (without_workers[1].count, without_workers[1].read)
+        assert skipped.count > 10  # three in each of the 4.3 epochs
 
         # Where another number of processes has been: workers take chunks of 4 records in turn.
         for count, records in ((7, [16, 12]), (12, [24, 24])):
@@ -112,12 +105,21 @@ def test_training(without_workers):
             assert iterator.get_state() == states[position]
             assert_same(take(iterator, 6), batches[position : position + 6])
 
+        # Positions of other numbers of workers.
+        iterator.set_state(without_workers[2])
+        assert_same(take(iterator, 3), batches[12:15])
+        alone = start(NoiseRecords(), pipeline.SkippedRecords(1.0), num_workers=0)
+        for position in (12, 17, 0):
+            alone.set_state(states[position])
+            assert_same(take(alone, 3), batches[position : position + 3])
+        alone.close()
+
         # A signal to the whole group of processes is for the parent; and the workers were the same all the time.
         assert {process.pid for process in multiprocessing.active_children()} == workers
         for pid in workers:
             os.kill(pid, signal.SIGINT)
             os.kill(pid, signal.SIGTERM)
-        assert_same(take(iterator, 20), batches[6:26])
+        assert_same(take(iterator, 20), batches[15:35])
     finally:
         iterator.close()
     assert not {process.pid for process in multiprocessing.active_children()} & workers
@@ -135,15 +137,16 @@ def test_evaluation():
             numbered(75, broken=(1, 74)), image_size_px=4, batch_size=16, skipped=skipped, num_workers=2
         )
     )
-    masks = np.concatenate([batch["mask"] for batch in batches])
-    labels, indices = (np.concatenate([batch[name] for batch in batches])[masks] for name in ("label", "index"))
-    np.testing.assert_array_equal(np.sort(indices), np.delete(np.arange(75), [1, 74]))
-    np.testing.assert_array_equal(labels, indices)
-    images = np.concatenate([batch["image"] for batch in batches])
-    np.testing.assert_array_equal(images[masks][:, 0, 0, 0], indices)
-    assert [batch["image"].shape for batch in batches] == [(16, 4, 4, 3)] * 5
-    assert masks.tolist() == [True] * 73 + [False] * 7
-    assert not images[~masks].any()
+    here = list(
+        pipeline.evaluation_batches(
+            numbered(75, broken=(1, 74)), image_size_px=4, batch_size=16, skipped=pipeline.SkippedRecords(1.0)
+        )
+    )
+    for batch, other in zip(batches, here, strict=True):
+        for name, values in other.items():
+            np.testing.assert_array_equal(batch[name], values)
+    indices = np.concatenate([batch["index"][batch["mask"]] for batch in batches])
+    np.testing.assert_array_equal(indices, np.delete(np.arange(75), [1, 74]))
     assert (skipped.count, skipped.read) == (2, 75)
 
 

@@ -81,9 +81,6 @@ class CountingPredictor:
     def predict_with_routing(self, variables, source):
         return self.predict(variables, source), {}, {}
 
-    def first_choices(self, variables, images):
-        return np.zeros((len(images), len(sample.CLASSES))), {}
-
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):

@@ -14,18 +14,20 @@ from vmoe_inform.training.logging import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 DRIVER = "tests.launch.train_and_evaluate"
-# Two routing groups on each device; experts are spread over pairs of devices.
+# Two routing groups on each device; experts are spread over pairs of devices. In evaluation, experts have slots for
+# half of the tokens.
 FLAGS = (
     "--config=configs/digits.py:router=symphony_vmoe,variant=Ti/16,experts=4,where=1",
     "--config.model.num_layers=2",
     "--config.model.hidden_size=16",
     "--config.model.mlp_size=32",
     "--config.model.num_heads=2",
-    "--config.model.moe.group_size_images=1",
+    "--config.model.moe.group_size_images=3",
+    "--config.model.moe.capacity_factor_evaluation=0.5",
     "--config.mesh.expert=2",
     "--config.train.epochs=None",
     "--config.train.steps=4",
-    "--config.train.batch_size=16",
+    "--config.train.batch_size=48",
     "--config.train.log_every_steps=1",
     "--config.optimizer.warmup_steps=2",
     "--config.evaluation.batch_size=192",
@@ -76,6 +78,8 @@ def test_the_results_are_those_of_one_process(runs):
     assert (ours["top1"], ours["top5"]) == (theirs["top1"], theirs["top5"])
     assert ours["nll"] == pytest.approx(theirs["nll"], rel=BOUND)
     routing = [result["routing"]["block_1"] for result in results]
+    assert routing[0]["dropped"] == pytest.approx(routing[1]["dropped"], rel=1e-5)
+    assert routing[0]["dropped"] > 0.2  # experts overflow: whose images share their slots matters
     assert routing[0]["load"] == pytest.approx(routing[1]["load"], rel=1e-3)
     logged = [read_metrics(folder / "metrics.jsonl")[-1]["evaluation/clean/top1"] for folder in (two, one)]
     assert logged == [ours["top1"], theirs["top1"]]

@@ -4,8 +4,9 @@ Everything random about a record comes from (seed, position in the order of all 
 depend on which thread, worker process or host reads it. Worker processes are spawned, not forked.
 """
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -15,9 +16,9 @@ from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data.readers import Batch, EvaluationReader, TrainingReader
 from vmoe_inform.data.records import ArrayRecords, Source
-from vmoe_inform.data.shares import ShareOfBatches
-from vmoe_inform.data.skipped import SkippedRecords, Unreadable
-from vmoe_inform.data.training_batches import SKIPPED, ReadableDataset, TrainingBatches
+from vmoe_inform.data.shares import ChunksInTurn, ShareOfBatches
+from vmoe_inform.data.skipped import SKIPPED, SkippedRecords
+from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.data.workers import in_workers, until_a_worker_ends
 
 _CHUNK_IMAGES = 32  # that a worker process sends at once: some megabytes
@@ -38,10 +39,11 @@ def train_iterator(
     process_index: int = 0,
     process_count: int = 1,
 ) -> TrainingBatches:
-    """Endless training batches, decided by ``seed``, ``data.num_workers`` and the share of this process.
+    """Endless training batches, decided by ``seed`` and the share of this process.
 
     All processes together go through every record once an epoch, and make the batches that one process would make, a
-    part each; worker processes take chunks of a part in turn. Batches run on over the end of an epoch: none is short.
+    part each, whatever the number of workers. An unreadable record is replaced by another, see
+    :class:`vmoe_inform.data.readers.TrainingReader`. Batches run on over the end of an epoch: none is short.
     ``get_state`` and ``set_state`` of the iterator restore the position exactly, also within an epoch; ``close`` ends
     its threads and processes.
 
@@ -74,11 +76,8 @@ def train_iterator(
     examples = order.random_map(TrainingReader(source.records, image_size_px, data), seed=seed)
     share = ShareOfBatches(examples, batch_size=batch_size, process_index=process_index, process_count=process_count)
     chunk = batch_size if data.num_workers == 0 else _largest_divisor(batch_size, _CHUNK_IMAGES)
-    readable = ReadableDataset(_read_ahead(share, data.num_threads, chunk), data.max_skipped_share)
-    batches = readable.batch(chunk, drop_remainder=True, batch_fn=_stack)
-    if data.num_workers > 0:
-        chunks = in_workers(batches, data.num_workers)
-        batches = chunks.batch(batch_size // chunk, drop_remainder=True, batch_fn=_concatenate)
+    chunks = _chunks(share, data.num_threads, chunk, data.num_workers)
+    batches = chunks if chunk == batch_size else chunks.batch(batch_size // chunk, batch_fn=_concatenate)
     # One thread prepares whole batches beside the training step.
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=data.prefetch_batches)
     iterator = TrainingBatches(iter(prefetched), skipped, chunk, batch_size // chunk)
@@ -103,68 +102,67 @@ def evaluation_batches(
     crop: float = 1.0,
     num_threads: int = 0,
     num_workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    total: Callable[[int], int] = int,
 ) -> Iterator[Batch]:
-    """Every readable record once; the last batch is filled up with black images of mask False.
+    """Every record once, in order: all processes together make the batches that one process would make, a part each.
+
+    An unreadable record leaves its place to a black image of mask False, and so do the records that the last batch
+    lacks. So images that share experts' slots (``model.moe.group_size_images`` consecutive ones) are the same ones
+    for every batch size that whole groups fit in, and every number of processes and workers.
 
     Args:
       source: what to read.
       image_size_px: P.
-      batch_size: b.
-      skipped: counts the unreadable records.
+      batch_size: b, of this process; of all together, a multiple of the images of a group.
+      skipped: counts this process's unreadable records.
       crop: side of the centred square that is looked at, as a share of the image's shorter side.
       num_threads: threads that read ahead two batches; 0 reads in the caller's thread, best for arrays in memory.
-      num_workers: processes of so many threads each that read instead of this one, chunks of records in turn.
+      num_workers: processes of this number of threads each that read instead of this one, chunks of records in turn.
+      process_index, process_count: the share of this process; all make the same number of batches.
+      total: the sum of a number over all processes.
 
     Yields:
       {"image": uint8 [b, P, P, 3], "label": int32 [b], "index": int32 [b], "mask": bool [b]}; index is the record's
-      number, 0 where the mask is False. Without workers, records come in order.
+      number, 0 where the mask is False.
 
     Raises:
       ValueError: no records, too many unreadable ones, or only such.
     """
     _check_not_empty(source)
-    examples = grain.MapDataset.range(len(source.records)).map(EvaluationReader(source.records, image_size_px, crop))
-    chunk = batch_size if num_workers == 0 else min(batch_size, _CHUNK_IMAGES)
-    chunks = _read_ahead(examples, num_threads, chunk).batch(chunk, batch_fn=_stack_readable)
-    if num_workers > 0:
-        chunks = in_workers(chunks, min(num_workers, math.ceil(len(source.records) / chunk)))
-    iterator = iter(chunks)
-    waiting: Batch | None = None
+    num_batches = math.ceil(len(source.records) / (batch_size * process_count))
+    # Worker processes send parts of a batch; one that has few images would wait for the others.
+    chunk = batch_size if num_workers == 0 else _largest_divisor(batch_size, _CHUNK_IMAGES)
+    num_chunks = num_batches * batch_size // chunk
+    num_workers = min(num_workers, num_chunks)
+    turns = math.ceil(num_chunks / max(1, num_workers))
+    read = turns * max(1, num_workers) * chunk  # the last turn of the workers may read beyond the last batch
+    positions = grain.MapDataset.range(process_count * batch_size * math.ceil(read / batch_size))
+    examples = positions.map(EvaluationReader(source.records, image_size_px, crop))
+    share = ShareOfBatches(examples, batch_size=batch_size, process_index=process_index, process_count=process_count)
+    iterator = iter(_chunks(share[:read], num_threads, chunk, num_workers))
+    received = itertools.islice(until_a_worker_ends(iterator), num_chunks)
     try:
-        for received in until_a_worker_ends(iterator):
-            unreadable = received.pop(SKIPPED)
-            skipped.add(len(received.get("label", ())), unreadable)
-            if not received:
-                continue
-            waiting = received if waiting is None else _concatenate_arrays([waiting, received])
-            if len(waiting["label"]) >= batch_size:
-                yield _fill_up({name: values[:batch_size] for name, values in waiting.items()}, batch_size)
-                waiting = {name: values[batch_size:] for name, values in waiting.items()}
-        if waiting is not None and len(waiting["label"]) > 0:
-            yield _fill_up(waiting, batch_size)
+        for _ in range(num_batches):
+            batch = _concatenate(list(itertools.islice(received, batch_size // chunk)))
+            unreadable = batch.pop(SKIPPED)
+            skipped.add(int(np.count_nonzero(batch["mask"])), unreadable)
+            yield batch
     finally:
         iterator.close()
-    skipped.finish()
+    skipped.finish(total)
 
 
-def workers_for_one_pass(source: Source, data: DataConfig) -> int:
-    """Worker processes that are worth starting to read ``source`` once, at most ``data.num_workers``.
+def workers_for_one_pass(source: Source, data: DataConfig, process_count: int = 1) -> int:
+    """Worker processes that are worth starting to read a share of ``source`` once, at most ``data.num_workers``.
 
     A process takes seconds to start, in which a thread decodes some thousand images; arrays in memory would have to
     be sent to it first.
     """
     if isinstance(source.records, ArrayRecords):
         return 0
-    return min(data.num_workers, len(source.records) // _RECORDS_WORTH_A_WORKER)
-
-
-def _fill_up(batch: Batch, batch_size: int) -> Batch:
-    count = len(batch["label"])
-    filled = {
-        name: np.concatenate([values, np.zeros((batch_size - count, *values.shape[1:]), values.dtype)])
-        for name, values in batch.items()
-    }
-    return {**filled, "mask": np.arange(batch_size) < count}
+    return min(data.num_workers, len(source.records) // process_count // _RECORDS_WORTH_A_WORKER)
 
 
 # ------------------------------------------------------------------------------------------------- examples to batches
@@ -175,9 +173,13 @@ def _check_not_empty(source: Source) -> None:
         raise checks.error("data", "at least one record", "none")
 
 
-def _read_ahead(examples: grain.MapDataset, num_threads: int, num_examples: int) -> grain.IterDataset:
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + num_examples)
-    return examples.to_iter_dataset(options)
+def _chunks(examples: grain.MapDataset, num_threads: int, chunk: int, num_workers: int) -> grain.IterDataset:
+    """Consecutive examples as chunks with all that was skipped, in order, made by threads or worker processes."""
+    if num_workers > 0:
+        examples = ChunksInTurn(examples, chunk=chunk, num_workers=num_workers)
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + chunk)
+    chunks = examples.to_iter_dataset(options).batch(chunk, batch_fn=_stack)
+    return in_workers(chunks, num_workers) if num_workers > 0 else chunks
 
 
 def _largest_divisor(number: int, at_most: int) -> int:
@@ -185,23 +187,12 @@ def _largest_divisor(number: int, at_most: int) -> int:
 
 
 def _stack(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Examples with what was skipped before each -> arrays with all that was skipped."""
+    """Examples -> arrays, with all that was skipped."""
     arrays = {name: np.stack([example[name] for example in examples]) for name in examples[0] if name != SKIPPED}
     return {**arrays, SKIPPED: tuple(record for example in examples for record in example[SKIPPED])}
 
 
-def _stack_readable(examples: Sequence[Batch | Unreadable]) -> dict[str, Any]:
-    """As :func:`_stack`, of records not yet sorted out; without arrays if none could be read."""
-    unreadable = tuple(example for example in examples if isinstance(example, Unreadable))
-    readable = [{**example, SKIPPED: ()} for example in examples if not isinstance(example, Unreadable)]
-    return {**(_stack(readable) if readable else {}), SKIPPED: unreadable}
-
-
 def _concatenate(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Chunks -> one batch, with all that was skipped."""
-    arrays = _concatenate_arrays([{name: chunk[name] for name in chunk if name != SKIPPED} for chunk in chunks])
+    arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0] if name != SKIPPED}
     return {**arrays, SKIPPED: tuple(record for chunk in chunks for record in chunk[SKIPPED])}
-
-
-def _concatenate_arrays(batches: Sequence[Batch]) -> Batch:
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

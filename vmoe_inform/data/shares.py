@@ -1,4 +1,4 @@
-"""Which records of the common order each process of a run takes."""
+"""Which records of the common order each process of a run takes, and which each of its workers."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ class ShareOfBatches(grain.MapDataset[Any]):
 
     def __init__(self, parent: grain.MapDataset[Any], *, batch_size: int, process_index: int, process_count: int):
         """Args:
-        parent: the examples of all processes, in an endless order.
+        parent: the examples of all processes.
         batch_size: of one process.
         process_index, process_count: p and n.
         """
@@ -31,3 +31,32 @@ class ShareOfBatches(grain.MapDataset[Any]):
             return self.slice(index)
         batch, row = divmod(index, self._batch_size)
         return self._parent[(batch * self._process_count + self._process_index) * self._batch_size + row]
+
+
+class ChunksInTurn(grain.MapDataset[Any]):
+    """The same examples in the order in which worker processes make chunks of consecutive ones.
+
+    Grain gives worker w of n the elements w, w + n, ... of a data set, and takes chunks from the workers in turn. Of
+    this data set, those elements are chunks w, w + n, ... of the parent: what comes from the workers is the parent in
+    its own order, whatever their number.
+    """
+
+    def __init__(self, parent: grain.MapDataset[Any], *, chunk: int, num_workers: int):
+        """Args:
+        parent: endless, or as long as a multiple of ``chunk`` * ``num_workers``.
+        chunk: examples that a worker sends at once.
+        num_workers: n, >= 1.
+        """
+        super().__init__(parent)
+        self._chunk = chunk
+        self._num_workers = num_workers
+
+    def __len__(self) -> int:
+        return len(self._parent)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        of_worker, worker = divmod(index, self._num_workers)
+        turn, row = divmod(of_worker, self._chunk)
+        return self._parent[(turn * self._num_workers + worker) * self._chunk + row]

@@ -2,12 +2,13 @@
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import logging
 
 from vmoe_inform import checks
 
+SKIPPED = "skipped"  # in examples and batches, beside "image" and "label": the unreadable records among them
 _LOGGED_IN_FULL = 5
 _RECORDS_BEFORE_JUDGING = 100
 
@@ -77,15 +78,19 @@ class SkippedRecords:
         for record in unreadable:
             self.skip(record.name, record.problem)
 
-    def finish(self) -> None:
-        """To be called when a pass over the data is over.
+    def finish(self, total: Callable[[int], int] = int) -> None:
+        """Judges a pass over the data when it is over.
+
+        Args:
+          total: the sum of a number over all processes that share the data out; by default this one has all of them.
 
         Raises:
           ValueError: more of the records than ``max_share`` could not be read, though one may always be left out; or
             not one could be read.
         """
-        if self.read and (self.count == self.read or self.count > max(1, self.max_share * self.read)):
-            self._fail(self.count, self.read, "all", None)
+        count, read = total(self.count), total(self.read)
+        if read and (count == read or count > max(1, self.max_share * read)):
+            self._fail(count, read, "all", None)
 
     def _fail(self, count: int, read: int, name: str, problem: Exception | str | None) -> None:
         last = f", the last one {name}: {problem}" if problem else ""

@@ -1,4 +1,4 @@
-"""Training examples on their way to batches: unreadable records left out and counted, and the position of it all."""
+"""Training batches as they are taken: unreadable records are counted, and the position is kept."""
 
 import collections
 from typing import Any
@@ -6,49 +6,14 @@ from typing import Any
 import grain
 
 from vmoe_inform.data.readers import Batch
-from vmoe_inform.data.skipped import SkippedRecords, Unreadable
+from vmoe_inform.data.skipped import SKIPPED, SkippedRecords
 from vmoe_inform.data.workers import until_a_worker_ends
 
-SKIPPED = "skipped"  # beside "image" and "label" on the way: the unreadable records that came before
-_JUDGED_IN_A_ROW = 100
-
-
-class ReadableDataset(grain.IterDataset[dict[str, Any]]):
-    """Leaves out unreadable records, and hands them on with the next readable one."""
-
-    def __init__(self, parent: grain.IterDataset, max_share: float):
-        super().__init__(parent)
-        self._max_share = max_share
-
-    def __iter__(self) -> grain.DatasetIterator[dict[str, Any]]:
-        return _ReadableIterator(iter(self._parent), self._max_share)
-
-
-class _ReadableIterator(grain.DatasetIterator[dict[str, Any]]):
-    def __init__(self, parent: grain.DatasetIterator, max_share: float):
-        super().__init__(parent)
-        self._max_share = max_share
-        self._handed_on = 0
-
-    def __next__(self) -> dict[str, Any]:
-        left_out: list[Unreadable] = []
-        while isinstance(example := next(self._parent), Unreadable):
-            left_out.append(example)
-            # Whoever takes the batches judges the share; but a row of unreadable records without an end gives none.
-            if len(left_out) % _JUDGED_IN_A_ROW == 0:
-                SkippedRecords(self._max_share).add(self._handed_on, left_out)
-        self._handed_on += 1
-        return {**example, SKIPPED: tuple(left_out)}
-
-    def get_state(self) -> dict[str, Any]:
-        return self._parent.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._parent.set_state(state)
+_WORKERS = "iterators_in_use_states"  # in grain's state of a data set that worker processes make
 
 
 class TrainingBatches(grain.DatasetIterator[Batch]):
-    """Counts the records that were left out of the batches taken."""
+    """Counts the unreadable records that others replaced in the batches taken."""
 
     def __init__(self, parent: grain.DatasetIterator, skipped: SkippedRecords, chunk: int, chunks_in_batch: int):
         super().__init__(parent)
@@ -74,19 +39,25 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
         return self._ahead[0][1] if self._ahead else self._parent.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._ahead.clear()
-        self._parent.set_state(state)
+        """Sets the position to that of a state, also of one with another number of workers."""
+        if len(state.get(_WORKERS, ())) == len(self.get_state().get(_WORKERS, ())):
+            self._ahead.clear()
+            self._parent.set_state(state)
+            return
+        taken = sum(part["next_index"] for part in state.get(_WORKERS, (state,)))
+        self.skip_to(taken // (self._chunk * self._chunks_in_batch))
 
     def skip_to(self, batches: int) -> None:
-        """Goes to where so many batches were taken from the beginning, as if all of their records could be read.
+        """Sets the position to where this number of batches was taken from the beginning.
 
-        For runs that go on with another number of processes: all positions before are those of other shares then.
+        For runs that resume on another number of processes: the positions in their checkpoint are those of other
+        shares.
         """
         chunks = batches * self._chunks_in_batch
         state = self.get_state()
-        if (workers := state.get("iterators_in_use_states")) is not None:
+        if (workers := state.get(_WORKERS)) is not None:
             taken = [len(range(worker, chunks, len(workers))) for worker in range(len(workers))]  # in turn
-            state["iterators_in_use_states"] = [{"next_index": count * self._chunk} for count in taken]
+            state[_WORKERS] = [{"next_index": count * self._chunk} for count in taken]
             state["next_index_in_cycle"] = chunks % len(workers)
         else:
             state["next_index"] = chunks * self._chunk

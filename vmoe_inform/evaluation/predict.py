@@ -1,8 +1,6 @@
 """Logits of a model for every image of a source, and what its routers did on the way."""
 
-import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -19,7 +17,6 @@ from vmoe_inform.data import augment
 from vmoe_inform.data.pipeline import Batch, SkippedRecords, evaluation_batches, workers_for_one_pass
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
-from vmoe_inform.evaluation.records import SelectedRecords
 from vmoe_inform.evaluation.suites import Features, Predictions
 from vmoe_inform.evaluation.watch import NoWatch, Watch
 from vmoe_inform.nn.router import TRACE
@@ -167,27 +164,6 @@ class Predictor:
             routing[block] = {name: values.tolist() for name, values in means.items()}
         return Predictions(logits, labels, indices, skipped), routing, chosen
 
-    def first_choices(self, variables: Tree, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Logits, and of each MoE layer the first-choice expert of every patch [B, rows, columns].
-
-        Args:
-          variables: what ``model.apply`` takes.
-          images: uint8 [B, P, P, 3], at most a batch of evaluation.
-        """
-        count, batch_size = len(images), self._config.evaluation.batch_size
-        padded = np.concatenate([images, np.zeros((batch_size - count, *images.shape[1:]), images.dtype)])
-        # Every process has all of the images here.
-        on_devices = functools.partial(jax.device_put, device=batch_sharding(self._mesh))
-        with jax.set_mesh(self._mesh):
-            logits, layers = self._routing(variables, on_devices(padded), on_devices(np.arange(batch_size) < count))
-        side = self._config.model.image_size_px // self._config.model.patch_size_px
-        # The class token, where there is one, comes first.
-        maps = {
-            block: np.asarray(layer[_CHOSEN])[:count, -side * side :, 0].reshape(count, side, side)
-            for block, layer in layers.items()
-        }
-        return np.asarray(logits)[:count], maps
-
     def lower(self, variables: Tree) -> jax.stages.Lowered:
         """One batch of :meth:`predict`, ready to be compiled; ``variables`` may be shapes with shardings."""
         size, count = self._config.model.image_size_px, self._config.evaluation.batch_size
@@ -270,34 +246,18 @@ class Predictor:
         self._watch.expect_pause()  # what is made of all batches may take long
 
     def _batches(self, source: Source, skipped: SkippedRecords, crop: float | None) -> Iterator[Batch]:
-        """This process's part of every batch: its share of the records, and as many batches as all others make."""
-        data, size = self._config.data, self._config.model.image_size_px
+        """This process's part of every batch."""
+        data = self._config.data
         process_index, process_count = processes.place()
-        batch_size = self._config.evaluation.batch_size // process_count
-        read = functools.partial(
-            evaluation_batches,
-            image_size_px=size,
-            batch_size=batch_size,
+        return evaluation_batches(
+            source,
+            image_size_px=self._config.model.image_size_px,
+            batch_size=self._config.evaluation.batch_size // process_count,
             skipped=skipped,
             crop=data.evaluation_crop if crop is None else crop,
             num_threads=data.num_threads,
+            num_workers=workers_for_one_pass(source, data, process_count),
+            process_index=process_index,
+            process_count=process_count,
+            total=processes.total,
         )
-        if process_count == 1:
-            yield from read(source, num_workers=workers_for_one_pass(source, data))
-            return
-        share = np.arange(process_index, len(source.records), process_count, dtype=np.int32)
-        records = SelectedRecords(source.records, tuple(share.tolist()))
-        own = dataclasses.replace(source, records=records)
-        done = 0
-        for batch in read(own, num_workers=workers_for_one_pass(source, data)) if len(share) > 0 else ():
-            done += 1
-            yield {**batch, "index": np.where(batch["mask"], share[batch["index"]], 0)}
-        # Shares differ by a record, and by what cannot be read; the largest that there can be decides for all.
-        most = math.ceil(math.ceil(len(source.records) / process_count) / batch_size)
-        for _ in range(done, most):
-            yield {
-                "image": np.zeros((batch_size, size, size, 3), np.uint8),
-                "label": np.zeros(batch_size, np.int32),
-                "index": np.zeros(batch_size, np.int32),
-                "mask": np.zeros(batch_size, np.bool_),
-            }

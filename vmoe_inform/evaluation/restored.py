@@ -4,13 +4,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import images as images_lib
 from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.adversarial import Attack
 from vmoe_inform.evaluation.predict import Chosen, Predictor
 from vmoe_inform.evaluation.suites import CLEAN, Entry, Features, ImageSet, Predictions, Suite, test_split
@@ -74,26 +74,28 @@ class RestoredRun:
           ``image`` uint8 [n, P, P, 3], ``label`` and ``prediction`` (class names) [n], ``confidence`` [n], and
           ``experts/<block>`` [n, rows, columns], the first choice of each patch.
         """
-        predictions = self.clean[0]
+        predictions, _, chosen_experts = self.clean
         predicted = np.argmax(predictions.logits, axis=-1)
         wrong = np.flatnonzero(predicted != predictions.labels)
         right = np.flatnonzero(predicted == predictions.labels)
-        number = min(_NUM_EXAMPLES, self._config.evaluation.batch_size)
-        num_wrong = min(len(wrong), max(number // 2, number - len(right)))
-        chosen = np.concatenate([_spread(wrong, num_wrong), _spread(right, number - num_wrong)])
-        size, crop = self._config.model.image_size_px, self._config.data.evaluation_crop
+        num_wrong = min(len(wrong), max(_NUM_EXAMPLES // 2, _NUM_EXAMPLES - len(right)))
+        chosen = np.concatenate([_spread(wrong, num_wrong), _spread(right, _NUM_EXAMPLES - num_wrong)])
+        model, crop = self._config.model, self._config.data.evaluation_crop
+        size, side = model.image_size_px, model.image_size_px // model.patch_size_px
         records = self._clean_source.records
-        images = np.stack(
-            [images_lib.to_square(records[int(i)]["image"], size, crop) for i in predictions.indices[chosen]]
-        )
-        logits, experts = self._predictor.first_choices(self.variables, images)
         names = np.asarray(self._clean_source.class_names)
         return {
-            "image": images,
+            "image": np.stack(
+                [images_lib.to_square(records[int(i)]["image"], size, crop) for i in predictions.indices[chosen]]
+            ),
             "label": names[predictions.labels[chosen]],
-            "prediction": names[np.argmax(logits, axis=-1)],
-            "confidence": np.max(jax.nn.softmax(logits, axis=-1), axis=-1),
-            **{f"experts/{block}": maps for block, maps in experts.items()},
+            "prediction": names[predicted[chosen]],
+            "confidence": metrics.max_probability(predictions.logits[chosen]).astype(np.float32),
+            # The class token, where there is one, comes first.
+            **{
+                f"experts/{block}": experts[chosen, -side * side :, 0].reshape(-1, side, side)
+                for block, experts in chosen_experts.items()
+            },
         }
 
 

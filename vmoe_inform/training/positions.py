@@ -21,14 +21,10 @@ def are_of_other_processes(checkpoint: pathlib.Path) -> bool:
 
 
 def skip_to_step(step: int, data: TrainingBatches) -> None:
-    """Goes to where other processes were: a step takes a batch, which is of the same records for any number of them.
-
-    Except for records that could not be read, which move the positions of their process, and where worker processes
-    make the batches, which take turns within each process: some records around are seen twice or not in this epoch.
-    """
+    """Goes to where other processes were: a step takes a batch, which is the same for any number of them."""
     data.skip_to(step)
     if processes.is_main():
         count = processes.place()[1]
         logging.warning(
-            "checkpoint %d is of another number of processes: going on with batch %d on %d", step, step, count
+            "checkpoint %d is of another number of processes: resuming after batch %d on %d", step, step, count
         )
