@@ -1,6 +1,8 @@
 """Every test runs on eight virtual CPU devices, with implicit rank promotion an error."""
 
+import importlib.metadata
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,11 @@ else:
     # long, and kernels from XLA's older emitters, in one module: a training step compiles in a third of the time.
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    _quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_quick}".strip()
+    # A flag that this version of XLA does not know would end the process without a word of pytest's.
+    _quick = ["--xla_cpu_parallel_codegen_split_count=1"]
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        _quick.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join([*os.environ.get("XLA_FLAGS", "").split(), *_quick])
     # A program that several tests compile (a run that is resumed, the tiny model, an operation that is run by itself)
     # is compiled once, for all workers and all processes that tests start.
     # Set JAX_COMPILATION_CACHE_DIR to keep the programs for the next run.
@@ -29,6 +34,7 @@ else:
 
 import jax
 import jaxtyping
+import playwright.sync_api
 import pytest
 
 from tests import imagenet_tiny
@@ -40,6 +46,30 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def pytest_configure(config: pytest.Config) -> None:
     """What another process is still writing into the cache cannot be read yet: then it is compiled once more."""
     config.addinivalue_line("filterwarnings", "default:Error reading persistent compilation cache:UserWarning")
+
+
+_NO_BROWSER = "no Chromium to look at pages with (on Debian: apt-get install chromium)"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[playwright.sync_api.Browser]:
+    """Headless Chromium. Without one the tests that ask for it are skipped, as the last line of the run says."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip(_NO_BROWSER)
+    with playwright.sync_api.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=path)
+        yield started
+        started.close()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After pytest's own last line, so that nobody takes a run without a browser for a whole one."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:  # a worker process has none
+        skipped = [report for report in reporter.stats.get("skipped", ()) if _NO_BROWSER in str(report.longrepr)]
+        if skipped:
+            reporter.write_line(f"NOT RUN: {len(skipped)} tests: {_NO_BROWSER}", red=True, bold=True)
 
 
 @pytest.fixture

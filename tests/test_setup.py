@@ -1,8 +1,11 @@
 """What the set-up promises: the devices, the checks that are on, the package's files, no libGL."""
 
+import importlib.metadata
 import importlib.resources
+import os
 import pathlib
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import jaxtyping
 import pytest
+from packaging.requirements import Requirement
 
 from vmoe_inform import routing
 
@@ -25,10 +29,21 @@ def normalized(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", match[0]).lower()
 
 
-def pins() -> dict[str, str]:
-    text = "".join((ROOT / name).read_text() for name in ("requirements.txt", "requirements-test.txt"))
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return {normalized(name): version for name, version in (line.split("==") for line in lines)}
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+def pins(python: str = "") -> dict[str, str]:
+    """What is installed for a version of Python, by default the one that runs: versions by name."""
+    environment = {"python_version": python} if python else {}
+    found: dict[str, str] = {}
+    for name in ("requirements.txt", "requirements-test.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            if not line.startswith("#"):
+                requirement = Requirement(line)
+                if requirement.marker is None or requirement.marker.evaluate(environment):
+                    assert normalized(line) not in found, line
+                    found[normalized(line)] = str(requirement.specifier).removeprefix("==")
+    return found
 
 
 def project() -> dict:
@@ -56,11 +71,29 @@ def test_users_get_the_errors_of_the_library():
         routing.expert_informed(jnp.ones((1, 4, 3)), jnp.ones((2, 3)))
 
 
-def test_every_dependency_is_pinned():
-    declared = {normalized(name) for name in project()["dependencies"] + project()["optional-dependencies"]["test"]}
-    assert declared <= set(pins())
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_dependency_is_pinned_within_its_bounds(python):
+    pinned = pins(python)
+    for line in project()["dependencies"] + project()["optional-dependencies"]["test"]:
+        assert Requirement(line).specifier.contains(pinned[normalized(line)]), line
     # Installed by launch/install.sh alone, without its dependencies; and what those would bring in.
-    assert not {"imagecorruptions-imaug", "opencv-python"} & set(pins())
+    assert not {"imagecorruptions-imaug", "opencv-python"} & set(pinned)
+
+
+def test_the_newest_jax_is_pinned_where_python_lets_it():
+    of_python = {python: pins(python)["jax"] for python in PYTHONS}
+    assert of_python["3.11"].startswith("0.10.")  # the last that runs on it
+    assert of_python["3.12"] == of_python["3.13"] > of_python["3.11"]
+
+
+def test_the_pinned_versions_run():
+    assert {name: importlib.metadata.version(name) for name in pins()} == pins()
+
+
+def test_the_pinned_compiler_for_tpus_is_the_one_that_jax_asks_for():
+    asked = [Requirement(line) for line in importlib.metadata.requires("jax") or ()]
+    [libtpu] = [each for each in asked if each.name == "libtpu"]
+    assert libtpu.specifier.contains(pins()["libtpu"])
 
 
 def test_requirements_come_from_no_particular_index_or_machine():
@@ -73,25 +106,135 @@ def test_scripts_are_executable_and_parse(name):
     subprocess.run(["bash", "-n", str(ROOT / name)], check=True)
 
 
-def test_continuous_integration_runs_exactly_the_test_script():
-    commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line and not line.startswith("#")]
-    assert commands[-1] == "exec ./launch/test.sh"
+def test_continuous_integration_only_runs_the_test_script():
+    commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line and line[0] != "#"]
+    assert commands == ["set -euo pipefail", 'cd "$(dirname "${BASH_SOURCE[0]}")/.."', "exec ./launch/test.sh"]
 
 
-def test_install_says_what_it_needs_when_there_is_no_usable_python(tmp_path):
-    (tmp_path / "launch").mkdir()
-    for name in ("requirements.txt", "pyproject.toml", "launch/install.sh"):
-        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    run = subprocess.run(
-        ["bash", str(tmp_path / "launch/install.sh")],
-        env={"PATH": "/usr/bin:/bin", "PYTHON": "/no/such/python"},
-        capture_output=True,
-        text=True,
-    )
+class Machine:
+    """A checkout on a machine that has these programs beside those of a bare system; they note how they are called."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.root, self.programs, self.calls = folder / "checkout", folder / "bin", folder / "calls"
+        (self.root / "launch").mkdir(parents=True)
+        self.programs.mkdir()
+        self.calls.touch()
+        for name in ("requirements.txt", "requirements-test.txt", "pyproject.toml"):
+            (self.root / name).write_bytes((ROOT / name).read_bytes())
+        for path in (ROOT / "launch").glob("*.sh"):
+            (self.root / "launch" / path.name).write_bytes(path.read_bytes())
+            (self.root / "launch" / path.name).chmod(0o755)
+        for name in ("bash", "cat", "cksum", "dirname", "env", "mkdir", "rm", "sleep"):
+            path = shutil.which(name)
+            assert path is not None
+            (self.programs / name).symlink_to(path)
+
+    def has(self, name: str, does: str = "exit 0") -> None:
+        path = self.programs / name
+        path.unlink(missing_ok=True)  # it may be a link to the system's
+        path.write_text(f'#!/bin/bash\necho "{name} $*" >>"{self.calls}"\n{does}\n')
+        path.chmod(0o755)
+
+    def has_python(self, name: str, version: tuple[int, int]) -> None:
+        """Makes environments whose Python is of the same version and installs nothing."""
+        self.has(
+            name,
+            f"""
+case "$1 $2" in
+  "-c import sys; assert"*) {"exit 0" if version >= (3, 11) else "exit 1"} ;;
+  "-c import sys; print"*) echo "{version}" ;;
+  "--version "*) echo "Python {version[0]}.{version[1]}.0" ;;
+  "-m venv") mkdir -p .venv/bin; cat "$0" >.venv/bin/python; /bin/chmod 755 .venv/bin/python ;;
+esac
+exit 0""",
+        )
+
+    def run(self, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self.root / "launch" / script)],
+            env={"PATH": str(self.programs), "HOME": str(self.root), **variables},
+            capture_output=True,
+            text=True,
+        )
+
+    def called(self, *words: str) -> list[str]:
+        return [line for line in self.calls.read_text().splitlines() if all(word in line for word in words)]
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+@pytest.mark.parametrize("python", ["/no/such/python", ""])
+def test_install_says_what_it_needs_when_there_is_no_usable_python(machine, python):
+    machine.has_python("python3", (3, 10))
+    run = machine.run("install.sh", PYTHON=python)
     assert run.returncode == 1
     assert "expected a Python >= 3.11" in run.stderr
-    assert "/no/such/python" in run.stderr
-    assert not (tmp_path / ".venv").exists()
+    assert f"tried: {python or 'python3.11'}" in run.stderr
+    assert run.stderr.endswith("python3 -m pip install --user uv && ./launch/install.sh\n")
+    assert not (machine.root / ".venv").exists()
+
+
+@pytest.mark.parametrize("place", ["on the path", "where pip puts it"])
+def test_install_takes_a_python_of_uv_where_the_system_has_only_an_old_one(machine, place):
+    machine.has_python("python3", (3, 10))
+    machine.has_python("a-new-python", (3, 13))
+    machine.has("uv", "exec a-new-python -m venv")
+    if place != "on the path":
+        (machine.root / ".local/bin").mkdir(parents=True)
+        (machine.programs / "uv").rename(machine.root / ".local/bin/uv")
+    run = machine.run("install.sh")
+    assert run.returncode == 0, run.stderr
+    assert machine.called("uv venv --quiet --clear --seed --python >=3.11")
+    assert (machine.root / ".venv/installed").is_file()
+
+
+def test_install_makes_the_environment_anew_for_another_python_only(machine):
+    machine.has_python("python3.11", (3, 11))
+    machine.has_python("python3.13", (3, 13))
+    for variables, made in (({}, 1), ({}, 1), ({"PYTHON": "python3.11"}, 1), ({"PYTHON": "python3.13"}, 2), ({}, 2)):
+        run = machine.run("install.sh", **variables)
+        assert run.returncode == 0, run.stderr
+        assert len(machine.called("-m venv")) == made, variables
+    assert machine.run("install.sh", PYTHON="python3.14").returncode == 1  # not there: said, not passed over
+
+
+def test_the_test_script_installs_a_browser_where_it_may(machine):
+    machine.has_python("python3.11", (3, 11))
+    machine.has("id", "echo 0")
+    machine.has("apt-get", f'case "$*" in *chromium) echo >"{machine.programs}/chromium" ;; esac')
+    assert machine.run("test.sh").returncode == 0
+    assert machine.called("apt-get install", "chromium")
+    (machine.programs / "chromium").chmod(0o755)
+    machine.calls.write_text("")
+    assert machine.run("test.sh").returncode == 0
+    assert machine.called("-m pytest") == ["python3.11 -m pytest -n 2 --dist=worksteal"]
+    assert not machine.called("apt-get")
+
+
+@pytest.mark.parametrize("reason", ["no apt-get", "no rights", "no package"])
+def test_the_test_script_runs_the_tests_without_a_browser_where_it_may_not(machine, reason):
+    machine.has_python("python3.11", (3, 11))
+    machine.has("sleep")
+    machine.has("id", "echo 1000" if reason == "no rights" else "echo 0")
+    if reason != "no apt-get":
+        machine.has("apt-get", "echo E: no such package >&2; exit 100")
+    run = machine.run("test.sh")
+    assert run.returncode == 0
+    assert "Chromium could not be installed" in run.stderr
+    assert machine.called("-m pytest")
+
+
+def test_a_run_without_a_browser_ends_with_how_many_tests_it_left_out(machine):
+    words = [sys.executable, "-m", "pytest", "-q", "tests/evaluation/test_page.py", "-k", "does_not_fit"]
+    run = subprocess.run(
+        words, cwd=ROOT, env=os.environ | {"PATH": str(machine.programs)}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout
+    assert re.search(r"\d skipped", run.stdout)
+    assert re.fullmatch(r"NOT RUN: \d tests: no Chromium .*apt-get install chromium\)", run.stdout.splitlines()[-1])
 
 
 def test_package_brings_its_template_and_its_types():

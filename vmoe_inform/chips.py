@@ -7,14 +7,14 @@ from vmoe_inform.registry import Registry
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What JAX calls one device: a whole chip, or one of the two cores of a TPU v2 or v3.
+    """What JAX calls one device: a whole chip, or one of the two cores of a TPU v2, v3 or TPU7x.
 
     Attributes:
       device_kinds: what ``jax.Device.device_kind`` may be; versions of JAX differ.
       hbm_bytes: its memory; the compiler keeps a little of that for itself.
       peak_flops: operations per second of bfloat16 matrix products, without sparsity.
-      peak_flops_float32: the same of float32 products at JAX's default precision: one bfloat16 pass on TPUs, TF32 on
-        GPUs.
+      peak_flops_float32: the same of float32 products at JAX's default precision: one bfloat16 pass on TPUs, TF32
+        on GPUs of NVIDIA, float32 on those of AMD.
     """
 
     device_kinds: tuple[str, ...]
@@ -47,12 +47,19 @@ def _tpu(kinds: tuple[str, ...], gibibytes: int, peak: float, clock_hz: float, a
     return Tpu(kinds, gibibytes * 2**30, peak, peak, clock_hz, axes, compiler)
 
 
-# Peaks, memory and clocks as the maker states them for a chip, where a v2 or v3 chip is two devices:
+# Peaks, memory and clocks as the maker states them for a chip, where a chip of v2, v3 or TPU7x is two devices:
 #   v2         Jouppi et al., "A Domain-Specific Supercomputer for Training Deep Neural Networks", CACM 63(7), 2020
 #   v3, v4     Jouppi et al., arXiv 2304.01433, Table 4
 #   v5e to v6e cloud.google.com/tpu/docs/v5e, v5p, v6e
+#   tpu7x      cloud.google.com/tpu/docs/tpu7x; its clock is not stated: the one at which as many matrix units as
+#              those of a v6e, which the compiler's estimates of products fit to, reach the peak
 #   A100       "NVIDIA A100 Tensor Core GPU Architecture", white paper, 2020, Table 1; A100 80GB data sheet
 #   H100       "NVIDIA H100 Tensor Core GPU Architecture", white paper, 2022, Table 2 (SXM5, PCIe)
+#   H200       data sheet of the H200 SXM: the H100's peaks
+#   B200       "NVIDIA Blackwell" data sheet, HGX B200, a single GPU: half of the figures with sparsity
+#   GB200      the same, GB200 NVL72
+#   L40S       data sheet
+#   MI300X     data sheet
 CHIPS: Registry[Chip] = Registry("chip")
 for _name, _chip in {
     "v2": _tpu(("TPU v2",), 8, 46e12 / 2, 0.7e9, 2, "default"),
@@ -61,10 +68,16 @@ for _name, _chip in {
     "v5e": _tpu(("TPU v5 lite", "TPU v5e"), 16, 197e12, 1.5e9, 2, "default"),
     "v5p": _tpu(("TPU v5", "TPU v5p"), 95, 459e12, 1.75e9, 3, "default"),
     "v6e": _tpu(("TPU v6 lite", "TPU v6e"), 32, 918e12, 1.75e9, 2, "default"),
+    "tpu7x": _tpu(("TPU7x",), 96, 2307e12 / 2, 2.2e9, 3, "default"),
     "a100-40gb": Chip(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"), 40 * 10**9, 312e12, 156e12),
     "a100-80gb": Chip(("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"), 80 * 10**9, 312e12, 156e12),
     "h100-sxm": Chip(("NVIDIA H100 80GB HBM3",), 80 * 10**9, 989.4e12, 494.7e12),
     "h100-pcie": Chip(("NVIDIA H100 PCIe",), 80 * 10**9, 756e12, 378e12),
+    "h200": Chip(("NVIDIA H200",), 141 * 10**9, 989.4e12, 494.7e12),
+    "b200": Chip(("NVIDIA B200",), 180 * 10**9, 2250e12, 1100e12),
+    "gb200": Chip(("NVIDIA GB200",), 186 * 10**9, 2500e12, 1250e12),
+    "l40s": Chip(("NVIDIA L40S",), 48 * 10**9, 362.05e12, 183e12),
+    "mi300x": Chip(("AMD Instinct MI300X", "AMD Instinct MI300X OAM"), 192 * 10**9, 1307.4e12, 163.4e12),
 }.items():
     CHIPS.add(_name, _chip)
 

@@ -2,13 +2,11 @@
 
 import dataclasses
 import re
-import shutil
 
 import numpy as np
-import playwright.sync_api
 import pytest
 
-from tests.evaluation.test_page import BROWSERS, Visit
+from tests.evaluation.test_page import Visit
 from vmoe_inform.analysis import views as views_lib
 from vmoe_inform.analysis.page import page
 from vmoe_inform.evaluation.styles import expert_colors
@@ -36,17 +34,6 @@ MISPLACED = """() => {
     ...seen.flatMap((a, i) => seen.slice(0, i).filter((b) => over(a, b)).map((b) => name(a) + " over " + name(b))),
   ];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.fail("no Chromium to look at the page with: apt-get install chromium", pytrace=False)
-    with playwright.sync_api.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

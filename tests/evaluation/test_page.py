@@ -1,15 +1,11 @@
 """The report in a browser: headless Chromium opens it without a network, as wide as a telephone and as a screen."""
 
-import shutil
-
-import playwright.sync_api
 import pytest
 
 from vmoe_inform.evaluation.report import write_report
 
 from .sample_results import example, imagenet_examples, imagenet_results, results
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (400, 1400)
 
 # Texts that reach out of their boxes: of tables only those that cannot be scrolled. Closed details are opened first.
@@ -25,17 +21,6 @@ CUT = """() => {
     .filter((box) => cut(box) || (!box.closest(".scroll") && outside(box)))
     .map((box) => box.textContent.trim());
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.fail("no Chromium to look at the report with: apt-get install chromium", pytrace=False)
-    with playwright.sync_api.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from vmoe_inform.chips import CHIPS, Tpu
 INSTALL = "pip install -e '.[tpu]'"
 
 
-FORMS = "v2, v3, v5e and v6e with two lengths (v5e:4x4), v4 and v5p with three (v4:2x2x2)"
+FORMS = "v2, v3, v5e and v6e with two lengths (v5e:4x4), v4, v5p and tpu7x with three (v4:2x2x2)"
 
 
 def devices_of(topology: str, num_slices: int = 1) -> Sequence[jax.Device]:
