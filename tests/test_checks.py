@@ -1,4 +1,4 @@
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 import jax.numpy as jnp
 import numpy as np
@@ -96,3 +96,27 @@ def test_shape_accepts(received, expected):
 def test_shape_refuses(received, expected, message):
     with pytest.raises(ValueError, match=f"^kernel: expected shape {message}$"):
         checks.shape("kernel", received, expected)
+
+
+class _Row(TypedDict):
+    name: str
+    share: NotRequired[checks.Share]
+    sizes: list[int]
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "words"),
+    [
+        ({"name": "a", "sizes": [1], "more": None}, _Row, None),
+        ({"sizes": []}, _Row, "no 'name'"),
+        ({"name": "a", "sizes": [1, 2.5]}, _Row, "sizes[1]: 2.5 in place of int"),
+        ({"x": {"name": "a", "sizes": [], "share": 2}}, dict[str, _Row], "x.share: 2 in place of float >= 0 and <= 1"),
+        ([], dict[str, int], "[] in place of an object"),
+        (3, str | list[str], "3 in place of string"),
+        ([3], str | list[str], "[0]: 3 in place of string"),
+        ("a" * 100, list[int], "'" + "a" * 59 + "… in place of a list"),
+    ],
+)
+def test_misfit(value, hint, words):
+    found = checks.misfit(value, hint)
+    assert found == words or (hint == str | list[str] and found is not None and found.startswith("3 in place of"))

@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 # What each part of vmoe_inform may import besides itself.
-FOUNDATION = {"axes", "registry", "checks", "exit_codes"}
+FOUNDATION = {"axes", "registry", "checks", "exit_codes", "storage", "strict"}
 PURE = FOUNDATION | {"routing", "dispatch"}
 CONFIG = PURE | {"config", "groups"}
 MODEL = CONFIG | {"sharding", "nn", "models"}
@@ -18,6 +18,8 @@ ALLOWED = {
     "registry": {"checks"},
     "checks": set(),
     "exit_codes": set(),
+    "strict": set(),
+    "storage": {"checks", "strict"},
     "chips": FOUNDATION,
     "dispatch": FOUNDATION,
     "routing": FOUNDATION | {"dispatch"},  # a router ends in a plan that dispatch carries out

@@ -21,7 +21,7 @@ import pathlib
 
 from absl import flags
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, storage
 from vmoe_inform.sharding import processes
 
 _JOIN_PROCESSES = command_line.define_processes()
@@ -46,7 +46,8 @@ def main(_: list[str]) -> None:
 
     workdir = pathlib.Path(_WORKDIR.value)
     read_config(workdir)  # no folder is made in what is no run
-    check_writable(workdir / analyses.FOLDER)  # before hours of work rather than after
+    storage.check_folders(workdir / analyses.FOLDER / analyses.FIGURES, workdir)  # before hours of work, not after
+    check_writable(workdir / analyses.FOLDER)
     found, views = runs.analyze(
         workdir,
         checkpoints=_CHECKPOINTS.value,

@@ -5,7 +5,19 @@ import math
 import numbers
 import types
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    TypeAlias,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +135,46 @@ def conform(field: str, value: Any, hint: Any) -> Any:
     if not accepted:
         raise error(field, describe(hint), value)
     return result
+
+
+def misfit(value: Any, hint: Any, field: str = "") -> str | None:
+    """What part of a JSON value is not of a type, in words; None if it fits.
+
+    Args:
+      value: as ``json.loads`` gives it.
+      hint: what :func:`conform` takes, Any, ``list[X]``, ``dict[str, X]``, a TypedDict (further keys are allowed) or a
+        union of such.
+      field: name of the value, for the words.
+    """
+    if hint is Any:
+        return None
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Required, NotRequired):
+        return misfit(value, arguments[0], field)
+    if origin in (Union, types.UnionType):
+        found = [misfit(value, option, field) for option in arguments]
+        return None if None in found else max((words for words in found if words), key=len)
+    if is_typeddict(hint) or origin is dict:
+        if not isinstance(value, dict):
+            return _misfit(field, "an object", value)
+        hints = get_type_hints(hint, include_extras=True) if origin is None else dict.fromkeys(value, arguments[1])
+        missing = sorted(getattr(hint, "__required_keys__", frozenset()) - value.keys())
+        if missing:
+            return f"{field}: no {missing[0]!r}".removeprefix(": ")
+        inner = ((f"{field}.{key}".removeprefix("."), value[key], hints[key]) for key in hints if key in value)
+    elif origin is list:
+        if not isinstance(value, list):
+            return _misfit(field, "a list", value)
+        inner = ((f"{field}[{place}]", item, arguments[0]) for place, item in enumerate(value))
+    else:
+        return None if _try(value, hint)[0] else _misfit(field, describe(hint), value)
+    return next((words for name, item, of_item in inner if (words := misfit(item, of_item, name)) is not None), None)
+
+
+def _misfit(field: str, expected: str, value: Any) -> str:
+    received = repr(value)
+    shown = received if len(received) <= 60 else received[:60] + "…"
+    return f"{field}: {shown} in place of {expected}".removeprefix(": ")
 
 
 def _try(value: Any, hint: Any) -> tuple[bool, Any]:

@@ -240,7 +240,7 @@ CASES = {
     ("--workdir={dense}",): "model.moe.layers: expected at least one MoE layer",
     ("--workdir={new}",): "checkpoint: expected one in",
     ("--workdir={nowhere}",): "workdir: expected a run with config.json",
-    ("--workdir={blocked}",): "workdir: expected a folder that can be written to (File exists)",
+    ("--workdir={blocked}",): "blocked/analysis: expected a folder; received a file",
     (): "--workdir: expected the folder of a run; received None",
 }
 GOOD = ("--workdir={mine}", "--images=16", "--against={mine}@10")

@@ -48,10 +48,23 @@ def test_an_analysis_of_another_checkpoint_says_so(workdir, tmp_path):
     assert "are of another checkpoint, after 1,380 steps." in _page(tmp_path, attention_vmoe=analyses.read(workdir))
 
 
-def test_runs_that_were_not_analysed_and_damaged_analyses(workdir, tmp_path):
+def test_runs_that_were_not_analysed_and_damaged_analyses(workdir, tmp_path, caplog):
     assert analyses.read(tmp_path) is None
+    assert caplog.text == ""
     (workdir / "analysis" / "analysis.json").write_text('{"run": {"step"')
-    with pytest.raises(ValueError, match=r"analysis.json: expected what vmoe_inform.analyze writes"):
-        analyses.read(workdir)
+    assert analyses.read(workdir) is None
+    assert f"(analyze it again: python -m vmoe_inform.analyze --workdir={workdir})" in caplog.text
     with pytest.raises(ValueError, match=r"analyses: expected names of runs with results: attention_vmoe, vmoe"):
         _page(tmp_path, other=analyses.Analysis(1, "clean", 2, "", {}))
+
+
+@pytest.mark.parametrize(
+    "name", ["analysis/figures/load.svg", "analysis/figures", "analysis/analysis.json", "analysis"]
+)
+def test_links_in_an_analysis_are_not_followed(workdir, tmp_path, name, caplog):
+    path, elsewhere = workdir / name, tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    assert analyses.read(workdir) is None
+    assert f"{path}: expected a" in caplog.text
+    assert "received a symbolic link" in caplog.text

@@ -20,6 +20,7 @@ CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_p
 FINISHED = {
     "checkpoint_step": 8,
     "config_hash": config_lib.config_hash(CONFIG),
+    "model": {"parameters": 1, "router": {"score": "linear", "inform": "none"}},
     "suites": {"a": {"top1": 1.0, "count": 1}},
     "routing": {},
 }
@@ -316,3 +317,44 @@ def test_facts_of_the_run(whole):
     assert len({example["label"] for example in examples}) > 4
     assert len(examples) == 8
     assert examples[0]["image"].shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00\xff", b'{"suites": {}}', b"{" * 10_000, b'{"a": NaN}', b"[]"])
+def test_damaged_results_are_put_aside_and_evaluated_again(directory, whole, tmp_path, damage, caplog):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    place, predictor = Place(tmp_path), CountingPredictor()
+    place.results.write_bytes(damage)
+    results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor, suites=SUITES)
+    assert results == whole[1] == run.read_results(place)
+    assert len(predictor.predicted) == 1  # the clean images, for what is not kept set by set
+    assert (place.folder / "damaged_results.json").read_bytes() == damage
+    assert sum("results.json: expected " in line for line in caplog.text.splitlines()) == 1
+    place.results.write_bytes(damage)
+    with pytest.raises(ValueError, match=rf"evaluate it again: python -m vmoe_inform.evaluate --workdir={tmp_path}\)$"):
+        run.read_results(place)
+
+
+def test_damaged_examples_are_made_again(directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    place = Place(tmp_path)
+    before = run.read_examples(place)
+    place.examples.write_bytes(place.examples.read_bytes()[:-100])
+    assert run.read_examples(place) == []
+    evaluate_sample(tmp_path, sample.config(directory), CountingPredictor(), suites=("a",))
+    assert [example["label"] for example in run.read_examples(place)] == [example["label"] for example in before]
+
+
+def test_units_that_were_tampered_with_are_computed_again(directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    place, predictor = Place(tmp_path), CountingPredictor()
+    place.results.unlink()
+    unit = place.folder / "units" / "step_8" / "a" / "a.npz"
+    unit.unlink()
+    unit.symlink_to("/etc/passwd")
+    results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor, suites=("a",))
+    assert results["suites"]["a"] == whole[1]["suites"]["a"]
+    assert not unit.is_symlink()
+    shutil.rmtree(unit.parents[1])
+    unit.parents[1].symlink_to("/tmp")
+    with pytest.raises(ValueError, match=r"units/step_8: expected a folder; received a symbolic link"):
+        evaluate_sample(tmp_path, sample.config(directory), predictor, suites=("a",))

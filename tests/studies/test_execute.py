@@ -1,16 +1,15 @@
 """Which runs are done, in which process, and what is said of those that fail."""
 
-import json
-
 import pytest
 
+from tests.studies import sample
 from tests.studies.test_plan import make
+from vmoe_inform import storage
 from vmoe_inform.studies import execute, measure, plan
 
 
 def _finish(run, stop):
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / plan.RESULT_FILE).write_text(json.dumps({"seed": run.config.seed}))
+    storage.write_json(run.folder / plan.RESULT_FILE, sample.result(run.router, run.config.seed))
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 
 from tests.studies import sample
 from tests.studies.test_plan import make
-from vmoe_inform.studies import measure, plan, report
+from vmoe_inform import storage
+from vmoe_inform.studies import plan, report
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,7 @@ def written(tmp_path_factory):
         ],
     }.items():
         for run, result in zip(runs[router], of_seeds, strict=True):
-            run.folder.mkdir(parents=True)
-            measure.write_whole(run.folder / plan.RESULT_FILE, json.dumps(result))
+            storage.write_json(run.folder / plan.RESULT_FILE, result)
     report.write(workdir, runs, against="plain", file="d.py", overrides={"train.steps": 6})
     return workdir
 

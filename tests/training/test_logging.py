@@ -9,7 +9,7 @@ import pytest
 import rich.console
 from tensorboardX.proto import event_pb2
 
-from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
+from vmoe_inform.training.logging import MetricsLogger, Progress, last_step, read_metrics
 
 
 def lines(workdir):
@@ -95,12 +95,17 @@ def test_a_whole_last_line_without_its_newline_is_kept(tmp_path):
     assert lines(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]
 
 
-def test_a_damaged_line_before_the_last_is_an_error_and_the_file_is_left_alone(tmp_path):
-    text = '{"step": 1}\n{"st\n{"step": 3}\n'
+def test_a_damaged_file_is_put_aside_and_its_whole_lines_are_kept(tmp_path, caplog):
+    text = '{"step": 1}\n{"st\n{"step": "2"}\n{"step": 3}\n{"step": 4}\n'
     (tmp_path / "metrics.jsonl").write_text(text)
-    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2: expected a JSON object with a step"):
-        MetricsLogger(tmp_path, start_step=3)
-    assert (tmp_path / "metrics.jsonl").read_text() == text
+    assert [entry["step"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [1, 3, 4]
+    assert (tmp_path / "metrics.jsonl").read_text() == text  # a reader changes nothing
+    assert "left out line 2 and 1 more" in caplog.text
+    with MetricsLogger(tmp_path, start_step=3):
+        pass
+    assert lines(tmp_path) == [{"step": 1}, {"step": 3}]
+    assert (tmp_path / "damaged_metrics.jsonl").read_text() == text
+    assert last_step(tmp_path / "metrics.jsonl") == 3
 
 
 def test_other_processes_write_nothing(tmp_path):

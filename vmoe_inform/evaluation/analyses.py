@@ -2,16 +2,19 @@
 
 import base64
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
+from typing import TypedDict
 
-from vmoe_inform import checks
+from absl import logging
+
+from vmoe_inform import checks, storage
 
 FOLDER = "analysis"
 TABLES = "analysis.json"
 FIGURES = "figures"
 PAGE = "routing.html"
+_MOST_FIGURE_BYTES = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,23 +36,35 @@ class Analysis:
     pictures: Mapping[str, str]
 
 
-def read(workdir: pathlib.Path) -> Analysis | None:
-    """The analysis of a run; None if there is none.
+class _Run(TypedDict):
+    step: checks.NonNegativeInt
+    suite: str
+    count: checks.NonNegativeInt
 
-    Raises:
-      ValueError: its tables are damaged.
-    """
+
+class _Tables(TypedDict):
+    run: _Run
+
+
+def read(workdir: pathlib.Path) -> Analysis | None:
+    """The analysis of a run; None if there is none, or, with a warning that says what to do, if it is damaged."""
     folder = workdir / FOLDER
-    path = folder / TABLES
-    if not path.is_file():
-        return None
     try:
-        run = json.loads(path.read_text())["run"]
-        figures = sorted((folder / FIGURES).glob("*.svg"))
-        pictures = {figure.stem.replace("_", " "): _address(figure.read_bytes()) for figure in figures}
-        return Analysis(run["step"], run["suite"], run["count"], str(folder / PAGE), pictures)
-    except (ValueError, KeyError, TypeError) as problem:
-        raise checks.error(str(path), f"what vmoe_inform.analyze writes ({problem})", "something else") from None
+        run = storage.read_json(folder / TABLES, _Tables, within=workdir)["run"]
+        figures = storage.files(folder / FIGURES, ".svg", within=workdir)
+        pictures = {
+            figure.stem.replace("_", " "): _address(
+                storage.read_bytes(figure, most_bytes=_MOST_FIGURE_BYTES, within=workdir)
+            )
+            for figure in figures
+        }
+    except FileNotFoundError:
+        return None
+    except checks.InputError as problem:
+        remedy = f"python -m vmoe_inform.analyze --workdir={workdir}"
+        logging.warning("the analysis of %s is left out: %s (analyze it again: %s)", workdir, problem, remedy)
+        return None
+    return Analysis(run["step"], run["suite"], run["count"], str(folder / PAGE), pictures)
 
 
 def _address(picture: bytes) -> str:

@@ -2,14 +2,13 @@
 
 import hashlib
 import os
-import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import logging
+
+from vmoe_inform import storage
 
 
 def cache_directory(configured: str) -> Path:
@@ -47,29 +46,25 @@ def array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     return made
 
 
-def read(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays that :func:`write` has kept in ``path``; None, and a line in the log, if the file is damaged."""
-    if not path.exists():
-        return None
+def read(path: Path, *, within: Path | None = None) -> dict[str, np.ndarray] | None:
+    """The arrays that :func:`write` has kept in ``path``; None, and a line in the log, if the file is damaged.
+
+    Args:
+      path: of the file.
+      within: folder of the run that it belongs to, below which no folder may be a link.
+
+    Raises:
+      InputError: a folder on the way is a link or a file.
+    """
     try:
-        # Reading a member of a zip archive to its end checks its CRC-32. Opened here, since np.load leaves a file that
-        # it opens itself open when it is damaged.
-        with path.open("rb") as file, np.load(file) as archive:
-            return dict(archive.items())
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
-        logging.warning("damaged cache file %s is made again: %s", path, problem)
+        return storage.read_arrays(path, within=within)
+    except FileNotFoundError:
+        return None
+    except storage.DamagedFileError as problem:
+        logging.warning("damaged cache file %s; made again", problem)
         return None
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write(path: Path, arrays: Mapping[str, np.ndarray], *, within: Path | None = None) -> None:
     """Keeps arrays in ``path``. Readers, in other processes too, see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".partial")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            named: dict[str, Any] = dict(arrays)
-            np.savez(file, **named)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    storage.write_arrays(path, arrays, within=within)

@@ -35,7 +35,7 @@ import rich.table
 import rich.text
 from matplotlib.figure import Figure
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.data import label_sets
 from vmoe_inform.evaluation import figures, routing_figures, scores, tables
 from vmoe_inform.evaluation.analyses import Analysis
@@ -135,9 +135,7 @@ def write_report(
         analyses={run: (analysis, results[run]["checkpoint_step"]) for run, analysis in analyses.items()},
         examples={run: _example_pictures(shown, results[run]) for run, shown in examples.items() if shown},
     )
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    storage.write_text(pathlib.Path(path), page)
 
 
 def _check(results: Mapping[str, Results]) -> None:

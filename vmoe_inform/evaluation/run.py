@@ -1,19 +1,17 @@
 """Evaluates a checkpoint on suites, one after the other; what is finished is kept and not computed again."""
 
-import fcntl
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from absl import logging
 
-from vmoe_inform import checks, models
+from vmoe_inform import checks, models, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import label_sets
-from vmoe_inform.evaluation import families
+from vmoe_inform.evaluation import families, stored
 from vmoe_inform.evaluation.place import Place
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.restored import RestoredRun
@@ -64,7 +62,8 @@ def evaluate(
     families.check_names(suites)
     config_hash = config_lib.config_hash(config)
     config = config if here is None else here
-    results = _read_finished(place.results, step, config_hash)
+    storage.check_folders(place.folder / "units" / f"step_{step}", place.workdir)
+    results = _read_finished(place, step, config_hash)
     done = [predictions is None and "count" in results["suites"].get(name, {}) for name in suites]
     wanted = [name for name, is_done in zip(suites, done, strict=True) if processes.any_process(not is_done)]
     left, missing = load_suites(wanted, config)
@@ -72,19 +71,18 @@ def evaluate(
         if processes.any_process(name in missing) and name not in missing:
             del left[name]
             missing[name] = "not found by another of the processes"
-    without_routing = processes.any_process("routing" not in results)
+    without_routing = processes.any_process("routing" not in results or not _has_examples(place))
     if left or without_routing:
         run = RestoredRun(config, *restore())
-        units = Units(place.folder / "units" / f"step_{step}", step, config_hash)
+        units = Units(place.folder / "units" / f"step_{step}", step, config_hash, within=place.workdir)
         files = None if predictions is None else PredictionFiles(predictions, step, config_hash)
         if without_routing:
             _keep_clean(run, left, units)
             results |= {"checkpoint_step": step, "config_hash": config_hash, **_facts(config, run)}
             examples = run.examples()
             if processes.is_main():
-                place.folder.mkdir(parents=True, exist_ok=True)
-                np.savez_compressed(place.examples, **examples)
-            _write(place.results, results, ())
+                storage.write_arrays(place.examples, examples, within=place.workdir, compressed=True)
+            _write(place, results, ())
         for name, suite in left.items():
             try:
                 results["suites"][name] = _measure(run, suite, units, files, report_progress)
@@ -92,12 +90,12 @@ def evaluate(
                 missing[name] = _reason(problem)
                 continue
             report_progress(f"{name}: {results['suites'][name]['count']:,} images")
-            _write(place.results, results, (name,))
+            _write(place, results, (name,))
     for name, reason in missing.items():
         if "count" not in results["suites"].get(name, {}):  # figures of before stay, where the images are gone now
             results["suites"][name] = {"not_available": reason}
         report_progress(f"{name}: not available: {reason}")
-    _write(place.results, results, tuple(missing))
+    _write(place, results, tuple(missing))
     return results
 
 
@@ -187,21 +185,13 @@ def _facts(config: Config, run: RestoredRun) -> Results:
 
 def read_examples(place: Place) -> list[dict[str, Any]]:
     """The examples of an evaluated run, one dictionary an image, as the report takes them; empty if there are none."""
-    if not place.examples.is_file():
+    try:
+        return stored.read_examples(place.examples, within=place.workdir)
+    except FileNotFoundError:
         return []
-    with np.load(place.examples, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    blocks = [name for name in arrays if name.startswith("experts/")]
-    return [
-        {
-            "image": arrays["image"][n],
-            "label": str(arrays["label"][n]),
-            "prediction": str(arrays["prediction"][n]),
-            "confidence": float(arrays["confidence"][n]),
-            "experts": {name.removeprefix("experts/"): arrays[name][n] for name in blocks},
-        }
-        for n in range(len(arrays.get("image", ())))
-    ]
+    except storage.DamagedFileError as problem:
+        logging.warning("no examples: %s", problem)
+        return []
 
 
 def read_results(place: Place) -> Results:
@@ -209,34 +199,50 @@ def read_results(place: Place) -> Results:
 
     Raises:
       FileNotFoundError: it was not evaluated.
+      DamagedFileError: they are not what was written.
     """
-    if not place.results.is_file():
-        raise FileNotFoundError(
-            f"{place.results}: expected the results of an evaluated run (python -m vmoe_inform.evaluate "
-            f"--workdir={place}); received no file"
-        )
-    return json.loads(place.results.read_text())
+    command = f"python -m vmoe_inform.evaluate --workdir={place}"
+    try:
+        return stored.read_results(place.results, within=place.workdir)
+    except FileNotFoundError:
+        expected = f"the results of an evaluated run ({command})"
+        raise FileNotFoundError(f"{place.results}: expected {expected}; received no file") from None
+    except storage.DamagedFileError as problem:
+        raise problem.with_remedy(f"evaluate it again: {command}") from None
 
 
-def _read_finished(path: pathlib.Path, step: int, config_hash: str) -> Results:
-    """Results of an earlier call, if they are of the same checkpoint; else none."""
-    if path.is_file():
-        results = json.loads(path.read_text())
-        if (results.get("checkpoint_step"), results.get("config_hash")) == (step, config_hash):
-            return results
-    return {"suites": {}}
+def _read_finished(place: Place, step: int, config_hash: str) -> Results:
+    """Results of an earlier call, if they are of the same checkpoint; else none. Damaged ones are put aside."""
+    try:
+        results = stored.read_results(place.results, within=place.workdir)
+    except FileNotFoundError:
+        return {"suites": {}}
+    except storage.DamagedFileError as problem:
+        if processes.is_main():
+            logging.warning("%s; moved to %s and evaluated again", problem, storage.set_aside(place.results))
+        return {"suites": {}}
+    is_of_this = (results["checkpoint_step"], results["config_hash"]) == (step, config_hash)
+    return results if is_of_this else {"suites": {}}
 
 
-def _write(path: pathlib.Path, results: Results, changed: Sequence[str]) -> None:
+def _has_examples(place: Place) -> bool:
+    """Whether there is nothing to mend: the examples are whole, or there are none."""
+    try:
+        stored.read_examples(place.examples, within=place.workdir)
+    except FileNotFoundError:
+        return True
+    except storage.DamagedFileError as problem:
+        logging.warning("%s; made again", problem)
+        return False
+    return True
+
+
+def _write(place: Place, results: Results, changed: Sequence[str]) -> None:
     """Writes the results, of the suites only those that changed: another evaluation may be at work on others."""
     if not processes.is_main():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        written = _read_finished(path, results.get("checkpoint_step", -1), results.get("config_hash", ""))["suites"]
+    with storage.locked(place.results, within=place.workdir):
+        written = _read_finished(place, results.get("checkpoint_step", -1), results.get("config_hash", ""))["suites"]
         ours = {name: entry for name, entry in results["suites"].items() if name in changed or name not in written}
         results["suites"] = written | ours
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
-        temporary.rename(path)
+        storage.write_json(place.results, results, within=place.workdir)

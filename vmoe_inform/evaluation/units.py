@@ -43,22 +43,29 @@ class Units:
 
     A file that is damaged, or of another checkpoint, of other images or settings, is as good as none; so is one of a
     set with images that could not be read, which may have been mended since.
+
+    Attributes:
+      folder: of the units.
+      checkpoint_step, config_hash: what the scores are of.
+      within: folder of the run, below which nothing is read or written through a link.
     """
 
     folder: Path
     checkpoint_step: int
     config_hash: str
+    within: Path | None = None
 
     def read(self, unit: Unit) -> Scores | None:
         """The scores of a unit, or None if there are none that can be used."""
-        arrays = cache.read(self.folder / unit.path)
-        if arrays is None or str(arrays.pop(_KEY, "")) != self._key(unit) or arrays["skipped"] > 0:
+        arrays = cache.read(self.folder / unit.path, within=self.within)
+        if arrays is None or str(arrays.pop(_KEY, "")) != self._key(unit):
             return None
-        return arrays
+        skipped = arrays.get("skipped", np.asarray(""))
+        return arrays if skipped.dtype.kind in "iu" and skipped.shape == () and skipped == 0 else None
 
     def write(self, unit: Unit, scores: Scores) -> None:
         """Keeps the scores of a unit, whole or not at all."""
-        cache.write(self.folder / unit.path, {**scores, _KEY: np.asarray(self._key(unit))})
+        cache.write(self.folder / unit.path, {**scores, _KEY: np.asarray(self._key(unit))}, within=self.within)
 
     def _key(self, unit: Unit) -> str:
         """What decides the scores, as JSON."""
@@ -89,7 +96,7 @@ class PredictionFiles:
 
     def has(self, unit: Unit) -> bool:
         """Whether the set's file is there, whole and of this checkpoint."""
-        arrays = cache.read(self._path(unit))
+        arrays = cache.read(self._path(unit), within=self.folder)
         return arrays is not None and all(
             np.array_equal(arrays.get(name, ""), value) for name, value in self._facts().items()
         )
@@ -103,7 +110,7 @@ class PredictionFiles:
             "class_names": np.array(unit.source.class_names),
             **self._facts(),
         }
-        cache.write(self._path(unit), arrays)
+        cache.write(self._path(unit), arrays, within=self.folder)
 
     def _path(self, unit: Unit) -> Path:
         return self.folder / (CLEAN if unit.name == CLEAN else unit.suite) / f"{unit.name}.npz"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
+from vmoe_inform import storage
 from vmoe_inform.studies import measure
 from vmoe_inform.studies.plan import Run
 from vmoe_inform.studies.progress import Progress
@@ -46,6 +47,8 @@ def execute(runs: Sequence[Run], *, jobs: int) -> Outcome:
       runs: in the order in which they are begun.
       jobs: processes at a time.
     """
+    for run in runs:
+        measure.put_damaged_aside(run)
     left = [run for run in runs if not run.is_finished]
     with StopRequest() as stop, Progress(runs):
         reports = _one_by_one(left, stop) if jobs == 1 else _in_processes(left, jobs, stop)
@@ -68,14 +71,13 @@ def _attempt(run: Run, stop: StopRequest) -> str:
     except measure.Stopped:
         return _STOPPED
     except Exception as problem:
-        with _log(run).open("a", encoding="utf-8") as log:
+        with storage.appending(_log(run), within=run.folder) as log:
             traceback.print_exc(file=log)
         return f"{type(problem).__name__}: {problem} ({_log(run)})"
     return _DONE
 
 
 def _log(run: Run) -> pathlib.Path:
-    run.folder.mkdir(parents=True, exist_ok=True)
     return run.folder / LOG_FILE
 
 
@@ -131,7 +133,7 @@ def _report(run: Run, exit_code: int | None, receiver: Connection, *, stopping: 
 def _work(run: Run, sender: Connection) -> None:
     """What a process does."""
     with StopRequest() as stop:
-        log = os.open(_log(run), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = storage.appending(_log(run), within=run.folder)
         for standard in (1, 2):
-            os.dup2(log, standard)
+            os.dup2(log.fileno(), standard)
         sender.send(_attempt(run, stop))

@@ -1,16 +1,17 @@
 """One run of a study, from nothing to its result: trained, then measured at the ends of its last two epochs."""
 
-import json
-import pathlib
 import time
-from typing import Any
+from typing import Any, TypedDict
 
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from vmoe_inform import config as config_lib
+from vmoe_inform import storage
 from vmoe_inform.axes import Tree
 from vmoe_inform.evaluation import run as run_lib
+from vmoe_inform.evaluation import stored
 from vmoe_inform.evaluation.predict import Chosen
 from vmoe_inform.evaluation.restored import RestoredRun
 from vmoe_inform.routing import fluctuation_rate
@@ -85,19 +86,46 @@ def complete(run: Run, stop: StopRequest) -> None:
             for block in chosen_last
         },
     }
-    write_whole(run.folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    storage.write_json(run.folder / RESULT_FILE, result, within=run.folder)
+
+
+class _Epoch(TypedDict):
+    suites: dict[str, stored.Entry]
+    routing: dict[str, stored.Routing]
+
+
+class _Result(TypedDict):
+    parameters: int
+    flops: dict[str, float]
+    one_epoch_before: _Epoch
+    last: _Epoch
+    fluctuation: dict[str, float]
 
 
 def read(run: Run) -> Result:
-    """The result of a finished run."""
-    return json.loads((run.folder / RESULT_FILE).read_text())
+    """The result of a finished run.
+
+    Raises:
+      FileNotFoundError: it is not finished.
+      DamagedFileError: the result is not what was written.
+    """
+    path = run.folder / RESULT_FILE
+    result = storage.read_json(path, _Result, within=run.folder)
+    for epoch in ("one_epoch_before", "last"):
+        problem = stored.problem_of(result[epoch])
+        if problem is not None:
+            raise storage.DamagedFileError(path, "the result of a run", problem)
+    return result
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)
+def put_damaged_aside(run: Run) -> None:
+    """Moves a result that is not what was written out of the way, with a warning: the run is measured again."""
+    try:
+        read(run)
+    except FileNotFoundError:
+        pass
+    except storage.DamagedFileError as problem:
+        logging.warning("%s; moved to %s and measured again", problem, storage.set_aside(problem.path))
 
 
 def _write_chosen(run: Run, chosen: dict[str, Chosen]) -> None:
@@ -106,6 +134,4 @@ def _write_chosen(run: Run, chosen: dict[str, Chosen]) -> None:
     arrays: dict[str, Any] = {
         f"{epoch}/{block}": experts.astype(smallest) for epoch, of in chosen.items() for block, experts in of.items()
     }
-    temporary = run.folder / f"unfinished_{CHOSEN_FILE}"
-    np.savez_compressed(temporary, **arrays)
-    temporary.rename(run.folder / CHOSEN_FILE)
+    storage.write_arrays(run.folder / CHOSEN_FILE, arrays, within=run.folder, compressed=True)

@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources
@@ -49,7 +49,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether it is trained and measured; the result is the last thing that a run writes."""
-        return (self.folder / RESULT_FILE).is_file()
+        return storage.exists(self.folder / RESULT_FILE)
 
 
 def check_request(

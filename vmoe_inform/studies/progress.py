@@ -11,7 +11,7 @@ import rich.console
 import rich.progress
 
 from vmoe_inform.studies.plan import Run
-from vmoe_inform.training.logging import read_metrics
+from vmoe_inform.training.logging import last_step
 
 _LOOK_EVERY_SECONDS = 1.0
 _LINE_EVERY_SECONDS = 60.0  # where there is no terminal, unless a run was finished
@@ -21,8 +21,7 @@ def steps_done(run: Run) -> int:
     """Training steps that a run has logged; all of them if it is finished."""
     if run.is_finished:
         return run.total_steps
-    entries = read_metrics(run.folder / "metrics.jsonl")
-    return int(entries[-1]["step"]) if entries else 0
+    return last_step(run.folder / "metrics.jsonl")
 
 
 class Progress:

@@ -1,11 +1,11 @@
 """What a study leaves for its reader: study.json with every figure, study.md with tables, and the pictures."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vmoe_inform import storage
 from vmoe_inform.evaluation.headlines import SUITES, suite_kind
 from vmoe_inform.studies import figures, measure, summary
 from vmoe_inform.studies.plan import Run
@@ -60,13 +60,12 @@ def write(
         },
         "runs": [result for of_router in results.values() for result in of_router],
     }
-    workdir.mkdir(parents=True, exist_ok=True)
-    measure.write_whole(workdir / JSON_FILE, json.dumps(study, indent=2) + "\n")
+    storage.write_json(workdir / JSON_FILE, study, within=workdir)
     pictures = figures.figures(comparisons, summary.overhead(flops, against), against=against)
-    (workdir / FIGURES_FOLDER).mkdir(exist_ok=True)
     for name, figure in pictures.items():
-        figure.savefig(workdir / FIGURES_FOLDER / f"{name}.png", dpi=150)
-    measure.write_whole(workdir / TABLES_FILE, tables(study, comparisons, list(pictures)))
+        with storage.replacing(workdir / FIGURES_FOLDER / f"{name}.png", within=workdir) as picture:
+            figure.savefig(picture, format="png", dpi=150)
+    storage.write_text(workdir / TABLES_FILE, tables(study, comparisons, list(pictures)), within=workdir)
 
 
 def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:

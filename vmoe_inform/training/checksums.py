@@ -1,16 +1,22 @@
 """Checksums of a checkpoint's files: written as a part of it, compared before anything of it is read."""
 
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Iterator
 from concurrent import futures
+from typing import TypedDict
+
+from vmoe_inform import storage
 
 CHECKSUM_FILE = "checksums.json"
 # Orbax writes these two into the checkpoint when all else is there; nothing of the state is in them.
 _WRITTEN_LAST = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _THREADS = 8  # hashing leaves the interpreter to others
+
+
+class _Checksums(TypedDict):
+    sha256: dict[str, str]
 
 
 class DamagedError(Exception):
@@ -19,13 +25,7 @@ class DamagedError(Exception):
 
 def write(folder: pathlib.Path) -> None:
     """Writes the SHA-256 of every file of a checkpoint that is about to be complete into it, whole or not at all."""
-    text = json.dumps({"sha256": _checksums(folder)}, indent=1, sort_keys=True) + "\n"
-    temporary = folder / f"{CHECKSUM_FILE}.tmp"
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(folder / CHECKSUM_FILE)
+    storage.write_json(folder / CHECKSUM_FILE, {"sha256": _checksums(folder)}, indent=1, sort_keys=True)
 
 
 def verify(folder: pathlib.Path) -> bool:
@@ -40,14 +40,13 @@ def verify(folder: pathlib.Path) -> bool:
     """
     try:
         files = list(_files(folder))
-        path = folder / CHECKSUM_FILE
-        if not path.exists():
-            return False
         try:
-            expected = json.loads(path.read_text())["sha256"]
-            names = set(expected)
-        except (ValueError, KeyError, TypeError):
-            raise DamagedError(f"{CHECKSUM_FILE}: not what was written") from None
+            expected = storage.read_json(folder / CHECKSUM_FILE, _Checksums)["sha256"]
+        except FileNotFoundError:
+            return False
+        except storage.DamagedFileError as problem:
+            raise DamagedError(f"{CHECKSUM_FILE}: not what was written ({problem.received})") from None
+        names = set(expected)
         missing, unknown = sorted(names - set(files)), sorted(set(files) - names)
         if missing or unknown:
             raise DamagedError(f"{missing[0]}: missing" if missing else f"{unknown[0]}: not a file of the checkpoint")
@@ -70,7 +69,7 @@ def _files(folder: pathlib.Path) -> Iterator[str]:
             relative = path.relative_to(folder).as_posix()
             if path.is_symlink():
                 raise DamagedError(f"{relative}: a symbolic link")
-            if name in files and relative not in (CHECKSUM_FILE, f"{CHECKSUM_FILE}.tmp", *_WRITTEN_LAST):
+            if name in files and relative not in (CHECKSUM_FILE, *_WRITTEN_LAST):
                 yield relative
 
 

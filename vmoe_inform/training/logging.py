@@ -7,15 +7,16 @@ import pathlib
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self, SupportsFloat
+from typing import Any, Self, SupportsFloat
 
 import rich.console
 import rich.progress
 import tensorboardX
 from absl import logging
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage, strict
 
+_TAIL_BYTES = 1 << 18  # which hold more than one line
 Scalars = Mapping[str, SupportsFloat]
 
 
@@ -29,32 +30,56 @@ def _json_number(value: float) -> float | str:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-    """The lines of a metrics.jsonl, oldest first.
-
-    The last line is left out, with a warning, if it is torn: a process that is killed while it writes leaves half a
-    line.
+    """The lines of a metrics.jsonl, oldest first; what is damaged is left out with a warning.
 
     Args:
       path: the file; one that does not exist has no lines.
-
-    Raises:
-      ValueError: a line that is not the last is no JSON object with a ``step``.
     """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().splitlines()
-    entries = []
-    for number, line in enumerate(lines, start=1):
+    return _read(path)[0]
+
+
+def last_step(path: pathlib.Path) -> int:
+    """The step of the last whole line of a metrics.jsonl, found without reading all of it; 0 if there is none."""
+    try:
+        with storage.opened(path, most_bytes=storage.MOST_LINES_BYTES, within=path.parent) as (file, size):
+            file.seek(max(size - _TAIL_BYTES, 0))
+            lines = file.read(_TAIL_BYTES).split(b"\n")
+    except (FileNotFoundError, checks.InputError):
+        return 0
+    for line in reversed(lines):
         try:
-            entry = json.loads(line)
-            step = int(entry["step"])
-        except (ValueError, KeyError, TypeError):
-            if number < len(lines):
-                raise checks.error(f"{path}, line {number}", "a JSON object with a step", line) from None
-            logging.warning("%s: dropped its last line, which was not written to the end: %r", path, line)
+            return _entry(strict.parse_json(line))["step"]
+        except ValueError:
             continue
-        entries.append({**{name: float(value) for name, value in entry.items()}, "step": step})
-    return entries
+    return 0
+
+
+def _read(path: pathlib.Path) -> tuple[list[dict[str, float]], bool]:
+    """The whole lines, and whether there is damage other than a last line that was not written to its end."""
+    try:
+        entries, problems = storage.read_json_lines(path, _entry, within=path.parent)
+    except FileNotFoundError:
+        return [], False
+    except storage.DamagedFileError as problem:
+        logging.warning("%s; the log is left out", problem)
+        return [], True
+    if problems.pop(0, None) is not None:
+        logging.warning("%s: dropped its last line, which was not written to the end", path)
+    if problems:
+        number, reason = next(iter(problems.items()))
+        others = f" and {len(problems) - 1:,} more" if len(problems) > 1 else ""
+        logging.warning("%s: left out line %d%s: expected a JSON object with a step; %s", path, number, others, reason)
+    return entries, bool(problems)
+
+
+def _entry(value: Any) -> dict[str, Any]:
+    """A line's numbers by name; the step is an integer."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int:
+        raise ValueError(f"received {str(value)[:60]!r}")
+    try:
+        return {**{name: float(number) for name, number in value.items()}, "step": value["step"]}
+    except (TypeError, OverflowError) as problem:
+        raise ValueError(str(problem)) from None
 
 
 class MetricsLogger:
@@ -68,8 +93,10 @@ class MetricsLogger:
       start_step: the step of the checkpoint that training goes on from; 0 for a new run.
       is_main_process: a process that is not the main one writes nothing.
 
+    A damaged metrics.jsonl is put aside (``damaged_metrics.jsonl``); its whole lines are kept.
+
     Raises:
-      ValueError: start_step < 0, or a metrics.jsonl that was not written by this class.
+      ValueError: start_step < 0, or ``tensorboard`` is a link or a file.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, start_step: int = 0, is_main_process: bool = True):
@@ -80,10 +107,10 @@ class MetricsLogger:
         if not is_main_process:
             return
         directory = pathlib.Path(workdir)
-        directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
         _cut_off(path, after_step=start_step)
-        self._lines = path.open("a", encoding="utf-8")
+        self._lines = storage.appending(path, within=directory)
+        storage.make_folder(directory / "tensorboard", within=directory)
         # The suffix keeps a run that resumes within a second from opening, and so emptying, the file of before.
         self._events = tensorboardX.SummaryWriter(
             str(directory / "tensorboard"), purge_step=start_step + 1, filename_suffix=f".from_step_{start_step}"
@@ -135,14 +162,18 @@ class MetricsLogger:
 
 
 def _cut_off(path: pathlib.Path, *, after_step: int) -> None:
-    """Drops the lines of later steps; a reader sees the old file or the new one, never a part."""
-    if not path.exists():
+    """Drops the lines of later steps; a reader sees the old file or the new one, never a part.
+
+    A damaged file is put aside, so that nothing is lost, and its whole lines are kept.
+    """
+    if not storage.exists(path):
         return
-    kept = [entry for entry in read_metrics(path) if entry["step"] <= after_step]
+    entries, damaged = _read(path)
+    kept = [entry for entry in entries if entry["step"] <= after_step]
     text = "".join(json.dumps({name: _json_number(value) for name, value in entry.items()}) + "\n" for entry in kept)
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    if damaged:
+        logging.warning("%s was moved to %s; a new one has its whole lines", path, storage.set_aside(path))
+    storage.write_text(path, text, within=path.parent)
 
 
 class Progress:

@@ -1,6 +1,5 @@
 """The resolved config in a run's folder, by which a run that is started again knows that it is the same."""
 
-import json
 import pathlib
 import tempfile
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import flax.traverse_util
 import jax
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
 
 CONFIG_FILE = "config.json"
@@ -53,9 +52,9 @@ def check_same_run(
     if initial and pathlib.Path(initial).resolve() == workdir.resolve():
         raise checks.error("train.initial_checkpoint", "the folder of another run than the workdir", initial)
     path = workdir / CONFIG_FILE
-    if not path.exists():
+    if not storage.exists(path):
         return
-    before, after = _flat(json.loads(path.read_text())), _flat(config_lib.to_json(config))
+    before, after = _flat(_read(path)), _flat(config_lib.to_json(config))
     differing = [
         f"{name}: expected {before.get(name)!r} (as in {path}); received {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())
@@ -78,11 +77,7 @@ def check_writable(workdir: pathlib.Path) -> None:
 def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:
     """Writes the resolved config, whole or not at all."""
     if jax.process_index() == 0:
-        path = workdir / CONFIG_FILE
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(config_lib.to_json(config), indent=2) + "\n")
-        temporary.rename(path)
+        storage.write_json(workdir / CONFIG_FILE, config_lib.to_json(config), within=workdir)
 
 
 def read_config(workdir: pathlib.Path) -> config_lib.Config:
@@ -93,9 +88,13 @@ def read_config(workdir: pathlib.Path) -> config_lib.Config:
       ValueError: the file is damaged, or of a library version with other settings.
     """
     path = workdir / CONFIG_FILE
-    if not path.is_file():
+    if not storage.exists(path):
         raise FileNotFoundError(f"workdir: expected a run with {CONFIG_FILE}; received {str(workdir)!r}")
+    return config_lib.parse(_read(path))
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return config_lib.parse(json.loads(path.read_text()))
-    except json.JSONDecodeError as problem:
-        raise checks.error(str(path), f"JSON ({problem})", "something else") from None
+        return storage.read_json(path, dict[str, Any], within=path.parent)
+    except storage.DamagedFileError as problem:
+        raise problem.with_remedy("restore it: nothing else says what the run is") from None
