@@ -226,6 +226,19 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_or_not(tmp_path, monke
         loop.train(_config(checkpoint__every_steps=1), tmp_path / "other", stop_at_step=2)
 
 
+def test_a_workdir_that_is_removed_ends_the_run(tmp_path, monkeypatch):
+    original, workdir = loop.Progress.update, tmp_path / "run"
+
+    def update(self, step, metrics):
+        original(self, step, metrics)
+        if step == 5:
+            shutil.rmtree(workdir)
+
+    monkeypatch.setattr(loop.Progress, "update", update)
+    with pytest.raises(OSError, match=r"workdir: expected '.*/run' to stay while training runs; it was removed"):
+        loop.train(_config(), workdir)
+
+
 def test_a_signal_while_the_run_starts_is_obeyed_before_the_first_step(tmp_path):
     stop = loop.StopRequest()
     stop.received = "SIGTERM"

@@ -4,6 +4,7 @@ A run of one process never gets into touch with any of it.
 """
 
 import glob
+import itertools
 import os
 import re
 import sys
@@ -24,6 +25,8 @@ from vmoe_inform.sharding import rendezvous
 from vmoe_inform.sharding.rendezvous import MissingProcessError
 
 _REASON_LENGTH = 300
+_SAID = itertools.count()  # of what process 0 has said: the same in all processes
+_LONGEST_MILLISECONDS = 24 * 3600 * 1000  # to wait for process 0: the watchdog ends it earlier
 _GRACE_SECONDS = 30.0  # that JAX gets to connect processes that have met
 # What gloo, the devices and JAX's coordination say of a process that is not there any more.
 _GONE = re.compile(
@@ -36,6 +39,7 @@ _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID",
 __all__ = [
     "MissingProcessError",
     "any_process",
+    "from_main",
     "initialize",
     "is_main",
     "missing",
@@ -186,6 +190,31 @@ def total(count: int) -> int:
     if place()[1] == 1:
         return count
     return int(np.sum(multihost_utils.process_allgather(np.int32(count))))
+
+
+def from_main(say: Callable[[], str]) -> str:
+    """What process 0 says, in every process; all of them have to ask. Starts no devices.
+
+    Args:
+      say: called in process 0 alone; an error there is for the caller to put into words, since the others wait.
+
+    Raises:
+      MissingProcessError: process 0 has gone.
+    """
+    index, count = place()
+    if count == 1:
+        return say()
+    key = f"vmoe_inform/said_{next(_SAID)}"
+    client = distributed.global_state.client
+    assert client is not None  # there are several processes, which have met
+    try:
+        if index == 0:
+            words = say()
+            client.key_value_set(key, words)
+            return words
+        return str(client.blocking_key_value_get(key, _LONGEST_MILLISECONDS))
+    except jax.errors.JaxRuntimeError as problem:
+        raise missing(problem) or problem from None
 
 
 def missing(problem: BaseException) -> MissingProcessError | None:

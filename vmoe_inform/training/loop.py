@@ -24,6 +24,7 @@ from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
 from vmoe_inform.training.measurements import EXPERT_LOADS, Window
 from vmoe_inform.training.nonfinite import WHERE, StepWatch
 from vmoe_inform.training.run_folder import check_same_run, check_writable, write_config
+from vmoe_inform.training.run_lock import RunLock
 from vmoe_inform.training.state import TrainState
 from vmoe_inform.training.stopping import AgreedStop, Stopped, StopRequest
 from vmoe_inform.training.watchdog import Watchdog
@@ -77,11 +78,12 @@ def train(
       show_progress: whether to print how far the run is.
 
     Raises:
-      ValueError: bad input, or a workdir with another run.
+      ValueError: bad input, a workdir with another run, or one in which another process trains.
       FileNotFoundError: missing data.
       FloatingPointError: the loss or the gradient is not finite, in more steps in a row than
         ``train.max_nonfinite_steps``.
       SavingError: a checkpoint cannot be written (with ``checkpoint.on_error`` ``"continue"``: the last one).
+      RemovedError: the workdir was removed, or replaced by another.
     """
     workdir = pathlib.Path(workdir)
     train_source = sources.load(config.data, config.data.train_split)
@@ -91,7 +93,7 @@ def train(
             "model.num_classes", f"the {train_source.num_classes} classes of the data", config.model.num_classes
         )
     total = program_lib.total_steps(config, len(train_source.records))
-    check_same_run(workdir, config)
+    check_same_run(workdir, config)  # before the folder is made, and again when no other process can change it
     skipped = SkippedRecords(config.data.max_skipped_share)
     check_writable(workdir)
     if config.profile is not None:  # before anything is compiled; a run that goes on has fewer steps left
@@ -102,6 +104,8 @@ def train(
         watchdog = stack.enter_context(
             Watchdog(config.train.watchdog_seconds, config.train.watchdog_start_seconds, processes.place())
         )
+        lock = stack.enter_context(RunLock(workdir))
+        check_same_run(workdir, config)
         # Worker processes have started and made a batch before build() starts the accelerators.
         data = train_iterator(
             train_source,
@@ -174,6 +178,7 @@ def train(
                 logging.error("%s Training goes on.", problem)
 
         def log(done: FinishedStep) -> None:
+            lock.check()
             values = jax.device_get({name: done.metrics[name] for name in done.metrics if name not in _NOT_LOGGED})
             scalars = {name: float(value) for name, value in values.items()}
             scalars |= window.close() | {"skipped_records": float(skipped.count)}
@@ -209,6 +214,7 @@ def train(
             save(checkpoints.check)
             if (step % config.checkpoint.every_steps == 0 or step in save_at_steps) and step < last:
                 look_at(in_flight.finish())  # a state that is not finite is not kept: a run goes on from before it
+                lock.check()
                 save(functools.partial(checkpoints.save, state, data))
             if evaluation_is_due():
                 look_at(in_flight.finish())
@@ -218,12 +224,14 @@ def train(
         look_at(in_flight.finish())
         profile.stop()
         save(checkpoints.wait)
+        lock.check()
         checkpoints.save(state, data)
         checkpoints.wait()
         watchdog.finished("the last save")
         if stopped and step < total:
             logging.warning("%s: saved step %d of %d and stopped", stop.received or "a signal", step, total)
         accuracy = evaluate() if step == total else None
+        lock.check()
     return Result(state, step, total, accuracy, program, predictor)
 
 

@@ -1,0 +1,181 @@
+"""One training at a time in a run's folder.
+
+The operating system holds the lock and frees it when the process that took it ends, however it ends: nothing is left
+to be tidied up. It is a lock of the bytes of DIR/train.lock by `fcntl`, which network file systems pass on to their
+server. The file is never deleted: two processes could then lock two files of that name. What it says is for error
+messages, and tells whether the folder still is the one that was locked.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import stat
+import struct
+import sys
+import time
+import uuid
+from typing import Any, Self
+
+from absl import logging
+
+from vmoe_inform import checks
+from vmoe_inform.sharding import processes
+
+LOCK_FILE = "train.lock"
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_IN_USE = (errno.EAGAIN, errno.EACCES)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_OWNER_BYTES = 4096
+_UNKNOWN = {"process": "?", "host": "?", "since": "?"}
+_ATTEMPTS = 10
+_LOOK_EVERY_SECONDS = 0.5
+# How long to wait for a lock that is held. A process that was killed holds its own until its memory is freed. The lock
+# of a machine that is gone is freed by the file system's server when its lease ends: 90 s for Linux' NFS 4.
+_PATIENCE_SECONDS_HERE, _PATIENCE_SECONDS_ELSEWHERE = 5.0, 120.0
+
+
+class RemovedError(OSError):
+    """The folder of the run has gone; what was trained since the last checkpoint cannot be saved in it."""
+
+
+class RunLock:
+    """A context manager in which no other process trains in a folder.
+
+    Process 0 of several holds the lock, and the others learn from it how that went.
+    """
+
+    def __init__(self, workdir: pathlib.Path):
+        """Args:
+        workdir: an existing folder that can be written to.
+        """
+        self._workdir, self._path = workdir, workdir / LOCK_FILE
+        self._descriptor: int | None = None
+        self._owner = {
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+            "machine": _machine(),
+            "training": uuid.uuid4().hex,
+        }
+
+    def __enter__(self) -> Self:
+        """Raises ValueError, in every process of this run, if another run trains there."""
+        if problem := processes.from_main(self._take):
+            raise checks.InputError(problem)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def check(self) -> None:
+        """Raises RemovedError if the folder no longer is the one that was locked; process 0 alone looks after it."""
+        if self._descriptor is not None and not self._is_in_place():
+            raise RemovedError(
+                f"workdir: expected {str(self._workdir)!r} to stay while training runs; it was removed or replaced"
+            )
+
+    def _is_in_place(self) -> bool:
+        try:
+            found = _owner_in(self._path.read_bytes())
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # which will be said by what has to be read or written
+        return not found or found == self._owner  # there is none where the disk was full
+
+    def _take(self) -> str:
+        """Takes the lock; otherwise returns in one line why not."""
+        try:
+            for _ in range(_ATTEMPTS):
+                self._descriptor = self._locked()
+                _write(self._descriptor, self._owner)
+                if self._is_in_place():
+                    return ""
+                self.__exit__()  # the file was removed since it was opened
+            return str(checks.error("workdir", "a folder whose files stay in place", str(self._workdir)))
+        except checks.InputError as problem:
+            return str(problem)
+
+    def _locked(self) -> int:
+        """The lock file's descriptor, when it is locked."""
+        begun, told = time.monotonic(), False
+        while True:
+            descriptor = _open(self._path)
+            try:
+                _lock(descriptor)
+            except OSError as problem:
+                if problem.errno in _NO_LOCKS:
+                    reason = f"this file system has no locks ({problem.strerror})"
+                    logging.warning("%s: %s; two trainings in one folder are noticed late", self._path, reason)
+                    return descriptor
+                owner = _owner_in(os.pread(descriptor, _OWNER_BYTES, 0))
+                os.close(descriptor)
+                if problem.errno not in _IN_USE:
+                    raise checks.error(str(self._path), "a file that can be locked", problem.strerror) from None
+            else:
+                return descriptor
+            is_here = owner.get("machine") == self._owner["machine"]
+            patience = _PATIENCE_SECONDS_HERE if is_here else _PATIENCE_SECONDS_ELSEWHERE
+            who = "in use by process {process!r} on {host!r} since {since!r}".format_map({**_UNKNOWN, **owner})
+            if time.monotonic() - begun >= patience:
+                expected = "a folder in which no other training runs"
+                raise checks.InputError(f"workdir: expected {expected}; received {str(self._workdir)!r}, {who}")
+            if not is_here and not told:
+                logging.warning("%s: %s; waiting up to %g s", self._workdir, who, patience)
+                told = True
+            time.sleep(_LOOK_EVERY_SECONDS)
+
+
+def _open(path: pathlib.Path) -> int:
+    expected = "a regular file that can be written to"
+    try:
+        descriptor = os.open(path, _OPEN, 0o666)
+    except OSError as problem:
+        raise checks.error(str(path), expected, problem.strerror) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise checks.error(str(path), expected, "another kind of file")
+    return descriptor
+
+
+def _lock(descriptor: int) -> None:
+    """Locks the file for its open description, or raises OSError at once.
+
+    A lock of `fcntl` for a process would be lost when any descriptor of the file is closed in it; one of `flock` is not
+    passed on by every network file system.
+    """
+    if sys.platform == "linux":
+        whole_file = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock; length 0: to the end
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, whole_file)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _machine() -> str:
+    """The same in all containers of a machine until it is started anew, and on no other."""
+    try:
+        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _write(descriptor: int, owner: dict[str, Any]) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, (json.dumps(owner) + "\n").encode(), 0)
+    except OSError:
+        pass  # such as a full disk: the lock holds without
+
+
+def _owner_in(content: bytes) -> dict[str, Any]:
+    """What the holder wrote; ``{}`` if that cannot be read, or was cut short."""
+    try:
+        owner = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
