@@ -126,7 +126,71 @@ def test_class_folders_that_are_not_the_suites_are_refused(tmp_path, name, chang
         published.load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("a", "ImageNet-A"),
+        ("a", "imagenet_a"),
+        ("a", "IMAGENETA"),
+        ("r", "imagenet_r"),
+        ("o", "ImageNet O"),
+        ("v2", "ImageNetV2-matched-frequency"),
+        ("v2", "imagenetv2_matched_frequency_format_val"),
+        ("sketch", "ImageNet-Sketch"),
+        ("sketch", "Sketch"),
+    ],
+)
+def test_other_spellings_of_a_suites_folder_and_tar_are_found(tmp_path, suites, name, folder):
+    expected = names_of(published.load(name, suites, CLASSES))
+    files = imagenet_tiny.suite_trees(CLASSES, 2)[published.SUITES[name].folders[0]]
+    imagenet_tiny.write_files(tmp_path / "folders" / folder, files)
+    (tmp_path / "tars").mkdir()
+    imagenet_tiny.write_tar(tmp_path / "tars" / f"{folder}.TAR", files)
+    for kind in ("folders", "tars"):
+        found = published.load(name, DataConfig(suites_directory=str(tmp_path / kind)), CLASSES)
+        assert names_of(found) == expected
+
+
+def test_a_suite_in_a_folder_of_its_own_name_is_found(tmp_path, suites):
+    files = imagenet_tiny.suite_trees(CLASSES, 2)["sketch"]
+    imagenet_tiny.write_files(tmp_path / "imagenet-sketch" / "sketch", files)
+    found = published.load("sketch", DataConfig(suites_directory=str(tmp_path)), CLASSES)
+    assert names_of(found) == names_of(published.load("sketch", suites, CLASSES))
+
+
+def test_two_spellings_of_one_suite_are_refused_unless_one_is_a_link(tmp_path, suites):
+    data = DataConfig(suites_directory=str(tmp_path))
+    imagenet_tiny.write_files(tmp_path / "imagenet-a", imagenet_tiny.suite_trees(CLASSES, 2)["imagenet-a"])
+    (tmp_path / "ImageNet_A").symlink_to("imagenet-a")
+    assert names_of(published.load("a", data, CLASSES)) == names_of(published.load("a", suites, CLASSES))
+    (tmp_path / "ImageNet_A").unlink()
+    (tmp_path / "ImageNet_A").mkdir()
+    with pytest.raises(
+        ValueError, match=r"expected one of these, not several; received \['.*ImageNet_A', '.*imagenet-a"
+    ):
+        published.load("a", data, CLASSES)
+
+
 # ----------------------------------------------------------------------------------------------------------- ImageNet-C
+
+
+@pytest.mark.parametrize("root", ["imagenet-c", "ImageNet-C", "Imagenet_C"])
+def test_corruptions_in_the_folders_of_their_archives_are_found(tmp_path, suites, root):
+    groups = {"weather": ("snow", "fog"), "digital": ("pixelate",), "extra": ("spatter",)}
+    for group, corruptions in groups.items():
+        for corruption in corruptions:
+            folder = tmp_path / root / group / corruption / "5"
+            imagenet_tiny.write_files(folder, imagenet_tiny.validation_tree(CLASSES, 2))
+    data = DataConfig(suites_directory=str(tmp_path))
+    expected = names_of(published.load_corruption("fog", 5, suites, CLASSES))
+    for corruption in ("fog", "snow", "pixelate"):
+        assert names_of(published.load_corruption(corruption, 5, data, CLASSES)) == expected
+    assert len(published.missing_corruptions(data)) == 75 - 3
+    with pytest.raises(published.MissingSuiteError):
+        published.load_corruption("fog", 4, data, CLASSES)
+    (tmp_path / root / "fog" / "5").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"expected one of these, not several; received .*fog/5.*weather/fog/5"):
+        published.load_corruption("fog", 5, data, CLASSES)
 
 
 def test_a_corruption_is_read_from_its_folder(suites):

@@ -84,6 +84,46 @@ def test_images_beside_the_class_folders_are_counted(tmp_path, caplog):
     assert "1 files that are no images of a class are left out (in .)" in caplog.text
 
 
+NOT_CLASSES = ("@eaDir", "lost+found", "__MACOSX", ".ipynb_checkpoints", "#recycle", "$RECYCLE.BIN")
+
+
+@pytest.mark.parametrize("write", [folder_of, tar_of])
+def test_folders_that_machines_make_are_no_classes_and_named(tmp_path, write, caplog):
+    extra = {f"{name}/a.png": b"" for name in NOT_CLASSES} | {".DS_Store": b"", "Thumbs.db": b""}
+    tree = trees.read(write(tmp_path, FILES | extra | {"ant/@eaDir/c.png/SYNO.png": b""}))
+    assert contents(tree.records([7, 3])) == EXPECTED
+    (line,) = caplog.messages
+    assert line.endswith(f"folders that are taken for no classes: {', '.join(sorted(NOT_CLASSES))}")
+
+
+def test_empty_folders_that_machines_make_are_no_classes(tmp_path):
+    for name in NOT_CLASSES:
+        (folder_of(tmp_path, FILES) / name).mkdir()
+    assert trees.read(tmp_path / "tree").classes == ("ant", "bee")
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_class_folders_without_images_are_named_and_shift_no_labels(tmp_path, kind):
+    root = folder_of(tmp_path, FILES | {"aphid/notes.txt": b""})
+    (root / "ape").mkdir()
+    if kind == "tar":
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            archive.add(root, "some/tree")
+        root = tmp_path / "a.tar"
+    with pytest.raises(
+        FileNotFoundError, match="expected folders of classes with images; received no image in ape, ap"
+    ):
+        trees.read(root)
+
+
+def test_folders_and_files_may_be_links_and_suffixes_of_any_case(tmp_path):
+    imagenet_tiny.write_files(tmp_path / "elsewhere", {"b.JPEG": b"first", "a.jpg": b"third"})
+    root = folder_of(tmp_path, {"ant/c.PNG": b"second, longer"})
+    (root / "bee").symlink_to(tmp_path / "elsewhere")
+    names = [(name.lower(), content, label) for name, content, label in contents(trees.read(root).records([7, 3]))]
+    assert names == [(name.lower(), content, label) for name, content, label in EXPECTED]
+
+
 @pytest.mark.parametrize(
     ("content", "what"), [(b"", "zero bytes"), (b"This is text, and no image.", "text"), (None, "cut off")]
 )

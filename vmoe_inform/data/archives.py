@@ -152,21 +152,40 @@ def tar_members(archive: Path) -> tuple[Member, ...]:
     Raises:
       ValueError: a compressed archive, a damaged or truncated one, or a member that is refused.
     """
+    return _read(archive)[0]
+
+
+def tar_folders(archive: Path) -> tuple[tuple[str, ...], ...]:
+    """The folders that an uncompressed tar lists for themselves, as the parts of their paths.
+
+    Raises:
+      ValueError: as :func:`tar_members`.
+    """
+    return _read(archive)[1]
+
+
+_Contents = tuple[tuple[Member, ...], tuple[tuple[str, ...], ...]]
+
+
+def _read(archive: Path) -> _Contents:
     status = archive.stat()
-    return _tar_members(archive, status.st_size, status.st_mtime_ns)
+    return _read_once(archive, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
-def _tar_members(archive: Path, size: int, mtime_ns: int) -> tuple[Member, ...]:
+def _read_once(archive: Path, size: int, mtime_ns: int) -> _Contents:
     packed = compression(archive)
     if packed:
         expected = f"an uncompressed tar, to be read in place (unpack it: {unpack_command(archive)})"
         raise checks.error(str(archive), expected, packed)
     members: list[Member] = []
+    folders: list[tuple[str, ...]] = []
     with whole(archive), tarfile.open(archive, "r:", tarinfo=_Header) as file:
         while (member := file.next()) is not None:
             parts = check_member(archive, member)
             if member.isreg():
                 members.append(Member(parts, member.offset_data, member.size))
+            elif parts:
+                folders.append(parts)
             file.members.clear()  # type: ignore[attr-defined]  # a million of them would fill the memory
-    return tuple(members)
+    return tuple(members), tuple(folders)

@@ -12,7 +12,8 @@ VALIDATION_TAR = "ILSVRC2012_img_val.tar"  # of images, without folders
 NUM_TRAIN_IMAGES = 1_281_167
 NUM_VALIDATION_IMAGES = 50_000
 
-_VALIDATION_NAME = re.compile(r"(ILSVRC2012_val_(\d{8}))(?:\.\w+)?")
+_VALIDATION_NAME = re.compile(r"(ILSVRC2012_val_(\d{8}))(?:_n\d{8})?(?:\.\w+)?")
+_NAME_WITH_CLASS = re.compile(r".+_(n\d{8})\.\w+")  # as the archives of Hugging Face have them
 _LABELS_IN_TFDS = "datasets/imagenet2012/validation_labels.txt"
 
 
@@ -24,11 +25,33 @@ def validation_key(number: int) -> str:
 def validation_number(file_name: str) -> int | None:
     """The number, from 1, in a validation image's file name, which may have a folder in front; None for another name.
 
-    The suffix does not matter: published copies have ``.JPEG``, some converted ones ``.png``.
+    The suffix does not matter: published copies have ``.JPEG``, some converted ones ``.png``. Those of Hugging Face's
+    copy are followed by the class, ``ILSVRC2012_val_00000001_n01751748.JPEG``.
     """
     match = _VALIDATION_NAME.fullmatch(file_name.rpartition("/")[2])
     number = int(match[2]) if match else 0
     return number if 1 <= number <= NUM_VALIDATION_IMAGES else None
+
+
+def class_in_name(file_name: str) -> str | None:
+    """WordNet id at the end of a file name without its suffix, as in ``n01440764_18_n01440764.JPEG``; else None."""
+    match = _NAME_WITH_CLASS.fullmatch(file_name.rpartition("/")[2])
+    return match[1] if match else None
+
+
+def class_of(file_name: str) -> str | None:
+    """WordNet id of an image that lies in no class folder, by its name; None where the name does not say it.
+
+    Raises:
+      ValueError: a validation image whose name says another class than ImageNet's own list.
+    """
+    said, number = class_in_name(file_name), validation_number(file_name)
+    if number is None:
+        return said
+    published = validation_classes()[number - 1]
+    if said not in (None, published):
+        raise checks.error(f"class of {file_name}", f"{published}, by ImageNet's list", said)
+    return published
 
 
 @functools.cache

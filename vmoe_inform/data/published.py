@@ -14,12 +14,12 @@ import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import ilsvrc, image_folder, label_sets, real, tfds, trees
+from vmoe_inform.data import ilsvrc, image_folder, label_sets, real, spellings, tfds, trees
 from vmoe_inform.data.records import Source
 from vmoe_inform.registry import Registry
 
 SEVERITIES = (1, 2, 3, 4, 5)
-_C_FOLDERS = ("imagenet-c", "ImageNet-C")
+_C_FOLDERS = ("imagenet-c",)
 _C_TARS = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -39,8 +39,8 @@ class PublishedSuite:
 
     Attributes:
       title: in tables and errors.
-      folders: names that its folder has where people unpack it, the first one to be recommended.
-      archives: further file names of its archive, besides the folders' names with a suffix.
+      folders: names of its folder where people unpack it, in any spelling, the first one to be recommended; its archive
+        is called so too, with a suffix.
       tfds_name: of TFDS' data set, whose only split is ``test``; None where TFDS has none.
       count: images.
       subset: its 200 classes in :mod:`label_sets`; None for all of ImageNet's.
@@ -49,7 +49,6 @@ class PublishedSuite:
 
     title: str
     folders: tuple[str, ...]
-    archives: tuple[str, ...]
     tfds_name: str | None
     count: int
     subset: str | None = None
@@ -57,15 +56,14 @@ class PublishedSuite:
 
 
 SUITES: Registry[PublishedSuite] = Registry("published suite")
-SUITES.add("a", PublishedSuite("ImageNet-A", ("imagenet-a",), (), "imagenet_a", 7_500, subset="a"))
-SUITES.add("r", PublishedSuite("ImageNet-R", ("imagenet-r",), (), "imagenet_r", 30_000, subset="r"))
-SUITES.add("o", PublishedSuite("ImageNet-O", ("imagenet-o",), (), None, 2_000, subset="o"))
+SUITES.add("a", PublishedSuite("ImageNet-A", ("imagenet-a",), "imagenet_a", 7_500, subset="a"))
+SUITES.add("r", PublishedSuite("ImageNet-R", ("imagenet-r",), "imagenet_r", 30_000, subset="r"))
+SUITES.add("o", PublishedSuite("ImageNet-O", ("imagenet-o",), None, 2_000, subset="o"))
 SUITES.add(
     "v2",
     PublishedSuite(
         "ImageNet-V2",
-        ("imagenetv2-matched-frequency-format-val",),
-        ("imagenetv2-matched-frequency.tar.gz",),
+        ("imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency"),
         "imagenet_v2/matched-frequency",
         10_000,
         numbered=True,
@@ -73,9 +71,7 @@ SUITES.add(
 )
 SUITES.add(
     "sketch",
-    PublishedSuite(
-        "ImageNet-Sketch", ("sketch", "imagenet-sketch"), ("ImageNet-Sketch.zip",), "imagenet_sketch", 50_889
-    ),
+    PublishedSuite("ImageNet-Sketch", ("sketch", "imagenet-sketch"), "imagenet_sketch", 50_889),
 )
 
 
@@ -94,7 +90,7 @@ def load(name: str, data: DataConfig, class_names: Sequence[str]) -> Source:
     """The suite A, R, O, V2 or Sketch.
 
     It is looked for in ``data.suites_directory`` as a folder, then as an uncompressed tar, and then among what TFDS
-    has prepared in ``data.directory``.
+    has prepared in ``data.directory``. Case, hyphens and underscores of names do not matter.
 
     Args:
       name: of :data:`SUITES`.
@@ -108,7 +104,8 @@ def load(name: str, data: DataConfig, class_names: Sequence[str]) -> Source:
     Raises:
       MissingSuiteError: it is not there, or has none of the model's classes.
       ValueError: class folders that are not exactly the suite's classes that the model knows; an archive that is
-        refused; classes that are not ImageNet's. When a record of TFDS is read: a label outside the suite.
+        refused; several folders or archives of the suite; classes that are not ImageNet's. When a record of TFDS is
+        read: a label outside the suite.
     """
     suite = SUITES[name]
     labels = _labels(suite, class_names)
@@ -126,8 +123,9 @@ def load(name: str, data: DataConfig, class_names: Sequence[str]) -> Source:
 def load_corruption(corruption: str, severity: int, data: DataConfig, class_names: Sequence[str]) -> Source:
     """One of ImageNet-C's 75 sets, from ``imagenet-c/corruption/severity/class/file``.
 
-    Instead of the folder ``corruption`` there may be the published tar that has it (``imagenet-c/noise.tar``,
-    ``blur.tar``, ``weather.tar``, ``digital.tar``), else TFDS' ``imagenet2012_corrupted``.
+    The folder ``corruption`` may lie in a folder of its published archive's name (``imagenet-c/weather/fog/3``).
+    Instead of it there may be this archive (``imagenet-c/noise.tar``, ``blur.tar``, ``weather.tar``, ``digital.tar``),
+    else TFDS' ``imagenet2012_corrupted``.
 
     Raises:
       MissingSuiteError, ValueError: as :func:`load`, and for an unknown corruption or severity.
@@ -135,7 +133,7 @@ def load_corruption(corruption: str, severity: int, data: DataConfig, class_name
     if corruption not in CORRUPTIONS or severity not in SEVERITIES:
         received = f"{corruption}, {severity}"
         raise checks.error("corruption and severity", f"one of {', '.join(CORRUPTIONS)}, and 1 to 5", received)
-    suite = PublishedSuite(f"ImageNet-C {corruption} {severity}", _C_FOLDERS, (), None, ilsvrc.NUM_VALIDATION_IMAGES)
+    suite = PublishedSuite(f"ImageNet-C {corruption} {severity}", _C_FOLDERS, None, ilsvrc.NUM_VALIDATION_IMAGES)
     labels = _known(class_names)
     place = _find_corruption(corruption, severity, data)
     if place is not None:
@@ -145,7 +143,7 @@ def load_corruption(corruption: str, severity: int, data: DataConfig, class_name
     tfds_name = _tfds_corruption(corruption, severity)
     found = _from_tfds(suite.title, tfds_name, "validation", data, labels, class_names)
     if found is None:
-        places = (f"{_C_FOLDERS[0]}/{corruption}/{severity}", f"{_C_FOLDERS[0]}/{_c_tar(corruption)}")
+        places = (f"{_C_FOLDERS[0]}/{corruption}/{severity}", f"{_C_FOLDERS[0]}/{_group(corruption)}.tar")
         raise _missing(suite.title, data, places, tfds_name)
     return found
 
@@ -165,20 +163,23 @@ def _tfds_corruption(corruption: str, severity: int) -> str:
     return f"imagenet2012_corrupted/{corruption}_{severity}"
 
 
-def _c_tar(corruption: str) -> str:
-    return next(f"{group}.tar" for group, names in _C_TARS.items() if corruption in names)
+def _group(corruption: str) -> str:
+    """The published archive that has it."""
+    return next(group for group, names in _C_TARS.items() if corruption in names)
 
 
 def _find_corruption(corruption: str, severity: int, data: DataConfig) -> Path | None:
     """The set's folder, else the published tar that has it, in ``data.suites_directory``."""
-    for name in _C_FOLDERS if data.suites_directory else ():
-        root = Path(data.suites_directory) / name
-        folder, tar = root / corruption / str(severity), root / _c_tar(corruption)
-        if folder.is_dir():
-            return folder
-        if tar.is_file():
-            return tar
-    return None
+    if not data.suites_directory:
+        return None
+    root = spellings.find(Path(data.suites_directory), _C_FOLDERS, folder=True)
+    if root is None:
+        return None
+    groups = [root, spellings.find(root, [_group(corruption)], folder=True)]
+    places = [spellings.find(group, [corruption], folder=True) for group in groups if group is not None]
+    folders = [place / str(severity) for place in places if place is not None]
+    folder = spellings.one(folder for folder in folders if folder.is_dir())
+    return folder or spellings.find(root, [_group(corruption)], [spellings.TAR], folder=False)
 
 
 def real_labels(data: DataConfig, class_names: Sequence[str]) -> Mapping[str, frozenset[int]]:
@@ -195,8 +196,8 @@ def real_labels(data: DataConfig, class_names: Sequence[str]) -> Mapping[str, fr
     thousand = label_sets.wordnet_ids()
     known = _known(class_names)
     position = [known.get(name) for name in thousand]
-    path = Path(data.suites_directory) / real.FILE
-    if data.suites_directory and path.is_file():
+    path = spellings.find(Path(data.suites_directory), [real.FILE], folder=False) if data.suites_directory else None
+    if path is not None:
         by_key = real.read_file(path)
     else:
         builder = _prepared("ReaL", real.TFDS_NAME, data)
@@ -236,11 +237,11 @@ def _find(suite: PublishedSuite, data: DataConfig) -> Path | None:
     if not data.suites_directory:
         return None
     root = Path(data.suites_directory)
-    suffixes = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
-    packed = [*(f"{name}{suffix}" for name in suite.folders for suffix in suffixes), *suite.archives]
-    found = [root / name for name in suite.folders if (root / name).is_dir()]
-    found += [root / name for name in packed if (root / name).is_file()]
-    return found[0] if found else None
+    return (
+        spellings.find(root, suite.folders, folder=True)
+        or spellings.find(root, suite.folders, [spellings.TAR], folder=False)
+        or spellings.find(root, suite.folders, spellings.PACKED, folder=False)
+    )
 
 
 def _from_tree(
@@ -252,17 +253,11 @@ def _from_tree(
         thousand = label_sets.wordnet_ids()
         expected = {str(thousand.index(name)): label for name, label in labels.items()}
     if set(tree.classes) != set(expected):
-        missing, unknown = sorted(set(expected) - set(tree.classes)), sorted(set(tree.classes) - set(expected))
-        received = f"{len(tree.classes)} folders; missing: {_some(missing)}; unknown: {_some(unknown)}"
+        received = trees.difference(tree.classes, expected)
         known = f"the {len(expected)} class folders of {suite.title} that the model knows"
         raise checks.error(tree.place, known, received)
     records = tree.records([expected[folder] for folder in tree.classes])
     return Source(records, tuple(class_names), image_folder.origin(tree.root))
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more if names else "none"
 
 
 def _prepared(title: str, name: str, data: DataConfig) -> Any | None:

@@ -3,7 +3,7 @@
 import collections
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,10 @@ from vmoe_inform import checks
 from vmoe_inform.data import archives
 from vmoe_inform.data.records import Record
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Folders that file systems, storage devices and archivers make for themselves, besides hidden ones.
+NOT_CLASSES = ("@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "system volume information")
+_MAX_LEVELS = 4  # of folders around the class folders
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,33 +95,75 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
+def is_class(name: str) -> bool:
+    """Whether a folder may be one of a class: not a hidden one, and none of those that machines make."""
+    return not name.startswith(".") and name.casefold() not in NOT_CLASSES
+
+
 def class_folders(root: Path) -> list[str]:
-    """Names of the folders in ``root``, sorted; hidden ones are none."""
+    """Names of the class folders in ``root``, sorted."""
+    return sorted(name for name in _folders(root) if is_class(name))
+
+
+def _folders(root: Path) -> list[str]:
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return [entry.name for entry in entries if entry.is_dir()]
 
 
-def read_folder(root: Path) -> Tree:
-    """The tree in a folder.
+def _has_images(root: Path) -> bool:
+    with os.scandir(root) as entries:
+        return any(is_image(entry.name) for entry in entries)
+
+
+def root_of(folder: Path) -> Path:
+    """The folder that has the class folders.
+
+    That is ``folder``, unless its only folder has folders again: an archive that was unpacked into a folder of its own
+    name, for instance.
+    """
+    for _ in range(_MAX_LEVELS):
+        names = class_folders(folder)
+        if len(names) != 1 or _has_images(folder):
+            break
+        below = folder / names[0]
+        if not class_folders(below) or _has_images(below):
+            break
+        folder = below
+    return folder
+
+
+def read_folder(folder: Path) -> Tree:
+    """The tree in a folder, or in a folder of it (:func:`root_of`).
 
     Raises:
-      FileNotFoundError: there are no class folders, or one has no image.
+      FileNotFoundError: there are no class folders, or some have no image.
     """
+    root = root_of(folder)
     classes = class_folders(root)
     if not classes:
         raise FileNotFoundError(f"{root}: expected folders of classes with images; received no class folder")
     files: list[tuple[str, str]] = []
+    empty: list[str] = []
     left_out = collections.Counter(_no_images(root))
     for name in classes:
         with os.scandir(root / name) as entries:
             found = [(entry.name, entry.is_file()) for entry in entries]
         images = sorted(file for file, is_file in found if is_file and is_image(file))
         if not images:
-            raise FileNotFoundError(f"{root}: expected folders of classes with images; received no image in {name}")
+            empty.append(name)
         files += [(name, file) for file in images]
-        left_out[name] += len(found) - len(images)
-    _warn(str(root), left_out)
+        left_out[name] += sum(is_file or is_class(file) for file, is_file in found) - len(images)
+    _refuse_empty(str(root), empty)
+    _warn(str(root), left_out, [name for name in _folders(root) if not is_class(name)])
     return _tree(str(root), root, classes, files, None)
+
+
+def _refuse_empty(place: str, empty: Sequence[str]) -> None:
+    """A class without images would shift the labels of all after it, if it were left out."""
+    if empty:
+        raise FileNotFoundError(
+            f"{place}: expected folders of classes with images; received no image in {_some(empty)}"
+        )
 
 
 def _no_images(root: Path) -> dict[str, int]:
@@ -136,7 +181,7 @@ def read_tar(archive: Path, inside: tuple[str, ...] = ()) -> Tree:
         tree.
 
     Raises:
-      FileNotFoundError: no such images in the tar.
+      FileNotFoundError: no such images in the tar, or a class folder without any.
       ValueError: an archive that is refused (:func:`archives.tar_members`), images outside class folders, or in the
         class folders of several trees.
     """
@@ -144,7 +189,7 @@ def read_tar(archive: Path, inside: tuple[str, ...] = ()) -> Tree:
     members = [
         member
         for member in archives.tar_members(archive)
-        if not inside or member.parts[-2 - len(inside) : -2] == inside
+        if (not inside or member.parts[-2 - len(inside) : -2] == inside) and all(map(is_class, member.parts[:-1]))
     ]
     nested = next((member for member in members if member.parts[-1].endswith(".tar")), None)
     if nested is not None:
@@ -157,13 +202,24 @@ def read_tar(archive: Path, inside: tuple[str, ...] = ()) -> Tree:
     if len(roots) > 1 or None in roots:
         received = sorted({"/".join(member.parts[:-1]) or member.parts[-1] for member in images})[:5]
         raise checks.error(place, "class folders in one place, and all images in them", received)
+    (root,) = roots
+    folders = {folder[-1] for folder in archives.tar_folders(archive) if folder[:-1] == root and is_class(folder[-1])}
+    _refuse_empty(place, sorted(folders - {member.parts[-2] for member in images}))
     beside = [m for m in members if m.parts[:-2] in roots and len(m.parts) > 1 and not is_image(m.parts[-1])]
-    _warn(place, collections.Counter(member.parts[-2] for member in beside))
+    _warn(place, collections.Counter(member.parts[-2] for member in beside), _not_classes(archive, root))
     files = [(member.parts[-2], member.parts[-1]) for member in images]
     if len(set(files)) < len(files):
         raise checks.error(place, "each file once", f"{len(files) - len(set(files))} twice")
     spans = np.array([(member.offset, member.size) for member in images], np.int64)
     return _tree(place, archive, sorted({folder for folder, _ in files}), files, spans)
+
+
+def _not_classes(archive: Path, root: tuple[str, ...] | None) -> list[str]:
+    """Folders of a tar that lie where class folders are, and are none."""
+    start = root or ()
+    paths = [*archives.tar_folders(archive), *(member.parts[:-1] for member in archives.tar_members(archive))]
+    beside = {path[len(start)] for path in paths if path[: len(start)] == start and len(path) > len(start)}
+    return sorted(name for name in beside if not is_class(name))
 
 
 def read(path: Path) -> Tree:
@@ -189,13 +245,27 @@ def _tree(
     )
 
 
+def difference(received: Iterable[str], expected: Iterable[str]) -> str:
+    """Class folders that are there compared with those that should be, in words."""
+    there, wanted = set(received), set(expected)
+    return f"{len(there)} folders; missing: {_some(wanted - there)}; unknown: {_some(there - wanted)}"
+
+
+def _some(names: Collection[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(sorted(names)[:5]) + more if names else "none"
+
+
 def as_bytes(names: Iterable[str]) -> np.ndarray:
     """File names as one array of bytes [n]."""
     return np.array([os.fsencode(name) for name in names])
 
 
-def _warn(place: str, left_out: collections.Counter[str]) -> None:
+def _warn(place: str, left_out: collections.Counter[str], folders: Sequence[str]) -> None:
+    """Names in one line each what is no image of a class, and the folders that are no classes."""
     total = left_out.total()
     if total:
         examples = ", ".join(name or "." for name, count in left_out.most_common(3) if count)
         logging.warning("%s: %d files that are no images of a class are left out (in %s)", place, total, examples)
+    if folders:
+        logging.warning("%s: folders that are taken for no classes: %s", place, ", ".join(sorted(folders)))

@@ -1,0 +1,45 @@
+"""Finds the files and folders of published data under the spellings that people give them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from vmoe_inform import checks
+
+TAR = ".tar"
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")  # which have to be unpacked
+
+
+def key(name: str) -> str:
+    """What spellings have in common: ``ImageNet-A``, ``imagenet_a`` and ``imagenet a`` are ``imageneta``."""
+    return name.casefold().translate({ord(character): None for character in "-_ "})
+
+
+def find(root: Path, names: Sequence[str], suffixes: Sequence[str] = ("",), *, folder: bool) -> Path | None:
+    """The one file or folder in ``root`` that is called by one of ``names``, in any spelling.
+
+    Args:
+      root: where to look; it need not be there.
+      names: without their suffixes.
+      suffixes: that may follow.
+      folder: whether to find a folder, or a file.
+
+    Raises:
+      ValueError: there are several.
+    """
+    if not root.is_dir():
+        return None
+    wanted = {key(name + suffix) for name in names for suffix in suffixes}
+    paths = sorted(path for path in root.iterdir() if key(path.name) in wanted)
+    return one(path for path in paths if (path.is_dir() if folder else path.is_file()))
+
+
+def one(found: Iterable[Path]) -> Path | None:
+    """The first of ``found``, of which all have to be the same, such as a folder and a link to it.
+
+    Raises:
+      ValueError: they are not.
+    """
+    paths = list(found)
+    if len({path.resolve() for path in paths}) > 1:
+        raise checks.error(str(paths[0].parent), "one of these, not several", [str(path) for path in paths])
+    return paths[0] if paths else None
