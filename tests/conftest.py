@@ -26,7 +26,7 @@ else:
     # A program that several tests compile (a run that is resumed, the tiny model, an operation that is run by itself)
     # is compiled once, for all workers and all processes that tests start.
     # Set JAX_COMPILATION_CACHE_DIR to keep the programs for the next run.
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         _compiled = tempfile.TemporaryDirectory(prefix="compiled_")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

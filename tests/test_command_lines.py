@@ -6,8 +6,10 @@ import re
 import shutil
 
 import pytest
+from absl import flags
 
 from tests import processes
+from vmoe_inform import command_line
 
 TINY = (
     "--config=configs/digits.py:router=attention_vmoe,variant=Ti/16,experts=4,where=1",
@@ -122,3 +124,16 @@ def test_nothing_to_evaluate(tmp_path):
     results = processes.run_many("evaluate", list(messages), tmp_path, imports=("evaluation.report", "evaluation.run"))
     for (code, _, errors), message in zip(results, messages.values(), strict=True):
         assert message in _only_error(code, errors)
+
+
+def test_an_empty_flag_of_the_machine_says_nothing():
+    """As of ``--data_directory=$DATA`` where the shell knows no DATA."""
+    here = command_line.define_machine()
+    names = ("data_directory", "suites_directory", "num_workers", "batch_size", "generate_corruptions")
+    try:
+        flags.FLAGS.mark_as_parsed()
+        flags.FLAGS.data_directory, flags.FLAGS.suites_directory, flags.FLAGS.num_workers = "", "S", 0
+        assert here() == {"data.suites_directory": "S", "data.num_workers": 0}
+    finally:
+        for name in names:
+            delattr(flags.FLAGS, name)

@@ -59,7 +59,8 @@ def define_machine() -> Callable[[], dict[str, Any]]:
     """Defines the flags that say how it is on this machine, in place of a run's settings.
 
     Returns:
-      what the flags say, for :func:`vmoe_inform.config.override`.
+      what the flags say, for :func:`vmoe_inform.config.override`; an empty one, as of a shell variable that is not
+      set, says nothing.
     """
     holders = {
         "data.directory": flags.DEFINE_string(
@@ -74,7 +75,7 @@ def define_machine() -> Callable[[], dict[str, Any]]:
             "Draw C while it is evaluated where no published files are, however long that takes.",
         ),
     }
-    return lambda: {field: holder.value for field, holder in holders.items() if holder.value is not None}
+    return lambda: {field: holder.value for field, holder in holders.items() if holder.value not in (None, "")}
 
 
 def config_file() -> tuple[str, dict[str, Any]]:

@@ -40,6 +40,18 @@ def test_stored_as_nobody_has_run_it(path):
     assert notebook.metadata.kernelspec.name == "python3"
 
 
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [(("", ""), {}), (("", "S"), {"data.suites_directory": "S"}), (("D", ""), {"data.directory": "D"})],
+)
+def test_a_folder_that_is_not_given_is_that_of_the_run(folders, expected):
+    notebook = nbformat.read(ROOT / "notebooks" / "04_imagenet_checkpoint.ipynb", as_version=4)
+    lines = [line for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("HERE = ")]
+    names = dict(zip(("DATA", "SUITES_DATA"), folders, strict=True))
+    exec("\n".join(lines), names)
+    assert names["HERE"] == expected
+
+
 def run(path, **parameters):
     """Executes a notebook, its cell of parameters replaced; gives what its cells put out."""
     notebook = nbformat.read(path, as_version=4)

@@ -128,6 +128,8 @@ def test_one_process_gets_into_touch_with_nothing():
         ({}, "", 1),
         (SLURM, "", 2),
         ({name: value for name, value in SLURM.items() if name != "SLURM_STEP_NODELIST"}, "", 1),  # not in a step
+        (dict.fromkeys(SLURM, ""), "", 1),  # an empty variable is as good as none
+        ({"TPU_WORKER_HOSTNAMES": "", "MEGASCALE_NUM_SLICES": "", "JAX_PLATFORMS": ""}, "", 1),
         ({"TPU_WORKER_HOSTNAMES": "a,b,c,d"}, "", 4),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, "", 1),
         ({"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_NUM_SLICES": "3"}, "", 6),

@@ -127,7 +127,7 @@ def _need_tensorflow() -> None:
     if importlib.util.find_spec("tensorflow") is None:
         raise checks.error("tensorflow", "to be installed: pip install -e '.[prepare]'", None)
     for setting, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
-        os.environ.setdefault(setting, value)  # it would print notes about the processor
+        os.environ[setting] = os.environ.get(setting) or value  # it would print notes about the processor
 
 
 def prepare(name: str, *, data_dir: str, manual_dir: str, file_format: str, whole: bool) -> None:

@@ -69,7 +69,9 @@ def _say_that_there_is_no_tpu() -> None:
     """Tells libtpu what it would otherwise ask the metadata server of a TPU machine for, and complain that nobody
     answers. Values that are set already hold."""
     # Otherwise the first process that loads libtpu locks out all others, as if they shared a chip.
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    if "TPU_SKIP_MDS_QUERY" in os.environ:  # set by JAX where it finds no chip
-        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")  # any known type will do: none is used
-        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    values = {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    if os.environ.get("TPU_SKIP_MDS_QUERY"):  # set by JAX where it finds no chip
+        values |= {"TPU_ACCELERATOR_TYPE": "v5litepod-4"}  # any known type will do: none is used
+        values |= {"TPU_WORKER_HOSTNAMES": "localhost"}
+    for name, value in values.items():
+        os.environ[name] = os.environ.get(name) or value

@@ -134,7 +134,7 @@ def processes_of_environment(
       tpu_vm_attribute: reads an attribute of a TPU VM's metadata, ``""`` if there is none; by default those of the
         machine that this is.
     """
-    if all(name in environment for name in _SLURM):
+    if all(environment.get(name) for name in _SLURM):
         return int(environment["SLURM_NTASKS"])
     platforms = environment.get("JAX_PLATFORMS", "")
     if platforms and "tpu" not in platforms.split(","):

@@ -113,7 +113,7 @@ def _in_processes(runs: Sequence[Run], jobs: int, stop: StopRequest) -> dict[str
 def _share_of_cores(jobs: int) -> Iterator[None]:
     """Processes that start here size XLA's pools of CPU threads (by NPROC) for their share of the cores, so that
     there are no more threads than cores. What the user has set is left alone."""
-    if "NPROC" in os.environ:
+    if os.environ.get("NPROC"):
         yield
         return
     os.environ["NPROC"] = str(max(1, (os.cpu_count() or 1) // jobs))
