@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from vmoe_inform import config as config_lib
+from vmoe_inform import identity
 
 # How ml_collections loads a config file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module\\(\\) method is deprecated:DeprecationWarning")
@@ -58,11 +59,11 @@ def test_what_is_left_out_has_its_default():
     assert config_lib.parse_model(ConfigDict()) == config_lib.parse(make()).model
 
 
-def test_the_hash_is_stable_and_changes_with_every_setting():
+def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
     tree = make()
     config = config_lib.parse(tree)
-    assert re.fullmatch("[0-9a-f]{16}", config_lib.config_hash(config))
-    assert config_lib.config_hash(config) == config_lib.config_hash(config_lib.parse(json.loads(json.dumps(tree))))
+    assert re.fullmatch("[0-9a-f]{16}", identity.config_hash(config))
+    assert identity.config_hash(config) == identity.config_hash(config_lib.parse(json.loads(json.dumps(tree))))
     changes = [
         {"seed": 1},
         {"model__hidden_size": 256},
@@ -70,9 +71,10 @@ def test_the_hash_is_stable_and_changes_with_every_setting():
         {"model__router__losses__z": 1e-3},
         {"optimizer__learning_rate": 1e-4},
         {"data__random_flip": True},
-        {"mesh__expert": 2},
+        {"train__epochs": 2.0},
+        {"evaluation__attack__epsilon": 2.0},
     ]
-    hashes = {config_lib.config_hash(config_lib.parse(make(**change))) for change in ({}, *changes)}
+    hashes = {identity.config_hash(config_lib.parse(make(**change))) for change in ({}, *changes)}
     assert len(hashes) == 1 + len(changes)
 
 

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # What each part of vmoe_inform may import besides itself.
 FOUNDATION = {"axes", "registry", "checks", "exit_codes", "storage", "strict"}
 PURE = FOUNDATION | {"routing", "dispatch"}
-CONFIG = PURE | {"config", "groups"}
+CONFIG = PURE | {"config", "groups", "identity"}
 MODEL = CONFIG | {"sharding", "nn", "models"}
 ALLOWED = {
     "": set(),  # vmoe_inform/__init__.py
@@ -25,14 +25,17 @@ ALLOWED = {
     "routing": FOUNDATION | {"dispatch"},  # a router ends in a plan that dispatch carries out
     "presets": CONFIG,
     "groups": FOUNDATION | {"routing"},  # of settings; the options are those of the routers' steps
-    "settings": FOUNDATION | {"routing"},  # for config, through which all others take them
+    "identity": FOUNDATION | {"routing"},  # what of the settings makes a run the same run
+    "settings": FOUNDATION | {"identity", "routing"},  # for config, through which all others take them
     "config": PURE | {"groups", "settings"},
+    "migrations": FOUNDATION,  # configs of older versions
     "sharding": CONFIG,
     "data": CONFIG,
     "nn": CONFIG | {"sharding"},
     "models": CONFIG | {"sharding", "nn"},
     "evaluation": MODEL | {"data"},
-    "training": MODEL | {"chips", "data", "evaluation"},  # the loop evaluates as it goes; evaluation knows no training
+    # the loop evaluates as it goes; evaluation knows no training
+    "training": MODEL | {"chips", "migrations", "data", "evaluation"},
     "analysis": MODEL | {"data", "evaluation", "training"},  # what a run's routers do to the images of the suites
     "studies": MODEL | {"data", "evaluation", "training"},  # many runs, trained and measured
     # what a program costs, compiled and timed; only command lines look at it

@@ -104,7 +104,7 @@ def describe(hint: Any) -> str:
     """A type hint in words: ``Literal["a", "b"]`` is ``one of 'a', 'b'``."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return f"{describe(arguments[0])} {arguments[1]}"
+        return " ".join([describe(arguments[0]), *(str(bound) for bound in arguments[1:] if isinstance(bound, Bound))])
     if origin is Literal:
         return "one of " + ", ".join(repr(a) for a in arguments)
     if origin in (Union, types.UnionType):
@@ -126,7 +126,8 @@ def conform(field: str, value: Any, hint: Any) -> Any:
     Args:
       field: name of the field, for the error message.
       value: what the user gave.
-      hint: bool, int, float, str, None, Literal, tuple[X, ...], a union of those, or Annotated with a Bound.
+      hint: bool, int, float, str, None, Literal, tuple[X, ...], a union of those, or Annotated; of what it is annotated
+        with, Bounds have to hold.
 
     Raises:
       ValueError: if the value does not fit; the message has field, expected and received.
@@ -181,7 +182,8 @@ def _try(value: Any, hint: Any) -> tuple[bool, Any]:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         accepted, result = _try(value, arguments[0])
-        return accepted and arguments[1].holds(result), result
+        bounds = [bound for bound in arguments[1:] if isinstance(bound, Bound)]
+        return accepted and all(bound.holds(result) for bound in bounds), result
     if origin is Literal:
         # 1 == True in Python: a literal also has to be of the right type.
         return any(type(value) is type(a) and value == a for a in arguments), value

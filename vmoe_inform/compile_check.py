@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, identity
 from vmoe_inform import config as config_lib
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def main(_: list[str]) -> int:
     if _JSON.value is not None:
         about = {
             "config": command_line.config_file()[0],
-            "config_hash": config_lib.config_hash(config),
+            "config_hash": identity.config_hash(config, tuple(identity.Effect)),
             "topology": _TOPOLOGY.value,
             "num_slices": _NUM_SLICES.value,
             "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")},

@@ -6,7 +6,6 @@ looks at more than one field is in this file.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import re
@@ -111,6 +110,7 @@ def parse(given: Any) -> Config:
     config = given if isinstance(given, Config) else groups.parse_group(Config, given, "")
     config = dataclasses.replace(config, model=parse_model(config.model))
     _check_run(config)
+    _check_classes(config)
     _check_data(config.data)
     _check_optimizer(config.optimizer)
     _check_evaluation(config.evaluation)
@@ -339,6 +339,22 @@ def _spreads_experts(model: ModelConfig) -> bool:
     return bool(model.moe_layers) and model.moe.dispatch != "ragged"
 
 
+def with_class_names(config: Config, class_names: Sequence[str]) -> Config:
+    """The config with these names for its classes, unless it has some."""
+    if config.data.class_names:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, class_names=tuple(class_names)))
+
+
+def _check_classes(config: Config) -> None:
+    names = config.data.class_names
+    if len(set(names)) != len(names):
+        raise checks.error("data.class_names", "each name once", [name for name in names if names.count(name) > 1][:5])
+    if names and len(names) != config.model.num_classes:
+        expected = f"one for each of the classes, model.num_classes = {config.model.num_classes}"
+        raise checks.error("data.class_names", expected, len(names))
+
+
 def _check_data(data: DataConfig) -> None:
     for field in ("pixel_mean", "pixel_std"):
         value = getattr(data, field)
@@ -423,9 +439,3 @@ def _check_batch(field: str, size: int, config: Config, num_devices: int, parts:
 def to_json(config: Config) -> dict[str, JsonValue]:
     """The resolved config as plain JSON values; ``parse(to_json(config)) == config``."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def config_hash(config: Config) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the resolved config."""
-    text = json.dumps(to_json(config), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -85,7 +85,7 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
     from vmoe_inform.evaluation import run
     from vmoe_inform.evaluation.predict import Predictor
     from vmoe_inform.training import restore as restore_lib
-    from vmoe_inform.training.run_folder import read_config
+    from vmoe_inform.training.run_folder import hash_by_older_versions, read_config
     from vmoe_inform.training.watchdog import Watchdog
 
     config = read_config(place.workdir)
@@ -109,6 +109,7 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
             config.evaluation.suites if suites is None else suites,
             restore=restore,
             here=here,
+            older_hash=hash_by_older_versions(place.workdir),
             predictions=None
             if _PREDICTIONS.value is None
             else pathlib.Path(_PREDICTIONS.value) / name.replace("/", "_"),

@@ -17,7 +17,7 @@ from vmoe_inform.routing import steps
 
 
 def _is_group(hint: Any) -> bool:
-    return dataclasses.is_dataclass(hint)
+    return dataclasses.is_dataclass(_plain(hint))
 
 
 def _plain(hint: Any) -> Any:
@@ -102,7 +102,7 @@ def parse_group(group: type, given: Any, prefix: str) -> Any:
         if field.name == "options":
             values[field.name] = _parse_options(given.get(field.name, {}), name)
         elif _is_group(hint):
-            values[field.name] = parse_group(hint, given.get(field.name, {}), name)
+            values[field.name] = parse_group(_plain(hint), given.get(field.name, {}), name)
         elif field.name in given:
             values[field.name] = checks.conform(name, given[field.name], hint)
     return group(**values)

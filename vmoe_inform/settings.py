@@ -1,7 +1,8 @@
 """Every setting of a run, as frozen dataclasses: each field below is the one home of a setting and of its default.
 
 What goes with what is checked in config.py, through which the rest of the package takes these classes. A field's suffix
-is its unit: ``_px`` pixels, ``_steps`` optimizer steps.
+is its unit: ``_px`` pixels, ``_steps`` optimizer steps. Its type states its :class:`~vmoe_inform.identity.Effect`; a
+field whose type states none has that of its group.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from vmoe_inform import checks
 from vmoe_inform.checks import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
+from vmoe_inform.identity import Effect
 from vmoe_inform.routing import steps
 
 
@@ -92,11 +94,11 @@ class MoeConfig:
     num_experts: PositiveInt = 8
     num_selected_experts: PositiveInt = 2
     capacity_factor: PositiveFloat = 1.05
-    capacity_factor_evaluation: PositiveFloat = 4.0
+    capacity_factor_evaluation: Annotated[PositiveFloat, Effect.RESULTS] = 4.0
     capacity_multiple_of: PositiveInt = 4
     batch_priority: bool = False
     group_size_images: PositiveInt = 1
-    dispatch: str = "auto"
+    dispatch: Annotated[str, Effect.MACHINE] = "auto"
     expert_dropout_rate: ShareBelowOne = 0.0
 
 
@@ -128,10 +130,10 @@ class ModelConfig:
     dropout_rate: ShareBelowOne = 0.0
     attention_dropout_rate: ShareBelowOne = 0.0
     stochastic_depth_rate: ShareBelowOne = 0.0
-    attention_block_size: PositiveInt | None = None
-    attention: Literal["auto", "xla", "fused"] = "auto"
+    attention_block_size: Annotated[PositiveInt | None, Effect.MACHINE] = None
+    attention: Annotated[Literal["auto", "xla", "fused"], Effect.MACHINE] = "auto"
     head_bias_initial_value: float = 0.0
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Annotated[Literal["none", "dots", "full"], Effect.MACHINE] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     moe: MoeConfig = MoeConfig()
     router: RouterConfig = RouterConfig()
@@ -168,6 +170,8 @@ class DataConfig:
       tfds_name: TFDS builder, e.g. ``imagenet2012`` (tfds).
       train_split, test_split: names of the splits, as the source calls them.
       suites_directory: where published evaluation suites lie, one folder or tar file each (ImageNet).
+      class_names: of the classes, in the order of the labels, which are matched by name; empty: those of the training
+        split, in its order. A run records them.
       pixel_mean, pixel_std: normalisation of pixels in [0, 1], one number or one for each of red, green and blue.
       crop: of training images: ``"center"``, the largest square, or ``"inception"``, a random part of random area
         and shape (Szegedy 2015, arXiv 1409.4842, Sec. 6).
@@ -186,16 +190,17 @@ class DataConfig:
     """
 
     source: str = "digits"
-    directory: str = ""
+    directory: Annotated[str, Effect.MACHINE] = ""
     tfds_name: str = ""
     train_split: str = "train"
-    test_split: str = "test"
-    suites_directory: str = ""
+    test_split: Annotated[str, Effect.RESULTS] = "test"
+    suites_directory: Annotated[str, Effect.MACHINE] = ""
+    class_names: Annotated[tuple[str, ...], Effect.CLASSES] = ()
     pixel_mean: float | tuple[float, ...] = 0.5
     pixel_std: PositiveFloat | tuple[PositiveFloat, ...] = 0.5
     crop: Literal["center", "inception"] = "center"
     crop_min_area: Annotated[float, checks.Bound(above=0.0, at_most=1.0)] = 0.05
-    evaluation_crop: Annotated[float, checks.Bound(above=0.0, at_most=1.0)] = 1.0
+    evaluation_crop: Annotated[float, checks.Bound(above=0.0, at_most=1.0), Effect.RESULTS] = 1.0
     randaugment_layers: NonNegativeInt = 0
     randaugment_magnitude: Annotated[float, checks.Bound(at_least=0.0, at_most=10.0)] = 10.0
     random_erasing: Share = 0.0
@@ -203,10 +208,10 @@ class DataConfig:
     random_zoom: NonNegativeFloat = 0.0
     random_shift_px: NonNegativeInt = 0
     random_flip: bool = False
-    num_workers: NonNegativeInt = 0
-    num_threads: NonNegativeInt = 4
-    prefetch_batches: PositiveInt = 4
-    max_skipped_share: Share = 0.01
+    num_workers: Annotated[NonNegativeInt, Effect.MACHINE] = 0
+    num_threads: Annotated[NonNegativeInt, Effect.MACHINE] = 4
+    prefetch_batches: Annotated[PositiveInt, Effect.MACHINE] = 4
+    max_skipped_share: Annotated[Share, Effect.MACHINE] = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,8 +234,8 @@ class TrainConfig:
         which are compiled; and for what ``vmoe_inform.evaluate`` does between two sets of images.
     """
 
-    steps: PositiveInt | None = None
-    epochs: PositiveFloat | None = None
+    steps: Annotated[PositiveInt | None, Effect.RESULTS] = None
+    epochs: Annotated[PositiveFloat | None, Effect.RESULTS] = None
     batch_size: PositiveInt = 128
     loss: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: ShareBelowOne = 0.0
@@ -239,10 +244,10 @@ class TrainConfig:
     initial_checkpoint: str = ""
     gradient_accumulation_steps: PositiveInt = 1
     ema_decay: ShareBelowOne = 0.0
-    log_every_steps: PositiveInt = 20
-    max_nonfinite_steps: NonNegativeInt = 0
-    watchdog_seconds: PositiveFloat | None = 1800.0
-    watchdog_start_seconds: PositiveFloat = 1800.0
+    log_every_steps: Annotated[PositiveInt, Effect.MACHINE] = 20
+    max_nonfinite_steps: Annotated[NonNegativeInt, Effect.MACHINE] = 0
+    watchdog_seconds: Annotated[PositiveFloat | None, Effect.MACHINE] = 1800.0
+    watchdog_start_seconds: Annotated[PositiveFloat, Effect.MACHINE] = 1800.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,13 +328,13 @@ class EvaluationConfig:
       attack: of the suites fgsm and pgd.
     """
 
-    every_steps: PositiveInt | None = None
-    batch_size: PositiveInt = 256
-    suites: tuple[str, ...] = ("clean", "c", "r", "a", "o")
+    every_steps: Annotated[PositiveInt | None, Effect.MACHINE] = None
+    batch_size: Annotated[PositiveInt, Effect.MACHINE] = 256
+    suites: Annotated[tuple[str, ...], Effect.MACHINE] = ("clean", "c", "r", "a", "o")
     ece_bins: PositiveInt = 15
-    cache_directory: str = ""
+    cache_directory: Annotated[str, Effect.MACHINE] = ""
     corruption_seed: NonNegativeInt = 0
-    generate_corruptions: bool = False
+    generate_corruptions: Annotated[bool, Effect.MACHINE] = False
     shots: tuple[PositiveInt, ...] = (1, 5, 10)
     attack: AttackConfig = AttackConfig()
 
@@ -361,15 +366,15 @@ class Config:
       profile: so many steps of this start of the run are traced, into DIR/profile; None: none.
     """
 
-    seed: Annotated[int, checks.Bound(at_least=0, below=2**32)] = 0
-    profile: PositiveInt | None = None
-    model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    mesh: MeshConfig = MeshConfig()
+    seed: Annotated[int, checks.Bound(at_least=0, below=2**32), Effect.TRAINING] = 0
+    profile: Annotated[PositiveInt | None, Effect.MACHINE] = None
+    model: Annotated[ModelConfig, Effect.TRAINING] = ModelConfig()
+    data: Annotated[DataConfig, Effect.TRAINING] = DataConfig()
+    train: Annotated[TrainConfig, Effect.TRAINING] = TrainConfig()
+    optimizer: Annotated[OptimizerConfig, Effect.TRAINING] = OptimizerConfig()
+    checkpoint: Annotated[CheckpointConfig, Effect.MACHINE] = CheckpointConfig()
+    evaluation: Annotated[EvaluationConfig, Effect.RESULTS] = EvaluationConfig()
+    mesh: Annotated[MeshConfig, Effect.MACHINE] = MeshConfig()
 
 
 def resolve_layers(layers: str | tuple[int, ...], num_layers: int) -> tuple[int, ...]:

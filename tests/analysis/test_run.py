@@ -1,5 +1,6 @@
 """Whole sets of images, seen by checkpoints that are made by hand; and the command, once."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -18,6 +19,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform import models
 from vmoe_inform.analysis import images as images_lib
 from vmoe_inform.analysis import run, showing, tables
+from vmoe_inform.analysis import runs as runs_lib
 from vmoe_inform.analysis.observing import Observer, Subject
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.sharding.mesh import make_mesh
@@ -195,6 +197,28 @@ def test_runs_of_another_shape_are_not_set_beside_each_other(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         run.check_comparable(_config(), _config(**changes))
     run.check_comparable(_config(), _config(model__router__inform="none", seed=3))
+
+
+def test_runs_of_other_classes_are_not_set_beside_each_other():
+    own, other = _config(data__class_names=CLASSES), _config(data__class_names=(*"abc", *CLASSES[3:]))
+    with pytest.raises(ValueError, match=r"another shape. classes: missing: 0, 1, 2; unknown: a, b, c"):
+        run.check_comparable(own, other)
+    run.check_comparable(own, _config(data__class_names=CLASSES[::-1]))
+    run.check_comparable(own, _config())  # of an older version
+
+
+def test_a_run_with_its_classes_in_another_order_is_shown_in_this_ones(subject):
+    own, other = (
+        dataclasses.replace(subject, config=_config(data__class_names=names)) for names in (CLASSES, CLASSES[::-1])
+    )
+    shown = runs_lib.in_order_of(own, other)
+    assert shown.config == own.config
+    for step, before in other.variables.items():
+        after = shown.variables[step]
+        for name, values in before["params"]["head"].items():
+            np.testing.assert_array_equal(after["params"]["head"][name], values[..., ::-1])
+        assert after["params"]["block_1"] is before["params"]["block_1"]
+    assert runs_lib.in_order_of(subject, other) is other  # of an older version
 
 
 # ------------------------------------------------------------------------------------------------------- the command

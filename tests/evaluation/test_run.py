@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import imagenet_tiny
-from vmoe_inform import config as config_lib
+from vmoe_inform import identity
 from vmoe_inform.config import AttackConfig, Config, ModelConfig
 from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
 from vmoe_inform.evaluation import run
@@ -19,7 +19,7 @@ from . import imagenet_sample as sample
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 FINISHED = {
     "checkpoint_step": 8,
-    "config_hash": config_lib.config_hash(CONFIG),
+    "config_hash": identity.config_hash(CONFIG),
     "model": {"parameters": 1, "router": {"score": "linear", "inform": "none"}},
     "suites": {"a": {"top1": 1.0, "count": 1}},
     "routing": {},
@@ -44,6 +44,15 @@ def test_what_is_there_for_this_checkpoint_is_kept(tmp_path):
     assert _evaluate(tmp_path) == FINISHED
     with pytest.raises(Restored):
         _evaluate(tmp_path, ("a", "clean"))
+
+
+def test_what_an_older_version_has_finished_counts(tmp_path):
+    """It hashed all settings, so that its hash is another."""
+    place = Place(tmp_path)
+    place.folder.mkdir()
+    place.results.write_text(json.dumps(FINISHED | {"config_hash": "older"}))
+    results = run.evaluate(place, CONFIG, 8, ("a",), restore=pytest.fail, older_hash="older")
+    assert results == FINISHED == run.read_results(place)
 
 
 @pytest.mark.parametrize("other", [{"step": 4}, {"config": dataclasses.replace(CONFIG, seed=1)}], ids=str)

@@ -69,7 +69,7 @@ def test_a_folder_of_another_config_is_refused(tmp_path):
     (run.folder / "config.json").write_text(json.dumps(config_lib.to_json(run.config)))
     assert make(tmp_path, "vmoe")
     # A longer training goes on in `train`, but here the routers would have learned on different schedules.
-    with pytest.raises(ValueError, match=r"another run. train.steps: expected 6 .*seed_1.*; received 9"):
+    with pytest.raises(ValueError, match=r"workdir: expected the settings in .*seed_1.*: train.steps: 6 -> 9$"):
         make(tmp_path, "vmoe", train__steps=9)
 
 

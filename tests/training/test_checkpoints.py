@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import pathlib
 import resource
@@ -93,18 +92,6 @@ def two(tmp_path_factory) -> pathlib.Path:
 def damaged(two, tmp_path) -> pathlib.Path:
     """A copy of it, for damage to the second."""
     return pathlib.Path(shutil.copytree(two, tmp_path / "run"))
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[str]]:
-    """What is warned of; absl's logger does not hand records on to pytest by itself."""
-    found: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: found.append(record.getMessage())
-    logger = logging.getLogger("absl")
-    logger.addHandler(handler)
-    yield found
-    logger.removeHandler(handler)
 
 
 # ------------------------------------------------------------------------------------------------------- other devices

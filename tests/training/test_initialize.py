@@ -1,5 +1,7 @@
 """Runs that start from another run's parameters."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.training import initialize, loop, program, restore
 from vmoe_inform.training.checkpoints import Checkpoints
 from vmoe_inform.training.initialize import adapt, resize_position_embedding
-from vmoe_inform.training.run_folder import check_same_run
+from vmoe_inform.training.run_folder import check_same_run, write_config
 
 
 def test_two_by_two_positions_become_four_by_four():
@@ -98,6 +100,32 @@ def test_training_starts_there_and_a_resumed_run_does_not_look_again(source, tmp
             loop.train(config, tmp_path / "new", stop_at_step=1)
     finally:
         folder.with_name("elsewhere").rename(folder)
+
+
+@pytest.mark.parametrize("theirs", ["same", "other order", "others", "unknown"])
+def test_the_head_is_of_the_classes_with_these_names(source, tmp_path, warnings, theirs):
+    folder, variables = source
+    digits = tuple("0123456789")
+    names = {"same": digits, "other order": digits[::-1], "others": ("rain", "sun", *digits[2:]), "unknown": ()}[theirs]
+    (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
+    write_config(tmp_path, config_lib.with_class_names(_config(), names))
+    built, fresh = _fresh(_config(seed=1))
+    with built.in_use():
+        state = initialize.from_run(tmp_path, fresh, built, digits)
+    expected = {
+        "same": variables["params"]["head"],
+        "other order": jax.tree.map(lambda leaf: leaf[..., ::-1], variables["params"]["head"]),
+        "others": fresh.params["head"],
+        "unknown": variables["params"]["head"],
+    }[theirs]
+    chex.assert_trees_all_equal(state.params["head"], expected)
+    chex.assert_trees_all_equal(state.params["block_1"], variables["params"]["block_1"])
+    assert state.params["head"]["kernel"].sharding == fresh.params["head"]["kernel"].sharding
+    said = {
+        "others": "head starts anew: the classes of .*missing: 0, 1; unknown: rain, sun",
+        "unknown": "no record",
+    }
+    assert [bool(re.search(said[theirs], line)) for line in warnings] == [True] if theirs in said else not warnings
 
 
 def _variables(**overrides) -> dict:

@@ -136,9 +136,9 @@ def test_a_damaged_checkpoint_is_one_clear_line(finished, tmp_path, damage):
 def test_another_run_is_refused(finished):
     workdir, _ = finished
     for overrides, field in (
-        ({"model__hidden_size": 32}, "model.hidden_size: expected 16 .*; received 32"),
-        ({"seed": 5}, "seed: expected 0 .*; received 5"),
-        ({"router": "vmoe"}, "model.router.inform: expected 'symphony' .*; received 'none'"),
+        ({"model__hidden_size": 32}, r"workdir: expected the settings in .*: model.hidden_size: 16 -> 32$"),
+        ({"seed": 5}, "seed: 0 -> 5$"),
+        ({"router": "vmoe"}, "model.router.inform: 'symphony' -> 'none'"),
     ):
         with pytest.raises(ValueError, match=field):
             loop.train(_config(**overrides), workdir)
@@ -151,6 +151,22 @@ def test_a_checkpoint_of_another_model_is_refused(finished, tmp_path):
     message = r"checkpoint 20 is of another model.*attention/key/bias: expected \(2, 16\); received \(2, 8\)"
     with pytest.raises(ValueError, match=message):
         loop.train(_config(model__hidden_size=32), tmp_path)
+
+
+def test_the_classes_are_recorded_and_stay(tmp_path, warnings):
+    digits = tuple("0123456789")
+    assert loop.train(_config(), tmp_path, stop_at_step=1).config.data.class_names == digits
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["data"].pop("class_names") == list(digits)
+    (tmp_path / "config.json").write_text(json.dumps(written))  # as an older version did
+    warnings.clear()
+    loop.train(_config(), tmp_path, stop_at_step=2)
+    assert [line for line in warnings if "no record of its classes, which are compared by number" in line] == warnings
+    assert read_config(tmp_path).data.class_names == digits
+    with pytest.raises(ValueError, match=r"data.class_names: \['0', '1', .* -> \['9', '8', "):
+        loop.train(_config(data__class_names=digits[::-1]), tmp_path)
+    with pytest.raises(ValueError, match=r"classes of split 'train': .*missing: cat; unknown: 9$"):
+        loop.train(_config(data__class_names=(*digits[:9], "cat")), tmp_path / "new")
 
 
 def test_fewer_steps_than_done_are_refused_and_change_nothing(finished):

@@ -12,6 +12,7 @@ from vmoe_inform.analysis.observing import Observer, Seen, Subject
 from vmoe_inform.analysis.tables import Table
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
+from vmoe_inform.data import classes
 from vmoe_inform.data.published import CORRUPTIONS, SEVERITIES
 from vmoe_inform.evaluation.watch import NoWatch, Watch
 
@@ -37,6 +38,9 @@ def check_comparable(own: Config, other: Config) -> None:
         for field, fact in facts.items()
         if fact(own) != fact(other)
     ]
+    names, theirs = own.data.class_names, other.data.class_names
+    if names and theirs and {*names} != {*theirs} and len(names) == len(theirs):
+        differing.append(f"classes: {classes.difference(theirs, names)}")
     if differing:
         raise checks.InputError("--against is a run of another shape. " + "; ".join(differing))
 

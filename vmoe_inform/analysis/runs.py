@@ -24,7 +24,7 @@ from vmoe_inform.data import augment
 from vmoe_inform.evaluation import place as place_lib
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.sharding import processes
-from vmoe_inform.training import restore
+from vmoe_inform.training import heads, restore
 from vmoe_inform.training.run_folder import read_config
 from vmoe_inform.training.watchdog import Watchdog
 
@@ -171,7 +171,8 @@ def analyze(
     other = None
     if place is not None:
         name = place.workdir.resolve().name
-        other = _subject(place.workdir, name if name != own.name else str(place), other_config, [other_step])
+        name = name if name != own.name else str(place)
+        other = in_order_of(own, _subject(place.workdir, name, other_config, [other_step]))
     states = restore.routing_states(workdir) if tracing.has_adjacency(config.model) else {}
     seconds = config.train.watchdog_seconds if watched else None
     with Watchdog(seconds, config.train.watchdog_start_seconds, processes.place()) as watch:
@@ -197,6 +198,19 @@ def _steps(kept: list[int], workdir: pathlib.Path, wanted: str | None) -> list[i
             there = ", ".join(map(str, kept))
             raise FileNotFoundError(f"--checkpoints: expected steps among {there} in {workdir}; received {step}")
     return steps
+
+
+def in_order_of(own: Subject, other: Subject) -> Subject:
+    """Another run whose labels and logits are in the order of this run's classes, if it is known for both."""
+    names, theirs = own.config.data.class_names, other.config.data.class_names
+    if not names or not theirs:
+        return other
+    config = dataclasses.replace(other.config, data=dataclasses.replace(other.config.data, class_names=names))
+    variables = {
+        step: {**of_step, "params": heads.in_order(of_step["params"], theirs, names)}
+        for step, of_step in other.variables.items()
+    }
+    return dataclasses.replace(other, config=config, variables=variables)
 
 
 def _subject(workdir: pathlib.Path, name: str, config: Config, steps: list[int]) -> Subject:

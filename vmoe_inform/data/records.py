@@ -1,11 +1,13 @@
 """What every source of labelled images gives: random-access records with the names of their classes."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypedDict
 
 import numpy as np
+from jaxtyping import Int
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
@@ -33,6 +35,10 @@ class Records(Protocol):
 
     def name(self, index: int, /) -> str:
         """What to call the record in logs and files of predictions: the same on every machine, unique in the set."""
+        ...
+
+    def relabelled(self, labels: Int[np.ndarray, " classes"], /) -> "Records":
+        """The same records, with ``labels[label]`` for each label."""
         ...
 
 
@@ -82,6 +88,9 @@ class ArrayRecords:
 
     def name(self, index: int) -> str:
         return str(index)
+
+    def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "ArrayRecords":
+        return dataclasses.replace(self, labels=labels[self.labels].astype(np.int32))
 
 
 def existing_directory(data: DataConfig, expected: str) -> Path:

@@ -1,7 +1,7 @@
 """Where labelled images come from: random-access records, by the name that ``config.data.source`` gives."""
 
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import digits, idx_files, image_folder, tfds  # noqa: F401  (they register their sources)
+from vmoe_inform.data import classes, digits, idx_files, image_folder, tfds  # noqa: F401  (they register their sources)
 from vmoe_inform.data.records import SOURCES, ArrayRecords, Record, Records, Source, SourceFunction
 from vmoe_inform.data.trees import IMAGE_SUFFIXES
 
@@ -18,10 +18,10 @@ __all__ = [
 
 
 def load(data: DataConfig, split: str) -> Source:
-    """The split ``split`` of ``data.source``.
+    """The split ``split`` of ``data.source``; its labels number ``data.class_names``, where there are some.
 
     Raises:
-      ValueError: an unknown source or split, or damaged files.
+      ValueError: an unknown source or split, damaged files, or other classes than ``data.class_names``.
       FileNotFoundError: data that are not where the config says; the message says what is expected there.
     """
-    return SOURCES[data.source](data, split)
+    return classes.in_order(SOURCES[data.source](data, split), data.class_names, f"classes of split {split!r}")

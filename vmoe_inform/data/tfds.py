@@ -1,5 +1,6 @@
 """Data sets that TFDS has prepared as ``array_record`` files; reading them needs no TensorFlow."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,10 @@ class TfdsRecords:
         if not self.has_file_names:
             return f"{self.data_set}[{index}]"
         return text(self.data_source[index]["file_name"])
+
+    def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "TfdsRecords":
+        known = self.labels >= 0
+        return dataclasses.replace(self, labels=np.where(known, labels[np.where(known, self.labels, 0)], -1))
 
 
 def text(value: bytes | str) -> str:

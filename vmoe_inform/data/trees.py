@@ -1,9 +1,10 @@
 """Trees ``root/class/file`` of images, in a folder or in an uncompressed tar that is read in place."""
 
 import collections
+import dataclasses
 import functools
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from absl import logging
 from jaxtyping import Int
 
 from vmoe_inform import checks
-from vmoe_inform.data import archives
+from vmoe_inform.data import archives, classes
 from vmoe_inform.data.records import Record
 
 IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -54,6 +55,9 @@ class FileRecords:
 
     def name(self, index: int) -> str:
         return os.fsdecode(self.names[index])
+
+    def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "FileRecords":
+        return dataclasses.replace(self, labels=labels[self.labels].astype(np.int32))
 
 
 @functools.cache
@@ -162,7 +166,7 @@ def _refuse_empty(place: str, empty: Sequence[str]) -> None:
     """A class without images would shift the labels of all after it, if it were left out."""
     if empty:
         raise FileNotFoundError(
-            f"{place}: expected folders of classes with images; received no image in {_some(empty)}"
+            f"{place}: expected folders of classes with images; received no image in {classes.some(empty)}"
         )
 
 
@@ -247,13 +251,8 @@ def _tree(
 
 def difference(received: Iterable[str], expected: Iterable[str]) -> str:
     """Class folders that are there compared with those that should be, in words."""
-    there, wanted = set(received), set(expected)
-    return f"{len(there)} folders; missing: {_some(wanted - there)}; unknown: {_some(there - wanted)}"
-
-
-def _some(names: Collection[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(sorted(names)[:5]) + more if names else "none"
+    there = sorted(set(received))
+    return f"{len(there)} folders; {classes.difference(there, sorted(set(expected)))}"
 
 
 def as_bytes(names: Iterable[str]) -> np.ndarray:

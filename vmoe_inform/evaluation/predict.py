@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import Config
-from vmoe_inform.data import augment
+from vmoe_inform.data import augment, classes
 from vmoe_inform.data.pipeline import Batch, SkippedRecords, evaluation_batches, workers_for_one_pass
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
@@ -230,9 +230,7 @@ class Predictor:
         Raises:
           ValueError: as :meth:`predict`.
         """
-        classes = self._config.model.num_classes
-        if source.num_classes != classes:  # labels would mean other classes
-            raise checks.error("data", f"the model's {classes} classes", source.num_classes)
+        self._check_classes(source)
         sharding = batch_sharding(self._mesh)
         self._watch.expect_pause()  # to compile
         for local in self._batches(source, skipped, crop):
@@ -244,6 +242,15 @@ class Predictor:
             self._watch.finished("a batch of evaluation")
             yield outputs, whole
         self._watch.expect_pause()  # what is made of all batches may take long
+
+    def _check_classes(self, source: Source) -> None:
+        """Raises ValueError for a source whose labels would mean other classes than the model's."""
+        number, names = self._config.model.num_classes, self._config.data.class_names
+        if source.num_classes != number:
+            raise checks.error("data", f"the model's {number} classes", source.num_classes)
+        if names and source.class_names != names:
+            classes.check_same(source.class_names, names, "data")
+            raise checks.error("data", "labels in the order of the model's classes", "the same classes in another")
 
     def _batches(self, source: Source, skipped: SkippedRecords, crop: float | None) -> Iterator[Batch]:
         """This process's part of every batch."""

@@ -3,6 +3,9 @@
 import dataclasses
 import threading
 
+import numpy as np
+from jaxtyping import Int
+
 from vmoe_inform.data import images
 from vmoe_inform.data.sources import Record, Records
 from vmoe_inform.evaluation import corruptions
@@ -44,6 +47,9 @@ class CorruptedRecords:
     def name(self, index: int) -> str:
         return self.records.name(index)
 
+    def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "CorruptedRecords":
+        return dataclasses.replace(self, records=self.records.relabelled(labels))
+
 
 @dataclasses.dataclass(frozen=True)
 class SelectedRecords:
@@ -60,3 +66,6 @@ class SelectedRecords:
 
     def name(self, index: int) -> str:
         return self.records.name(self.chosen[index])
+
+    def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "SelectedRecords":
+        return dataclasses.replace(self, records=self.records.relabelled(labels))

@@ -1,13 +1,12 @@
 """Evaluates a checkpoint on suites, one after the other; what is finished is kept and not computed again."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
-from vmoe_inform import checks, models, storage
-from vmoe_inform import config as config_lib
+from vmoe_inform import checks, identity, models, storage
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import label_sets
@@ -32,6 +31,7 @@ def evaluate(
     *,
     restore: Callable[[], tuple[Predictor, dict[str, Tree]]],
     here: Config | None = None,
+    older_hash: str | None = None,
     predictions: pathlib.Path | None = None,
     report_progress: Callable[[str], None] = print,
 ) -> Results:
@@ -49,6 +49,7 @@ def evaluate(
       restore: gives the checkpoint's predictor and variables; called only if there is something to predict.
       here: ``config`` as it holds on this machine, with other directories, processes or batches, none of which decides
         what is found; by default the config itself.
+      older_hash: hash of the run's config as older versions made it, by which their results are known too.
       predictions: folder for the predictions themselves, see :class:`PredictionFiles`; None: they are not kept.
       report_progress: called with one line for each suite, and for each set of several that is predicted.
 
@@ -60,10 +61,12 @@ def evaluate(
       FileNotFoundError: the data set is missing.
     """
     families.check_names(suites)
-    config_hash = config_lib.config_hash(config)
+    config_hash = identity.config_hash(config)
     config = config if here is None else here
     storage.check_folders(place.folder / "units" / f"step_{step}", place.workdir)
-    results = _read_finished(place, step, config_hash)
+    results = _read_finished(place, step, {config_hash, older_hash})
+    if "config_hash" in results:
+        results["config_hash"] = config_hash
     done = [predictions is None and "count" in results["suites"].get(name, {}) for name in suites]
     wanted = [name for name, is_done in zip(suites, done, strict=True) if processes.any_process(not is_done)]
     left, missing = load_suites(wanted, config)
@@ -211,7 +214,7 @@ def read_results(place: Place) -> Results:
         raise problem.with_remedy(f"evaluate it again: {command}") from None
 
 
-def _read_finished(place: Place, step: int, config_hash: str) -> Results:
+def _read_finished(place: Place, step: int, config_hashes: Collection[str | None]) -> Results:
     """Results of an earlier call, if they are of the same checkpoint; else none. Damaged ones are put aside."""
     try:
         results = stored.read_results(place.results, within=place.workdir)
@@ -221,7 +224,7 @@ def _read_finished(place: Place, step: int, config_hash: str) -> Results:
         if processes.is_main():
             logging.warning("%s; moved to %s and evaluated again", problem, storage.set_aside(place.results))
         return {"suites": {}}
-    is_of_this = (results["checkpoint_step"], results["config_hash"]) == (step, config_hash)
+    is_of_this = results["checkpoint_step"] == step and results["config_hash"] in config_hashes
     return results if is_of_this else {"suites": {}}
 
 
@@ -242,7 +245,7 @@ def _write(place: Place, results: Results, changed: Sequence[str]) -> None:
     if not processes.is_main():
         return
     with storage.locked(place.results, within=place.workdir):
-        written = _read_finished(place, results.get("checkpoint_step", -1), results.get("config_hash", ""))["suites"]
+        written = _read_finished(place, results.get("checkpoint_step", -1), {results.get("config_hash", "")})["suites"]
         ours = {name: entry for name, entry in results["suites"].items() if name in changed or name not in written}
         results["suites"] = written | ours
         storage.write_json(place.results, results, within=place.workdir)

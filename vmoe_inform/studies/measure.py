@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vmoe_inform import config as config_lib
-from vmoe_inform import storage
+from vmoe_inform import identity, storage
 from vmoe_inform.axes import Tree
 from vmoe_inform.evaluation import run as run_lib
 from vmoe_inform.evaluation import stored
@@ -51,14 +50,15 @@ def complete(run: Run, stop: StopRequest) -> None:
     trained_at = time.monotonic()
     # Costs no second compilation where this process trained the run: the compiled step is at hand.
     cost = program_lib.describe(trained.program)
-    suites, missing = run_lib.load_suites(run.config.evaluation.suites, run.config)
+    config = trained.config
+    suites, missing = run_lib.load_suites(config.evaluation.suites, config)
 
     def check_stop() -> None:
         if stop.received is not None:
             raise Stopped
 
     def measure(variables: dict[str, Tree]) -> tuple[Result, Chosen]:
-        restored = RestoredRun(run.config, trained.predictor, variables)
+        restored = RestoredRun(config, trained.predictor, variables)
         entries = {name: restored.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
         entries |= {name: {"not_available": reason} for name, reason in missing.items()}
         _, routing, chosen = restored.clean
@@ -75,7 +75,7 @@ def complete(run: Run, stop: StopRequest) -> None:
     result = {
         "router": run.router,
         "seed": run.config.seed,
-        "config_hash": config_lib.config_hash(run.config),
+        "config_hash": identity.config_hash(run.config),
         "parameters": cost["parameters"],
         "flops": {"training_step": cost["flops"], "evaluation_batch": trained.predictor.flops(variables[-1])},
         "seconds": {"training": trained_at - started, "evaluation": time.monotonic() - trained_at},

@@ -181,7 +181,9 @@ class Checkpoints:
         def restore(step: int) -> TrainState:
             saved_trees.check_same_model(step, saved_trees.shapes_of(self._saved(step)), wanted)
             arguments: dict[str, Any] = {"state": saved_trees.restore_as(wanted)}
-            if not (others := positions.are_of_other_processes(self._folder / str(step))):
+            with self._reading(step):
+                others = positions.are_of_others(self._folder / str(step), data)
+            if not others:
                 arguments["data"] = grain.checkpoint.CheckpointRestore(data)
             with self._reading(step):
                 restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))

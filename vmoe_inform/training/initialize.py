@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import pathlib
+from collections.abc import Sequence
 
 import flax.traverse_util
 import jax
@@ -12,7 +13,9 @@ from absl import logging
 
 from vmoe_inform import models
 from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.data import classes
 from vmoe_inform.sharding.rules import tree_shardings
+from vmoe_inform.training import heads
 from vmoe_inform.training.checkpoints import Checkpoints
 from vmoe_inform.training.program import Program
 from vmoe_inform.training.run_folder import CONFIG_FILE, read_config
@@ -25,18 +28,20 @@ _HEAD = ("params/pre_logits/", "params/head/")
 _STATES = ("routing/",)
 
 
-def from_run(folder: pathlib.Path, state: TrainState, program: Program) -> TrainState:
+def from_run(folder: pathlib.Path, state: TrainState, program: Program, class_names: Sequence[str] = ()) -> TrainState:
     """The state before the first step, with the newest parameters of another run.
 
     These are the moving average, if that run keeps one. Position embeddings are resized to this model's image size.
-    The head, with the tanh layer before it, moves as a whole or, if anything of it differs, starts anew (ViT, arXiv
-    2010.11929, Sec. 3.2). States of the router's steps move too; a step that the other run does not have starts with a
-    fresh one. All else has to be the same, and the optimizer begins with nothing.
+    The head, with the tanh layer before it, moves as a whole, its classes in this run's order; or, if anything of it or
+    its classes differ, it starts anew (ViT, arXiv 2010.11929, Sec. 3.2). States of the router's steps move too; a step
+    that the other run does not have starts with a fresh one. All else has to be the same, and the optimizer begins with
+    nothing.
 
     Args:
       folder: of the other run.
       state: fresh, from ``program.initialize``.
       program: of this run.
+      class_names: of this run's classes; empty: not known.
 
     Raises:
       FileNotFoundError: no run there, or no checkpoint in it.
@@ -46,12 +51,14 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program) -> Train
         raise FileNotFoundError(
             f"train.initial_checkpoint: expected the folder of a run, with {CONFIG_FILE}; received {str(folder)!r}"
         )
-    model = models.from_config(read_config(folder).model)
+    config = read_config(folder)
+    model = models.from_config(config.model)
     shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
     shardings = tree_shardings(shapes, program.mesh)
     expected = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
     with Checkpoints(folder) as checkpoints:
         step, saved = checkpoints.restore_variables(expected)
+    saved |= {"params": _with_head_for(class_names, saved["params"], config.data.class_names, folder)}
     fresh = {"params": state.params, "routing": state.routing}
     variables = adapt(step, saved, fresh)
     averages = state.ema_params
@@ -61,6 +68,19 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program) -> Train
         averages = copy(variables["params"])
     logging.info("started from step %d of %s", step, folder)
     return dataclasses.replace(state, params=variables["params"], routing=variables["routing"], ema_params=averages)
+
+
+def _with_head_for(class_names: Sequence[str], params: Tree, saved: Sequence[str], folder: pathlib.Path) -> Tree:
+    """Another run's parameters with its head in the order of this run's classes, or without it if it has others."""
+    if not saved or not class_names:
+        if not saved:
+            logging.warning("%s has no record of its classes: its head is taken if it has as many", folder)
+        return params
+    if heads.are_same(saved, class_names):
+        return heads.in_order(params, saved, class_names)
+    difference = classes.difference(saved, class_names)
+    logging.warning("the head starts anew: the classes of %s are others (%s)", folder, difference)
+    return {name: part for name, part in params.items() if f"params/{name}/" not in _HEAD}
 
 
 def _shardings(tree: Tree) -> Tree:
@@ -85,7 +105,8 @@ def adapt(step: int, saved: dict[str, Tree], fresh: dict[str, Tree]) -> dict[str
     head, fresh_head = _part(given, _HEAD), _part(wanted, _HEAD)
     shapes, fresh_shapes = ({path: leaf.shape for path, leaf in part.items()} for part in (head, fresh_head))
     if shapes != fresh_shapes:
-        logging.info("the head starts anew: it has %s; that of the checkpoint %s", fresh_shapes, shapes)
+        if shapes:
+            logging.warning("the head starts anew: it has %s; that of the checkpoint %s", fresh_shapes, shapes)
         head = fresh_head
 
     states, fresh_states = _part(given, _STATES), _part(wanted, _STATES)

@@ -10,6 +10,7 @@ import jax
 from absl import logging
 
 from vmoe_inform import checks
+from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources
 from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
@@ -23,7 +24,7 @@ from vmoe_inform.training.in_flight import FinishedStep, StepsInFlight
 from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
 from vmoe_inform.training.measurements import EXPERT_LOADS, Window
 from vmoe_inform.training.nonfinite import WHERE, StepWatch
-from vmoe_inform.training.run_folder import check_same_run, check_writable, write_config
+from vmoe_inform.training.run_folder import check_same_run, check_writable, recorded_class_names, write_config
 from vmoe_inform.training.run_lock import RunLock
 from vmoe_inform.training.state import TrainState
 from vmoe_inform.training.stopping import AgreedStop, Stopped, StopRequest
@@ -41,6 +42,7 @@ class Result:
       state: after the last step done.
       steps_done, total_steps: equal if the run is complete.
       clean_top1: accuracy on the test split after the last step; None if the run is not complete.
+      config: of the run, with the names of its classes.
       program, predictor: the compiled functions, for those who have more to ask of the run.
     """
 
@@ -48,6 +50,7 @@ class Result:
     steps_done: int
     total_steps: int
     clean_top1: float | None
+    config: Config
     program: program_lib.Program
     predictor: Predictor
 
@@ -86,12 +89,14 @@ def train(
       RemovedError: the workdir was removed, or replaced by another.
     """
     workdir = pathlib.Path(workdir)
+    config = config_lib.with_class_names(config, recorded_class_names(workdir))
     train_source = sources.load(config.data, config.data.train_split)
-    test_source = sources.load(config.data, config.data.test_split)
     if config.model.num_classes != train_source.num_classes:
         raise checks.error(
             "model.num_classes", f"the {train_source.num_classes} classes of the data", config.model.num_classes
         )
+    config = config_lib.with_class_names(config, train_source.class_names)
+    test_source = sources.load(config.data, config.data.test_split)
     total = program_lib.total_steps(config, len(train_source.records))
     check_same_run(workdir, config)  # before the folder is made, and again when no other process can change it
     skipped = SkippedRecords(config.data.max_skipped_share)
@@ -105,7 +110,7 @@ def train(
             Watchdog(config.train.watchdog_seconds, config.train.watchdog_start_seconds, processes.place())
         )
         lock = stack.enter_context(RunLock(workdir))
-        check_same_run(workdir, config)
+        changed = check_same_run(workdir, config)
         # Worker processes have started and made a batch before build() starts the accelerators.
         data = train_iterator(
             train_source,
@@ -129,8 +134,11 @@ def train(
         if checkpoints.latest_step() is None:
             state = program.initialize()
             if config.train.initial_checkpoint:
-                state = initialize.from_run(pathlib.Path(config.train.initial_checkpoint), state, program)
+                initial = pathlib.Path(config.train.initial_checkpoint)
+                state = initialize.from_run(initial, state, program, config.data.class_names)
         else:
+            if not recorded_class_names(workdir):
+                logging.warning("%s has no record of its classes, which are compared by number: recorded now", workdir)
             state = checkpoints.restore(program.state_shapes, data)
             logging.info("resumed from step %d of %d", int(state.step), total)
         step = int(state.step)
@@ -139,8 +147,10 @@ def train(
         last = total if stop_at_step is None else min(stop_at_step, total)
         profile = profiling.Profile(workdir, config.profile, first_step=step, last_step=last, process=process_index)
         stack.enter_context(profile)
-        write_config(workdir, config)
         is_main = process_index == 0
+        if changed and is_main:
+            logging.warning("continues with other settings than before: %s", "; ".join(map(str, changed)))
+        write_config(workdir, config)
         logger = stack.enter_context(MetricsLogger(workdir, start_step=step, is_main_process=is_main))
         progress = stack.enter_context(Progress(total, step, is_main_process=is_main and show_progress))
         in_flight, window = StepsInFlight(), Window(config, program.mesh)
@@ -232,7 +242,7 @@ def train(
             logging.warning("%s: saved step %d of %d and stopped", stop.received or "a signal", step, total)
         accuracy = evaluate() if step == total else None
         lock.check()
-    return Result(state, step, total, accuracy, program, predictor)
+    return Result(state, step, total, accuracy, config, program, predictor)
 
 
 def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | None:
@@ -242,6 +252,7 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
       ValueError, FileNotFoundError: as :func:`train`.
     """
     workdir = pathlib.Path(workdir)
+    config = config_lib.with_class_names(config, recorded_class_names(workdir))
     check_same_run(workdir, config)
     if not (workdir / "checkpoints").is_dir():
         return None

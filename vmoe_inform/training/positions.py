@@ -1,12 +1,17 @@
 """Positions in the data that a checkpoint has: one of each process that wrote it."""
 
+import json
 import pathlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from absl import logging
 
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.sharding import processes
+
+_WORKERS = "iterators_in_use_states"  # of a position in batches that worker processes make in turn
 
 
 def writers_of(checkpoint: pathlib.Path) -> set[int]:
@@ -15,9 +20,44 @@ def writers_of(checkpoint: pathlib.Path) -> set[int]:
     return {int(name[1]) for name in names if name is not None}
 
 
-def are_of_other_processes(checkpoint: pathlib.Path) -> bool:
-    """Whether more or fewer processes than there are now have written it."""
-    return bool(writers_of(checkpoint) - {processes.place()[1]})
+def are_of_others(checkpoint: pathlib.Path, data: TrainingBatches) -> bool:
+    """Whether more or fewer processes than there are now have written it, or worker processes made their batches.
+
+    Raises:
+      ValueError: its position is none that training writes.
+    """
+    index, count = processes.place()
+    if writers_of(checkpoint) - {count}:
+        return True
+    path = checkpoint / "data" / f"process_{index}-of-{count}.json"
+    try:
+        saved = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError(f"{path.name}: too many brackets") from None
+    now = data.get_state()
+    if _num_workers(saved) != _num_workers(now):
+        return True
+    if not _is_like(saved, now):
+        raise ValueError(f"{path.name}: expected a position in the data like {now}; received {saved}")
+    return False
+
+
+def _num_workers(position: Any) -> int:
+    workers = position.get(_WORKERS) if isinstance(position, dict) else None
+    return len(workers) if isinstance(workers, list) else 0
+
+
+def _is_like(saved: Any, expected: Any) -> bool:
+    """Whether a position has the fields of another, and numbers where it has some."""
+    if isinstance(expected, Mapping):
+        return isinstance(saved, dict) and all(
+            name in saved and _is_like(saved[name], expected[name]) for name in expected
+        )
+    if isinstance(expected, list | tuple):
+        return isinstance(saved, list) and len(saved) == len(expected) and all(map(_is_like, saved, expected))
+    if isinstance(expected, int):
+        return isinstance(saved, int) and not isinstance(saved, bool) and saved >= 0
+    return isinstance(saved, type(expected))
 
 
 def skip_to_step(step: int, data: TrainingBatches) -> None:
@@ -26,5 +66,8 @@ def skip_to_step(step: int, data: TrainingBatches) -> None:
     if processes.is_main():
         count = processes.place()[1]
         logging.warning(
-            "checkpoint %d is of another number of processes: resuming after batch %d on %d", step, step, count
+            "checkpoint %d is of other processes or workers than these: resuming after batch %d on %d",
+            step,
+            step,
+            count,
         )

@@ -88,6 +88,8 @@ def restore(workdir: pathlib.Path, step: int | None = None) -> Restored:
       ValueError: a checkpoint that does not fit the run's config or is damaged.
     """
     config = read_config(workdir)
+    if not config.data.class_names:
+        logging.warning("%s has no record of its classes (older version): they are compared by number only", workdir)
     mesh = make_mesh(jax.device_count(), 1)
     model = models.from_config(config.model)
     shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))

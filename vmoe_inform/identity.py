@@ -1,0 +1,150 @@
+"""What of a config makes a run the same run, and its scores the same scores.
+
+Every field of settings.py has an effect. Two configs are compared by it: field by field, each with its default where a
+config file says nothing, so that a version with more settings than that which began a run can still continue it.
+"""
+
+import dataclasses
+import enum
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from vmoe_inform.routing import steps
+
+_LONGEST_VALUE = 100  # characters of a value in a message
+
+
+class Effect(enum.Enum):
+    """What a setting changes, up to rounding; written as ``Annotated[int, Effect.MACHINE]``.
+
+    Attributes:
+      TRAINING: what is learned. A run keeps it from beginning to end.
+      CLASSES: what the labels mean. A run keeps it; older versions did not record it, so that no hash may hold it.
+      RESULTS: which steps follow, or how scores are measured. A run may continue with another value; scores of before
+        are no longer its scores.
+      MACHINE: where and how something is computed, written and shown. It may change at any time.
+    """
+
+    TRAINING = enum.auto()
+    CLASSES = enum.auto()
+    RESULTS = enum.auto()
+    MACHINE = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One field of a config.
+
+    Attributes:
+      value: JSON value.
+      default: what it is where nothing is said; None for a field without a default.
+      effect: what it changes.
+    """
+
+    value: Any
+    default: Any
+    effect: Effect
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A field that differs between two configs; as text, ``train.steps: 20 -> 30``."""
+
+    field: str
+    before: Any
+    after: Any
+    effect: Effect
+
+    def __str__(self) -> str:
+        return f"{self.field}: {_shown(self.before)} -> {_shown(self.after)}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def settings_of(config: Any) -> dict[str, Setting]:
+    """All fields of a resolved config by name, e.g. ``model.moe.num_experts``.
+
+    Args:
+      config: a dataclass of settings.py.
+
+    Raises:
+      TypeError: a field has no effect, nor has a group that it is in.
+    """
+    return dict(_settings(config, type(config)(), "", None))
+
+
+def _settings(group: Any, defaults: Any, prefix: str, effect_of_group: Effect | None) -> Iterator[tuple[str, Setting]]:
+    hints = get_type_hints(type(group), include_extras=True)
+    for field in dataclasses.fields(group):
+        name = f"{prefix}{field.name}"
+        value, default = getattr(group, field.name), getattr(defaults, field.name)
+        effect = _effect(hints[field.name]) or effect_of_group
+        if effect is None:
+            raise TypeError(f"{name}: neither it nor its group has an effect")
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value, default, f"{name}.", effect)
+        elif isinstance(value, Mapping):
+            yield from _options(value, name, effect)
+        else:
+            yield name, Setting(_plain(value), _plain(default), effect)
+
+
+def _effect(hint: Any) -> Effect | None:
+    annotations = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return next((annotation for annotation in annotations if isinstance(annotation, Effect)), None)
+
+
+def _options(options: Mapping[str, Mapping[str, Any]], prefix: str, effect: Effect) -> Iterator[tuple[str, Setting]]:
+    """Options of the router's steps, whose defaults the steps know."""
+    known = steps.all_steps()
+    for step, values in options.items():
+        for option, value in values.items():
+            default = known[step].option_defaults.get(option)
+            yield f"{prefix}.{step}.{option}", Setting(_plain(value), _plain(default), effect)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def changes(before: Any, after: Any) -> list[Change]:
+    """Fields that differ between two resolved configs, in alphabetical order.
+
+    A step of the router that only one of them has is seen by its name in ``model.router``; its options are no
+    differences of their own.
+    """
+    old, new = settings_of(before), settings_of(after)
+    return [
+        Change(name, old[name].value, new[name].value, new[name].effect)
+        for name in sorted(old.keys() & new.keys())
+        if old[name].value != new[name].value
+    ]
+
+
+def config_hash(config: Any, effects: Collection[Effect] = (Effect.TRAINING, Effect.RESULTS)) -> str:
+    """16 hexadecimal digits that change with every setting of these effects, of a resolved config.
+
+    Settings at their defaults do not count, so that one that a later version adds does not change the hash of older
+    runs. For the same reason a default is never changed: an older run would have another hash.
+
+    Args:
+      config: a dataclass of settings.py.
+      effects: by default all that decide a score.
+    """
+    decisive = {
+        name: setting.value
+        for name, setting in settings_of(config).items()
+        if setting.effect in effects and setting.value != setting.default
+    }
+    return hash_of(decisive)
+
+
+def hash_of(tree: Mapping[str, Any]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of JSON values."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,86 @@
+"""Configs that older versions of the library wrote into their runs, in today's words.
+
+A setting that was added needs no entry where its default means what was done before. What was renamed, removed or
+added with another meaning has an entry in ``MIGRATIONS``, which stays for good.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from vmoe_inform import checks
+
+Tree = dict[str, Any]  # of config.json: groups of settings by name, nested
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    """``field``, e.g. ``train.steps``, is called ``now``; its value means the same."""
+
+    field: str
+    now: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Removed:
+    """``field`` is gone. A run can be read if its value is one of ``dispensable``: what is always done today.
+
+    ``instead`` tells those with another value what to do.
+    """
+
+    field: str
+    dispensable: tuple[Any, ...]
+    instead: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Added:
+    """``field`` is new, and runs without it did what ``before`` means, which is not the default."""
+
+    field: str
+    before: Any
+
+
+Migration = Renamed | Removed | Added
+
+# In the order of time: each reads what those above it have left.
+MIGRATIONS: tuple[Migration, ...] = ()
+
+
+def migrate(tree: Tree, migrations: Sequence[Migration] = MIGRATIONS) -> Tree:
+    """The content of a config.json of any older version as today's version would have written it.
+
+    Args:
+      tree: stays as it is.
+      migrations: in the order of time.
+
+    Raises:
+      ValueError: a removed setting with a value that has no counterpart.
+    """
+    tree = copy.deepcopy(tree)
+    for migration in migrations:
+        group, name = _group_of(tree, migration.field)
+        match migration:
+            case Renamed(now=now) if name in group:
+                new_group, new_name = _group_of(tree, now)
+                new_group[new_name] = group.pop(name)
+            case Removed(dispensable=dispensable, instead=instead) if name in group:
+                value = group.pop(name)
+                if value not in dispensable:
+                    expected = " or ".join(map(repr, dispensable)) + f", since the setting was removed ({instead})"
+                    raise checks.error(migration.field, expected, value)
+            case Added(before=before):
+                group.setdefault(name, before)
+    return tree
+
+
+def _group_of(tree: Tree, field: str) -> tuple[Tree, str]:
+    """The group that a field is in, made if there is none, and the field's own name there."""
+    *groups, name = field.split(".")
+    for group in groups:
+        inner = tree.setdefault(group, {})
+        if not isinstance(inner, dict):
+            raise checks.error(field.rpartition(".")[0], "a group of settings", inner)
+        tree = inner
+    return tree, name
