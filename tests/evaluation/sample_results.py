@@ -186,7 +186,7 @@ def _masked(top1: float, unmasked: float, count: int) -> dict:
 
 
 def _attacked(top1: float, num_steps: int) -> dict:
-    of_attack = {"epsilon": 1.0, "num_steps": num_steps, "seed": 0}
+    of_attack = {"loss": "margin", "without_gradient": 0.0021, "epsilon": 1.0, "num_steps": num_steps, "seed": 0}
     return {"origin": "TFDS", "top1": top1, "clean_top1": 0.7271, **of_attack, "count": 50_000, "skipped": 0}
 
 

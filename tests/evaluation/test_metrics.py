@@ -67,6 +67,13 @@ def test_certain_predictions_fall_into_the_last_bin():
     assert metrics.calibration_error(diagram) == 0.0
 
 
+def test_log_doubt_is_that_of_the_other_classes_together():
+    logits = np.random.default_rng(0).normal(size=(50, 7))
+    np.testing.assert_allclose(np.exp(metrics.log_doubt(logits)), 1 - metrics.max_probability(logits), rtol=1e-9)
+    np.testing.assert_allclose(metrics.log_doubt([[1000.0, 0.0, 0.0]]), np.log(2) - 1000)
+    assert np.isfinite(metrics.log_doubt([[3.0]])).all()  # of a single class
+
+
 def test_confidence_on_an_edge_belongs_to_the_bin_below():
     assert metrics.reliability([True], [0.5], 2)["count"] == [1, 0]  # bins (0, 0.5] and (0.5, 1]
 

@@ -13,6 +13,7 @@ from vmoe_inform.config import AttackConfig, Config, ModelConfig
 from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
 from vmoe_inform.evaluation import run
 from vmoe_inform.evaluation.place import Place
+from vmoe_inform.evaluation.suites import AttackedPredictions
 
 from . import imagenet_sample as sample
 
@@ -86,7 +87,8 @@ class CountingPredictor:
         return sample.predictions(sample.logits_by_name(source, seed=1), sample.labels_of(source))
 
     def predict_attacked(self, variables, source, attack):
-        return self.predict(variables, source)
+        found = self.predict(variables, source)
+        return AttackedPredictions(**vars(found), without_gradient=np.zeros(len(found.labels), bool))
 
     def predict_with_routing(self, variables, source):
         return self.predict(variables, source), {}, {}

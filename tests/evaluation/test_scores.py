@@ -29,9 +29,19 @@ def test_mce_is_a_ratio_without_an_interval_and_less_is_better():
 
 
 def test_attacks_say_how_strong_they_are_and_what_the_images_were_before():
-    headline, before = rows_of(imagenet_results(), "pgd")
-    assert headline.remark == "pixels changed by up to 1/255, 10 steps, seed 0"
+    headline, before, without_gradient = rows_of(imagenet_results(), "pgd")
+    assert headline.remark == "pixels changed by up to 1/255, margin loss, 10 steps, seed 0"
     assert before.cells[0].value == pytest.approx(0.7271)
+    assert without_gradient.cells[0].value == pytest.approx(0.0021)
+    assert without_gradient.less_is_better
+
+
+def test_attacks_of_before_say_that_their_loss_saturates():
+    results = imagenet_results()
+    for result in results.values():
+        del result["suites"]["pgd"]["loss"], result["suites"]["pgd"]["without_gradient"]
+    headline, _ = rows_of(results, "pgd")
+    assert "cross-entropy loss" in headline.remark
 
 
 def test_few_shot_has_a_row_for_each_number_of_images_and_the_most_are_the_headline():

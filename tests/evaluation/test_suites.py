@@ -12,7 +12,7 @@ from PIL import Image
 from vmoe_inform.config import AttackConfig, Config, DataConfig, EvaluationConfig, ModelConfig
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation import corruptions, families, headlines, suites
-from vmoe_inform.evaluation.suites import Predictions
+from vmoe_inform.evaluation.suites import AttackedPredictions, Predictions
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 
@@ -78,7 +78,7 @@ def test_top5_needs_more_than_five_classes():
 
 def test_scores_take_a_few_bytes_an_image():
     scores = suites.accuracy_scores(of(np.zeros((100, 1000)), range(100)), np.arange(200))
-    assert sum(values.nbytes for values in scores.values()) <= 25 * 100
+    assert sum(values.nbytes for values in scores.values()) <= 30 * 100
 
 
 def test_masked_logits_by_hand():
@@ -276,21 +276,39 @@ def test_attacked_images_are_spread_over_the_split_and_stand_beside_the_same_one
     attack = AttackConfig(epsilon=2.0, num_steps=3, images=100, seed=5)
     config = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(attack=attack))
     suite = families.load("pgd", config)
-    whole, part = suite.sets["clean"].load(), suite.sets["pgd"].load()
+    whole, part = suites.test_split(config.data), suite.sets["pgd"].load()
     chosen = np.arange(100) * 364 // 100
     labels = np.array([whole.records[index]["label"] for index in range(364)])
     assert [part.records[index]["label"] for index in range(100)] == labels[chosen].tolist()
-    # Clean: right for the first half of the split; attacked: for the first quarter of the images.
-    clean = of(np.eye(10)[np.where(np.arange(364) < 182, labels, (labels + 1) % 10)], labels)
+    # Unchanged: right for the first half of the images; attacked: for the first quarter; no gradient: for 7.
     own = labels[chosen]
-    attacked = of(np.eye(10)[np.where(np.arange(100) < 25, own, (own + 1) % 10)], own)
-    entry = entry_of(suite, {"clean": clean, "pgd": attacked})
-    assert (entry["top1"], entry["clean_top1"], entry["count"]) == (0.25, 0.5, 100)
-    assert {name: entry[name] for name in ("epsilon", "num_steps", "step_size", "seed")} == {
+    unchanged, attacked = (of(np.eye(10)[np.where(np.arange(100) < n, own, (own + 1) % 10)], own) for n in (50, 25))
+    attacked = AttackedPredictions(**vars(attacked), without_gradient=np.arange(100) < 7)
+    scores = suite.score("pgd", attacked)
+    np.testing.assert_array_equal(scores["index"], chosen)
+    entry = suite.entry({"unchanged": suite.score("unchanged", unchanged), "pgd": scores})
+    assert (entry["top1"], entry["clean_top1"], entry["count"], entry["without_gradient"]) == (0.25, 0.5, 100, 0.07)
+    assert {name: entry[name] for name in ("loss", "epsilon", "num_steps", "step_size", "seed")} == {
+        "loss": "margin",
         "epsilon": 2.0,
         "num_steps": 3,
         "step_size": 0.25,
         "seed": 5,
     }
     one_step = families.load("fgsm", config)
-    assert one_step.sets["fgsm"].settings == {"epsilon": 2.0, "num_steps": 1, "images": 100}
+    assert one_step.sets["fgsm"].settings == {"loss": "margin", "epsilon": 2.0, "num_steps": 1, "images": 100}
+    # Where all images are attacked, the clean predictions are there already.
+    assert list(families.load("fgsm", CONFIG).sets) == ["clean", "fgsm"]
+
+
+def test_confidences_that_are_rounded_to_one_still_tell_right_from_wrong_and_known_from_unknown():
+    # Margins of 100 to 300 nats; the right ones, and the known ones, are the largest.
+    margins = np.arange(100.0, 300.0, 10.0)
+    logits = np.stack([margins, np.zeros(20)], axis=1)
+    sure = of(logits[10:], np.zeros(10, int))
+    scores = suites.accuracy_scores(of(logits, np.repeat([1, 0], 10)))
+    assert (scores["confidence"] == 1.0).all()
+    entry = suites.accuracy(scores, ("a", "b"))
+    assert entry["risk_coverage"]["risk"][9] == 0.0  # of the surer half
+    outside = suites.accuracy_scores(of(logits[:10], np.zeros(10, int)))
+    assert suites.unknown_objects(outside, suites.accuracy_scores(sure))["aupr"] == pytest.approx(1.0)

@@ -11,28 +11,56 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.axes import Array, Bool, Float, Int
 
 Gradient = Callable[[Array], Array]  # pixels [B, P, P, 3] -> gradient of the loss in them, images independent
+Adversarial = tuple[Array, Array]  # images [B, P, P, 3], and of which of them the gradient was zero in some step [B]
+
+MARGIN = "margin"  # what results call the loss of the attacks
 
 
 class Attack(Protocol):
     """A way to change images; hashable, since a program is compiled for each."""
 
-    def perturb(self, gradient: Gradient, images: Array, indices: Array) -> Array:
-        """Adversarial images [B, P, P, 3] of ``images``, whose numbers in their set are ``indices`` [B]."""
+    def perturb(self, gradient: Gradient, images: Array, indices: Array) -> Adversarial:
+        """Adversarial images [B, P, P, 3] of ``images``, whose numbers in their set are ``indices`` [B]; and whether
+        an image's gradient was zero in some step [B]: the attack could not work on it, which is not robustness."""
         ...
 
 
-def fgsm(gradient: Gradient, images: Float[Array, "B P P 3"], epsilon: float) -> Float[Array, "B P P 3"]:
+def margin_losses(logits: Float[Array, "B classes"], labels: Int[Array, " B"]) -> Float[Array, " B"]:
+    """Largest logit of another class minus that of the label (Carlini and Wagner 2017, arXiv 1608.04644, Sec. 5, f6).
+
+    Positive where the model is wrong. Unlike the cross-entropy, whose gradient is softmax(logits) minus the label, it
+    has a gradient of the same size however sure the model is: in float32 that difference is 0 from a margin of 17 on.
+    Logits that are larger by a factor give the same signs, and so the same attack.
+
+    Args:
+      logits: of at least two classes.
+      labels: 0 to classes - 1.
+    """
+    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
+    others = jnp.max(jnp.where(own, -jnp.inf, logits), axis=-1)
+    return others - jnp.sum(jnp.where(own, logits, 0.0), axis=-1)
+
+
+def _is_zero(gradients: Float[Array, "B P P 3"]) -> Bool[Array, " B"]:
+    return jnp.all(gradients == 0.0, axis=(1, 2, 3))
+
+
+def fgsm(gradient: Gradient, images: Float[Array, "B P P 3"], epsilon: float) -> Adversarial:
     """Fast gradient sign method (Goodfellow 2014, arXiv 1412.6572, Sec. 4): x + epsilon sign(gradient(x)).
 
     Args:
       gradient: of the loss that is to grow.
       images: pixels 0 to 255.
       epsilon: in pixel values.
+
+    Returns:
+      as :meth:`Attack.perturb`.
     """
-    return jnp.clip(images + epsilon * jnp.sign(gradient(images)), 0.0, 255.0)
+    gradients = gradient(images)
+    return jnp.clip(images + epsilon * jnp.sign(gradients), 0.0, 255.0), _is_zero(gradients)
 
 
 def pgd(
@@ -43,7 +71,7 @@ def pgd(
     epsilon: float,
     step_size: float,
     num_steps: int,
-) -> Float[Array, "B P P 3"]:
+) -> Adversarial:
     """Projected gradient descent (Madry 2017, arXiv 1706.06083, Sec. 2.1): steps along the sign of the gradient.
 
     Args:
@@ -53,13 +81,19 @@ def pgd(
       epsilon: in pixel values; after each step the change is cut to it, and the image to the range of pixels.
       step_size: in pixel values.
       num_steps: >= 1.
+
+    Returns:
+      as :meth:`Attack.perturb`.
     """
     lowest, highest = jnp.maximum(images - epsilon, 0.0), jnp.minimum(images + epsilon, 255.0)
 
-    def step(_: Array, pixels: Array) -> Array:
-        return jnp.clip(pixels + step_size * jnp.sign(gradient(pixels)), lowest, highest)
+    def step(_: Array, state: Adversarial) -> Adversarial:
+        pixels, without = state
+        gradients = gradient(pixels)
+        return jnp.clip(pixels + step_size * jnp.sign(gradients), lowest, highest), without | _is_zero(gradients)
 
-    return jax.lax.fori_loop(0, num_steps, step, jnp.clip(images + start, lowest, highest))
+    first = jnp.clip(images + start, lowest, highest), jnp.zeros(images.shape[0], jnp.bool_)
+    return jax.lax.fori_loop(0, num_steps, step, first)
 
 
 def random_start(seed: int, indices: Int[Array, " B"], shape: tuple[int, ...], epsilon: float) -> Float[Array, "B ..."]:
@@ -85,7 +119,7 @@ class FastGradientSign:
 
     epsilon: float
 
-    def perturb(self, gradient: Gradient, images: Array, indices: Array) -> Array:
+    def perturb(self, gradient: Gradient, images: Array, indices: Array) -> Adversarial:
         return fgsm(gradient, images, self.epsilon)
 
 
@@ -98,7 +132,7 @@ class ProjectedGradient:
     num_steps: int
     seed: int
 
-    def perturb(self, gradient: Gradient, images: Array, indices: Array) -> Array:
+    def perturb(self, gradient: Gradient, images: Array, indices: Array) -> Adversarial:
         return pgd(
             gradient,
             images,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 from vmoe_inform import checks
 
@@ -63,6 +63,18 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
 def max_probability(logits: ArrayLike) -> Float[np.ndarray, " n"]:
     """Confidence of each prediction, the largest softmax probability, from logits [n, classes]."""
     return np.exp(log_softmax(np.asarray(logits, np.float64), axis=1).max(axis=1))
+
+
+def log_doubt(logits: ArrayLike) -> Float[np.ndarray, " n"]:
+    """Log of the probability of all classes but the predicted one, log(1 - :func:`max_probability`), of [n, classes].
+
+    It orders predictions as their confidence does, where that is rounded to 1 too: from 17 nats on between the largest
+    logit and the others in float32, from 37 in float64.
+    """
+    logits = np.sort(np.asarray(logits, np.float64), axis=1)
+    if logits.shape[1] == 1:  # there is nothing to doubt
+        return np.full(len(logits), np.finfo(np.float32).min, np.float64)
+    return logsumexp(logits[:, :-1], axis=1) - logsumexp(logits, axis=1)
 
 
 def _checked_confidences(hits: ArrayLike, confidences: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

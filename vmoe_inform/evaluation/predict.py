@@ -7,17 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.axes import Array, Bool, Float, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import augment, classes
 from vmoe_inform.data.pipeline import Batch, SkippedRecords, evaluation_batches, workers_for_one_pass
 from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation.adversarial import Attack
-from vmoe_inform.evaluation.suites import Features, Predictions
+from vmoe_inform.evaluation.adversarial import Attack, margin_losses
+from vmoe_inform.evaluation.suites import AttackedPredictions, Features, Predictions
 from vmoe_inform.evaluation.watch import NoWatch, Watch
 from vmoe_inform.nn.router import TRACE
 from vmoe_inform.nn.vit import VisionTransformer
@@ -91,13 +90,12 @@ class Predictor:
 
         def attacked_logits_of(
             attack: Attack, variables: Tree, images: Array, mask: Array, labels: Array, indices: Array
-        ) -> Float[Array, "B classes"]:
+        ) -> tuple[Float[Array, "B classes"], Bool[Array, " B"]]:
             def loss(pixels: Array) -> Array:
-                losses = optax.softmax_cross_entropy_with_integer_labels(logits_of(variables, pixels, mask), labels)
-                return jnp.sum(jnp.where(mask, losses, 0.0))
+                return jnp.sum(jnp.where(mask, margin_losses(logits_of(variables, pixels, mask), labels), 0.0))
 
-            adversarial = attack.perturb(jax.grad(loss), images.astype(jnp.float32), indices)
-            return logits_of(variables, adversarial, mask)
+            adversarial, without_gradient = attack.perturb(jax.grad(loss), images.astype(jnp.float32), indices)
+            return logits_of(variables, adversarial, mask), without_gradient
 
         self._logits, self._routing, self._features = (
             jax.jit(function, out_shardings=replicated(mesh)) for function in (logits_of, routing_of, features_of)
@@ -130,8 +128,8 @@ class Predictor:
         )
         return Predictions(logits, labels, indices, skipped)
 
-    def predict_attacked(self, variables: Tree, source: Source, attack: Attack) -> Predictions:
-        """As :meth:`predict`, of images changed to raise the softmax cross-entropy with their labels.
+    def predict_attacked(self, variables: Tree, source: Source, attack: Attack) -> AttackedPredictions:
+        """As :meth:`predict`, of images changed to raise the loss of :func:`margin_losses` with their labels.
 
         The gradient is that through the whole model in evaluation mode; which experts a token goes to may change from
         step to step, but has no gradient itself.
@@ -141,8 +139,9 @@ class Predictor:
           attack: from :mod:`vmoe_inform.evaluation.adversarial`.
         """
         function = functools.partial(self._attacked_logits, attack)
-        logits, labels, indices, skipped = self._run(function, variables, source, inputs=("label", "index"))
-        return Predictions(logits, labels, indices, skipped)
+        outputs, labels, indices, skipped = self._run(function, variables, source, inputs=("label", "index"))
+        logits, without_gradient = outputs
+        return AttackedPredictions(logits, labels, indices, skipped, without_gradient)
 
     def features(self, variables: Tree, source: Source) -> Features:
         """What the model's head sees of every readable image, in record order; args and errors as :meth:`predict`."""

@@ -13,7 +13,16 @@ from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.adversarial import Attack
 from vmoe_inform.evaluation.predict import Chosen, Predictor
-from vmoe_inform.evaluation.suites import CLEAN, Entry, Features, ImageSet, Predictions, Suite, test_split
+from vmoe_inform.evaluation.suites import (
+    CLEAN,
+    AttackedPredictions,
+    Entry,
+    Features,
+    ImageSet,
+    Predictions,
+    Suite,
+    test_split,
+)
 
 _NUM_EXAMPLES = 8
 
@@ -41,7 +50,7 @@ class RestoredRun:
         """Predictions for images as they are; ``crop`` replaces ``data.evaluation_crop``."""
         return self._predictor.predict(self.variables, source, crop=crop)
 
-    def predict_attacked(self, source: Source, attack: Attack) -> Predictions:
+    def predict_attacked(self, source: Source, attack: Attack) -> AttackedPredictions:
         """Predictions for images that are changed so that the model mistakes them."""
         return self._predictor.predict_attacked(self.variables, source, attack)
 

@@ -19,6 +19,7 @@ _OTHER_SCORES = {
     "mce": ("mean corruption error, in % of AlexNet's", "mCE, less is better", True),
     "relative_mce": ("relative mean corruption error, in % of AlexNet's", "relative mCE, less is better", True),
     "clean_top1": ("the same images before the attack", "before the attack", False),
+    "without_gradient": ("images whose gradient vanished: the attack says nothing of them", "without gradient", True),
 }
 
 
@@ -187,6 +188,7 @@ def _remark(entry: Entry) -> str:
     if "epsilon" in entry:
         words.append(f"pixels changed by up to {entry['epsilon']:.3g}/255")
     if "num_steps" in entry:
+        words.append(f"{entry.get('loss', 'cross-entropy')} loss")  # what earlier results.json do not say
         words.append("1 step" if entry["num_steps"] == 1 else f"{entry['num_steps']} steps")
     if "seed" in entry:
         words.append(f"seed {entry['seed']}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vmoe_inform import checks
 from vmoe_inform.config import Config, DataConfig
@@ -52,6 +52,17 @@ class Predictions:
 
 
 @dataclasses.dataclass(frozen=True)
+class AttackedPredictions(Predictions):
+    """Predictions for adversarial images.
+
+    Attributes:
+      without_gradient: whether the gradient was zero in some step of the attack [n].
+    """
+
+    without_gradient: Bool[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
 class Features:
     """What a model's head sees of one set, in the order of its records.
 
@@ -73,7 +84,7 @@ class TrainedModel(Hashable, Protocol):
         """Predictions for images as they are; ``crop`` replaces ``data.evaluation_crop``."""
         ...
 
-    def predict_attacked(self, source: Source, attack: Attack) -> Predictions:
+    def predict_attacked(self, source: Source, attack: Attack) -> AttackedPredictions:
         """Predictions for images that are changed so that the model mistakes them."""
         ...
 
@@ -146,7 +157,7 @@ def test_split(data: DataConfig) -> Source:
 
 
 def accuracy_scores(predictions: Predictions, classes: Int[np.ndarray, " k"] | None = None) -> Scores:
-    """What is kept of predictions to tell accuracy and confidence from: about 20 bytes an image.
+    """What is kept of predictions to tell accuracy and confidence from: about 27 bytes an image.
 
     Args:
       predictions: of one set.
@@ -154,7 +165,7 @@ def accuracy_scores(predictions: Predictions, classes: Int[np.ndarray, " k"] | N
 
     Returns:
       ``index``, ``label``, ``predicted`` int32, ``hit``, ``hit_top5`` (with more than five classes) and, where logits
-      are masked, ``hit_unmasked`` bool, ``nll`` and ``confidence`` float32, all [n]; ``skipped`` [].
+      are masked, ``hit_unmasked`` bool, ``nll``, ``confidence`` and ``log_doubt`` float32, all [n]; ``skipped`` [].
     """
     logits, labels = predictions.logits, predictions.labels
     unmasked = {}
@@ -174,6 +185,7 @@ def accuracy_scores(predictions: Predictions, classes: Int[np.ndarray, " k"] | N
         **unmasked,
         "nll": metrics.negative_log_likelihoods(logits, labels).astype(np.float32),
         "confidence": metrics.max_probability(logits).astype(np.float32),
+        "log_doubt": metrics.log_doubt(logits).astype(np.float32),
         "skipped": np.asarray(predictions.skipped),
     }
 
@@ -185,7 +197,7 @@ def accuracy(scores: Scores, class_names: Sequence[str]) -> Entry:
       scores: of one set. Without ``nll`` (several labels are right) there is none.
       class_names: of the labels.
     """
-    hits, confidences = scores["hit"], scores["confidence"]
+    hits, ranks = scores["hit"], -scores["log_doubt"]
     entry: Entry = {"top1": float(hits.mean()), "top1_standard_error": metrics.standard_error(hits)}
     if "hit_top5" in scores:
         entry["top5"] = float(scores["hit_top5"].mean())
@@ -196,8 +208,8 @@ def accuracy(scores: Scores, class_names: Sequence[str]) -> Entry:
         entry["nll"] = float(scores["nll"].mean(dtype=np.float64))
     return {
         **entry,
-        "risk_coverage": metrics.risk_coverage(hits, confidences),
-        "aurc": metrics.area_under_risk_coverage(hits, confidences),
+        "risk_coverage": metrics.risk_coverage(hits, ranks),
+        "aurc": metrics.area_under_risk_coverage(hits, ranks),
         "worst_classes": worst_classes(scores["label"], hits, class_names),
         "count": len(hits),
         "skipped": int(scores["skipped"]),
@@ -259,17 +271,18 @@ def clean(config: Config) -> Suite:
 def unknown_objects(outside: Scores, inside: Scores) -> Entry:
     """How well the confidence tells objects of no known class from images of known ones, as for ImageNet-O.
 
-    AUPR with the former as positives and minus the largest probability as the score (arXiv 1907.07174, Sec. 4). A
-    score that knows nothing has an AUPR of count / (count + count_in_distribution).
+    AUPR with the former as positives and minus the largest probability as the score (arXiv 1907.07174, Sec. 4), in the
+    form of ``log_doubt``, which has the same order and no ties where probabilities are rounded to 1. A score that knows
+    nothing has an AUPR of count / (count + count_in_distribution).
 
     Args:
-      outside, inside: with ``confidence`` [n] and ``skipped``; of objects of no class, and of known classes.
+      outside, inside: with ``log_doubt`` [n] and ``skipped``; of objects of no class, and of known classes.
     """
-    confidences = np.concatenate([inside["confidence"], outside["confidence"]])
-    positive = np.arange(len(confidences)) >= len(inside["confidence"])
+    doubts = np.concatenate([inside["log_doubt"], outside["log_doubt"]])
+    positive = np.arange(len(doubts)) >= len(inside["log_doubt"])
     return {
-        "aupr": metrics.area_under_precision_recall(-confidences, positive),
-        "count": len(outside["confidence"]),
-        "count_in_distribution": len(inside["confidence"]),
+        "aupr": metrics.area_under_precision_recall(doubts, positive),
+        "count": len(outside["log_doubt"]),
+        "count_in_distribution": len(inside["log_doubt"]),
         "skipped": int(outside["skipped"]) + int(inside["skipped"]),
     }

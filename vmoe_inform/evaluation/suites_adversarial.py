@@ -8,11 +8,12 @@ import numpy as np
 
 from vmoe_inform.config import Config
 from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation.adversarial import Attack, FastGradientSign, ProjectedGradient
+from vmoe_inform.evaluation.adversarial import MARGIN, Attack, FastGradientSign, ProjectedGradient
 from vmoe_inform.evaluation.records import SelectedRecords
 from vmoe_inform.evaluation.suites import (
     CLEAN,
     SUITES,
+    AttackedPredictions,
     Entry,
     ImageSet,
     Predictions,
@@ -23,6 +24,8 @@ from vmoe_inform.evaluation.suites import (
     accuracy_scores,
     test_split,
 )
+
+UNCHANGED = "unchanged"  # the set of the images that are attacked, as they are
 
 
 @SUITES.register("fgsm")
@@ -41,7 +44,7 @@ def projected_gradient(config: Config) -> Suite:
 
 
 def _suite(name: str, attack: Attack, settings: Mapping[str, Any], config: Config) -> Suite:
-    """Accuracy under the attack, and that for the same images as they are."""
+    """Accuracy under the attack, that for the same images as they are, and how many had no gradient."""
     source = test_split(config.data)
     wanted = config.evaluation.attack.images
     number = len(source.records) if wanted is None else min(wanted, len(source.records))
@@ -49,24 +52,30 @@ def _suite(name: str, attack: Attack, settings: Mapping[str, Any], config: Confi
     chosen = np.arange(number) * len(source.records) // number
     attacked = Source(SelectedRecords(source.records, tuple(chosen.tolist())), source.class_names, source.origin)
 
+    # Of all images, the predictions that every suite shares. Some are predicted by themselves, as they are attacked, in
+    # the same groups of images that share experts' slots.
+    before = CLEAN if number == len(source.records) else UNCHANGED
+    settings = {"loss": MARGIN, **settings}
+
     def predict(model: TrainedModel, images: Source) -> Predictions:
         return model.predict_attacked(images, attack)
 
-    def score(set_name: str, predictions: Predictions) -> Scores:
+    def score(_: str, predictions: Predictions) -> Scores:
         scores = accuracy_scores(predictions)
-        return scores if set_name == CLEAN else scores | {"index": chosen[scores["index"]].astype(np.int32)}
+        if isinstance(predictions, AttackedPredictions):
+            scores["without_gradient"] = predictions.without_gradient
+        return scores | {"index": chosen[scores["index"]].astype(np.int32)}
 
     def summarize(scores: Mapping[str, Scores]) -> Entry:
-        clean, own = scores[CLEAN], scores[name]
-        same = np.isin(clean["index"], own["index"])
         return {
-            **accuracy(own, source.class_names),
-            "clean_top1": float(clean["hit"][same].mean()),
+            **accuracy(scores[name], source.class_names),
+            "clean_top1": float(scores[before]["hit"].mean()),
+            "without_gradient": float(scores[name]["without_gradient"].mean()),
             **settings,
         }
 
     sets = {
-        CLEAN: ImageSet(lambda: source),
+        before: ImageSet(lambda: attacked, settings={"images": number}),
         name: ImageSet(lambda: attacked, predict, {**settings, "images": number}),
     }
     return Suite(name, sets, score, summarize, source.origin)

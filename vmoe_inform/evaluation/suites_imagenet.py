@@ -77,7 +77,7 @@ def of_no_class(config: Config) -> Suite:
         logits = predictions.logits[chosen][:, classes]
         return {
             "index": predictions.indices[chosen].astype(np.int32),
-            "confidence": metrics.max_probability(logits).astype(np.float32),
+            "log_doubt": metrics.log_doubt(logits).astype(np.float32),
             "skipped": np.asarray(predictions.skipped),
         }
 
@@ -122,6 +122,7 @@ def reassessed_labels(config: Config) -> Suite:
             "predicted": predicted[kept].astype(np.int32),
             "hit": hits[kept],
             "confidence": metrics.max_probability(predictions.logits[kept]).astype(np.float32),
+            "log_doubt": metrics.log_doubt(predictions.logits[kept]).astype(np.float32),
             "excluded": np.asarray(len(kept) - kept.sum()),
             "skipped": np.asarray(predictions.skipped),
         }

@@ -135,8 +135,8 @@ def of_no_class(config: Config) -> Suite:
         return Source(ArrayRecords(images, np.zeros(len(images), np.int32)), test.class_names)
 
     def score(_: str, predictions: Predictions) -> Scores:
-        confidence = metrics.max_probability(predictions.logits).astype(np.float32)
-        return {"confidence": confidence, "skipped": np.asarray(predictions.skipped)}
+        log_doubt = metrics.log_doubt(predictions.logits).astype(np.float32)
+        return {"log_doubt": log_doubt, "skipped": np.asarray(predictions.skipped)}
 
     def summarize(scores: Mapping[str, Scores]) -> Entry:
         return unknown_objects(scores["o"], scores[CLEAN])

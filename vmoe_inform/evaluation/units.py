@@ -12,7 +12,7 @@ from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import cache
 from vmoe_inform.evaluation.suites import CLEAN, ImageSet, Predictions, Scores
 
-_FORMAT = 1  # to be counted up when scores come to mean something else
+_FORMAT = 2  # to be counted up when scores come to mean something else
 _KEY = "key"
 
 
