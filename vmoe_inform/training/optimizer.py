@@ -1,12 +1,13 @@
 """Optimizer and learning-rate schedule from the config."""
 
 import re
+from typing import Any
 
 import jax
 import optax
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Tree
+from vmoe_inform.axes import Array, Int, Tree
 from vmoe_inform.config import OptimizerConfig
 from vmoe_inform.sharding.rules import path_name
 
@@ -49,8 +50,27 @@ def decay_mask(params: Tree, pattern: str) -> Tree:
     return matches
 
 
-def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+def scale_by_step(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Scales updates by the negative learning rate of the training step, which ``update`` takes as ``step``.
+
+    A step that is left out for its loss or gradient counts: the schedule ends with the run. Optax's own schedules count
+    updates, which is what this does where there is no ``step``.
+    """
+    scale = optax.scale_by_learning_rate(schedule)
+
+    def update(
+        updates: Tree, state: Any, params: Tree | None = None, *, step: Int[Array, ""] | None = None, **_: Any
+    ) -> tuple[Tree, Any]:
+        return scale.update(updates, state if step is None else optax.ScaleByScheduleState(count=step), params)
+
+    return optax.GradientTransformationExtraArgs(scale.init, update)
+
+
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformationExtraArgs:
     """Clipping by global norm, Adam or momentum, decoupled weight decay, schedule; in this order.
+
+    Adam's correction of its bias counts updates: a step that is left out is in no moment. The schedule counts steps,
+    see :func:`scale_by_step`.
 
     Raises:
       ValueError: as :func:`make_schedule`; at ``init``, as :func:`decay_mask`.
@@ -68,5 +88,5 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
                 config.weight_decay, lambda params: decay_mask(params, config.weight_decay_pattern)
             )
         )
-    parts.append(optax.scale_by_learning_rate(make_schedule(config, total_steps)))
+    parts.append(scale_by_step(make_schedule(config, total_steps)))
     return optax.chain(*parts)

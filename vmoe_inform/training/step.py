@@ -31,7 +31,7 @@ def cross_entropy(logits: Float[Array, "B classes"], targets: Float[Array, "B cl
 
 def make_train_step(
     model: VisionTransformer,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     schedule: optax.Schedule,
     config: Config,
     total_steps: int,
@@ -98,7 +98,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         gradients, routing, metrics = gradients_of(state, batch, key)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
         ema_params = state.ema_params
         if ema_params is not None:
