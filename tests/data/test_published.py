@@ -259,6 +259,7 @@ def test_real_labels_of_all_images_and_classes(suites):
     ("content", "message"),
     [
         ("not JSON", "real.json: expected a list of at most 50000 lists"),
+        ("[" * 100_000, "real.json: expected a list of at most 50000 lists"),
         ('{"1": [0]}', "received 'dict of 1'"),
         ("[]", "received 'list of 0'"),
         ("[[0], 3]", "received '3 for image 2'"),

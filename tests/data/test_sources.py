@@ -1,6 +1,8 @@
+import dataclasses
 import gzip
 import io
 import pathlib
+import shutil
 import struct
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from PIL import Image
 
 from tests import imagenet_tiny
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import ilsvrc, label_sets, sources, tfds
+from vmoe_inform.data import ilsvrc, label_sets, readers, skipped, sources, tfds
 
 
 def labels_of(source):
@@ -108,6 +110,18 @@ def test_idx_refuses_a_gzip_file_that_ends_too_early(tmp_path):
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz: expected a complete gzip file"):
+        sources.load(data, "train")
+
+
+def test_idx_reads_no_more_of_a_gzip_file_than_its_header_says(tmp_path):
+    """Neither the bytes of a bomb, nor the memory that a header asks for."""
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    data = write_idx(tmp_path, zipped=True)
+    path.write_bytes(gzip.compress(idx_bytes(IMAGES) + bytes(10**6)))
+    with pytest.raises(ValueError, match=r"expected 24 bytes of data for the sizes \(2, 3, 4\).*received 'more'"):
+        sources.load(data, "train")
+    path.write_bytes(gzip.compress(b"\0\0\x08\3" + b"\xff" * 12 + bytes(24)))
+    with pytest.raises(ValueError, match=r"expected 79228162458924105385300197375 bytes .*received '24 bytes'"):
         sources.load(data, "train")
 
 
@@ -371,6 +385,34 @@ def test_a_label_of_tfds_out_of_range_is_an_error():
     for index in (1, 2):
         with pytest.raises(ValueError, match=r"label of x\.JPEG: expected one of the 2 classes"):
             records[index]
+
+
+@pytest.mark.parametrize("size", [None, 0, 100])
+def test_damaged_files_of_tfds_are_unreadable_records(tmp_path, tiny, size):
+    """One flipped bit, which the checksum of its chunk finds; an empty file; one that was cut."""
+    shutil.copytree(tiny.directory, tmp_path / "tfds")
+    (path,) = (tmp_path / "tfds").rglob("*array_record*")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT")] ^= 1
+    path.write_bytes(content[:size])
+    records = sources.load(dataclasses.replace(tiny, directory=str(tmp_path / "tfds")), "train").records
+    read = [readers.EvaluationReader(records, 4, 1.0)(index) for index in range(3)]
+    assert all(example["mask"] == (not example[skipped.SKIPPED]) for example in read)
+    assert sum(not example["mask"] for example in read) >= 1
+
+
+def test_an_unreadable_record_of_tfds_has_a_name():
+    class Damaged:
+        def __getitem__(self, index):
+            raise RuntimeError("Corrupted file:\n hash mismatch")
+
+    records = tfds.TfdsRecords(Damaged(), "set:test", np.arange(2), True)
+    assert records.name(3) == "set:test[3]"
+    with pytest.raises(OSError, match=r"^RuntimeError: Corrupted file: hash mismatch$"):
+        records[3]
+    empty = tfds.TfdsRecords([{"image": None, "label": None}], "set:test", np.arange(2), False)
+    with pytest.raises(OSError, match="a record without image, label"):
+        empty[0]
 
 
 def test_tfds_refuses_an_unknown_split(tiny):

@@ -14,6 +14,7 @@ from vmoe_inform.data.records import SOURCES, ArrayRecords, Source, existing_dir
 _IDX_PREFIXES = {"train": "train", "test": "t10k"}
 _IDX_IMAGES = "{}-images-idx3-ubyte"
 _IDX_LABELS = "{}-labels-idx1-ubyte"
+_MOST_OF_GZIP = 1032  # bytes that one byte of a gzip file can stand for
 
 
 def _find_idx(directory: Path, name: str) -> Path | None:
@@ -29,24 +30,27 @@ def _need_idx(directory: Path, name: str) -> Path:
 
 def _read_idx(path: Path, num_dimensions: int) -> np.ndarray:
     """Reads an idx file of bytes: 0, 0, type 8 (unsigned byte), number of dimensions, big-endian sizes, data."""
+    magic = bytes((0, 0, 8, num_dimensions))
+    header_size = 4 + 4 * num_dimensions
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
+            header = file.read(header_size)
+            if header[:4] != magic:
+                expected = f"an idx file of unsigned bytes in {num_dimensions} dimensions, magic {magic!r}"
+                raise checks.error(str(path), expected, header[:4])
+            if len(header) < header_size:
+                raise checks.error(str(path), f"a header of {header_size} bytes", f"{len(header)} bytes")
+            shape = tuple(int(size) for size in np.frombuffer(header, ">u4", num_dimensions, offset=4))
+            size = math.prod(shape)
+            # One byte more, so that a gzip file is read to its checksum; no more, as it may unpack to any size.
+            possible = path.stat().st_size * _MOST_OF_GZIP
+            content = file.read(min(size, possible) + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
         raise checks.error(str(path), "a complete gzip file", str(problem)) from None
-    magic = bytes((0, 0, 8, num_dimensions))
-    if content[:4] != magic:
-        raise checks.error(
-            str(path), f"an idx file of unsigned bytes in {num_dimensions} dimensions, magic {magic!r}", content[:4]
-        )
-    header_size = 4 + 4 * num_dimensions
-    if len(content) < header_size:
-        raise checks.error(str(path), f"a header of {header_size} bytes", f"{len(content)} bytes")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", num_dimensions, offset=4))
-    if len(content) - header_size != math.prod(shape):
-        received = f"{len(content) - header_size} bytes"
-        raise checks.error(str(path), f"{math.prod(shape)} bytes of data for the sizes {shape} of its header", received)
-    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
+    if len(content) != size:
+        received = f"{len(content)} bytes" if len(content) < size else "more"
+        raise checks.error(str(path), f"{size} bytes of data for the sizes {shape} of its header", received)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 @SOURCES.register("idx")

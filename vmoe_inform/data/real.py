@@ -20,7 +20,7 @@ def read_file(path: Path) -> dict[str, list[int]]:
     expected = f"a list of at most {ilsvrc.NUM_VALIDATION_IMAGES} lists of whole numbers, one for each validation image"
     try:
         content = json.loads(path.read_text())
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise checks.error(str(path), expected, str(problem)) from None
     if not isinstance(content, list) or not 1 <= len(content) <= ilsvrc.NUM_VALIDATION_IMAGES:
         raise checks.error(str(path), expected, f"{type(content).__name__} of {len(content) if content else 0}")
@@ -42,5 +42,5 @@ def read_tfds(builder: Any) -> dict[str, list[int]]:
     examples = tfds.open_split(builder, TFDS_NAME, "validation")
     return {
         tfds.text(example["file_name"]).partition(".")[0]: [int(label) for label in example["real_label"]]
-        for example in (examples[index] for index in range(len(examples)))
+        for example in (tfds.read(examples, index) for index in range(len(examples)))
     }

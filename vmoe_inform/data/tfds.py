@@ -36,7 +36,13 @@ class TfdsRecords:
         return len(self.data_source)
 
     def __getitem__(self, index: int) -> Record:
-        example = self.data_source[index]
+        """The record.
+
+        Raises:
+          OSError: its file is damaged.
+          ValueError: a label that must not occur.
+        """
+        example = read(self.data_source, index)
         received = int(example["label"])
         label = int(self.labels[received]) if 0 <= received < len(self.labels) else -1
         if label < 0:
@@ -45,13 +51,36 @@ class TfdsRecords:
         return {"image": example["image"], "label": label}
 
     def name(self, index: int) -> str:
+        place = f"{self.data_set}[{index}]"
         if not self.has_file_names:
-            return f"{self.data_set}[{index}]"
-        return text(self.data_source[index]["file_name"])
+            return place
+        try:
+            return text(read(self.data_source, index)["file_name"])
+        except OSError:  # what cannot be read has a name all the same
+            return place
 
     def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "TfdsRecords":
         known = self.labels >= 0
         return dataclasses.replace(self, labels=np.where(known, labels[np.where(known, self.labels, 0)], -1))
+
+
+def read(data_source: Sequence[Any], index: int) -> dict[str, Any]:
+    """An example of what :func:`open_split` gives.
+
+    Raises:
+      OSError: its file is damaged.
+      IndexError: there is none of this index.
+    """
+    try:
+        example = data_source[index]
+    except (OSError, IndexError):
+        raise
+    except Exception as problem:  # of kinds that array_record, protocol buffers and TFDS have each of their own
+        raise OSError(" ".join(f"{type(problem).__name__}: {problem}".split())) from None
+    missing = [name for name, value in example.items() if value is None]
+    if missing:  # as TFDS gives them where a file has fewer records than its index says
+        raise OSError(f"a record without {', '.join(missing)}")
+    return example
 
 
 def text(value: bytes | str) -> str:
