@@ -240,6 +240,11 @@ def replacing(path: pathlib.Path, *, within: pathlib.Path | None = None) -> Iter
         if path.is_dir() and not path.is_symlink():
             set_aside(path)
         temporary.replace(path)
+    except OSError as problem:
+        temporary.unlink(missing_ok=True)
+        if problem.filename is not None or problem.errno is None:
+            raise
+        raise OSError(problem.errno, problem.strerror, str(path)) from None  # such as a full disk, which names no file
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -299,6 +304,47 @@ def appending(path: pathlib.Path, *, within: pathlib.Path | None = None) -> Text
     """A text file to which lines are added; made if there is none. Raises as :func:`opened`."""
     make_folder(path.parent, within=within)
     return io.TextIOWrapper(os.fdopen(_open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab"), encoding="utf-8")
+
+
+class GrowingFile:
+    """A file to which bytes are added; what cannot be written is kept, and written before what is added next.
+
+    It is opened each time: what is added never goes to a file that has been removed, or through a link. An addition
+    that fails is taken back, so that the file always ends with a whole one.
+    """
+
+    def __init__(self, path: pathlib.Path, *, header: bytes = b"", within: pathlib.Path | None = None):
+        """Args:
+        path: of the file, which is made if there is none.
+        header: what it begins with.
+        within: folder of the run.
+        """
+        self.path, self._header, self._within = path, header, within
+        self._waiting = b""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that could not be written yet."""
+        return len(self._waiting)
+
+    def add(self, content: bytes) -> None:
+        """Adds bytes. Raises OSError, or as :func:`opened`, if they cannot be written now."""
+        self._waiting += content
+        make_folder(self.path.parent, within=self._within)
+        descriptor = _open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        size = os.fstat(descriptor).st_size
+        left = memoryview((b"" if size else self._header) + self._waiting)
+        try:
+            try:
+                while left:
+                    left = left[os.write(descriptor, left) :]
+            finally:
+                os.close(descriptor)  # network file systems may say only now that there is no room
+        except OSError as problem:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, size)
+            raise OSError(problem.errno, problem.strerror, str(self.path)) from None
+        self._waiting = b""
 
 
 @contextlib.contextmanager

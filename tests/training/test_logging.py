@@ -1,14 +1,20 @@
+import errno
 import io
 import json
 import logging as standard_logging
 import math
+import re
+import shutil
 import struct
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import pytest
 import rich.console
 from tensorboardX.proto import event_pb2
 
+from tests import processes
 from vmoe_inform.training.logging import MetricsLogger, Progress, last_step, read_metrics
 
 
@@ -114,6 +120,67 @@ def test_other_processes_write_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+FULL = """
+import pathlib, resource, sys
+from vmoe_inform.training.logging import MetricsLogger
+room = resource.getrlimit(resource.RLIMIT_FSIZE)
+for freed in (True, False):
+    try:
+        with MetricsLogger(pathlib.Path(sys.argv[1]) / str(freed)) as logger:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, room[1]))
+            for step in range(1, 101):
+                logger.log(step, {"loss": step, "accuracy": 0.5})
+            print("all steps done")
+            if freed:
+                resource.setrlimit(resource.RLIMIT_FSIZE, room)
+    except OSError as problem:
+        print(problem)
+    resource.setrlimit(resource.RLIMIT_FSIZE, room)
+"""
+
+
+def test_a_full_disk_holds_no_step_up_and_loses_nothing_where_there_is_room_again(tmp_path):
+    """The limit on the size of a file stands for the disk. The time is for a wait without end: it takes seconds."""
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    ended = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    done, again, lost = ended.stdout.splitlines()
+    assert done == again == "all steps done"
+    assert re.search(r"False/metrics.jsonl: expected all numbers of the run; .* its last [\d,]+ bytes are lost$", lost)
+    said = [line for line in ended.stderr.splitlines() if "training continues" in line]
+    assert len(said) == len(ended.stderr.splitlines()) == 4  # one for each file
+    assert "File too large" in said[0]
+    assert [line["step"] for line in lines(tmp_path / "True")] == list(range(1, 101))
+    scalars = [(event.step, v.tag) for event in events(tmp_path / "True") for v in event.summary.value]
+    assert scalars == [(step, name) for step in range(1, 101) for name in ("loss", "accuracy")]
+    kept = lines(tmp_path / "False")  # whole lines, as far as there was room
+    assert 0 < len(kept) < 100
+    assert [line["step"] for line in kept] == list(range(1, len(kept) + 1))
+    assert [event.step for event in events(tmp_path / "False")][:2] == [0, 1]
+
+
+def test_a_log_that_is_removed_is_begun_anew(tmp_path):
+    with MetricsLogger(tmp_path) as logger:
+        logger.log(1, {"loss": 1.0})
+        shutil.rmtree(tmp_path / "tensorboard")
+        (tmp_path / "metrics.jsonl").unlink()
+        logger.log(2, {"loss": 2.0})
+    assert lines(tmp_path) == [{"step": 2, "loss": 2.0}]
+    first, second = events(tmp_path)
+    assert first.file_version == "brain.Event:2"
+    assert second.step == 2
+
+
+def test_a_link_in_the_place_of_the_log_is_not_written_through(tmp_path, caplog):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(OSError, match=r"metrics.jsonl: expected all numbers"), MetricsLogger(tmp_path) as logger:  # noqa: PT012
+        (tmp_path / "metrics.jsonl").unlink()
+        (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "mine")
+        logger.log(1, {"loss": 1.0})
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert "received a symbolic link" in caplog.text
+
+
 def test_metrics_must_be_scalars_with_other_names_than_step(tmp_path):
     with MetricsLogger(tmp_path) as logger:
         with pytest.raises(ValueError, match="'step'"):
@@ -140,6 +207,32 @@ def test_plain_lines_elsewhere_than_on_a_terminal():
         " 37 %  step 150/400  loss 1.2500  accuracy 50.0 %  1,234 images/s  ETA -:--\n"
         " 50 %  step 200/400  loss 1.0000  accuracy 62.5 %  1,300 images/s  ETA 0:40\n"
     )
+
+
+def test_output_that_cannot_be_written_does_not_end_the_run(caplog):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Progress(100, console=rich.console.Console(file=Full())) as progress:
+        progress.update(1, {})
+        progress.update(2, {})
+    assert caplog.text.count("No space left on device") == 1
+
+
+def test_a_reader_that_is_gone_does_not_end_the_run():
+    program = """
+from vmoe_inform.training.logging import Progress
+with Progress(10000) as progress:
+    for step in range(10000):
+        progress.update(step, {})
+raise SystemExit(75)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=processes.ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+    assert process.returncode == 75
 
 
 def test_hours_are_shown():

@@ -1,20 +1,23 @@
 """What a run writes while it trains: metrics.jsonl, TensorBoard events, and its progress on the terminal."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+import socket
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, SupportsFloat
 
 import rich.console
 import rich.progress
-import tensorboardX
 from absl import logging
 
 from vmoe_inform import checks, storage, strict
+from vmoe_inform.training import tensorboard
 
 _TAIL_BYTES = 1 << 18  # which hold more than one line
 Scalars = Mapping[str, SupportsFloat]
@@ -95,26 +98,32 @@ class MetricsLogger:
 
     A damaged metrics.jsonl is put aside (``damaged_metrics.jsonl``); its whole lines are kept.
 
+    Nothing here waits, and a file that cannot be written, such as on a full disk, does not end the run: that is said
+    once, and the numbers are kept until they can be written.
+
     Raises:
       ValueError: start_step < 0, or ``tensorboard`` is a link or a file.
+      OSError: metrics.jsonl cannot be written at all.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, start_step: int = 0, is_main_process: bool = True):
         if start_step < 0:
             raise checks.error("start_step", "an integer >= 0", start_step)
-        self._lines = None
-        self._events = None
+        self._files: tuple[storage.GrowingFile, ...] = ()
+        self._failing: set[storage.GrowingFile] = set()
         if not is_main_process:
             return
         directory = pathlib.Path(workdir)
         path = directory / "metrics.jsonl"
         _cut_off(path, after_step=start_step)
-        self._lines = storage.appending(path, within=directory)
-        storage.make_folder(directory / "tensorboard", within=directory)
-        # The suffix keeps a run that resumes within a second from opening, and so emptying, the file of before.
-        self._events = tensorboardX.SummaryWriter(
-            str(directory / "tensorboard"), purge_step=start_step + 1, filename_suffix=f".from_step_{start_step}"
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.from_step_{start_step}"
+        events = directory / "tensorboard" / name
+        storage.check_folders(events.parent, directory)
+        self._files = (
+            storage.GrowingFile(path, within=directory),
+            storage.GrowingFile(events, header=tensorboard.header(), within=directory),
         )
+        self._add(b"", tensorboard.start(start_step + 1))
 
     def log(self, step: int, metrics: Scalars, prefix: str = "") -> None:
         """Writes one line, whole and at once, and one event for each metric.
@@ -127,7 +136,7 @@ class MetricsLogger:
         Raises:
           ValueError: a metric called ``step``, or one that is no scalar.
         """
-        if self._lines is None or self._events is None:
+        if not self._files:
             return
         named: dict[str, float] = {}
         for name, value in metrics.items():
@@ -139,18 +148,31 @@ class MetricsLogger:
             except TypeError:
                 raise checks.error(f"metrics[{name!r}]", "a scalar", value) from None
         line = json.dumps({"step": int(step), **{name: _json_number(value) for name, value in named.items()}})
-        self._lines.write(line + "\n")
-        self._lines.flush()
-        for name, value in named.items():
-            self._events.add_scalar(name, value, global_step=int(step))
+        self._add(f"{line}\n".encode(), tensorboard.scalars(int(step), named))
+
+    def _add(self, *contents: bytes) -> None:
+        for file, content in zip(self._files, contents, strict=True):
+            try:
+                file.add(content)
+            except (OSError, checks.InputError) as problem:
+                if file not in self._failing:
+                    logging.error("log: %s; training continues, and the numbers are kept until they fit", problem)
+                self._failing.add(file)
+            else:
+                self._failing.discard(file)
 
     def close(self) -> None:
-        """Writes what is waiting and closes the files."""
-        if self._lines is not None:
-            self._lines.close()
-        if self._events is not None:
-            self._events.close()
-        self._lines = self._events = None
+        """Writes what is left.
+
+        Raises:
+          OSError: lines of metrics.jsonl could not be written to the end. TensorBoard has no other numbers.
+        """
+        files, empty = self._files, [b""] * len(self._files)
+        self._add(*empty)
+        self._files = ()
+        if files and files[0].waiting:
+            reason = f"not written to the end: its last {files[0].waiting:,} bytes are lost"
+            raise OSError(f"{files[0].path}: expected all numbers of the run; received a file {reason}")
 
     def __enter__(self) -> Self:
         return self
@@ -158,7 +180,12 @@ class MetricsLogger:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except OSError as error:
+            if problem is None:
+                raise
+            logging.error("%s", error)  # beside what ends the run
 
 
 def _cut_off(path: pathlib.Path, *, after_step: int) -> None:
@@ -174,6 +201,12 @@ def _cut_off(path: pathlib.Path, *, after_step: int) -> None:
     if damaged:
         logging.warning("%s was moved to %s; a new one has its whole lines", path, storage.set_aside(path))
     storage.write_text(path, text, within=path.parent)
+
+
+class _Console(rich.console.Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads what a run prints any more (``train | head``), where rich would end it."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:
@@ -205,9 +238,10 @@ class Progress:
             raise checks.error("start_step", f"0 to total_steps = {total_steps}", start_step)
         self._total_steps = total_steps
         self._shown = is_main_process
+        self._has_failed = False
         self._clock = clock
         self._first: tuple[int, float] | None = None  # step and time of the first update
-        self._console = console or rich.console.Console()
+        self._console = console or _Console()
         self._bar: rich.progress.Progress | None = None
         if is_main_process and self._console.is_terminal:
             self._bar = rich.progress.Progress(
@@ -236,10 +270,21 @@ class Progress:
         first_step, first_time = self._first
         seconds = (now - first_time) * (self._total_steps - step) / (step - first_step) if step > first_step else None
         text = self._describe(step, metrics, seconds)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=text)
-        else:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        with self._unless_it_fails():
+            if self._bar is not None:
+                self._bar.update(self._task, completed=step, description=text)
+            else:
+                self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def _unless_it_fails(self) -> Iterator[None]:
+        """Output that cannot be written, such as to a full disk, does not end the run; that is said once."""
+        try:
+            yield
+        except OSError as problem:
+            if not self._has_failed:
+                logging.error("progress: expected output that can be written to; received %s", problem)
+            self._has_failed = True
 
     def _describe(self, step: int, metrics: Scalars, seconds_left: float | None) -> str:
         parts = [f"{100 * step // self._total_steps:3d} %", f"step {step}/{self._total_steps}"]
@@ -249,14 +294,16 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._bar is not None:
-            self._bar.start()
+            with self._unless_it_fails():
+                self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with self._unless_it_fails():
+                self._bar.stop()
 
 
 def _describe_metric(name: str, value: float) -> str:
