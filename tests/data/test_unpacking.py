@@ -128,6 +128,14 @@ def test_a_flipped_bit_of_a_packed_archive_is_found_by_its_checksum(tmp_path, su
         refused(path, rf"damaged.{suffix}: expected a whole archive")
 
 
+def test_a_zip_that_says_that_it_begins_before_its_start_is_refused(tmp_path):
+    path = write_zip(tmp_path / "damaged.zip", list(PICTURES.items()))
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 8  # of the place of the directory
+    path.write_bytes(content)
+    refused(path, "damaged.zip: expected a whole archive; received")
+
+
 @pytest.mark.parametrize("compression", ["", "gz"])
 def test_a_damaged_header_is_not_the_end_of_a_tar(tmp_path, compression):
     """As it is for tarfile: what comes after it would be lost without a word."""

@@ -1,6 +1,7 @@
 """Archives of published data sets: what is in a tar, and which members are refused."""
 
 import contextlib
+import errno
 import functools
 import lzma
 import os
@@ -126,7 +127,7 @@ def whole(archive: Path) -> Iterator[None]:
     except _DAMAGED as problem:
         raise checks.error(str(archive), "a whole archive", f"{type(problem).__name__}: {problem}") from None
     except OSError as problem:
-        if problem.errno is not None:  # of the file system, not of the reader of a damaged file
+        if problem.errno not in (None, errno.EINVAL):  # of the file system, not of a reader led astray
             raise
         raise checks.error(str(archive), "a whole archive", str(problem)) from None
 
@@ -141,8 +142,7 @@ _DAMAGED = (
     ValueError,
     IndexError,
     OverflowError,
-    RecursionError,  # a header that tells of a header that tells of ...
-    NotImplementedError,  # a compression inside of a zip that is not known
+    RuntimeError,  # such as a RecursionError of a header that tells of a header that tells of ...
 )
 
 
