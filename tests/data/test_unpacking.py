@@ -282,6 +282,14 @@ def test_empty_folders_are_made(tmp_path, suffix):
     assert sorted(other.name for other in (tmp_path / "out" / "a").iterdir()) == ["ant", "bee"]
 
 
+def test_what_an_interrupted_unpacking_has_left_is_named(tmp_path, capsys):
+    (tmp_path / ".unpacking_abc").mkdir()
+    assert unpacking.unpack(imagenet_tiny.write_tar(tmp_path / "a.tar", FILES), tmp_path)[1] == 2
+    assert capsys.readouterr().out == (
+        f"left by an unpacking that was interrupted, or runs now: {tmp_path / '.unpacking_abc'}\n"
+    )
+
+
 def test_a_dangling_link_is_not_overwritten(tmp_path):
     (tmp_path / "imagenet-a").symlink_to("nowhere")
     with pytest.raises(ValueError, match=r"expected no imagenet-a in .* yet"):
@@ -292,6 +300,14 @@ def test_what_is_no_archive_is_refused(tmp_path):
     path = tmp_path / "page.tar"
     path.write_text("<html>Not found</html>" * 100)
     refused(path, "page.tar: expected a whole archive")
+
+
+@pytest.mark.parametrize(
+    ("start", "name"), [(b"\x28\xb5\x2f\xfd", "zstd"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!", "rar")]
+)
+def test_archives_of_other_kinds_are_named(tmp_path, start, name):
+    (tmp_path / "a.tar.zst").write_bytes(start + bytes(1000))
+    refused(tmp_path / "a.tar.zst", f"expected a tar, tar.gz, tar.bz2, tar.xz or zip; received '{name}'")
 
 
 def test_a_member_that_comes_twice_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from typing import IO
 from vmoe_inform import checks
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"PK\x03\x04": "zip"}
+_MAGIC |= {b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}  # to be named, not read
 _MAX_FOLDERS = 64  # one in another
 _MAX_NAME_BYTES = 255  # as of most file systems
 # Headers that tell more of the next member, and the bytes that they may take: they are read into memory.
@@ -73,7 +74,7 @@ def read_tar(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
 
 
 def compression(path: Path) -> str:
-    """``"gzip"``, ``"xz"``, ``"bzip2"``, ``"zip"``, or ``""`` for none that is known, by the first bytes."""
+    """``"gzip"``, ``"xz"``, ``"bzip2"``, ``"zip"``, ``"zstd"``, ``"7z"``, ``"rar"``, or ``""``, by the first bytes."""
     with path.open("rb") as file:
         start = file.read(max(map(len, _MAGIC)))
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")

@@ -15,6 +15,7 @@ from vmoe_inform import checks
 from vmoe_inform.data import archives, ilsvrc
 
 _FOLDERS = {ilsvrc.TRAIN_TAR: "train", ilsvrc.VALIDATION_TAR: "val"}  # whose members are in no folder
+_TEMPORARY = ".unpacking_"
 _PROGRESS_FILES = 50_000
 _PIECE_BYTES = 1 << 20
 _OPENERS: Mapping[str, Callable[..., Any]] = {"gzip": gzip.open, "xz": lzma.open, "bzip2": bz2.open, "": open}
@@ -58,8 +59,10 @@ def unpack(
         raise FileNotFoundError(f"archive: expected a file; received {str(archive)!r}")
     budget = _Budget(archive, default_limit(archive.stat().st_size) if max_bytes is None else max_bytes)
     directory.mkdir(parents=True, exist_ok=True)
+    for left in sorted(directory.glob(f"{_TEMPORARY}*")):
+        print(f"left by an unpacking that was interrupted, or runs now: {left}")
     # Beside the place where the files will be, so that they can be renamed.
-    with tempfile.TemporaryDirectory(prefix=".unpacking_", dir=directory) as temporary, archives.whole(archive):
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=directory) as temporary, archives.whole(archive):
         members = _of_zip if archives.compression(archive) == "zip" else _of_tar
         count = 0
         for parts, content in members(archive, budget):
@@ -129,6 +132,8 @@ def _of_tar(archive: pathlib.Path, budget: _Budget) -> Members:
     packed = archives.compression(archive)
     if not packed:
         archives.tar_members(archive)  # an archive that is cut or refused is known before anything is written
+    if packed not in _OPENERS:
+        raise checks.error(str(archive), "a tar, tar.gz, tar.bz2, tar.xz or zip", packed)
     top = (_FOLDERS[archive.name],) if archive.name in _FOLDERS else ()
     with _OPENERS[packed](archive, "rb") as stream:
         for parts, content in _of_stream(archive, stream):
