@@ -23,6 +23,7 @@ import pytest
 from orbax.checkpoint._src.path import async_path
 
 from tests import tiny
+from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.sharding.mesh import make_mesh
 from vmoe_inform.sharding.rules import tree_shardings
@@ -157,6 +158,28 @@ def _link_folder(folder):
     folder.symlink_to(elsewhere)
 
 
+def _pipe(folder):
+    path = _largest(folder)
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _pipe_for_checksums(folder):
+    (folder / checksums.CHECKSUM_FILE).unlink()
+    os.mkfifo(folder / checksums.CHECKSUM_FILE)
+
+
+def _folder_for_a_file(folder):
+    path = _largest(folder)
+    path.unlink()
+    path.mkdir()
+
+
+def _rename(folder):
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("1"), folder)
+
+
 DAMAGE = {
     "truncated": (_cut, "SHA-256"),
     "flipped bit": (_flip, "SHA-256"),
@@ -165,6 +188,11 @@ DAMAGE = {
     "file too many": (lambda folder: (folder / "state" / "more").touch(), "not a file of the checkpoint"),
     "symbolic link": (_link, "a symbolic link"),
     "linked folder": (_link_folder, "a symbolic link"),
+    "pipe": (lambda folder: os.mkfifo(folder / "state" / "pipe"), "a pipe, socket or device"),
+    "pipe for a file": (_pipe, "a pipe, socket or device"),
+    "folder for a file": (_folder_for_a_file, "missing"),
+    "pipe for the checksums": (_pipe_for_checksums, "a pipe, socket or device"),
+    "another step": (_rename, r"step 1, as if its folder had been renamed"),
     "broken checksums": (lambda folder: (folder / checksums.CHECKSUM_FILE).write_text("{"), "not what was written"),
 }
 
@@ -192,6 +220,43 @@ def test_the_newest_intact_checkpoint_is_taken(damaged, warnings, kind):
     assert sorted(os.listdir(folder)) == ["1", "damaged_2"]  # nothing is deleted
     _write(damaged, 2)  # training comes to it once more
     chex.assert_trees_all_equal(_restore(damaged)[0], _state(2))
+
+
+def test_what_orbax_reads_first(damaged):
+    """It reads this file of every checkpoint when it opens the folder of all, and would wait for a pipe for ever."""
+    path = damaged / "checkpoints" / "1" / "_CHECKPOINT_METADATA"
+    path.write_text("[1]")
+    with pytest.raises(
+        checks.InputError, match=r"checkpoints: expected checkpoints that can be listed; received '.*list"
+    ):
+        Checkpoints(damaged)
+    path.unlink()
+    os.mkfifo(path)
+    for keep in (None, 5):
+        with pytest.raises(ValueError, match=r"checkpoint 1 in .*_CHECKPOINT_METADATA: .*move this folder away"):
+            Checkpoints(damaged, keep=keep)
+
+
+def test_exchanged_folders(damaged):
+    """Each is whole, and would be taken for the other."""
+    folder = damaged / "checkpoints"
+    for before, after in (("1", "x"), ("2", "1"), ("x", "2")):
+        (folder / before).rename(folder / after)
+    with Checkpoints(damaged) as of_run:
+        for step in (1, 2):
+            assert not of_run.is_of_its_step(step)
+            with pytest.raises(
+                ValueError, match=rf"checkpoint {step} in .*; received 'step {3 - step}, as if its folder"
+            ):
+                of_run.load_arrays(step)
+
+
+def test_a_folder_renamed_to_a_later_step_is_not_the_end_of_training(damaged):
+    (damaged / "checkpoints" / "2").rename(damaged / "checkpoints" / "9")
+    state, record = _restore(damaged)
+    chex.assert_trees_all_equal(state, _state(1))
+    assert record == 1
+    assert sorted(os.listdir(damaged / "checkpoints")) == ["1", "damaged_9"]
 
 
 def test_nothing_intact_is_an_error(damaged):

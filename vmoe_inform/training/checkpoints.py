@@ -22,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.data.training_batches import TrainingBatches
@@ -65,7 +66,12 @@ class Checkpoints:
         """
         if self._keep is not None and processes.is_main():
             self._remove_unfinished()
-        return saved_trees.open_manager(self._folder, self._keep, self._keep_steps, self._write_checksums)
+        intact.check_can_be_listed(self._folder)
+        try:
+            return saved_trees.open_manager(self._folder, self._keep, self._keep_steps, self._write_checksums)
+        except (ValueError, TypeError, AttributeError) as problem:  # of a description that orbax reads at once
+            reason = " ".join(str(problem).split())[:_REASON_LENGTH]
+            raise checks.error(str(self._folder), "checkpoints that can be listed", reason) from None
 
     def _remove_unfinished(self) -> bool:
         """Removes checkpoints that were not completed; returns whether there were any."""
@@ -272,6 +278,7 @@ class Checkpoints:
             if not processes.any_process(problem is not None):
                 restored = None
                 try:
+                    self._check_step(candidate)
                     restored = restore(candidate)
                 except DamagedCheckpointError as damage:
                     problem = damage
@@ -282,6 +289,21 @@ class Checkpoints:
             first = first or problem or intact.damaged(self._folder, candidate, "damage, as another process says")
         assert first is not None  # find_step: there is at least one
         raise first
+
+    def is_of_its_step(self, step: int) -> bool:
+        """Whether the checkpoint of this name is of this step: folders may have been renamed. Nothing else is read."""
+        try:
+            self._check_step(step)
+        except DamagedCheckpointError as damage:
+            logging.warning("%s", damage)
+            return False
+        return True
+
+    def _check_step(self, step: int) -> None:
+        wanted = {"step": jax.ShapeDtypeStruct((), np.int32)}
+        inside = int(self._restore_part(step, wanted, restore_type=np.ndarray)["step"])
+        if inside != step:
+            raise intact.damaged(self._folder, step, f"step {inside}, as if its folder had been renamed")
 
     def _set_aside(self, steps: Sequence[int]) -> None:
         """Moves checkpoints out of the way of those that the run is about to write."""

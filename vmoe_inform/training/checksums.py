@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import stat
 from collections.abc import Iterator
 from concurrent import futures
 from typing import TypedDict
@@ -35,8 +36,8 @@ def verify(folder: pathlib.Path) -> bool:
       False if it has none: one of an older version of the library, which cannot be verified.
 
     Raises:
-      DamagedError: a file has changed, is missing or is not of the checkpoint; or there is a symbolic link, through
-        which a checkpoint from elsewhere could make this process read any file of this machine.
+      DamagedError: a file has changed, is missing or is not of the checkpoint; or there is a pipe, a device, or a
+        symbolic link, through which a checkpoint from elsewhere could make this process read any file of this machine.
     """
     try:
         files = list(_files(folder))
@@ -59,6 +60,18 @@ def verify(folder: pathlib.Path) -> bool:
     return True
 
 
+def check_can_be_listed(folder: pathlib.Path) -> None:
+    """Raises DamagedError if what orbax reads of each checkpoint before any is chosen is no file.
+
+    Args:
+      folder: of a checkpoint.
+    """
+    for name in _WRITTEN_LAST:
+        path = folder / name
+        if storage.exists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise DamagedError(f"{name}: a link, folder, pipe, socket or device in place of a file")
+
+
 def _files(folder: pathlib.Path) -> Iterator[str]:
     """Names, relative to the checkpoint, of the files that have a checksum."""
     if folder.is_symlink():
@@ -67,8 +80,11 @@ def _files(folder: pathlib.Path) -> Iterator[str]:
         for name in (*subdirectories, *files):
             path = pathlib.Path(directory, name)
             relative = path.relative_to(folder).as_posix()
-            if path.is_symlink():
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
                 raise DamagedError(f"{relative}: a symbolic link")
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
+                raise DamagedError(f"{relative}: a pipe, socket or device in place of a file")
             if name in files and relative not in (CHECKSUM_FILE, *_WRITTEN_LAST):
                 yield relative
 

@@ -41,6 +41,15 @@ def problem_of(folder: pathlib.Path, step: int) -> DamagedCheckpointError | None
     return None
 
 
+def check_can_be_listed(folder: pathlib.Path) -> None:
+    """Raises DamagedCheckpointError if a checkpoint must be moved away before the folder of all can be opened."""
+    for step in sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal() and path.is_dir()):
+        try:
+            checksums.check_can_be_listed(folder / str(step))
+        except checksums.DamagedError as problem:
+            raise damaged(folder, step, f"{problem} (move this folder away to use the others)") from None
+
+
 def set_aside(folder: pathlib.Path, steps: Sequence[int]) -> None:
     """Renames checkpoints to ``damaged_STEP``, or ``damaged_STEP_2`` if there is one; nothing is deleted."""
     for step in steps:

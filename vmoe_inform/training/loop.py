@@ -261,7 +261,7 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
     if accuracy is None:  # before looking at checkpoints, which starts JAX's devices
         return None
     with Checkpoints(workdir) as checkpoints:
-        if checkpoints.latest_step() != total:
+        if checkpoints.latest_step() != total or not checkpoints.is_of_its_step(total):
             return None
     if config.profile is not None:
         profiling.check_steps(workdir, config.profile, 0)
