@@ -6,7 +6,7 @@
 #   MODULE=vmoe_inform.evaluate ./launch/local_multiprocess.sh 2 4 -- --workdir=runs/two
 #
 # Every line of output has the number of its process in front. When one process fails, the others are ended, and its
-# exit code is that of this script. SIGTERM and SIGINT go to all processes: they save and end with 75.
+# exit code is that of this script. SIGTERM, SIGINT and SIGHUP go to all processes: they save and end with 75.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -31,6 +31,9 @@ fi
 port="$("$python" -c 'import socket; s = socket.create_server(("", 0)); print(s.getsockname()[1])')"
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="$devices" JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo PYTHONUNBUFFERED=1
 
+# A process group for each process: Ctrl-C reaches this script alone, which passes it on once. A second SIGINT would
+# interrupt a process that saves.
+set -m
 processes=()
 end_all() { # SIGNAL
     local process
@@ -38,13 +41,18 @@ end_all() { # SIGNAL
         kill -s "$1" "$process" 2>/dev/null || true
     done
 }
-trap 'end_all TERM' TERM
+trap 'end_all TERM' TERM HUP
 trap 'end_all INT' INT
+trap 'end_all KILL' EXIT # what is left if this script itself fails
 
+mark() { # NUMBER: its lines, until it has closed its output
+    trap '' INT TERM HUP
+    exec sed -u "s/^/[$1] /"
+}
 for ((number = 0; number < num_processes; number++)); do
     "$python" -m "$module" "$@" --coordinator_address="127.0.0.1:$port" \
         --num_processes="$num_processes" --process_id="$number" \
-        > >(sed -u "s/^/[$number] /") 2> >(sed -u "s/^/[$number] /" >&2) &
+        > >(mark "$number") 2> >(mark "$number" >&2) &
     processes+=($!)
 done
 
@@ -52,7 +60,7 @@ done
 code=0
 kill_at=
 while [ "${#processes[@]}" -gt 0 ]; do
-    sleep 0.1
+    sleep 0.1 || true # a signal to all processes of the terminal ends it
     running=()
     for process in "${processes[@]}"; do
         if kill -0 "$process" 2>/dev/null; then
@@ -64,7 +72,7 @@ while [ "${#processes[@]}" -gt 0 ]; do
         if [ "$code" -eq 0 ] && [ "$ended" -ne 0 ]; then
             code="$ended"
             kill_at=$((SECONDS + seconds_to_end))
-            end_all TERM
+            [ "$ended" -eq 75 ] || end_all TERM # after 75 the others stop by themselves, in the same step
         fi
     done
     processes=("${running[@]}")

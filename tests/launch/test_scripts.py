@@ -158,17 +158,53 @@ def test_bad_flags_of_the_pod_script(tmp_path, flags, message):
 # --------------------------------------------------------------------------------------------------------------- SLURM
 
 
+# CODES holds the exit codes of the tasks; srun says those that are not 0 and returns the highest.
+_SRUN = """
+highest=0
+for code in $CODES; do
+    [ "$code" -eq 0 ] || echo "srun: error: node1: task 1: Exited with exit code $code" >&2
+    [ "$code" -le "$highest" ] || highest="$code"
+done
+exit "$highest"
+"""
+
+
 @pytest.mark.parametrize(
-    ("code", "restarts", "requeued"), [(0, 0, False), (75, 3, True), (124, 0, True), (75, 20, False), (2, 0, False)]
+    ("codes", "restarts", "requeued"),
+    [
+        ("0 0", 0, False),
+        ("75 75", 3, True),
+        ("69 137", 0, True),
+        ("143 75", 0, True),
+        ("124 134", 19, True),
+        ("75 75", 20, False),
+        ("2 2", 0, False),
+        ("2 69", 0, False),
+        ("69 1", 0, False),
+        ("3 134", 0, False),
+        ("69 74", 0, False),
+    ],
 )
-def test_a_slurm_job_goes_back_to_the_queue_when_it_was_stopped(tmp_path, code, restarts, requeued):
-    stand_in(tmp_path / "bin", "srun", f"exit {code}")
+def test_a_slurm_job_returns_to_the_queue_if_that_may_help(tmp_path, codes, restarts, requeued):
+    stand_in(tmp_path / "bin", "srun", _SRUN)
     stand_in(tmp_path / "bin", "scontrol", "")
     job = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
-    received, _, _, calls = run(tmp_path, "launch/slurm.sbatch", *TRAIN[1:3], **job)
-    assert received == code
-    assert calls[0].endswith(f".venv/bin/python -m vmoe_inform.train {TRAIN[1]} {TRAIN[2]}")
+    job |= {"SLURM_CPUS_PER_TASK": "8", "CODES": codes}
+    received, printed, errors, calls = run(tmp_path, "launch/slurm.sbatch", *TRAIN[1:3], **job)
+    highest = max(map(int, codes.split()))
+    assert received == highest
+    assert printed.count("Exited with exit code") == sum(code != "0" for code in codes.split())
+    options, train = calls[0].split(" .venv/bin/python ")
+    assert options == "srun --wait=60 --cpus-per-task=8 --gpu-bind=none --label"
+    assert train == f"-m vmoe_inform.train {TRAIN[1]} {TRAIN[2]}"
     assert calls[1:] == (["scontrol requeue 7"] if requeued else [])
+    assert ("not requeued" in errors) == (highest > 0 and not requeued)
+
+
+def test_a_bad_number_of_requeues_is_one_line(tmp_path):
+    code, _, errors, calls = run(tmp_path, "launch/slurm.sbatch", SLURM_SUBMIT_DIR=str(ROOT), REQUEUES="many")
+    assert (code, calls) == (2, [])
+    assert errors == "slurm: REQUEUES: expected an integer >= 0; received many\n"
 
 
 def test_a_slurm_job_asks_for_a_task_a_gpu():
@@ -177,7 +213,7 @@ def test_a_slurm_job_asks_for_a_task_a_gpu():
     assert options["ntasks-per-node"] == options["gpus-per-node"]
     assert options["signal"] == "TERM@300"
     assert "requeue" in options
-    assert not any("gpus-per-task" in line or "gpu-bind" in line for line in lines)  # each task has to see all GPUs
+    assert not any("gpus-per-task" in line for line in lines)  # each task has to see all GPUs
 
 
 # -------------------------------------------------------------------------------------------- processes of this machine
@@ -196,11 +232,25 @@ def start_local(tmp_path, act: str, number: str = "2") -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["launch/local_multiprocess.sh", number, "4", "--", "--config=c.py"],
         cwd=ROOT,
-        env={**environment, "LOG": str(tmp_path / "log"), "SECONDS_TO_END": "1"},
+        env={**environment, "LOG": str(tmp_path / "log"), "SECONDS_TO_END": "5"},
         stdout=PIPE,
         stderr=PIPE,
         text=True,
+        start_new_session=True,
     )
+
+
+def left_of(session: int) -> list[str]:
+    """Command lines of the processes of a session that have not ended."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, of = (process / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
 
 
 def test_each_process_gets_its_number_and_its_lines_are_marked(tmp_path):
@@ -224,15 +274,37 @@ def test_when_one_process_fails_the_others_are_ended(tmp_path, other):
     assert process.returncode == 7
 
 
-def test_a_signal_goes_to_all_processes(tmp_path):
-    process = start_local(tmp_path, 'trap "echo saved; exit 75" TERM; echo ready; while true; do sleep 0.05; done')
+# Notes each signal, and takes a second to save after the first.
+_SAVES = """
+trap 'echo INT; stop=1' INT
+trap 'echo TERM; stop=1' TERM
+echo ready
+until [ "${stop:-}" ]; do sleep 0.05; done
+for part in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done
+echo saved
+exit 75
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group", "received"),
+    [
+        (signal.SIGTERM, False, "TERM"),
+        (signal.SIGINT, True, "INT"),  # Ctrl-C goes to all processes of the terminal
+        (signal.SIGHUP, True, "TERM"),  # as does the end of the terminal
+        (signal.SIGTERM, True, "TERM"),
+    ],
+)
+def test_a_signal_goes_to_all_processes_once_and_leaves_none(tmp_path, number, whole_group, received):
+    process = start_local(tmp_path, _SAVES)
     assert process.stdout is not None
     ready = {process.stdout.readline(), process.stdout.readline()}
     assert ready == {"[0] ready\n", "[1] ready\n"}
-    process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=20)
-    assert sorted(printed.splitlines()) == ["[0] saved", "[1] saved"]
+    os.killpg(process.pid, number) if whole_group else process.send_signal(number)
+    printed, errors = process.communicate(timeout=60)
+    assert sorted(printed.splitlines()) == [f"[{i}] {said}" for i in range(2) for said in (received, "saved")], errors
     assert process.returncode == 75
+    assert left_of(process.pid) == []
 
 
 def test_bad_arguments_of_the_local_script(tmp_path):
