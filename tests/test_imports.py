@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 # What each part of vmoe_inform may import besides itself.
-FOUNDATION = {"axes", "registry", "checks", "exit_codes", "storage", "strict"}
+FOUNDATION = {"axes", "registry", "checks", "exit_codes", "storage", "strict", "text"}
 PURE = FOUNDATION | {"routing", "dispatch"}
 CONFIG = PURE | {"config", "groups", "identity"}
 MODEL = CONFIG | {"sharding", "nn", "models"}
@@ -19,6 +19,8 @@ ALLOWED = {
     "checks": set(),
     "exit_codes": set(),
     "strict": set(),
+    "text": set(),
+    "lettering": {"text"},  # matplotlib; for what draws
     "storage": {"checks", "strict"},
     "chips": FOUNDATION,
     "dispatch": FOUNDATION,
@@ -30,14 +32,15 @@ ALLOWED = {
     "config": PURE | {"groups", "settings"},
     "migrations": FOUNDATION,  # configs of older versions
     "sharding": CONFIG,
-    "data": CONFIG,
+    "data": CONFIG | {"lettering"},
     "nn": CONFIG | {"sharding"},
     "models": CONFIG | {"sharding", "nn"},
-    "evaluation": MODEL | {"data"},
+    "evaluation": MODEL | {"data", "lettering"},
     # the loop evaluates as it goes; evaluation knows no training
     "training": MODEL | {"chips", "migrations", "data", "evaluation"},
-    "analysis": MODEL | {"data", "evaluation", "training"},  # what a run's routers do to the images of the suites
-    "studies": MODEL | {"data", "evaluation", "training"},  # many runs, trained and measured
+    # what a run's routers do to the images of the suites
+    "analysis": MODEL | {"data", "evaluation", "training", "lettering"},
+    "studies": MODEL | {"data", "evaluation", "training", "lettering"},  # many runs, trained and measured
     # what a program costs, compiled and timed; only command lines look at it
     "performance": MODEL | {"chips", "presets", "data", "evaluation", "training", "studies"},
     "interop": MODEL,

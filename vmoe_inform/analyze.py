@@ -21,7 +21,7 @@ import pathlib
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, storage
+from vmoe_inform import checks, command_line, storage, text
 from vmoe_inform.sharding import processes
 
 _JOIN_PROCESSES = command_line.define_processes()
@@ -60,7 +60,7 @@ def main(_: list[str]) -> None:
     )
     if processes.is_main():
         for path in write.write(workdir, found, page.page(views)):
-            print(path)
+            print(text.printable(str(path)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What the command lines share: flags read from a config file, and errors in one line instead of a traceback."""
 
+import io
+import logging as standard_logging
 import os
 import re
 import sys
@@ -12,7 +14,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vmoe_inform import checks
+from vmoe_inform import checks, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.exit_codes import BAD_INPUT, DIVERGED, DOES_NOT_FIT, MISSING_PROCESS, STOPPED, STORAGE, STUCK
 from vmoe_inform.sharding import processes
@@ -113,7 +115,7 @@ def load_config(file: str, overrides: Mapping[str, Any]) -> ml_collections.Confi
 
 
 def _fail(problem: BaseException, code: int = BAD_INPUT) -> None:
-    print(f"error: {problem}", file=sys.stderr)
+    print(text.printable(f"error: {problem}"), file=sys.stderr)
     _leave(code)
 
 
@@ -155,6 +157,12 @@ def _in_our_words(problem: BaseException) -> BaseException:
     return checks.error(name.removeprefix("config."), f"a value of the field's type ({reason})", value)
 
 
+def _printable(record: standard_logging.LogRecord) -> bool:
+    """Lets no name in a message command the terminal."""
+    record.msg, record.args = text.printable(record.getMessage(), keep="\n\t"), None
+    return True
+
+
 def _check_words(words: Sequence[str], subcommands: Sequence[str], operands: str) -> None:
     if operands:
         if not words:
@@ -179,6 +187,10 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
     def guarded(arguments: list[str]) -> None:
         # Orbax warns each time that a folder is opened for reading only, which is what evaluation means to do.
         logging.get_absl_logger().addFilter(lambda record: "directory is read only" not in str(record.msg))
+        logging.get_absl_logger().addFilter(_printable)
+        for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding does not have is no reason to end
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         logging.set_verbosity(logging.WARNING if not flags.FLAGS["verbosity"].present else flags.FLAGS.verbosity)
         try:
             _check_words(arguments[1:], subcommands, operands)

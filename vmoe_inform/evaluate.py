@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.evaluation import place as place_lib
@@ -76,7 +76,7 @@ def main(_: list[str]) -> int:
         of_routers = {name: analyses.read(place.workdir) for name, place in zip(names, [*places, *others], strict=True)}
         found = {name: analysis for name, analysis in of_routers.items() if analysis is not None}
         report.write_report(page, everything, examples=examples, analyses=found)
-        print(f"report: {page}")
+        print(text.printable(f"report: {page}"))
     damaged = {name: run.damaged_suites(results) for name, results in zip(names, evaluated, strict=False)}
     return command_line.BAD_INPUT if any(damaged.values()) else 0
 
@@ -110,9 +110,7 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
             restore=restore,
             here=here,
             older_hash=hash_by_older_versions(place.workdir),
-            predictions=None
-            if _PREDICTIONS.value is None
-            else pathlib.Path(_PREDICTIONS.value) / name.replace("/", "_"),
+            predictions=None if _PREDICTIONS.value is None else pathlib.Path(_PREDICTIONS.value) / text.file_name(name),
             report_progress=say,
         )
 

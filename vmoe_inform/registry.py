@@ -1,6 +1,7 @@
 """Names that a config may use, and the functions behind them."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -20,7 +21,9 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def add(self, name: str, entry: T) -> T:
-        """Registers ``entry``; a name can be taken only once."""
+        """Registers ``entry``; a name can be taken only once. It stands in tables, file names and tags."""
+        if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+            raise checks.error(f"name of a {self.kind}", "letters, digits, and _ . - after the first", name)
         if name in self._entries:
             raise checks.InputError(f"{self.kind} {name!r} is already registered: expected a new name")
         self._entries[name] = entry

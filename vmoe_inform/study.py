@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, text
 
 _CONFIG = command_line.define_config()
 _ROUTERS = flags.DEFINE_list("routers", None, "Routers to compare: presets, as in the config's argument router=NAME.")
@@ -48,11 +48,12 @@ def main(_: list[str]) -> int:
     if outcome.stopped:
         return command_line.STOPPED
     for name, reason in outcome.failures.items():
-        print(f"error: {name}: {reason}", file=sys.stderr)
+        print(text.printable(f"error: {name}: {reason}"), file=sys.stderr)
     finished = {router: of_router for router, of_router in runs.items() if all(run.is_finished for run in of_router)}
     if against in finished:
         report.write(workdir, finished, against=against, file=file, overrides=overrides)
-        print(f"{workdir / report.TABLES_FILE}: {len(finished)} of {len(runs)} routers, {_SEEDS.value} seeds")
+        where = text.printable(str(workdir / report.TABLES_FILE))
+        print(f"{where}: {len(finished)} of {len(runs)} routers, {_SEEDS.value} seeds")
     else:
         print(f"error: no comparison without all runs of {against}", file=sys.stderr)
     return FAILED if outcome.failures else 0

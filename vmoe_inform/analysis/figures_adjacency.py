@@ -8,10 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform.analysis.panels import SHADES, Layout, color_bar, layer_name, layer_shades, panels, titled
 from vmoe_inform.evaluation.styles import expert_colors, single_axes
+from vmoe_inform.lettering import legend, plain
 
 Analysis = Mapping[str, Any]
 
@@ -21,6 +23,7 @@ _MOST_JOINED_EXPERTS = 16  # of more, only the strongest edges are drawn
 _LINES = ("-", "--", "-.", ":")
 
 
+@plain
 def adjacency_figure(analysis: Analysis) -> Figure:
     """The adjacency of each layer as a heat map.
 
@@ -50,6 +53,7 @@ def adjacency_figure(analysis: Analysis) -> Figure:
     return figure
 
 
+@plain
 def adjacency_graph_figure(analysis: Analysis) -> Figure:
     """The adjacency of each layer as a graph: experts on a circle, edges as wide as their weight.
 
@@ -90,6 +94,7 @@ def edges_of(matrix: np.ndarray, most_of_a_node: int | None) -> dict[tuple[int, 
     return {(int(j), int(k)): float(weights[j, k]) for j, k in np.argwhere(np.triu(kept, 1))}
 
 
+@plain
 def spectral_gap_figure(analysis: Analysis) -> Figure:
     """Spectral gap of each layer's adjacency over the steps of training.
 
@@ -100,8 +105,9 @@ def spectral_gap_figure(analysis: Analysis) -> Figure:
     """
     layers = {b: layer["adjacency"] for b, layer in analysis["layers"].items() if layer["adjacency"] is not None}
     figure, axes = single_axes(6.4, 3.9)
+    handles: list[Line2D] = []
     for place, ((block, adjacency), color) in enumerate(zip(layers.items(), layer_shades(len(layers)), strict=True)):
-        axes.plot(
+        handles += axes.plot(
             adjacency["steps"],
             adjacency["spectral_gap"],
             color=color,
@@ -117,7 +123,7 @@ def spectral_gap_figure(analysis: Analysis) -> Figure:
     axes.set_ylabel("spectral gap, 1 - second |eigenvalue|")
     axes.grid(alpha=0.3)
     titled(figure, axes, "How strongly the experts' graph mixes: 1 entirely, 0 not at all")
-    figure.legend(loc="outside right center", frameon=False)
+    legend(figure, handles, loc="outside right center", frameon=False)
     return figure
 
 

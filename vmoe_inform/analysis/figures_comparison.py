@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from vmoe_inform import checks
 from vmoe_inform.analysis.panels import Layout, layers_along, panels
 from vmoe_inform.evaluation.styles import legend_name, run_styles
+from vmoe_inform.lettering import plain
 
 Analysis = Mapping[str, Any]
 
@@ -44,6 +45,7 @@ QUANTITIES: Mapping[str, tuple[str, Callable[[Analysis, str], float | None]]] = 
 }
 
 
+@plain
 def comparison_figure(analyses: Mapping[str, Analysis]) -> Figure:
     """Entropy, load, margin, fluctuation, tokens heard and specialisation of each layer, a line for each run.
 

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from vmoe_inform.analysis.panels import SHADES, Layout, panels
 from vmoe_inform.evaluation.styles import empty_figure
+from vmoe_inform.lettering import plain, shown
 
 Analysis = Mapping[str, Any]
 
@@ -34,6 +35,7 @@ def family_of(corruption: str) -> str:
     return next((family for family, names in FAMILIES.items() if corruption in names), "other")
 
 
+@plain
 def rerouted_figure(analysis: Analysis) -> Figure:
     """Share of the tokens with other experts than on the clean image over the accuracy lost, by layer.
 
@@ -71,6 +73,7 @@ def rerouted_figure(analysis: Analysis) -> Figure:
     return figure
 
 
+@plain
 def corruptions_figure(analysis: Analysis) -> Figure:
     """Accuracy lost and share of the tokens re-routed (mean over the layers), by corruption and severity.
 
@@ -94,7 +97,7 @@ def corruptions_figure(analysis: Analysis) -> Figure:
         axes.set_title(title, fontsize=11)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    moved.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    moved.set_yticks(range(len(names)), [shown(name.replace("_", " "), most=30) for name in names])
     figure.suptitle(
         f"What each corruption does ({100 * found['clean_top1']:.1f} % are right on clean images)", fontsize=12
     )

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from vmoe_inform import lettering
 from vmoe_inform.analysis.panels import (
     SHADES,
     Layout,
@@ -23,6 +24,7 @@ from vmoe_inform.analysis.panels import (
 )
 from vmoe_inform.data import label_sets
 from vmoe_inform.evaluation.styles import GREY, expert_colors, legend_name, run_styles
+from vmoe_inform.lettering import legend, plain, shown
 
 Analysis = Mapping[str, Any]
 
@@ -31,6 +33,7 @@ _LONGEST_CLASS_NAME = 16
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 
+@plain
 def fluctuation_figure(analysis: Analysis) -> Figure:
     """Share of the tokens whose experts changed from one checkpoint to another, by layer.
 
@@ -55,21 +58,25 @@ def fluctuation_figure(analysis: Analysis) -> Figure:
     return figure
 
 
+@plain
 def entropy_figure(analysis: Analysis) -> Figure:
     """Routing entropy of each layer as the experts are chosen from, of the router's own logits, and of another run."""
     layers, against = analysis["layers"], analysis["against"]
     blocks, name = list(layers), analysis["run"]["name"]
     figure, axes = layers_axes(blocks)
+    handles: list[Line2D] = []
     informed = [layers[block]["entropy"] for block in blocks]
     base = [layers[block]["base_entropy"] for block in blocks]
     places = range(len(blocks))
     if not np.allclose(informed, base, rtol=0, atol=1e-6):
-        axes.plot(places, base, color=_BLUE, marker="v", linestyle=":", label=f"{legend_name(name)}, before informing")
-    axes.plot(places, informed, color=_BLUE, marker="o", label=legend_name(name))
+        label = f"{legend_name(name)}, before informing"
+        handles += axes.plot(places, base, color=_BLUE, marker="v", linestyle=":", label=label)
+    handles += axes.plot(places, informed, color=_BLUE, marker="o", label=legend_name(name))
     if against is not None:
-        shown = {blocks.index(block): of["other_entropy"] for block, of in against["layers"].items()}
+        found = {blocks.index(block): of["other_entropy"] for block, of in against["layers"].items()}
         other = against["run"]["name"]
-        axes.plot(list(shown), list(shown.values()), label=legend_name(other), **run_styles(["", other])[other])
+        style = run_styles(["", other])[other]
+        handles += axes.plot(list(found), list(found.values()), label=legend_name(other), **style)
     undecided = math.log(analysis["run"]["num_experts"])
     axes.axhline(undecided, color=GREY, linestyle=":", linewidth=1)
     axes.annotate(
@@ -84,10 +91,11 @@ def entropy_figure(analysis: Analysis) -> Figure:
     axes.set_ylim(0, 1.15 * undecided if undecided > 0 else 1.0)
     axes.set_ylabel("routing entropy in nats")
     titled(figure, axes, "How undecided the router is")
-    figure.legend(loc="outside lower center", ncols=1, frameon=False)
+    legend(figure, handles, loc="outside lower center", ncols=1, frameon=False)
     return figure
 
 
+@plain
 def entropy_ratio_figure(analysis: Analysis) -> Figure:
     """Routing entropy of each layer over that of another run.
 
@@ -113,6 +121,7 @@ def entropy_ratio_figure(analysis: Analysis) -> Figure:
     return figure
 
 
+@plain
 def load_figure(analysis: Analysis) -> Figure:
     """Share of the assignments that each expert gets, by layer, with the CV (and another run's); the line is even."""
     layers, against = analysis["layers"], analysis["against"]
@@ -129,7 +138,7 @@ def load_figure(analysis: Analysis) -> Figure:
         layer = layers[block]
         axes.bar(range(num_experts), 100 * np.asarray(layer["load"], float), color=expert_colors(num_experts))
         axes.axhline(100 / num_experts, color=GREY, linestyle="--", linewidth=1)
-        axes.set_title(f"{layer_name(block)}: CV {layer['load_cv']:.2f}", fontsize=9.5)
+        axes.set_title(f"{shown(layer_name(block))}: CV {layer['load_cv']:.2f}", fontsize=9.5)
         words = [f"{100 * layer['dropped']:.2g} % dropped"] if layer["dropped"] > 0 else []
         if against is not None and block in against["layers"]:
             words.append(f"the other run: CV {against['layers'][block]['other_load_cv']:.2f}")
@@ -141,6 +150,7 @@ def load_figure(analysis: Analysis) -> Figure:
     return figure
 
 
+@plain
 def neighbours_figure(analysis: Analysis) -> Figure:
     """How many tokens a token hears, and how much of that is itself, by layer: the spread over tokens.
 
@@ -186,6 +196,7 @@ def _draw_spread(axes: Axes, place: float, quantiles: list[float]) -> None:
     axes.plot(place, middle, color=_BLUE, marker="o", markersize=6)
 
 
+@plain
 def specialisation_figure(analysis: Analysis) -> Figure:
     """Which experts work on the images of which class, by layer, and how much that says about the class.
 
@@ -209,12 +220,14 @@ def specialisation_figure(analysis: Analysis) -> Figure:
     highest = max(share.max() for share in shares.values())
     for block, axes in drawn.items():
         share = shares[block] if named else shares[block][_by_main_expert(shares[block])]
-        shown = axes.imshow(share, aspect="auto", cmap=SHADES, norm=PowerNorm(0.5, 0, highest))
+        picture = axes.imshow(share, aspect="auto", cmap=SHADES, norm=PowerNorm(0.5, 0, highest))
         most = min(layers[block]["class_entropy"], layers[block]["expert_entropy"])
-        axes.set_title(f"{layer_name(block)}: MI {layers[block]['mutual_information']:.2f} of {most:.2f}", fontsize=9.5)
+        axes.set_title(
+            f"{shown(layer_name(block))}: MI {layers[block]['mutual_information']:.2f} of {most:.2f}", fontsize=9.5
+        )
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        axes.set_yticks(range(len(classes)) if named else [], classes if named else [], fontsize=8)
-    bar = color_bar(figure, shown, list(drawn.values()), "share of the class's assignments")
+        axes.set_yticks(range(len(classes)) if named else [], map(shown, classes if named else []), fontsize=8)
+    bar = color_bar(figure, picture, list(drawn.values()), "share of the class's assignments")
     bar.ax.yaxis.set_major_formatter("{x:g} %")
     return figure
 
@@ -225,5 +238,5 @@ def _by_main_expert(share: np.ndarray) -> np.ndarray:
 
 
 def _class(name: str) -> str:
-    words = label_sets.title(name).partition(",")[0]
+    words = lettering.legible(label_sets.title(name).partition(",")[0], lettering.fonts())
     return words if len(words) <= _LONGEST_CLASS_NAME else words[: _LONGEST_CLASS_NAME - 1] + "…"

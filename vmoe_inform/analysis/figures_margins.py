@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from vmoe_inform.analysis.panels import layer_name, layer_shades, panels, scale_of, titled
 from vmoe_inform.evaluation.styles import single_axes
+from vmoe_inform.lettering import legend, plain, shown
 
 Analysis = Mapping[str, Any]
 
@@ -15,6 +17,7 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"
 _LINES = ("-", "--", "-.", ":")
 
 
+@plain
 def margin_figure(analysis: Analysis) -> Figure:
     """Distribution over tokens of the K-th minus the (K + 1)-th largest probability, by layer; the line is its median.
 
@@ -35,7 +38,7 @@ def margin_figure(analysis: Analysis) -> Figure:
         axes.stairs(100 * counts / max(counts.sum(), 1.0), margin["edges"], fill=True, color=_BLUE, alpha=0.75)
         median = margin["quantiles"][2]
         axes.axvline(median, color=_ORANGE, linewidth=1.5)
-        axes.set_title(f"{layer_name(block)}: median {median:.2g}", fontsize=9.5)
+        axes.set_title(f"{shown(layer_name(block))}: median {median:.2g}", fontsize=9.5)
         axes.set_xscale(scale_of(margin["edges"]))
         axes.yaxis.set_major_formatter("{x:g} %")
         axes.spines[["top", "right"]].set_visible(False)
@@ -43,6 +46,7 @@ def margin_figure(analysis: Analysis) -> Figure:
     return figure
 
 
+@plain
 def flips_figure(analysis: Analysis) -> Figure:
     """Share of the tokens whose experts a change of every probability by at most so much could alter, by layer.
 
@@ -53,8 +57,9 @@ def flips_figure(analysis: Analysis) -> Figure:
     """
     layers = {block: layer["flips"] for block, layer in analysis["layers"].items() if layer["flips"] is not None}
     figure, axes = single_axes(6.4, 3.9)
+    handles: list[Line2D] = []
     for place, ((block, flips), color) in enumerate(zip(layers.items(), layer_shades(len(layers)), strict=True)):
-        axes.plot(
+        handles += axes.plot(
             flips["perturbation"],
             100 * np.asarray(flips["share"], float),
             color=color,
@@ -68,5 +73,5 @@ def flips_figure(analysis: Analysis) -> Figure:
     axes.set_ylabel("share of tokens")
     axes.grid(alpha=0.3)
     titled(figure, axes, "Tokens that a small change of the probabilities could send to other experts")
-    figure.legend(loc="outside right center", frameon=False)
+    legend(figure, handles, loc="outside right center", frameon=False)
     return figure

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from vmoe_inform import checks
+from vmoe_inform import checks, lettering
 from vmoe_inform.analysis.panels import SHADES, Layout, color_bar, layer_name, panels
 from vmoe_inform.analysis.records import Trace
 from vmoe_inform.analysis.views import neighbours_of, undecided
@@ -38,6 +38,7 @@ _NEIGHBOURS = 8
 _LEAST_HEARD = 0.005  # of all that a patch hears: below, there is no line
 
 
+@lettering.plain
 def routing_map(image: Image, trace: Trace, index: int = 0, *, by: By = "expert") -> Figure:
     """An image, and the same image once for each MoE layer with its patches coloured.
 
@@ -61,6 +62,7 @@ def routing_map(image: Image, trace: Trace, index: int = 0, *, by: By = "expert"
     return figure
 
 
+@lettering.plain
 def side_by_side(
     shown: Mapping[str, tuple[Image, Trace]],
     index: int = 0,
@@ -100,12 +102,13 @@ def side_by_side(
             _paint(drawn[f"{block} {title}"], image, trace, block, index, by, norm)
     for place, axes in enumerate(drawn.values()):
         row, column = divmod(place, len(shown))
-        axes.set_title(legend_name(list(shown)[column]) if row == 0 else "", fontsize=9.5)
-        axes.set_ylabel(("image", *map(layer_name, layers))[row] if column == 0 else "", fontsize=9.5)
+        axes.set_title(lettering.shown(legend_name(list(shown)[column])) if row == 0 else "", fontsize=9.5)
+        axes.set_ylabel(lettering.shown(("image", *map(layer_name, layers))[row]) if column == 0 else "", fontsize=9.5)
     _key(figure, list(drawn.values()), traces[0], by, norm)
     return figure
 
 
+@lettering.plain
 def expert_maps(image: Image, trace: Trace, block: str, index: int = 0) -> Figure:
     """Where each expert of a layer is wanted: a map of its probability for each expert.
 
@@ -137,6 +140,7 @@ def expert_maps(image: Image, trace: Trace, block: str, index: int = 0) -> Figur
     return figure
 
 
+@lettering.plain
 def token_graph(image: Image, trace: Trace, block: str, patch: tuple[int, int], index: int = 0) -> Figure:
     """What one patch hears: lines to the others that it hears most, and how much of each patch.
 

@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from vmoe_inform import checks
+from vmoe_inform import checks, text
 from vmoe_inform.analysis.panels import SHADES, layer_name
 from vmoe_inform.analysis.views import LayerView, View, Views
 from vmoe_inform.data import label_sets
@@ -79,6 +79,7 @@ def _render(views: Views, neighbours: int, quality: int, *, num_images: int) -> 
         loader=jinja2.PackageLoader("vmoe_inform.analysis", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=text.finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -101,8 +102,10 @@ def _data(views: Views, neighbours: int, quality: int) -> dict[str, Any]:
     first = views.views[0]
     titles = [_title(name) for name in views.class_names]
     return {
-        "runs": views.runs,
-        "conditions": [{"corruption": corruption, "severity": severity} for corruption, severity in conditions],
+        "runs": list(map(text.printable, views.runs)),
+        "conditions": [
+            {"corruption": text.printable(corruption), "severity": severity} for corruption, severity in conditions
+        ],
         "layers": [{"block": block, "name": layer_name(block)} for block in views.layers],
         "labels": [titles[label] for label in views.labels],
         "rows": first.grid[0],
@@ -118,12 +121,12 @@ def _data(views: Views, neighbours: int, quality: int) -> dict[str, Any]:
 
 
 def _title(class_name: str) -> str:
-    return label_sets.title(class_name).partition(",")[0]
+    return text.printable(label_sets.title(class_name).partition(",")[0])
 
 
 def _view(view: View, views: Views, neighbours: int, titles: Sequence[str], condition: int) -> dict[str, Any]:
     return {
-        "run": view.run,
+        "run": text.printable(view.run),
         "condition": condition,
         "classToken": int(view.class_token),
         "predictions": [titles[prediction] for prediction in view.predictions],

@@ -16,6 +16,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
+from vmoe_inform import lettering
+from vmoe_inform.lettering import shown
+
 SHADES = "cividis"  # of heat maps: even for the eye, in any kind of colour blindness
 _MOST_COLUMNS = 4
 _WIDEST_SPACING = 50.0  # values further apart than this factor are shown on a logarithmic axis
@@ -101,21 +104,21 @@ def panels(
     for axes in all_axes.flat[len(names) :]:
         axes.remove()
     for place, (name, axes) in enumerate(drawn.items()):
-        axes.set_title(layer_name(name), fontsize=9.5)
+        axes.set_title(shown(layer_name(name), most=40), fontsize=9.5)
         axes.tick_params(labelsize=8.5)
         if share and place + columns >= len(names):  # the lowest of its column
             axes.xaxis.set_tick_params(labelbottom=True)
-    figure.suptitle("\n".join(title_lines), fontsize=12, y=1 - 0.1 / height, va="top")
+    figure.suptitle("\n".join(map(shown, title_lines)), fontsize=12, y=1 - 0.1 / height, va="top")
     if caption:
         middle = (size.left + spare / 2 + inner / 2) / width if width > 6 else 0.5
         y = (0.08 + legend_height) / height
-        figure.supxlabel("\n".join(caption_lines), fontsize=9, x=middle, y=y, va="bottom")
+        figure.supxlabel("\n".join(map(shown, caption_lines)), fontsize=9, x=middle, y=y, va="bottom")
     if label:
         middle = (bottom + (height - top - bottom) / 2) / height
-        figure.supylabel(label, fontsize=9, x=0.08 / width, y=middle, ha="left")
+        figure.supylabel(shown(label), fontsize=9, x=0.08 / width, y=middle, ha="left")
     if legend:
         columns = min(in_a_line, len(legend))
-        figure.legend(handles=list(legend), loc="lower center", ncols=columns, frameon=False, fontsize=9)
+        lettering.legend(figure, legend, loc="lower center", ncols=columns, frameon=False, fontsize=9)
     return figure, drawn
 
 
@@ -148,7 +151,11 @@ def layers_along(axes: Axes, layers: Sequence[str]) -> None:
     numbers = [block.removeprefix("block_") for block in layers]
     all_numbered = all(number.isdecimal() for number in numbers)
     names = numbers if all_numbered else list(layers)
-    axes.set_xticks(range(len(layers)), names, rotation=0 if all_numbered or len(layers) <= 4 else 45)
+    axes.set_xticks(
+        range(len(layers)),
+        [shown(name, most=20) for name in names],
+        rotation=0 if all_numbered or len(layers) <= 4 else 45,
+    )
     axes.set_xlabel("MoE layer (number of its block)" if all_numbered else "MoE layer")
     axes.set_xlim(-0.5, len(layers) - 0.5)
 
@@ -156,7 +163,7 @@ def layers_along(axes: Axes, layers: Sequence[str]) -> None:
 def titled(figure: Figure, axes: Axes, title: str) -> None:
     """Writes the title of a figure with one diagram above it, in as many lines as it needs."""
     lines = in_lines(title, figure.get_figwidth() - 0.7, _TITLE_CHARACTERS)
-    axes.set_title("\n".join(lines), fontsize=12, loc="left", pad=10)
+    axes.set_title("\n".join(map(shown, lines)), fontsize=12, loc="left", pad=10)
 
 
 def in_lines(text: str, width: float, characters: float) -> list[str]:

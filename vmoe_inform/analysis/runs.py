@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
-from vmoe_inform import checks
+from vmoe_inform import checks, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis import images, run, showing, tracing
 from vmoe_inform.analysis.images import WHOLE, Images
@@ -123,7 +123,7 @@ def load(
     config = config_lib.override(read_config(workdir), here)
     tracing.check_has_routers(config.model)
     restored = restore.restore(workdir, step)
-    name = name or workdir.resolve().name
+    name = name or place_lib.name_of(workdir)
     return Run(name, config, restored.step, restored.model, restored.variables, restored.mesh)
 
 
@@ -167,11 +167,11 @@ def analyze(
         run.check_comparable(config, other_config)
         other_step = restore.find_step(place.workdir, place.step)
     there = Images(config, number)
-    own = _subject(workdir, workdir.resolve().name, config, steps)
+    own = _subject(workdir, place_lib.name_of(workdir), config, steps)
     other = None
     if place is not None:
-        name = place.workdir.resolve().name
-        name = name if name != own.name else str(place)
+        name = place_lib.name_of(place.workdir)
+        name = name if name != own.name else text.printable(str(place))
         other = in_order_of(own, _subject(place.workdir, name, other_config, [other_step]))
     states = restore.routing_states(workdir) if tracing.has_adjacency(config.model) else {}
     seconds = config.train.watchdog_seconds if watched else None

@@ -13,7 +13,7 @@ import pathlib
 import rich.console
 from absl import flags
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.data import contact_sheet, inspection
 
@@ -41,9 +41,9 @@ def main(_: list[str]) -> int:
     console.print(inspection.table(findings))
     for finding in findings:
         for problem in finding.problems:
-            console.print(f"{finding.name}: {problem}", markup=False)
+            console.print(text.printable(f"{finding.name}: {problem}"), markup=False)
         if finding.missing:
-            console.print(finding.missing, markup=False)
+            console.print(text.printable(finding.missing), markup=False)
     rows = [
         contact_sheet.Row(one.name, (one.origin, f"{one.count:,} images"), one.images, one.captions)
         for one in findings
@@ -53,7 +53,7 @@ def main(_: list[str]) -> int:
         path = pathlib.Path(_DIRECTORY.value) / CONTACT_SHEET
         path.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet.draw(rows).save(path)
-        console.print(f"contact sheet: {path}", markup=False)
+        console.print(text.printable(f"contact sheet: {path}"), markup=False)
     return command_line.BAD_INPUT if any(finding.problems for finding in findings) else 0
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from vmoe_inform import lettering
+
 TILE_PX = 112
 _GAP_PX = 8
 _CAPTION_PX = 16
@@ -37,7 +39,7 @@ def draw(rows: Sequence[Row]) -> Image.Image:
     step_px, height_px = TILE_PX + _GAP_PX, TILE_PX + _CAPTION_PX + _GAP_PX
     sheet = Image.new("RGB", (_LABEL_PX + columns * step_px + _GAP_PX, len(rows) * height_px + _GAP_PX), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    large, small = ImageFont.load_default(15), ImageFont.load_default(11)
+    large, small = (ImageFont.truetype(str(lettering.font_file()), size) for size in (14, 10))
     for number, row in enumerate(rows):
         top = _GAP_PX + number * height_px
         pen.text((_GAP_PX, top), _cut(row.title, large, _LABEL_PX - 2 * _GAP_PX), _INK, large)
@@ -51,7 +53,8 @@ def draw(rows: Sequence[Row]) -> Image.Image:
     return sheet
 
 
-def _cut(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width_px: int) -> str:
+def _cut(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
+    text = lettering.legible(text)
     if font.getlength(text) <= width_px:
         return text
     while text and font.getlength(text + "...") > width_px:

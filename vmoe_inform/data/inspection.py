@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import rich.table
+import rich.text
 from jaxtyping import UInt8
 
+from vmoe_inform import text
 from vmoe_inform.config import Config
 from vmoe_inform.data import contact_sheet, ilsvrc, images, label_sets, published, sources
 from vmoe_inform.data.records import ArrayRecords, Source
@@ -217,7 +219,7 @@ def table(findings: Sequence[Finding]) -> rich.table.Table:
             column, justify="right" if column in ("images", "published", "classes", "decoded") else "left"
         )
     for finding in findings:
-        result.add_row(
+        cells = (
             finding.name,
             finding.origin.removeprefix("published ") or ("no" if finding.missing else "not readable"),
             f"{finding.count:,}" if finding.origin else "",
@@ -226,4 +228,5 @@ def table(findings: Sequence[Finding]) -> rich.table.Table:
             f"{finding.decoded}/{finding.tried}" if finding.tried else "",
             "no" if finding.problems else ("yes" if finding.origin else ""),
         )
+        result.add_row(*(rich.text.Text(text.printable(cell)) for cell in cells))  # in brackets is no markup
     return result

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform.evaluation.headlines import Results, headline, suites_of
@@ -14,12 +15,15 @@ from vmoe_inform.evaluation.styles import (
     empty_figure,
     legend_columns,
     legend_name,
+    room_for_legend,
     run_styles,
     single_axes,
     small_axes,
 )
+from vmoe_inform.lettering import legend, plain, shown
 
 
+@plain
 def headline_figure(results: Mapping[str, Results]) -> Figure:
     """Headline of every suite, one point with its 95 % interval for each run.
 
@@ -27,38 +31,44 @@ def headline_figure(results: Mapping[str, Results]) -> Figure:
       results: results.json by run name.
     """
     suites = [suite for suite in suites_of(results) if entries_of(results, suite)]
-    figure, axes = single_axes(5.6, 1.2 + 0.75 * len(suites))
+    figure, axes = single_axes(5.6, 1.2 + 0.75 * len(suites) + room_for_legend(list(results)))
     # Titles stand above their rows, not beside them: the page may be as narrow as a telephone.
     for row, suite in enumerate(suites):
-        axes.text(0, row - 0.38, title(results, suite), va="center", fontsize=10)
+        words = axes.text(0, row - 0.38, shown(title(results, suite)), va="center", fontsize=10)
+        words.set_in_layout(False)  # a title that is too long is cut off by the edge
+    handles = []
     offsets = np.linspace(-0.1, 0.26, len(results)) if len(results) > 1 else [0.08]
     for (run, style), offset in zip(run_styles(list(results)).items(), offsets, strict=True):
-        shown = {
+        found_in_row = {
             row: found
             for row, suite in enumerate(suites)
             if suite in results[run]["suites"] and (found := headline(suite, results[run]["suites"][suite]))
         }
-        values = [100 * found.value for found in shown.values()]
-        errors = [[100 * (f.value - f.low) for f in shown.values()], [100 * (f.high - f.value) for f in shown.values()]]
-        axes.errorbar(
+        values = [100 * found.value for found in found_in_row.values()]
+        errors = [
+            (100 * (found.value - found.low), 100 * (found.high - found.value)) for found in found_in_row.values()
+        ]
+        drawn = axes.errorbar(
             values,
-            [row + offset for row in shown],
-            xerr=np.clip(errors, 0.0, None),
+            [row + offset for row in found_in_row],
+            xerr=np.clip(np.reshape(errors, (-1, 2)).T, 0.0, None),
             fmt=style["marker"],
             color=style["color"],
             label=legend_name(run),
             capsize=3,
         )
+        handles.append(drawn)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_ylim(len(suites) - 0.5, -0.65)
     axes.set_xlim(0, 101)
     axes.set_xlabel("score in % (bars: 95 % interval)")
     axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=legend_columns(list(results)), frameon=False)
+    legend(figure, handles, loc="outside upper center", ncols=legend_columns(list(results)), frameon=False)
     return figure
 
 
+@plain
 def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
     """Accuracy over severity, one figure for each corruption, all on one scale; the dotted line is the clean score.
 
@@ -82,7 +92,7 @@ def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
                     axes.axhline(100 * clean["top1"], color=styles[run]["color"], linestyle=":", linewidth=1, zorder=1)
         axes.set_ylim(bottom, 101.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title(name.replace("_", " "), fontsize=10)
+        axes.set_title(shown(name.replace("_", " "), most=30), fontsize=10)
         axes.set_xlabel("severity", fontsize=9)
         axes.set_ylabel("top-1 in %", fontsize=9)
         axes.grid(alpha=0.3)
@@ -90,25 +100,26 @@ def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
     return figures
 
 
+@plain
 def legend_figure(runs: Sequence[str]) -> Figure:
     """The marks of the runs, for pictures too small to hold a legend of their own."""
     figure, axes = single_axes(3.4, 0.1 + 0.26 * len(runs))
     axes.axis("off")
-    for run, style in run_styles(runs).items():
-        axes.plot([], [], label=legend_name(run), **style)
-    axes.legend(loc="center left", frameon=False, borderaxespad=0)
+    handles = [Line2D([], [], label=legend_name(run), **style) for run, style in run_styles(runs).items()]
+    legend(axes, handles, loc="center left", frameon=False, borderaxespad=0)
     return figure
 
 
+@plain
 def reliability_figure(results: Mapping[str, Results]) -> Figure:
     """How often answers are right at each confidence (above), and how many images have it (below).
 
     Args:
       results: results.json by run name; runs without ``suites.clean.reliability`` are left out.
     """
-    figure = empty_figure(5.2, 5.6)
+    figure = empty_figure(5.2, 5.6 + room_for_legend(list(results), columns=1))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    above.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="perfectly calibrated")
+    handles = above.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="perfectly calibrated")
     for run, style in run_styles(list(results)).items():
         clean = results[run]["suites"].get("clean", {})
         if "reliability" not in clean:
@@ -117,7 +128,7 @@ def reliability_figure(results: Mapping[str, Results]) -> Figure:
         filled = bins["count"] > 0  # an empty bin has no accuracy
         confidence = 100 * bins["confidence"][filled]
         label = f"{legend_name(run)} (mean gap {100 * clean['ece']:.1f} points)"
-        above.plot(confidence, 100 * bins["accuracy"][filled], label=label, **style)
+        handles += above.plot(confidence, 100 * bins["accuracy"][filled], label=label, **style)
         below.plot(confidence, bins["count"][filled], **style)
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
@@ -133,10 +144,11 @@ def reliability_figure(results: Mapping[str, Results]) -> Figure:
     below.set_ylabel("images")
     below.set_xlabel("confidence of the answer in %")
     below.set_xlim(-2, 102)
-    figure.legend(loc="outside upper left", frameon=False)
+    legend(figure, handles, loc="outside upper left", frameon=False)
     return figure
 
 
+@plain
 def risk_coverage_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
     """How many answers are wrong when only the surest are given, one figure for each suite, all on one scale.
 
@@ -165,7 +177,7 @@ def risk_coverage_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
             )
         axes.set_xlim(0, 102)
         axes.set_ylim(0, max(1.0, 105 * highest))
-        axes.set_title(title(results, suite, short=True), fontsize=9)
+        axes.set_title(shown(title(results, suite, short=True), most=50), fontsize=9)
         axes.set_xlabel("images that get an answer in %", fontsize=9)
         axes.set_ylabel("wrong answers in %", fontsize=9)
         axes.grid(alpha=0.3)

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from vmoe_inform import checks
+from vmoe_inform import checks, text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,22 +47,24 @@ class Place:
         return str(self.workdir) if self.step is None else f"{self.workdir}@{self.step}"
 
 
-def parse(text: str, *, flag: str = "--workdir") -> Place:
+def parse(given: str, *, flag: str = "--workdir") -> Place:
     """``FOLDER`` or ``FOLDER@STEP``; a folder that is really called so is itself. ``flag`` is named in the error.
 
     Raises:
       ValueError: a step that is no number.
     """
-    folder, at, step = text.rpartition("@")
-    if not at or pathlib.Path(text).is_dir():
-        return Place(pathlib.Path(text))
+    folder, at, step = given.rpartition("@")
+    if not at or pathlib.Path(given).is_dir():
+        return Place(pathlib.Path(given))
     if not (folder and step.isdecimal()):
-        raise checks.error(flag, "the folder of a run, or FOLDER@STEP with a number of steps", text)
+        raise checks.error(flag, "the folder of a run, or FOLDER@STEP with a number of steps", given)
     return Place(pathlib.Path(folder), int(step))
 
 
 def names_of(places: Sequence[Place]) -> list[str]:
-    """Short names: the folders' own, with the step where one is named, or whole paths where two are called the same.
+    """Short names to show: the folders' own, with the step where one is named, or whole paths where two are the same.
+
+    They are printable, see :func:`vmoe_inform.text.printable`.
 
     Raises:
       ValueError: the same checkpoint twice.
@@ -70,5 +72,14 @@ def names_of(places: Sequence[Place]) -> list[str]:
     if len({(place.workdir.resolve(), place.step) for place in places}) != len(places):
         raise checks.error("--workdir, --compare", "each run or checkpoint once", ", ".join(map(str, places)))
     steps = ["" if place.step is None else f"@{place.step}" for place in places]
-    names = [place.workdir.resolve().name + step for place, step in zip(places, steps, strict=True)]
-    return names if len(set(names)) == len(names) else [str(place) for place in places]
+    names = [name_of(place.workdir) + step for place, step in zip(places, steps, strict=True)]
+    if len(set(names)) < len(names):
+        names = [text.printable(str(place)) for place in places]
+    if len(set(names)) < len(names):  # paths that differ in what is not printable
+        names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+    return names
+
+
+def name_of(workdir: pathlib.Path) -> str:
+    """A run's name to show: that of its folder."""
+    return text.printable(workdir.resolve().name)

@@ -35,7 +35,7 @@ import rich.table
 import rich.text
 from matplotlib.figure import Figure
 
-from vmoe_inform import checks, storage
+from vmoe_inform import checks, storage, text
 from vmoe_inform.data import label_sets
 from vmoe_inform.evaluation import figures, routing_figures, scores, tables
 from vmoe_inform.evaluation.analyses import Analysis
@@ -60,17 +60,22 @@ def render_table(results: Mapping[str, Results]) -> rich.table.Table:
     table.add_column("metric")
     table.add_column("images", justify="right")
     for run in results:
-        table.add_column(rich.text.Text(run), justify="right", overflow="fold")
+        table.add_column(_words(run), justify="right", overflow="fold")
     if has_paper:
         table.add_column("paper", justify="right", overflow="fold")
     for row in rows:
         what = [row.short_title, row.key, row.count] if row.is_headline else [f"  {row.short_title}", "", ""]
         paper = [_published(row.published)] if has_paper else []
-        table.add_row(*map(rich.text.Text, [*what, *map(_terminal_cell, row.cells), *paper]))
+        table.add_row(*map(_words, [*what, *map(_terminal_cell, row.cells), *paper]))
     table.caption = "scores in %, in brackets the 95 % interval"
     if has_paper:
         table.caption += "; the report names the papers"
     return table
+
+
+def _words(cell: str) -> rich.text.Text:
+    """As it is: brackets are no markup, and nothing is a command to the terminal."""
+    return rich.text.Text(text.printable(cell))
 
 
 def _published(values: Sequence[float | None]) -> str:
@@ -113,6 +118,7 @@ def write_report(
         loader=jinja2.PackageLoader("vmoe_inform.evaluation", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=text.finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vmoe_inform import checks
+from vmoe_inform import checks, text
 from vmoe_inform.data import label_sets
 from vmoe_inform.evaluation.headlines import Results
 from vmoe_inform.evaluation.styles import (
@@ -21,15 +22,18 @@ from vmoe_inform.evaluation.styles import (
     expert_colors,
     legend_columns,
     legend_name,
+    room_for_legend,
     run_styles,
     single_axes,
     small_axes,
 )
+from vmoe_inform.lettering import legend, plain, shown
 
 _PANEL = 1.35  # inches
 _MOST_NUMBERED_ROWS = 8  # numbers on smaller patches could not be read
 
 
+@plain
 def load_figures(routing: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
     """Share of the assignments that each expert gets, one figure for each MoE layer; the line is an even share.
 
@@ -46,13 +50,14 @@ def load_figures(routing: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
         axes.set_ylim(0, 110 * max(highest, 1 / len(load)))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-        axes.set_title(name, fontsize=10)
+        axes.set_title(shown(name, most=30), fontsize=10)
         axes.set_xlabel("expert", fontsize=9)
         axes.set_ylabel("share of tokens", fontsize=9)
         figures[name] = figure
     return figures
 
 
+@plain
 def entropy_figure(results: Mapping[str, Results]) -> Figure:
     """Routing entropy of each MoE layer, for each run, and the most it could be.
 
@@ -60,11 +65,13 @@ def entropy_figure(results: Mapping[str, Results]) -> Figure:
       results: results.json by run name.
     """
     layers = list(dict.fromkeys(layer for result in results.values() for layer in result["routing"]))
-    figure, axes = single_axes(5.2, 3.2)
+    figure, axes = single_axes(5.2, 3.2 + room_for_legend(list(results)))
+    handles: list[Line2D] = []
     for run, style in run_styles(list(results)).items():
         routing = results[run]["routing"]
         places = [place for place, layer in enumerate(layers) if layer in routing]
-        axes.plot(places, [routing[layers[place]]["entropy"] for place in places], label=legend_name(run), **style)
+        entropies = [routing[layers[place]]["entropy"] for place in places]
+        handles += axes.plot(places, entropies, label=legend_name(run), **style)
     for num_experts in sorted({len(layer["load"]) for r in results.values() for layer in r["routing"].values()}):
         axes.axhline(math.log(num_experts), color=GREY, linestyle="--", linewidth=1)
         axes.annotate(
@@ -76,16 +83,19 @@ def entropy_figure(results: Mapping[str, Results]) -> Figure:
             color=GREY,
             fontsize=9,
         )
-    axes.set_xticks(range(len(layers)), layers, rotation=0 if len(layers) <= 4 else 45)
+    axes.set_xticks(
+        range(len(layers)), [shown(layer, most=20) for layer in layers], rotation=0 if len(layers) <= 4 else 45
+    )
     axes.set_xlim(-0.5, len(layers) - 0.5)
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
     axes.set_ylabel("entropy in nats")
     axes.set_xlabel("MoE layer")
     axes.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=legend_columns(list(results)), frameon=False)
+    legend(figure, handles, loc="outside upper center", ncols=legend_columns(list(results)), frameon=False)
     return figure
 
 
+@plain
 def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
     """One image beside itself with each patch in the colour of its first-choice expert.
 
@@ -111,13 +121,13 @@ def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
     columns = {1: 1, 2: 2, 4: 2}.get(panels, 3)
     rows = math.ceil(panels / columns)
     width = _PANEL * columns
-    verdict = textwrap.wrap(_verdict(example), width=round(13 * width))  # characters in an inch
+    verdict = textwrap.wrap(text.printable(_verdict(example)), width=round(13 * width))  # characters in an inch
     figure = empty_figure(width, (_PANEL + 0.25) * rows + 0.17 * len(verdict) + 0.2 + 0.45 * has_key)
     grid = figure.add_gridspec(rows + has_key, columns, height_ratios=[1] * rows + [0.08] * has_key)
     wrong = example["prediction"] != example["label"]
     for place, title in enumerate(["image", *layers]):
         axes = figure.add_subplot(grid[divmod(place, columns)])
-        axes.set_title(title, fontsize=9)
+        axes.set_title(shown(title, most=20), fontsize=9)
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
             spine.set(color=WRONG if wrong else "black", linewidth=3 if wrong else 0.8)
@@ -129,7 +139,7 @@ def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
         key.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
         key.tick_params(labelsize=7)
         key.set_xlabel("expert", fontsize=8)
-    figure.suptitle("\n".join(verdict), fontsize=10, color="#A03000" if wrong else "black")
+    figure.suptitle("\n".join(map(shown, verdict)), fontsize=10, color="#A03000" if wrong else "black")
     return figure
 
 

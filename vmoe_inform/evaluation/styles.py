@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (2008; grey for black), which people with any
 Runs differ in marker and line style too, and expert colours are the same in every picture.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+
+from vmoe_inform import lettering
 
 Color = tuple[float, float, float]
 
@@ -46,12 +49,24 @@ def expert_colors(num_experts: int) -> list[Color]:
 
 def legend_name(run: str) -> str:
     """A run's name for a legend: of a long one, as of a path, the end."""
+    run = lettering.legible(run, lettering.fonts())
     return run if len(run) <= _LONGEST_NAME else "…" + run[1 - _LONGEST_NAME :]
 
 
 def legend_columns(runs: Sequence[str]) -> int:
     """Columns of a legend above a picture: two where the names are short."""
-    return 2 if max(map(len, runs)) <= _LONGEST_NAME // 2 else 1
+    return 2 if max(len(legend_name(run)) for run in runs) <= _LONGEST_NAME // 2 else 1
+
+
+def room_for_legend(runs: Sequence[str], columns: int | None = None) -> float:
+    """Inches that a legend above a picture needs beyond two lines.
+
+    Args:
+      runs: names.
+      columns: of the legend; None: :func:`legend_columns`.
+    """
+    lines = math.ceil(len(runs) / (columns or legend_columns(runs)))
+    return 0.21 * max(lines - 2, 0)
 
 
 def empty_figure(width: float, height: float) -> Figure:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vmoe_inform.evaluation.headlines import suite_kind
+from vmoe_inform.lettering import legend, plain, shown
 from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -53,6 +54,7 @@ class Panel:
     equal_at: float | None
 
 
+@plain
 def figures(comparisons: Summary, overhead: Mapping[str, Mapping[str, float]], *, against: str) -> dict[str, Figure]:
     """The figures by name.
 
@@ -153,8 +155,7 @@ def _overhead_panel(overhead: Mapping[str, Mapping[str, float]], against: str) -
 
 def _draw(panels: Sequence[Panel], routers: Sequence[str], against: str, title: str | None = None) -> Figure:
     # Settings that are part of a router's name stand below it.
-    labels = [router.replace("@", "\n") for router in routers]
-    lines = [label.split("\n") for label in labels]
+    lines = [router.split("@") for router in routers]
     width = 0.5 + 0.085 * max(len(line) for of_label in lines for line in of_label) + 2.5 * len(panels)
     row_height = 0.16 + 0.18 * max(map(len, lines))
     figure = Figure(figsize=(width, 1.9 + row_height * len(routers)), layout="constrained")
@@ -162,12 +163,13 @@ def _draw(panels: Sequence[Panel], routers: Sequence[str], against: str, title: 
     columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, panel in zip(columns, panels, strict=True):
         _draw_panel(axes, panel, routers)
-    columns[0].set_yticks(range(len(routers)), labels)
+    columns[0].set_yticks(range(len(routers)), ["\n".join(map(shown, of_label)) for of_label in lines])
     columns[0].set_ylim(len(routers) - 0.5, -0.5)
     if title is not None:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(shown(title), fontsize=11)
     figure.supxlabel(
-        f"bars: {100 * LEVEL:.0f} % interval over the seeds; filled: the paired difference to {against} is clear of 0",
+        f"bars: {100 * LEVEL:.0f} % interval over the seeds; filled: the paired difference to "
+        f"{shown(against)} is clear of 0",
         fontsize=9,
         color=_GREY,
     )
@@ -195,14 +197,15 @@ def _draw_panel(axes: Axes, panel: Panel, routers: Sequence[str]) -> None:
             )
         handles.append(Line2D([], [], color=color, marker=marker, linestyle="none", label=series))
     axes.set_title(
-        panel.title, fontsize=10, pad=6.0 + (16.0 * math.ceil(len(handles) / 2) if len(handles) > 1 else 0.0)
+        shown(panel.title), fontsize=10, pad=6.0 + (16.0 * math.ceil(len(handles) / 2) if len(handles) > 1 else 0.0)
     )
-    axes.set_xlabel(panel.label, fontsize=9)
+    axes.set_xlabel(shown(panel.label), fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if len(handles) > 1:  # between the title and the axes, where it hides no mark
-        axes.legend(
-            handles=handles,
+        legend(
+            axes,
+            handles,
             loc="lower center",
             bbox_to_anchor=(0.5, 0.99),
             ncols=2,

@@ -6,11 +6,10 @@ data, and is compared with one of them seed by seed.
 
 import dataclasses
 import pathlib
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vmoe_inform import checks, storage
+from vmoe_inform import checks, storage, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources
@@ -142,8 +141,8 @@ def every(runs: Mapping[str, Sequence[Run]]) -> list[Run]:
 
 
 def folder_name(router: str) -> str:
-    """The router's name as a folder's: signs other than letters, digits and ``_.-@=+`` are written as %XX."""
-    return urllib.parse.quote(router, safe="@=+")
+    """The router's name as a folder's, see :func:`vmoe_inform.text.file_name`."""
+    return text.file_name(router)
 
 
 def _measured_steps(config: Config, num_records: int) -> tuple[int, int]:

@@ -49,7 +49,10 @@ class Progress:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._bar: rich.progress.Progress | None = None
         if self._console.is_terminal:
-            columns = (rich.progress.BarColumn(bar_width=None), rich.progress.TextColumn("{task.description}"))
+            columns = (
+                rich.progress.BarColumn(bar_width=None),
+                rich.progress.TextColumn("{task.description}", markup=False),
+            )
             self._bar = rich.progress.Progress(*columns, console=self._console, expand=True)
             self._task = self._bar.add_task("", total=sum(run.total_steps for run in runs))
 

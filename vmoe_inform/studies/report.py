@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vmoe_inform import storage
+from vmoe_inform import storage, text
 from vmoe_inform.evaluation.headlines import SUITES, suite_kind
 from vmoe_inform.studies import figures, measure, summary
 from vmoe_inform.studies.plan import Run
@@ -80,11 +80,13 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
     shown = [found.difference for router, of in comparisons.items() if router != against for found in of.values()]
     marked = sum(difference.excludes(0.0) for difference in shown)
     overrides = " ".join(f"--config.{name}={value}" for name, value in study["overrides"].items())
+    config = text.markdown_code(study["config"]) + (f" with {text.markdown_code(overrides)}" if overrides else "")
+    reference = text.markdown_code(against)
     sections = [
         f"# {len(comparisons)} routers, {num_seeds} seeds each\n",
-        f"Config `{study['config']}` {f'with `{overrides}`' if overrides else ''}; {study['steps']['last']:,} training "
+        f"Config {config}; {study['steps']['last']:,} training "
         f"steps. Every router was trained with the same seeds, so with the same order of the data.\n",
-        f"A cell is the mean over the seeds, and in brackets the mean difference to `{against}` of the same seed, with "
+        f"A cell is the mean over the seeds, and in brackets the mean difference to {reference} of the same seed, with "
         f"half the width of its {100 * LEVEL:.0f} % interval: Student t over the {num_seeds} paired differences, "
         f"{num_seeds - 1} degree{'s' if num_seeds > 2 else ''} of freedom. An asterisk marks an interval that excludes "
         f"0. The {len(shown):,} intervals are not corrected for their number: about {(1 - LEVEL) * len(shown):.0f} of "
@@ -101,8 +103,12 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
 
 def _accuracy(comparisons: Summary, against: str, prefix: str, title: str) -> str:
     suites = suites_of(comparisons, prefix)
-    columns = {suite_kind(suite).short_title: _cell(f"{prefix}/{suite}", 100.0, ".1f") for suite in suites}
-    explained = "; ".join(f"{suite_kind(suite).short_title}: {suite_kind(suite).metric_title}" for suite in suites)
+    columns = {
+        text.markdown(suite_kind(suite).short_title): _cell(f"{prefix}/{suite}", 100.0, ".1f") for suite in suites
+    }
+    explained = "; ".join(
+        f"{text.markdown(suite_kind(suite).short_title)}: {suite_kind(suite).metric_title}" for suite in suites
+    )
     return f"## {title}\n\n{explained}.\n\n" + _table(comparisons, against, columns)
 
 
@@ -110,13 +116,13 @@ def _layer(comparisons: Summary, against: str, block: str) -> str:
     columns = {
         "fluctuation in %": _cell(f"fluctuation/{block}", 100.0, ".1f"),
         "entropy in nats": _cell(f"entropy/{block}", 1.0, ".3f"),
-        f"entropy / {against}'s": _ratio_cell(f"entropy/{block}"),
+        f"entropy / {text.markdown(against)}'s": _ratio_cell(f"entropy/{block}"),
         "load CV": _cell(f"load_cv/{block}", 1.0, ".2f"),
         "effective neighbours": _cell(f"effective_neighbours/{block}", 1.0, ".2f"),
         "dropped in %": _cell(f"dropped/{block}", 100.0, ".2f"),
     }
     return (
-        f"## Routing in {block}, on the clean test images\n\n"
+        f"## Routing in {text.markdown(block)}, on the clean test images\n\n"
         "Fluctuation: tokens whose set of experts changed in the last epoch. Entropy: of the probabilities that "
         "experts are selected by, mean over tokens. Load CV: standard deviation over mean of the experts' shares (0 is "
         "perfect balance). Effective neighbours: tokens that a token hears, itself included (1: no mixing). Dropped: "
@@ -133,7 +139,7 @@ def _cost(study: Study) -> str:
         cells = [f"{of['parameters']:,}"]
         for name in ("training_step", "evaluation_batch"):
             cells += [f"{of['flops'][name]:,.0f}", f"{100 * of['flops_overhead'][name]:+.1f} %"]
-        lines.append(f"| `{router}` | {' | '.join(cells)} |")
+        lines.append(f"| {text.markdown_code(router, in_table=True)} | {' | '.join(cells)} |")
     return (
         "## Cost\n\n"
         "As the compiler states it for one device; the body of a loop counts once, however often it runs.\n\n"
@@ -176,7 +182,8 @@ def _interval(interval: Interval, scale: float, form: str, half_form: str, nothi
 def _table(comparisons: Summary, against: str, columns: Mapping[str, Cell]) -> str:
     lines = [f"| router | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
     for router, of in comparisons.items():
-        lines.append(f"| `{router}` | {' | '.join(cell(of, router == against) for cell in columns.values())} |")
+        cells = [cell(of, router == against) for cell in columns.values()]
+        lines.append(f"| {text.markdown_code(router, in_table=True)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

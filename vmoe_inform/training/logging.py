@@ -246,7 +246,7 @@ class Progress:
         if is_main_process and self._console.is_terminal:
             self._bar = rich.progress.Progress(
                 rich.progress.BarColumn(bar_width=None),
-                rich.progress.TextColumn("{task.description}"),
+                rich.progress.TextColumn("{task.description}", markup=False),
                 console=self._console,
                 expand=True,
             )
