@@ -131,6 +131,13 @@ def test_damaged_metadata_are_one_line(tmp_path, features, info, message):
     assert "\n" not in str(caught.value)
 
 
+def test_features_that_are_no_dictionary_are_named(tmp_path):
+    write(tmp_path, LABEL)
+    builder = tfds.load_builder("tiny", str(tmp_path))
+    with pytest.raises(ValueError, match=r"features of tiny: expected an image .*; received \['ClassLabel'\]"):
+        tfds.class_names(builder, "tiny")
+
+
 def test_a_feature_may_be_called_as_the_keys_are(tmp_path):
     write(tmp_path, features_of(type=LABEL, json=IMAGE, content=LABEL))
     tfds_metadata.check(tmp_path / "tiny")

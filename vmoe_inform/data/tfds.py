@@ -199,8 +199,9 @@ def class_names(builder: Any, name: str, feature: str = "label") -> tuple[str, .
       ValueError: it has no images with a class label.
     """
     features = builder.info.features
-    if not {"image", feature} <= set(features) or not hasattr(features[feature], "names"):
-        raise checks.error(f"features of {name}", f"an image and a class label {feature!r}", sorted(features))
+    found = sorted(features) if hasattr(features, "keys") else [type(features).__name__]
+    if not {"image", feature} <= set(found) or not hasattr(features[feature], "names"):
+        raise checks.error(f"features of {name}", f"an image and a class label {feature!r}", found)
     return tuple(features[feature].names)
 
 
