@@ -7,17 +7,10 @@ import time
 import pytest
 
 from tests import processes as commands
+from tests.sharding.test_launchers import SLURM
 from vmoe_inform import checks
 from vmoe_inform.sharding import processes, rendezvous
 from vmoe_inform.sharding.rendezvous import MissingProcessError
-
-SLURM = {
-    "SLURM_JOB_ID": "5",
-    "SLURM_STEP_NODELIST": "localhost",
-    "SLURM_NTASKS": "2",
-    "SLURM_PROCID": "1",
-    "SLURM_LOCALID": "1",
-}
 
 
 def free_address() -> str:
@@ -117,29 +110,10 @@ def test_bad_numbers(arguments, message):
 def test_one_process_gets_into_touch_with_nothing():
     processes.initialize()
     processes.initialize("nowhere.invalid:1", 1, 0)
+    processes.initialize(num_processes=1)
     assert processes.place() == (0, 1)
     assert processes.is_main()
     assert (processes.any_process(True), processes.any_process(False), processes.total(3)) == (True, False, 3)
-
-
-@pytest.mark.parametrize(
-    ("environment", "attribute", "count"),
-    [
-        ({}, "", 1),
-        (SLURM, "", 2),
-        ({name: value for name, value in SLURM.items() if name != "SLURM_STEP_NODELIST"}, "", 1),  # not in a step
-        (dict.fromkeys(SLURM, ""), "", 1),  # an empty variable is as good as none
-        ({"TPU_WORKER_HOSTNAMES": "", "MEGASCALE_NUM_SLICES": "", "JAX_PLATFORMS": ""}, "", 1),
-        ({"TPU_WORKER_HOSTNAMES": "a,b,c,d"}, "", 4),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, "", 1),
-        ({"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_NUM_SLICES": "3"}, "", 6),
-        ({}, "unknown:unknown:10.0.0.1,unknown:unknown:10.0.0.2", 2),
-        ({"JAX_PLATFORMS": "cpu"}, "10.0.0.1,10.0.0.2", 1),
-        ({"JAX_PLATFORMS": "tpu,cpu"}, "10.0.0.1,10.0.0.2", 2),
-    ],
-)
-def test_what_the_environment_says(environment, attribute, count):
-    assert processes.processes_of_environment(environment, lambda name: attribute) == count
 
 
 def test_the_command_lines_say_it_in_one_line(tmp_path):

@@ -3,16 +3,12 @@
 A run of one process never gets into touch with any of it.
 """
 
-import glob
 import itertools
 import os
 import re
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -21,7 +17,7 @@ from jax.experimental import multihost_utils
 
 from vmoe_inform import checks
 from vmoe_inform.exit_codes import MISSING_PROCESS
-from vmoe_inform.sharding import rendezvous
+from vmoe_inform.sharding import launchers, rendezvous
 from vmoe_inform.sharding.rendezvous import MissingProcessError
 
 _REASON_LENGTH = 300
@@ -32,9 +28,6 @@ _GRACE_SECONDS = 30.0  # that JAX gets to connect processes that have met
 _GONE = re.compile(
     "Gloo .* failed|[Cc]onnection (closed|reset|refused)|Broken pipe|Socket closed|[Hh]eartbeat|UNAVAILABLE"
 )
-_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
-# What jax.distributed.initialize needs to find in a job step of SLURM.
-_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
 __all__ = [
     "MissingProcessError",
@@ -58,18 +51,18 @@ def initialize(
     """Joins the processes of a run, before anything starts JAX's devices; does nothing if there is only one.
 
     With arguments, processes that were started by hand meet at process 0's address. Without, the environment says
-    whether there are others: a SLURM step of several tasks, or the workers of a TPU slice (GKE, TPU VMs); JAX knows
-    how to find those.
+    whether there are others (:mod:`vmoe_inform.sharding.launchers`); JAX knows how to find those.
 
     Args:
       coordinator_address: HOST:PORT of process 0, which it can open.
-      num_processes: of the run.
+      num_processes: of the run; 1 needs neither of the others, and whatever the environment says.
       process_id: number of this process, from 0.
       timeout_seconds: how long to wait for all. If JAX itself waits longer, this process ends with the exit code
         ``MISSING_PROCESS`` and one line.
 
     Raises:
-      ValueError: some of the three without the others, or numbers that do not go together.
+      ValueError: some of the three without the others, or numbers that do not go together; or the environment is that
+        of several processes that JAX cannot bring together.
       MissingProcessError: not all came.
     """
     checks.positive("--initialization_timeout_seconds", timeout_seconds)
@@ -77,9 +70,11 @@ def initialize(
     jax.config.update("jax_enable_preemption_service", False)
     by_hand = (coordinator_address, num_processes, process_id)
     if by_hand == (None, None, None):
-        if processes_of_environment(os.environ) > 1:
+        if launchers.count_processes(os.environ) > 1:
             with _Deadline("processes: expected all workers of this job to start", timeout_seconds):
                 jax.distributed.initialize(initialization_timeout=round(timeout_seconds + 2 * _GRACE_SECONDS))
+        return
+    if by_hand == (None, 1, None):
         return
     if coordinator_address is None or num_processes is None or process_id is None:
         names = "--coordinator_address, --num_processes and --process_id"
@@ -119,48 +114,6 @@ class _Deadline:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
-
-
-# ---------------------------------------------------------------------------------------------------- the environment
-
-
-def processes_of_environment(
-    environment: Mapping[str, str], tpu_vm_attribute: Callable[[str], str] | None = None
-) -> int:
-    """How many processes the launcher of this one has started, as far as it says; 1 if it says nothing.
-
-    Args:
-      environment: variables of this process.
-      tpu_vm_attribute: reads an attribute of a TPU VM's metadata, ``""`` if there is none; by default those of the
-        machine that this is.
-    """
-    if all(environment.get(name) for name in _SLURM):
-        return int(environment["SLURM_NTASKS"])
-    platforms = environment.get("JAX_PLATFORMS", "")
-    if platforms and "tpu" not in platforms.split(","):
-        return 1
-    slices = int(environment.get("MEGASCALE_NUM_SLICES") or 1)
-    workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")  # GKE
-    if not workers:
-        workers = (tpu_vm_attribute or _tpu_vm_attribute)("worker-network-endpoints")
-    return slices * len(workers.split(",")) if workers else 1
-
-
-def _tpu_vm_attribute(name: str) -> str:
-    if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):  # where there are chips, there may be others
-        return ""
-    request = urllib.request.Request(_METADATA + name, headers={"Metadata-Flavor": "Google"})
-    for seconds in (0.5, 1.0, 2.0):
-        try:
-            with urllib.request.urlopen(request, timeout=2.0) as answer:
-                return answer.read().decode()
-        except urllib.error.HTTPError as problem:
-            if problem.code == 404:
-                return ""
-        except OSError:
-            pass
-        time.sleep(seconds)
-    return ""
 
 
 # ----------------------------------------------------------------------------------------------- place and agreement
