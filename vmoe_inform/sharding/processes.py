@@ -23,7 +23,7 @@ from vmoe_inform.sharding.rendezvous import MissingProcessError
 _REASON_LENGTH = 300
 _SAID = itertools.count()  # of what process 0 has said: the same in all processes
 _LONGEST_MILLISECONDS = 24 * 3600 * 1000  # to wait for process 0: the watchdog ends it earlier
-_GRACE_SECONDS = 30.0  # that JAX gets to connect processes that have met
+_GRACE_SECONDS = 30.0  # that JAX gets at least to connect processes that have met
 # What gloo, the devices and JAX's coordination say of a process that is not there any more.
 _GONE = re.compile(
     "Gloo .* failed|[Cc]onnection (closed|reset|refused)|Broken pipe|Socket closed|[Hh]eartbeat|UNAVAILABLE"
@@ -87,13 +87,14 @@ def initialize(
     if num_processes == 1:
         return
     rendezvous.meet(coordinator_address, num_processes, process_id, timeout_seconds)
-    with _Deadline(f"processes: expected all {num_processes} to connect through {coordinator_address}", _GRACE_SECONDS):
+    seconds = max(timeout_seconds, _GRACE_SECONDS)
+    with _Deadline(f"processes: expected all {num_processes} to connect through {coordinator_address}", seconds):
         jax.distributed.initialize(
             coordinator_address,
             num_processes,
             process_id,
             cluster_detection_method="deactivate",  # these processes share this machine's devices as they were told to
-            initialization_timeout=round(2 * _GRACE_SECONDS),
+            initialization_timeout=round(seconds + _GRACE_SECONDS),
         )
 
 

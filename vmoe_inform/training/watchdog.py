@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Self
 
 from vmoe_inform.exit_codes import STUCK
@@ -17,15 +18,24 @@ class Watchdog:
     threads or processes, with the exit code ``STUCK``: the others miss it then, and end too.
     """
 
-    def __init__(self, seconds: float | None, start_seconds: float, place: tuple[int, int] = (0, 1)):
+    def __init__(
+        self,
+        seconds: float | None,
+        start_seconds: float,
+        place: tuple[int, int] = (0, 1),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         """Args:
         seconds: longest time between two calls of :meth:`finished`; None: no thread is started.
         start_seconds: longest time until the first call, and after each of :meth:`expect_compilation`.
         place: number of this process, and how many there are.
+        clock: seconds, from any beginning.
         """
         self._seconds = seconds
         self._start_seconds = start_seconds
         self._place = place
+        self._clock = clock
         self._changed = threading.Condition()
         self._since = self._deadline = 0.0
         self._last = "the start"
@@ -48,7 +58,7 @@ class Watchdog:
         if self._seconds is not None:
             with self._changed:
                 self._last = what
-                self._since = time.monotonic()
+                self._since = self._clock()
                 self._deadline = self._since + self._seconds
 
     def expect_compilation(self, of: str) -> None:
@@ -61,14 +71,14 @@ class Watchdog:
         """What comes next may take as long as a compilation."""
         if self._seconds is not None:
             with self._changed:
-                self._since = time.monotonic()
+                self._since = self._clock()
                 self._deadline = self._since + max(self._seconds, self._start_seconds)
 
     def _watch(self) -> None:
         assert self._seconds is not None  # or there is no thread
         with self._changed:
             while not self._closed:
-                left = self._deadline - time.monotonic()
+                left = self._deadline - self._clock()
                 if left <= 0:
                     self._end()
                 # The deadline after a compilation is earlier than that of the compilation: look now and then.
