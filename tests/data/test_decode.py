@@ -271,3 +271,14 @@ def test_damaged_files_are_images_or_the_one_error(name):
         except decode.UnreadableImageError:
             ends["unreadable"] += 1
     assert ends["unreadable"] > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("GIF", {}), ("TIFF", {}), ("WEBP", {"lossless": True}), ("AVIF", {"quality": 100})],
+)
+def test_of_several_frames_the_first_is_shown(kind, options):
+    first, second = (np.full((16, 16, 3), value, np.uint8) for value in (0, 255))
+    content = encoded(first, kind, save_all=True, append_images=[Image.fromarray(second)], **options)
+    assert Image.open(io.BytesIO(content)).n_frames == 2
+    np.testing.assert_array_equal(decode.decode(content), first)
