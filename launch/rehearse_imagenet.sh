@@ -76,4 +76,5 @@ for router in vmoe attention_vmoe; do
 done
 # In the middle of the 75 sets of corrupted images
 killed_at 40 "$directory/attention_vmoe/evaluation/units/step_*/c/*/*.npz" \
-    "$python" -m vmoe_inform.evaluate --workdir="$directory/attention_vmoe,$directory/vmoe" --suites=all
+    "$python" -m vmoe_inform.evaluate --workdir="$directory/attention_vmoe" --workdir="$directory/vmoe" \
+    --suites=all

@@ -85,7 +85,7 @@ BAD_FIELDS = {
     "--config.model.image_size_px=33": "model.image_size_px: expected a multiple of .*; received 33",
     "--config.model.moe.num_selected_experts=9": "experts: expected at most .* 4; received 9",
     "--config.model.moe.group_size_images=5": "train.batch_size: expected .* 5; received 16",
-    "--config.model.router.options.attention.sigma=0": "sigma: expected .* > 0; received 0",
+    "--config.model.router.options.attention.sigma=0": "sigma: expected float >= 1e-06 .*; received 0",
     "--config.data.source=folder --config.data.directory=/missing": "/missing",
     "--confg=3": "confg",
     "word": "command line: expected flags only .*; received 'word'",
@@ -119,7 +119,7 @@ def test_nothing_to_evaluate(tmp_path):
         (): "--workdir: expected the folder of a run; received None",
         ("--workdir=/missing@last",): "--workdir: expected the folder of a run, or FOLDER@STEP with a number of steps",
         ("--workdir=/missing,/missing",): "expected each run or checkpoint once; received '/missing, /missing'",
-        ("--workdir=/missing", "--suites=clean,q"): "suite: expected one of a, c, clean",
+        ("--workdir=/missing", "--suites=clean,q"): "--suites: expected one of a, c, clean",
     }
     results = processes.run_many("evaluate", list(messages), tmp_path, imports=("evaluation.report", "evaluation.run"))
     for (code, _, errors), message in zip(results, messages.values(), strict=True):

@@ -8,9 +8,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 # What each part of vmoe_inform may import besides itself.
-FOUNDATION = {"axes", "registry", "checks", "exit_codes", "storage", "strict", "text"}
+FOUNDATION = {"axes", "registry", "checks", "exit_codes", "storage", "strict", "suite_kinds", "text"}
 PURE = FOUNDATION | {"routing", "dispatch"}
-CONFIG = PURE | {"config", "groups", "identity"}
+CONFIG = PURE | {"config", "groups", "identity", "from_text", "sizes"}
 MODEL = CONFIG | {"sharding", "nn", "models"}
 ALLOWED = {
     "": set(),  # vmoe_inform/__init__.py
@@ -22,14 +22,18 @@ ALLOWED = {
     "text": set(),
     "lettering": {"text"},  # matplotlib; for what draws
     "storage": {"checks", "strict"},
+    "from_text": {"checks"},
+    "suite_kinds": {"registry", "checks"},
     "chips": FOUNDATION,
     "dispatch": FOUNDATION,
     "routing": FOUNDATION | {"dispatch"},  # a router ends in a plan that dispatch carries out
     "presets": CONFIG,
+    "config_files": CONFIG | {"settings"},  # a user's file, and the fields that a command line sets in it
     "groups": FOUNDATION | {"routing"},  # of settings; the options are those of the routers' steps
     "identity": FOUNDATION | {"routing"},  # what of the settings makes a run the same run
     "settings": FOUNDATION | {"identity", "routing"},  # for config, through which all others take them
-    "config": PURE | {"groups", "settings"},
+    "sizes": FOUNDATION | {"settings"},  # what a model and its batches take
+    "config": PURE | {"groups", "settings", "sizes"},
     "migrations": FOUNDATION,  # configs of older versions
     "sharding": CONFIG,
     "data": CONFIG | {"lettering"},
@@ -44,7 +48,7 @@ ALLOWED = {
     # what a program costs, compiled and timed; only command lines look at it
     "performance": MODEL | {"chips", "presets", "data", "evaluation", "training", "studies"},
     "interop": MODEL,
-    "command_line": CONFIG | {"sharding"},  # what the command lines share
+    "command_line": CONFIG | {"config_files", "sharding"},  # what the command lines share
 }
 COMMAND_LINES = {"train", "evaluate", "analyze", "study", "benchmark", "compile_check", "drill"}
 EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)

@@ -19,19 +19,23 @@ Several processes (docs/launching.md) share out the images, and the first of the
 
 import pathlib
 
-from absl import flags
-
 from vmoe_inform import checks, command_line, storage, text
 from vmoe_inform.sharding import processes
 
 _JOIN_PROCESSES = command_line.define_processes()
 _HERE = command_line.define_machine()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_CHECKPOINTS = flags.DEFINE_string("checkpoints", None, "last2, STEP or STEP,STEP; by default the newest two.")
-_AGAINST = flags.DEFINE_string("against", None, "Folder of another run, or FOLDER@STEP, to stand beside this one.")
-_SUITE = flags.DEFINE_string("suite", "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions.")
-_IMAGES = flags.DEFINE_integer(
-    "images", None, "Look at no more than so many images, evenly over the test set; by default all."
+_WORKDIR = command_line.define_path("workdir", "Folder of the run.")
+_CHECKPOINTS = command_line.define(
+    "checkpoints", checks.Name, None, "last2, STEP or STEP,STEP; by default the newest two."
+)
+_AGAINST = command_line.define(
+    "against", checks.Path, None, "Folder of another run, or FOLDER@STEP, to stand beside this one."
+)
+_SUITE = command_line.define(
+    "suite", checks.Name, "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions."
+)
+_IMAGES = command_line.define(
+    "images", checks.PositiveInt, None, "Look at no more than so many images, evenly over the test set; by default all."
 )
 
 

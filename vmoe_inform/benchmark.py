@@ -23,11 +23,11 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, presets
+from vmoe_inform import checks, command_line, presets, settings
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import DataConfig
 
@@ -36,27 +36,44 @@ if TYPE_CHECKING:
 
 Benchmark = tuple[dict[str, Any], Iterable[Any]]  # settings for the header of the JSON, and the rows as they come
 
-_CONFIG = command_line.define_config()
-_JSON = flags.DEFINE_string("json", None, "File for the rows, with machine and settings.")
-_REPEATS = flags.DEFINE_integer("repeats", None, "Rounds that count; by default as many as take a few minutes.")
-_TOPOLOGY = flags.DEFINE_string("topology", None, "TPU topology to compile for, e.g. v5e:2x2; nothing is timed then.")
-_DTYPE = flags.DEFINE_string("dtype", "float32", "Type of activations: float32 or bfloat16.")
-_VARIANT = flags.DEFINE_string("variant", "S/16", "SIZE/PATCH at 224 px that the layer is from.")
-_EXPERTS = flags.DEFINE_list("experts", ["8", "32", "128"], "Numbers of experts.")
-_GROUPS = flags.DEFINE_list("groups", ["1", "8", "32"], "Images whose tokens share the experts' slots.")
-_IMAGES = flags.DEFINE_integer("images", 32, "Images of a batch; inform: by default fewer, the larger they are.")
-_DISPATCH = flags.DEFINE_list("dispatch", None, "Dispatchers; by default that of the config, and einsum.")
-_AGAINST = flags.DEFINE_string("against", "einsum", "Dispatcher that the others are compared with; input: tf.data.")
-_MATMUL_SIZE = flags.DEFINE_integer("matmul_size", 4096, "Rows and columns of the plain matrix product.")
-_TIMED_UP_TO = flags.DEFINE_float("timed_up_to", 2.5, "Only dispatchers of at most so many MLPs' operations are timed.")
-_SIZE = flags.DEFINE_string("size", "S", "Size of the model.")
-_STEPS = flags.DEFINE_list("steps", None, "Inform steps; by default all.")
-_TOKENS = flags.DEFINE_list("tokens", ["50", "197", "577", "1025", "4097"], "Tokens of an image, class token included.")
-_BLOCK_SIZE = flags.DEFINE_integer("block_size", 512, "Tokens of a block, where an image has more than 577.")
-_SECONDS = flags.DEFINE_float("timed_up_to_seconds", 2.0, "Sizes at which a forward pass takes longer are not timed.")
+_Sizes: TypeAlias = tuple[checks.Width, ...]
+_Names: TypeAlias = tuple[checks.Name, ...]
 
-_IMAGE_SIZE = flags.DEFINE_integer("image_size_px", 224, "Side of the training images.")
-_PHOTOGRAPHS = flags.DEFINE_string("photographs", None, "Folder of JPEG files; by default parts of sample photographs.")
+_CONFIG = command_line.define_config()
+_JSON = command_line.define_path("json", "File for the rows, with machine and settings.")
+_REPEATS = command_line.define(
+    "repeats", checks.PositiveInt, None, "Rounds that count; by default as many as take a few minutes."
+)
+_TOPOLOGY = command_line.define(
+    "topology", checks.Name, None, "TPU topology to compile for, e.g. v5e:2x2; nothing is timed then."
+)
+_DTYPE = command_line.define("dtype", checks.Name, "float32", "Type of activations: float32 or bfloat16.")
+_VARIANT = command_line.define("variant", checks.Name, "S/16", "SIZE/PATCH at 224 px that the layer is from.")
+_EXPERTS = command_line.define("experts", _Sizes, (8, 32, 128), "Numbers of experts.")
+_GROUPS = command_line.define("groups", _Sizes, (1, 8, 32), "Images whose tokens share the experts' slots.")
+_IMAGES = command_line.define(
+    "images", settings.Batch, 32, "Images of a batch; inform: by default fewer, the larger they are."
+)
+_DISPATCH = command_line.define("dispatch", _Names, None, "Dispatchers; by default that of the config, and einsum.")
+_AGAINST = command_line.define(
+    "against", checks.Name, "einsum", "Dispatcher that the others are compared with; input: tf.data."
+)
+_MATMUL_SIZE = command_line.define("matmul_size", checks.Width, 4096, "Rows and columns of the plain matrix product.")
+_TIMED_UP_TO = command_line.define(
+    "timed_up_to", checks.NonNegativeFloat, 2.5, "Only dispatchers of at most so many MLPs' operations are timed."
+)
+_SIZE = command_line.define("size", checks.Name, "S", "Size of the model.")
+_STEPS = command_line.define("steps", _Names, None, "Inform steps; by default all.")
+_TOKENS = command_line.define("tokens", _Sizes, (50, 197, 577, 1025, 4097), "Tokens of an image, class token included.")
+_BLOCK_SIZE = command_line.define(
+    "block_size", checks.Width, 512, "Tokens of a block, where an image has more than 577."
+)
+_SECONDS = command_line.define(
+    "timed_up_to_seconds", checks.NonNegativeFloat, 2.0, "Sizes at which a forward pass takes longer are not timed."
+)
+
+_IMAGE_SIZE = command_line.define("image_size_px", settings.Pixels, 224, "Side of the training images.")
+_PHOTOGRAPHS = command_line.define_path("photographs", "Folder of JPEG files; by default parts of sample photographs.")
 
 # Tokens of an image with a class token -> image and patch in pixels, images of a batch: about as many tokens for each.
 _SIZES = {50: (224, 32, 16), 197: (224, 16, 4), 577: (384, 16, 2), 1025: (512, 16, 1), 4097: (1024, 16, 1)}
@@ -71,10 +88,10 @@ def _layer() -> Benchmark:
     model = config_lib.parse_model(config.model)
     rows = layer.measure(
         model,
-        experts=_integers("--experts", _EXPERTS.value),
-        images_per_group=_integers("--groups", _GROUPS.value),
+        experts=_some("--experts", _EXPERTS.value),
+        images_per_group=_some("--groups", _GROUPS.value),
         dispatchers=_names("--dispatch", _DISPATCH.value, [model.moe.dispatch, "einsum"]),
-        images=_at_least_one("--images", _IMAGES.value),
+        images=_IMAGES.value,
         repeats=_repeats(3),
         timed_up_to=_TIMED_UP_TO.value,
         topology=_chip(),
@@ -101,7 +118,7 @@ def _step() -> Benchmark:
         dispatchers=list(dict.fromkeys([*chosen, _AGAINST.value])),
         against=_AGAINST.value,
         repeats=_repeats(5),
-        matmul_size=_at_least_one("--matmul_size", _MATMUL_SIZE.value),
+        matmul_size=_MATMUL_SIZE.value,
         topology=_chip(),
     )
     return {"matmul_size": _MATMUL_SIZE.value, "config": config_lib.to_json(config)}, rows
@@ -118,13 +135,13 @@ def _inform() -> Benchmark:
     config.model.moe.capacity_factor_evaluation = config.model.moe.capacity_factor
     model = config_lib.parse_model(config.model)
     sizes = []
-    for tokens in _integers("--tokens", _TOKENS.value):
+    for tokens in _some("--tokens", _TOKENS.value):
         if tokens not in _SIZES:
             raise checks.error("--tokens", f"some of {', '.join(map(str, _SIZES))}", tokens)
-        block_size = _at_least_one("--block_size", _BLOCK_SIZE.value) if tokens > _LONGEST_IN_ONE_PIECE else None
+        block_size = _BLOCK_SIZE.value if tokens > _LONGEST_IN_ONE_PIECE else None
         size = inform.Size(*_SIZES[tokens], block_size)
         if flags.FLAGS["images"].present:
-            size = dataclasses.replace(size, images=_at_least_one("--images", _IMAGES.value))
+            size = dataclasses.replace(size, images=_IMAGES.value)
         sizes.append(size)
     rows = inform.measure(
         model,
@@ -151,7 +168,7 @@ def _input_against() -> Benchmark:
 
     if _AGAINST.value != "tf.data":
         raise checks.error("--against", "tf.data", _AGAINST.value)
-    size = _at_least_one("--image_size_px", _IMAGE_SIZE.value)
+    size = _IMAGE_SIZE.value
     min_area = DataConfig().crop_min_area
     files = decoding.photographs(256) if _PHOTOGRAPHS.value is None else decoding.read_jpegs(_PHOTOGRAPHS.value)
     rows = decoding.measure(files, image_size_px=size, min_area=min_area, repeats=_repeats(5))
@@ -184,20 +201,14 @@ def _config() -> config_lib.Config:
     return config_lib.parse(config)
 
 
-def _at_least_one(flag: str, value: int) -> int:
-    if value < 1:
-        raise checks.error(flag, "an integer >= 1", value)
-    return value
-
-
 def _repeats(default: int) -> int:
-    return default if _REPEATS.value is None else _at_least_one("--repeats", _REPEATS.value)
+    return default if _REPEATS.value is None else _REPEATS.value
 
 
-def _integers(flag: str, words: Sequence[str]) -> list[int]:
-    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise checks.error(flag, "a comma list of integers >= 1", ",".join(words))
-    return [int(word) for word in words]
+def _some(flag: str, sizes: Sequence[int]) -> list[int]:
+    if not sizes:
+        raise checks.error(flag, "a comma list of integers", "nothing")
+    return list(sizes)
 
 
 def _names(flag: str, words: Sequence[str] | None, default: Sequence[str]) -> list[str]:

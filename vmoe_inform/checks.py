@@ -1,10 +1,14 @@
 """Checks of values that users pass: every error names the field, what was expected and what was received."""
 
 import dataclasses
+import difflib
 import math
 import numbers
+import pathlib
+import re
+import reprlib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import (
     Annotated,
     Any,
@@ -38,7 +42,7 @@ class Bound:
 
     def holds(self, value: float) -> bool:
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))  # an int may be larger than any float
             and (self.above is None or value > self.above)
             and (self.at_least is None or value >= self.at_least)
             and (self.below is None or value < self.below)
@@ -55,12 +59,75 @@ class Bound:
         return " and ".join(f"{sign} {number:.12g}" for number, sign in parts if number is not None)
 
 
-PositiveFloat: TypeAlias = Annotated[float, Bound(above=0.0)]
-NonNegativeFloat: TypeAlias = Annotated[float, Bound(at_least=0.0)]
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Text that a file and a terminal can hold, used as ``Annotated[str, Text(at_most=100)]``.
+
+    Attributes:
+      at_most: largest number of characters.
+    """
+
+    at_most: int
+
+    def holds(self, value: str) -> bool:
+        return len(value) <= self.at_most and "\0" not in value and _is_unicode(value)
+
+    def __str__(self) -> str:
+        return f"(at most {self.at_most} characters)"
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalPath:
+    """The path of a file or folder on this machine, used as ``Annotated[str, LocalPath()]``; empty for none.
+
+    ``~`` and ``~USER`` become home folders. An address such as ``gs://bucket`` is refused: as a path it would name a
+    local folder ``gs:``.
+    """
+
+    def holds(self, value: str) -> bool:
+        if not Text(_PATH_BYTES).holds(value) or _URL.match(value):
+            return False
+        expanded = self.convert(value)
+        lengths = [len(part.encode()) for part in expanded.split("/")]
+        # What Python cannot expand it leaves as it is.
+        return not expanded.startswith("~") and sum(lengths) + len(lengths) <= _PATH_BYTES and max(lengths) <= 255
+
+    def convert(self, value: str) -> str:
+        try:
+            return str(pathlib.Path(value).expanduser()) if value.startswith("~") else value
+        except RuntimeError:  # no such user, or one without a home
+            return value
+
+    def __str__(self) -> str:
+        return "path on this machine (an address such as gs:// is not read)"
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as of a file name that is not UTF-8
+        return False
+    return True
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also gs:/bucket, as which a path library writes gs://bucket
+_MOST_ITEMS = 2**20  # of a tuple
+_PATH_BYTES = 4000  # Linux takes 4,095 for a whole path, which has names of files at its end
+
+# An integer of a type without other bounds fits int32, as which devices count; a float and its square fit float32.
+PositiveFloat: TypeAlias = Annotated[float, Bound(at_least=1e-18, at_most=1e18)]
+NonNegativeFloat: TypeAlias = Annotated[float, Bound(at_least=0.0, at_most=1e18)]
+Scale: TypeAlias = Annotated[float, Bound(at_least=1e-6, at_most=1e6)]  # that scores are divided by, maybe squared
 Share: TypeAlias = Annotated[float, Bound(at_least=0.0, at_most=1.0)]
 ShareBelowOne: TypeAlias = Annotated[float, Bound(at_least=0.0, below=1.0)]
-PositiveInt: TypeAlias = Annotated[int, Bound(at_least=1)]
-NonNegativeInt: TypeAlias = Annotated[int, Bound(at_least=0)]
+Width: TypeAlias = Annotated[int, Bound(at_least=1, at_most=2**20)]  # of an axis of parameters
+PositiveInt: TypeAlias = Annotated[int, Bound(at_least=1, at_most=2**31 - 1)]
+NonNegativeInt: TypeAlias = Annotated[int, Bound(at_least=0, at_most=2**31 - 1)]
+Seed: TypeAlias = Annotated[int, Bound(at_least=0, below=2**32)]
+# At most three years: a thread cannot wait longer than threading.TIMEOUT_MAX.
+Seconds: TypeAlias = Annotated[float, Bound(at_least=1e-3, at_most=1e8)]
+Name: TypeAlias = Annotated[str, Text(200)]
+Path: TypeAlias = Annotated[str, LocalPath()]
 
 _POSITIVE_FLOAT32 = Bound(at_least=2.0**-126, below=2.0**128)  # the normal numbers: others are 0 or inf on a device
 
@@ -70,8 +137,36 @@ class InputError(ValueError):
 
 
 def error(field: str, expected: str, received: Any) -> InputError:
-    """The one form of error message for bad input."""
-    return InputError(f"{field}: expected {expected}; received {received!r}")
+    """The one form of error message for bad input; what was received is cut where it is long or deep."""
+    return InputError(f"{field}: expected {expected}; received {_SHORT.repr(received)}")
+
+
+def unknown(field: str, expected: str, received: Any, known: Iterable[str]) -> InputError:
+    """:func:`error` for a name that is not among the known ones, with the one that may be meant."""
+    short = received if isinstance(received, str) and len(received) <= 100 else ""
+    close = difflib.get_close_matches(short, known, n=1)
+    return InputError(f"{error(field, expected, received)}{f' (did you mean {close[0]!r}?)' if close else ''}")
+
+
+class _Short(reprlib.Repr):
+    """``repr`` in at most some hundred characters; never fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 5
+        self.maxtuple = self.maxlist = self.maxdict = self.maxset = self.maxfrozenset = 20
+        self.maxstring = self.maxother = 300
+
+    def repr_int(self, x: int, level: int) -> str:
+        del level
+        return repr(x) if abs(x) < 10**40 else f"an integer of {x.bit_length():,} bits"
+
+    def repr_str(self, x: str, level: int) -> str:
+        del level
+        return repr(x) if len(x) <= self.maxstring else f"{x[: self.maxstring]!r}... ({len(x):,} characters)"
+
+
+_SHORT = _Short()
 
 
 def positive(field: str, value: Any) -> None:
@@ -100,11 +195,17 @@ def shape(field: str, received: tuple[int, ...], expected: tuple[int | str, ...]
         raise error(field, f"shape [{', '.join(map(str, expected))}]", list(received))
 
 
+def plain(hint: Any) -> Any:
+    """A type hint without what it is annotated with: ``Annotated[int, Bound(at_least=1)]`` is ``int``."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
 def describe(hint: Any) -> str:
     """A type hint in words: ``Literal["a", "b"]`` is ``one of 'a', 'b'``."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return " ".join([describe(arguments[0]), *(str(bound) for bound in arguments[1:] if isinstance(bound, Bound))])
+        words = [str(one) for one in arguments[1:] if isinstance(one, Bound | Text | LocalPath)]
+        return " ".join(words if LocalPath() in arguments else [describe(arguments[0]), *words])
     if origin is Literal:
         return "one of " + ", ".join(repr(a) for a in arguments)
     if origin in (Union, types.UnionType):
@@ -127,7 +228,7 @@ def conform(field: str, value: Any, hint: Any) -> Any:
       field: name of the field, for the error message.
       value: what the user gave.
       hint: bool, int, float, str, None, Literal, tuple[X, ...], a union of those, or Annotated; of what it is annotated
-        with, Bounds have to hold.
+        with, a Bound, Text or LocalPath has to hold.
 
     Raises:
       ValueError: if the value does not fit; the message has field, expected and received.
@@ -182,8 +283,10 @@ def _try(value: Any, hint: Any) -> tuple[bool, Any]:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         accepted, result = _try(value, arguments[0])
-        bounds = [bound for bound in arguments[1:] if isinstance(bound, Bound)]
-        return accepted and all(bound.holds(result) for bound in bounds), result
+        held = [one for one in arguments[1:] if isinstance(one, Bound | Text | LocalPath)]
+        if not (accepted and all(one.holds(result) for one in held)):
+            return False, value
+        return True, LocalPath().convert(result) if LocalPath() in held else result
     if origin is Literal:
         # 1 == True in Python: a literal also has to be of the right type.
         return any(type(value) is type(a) and value == a for a in arguments), value
@@ -194,13 +297,18 @@ def _try(value: Any, hint: Any) -> tuple[bool, Any]:
                 return True, result
         return False, value
     if origin is tuple:
-        if not isinstance(value, tuple | list):
+        if not isinstance(value, tuple | list) or len(value) > _MOST_ITEMS:
             return False, value
         items = [_try(item, arguments[0]) for item in value]
         return all(accepted for accepted, _ in items), tuple(item for _, item in items)
     if hint is float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and math.isfinite(value), float(value) if is_number else value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False, value
+        try:
+            number = float(value) + 0.0  # there is one zero: -0.0 + 0.0 is 0.0
+        except OverflowError:
+            return False, value
+        return math.isfinite(number), number
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     return isinstance(value, hint), value

@@ -3,19 +3,17 @@
 import io
 import logging as standard_logging
 import os
-import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import ml_collections
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from vmoe_inform import checks, text
-from vmoe_inform import config as config_lib
+from vmoe_inform import checks, config_files, from_text, groups, text
+from vmoe_inform.config import Config
 from vmoe_inform.exit_codes import BAD_INPUT, DIVERGED, DOES_NOT_FIT, MISSING_PROCESS, STOPPED, STORAGE, STUCK
 from vmoe_inform.sharding import processes
 
@@ -27,21 +25,88 @@ __all__ = [
     "STOPPED",
     "STORAGE",
     "STUCK",
-    "config_file",
+    "define",
     "define_config",
     "define_machine",
+    "define_path",
     "define_processes",
-    "load_config",
     "run",
 ]
 _LAST_SECONDS = 2.0  # that process 0 leaves the others to say what they have found: JAX ends them when it is gone
 
 
-def define_config() -> flags.FlagHolder:
+class _Typed(flags.ArgumentParser):
+    """Text to a value of a type with bounds, as fields of a config have them."""
+
+    syntactic_help = ""
+
+    def __init__(self, name: str, hint: Any):
+        self._name, self._hint = name, hint
+
+    def parse(self, argument: Any) -> Any:
+        read = from_text.value if isinstance(argument, str) else checks.conform
+        return read(f"--{self._name}", argument, self._hint)
+
+    def flag_type(self) -> str:
+        return checks.describe(self._hint)
+
+
+def define(name: str, hint: Any, default: Any, description: str) -> flags.FlagHolder:
+    """Defines ``--NAME=VALUE``.
+
+    Args:
+      name: of the flag.
+      hint: type and bounds, as :func:`vmoe_inform.checks.conform` takes them; of a tuple the items are a comma list.
+      default: value without the flag.
+      description: for ``--help``.
+    """
+    return flags.DEFINE(_Typed(name, hint), name, default, description, serializer=flags.ArgumentSerializer())
+
+
+def define_path(name: str, description: str) -> flags.FlagHolder:
+    """Defines ``--NAME=PATH``, None by default; ``~`` is the home folder, an address such as ``gs://`` is refused."""
+    return define(name, checks.Path, None, description)
+
+
+class ConfigFlag:
+    """``--config=FILE[:ARGUMENT]``, with ``--config.a.b=VALUE`` for every field."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}  # what the command line sets, by field
+        self._holder: flags.FlagHolder[str | None] | None = None
+        self._loaded: ml_collections.ConfigDict | None = None
+
+    @property
+    def is_defined(self) -> bool:
+        return self._holder is not None
+
+    def define(self) -> None:
+        help_text = "Config file, e.g. configs/digits.py:router=attention_vmoe; any field as --config.a.b=VALUE."
+        self._holder = define("config", Annotated[str, checks.Text(8000)] | None, None, help_text)
+
+    @property
+    def file(self) -> str | None:
+        """FILE[:ARGUMENT]; None if there is no such flag on the command line."""
+        file = None if self._holder is None else self._holder.value
+        if file is None and self.fields:
+            raise checks.error("--config", "a config file beside --config.FIELD=VALUE", None)
+        return file
+
+    @property
+    def value(self) -> ml_collections.ConfigDict | None:
+        """The config that the file returns, with the fields of the command line; None if there is no file."""
+        if self._loaded is None and self.file is not None:
+            self._loaded = config_files.load(self.file, self.fields)
+        return self._loaded
+
+
+_CONFIG = ConfigFlag()
+
+
+def define_config() -> ConfigFlag:
     """Defines ``--config=FILE[:ARGUMENT]`` with ``--config.a.b=VALUE`` for every field."""
-    return config_flags.DEFINE_config_file(
-        "config", None, "Config file, e.g. configs/digits.py:router=attention_vmoe; any field as --config.a.b=VALUE."
-    )
+    _CONFIG.define()
+    return _CONFIG
 
 
 def define_processes() -> Callable[[], None]:
@@ -50,10 +115,10 @@ def define_processes() -> Callable[[], None]:
     Returns:
       joins them; to be called when the flags are parsed, before anything touches a device.
     """
-    address = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, for processes started by hand.")
-    count = flags.DEFINE_integer("num_processes", None, "Processes of this run, for processes started by hand.")
-    number = flags.DEFINE_integer("process_id", None, "Number of this one, from 0, for processes started by hand.")
-    timeout = flags.DEFINE_float("initialization_timeout_seconds", 300.0, "How long to wait for all processes.")
+    address = define("coordinator_address", checks.Name, None, "HOST:PORT of process 0, for processes started by hand.")
+    count = define("num_processes", processes.Count, None, "Processes of this run, for processes started by hand.")
+    number = define("process_id", processes.Number, None, "Number of this one, from 0, for processes started by hand.")
+    timeout = define("initialization_timeout_seconds", checks.Seconds, 300.0, "How long to wait for all processes.")
     return lambda: processes.initialize(address.value, count.value, number.value, timeout_seconds=timeout.value)
 
 
@@ -64,54 +129,21 @@ def define_machine() -> Callable[[], dict[str, Any]]:
       what the flags say, for :func:`vmoe_inform.config.override`; an empty one, as of a shell variable that is not
       set, says nothing.
     """
-    holders = {
-        "data.directory": flags.DEFINE_string(
-            "data_directory", None, "Where the data lie, in place of data.directory."
-        ),
-        "data.suites_directory": flags.DEFINE_string("suites_directory", None, "In place of data.suites_directory."),
-        "data.num_workers": flags.DEFINE_integer("num_workers", None, "In place of data.num_workers."),
-        "evaluation.batch_size": flags.DEFINE_integer("batch_size", None, "In place of evaluation.batch_size."),
-        "evaluation.generate_corruptions": flags.DEFINE_bool(
-            "generate_corruptions",
-            None,
-            "Draw C while it is evaluated where no published files are, however long that takes.",
-        ),
+    names = {
+        "data_directory": ("data.directory", "Where the data lie, in place of data.directory."),
+        "suites_directory": ("data.suites_directory", "In place of data.suites_directory."),
+        "num_workers": ("data.num_workers", "In place of data.num_workers."),
+        "batch_size": ("evaluation.batch_size", "In place of evaluation.batch_size."),
     }
+    holders = {
+        field: define(name, groups.hint_of(Config, field), None, words) for name, (field, words) in names.items()
+    }
+    holders["evaluation.generate_corruptions"] = flags.DEFINE_bool(
+        "generate_corruptions",
+        None,
+        "Draw C while it is evaluated where no published files are, however long that takes.",
+    )
     return lambda: {field: holder.value for field, holder in holders.items() if holder.value not in (None, "")}
-
-
-def config_file() -> tuple[str, dict[str, Any]]:
-    """What ``--config`` says, FILE[:ARGUMENT], and the values of all ``--config.a.b=VALUE`` by ``a.b``.
-
-    Raises:
-      ValueError: there is no ``--config``.
-    """
-    if flags.FLAGS.config is None:
-        raise checks.error("--config", "a config file, e.g. --config=configs/digits.py", None)
-    flag = flags.FLAGS["config"]
-    return config_flags.get_config_filename(flag), config_flags.get_override_values(flag)
-
-
-def load_config(file: str, overrides: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """Loads a config file once more, with another argument.
-
-    Args:
-      file: FILE[:ARGUMENT].
-      overrides: fields to set, as :func:`config_file` gives them.
-
-    Raises:
-      ValueError: an argument that the file refuses.
-    """
-    values = flags.FlagValues()
-    arguments = ["", f"--config={file}"]
-    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=arguments)
-    try:
-        values(arguments)
-        config: Any = values["config"].value
-        config.update_from_flattened_dict(overrides)
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as problem:
-        raise checks.InputError(str(_in_our_words(problem))) from None
-    return config
 
 
 def _fail(problem: BaseException, code: int = BAD_INPUT) -> None:
@@ -131,30 +163,27 @@ def _leave(code: int) -> None:
 
 def _parse(arguments: Sequence[str]) -> list[str]:
     try:
-        config_lib.check_overrides(arguments[1:])
-        rest = flags.FLAGS(list(arguments))
-        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
-            dir(flags.FLAGS.config.seed)  # a file that could not be loaded raises when it is looked at
-        return rest
+        program, *rest = flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
+        if _CONFIG.is_defined:
+            rest, _CONFIG.fields = config_files.take_fields(rest)
+        return flags.FLAGS([program, *rest])
     except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as problem:
-        _fail(_in_our_words(problem))
+        _fail(in_our_words(problem))
     raise AssertionError("not reached: _fail exits")
 
 
-def _in_our_words(problem: BaseException) -> BaseException:
-    """ml_collections and absl wrap errors in messages of their own, a config file's with its whole traceback."""
-    message = str(problem)
-    ours = re.search(r"InputError: (.+)", message)
-    if ours is not None:
-        return checks.InputError(ours[1])
-    missing = re.search(r"No such file or directory: ['\"](.+?)['\"]", message)
-    if missing is not None:
-        return checks.error("--config", "a config file", missing[1])
-    flag, separator, reason = message.removeprefix("flag --").partition(": ")
-    name, equals, value = flag.partition("=")
-    if not (separator and equals) or isinstance(problem, checks.InputError):
+def in_our_words(problem: BaseException) -> BaseException:
+    """Absl wraps errors of the value of a flag in a message of its own: the error itself, or the message as ours."""
+    if isinstance(problem, checks.InputError):
         return problem
-    return checks.error(name.removeprefix("config."), f"a value of the field's type ({reason})", value)
+    if isinstance(problem.__context__, checks.InputError):
+        return problem.__context__
+    flag, separator, reason = str(problem).removeprefix("flag --").partition(": ")
+    name, equals, value = flag.partition("=")
+    if not (separator and equals):
+        return problem
+    why = f" ({reason})" if len(reason) < 200 else ""  # it may repeat the value
+    return checks.error(f"--{name}", f"a value of the flag's type{why}", value)
 
 
 def _printable(record: standard_logging.LogRecord) -> bool:

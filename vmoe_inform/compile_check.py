@@ -12,24 +12,29 @@ import importlib.metadata
 import json
 import pathlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, identity
+from vmoe_inform import checks, command_line, identity, settings
 from vmoe_inform import config as config_lib
 
 if TYPE_CHECKING:
     from vmoe_inform.performance.check import Check
 
-_MOST_SLICES = 256  # more than any job; each takes memory here
-
 _CONFIG = command_line.define_config()
-_TOPOLOGY = flags.DEFINE_string("topology", None, "TPU and figure of its chips, e.g. v5e:4x4, v4:2x2x2.")
-_NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices of this topology, connected by the data centre's network.")
+_TOPOLOGY = command_line.define("topology", checks.Name, None, "TPU and figure of its chips, e.g. v5e:4x4, v4:2x2x2.")
+_NUM_SLICES = command_line.define(
+    "num_slices",
+    Annotated[int, checks.Bound(at_least=1, at_most=256)],  # more than any job; each takes memory here
+    1,
+    "Slices of this topology, connected by the data centre's network.",
+)
 _STEP = flags.DEFINE_enum("step", "train", ["train", "eval"], "Which step to compile.")
-_PER_DEVICE_BATCH = flags.DEFINE_integer("per_device_batch", None, "Images on each device instead of the config's.")
-_JSON = flags.DEFINE_string("json", None, "File for the figures.")
+_PER_DEVICE_BATCH = command_line.define(
+    "per_device_batch", settings.Batch, None, "Images on each device instead of the config's."
+)
+_JSON = command_line.define_path("json", "File for the figures.")
 
 
 def main(_: list[str]) -> int:
@@ -38,10 +43,6 @@ def main(_: list[str]) -> int:
         raise checks.error("--config", "a config file, e.g. --config=configs/imagenet.py", None)
     if _TOPOLOGY.value is None:
         raise checks.error("--topology", "a TPU and the figure of its chips, e.g. v5e:4x4", None)
-    if _PER_DEVICE_BATCH.value is not None and _PER_DEVICE_BATCH.value < 1:
-        raise checks.error("--per_device_batch", "at least 1 image", _PER_DEVICE_BATCH.value)
-    if not 1 <= _NUM_SLICES.value <= _MOST_SLICES:
-        raise checks.error("--num_slices", f"1 to {_MOST_SLICES}", _NUM_SLICES.value)
     if _JSON.value is not None and not pathlib.Path(_JSON.value).absolute().parent.is_dir():
         raise checks.error("--json", "a file in a folder that exists", _JSON.value)
     from vmoe_inform.performance import check, topology
@@ -55,7 +56,7 @@ def main(_: list[str]) -> int:
     print("\n".join(_lines(result)))
     if _JSON.value is not None:
         about = {
-            "config": command_line.config_file()[0],
+            "config": _CONFIG.file,
             "config_hash": identity.config_hash(config, tuple(identity.Effect)),
             "topology": _TOPOLOGY.value,
             "num_slices": _NUM_SLICES.value,

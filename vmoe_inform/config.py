@@ -9,12 +9,13 @@ import dataclasses
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from vmoe_inform import checks, dispatch, groups, routing  # noqa: F401  (routing registers the steps)
+from vmoe_inform import checks, dispatch, groups, routing, sizes, suite_kinds  # noqa: F401  (routing registers the steps)
 from vmoe_inform.registry import Registry
 from vmoe_inform.routing import steps
 from vmoe_inform.settings import (  # noqa: F401  (for those who take settings from here)
@@ -64,23 +65,6 @@ def parse_argument(argument: str | None, **defaults: str) -> dict[str, str]:
     return {**defaults, **values}
 
 
-def check_overrides(arguments: Sequence[str]) -> None:
-    """Checks that every ``--config.a.b=VALUE`` of a command line names a field.
-
-    Raises:
-      ValueError: an unknown field; lists the known ones of its group.
-    """
-    for argument in arguments:
-        match = re.match(r"--?config\.([^=]*)", argument)
-        group: Any = default()
-        prefix = ""
-        for key in match[1].split(".") if match else ():
-            if not isinstance(group, ml_collections.ConfigDict):
-                raise checks.error(prefix, "a field without fields of its own", argument)
-            groups.check_keys([key], set(group), prefix)
-            group, prefix = group[key], f"{prefix}.{key}" if prefix else key
-
-
 def parse_model(given: Any) -> ModelConfig:
     """``config.model`` as a checked dataclass.
 
@@ -127,7 +111,8 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
     Raises:
       ValueError: an unknown field, or as :func:`parse`.
     """
-    check_overrides([f"--config.{field}=" for field in values])
+    for field in values:
+        groups.hint_of(Config, field)
     given = ml_collections.ConfigDict(to_json(config), type_safe=False)
     given.update_from_flattened_dict(dict(values))
     return parse(given)
@@ -186,6 +171,7 @@ def _check_model(model: ModelConfig) -> None:
             moe.num_selected_experts,
         )
     resolve_layers(moe.layers, model.num_layers)
+    sizes.check_model(model)
 
 
 def _check_router(model: ModelConfig) -> None:
@@ -372,8 +358,9 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
             optimizer.end_learning_rate,
         )
     try:
-        re.compile(optimizer.weight_decay_pattern)
-    except re.error as problem:
+        with warnings.catch_warnings(action="ignore"):  # of what a later version of re may read in another way
+            re.compile(optimizer.weight_decay_pattern)
+    except (re.error, OverflowError, RecursionError) as problem:  # also repeated too often, or nested too deep
         raise checks.error(
             "optimizer.weight_decay_pattern", f"a regular expression ({problem})", optimizer.weight_decay_pattern
         ) from None
@@ -381,6 +368,7 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
 
 def _check_evaluation(evaluation: EvaluationConfig) -> None:
     attack, shots = evaluation.attack, evaluation.shots
+    suite_kinds.check_names(evaluation.suites, "evaluation.suites")
     if not shots or len(set(shots)) != len(shots):
         raise checks.error("evaluation.shots", "distinct numbers, at least one", shots)
     if attack.num_steps * attack.step_size < attack.epsilon:

@@ -25,14 +25,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from vmoe_inform import checks, command_line
 
-_KILLS = flags.DEFINE_integer("kills", 50, "How often training is killed.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the moments and the signals.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs; by default one that is deleted at the end.")
-_JSON = flags.DEFINE_string("json", None, "File for the result.")
+_KILLS = command_line.define("kills", checks.PositiveInt, 50, "How often training is killed.")
+_SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the signals.")
+_WORKDIR = command_line.define_path("workdir", "Folder for the runs; by default one that is deleted at the end.")
+_JSON = command_line.define_path("json", "File for the result.")
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _EVALUATION_STEPS = 40

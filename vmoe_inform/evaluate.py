@@ -2,11 +2,12 @@
 
     python -m vmoe_inform.evaluate --workdir=DIR[@STEP],... --suites=clean,c,r,a,o [--compare=OTHER_DIR[@STEP],...]
 
-DIR is evaluated at its newest checkpoint, DIR@STEP at the one of that step. Writes DIR/evaluation/results.json after
-each suite and report.html of all of them beside the first one's at the end; for DIR@STEP, results_step_STEP.json and
-report_step_STEP.html. ``--compare`` only shows what was evaluated before. The report has the figures of runs that
-vmoe_inform.analyze looked into, too. ``--suites=all`` evaluates every suite; one whose data are missing is reported as
-not available, with what to put where.
+DIR is evaluated at its newest checkpoint, DIR@STEP at the one of that step. ``--workdir`` and ``--compare`` may be
+repeated; a value that is an existing folder (with @STEP or not) is that folder, any other is a comma list. Writes
+DIR/evaluation/results.json after each suite and report.html of all of them beside the first one's at the end; for
+DIR@STEP, results_step_STEP.json and report_step_STEP.html. ``--compare`` only shows what was evaluated before. The
+report has the figures of runs that vmoe_inform.analyze looked into, too. ``--suites=all`` evaluates every suite; one
+whose data are missing is reported as not available, with what to put where.
 
 Nothing is computed twice: a suite with figures in the results of this checkpoint and config is left as it is, whatever
 data lie there now, and of an unfinished one the sets that are done (DIR/evaluation/units), if origin and number of
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, text
+from vmoe_inform import checks, command_line, sizes, suite_kinds, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.evaluation import place as place_lib
@@ -40,33 +41,39 @@ if TYPE_CHECKING:
     from vmoe_inform.evaluation.run import Results
 
 _JOIN_PROCESSES = command_line.define_processes()
-_WORKDIR = flags.DEFINE_list(
-    "workdir", None, "Folders of runs, each with @STEP for another than the newest checkpoint."
+_WORKDIR = flags.DEFINE_multi_string(
+    "workdir", [], "Folders of runs, each with @STEP for another than the newest checkpoint."
 )
-_SUITES = flags.DEFINE_list(
-    "suites", None, "Suites or 'all'; by default those of each run's config (evaluation.suites)."
+_SUITES = command_line.define(
+    "suites",
+    tuple[checks.Name, ...],
+    None,
+    "Suites or 'all'; by default those of each run's config (evaluation.suites).",
 )
 _REPORT = flags.DEFINE_bool("report", True, "Print the table and write report.html.")
-_COMPARE = flags.DEFINE_list("compare", [], "Folders of other evaluated runs, or FOLDER@STEP, to stand beside these.")
-_PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder for the logits, labels and names of all images.")
+_COMPARE = flags.DEFINE_multi_string(
+    "compare", [], "Folders of other evaluated runs, or FOLDER@STEP, to stand beside these."
+)
+_PREDICTIONS = command_line.define_path("predictions", "Folder for the logits, labels and names of all images.")
 _HERE = command_line.define_machine()
 
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
-    if not _WORKDIR.value:
+    places = place_lib.parse_list(_WORKDIR.value, flag="--workdir")
+    if not places:
         raise checks.error("--workdir", "the folder of a run", None)
-    places = [place_lib.parse(text) for text in _WORKDIR.value]
-    others = [place_lib.parse(text) for text in _COMPARE.value]
+    others = place_lib.parse_list(_COMPARE.value, flag="--compare")
     names = place_lib.names_of([*places, *others])
+    suites = list(suite_kinds.SUITES) if _SUITES.value == ("all",) else _SUITES.value
+    if suites is not None:
+        suite_kinds.check_names(suites, "--suites")
     _JOIN_PROCESSES()
     import rich.console
 
-    from vmoe_inform.evaluation import analyses, families, headlines, report, run
+    from vmoe_inform.evaluation import analyses, report, run
 
     beside = [run.read_results(place) for place in others]
-    suites = list(headlines.SUITES) if _SUITES.value == ["all"] else _SUITES.value
-    families.check_names(suites or [])
     evaluated = [_evaluate(place, name, suites) for place, name in zip(places, names, strict=False)]
     if _REPORT.value and processes.is_main():
         everything = dict(zip(names, [*evaluated, *beside], strict=True))
@@ -82,6 +89,8 @@ def main(_: list[str]) -> int:
 
 
 def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results":
+    import jax
+
     from vmoe_inform.evaluation import run
     from vmoe_inform.evaluation.predict import Predictor
     from vmoe_inform.training import restore as restore_lib
@@ -97,6 +106,7 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
     def restore() -> tuple["Predictor", dict[str, Tree]]:
         restored = restore_lib.restore(place.workdir, step)
         config_lib.check_evaluation_batch(here, restored.mesh.size)
+        sizes.check_memory(here, restored.mesh.size, jax.local_device_count(), train=False)
         return Predictor(restored.model, here, restored.mesh, watch=watchdog), restored.variables
 
     say = print if processes.is_main() else lambda line: None

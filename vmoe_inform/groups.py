@@ -4,10 +4,10 @@ What the settings are is in settings.py, what goes with what in config.py.
 """
 
 import dataclasses
-import difflib
+import functools
 import types
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import ml_collections
 from ml_collections import config_dict
@@ -16,18 +16,19 @@ from vmoe_inform import checks
 from vmoe_inform.routing import steps
 
 
+@functools.cache
+def _hints(group: Any) -> Mapping[str, Any]:
+    return types.MappingProxyType(get_type_hints(group, include_extras=True))
+
+
 def _is_group(hint: Any) -> bool:
-    return dataclasses.is_dataclass(_plain(hint))
-
-
-def _plain(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return dataclasses.is_dataclass(checks.plain(hint))
 
 
 def _field_for(value: Any, hint: Any) -> Any:
     """A ConfigDict entry whose type lets the command line and config files set whatever ``hint`` allows."""
-    hint = _plain(hint)
-    choices = [_plain(h) for h in get_args(hint)] if get_origin(hint) in (Union, types.UnionType) else [hint]
+    hint = checks.plain(hint)
+    choices = [checks.plain(h) for h in get_args(hint)] if get_origin(hint) in (Union, types.UnionType) else [hint]
     types_left = {type(get_args(c)[0]) if get_origin(c) is Literal else get_origin(c) or c for c in choices}
     # Of type object where there are several: a typed entry could not be set to None from the command line.
     return value if len(types_left) == 1 else config_dict.FieldReference(value, field_type=object)
@@ -35,7 +36,8 @@ def _field_for(value: Any, hint: Any) -> Any:
 
 def to_config_dict(instance: Any) -> ml_collections.ConfigDict:
     """A dataclass of settings as a ConfigDict; ``options`` gets those of every registered step."""
-    hints = get_type_hints(type(instance), include_extras=True)
+    kind: Any = type(instance)
+    hints = _hints(kind)
     entries: dict[str, Any] = {}
     for field in dataclasses.fields(instance):
         value, hint = getattr(instance, field.name), hints[field.name]
@@ -74,10 +76,32 @@ def check_keys(given: Any, known: set[str], prefix: str) -> None:
     """Raises ValueError for a key that is not known; ``prefix`` names the group."""
     for key in given:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
             expected = f"one of the keys {', '.join(sorted(known))}" if known else "no keys"
-            raise checks.InputError(f"{prefix or 'config'}: expected {expected}; received {key!r}{hint}")
+            raise checks.unknown(prefix or "config", expected, key, known)
+
+
+def hint_of(group: type, field: str) -> Any:
+    """The type hint of a field, by its path such as ``"model.router.options.linear.bias"``; a group's own for a group.
+
+    Raises:
+      ValueError: an unknown field; lists the known ones of its group.
+    """
+    keys = field.split(".")
+    found: Any = group
+    for number, key in enumerate(keys):
+        prefix = ".".join(keys[:number])
+        if isinstance(found, Mapping):
+            hints: Mapping[str, Any] = found
+        elif _is_group(found):
+            hints = _hints(found)
+        else:
+            raise checks.error(prefix, "a field without fields of its own", field)
+        check_keys([key], set(hints), prefix)
+        options = {name: step.option_types for name, step in steps.all_steps().items() if step.option_types}
+        found = options if key == "options" else hints[key]
+        if _is_group(found):
+            found = checks.plain(found)
+    return found
 
 
 def parse_group(group: type, given: Any, prefix: str) -> Any:
@@ -93,7 +117,7 @@ def parse_group(group: type, given: Any, prefix: str) -> Any:
     """
     if not isinstance(given, Mapping | ml_collections.ConfigDict):
         raise checks.error(prefix, f"a group with the keys of {group.__name__}", given)
-    hints = get_type_hints(group, include_extras=True)
+    hints = _hints(group)
     check_keys(given, set(hints), prefix)
     values = {}
     for field in dataclasses.fields(group):
@@ -102,7 +126,7 @@ def parse_group(group: type, given: Any, prefix: str) -> Any:
         if field.name == "options":
             values[field.name] = _parse_options(given.get(field.name, {}), name)
         elif _is_group(hint):
-            values[field.name] = parse_group(_plain(hint), given.get(field.name, {}), name)
+            values[field.name] = parse_group(checks.plain(hint), given.get(field.name, {}), name)
         elif field.name in given:
             values[field.name] = checks.conform(name, given[field.name], hint)
     return group(**values)

@@ -1,14 +1,13 @@
 """Named settings that config files share: routers by the papers' names, model sizes, places of MoE layers."""
 
-import ast
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import ml_collections
 
-from vmoe_inform import checks
+from vmoe_inform import checks, from_text
 from vmoe_inform import config as config_lib
 from vmoe_inform.registry import Registry
 from vmoe_inform.routing import steps
@@ -215,15 +214,7 @@ def set_router(config: ml_collections.ConfigDict, name: str) -> None:
         if option not in types:
             raise checks.error(f"router={name}", f"options {', '.join(types) or 'none'} of {step}", setting)
         field = f"model.router.options.{step}.{option}"
-        router.options[step][option] = checks.conform(field, _value(value), types[option])
-
-
-def _value(text: str) -> Any:
-    """The Python literal that ``text`` is (a number, True, None), or the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        router.options[step][option] = from_text.value(field, value, types[option])
 
 
 def set_variant(config: ml_collections.ConfigDict, variant: str) -> None:
@@ -234,7 +225,7 @@ def set_variant(config: ml_collections.ConfigDict, variant: str) -> None:
     Raises:
       ValueError: not of the form SIZE/PATCH.
     """
-    match = re.fullmatch(rf"({'|'.join(SIZES)})/([1-9]\d*)", variant)
+    match = re.fullmatch(rf"({'|'.join(SIZES)})/([1-9]\d{{0,8}})", variant)
     if match is None:
         raise checks.error("variant", f"SIZE/PATCH with SIZE one of {', '.join(SIZES)}", variant)
     model = config.model
@@ -249,12 +240,12 @@ def set_experts(config: ml_collections.ConfigDict, experts: str, where: str) -> 
     Raises:
       ValueError: ``experts`` is no number >= 1, or ``where`` is of another form.
     """
-    if re.fullmatch(r"[1-9]\d*", experts) is None:
+    if re.fullmatch(r"[1-9]\d{0,8}", experts) is None:
         raise checks.error("experts", "a number >= 1", experts)
     config.model.moe.num_experts = int(experts)
-    if re.fullmatch(r"(last|every)[1-9]\d*|none", where):
+    if re.fullmatch(r"(last|every)[1-9]\d{0,8}|none", where):
         config.model.moe.layers = where
-    elif re.fullmatch(r"\d+(\+\d+)*", where):
+    elif re.fullmatch(r"\d{1,9}(\+\d{1,9})*", where):
         config.model.moe.layers = tuple(int(index) for index in where.split("+"))
     else:
         raise checks.error("where", "lastN, everyN, none or block indices such as 5+7", where)

@@ -1,6 +1,5 @@
 """Names that a config may use, and the functions behind them."""
 
-import difflib
 import re
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -35,10 +34,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
-            close = difflib.get_close_matches(str(name), self._entries, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            known = ", ".join(sorted(self._entries))
-            raise checks.InputError(f"{self.kind}: expected one of {known}; received {name!r}{hint}")
+            raise checks.unknown(self.kind, f"one of {', '.join(sorted(self._entries))}", name, self._entries)
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:

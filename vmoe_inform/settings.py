@@ -8,12 +8,35 @@ field whose type states none has that of its group.
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from vmoe_inform import checks
-from vmoe_inform.checks import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
+from vmoe_inform.checks import (
+    Bound,
+    Name,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Path,
+    PositiveFloat,
+    PositiveInt,
+    Seconds,
+    Seed,
+    Share,
+    ShareBelowOne,
+    Width,
+)
 from vmoe_inform.identity import Effect
 from vmoe_inform.routing import steps
+
+# Every number has an upper bound that a machine can hold: here, in checks.py, or at its field. What several of them
+# make together is bounded in sizes.py.
+Pixels: TypeAlias = Annotated[int, Bound(at_least=1, at_most=2**14)]  # side of an image
+Batch: TypeAlias = Annotated[int, Bound(at_least=1, at_most=2**24)]  # images
+Threads: TypeAlias = Annotated[int, Bound(at_least=0, at_most=1024)]  # or processes, of a host
+Number: TypeAlias = Annotated[float, Bound(at_least=-1e18, at_most=1e18)]
+Factor: TypeAlias = Annotated[float, Bound(above=0.0, at_most=2.0**20)]
+Beta: TypeAlias = Annotated[float, Bound(at_least=0.0, at_most=1e6)]  # parameter of a Beta distribution; 0 is off
+Devices: TypeAlias = Annotated[int, Bound(at_least=1, at_most=2**20)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +68,10 @@ class RouterConfig:
       losses: weights of the auxiliary losses.
     """
 
-    score: str = "linear"
-    inform: str | tuple[str, ...] = "none"
-    inform_by_layer: tuple[str | tuple[str, ...], ...] = ()
-    select: str = "top_experts"
+    score: Name = "linear"
+    inform: Name | tuple[Name, ...] = "none"
+    inform_by_layer: tuple[Name | tuple[Name, ...], ...] = ()
+    select: Name = "top_experts"
     noise_std: NonNegativeFloat = 1.0
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     losses: LossWeights = LossWeights()
@@ -90,15 +113,15 @@ class MoeConfig:
       expert_dropout_rate: dropout inside the experts.
     """
 
-    layers: str | tuple[NonNegativeInt, ...] = "last2"
-    num_experts: PositiveInt = 8
-    num_selected_experts: PositiveInt = 2
-    capacity_factor: PositiveFloat = 1.05
-    capacity_factor_evaluation: Annotated[PositiveFloat, Effect.RESULTS] = 4.0
-    capacity_multiple_of: PositiveInt = 4
+    layers: Name | tuple[NonNegativeInt, ...] = "last2"
+    num_experts: Width = 8
+    num_selected_experts: Width = 2
+    capacity_factor: Factor = 1.05
+    capacity_factor_evaluation: Annotated[Factor, Effect.RESULTS] = 4.0
+    capacity_multiple_of: Width = 4
     batch_priority: bool = False
-    group_size_images: PositiveInt = 1
-    dispatch: Annotated[str, Effect.MACHINE] = "auto"
+    group_size_images: Batch = 1
+    dispatch: Annotated[Name, Effect.MACHINE] = "auto"
     expert_dropout_rate: ShareBelowOne = 0.0
 
 
@@ -118,21 +141,21 @@ class ModelConfig:
       dtype: type of activations and matrix products outside the router; parameters are float32.
     """
 
-    num_classes: PositiveInt = 1000
-    image_size_px: PositiveInt = 224
-    patch_size_px: PositiveInt = 32
-    num_layers: PositiveInt = 8
-    hidden_size: PositiveInt = 512
-    mlp_size: PositiveInt = 2048
-    num_heads: PositiveInt = 8
+    num_classes: Width = 1000
+    image_size_px: Pixels = 224
+    patch_size_px: Pixels = 32
+    num_layers: Annotated[int, Bound(at_least=1, at_most=1024)] = 8
+    hidden_size: Width = 512
+    mlp_size: Width = 2048
+    num_heads: Width = 8
     classifier: Literal["token", "gap", "map"] = "token"
-    representation_size: PositiveInt | None = 512
+    representation_size: Width | None = 512
     dropout_rate: ShareBelowOne = 0.0
     attention_dropout_rate: ShareBelowOne = 0.0
     stochastic_depth_rate: ShareBelowOne = 0.0
     attention_block_size: Annotated[PositiveInt | None, Effect.MACHINE] = None
     attention: Annotated[Literal["auto", "xla", "fused"], Effect.MACHINE] = "auto"
-    head_bias_initial_value: float = 0.0
+    head_bias_initial_value: Number = 0.0
     remat: Annotated[Literal["none", "dots", "full"], Effect.MACHINE] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     moe: MoeConfig = MoeConfig()
@@ -189,28 +212,28 @@ class DataConfig:
       max_skipped_share: share of records that may be unreadable before the run stops.
     """
 
-    source: str = "digits"
-    directory: Annotated[str, Effect.MACHINE] = ""
-    tfds_name: str = ""
-    train_split: str = "train"
-    test_split: Annotated[str, Effect.RESULTS] = "test"
-    suites_directory: Annotated[str, Effect.MACHINE] = ""
-    class_names: Annotated[tuple[str, ...], Effect.CLASSES] = ()
-    pixel_mean: float | tuple[float, ...] = 0.5
+    source: Name = "digits"
+    directory: Annotated[Path, Effect.MACHINE] = ""
+    tfds_name: Name = ""
+    train_split: Name = "train"
+    test_split: Annotated[Name, Effect.RESULTS] = "test"
+    suites_directory: Annotated[Path, Effect.MACHINE] = ""
+    class_names: Annotated[tuple[Annotated[str, checks.Text(1000)], ...], Effect.CLASSES] = ()
+    pixel_mean: Number | tuple[Number, ...] = 0.5
     pixel_std: PositiveFloat | tuple[PositiveFloat, ...] = 0.5
     crop: Literal["center", "inception"] = "center"
-    crop_min_area: Annotated[float, checks.Bound(above=0.0, at_most=1.0)] = 0.05
-    evaluation_crop: Annotated[float, checks.Bound(above=0.0, at_most=1.0), Effect.RESULTS] = 1.0
-    randaugment_layers: NonNegativeInt = 0
-    randaugment_magnitude: Annotated[float, checks.Bound(at_least=0.0, at_most=10.0)] = 10.0
+    crop_min_area: Annotated[float, Bound(above=0.0, at_most=1.0)] = 0.05
+    evaluation_crop: Annotated[float, Bound(above=0.0, at_most=1.0), Effect.RESULTS] = 1.0
+    randaugment_layers: Annotated[int, Bound(at_least=0, at_most=1000)] = 0
+    randaugment_magnitude: Annotated[float, Bound(at_least=0.0, at_most=10.0)] = 10.0
     random_erasing: Share = 0.0
-    random_rotation_degrees: NonNegativeFloat = 0.0
-    random_zoom: NonNegativeFloat = 0.0
-    random_shift_px: NonNegativeInt = 0
+    random_rotation_degrees: Annotated[float, Bound(at_least=0.0, at_most=360.0)] = 0.0
+    random_zoom: Annotated[float, Bound(at_least=0.0, at_most=1000.0)] = 0.0
+    random_shift_px: Annotated[int, Bound(at_least=0, at_most=2**14)] = 0
     random_flip: bool = False
-    num_workers: Annotated[NonNegativeInt, Effect.MACHINE] = 0
-    num_threads: Annotated[NonNegativeInt, Effect.MACHINE] = 4
-    prefetch_batches: Annotated[PositiveInt, Effect.MACHINE] = 4
+    num_workers: Annotated[Threads, Effect.MACHINE] = 0
+    num_threads: Annotated[Threads, Effect.MACHINE] = 4
+    prefetch_batches: Annotated[int, Bound(at_least=1, at_most=1024), Effect.MACHINE] = 4
     max_skipped_share: Annotated[Share, Effect.MACHINE] = 0.01
 
 
@@ -235,19 +258,19 @@ class TrainConfig:
     """
 
     steps: Annotated[PositiveInt | None, Effect.RESULTS] = None
-    epochs: Annotated[PositiveFloat | None, Effect.RESULTS] = None
-    batch_size: PositiveInt = 128
+    epochs: Annotated[Annotated[float, Bound(above=0.0, at_most=1e9)] | None, Effect.RESULTS] = None
+    batch_size: Batch = 128
     loss: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: ShareBelowOne = 0.0
-    mixup_alpha: NonNegativeFloat = 0.0
-    cutmix_alpha: NonNegativeFloat = 0.0
-    initial_checkpoint: str = ""
-    gradient_accumulation_steps: PositiveInt = 1
+    mixup_alpha: Beta = 0.0
+    cutmix_alpha: Beta = 0.0
+    initial_checkpoint: Path = ""
+    gradient_accumulation_steps: Batch = 1
     ema_decay: ShareBelowOne = 0.0
     log_every_steps: Annotated[PositiveInt, Effect.MACHINE] = 20
     max_nonfinite_steps: Annotated[NonNegativeInt, Effect.MACHINE] = 0
-    watchdog_seconds: Annotated[PositiveFloat | None, Effect.MACHINE] = 1800.0
-    watchdog_start_seconds: Annotated[PositiveFloat, Effect.MACHINE] = 1800.0
+    watchdog_seconds: Annotated[Seconds | None, Effect.MACHINE] = 1800.0
+    watchdog_start_seconds: Annotated[Seconds, Effect.MACHINE] = 1800.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,7 +298,7 @@ class OptimizerConfig:
     epsilon: PositiveFloat = 1e-8
     momentum: ShareBelowOne = 0.9
     weight_decay: NonNegativeFloat = 0.0
-    weight_decay_pattern: str = ".*/kernel$"
+    weight_decay_pattern: Annotated[str, checks.Text(1000)] = ".*/kernel$"
     gradient_clip_norm: PositiveFloat | None = None
 
 
@@ -305,10 +328,10 @@ class AttackConfig:
       images: so many test images, evenly over the split, are attacked; None: all.
     """
 
-    epsilon: PositiveFloat = 1.0
-    num_steps: PositiveInt = 10
-    step_size: PositiveFloat = 0.25
-    seed: NonNegativeInt = 0
+    epsilon: Annotated[float, Bound(above=0.0, at_most=255.0)] = 1.0
+    num_steps: Annotated[int, Bound(at_least=1, at_most=100_000)] = 10
+    step_size: Annotated[float, Bound(above=0.0, at_most=255.0)] = 0.25
+    seed: Seed = 0
     images: PositiveInt | None = None
 
 
@@ -329,11 +352,11 @@ class EvaluationConfig:
     """
 
     every_steps: Annotated[PositiveInt | None, Effect.MACHINE] = None
-    batch_size: Annotated[PositiveInt, Effect.MACHINE] = 256
-    suites: Annotated[tuple[str, ...], Effect.MACHINE] = ("clean", "c", "r", "a", "o")
-    ece_bins: PositiveInt = 15
-    cache_directory: Annotated[str, Effect.MACHINE] = ""
-    corruption_seed: NonNegativeInt = 0
+    batch_size: Annotated[Batch, Effect.MACHINE] = 256
+    suites: Annotated[tuple[Name, ...], Effect.MACHINE] = ("clean", "c", "r", "a", "o")
+    ece_bins: Annotated[int, Bound(at_least=1, at_most=100_000)] = 15
+    cache_directory: Annotated[Path, Effect.MACHINE] = ""
+    corruption_seed: Seed = 0
     generate_corruptions: Annotated[bool, Effect.MACHINE] = False
     shots: tuple[PositiveInt, ...] = (1, 5, 10)
     attack: AttackConfig = AttackConfig()
@@ -352,9 +375,9 @@ class MeshConfig:
         ``replica`` and ``fsdp`` leave.
     """
 
-    replica: PositiveInt | None = None
-    fsdp: PositiveInt = 1
-    expert: PositiveInt | None = None
+    replica: Devices | None = None
+    fsdp: Devices = 1
+    expert: Devices | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -366,7 +389,7 @@ class Config:
       profile: so many steps of this start of the run are traced, into DIR/profile; None: none.
     """
 
-    seed: Annotated[int, checks.Bound(at_least=0, below=2**32), Effect.TRAINING] = 0
+    seed: Annotated[Seed, Effect.TRAINING] = 0
     profile: Annotated[PositiveInt | None, Effect.MACHINE] = None
     model: Annotated[ModelConfig, Effect.TRAINING] = ModelConfig()
     data: Annotated[DataConfig, Effect.TRAINING] = DataConfig()
@@ -384,20 +407,21 @@ def resolve_layers(layers: str | tuple[int, ...], num_layers: int) -> tuple[int,
       ValueError: not of the forms in :class:`MoeConfig`, or indices that repeat or do not exist.
     """
     field = "model.moe.layers"
+    blocks = f"{num_layers} blocks (model.num_layers)"
     if isinstance(layers, str):
         if layers == "none":
             return ()
-        match = re.fullmatch(r"(last|every)([1-9]\d*)", layers)
+        match = re.fullmatch(r"(last|every)([1-9]\d{0,8})", layers)
         if match is None:
             raise checks.error(field, "'lastN', 'everyN', 'none' or a tuple of block indices", layers)
         kind, number = match[1], int(match[2])
         if kind == "every":
             if number > num_layers:
-                raise checks.error(field, f"at most 'every{num_layers}' with {num_layers} blocks", layers)
+                raise checks.error(field, f"at most 'every{num_layers}' with {blocks}", layers)
             return tuple(range(number - 1, num_layers, number))
         odd = tuple(range(1, num_layers, 2))
         if number > len(odd):
-            raise checks.error(field, f"at most 'last{len(odd)}' with {num_layers} blocks", layers)
+            raise checks.error(field, f"at most 'last{len(odd)}' with {blocks}", layers)
         return odd[-number:]
     if len(set(layers)) != len(layers) or any(layer >= num_layers for layer in layers):
         raise checks.error(field, f"distinct block indices 0 to {num_layers - 1}", layers)

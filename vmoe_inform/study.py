@@ -10,17 +10,27 @@ once. Exit codes: 0 all done, 1 some runs failed, 2 bad input, 75 stopped by SIG
 
 import pathlib
 import sys
+from typing import Annotated
 
-from absl import flags
-
-from vmoe_inform import checks, command_line, text
+from vmoe_inform import checks, command_line, config_files, text
 
 _CONFIG = command_line.define_config()
-_ROUTERS = flags.DEFINE_list("routers", None, "Routers to compare: presets, as in the config's argument router=NAME.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each router: seeds 0 to SEEDS - 1.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Processes beside each other; with 1 the runs are done in this one.")
-_AGAINST = flags.DEFINE_string("against", None, "Router that the others are compared with; by default the first.")
+_ROUTERS = command_line.define(
+    "routers", tuple[checks.Name, ...], None, "Routers to compare: presets, as in the config's argument router=NAME."
+)
+_SEEDS = command_line.define(
+    "seeds", Annotated[int, checks.Bound(at_least=2, at_most=1000)], 3, "Runs of each router: seeds 0 to SEEDS - 1."
+)
+_WORKDIR = command_line.define_path("workdir", "Folder of the study.")
+_JOBS = command_line.define(
+    "jobs",
+    Annotated[int, checks.Bound(at_least=1, at_most=1024)],
+    1,
+    "Processes beside each other; with 1 the runs are done in this one.",
+)
+_AGAINST = command_line.define(
+    "against", checks.Name, None, "Router that the others are compared with; by default the first."
+)
 
 FAILED = 1  # exit code
 
@@ -29,10 +39,12 @@ def main(_: list[str]) -> int:
     """Returns the exit code."""
     from vmoe_inform.studies import execute, plan, report
 
-    file, overrides = command_line.config_file()
+    file, overrides = _CONFIG.file, _CONFIG.fields
+    if file is None:
+        raise checks.error("--config", "a config file, e.g. --config=configs/digits.py", None)
     if _WORKDIR.value is None:
         raise checks.error("--workdir", "a folder for the study", None)
-    routers = _ROUTERS.value or []
+    routers = list(_ROUTERS.value or ())
     against = _AGAINST.value if _AGAINST.value is not None else (routers or [""])[0]
     plan.check_request(
         routers, against=against, num_seeds=_SEEDS.value, jobs=_JOBS.value, file=file, overrides=overrides
@@ -42,7 +54,7 @@ def main(_: list[str]) -> int:
         routers,
         num_seeds=_SEEDS.value,
         workdir=workdir,
-        load=lambda router: command_line.load_config(plan.with_router(file, router), overrides),
+        load=lambda router: config_files.load(plan.with_router(file, router), overrides),
     )
     outcome = execute.execute(plan.every(runs), jobs=_JOBS.value)
     if outcome.stopped:

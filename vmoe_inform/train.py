@@ -25,7 +25,7 @@ from vmoe_inform.sharding import processes
 
 _CONFIG = command_line.define_config()
 _JOIN_PROCESSES = command_line.define_processes()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_WORKDIR = command_line.define_path("workdir", "Folder of the run.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build, compile, print parameters, flops and memory, and stop.")
 
 

@@ -250,7 +250,7 @@ BAD_COMMAND_LINES = {
     ("input", "--experts=3"): "benchmark input: expected flags among --json, --repeats, --config, --against, ",
     ("input", "--against=torch"): "--against: expected tf.data; received 'torch'",
     ("input", "--against=tf.data", "--photographs=nowhere"): "expected a folder with JPEG files; received 'nowhere'",
-    ("layer", "--groups=0"): "--groups: expected a comma list of integers >= 1; received '0'",
+    ("layer", "--groups=0"): "--groups: expected tuple of int >= 1 and <= 1048576; received 0",
 }
 IMPORTED = ("performance.decoding", "performance.layer", "performance.tables")
 

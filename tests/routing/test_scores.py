@@ -183,8 +183,8 @@ def test_k_that_grows_over_the_whole_training_never_exceeds_its_end():
         ({"k_start": 4, "k_end": 3}, "k_start: expected at most the K at the end, 3; received 4"),
         ({"k_start": 3, "k_end": None}, "k_start: expected at most the K at the end, 2; received 3"),
         ({"k_start": None, "k_end": 2}, "k_end: expected None when k_start is None .*; received 2"),
-        ({"k_start": 0}, "k_start: expected int >= 1 or None; received 0"),
-        ({"growth_share": 0.0}, "growth_share: expected float > 0 and <= 1; received 0.0"),
+        ({"k_start": 0}, "k_start: expected int >= 1 and <= 1048576 or None; received 0"),
+        ({"growth_share": 0.0}, "growth_share: expected float >= 1e-06 and <= 1; received 0.0"),
     ],
 )
 def test_a_k_that_cannot_grow_so(options, message):

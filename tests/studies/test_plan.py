@@ -59,7 +59,7 @@ def test_routers_with_other_moe_layers_are_refused(tmp_path):
 
 
 def test_unknown_suite(tmp_path):
-    with pytest.raises(ValueError, match=r"suite: expected one of .*; received 'q'"):
+    with pytest.raises(ValueError, match=r"evaluation.suites: expected one of .*; received 'q'"):
         make(tmp_path, "vmoe", evaluation__suites=("clean", "q"))
 
 

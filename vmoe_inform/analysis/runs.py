@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
-from vmoe_inform import checks, text
+from vmoe_inform import checks, from_text, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis import images, run, showing, tracing
 from vmoe_inform.analysis.images import WHOLE, Images
@@ -192,7 +192,7 @@ def _steps(kept: list[int], workdir: pathlib.Path, wanted: str | None) -> list[i
     texts = wanted.split(",")
     if len(texts) > 2 or not all(step.isdecimal() for step in texts) or len(set(texts)) != len(texts):
         raise checks.error("--checkpoints", "last2, STEP, or STEP,STEP of two different steps", wanted)
-    steps = sorted(map(int, texts))
+    steps = sorted(from_text.value("--checkpoints", text, checks.NonNegativeInt) for text in texts)
     for step in steps:
         if step not in kept:
             there = ", ".join(map(str, kept))

@@ -9,6 +9,7 @@ those of folders and tars for all.
 """
 
 import pathlib
+from typing import Annotated
 
 import rich.console
 from absl import flags
@@ -18,9 +19,10 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.data import contact_sheet, inspection
 
 _CONFIG = command_line.define_config()
-_DIRECTORY = flags.DEFINE_string("directory", ".", "Folder for contact_sheet.png; it is made.")
-_IMAGES = flags.DEFINE_integer(
+_DIRECTORY = command_line.define("directory", checks.Path, ".", "Folder for contact_sheet.png; it is made.")
+_IMAGES = command_line.define(
     "images",
+    Annotated[int, checks.Bound(at_least=1, at_most=100_000)],
     10,
     "Images of each set to decode, evenly spread (of ImageNet-C of each corruption); ten of them are drawn.",
 )
@@ -33,8 +35,8 @@ CONTACT_SHEET = "contact_sheet.png"
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
-    if _IMAGES.value < 1:
-        raise checks.error("--images", "at least 1", _IMAGES.value)
+    if _CONFIG.value is None:
+        raise checks.error("--config", "a config file, e.g. --config=configs/imagenet.py", None)
     config = config_lib.parse(_CONFIG.value)
     findings = inspection.examine_all(config, whole=_EXPECTED_COUNTS.value == "published", num_images=_IMAGES.value)
     console = rich.console.Console(highlight=False, soft_wrap=True)

@@ -13,8 +13,8 @@ from absl import flags
 from vmoe_inform import checks, command_line
 from vmoe_inform.data import preparation
 
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS' data directory; by default TFDS' own default.")
-_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of archives that TFDS cannot load by itself.")
+_DATA_DIR = command_line.define_path("data_dir", "TFDS' data directory; by default TFDS' own default.")
+_MANUAL_DIR = command_line.define_path("manual_dir", "Folder of archives that TFDS cannot load by itself.")
 _FILE_FORMAT = flags.DEFINE_enum(
     "file_format", "array_record", ["array_record", "tfrecord"], "Training and evaluation read array_record only."
 )

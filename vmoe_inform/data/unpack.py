@@ -10,18 +10,17 @@ whole and its checksums are right.
 """
 
 import pathlib
-
-from absl import flags
+from typing import Annotated
 
 from vmoe_inform import checks, command_line
 from vmoe_inform.data import unpacking
 
-_DIRECTORY = flags.DEFINE_string("directory", None, "Folder to unpack into; it is made.")
-_MAX_UNPACKED_GB = flags.DEFINE_float(
+_DIRECTORY = command_line.define_path("directory", "Folder to unpack into; it is made.")
+_MAX_UNPACKED_GB = command_line.define(
     "max_unpacked_gb",
+    Annotated[float, checks.Bound(at_least=0.0, at_most=1e9)],
     None,
     "Gigabytes that an archive may unpack to; 50 times its own size, and at least 1, where nothing is said.",
-    lower_bound=0.0,
 )
 
 
@@ -33,7 +32,8 @@ def main(words: list[str]) -> int:
     gigabytes = _MAX_UNPACKED_GB.value
     for word in words[1:]:
         max_bytes = None if gigabytes is None else round(gigabytes * 1e9)
-        new, count = unpacking.unpack(pathlib.Path(word), directory, max_bytes)
+        archive = pathlib.Path(checks.conform("archive", word, checks.Path))
+        new, count = unpacking.unpack(archive, directory, max_bytes)
         print(f"{word}: {count:,} files -> {', '.join(map(str, new[:5]))}{' and others' if len(new) > 5 else ''}")
     return 0
 

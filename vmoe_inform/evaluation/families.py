@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from vmoe_inform import suite_kinds
 from vmoe_inform.config import Config
 from vmoe_inform.data import label_sets
 from vmoe_inform.evaluation import (  # noqa: F401  (they register their suites)
@@ -30,15 +31,6 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({name for registry in _REGISTRIES for name in registry}))
 
 
-def check_names(suites: Sequence[str]) -> None:
-    """Raises ValueError for the name of a suite that is not registered, before anything is loaded."""
-    known: Registry[None] = Registry("suite")
-    for name in names():
-        known.add(name, None)
-    for name in suites:
-        known[name]
-
-
 def load(name: str, config: Config) -> Suite:
     """The suite ``name`` for the data set that ``config.data`` names.
 
@@ -48,7 +40,7 @@ def load(name: str, config: Config) -> Suite:
       NotAvailable: the suite's own data are missing, or there is no such suite for the data set's classes; what makes
         them is not installed, or they do not go with the model's image size.
     """
-    check_names([name])
+    suite_kinds.check_names([name])
     if name in SUITES:
         return SUITES[name](config)
     class_names = test_split(config.data).class_names

@@ -6,42 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vmoe_inform import checks
+from vmoe_inform.suite_kinds import SUITES, SuiteKind
 
 Results = Mapping[str, Any]  # one run's results.json
-
-
-@dataclasses.dataclass(frozen=True)
-class SuiteKind:
-    """How a suite is shown.
-
-    Attributes:
-      metric: key of its headline in results.json; a share between 0 and 1.
-      title: its name in words.
-      short_title: its name where there is little room.
-      metric_title: the metric in words.
-    """
-
-    metric: str
-    title: str
-    short_title: str
-    metric_title: str = "top-1 accuracy"
-
-
-# In the order in which they are shown.
-SUITES = {
-    "clean": SuiteKind("top1", "Clean test images", "clean"),
-    "real": SuiteKind("top1", "ReaL: clean images with all labels that apply", "ReaL, reassessed labels"),
-    "v2": SuiteKind("top1", "V2: a second test set, collected like the first", "V2, second test set"),
-    "c": SuiteKind("mean_top1", "C: corrupted images", "C, corrupted", "mean top-1 accuracy"),
-    "r": SuiteKind("top1", "R: the same classes in another rendition", "R, renditions"),
-    "a": SuiteKind("top1", "A: images that a simple classifier gets wrong", "A, hard images"),
-    "sketch": SuiteKind("top1", "Sketch: drawings of the same classes", "Sketch, drawings"),
-    "o": SuiteKind("aupr", "O: spotting objects of no known class", "O, other objects", "precision-recall area"),
-    "fgsm": SuiteKind("top1", "FGSM: images changed by one step against the model", "FGSM, one-step attack"),
-    "pgd": SuiteKind("top1", "PGD: images changed by several steps against the model", "PGD, many-step attack"),
-    "linear": SuiteKind("top1", "Linear: a linear classifier of the model's features", "linear classifier"),
-    "fewshot": SuiteKind("top1", "Few-shot: a linear classifier learned from few images a class", "few-shot"),
-}
 
 
 @dataclasses.dataclass(frozen=True)

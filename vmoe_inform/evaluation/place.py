@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from vmoe_inform import checks, text
+from vmoe_inform import checks, from_text, text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +51,40 @@ def parse(given: str, *, flag: str = "--workdir") -> Place:
     """``FOLDER`` or ``FOLDER@STEP``; a folder that is really called so is itself. ``flag`` is named in the error.
 
     Raises:
-      ValueError: a step that is no number.
+      ValueError: a step that is no number, or an address instead of a folder.
     """
+    given = checks.conform(flag, given, checks.Path)
     folder, at, step = given.rpartition("@")
     if not at or pathlib.Path(given).is_dir():
         return Place(pathlib.Path(given))
     if not (folder and step.isdecimal()):
         raise checks.error(flag, "the folder of a run, or FOLDER@STEP with a number of steps", given)
-    return Place(pathlib.Path(folder), int(step))
+    return Place(pathlib.Path(folder), from_text.value(f"{flag}, STEP", step, checks.NonNegativeInt))
+
+
+def parse_list(given: Sequence[str], *, flag: str) -> list[Place]:
+    """The values of a flag that may be repeated, each of which is one place or a comma list of places.
+
+    A value that is an existing folder, with or without ``@STEP``, is that one: so folders with a comma in their names
+    are named.
+
+    Raises:
+      ValueError: as :func:`parse`, or an empty item.
+    """
+    found: list[Place] = []
+    for value in given:
+        items = [value] if _is_folder(value) or _is_folder(value.rpartition("@")[0]) else value.split(",")
+        if not all(items):
+            raise checks.error(flag, "a comma list of folders without empty items", value)
+        found += [parse(item, flag=flag) for item in items]
+    return found
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return bool(path) and pathlib.Path(checks.conform("", path, checks.Path)).is_dir()
+    except checks.InputError:
+        return False
 
 
 def names_of(places: Sequence[Place]) -> list[str]:

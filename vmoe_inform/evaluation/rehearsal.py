@@ -20,14 +20,14 @@ A training, an evaluation and its report can so be rehearsed from end to end bef
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Annotated, TypeAlias
 
 import numpy as np
-from absl import flags
 from jaxtyping import Int, UInt8
 from PIL import Image
 from skimage.filters import sobel
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, settings
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import label_sets, sources
 from vmoe_inform.data.sources import ArrayRecords
@@ -50,14 +50,20 @@ _NUM_NEIGHBOURS = 5
 _JPEG_QUALITY = 95
 _NUM_SHADES = 4
 
-_SOURCE = flags.DEFINE_string(
-    "source_directory", "/usr/share/datasets/fashion-mnist", "Folder with Fashion-MNIST's four files."
+_Count: TypeAlias = Annotated[int, checks.Bound(at_least=1, at_most=60_000)]  # Fashion-MNIST has no more
+
+_SOURCE = command_line.define(
+    "source_directory", checks.Path, "/usr/share/datasets/fashion-mnist", "Folder with Fashion-MNIST's four files."
 )
-_DIRECTORY = flags.DEFINE_string("directory", None, "Folder to be made.")
-_TRAIN = flags.DEFINE_integer("train_images", 20_000, "Training images.")
-_TEST = flags.DEFINE_integer("test_images", 1_000, "Validation images, and as many further test images for the suites.")
-_CORRUPTIONS = flags.DEFINE_list("corruptions", list(corruptions.CORRUPTIONS), "Corruptions; by default all 15.")
-_SIZE = flags.DEFINE_integer("image_size_px", 32, "Side of the images, at least 32.")
+_DIRECTORY = command_line.define_path("directory", "Folder to be made.")
+_TRAIN = command_line.define("train_images", _Count, 20_000, "Training images.")
+_TEST = command_line.define(
+    "test_images", _Count, 1_000, "Validation images, and as many further test images for the suites."
+)
+_CORRUPTIONS = command_line.define(
+    "corruptions", tuple[checks.Name, ...], tuple(corruptions.CORRUPTIONS), "Corruptions; by default all 15."
+)
+_SIZE = command_line.define("image_size_px", settings.Pixels, 32, "Side of the images, at least 32.")
 
 Images = UInt8[np.ndarray, "n P P 3"]
 Labels = Int[np.ndarray, " n"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import logging
 
-from vmoe_inform import checks, identity, models, storage
+from vmoe_inform import checks, identity, models, storage, suite_kinds
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import label_sets
@@ -60,7 +60,7 @@ def evaluate(
       ValueError: an unknown suite.
       FileNotFoundError: the data set is missing.
     """
-    families.check_names(suites)
+    suite_kinds.check_names(suites)
     config_hash = identity.config_hash(config)
     config = config if here is None else here
     storage.check_folders(place.folder / "units" / f"step_{step}", place.workdir)

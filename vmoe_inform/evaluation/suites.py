@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vmoe_inform import checks
+from vmoe_inform import checks, suite_kinds
 from vmoe_inform.config import Config, DataConfig
 from vmoe_inform.data import label_sets, sources
 from vmoe_inform.data.sources import Source
@@ -144,10 +144,19 @@ class Suite:
 
 SuiteFunction = Callable[[Config], Suite]
 
+
+class SuiteRegistry(Registry[SuiteFunction]):
+    """Suites by name; configs and command lines know those that are registered."""
+
+    def add(self, name: str, entry: SuiteFunction) -> SuiteFunction:
+        suite_kinds.register(name)
+        return super().add(name, entry)
+
+
 # A suite of the first registry is for any data set, one of the others for data sets of such classes.
-SUITES: Registry[SuiteFunction] = Registry("suite")
-IMAGENET_SUITES: Registry[SuiteFunction] = Registry("suite for ImageNet's classes")
-MINI_SUITES: Registry[SuiteFunction] = Registry("suite for other classes")
+SUITES = SuiteRegistry("suite")
+IMAGENET_SUITES = SuiteRegistry("suite for ImageNet's classes")
+MINI_SUITES = SuiteRegistry("suite for other classes")
 
 
 @functools.lru_cache(maxsize=1)

@@ -36,6 +36,13 @@ _NO_EDGE = 2**29
 _SINKHORN_ITERATIONS = 8  # at each temperature
 
 
+def check_tolerance(tolerance: float, num_experts: int) -> None:
+    """Raises ValueError for a tolerance of :func:`balanced_assignment` that it cannot keep for so many experts."""
+    bound = checks.Bound(at_least=max(_SMALLEST_TOLERANCE, num_experts / 2**26), below=1.0)
+    if not bound.holds(tolerance):
+        raise checks.error("tolerance", f"a number {bound} (for {num_experts} experts)", tolerance)
+
+
 def balanced_assignment(
     scores: Float[Array, "*batch S E"], *, tolerance: float = 1e-3, real: Bool[Array, "*batch S"] | None = None
 ) -> Int[Array, "*batch S"]:
@@ -67,9 +74,7 @@ def balanced_assignment(
     num_experts = scores.shape[-1]
     if num_experts < 1:
         raise checks.error("scores", "at least one expert in the last axis", list(scores.shape))
-    bound = checks.Bound(at_least=max(_SMALLEST_TOLERANCE, num_experts / 2**26), below=1.0)
-    if not bound.holds(tolerance):
-        raise checks.error("tolerance", f"a number {bound} (for {num_experts} experts)", tolerance)
+    check_tolerance(tolerance, num_experts)
     if real is None:
         real = jnp.ones(scores.shape[:-1], bool)
     checks.shape("real", real.shape, scores.shape[:-1])

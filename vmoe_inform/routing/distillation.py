@@ -110,7 +110,7 @@ def _check_steps(total_steps: int, *, switch_step: int, width: int) -> None:
     selects=("top_experts",),
 )
 def distilled_step(
-    context: StepContext, *, switch_step: checks.PositiveInt = 1000, width: checks.PositiveInt = 50
+    context: StepContext, *, switch_step: checks.PositiveInt = 1000, width: checks.Width = 50
 ) -> Float[Array, "B N E"]:
     """Learned for ``switch_step`` steps, then a frozen light router that sees pixels only (StableMoE).
 

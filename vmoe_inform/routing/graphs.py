@@ -17,7 +17,7 @@ from vmoe_inform.routing.blocks import map_row_blocks
 from vmoe_inform.routing.products import float32_einsum, unit_vectors
 from vmoe_inform.routing.steps import LayerSizes, Parameter, StepContext, register_inform
 
-Temperature = checks.PositiveFloat | Literal["sqrt_dim"]
+Temperature = checks.Scale | Literal["sqrt_dim"]
 Metric = Literal["dot", "cosine"]
 Mask = Literal["none", "causal"]
 GivenMask: TypeAlias = Bool[Array, "*#batch N N"] | str | None

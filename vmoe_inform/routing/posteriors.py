@@ -309,7 +309,7 @@ def attention_step(
     probabilities: Float[Array, "B N E"],
     context: StepContext,
     *,
-    sigma: checks.PositiveFloat = 1.0,
+    sigma: checks.Scale = 1.0,
     heads: Heads = "lowest_entropy",
     head_factor: bool = True,
     mask: Mask = "none",

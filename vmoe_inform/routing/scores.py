@@ -11,7 +11,7 @@ from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.routing.products import float32_einsum, unit_vectors
 from vmoe_inform.routing.steps import Growth, LayerSizes, Parameter, StepContext, register_score
 
-PositiveShare = Annotated[float, checks.Bound(above=0.0, at_most=1.0)]
+PositiveShare = Annotated[float, checks.Bound(at_least=1e-6, at_most=1.0)]
 
 _NEVER = -1e4  # a logit whose probability is 0 in float32, beside one of 0
 _KERNEL = jax.nn.initializers.lecun_normal()
@@ -152,7 +152,7 @@ def _cosine_parameters(sizes: LayerSizes, *, width: int | None, temperature: flo
 
 @register_score("cosine", parameters=_cosine_parameters)
 def cosine_step(
-    context: StepContext, *, width: checks.PositiveInt | None = None, temperature: checks.PositiveFloat = 0.3
+    context: StepContext, *, width: checks.Width | None = None, temperature: checks.Scale = 0.3
 ) -> Float[Array, "B N E"]:
     """Cosine to expert embeddings in a low dimension (X-MoE, arXiv 2204.09179); the temperature is learned.
 
@@ -193,8 +193,8 @@ def _check_growth(sizes: LayerSizes, **options: Any) -> None:
 def frozen_step(
     context: StepContext,
     *,
-    k_start: checks.PositiveInt | None = None,
-    k_end: checks.PositiveInt | None = None,
+    k_start: checks.Width | None = None,
+    k_end: checks.Width | None = None,
     growth_share: PositiveShare = 1.0,
 ) -> Float[Array, "B N E"]:
     """Random and never trained (SMoE-dropout, arXiv 2303.01610).
@@ -237,9 +237,7 @@ def _slot_logits(context: StepContext, **options: object) -> Float[Array, "B N E
 
 
 @register_score("soft_slots", parameters=_soft_slots, slot_logits=_slot_logits, takes_noise=False)
-def soft_slots_step(
-    context: StepContext, *, slots_per_expert: checks.PositiveInt | None = None
-) -> Float[Array, "B N E"]:
+def soft_slots_step(context: StepContext, *, slots_per_expert: checks.Width | None = None) -> Float[Array, "B N E"]:
     """Cosine to the slots of each expert (Soft MoE); an expert's logit is the logsumexp over its slots.
 
     So the softmax over experts is the share of each expert's slots in the token's output. ``slots_per_expert`` None:

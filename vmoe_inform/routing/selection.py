@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.dispatch import Assignment, SlotChoice, SoftSlots, assign_slots
-from vmoe_inform.routing.assignment import balanced_assignment
+from vmoe_inform.routing.assignment import balanced_assignment, check_tolerance
 from vmoe_inform.routing.steps import LayerSizes, SelectContext, register_select
 
 Renormalize = bool | Literal["one"]
@@ -115,13 +115,14 @@ def top_experts_step(
     return _token_choice(context, weights, indices, probabilities.shape[-1])
 
 
-def _one_expert(sizes: LayerSizes, **options: object) -> None:
+def _one_expert(sizes: LayerSizes, *, tolerance: float, **options: object) -> None:
     if sizes.num_selected_experts != 1:
         raise checks.error(
             "model.moe.num_selected_experts",
             "1 with model.router.select = 'balanced_assignment'",
             sizes.num_selected_experts,
         )
+    check_tolerance(tolerance, sizes.num_experts)
 
 
 @register_select("balanced_assignment", check=_one_expert, smallest_capacity_factor=1.0)

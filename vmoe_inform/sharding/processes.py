@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable
+from typing import Annotated, TypeAlias
 
 import jax
 import numpy as np
@@ -19,6 +20,9 @@ from vmoe_inform import checks
 from vmoe_inform.exit_codes import MISSING_PROCESS
 from vmoe_inform.sharding import launchers, rendezvous
 from vmoe_inform.sharding.rendezvous import MissingProcessError
+
+Count: TypeAlias = Annotated[int, checks.Bound(at_least=1, at_most=2**16)]  # processes of a run
+Number: TypeAlias = Annotated[int, checks.Bound(at_least=0, below=2**16)]  # of one of them
 
 _REASON_LENGTH = 300
 _SAID = itertools.count()  # of what process 0 has said: the same in all processes
@@ -65,7 +69,7 @@ def initialize(
         of several processes that JAX cannot bring together.
       MissingProcessError: not all came.
     """
-    checks.positive("--initialization_timeout_seconds", timeout_seconds)
+    checks.conform("--initialization_timeout_seconds", timeout_seconds, checks.Seconds)
     # JAX would take SIGTERM for itself; the loop turns it into a saved checkpoint, and agrees on the step by itself.
     jax.config.update("jax_enable_preemption_service", False)
     by_hand = (coordinator_address, num_processes, process_id)

@@ -13,7 +13,6 @@ from vmoe_inform import checks, storage, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources
-from vmoe_inform.evaluation import families
 from vmoe_inform.identity import Effect
 from vmoe_inform.training import program
 from vmoe_inform.training.run_folder import check_same_run
@@ -105,7 +104,6 @@ def make(
     num_records: dict[config_lib.DataConfig, int] = {}
     for router in routers:
         config = config_lib.parse(load(router))
-        families.check_names(config.evaluation.suites)
         for other, its_runs in runs.items():
             if its_runs[0].config == dataclasses.replace(config, seed=0):
                 raise checks.error("--routers", f"routers that differ, also after overrides, from {other}", router)

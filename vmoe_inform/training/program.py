@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from vmoe_inform import checks, models
+from vmoe_inform import checks, models, sizes
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import Config, check_steps, mesh_sizes
 from vmoe_inform.nn.vit import VisionTransformer
@@ -63,6 +63,12 @@ def total_steps(config: Config, num_records: int) -> int:
         return config.train.steps
     assert config.train.epochs is not None  # config.py: exactly one of the two is set
     steps = round(config.train.epochs * num_records / config.train.batch_size)
+    if steps >= 2**31:  # they are counted in int32
+        raise checks.error(
+            "train.epochs",
+            f"less than 2^31 batches of {config.train.batch_size} of {num_records} images",
+            config.train.epochs,
+        )
     if steps < 1:
         raise checks.error(
             "train.epochs",
@@ -85,7 +91,9 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
         router does not go with the number of steps.
     """
     check_steps(config, num_steps)
-    devices = jax.devices() if devices is None else devices
+    if devices is None:
+        devices = jax.devices()
+        sizes.check_memory(config, len(devices), jax.local_device_count())
     mesh = make_mesh(**mesh_sizes(config, len(devices), slice_count(devices)), devices=devices)
     model = models.from_config(config.model)
     optimizer = make_optimizer(config.optimizer, num_steps)
