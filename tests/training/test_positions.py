@@ -54,5 +54,5 @@ def test_another_number_of_processes(tmp_path):
     ids=lambda text: text[:30],
 )
 def test_what_is_no_position(tmp_path, text):
-    with pytest.raises(ValueError, match=r"process_0-of-1.json: expected a position|Expecting|too many brackets"):
+    with pytest.raises(ValueError, match=r"process_0-of-1.json: "):
         positions.are_of_others(_write(tmp_path, text), _data(ALONE))

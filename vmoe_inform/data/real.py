@@ -1,10 +1,9 @@
 """Reads ReaL's labels of the validation images (Beyer et al. 2020, arXiv 2006.07159), as positions in the 1,000."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from vmoe_inform import checks
+from vmoe_inform import checks, strict
 from vmoe_inform.data import ilsvrc, label_sets, tfds
 
 FILE = "real.json"
@@ -19,7 +18,7 @@ def read_file(path: Path) -> dict[str, list[int]]:
     """
     expected = f"a list of at most {ilsvrc.NUM_VALIDATION_IMAGES} lists of whole numbers, one for each validation image"
     try:
-        content = json.loads(path.read_text())
+        content = strict.parse_json(path.read_bytes())
     except (ValueError, RecursionError) as problem:
         raise checks.error(str(path), expected, str(problem)) from None
     if not isinstance(content, list) or not 1 <= len(content) <= ilsvrc.NUM_VALIDATION_IMAGES:

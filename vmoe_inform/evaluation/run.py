@@ -14,7 +14,7 @@ from vmoe_inform.evaluation import families, stored
 from vmoe_inform.evaluation.place import Place
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.restored import RestoredRun
-from vmoe_inform.evaluation.suites import CLEAN, Entry, NotAvailable, Suite, test_split
+from vmoe_inform.evaluation.suites import CLEAN, Entry, NotAvailable, Scores, Suite, test_split
 from vmoe_inform.evaluation.units import PredictionFiles, Unit, Units
 from vmoe_inform.sharding import processes
 
@@ -115,10 +115,32 @@ def damaged_suites(results: Results) -> list[str]:
 def _measure(
     run: RestoredRun, suite: Suite, units: Units, files: PredictionFiles | None, report_progress: Callable[[str], None]
 ) -> Entry:
+    """The suite's entry, from what is kept and from predictions for the rest."""
+    try:
+        return suite.entry(_scores(run, suite, units, files, report_progress))
+    except checks.InputError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError) as problem:
+        # Whole files, and yet not what was written.
+        words = "%s: %s cannot be made of the scores kept there, which are computed again (%s)"
+        logging.warning(words, units.folder, suite.name, problem)
+        return suite.entry(_scores(run, suite, units, files, report_progress, anew=True))
+
+
+def _scores(
+    run: RestoredRun,
+    suite: Suite,
+    units: Units,
+    files: PredictionFiles | None,
+    report_progress: Callable[[str], None],
+    *,
+    anew: bool = False,
+) -> dict[str, Scores]:
+    """Scores of each set; ``anew`` takes none that is kept."""
     scores = {}
     for number, (name, image_set) in enumerate(suite.sets.items(), start=1):
         unit = Unit(suite.name, name, image_set, image_set.load())
-        kept = units.read(unit)
+        kept = None if anew else units.read(unit)
         is_left = kept is None or (files is not None and not files.has(unit))
         if processes.any_process(is_left) or kept is None:
             predictions = run.predict_set(name, image_set, unit.source)
@@ -131,7 +153,7 @@ def _measure(
                 where = f"set {number} of {len(suite.sets)}"
                 report_progress(f"{suite.name}, {where}, {name}: {len(predictions.labels):,} images")
         scores[name] = kept
-    return suite.entry(scores)
+    return scores
 
 
 def _keep_clean(run: RestoredRun, suites: Mapping[str, Suite], units: Units) -> None:

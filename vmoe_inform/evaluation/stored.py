@@ -5,19 +5,22 @@ Further keys are allowed everywhere: a suite may have figures of its own, and a 
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 
 from vmoe_inform import checks, storage
 from vmoe_inform.evaluation.headlines import headline
 
+Figure: TypeAlias = Annotated[float, checks.Bound(at_least=-1e9, at_most=1e9)]  # whose square and sums are finite
+Amount: TypeAlias = Annotated[float, checks.Bound(at_least=0.0, at_most=1e9)]
+
 
 class Reliability(TypedDict):
     """Bins of the confidence."""
 
-    confidence: list[checks.Share]
-    accuracy: list[checks.Share]
+    confidence: list[Amount]
+    accuracy: list[Amount]
     count: list[checks.NonNegativeInt]
 
 
@@ -56,12 +59,12 @@ class Entry(TypedDict, total=False):
     mean_top1_standard_error: checks.NonNegativeFloat
     aupr_standard_error: checks.NonNegativeFloat
     top1_by_shots: dict[str, checks.Share]
-    nll: float
+    nll: Figure
     ece: checks.Share
     aurc: checks.Share
-    mce: float | None
-    relative_mce: float | None
-    epsilon: float
+    mce: Figure | None
+    relative_mce: Figure | None
+    epsilon: Figure
     num_steps: checks.PositiveInt
     seed: int
     per_corruption: dict[str, list[checks.Share]]
@@ -73,10 +76,10 @@ class Entry(TypedDict, total=False):
 class Routing(TypedDict):
     """What a layer's router did."""
 
-    entropy: float
-    load: list[checks.NonNegativeFloat]
-    effective_neighbours: float | None
-    dropped: float
+    entropy: Figure
+    load: list[Amount]
+    effective_neighbours: Figure | None
+    dropped: Figure
 
 
 class Router(TypedDict):
@@ -138,7 +141,7 @@ def problem_of(results: Mapping[str, Any]) -> str | None:
     Args:
       results: with ``suites`` and ``routing``.
     """
-    if any(not routing["load"] for routing in results["routing"].values()):
+    if not all(sum(routing["load"]) > 0 for routing in results["routing"].values()):
         return "no load of any expert"
     for suite, entry in results["suites"].items():
         curves = [

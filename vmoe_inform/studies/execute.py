@@ -17,7 +17,6 @@ from vmoe_inform.studies.plan import Run
 from vmoe_inform.studies.progress import Progress
 from vmoe_inform.training.stopping import StopRequest
 
-LOG_FILE = "log.txt"
 _LOOK_EVERY_SECONDS = 0.5
 _DONE = "done"
 _STOPPED = "stopped"
@@ -78,7 +77,7 @@ def _attempt(run: Run, stop: StopRequest) -> str:
 
 
 def _log(run: Run) -> pathlib.Path:
-    return run.folder / LOG_FILE
+    return run.folder / measure.LOG_FILE
 
 
 def _in_processes(runs: Sequence[Run], jobs: int, stop: StopRequest) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """One run of a study, from nothing to its result: trained, then measured at the ends of its last two epochs."""
 
 import time
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypeAlias, TypedDict
 
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vmoe_inform import identity, storage
+from vmoe_inform import checks, identity, storage
 from vmoe_inform.axes import Tree
 from vmoe_inform.evaluation import run as run_lib
 from vmoe_inform.evaluation import stored
@@ -22,6 +22,7 @@ from vmoe_inform.training.stopping import StopRequest
 
 Result = dict[str, Any]
 
+LOG_FILE = "log.txt"  # of a run that failed, or was done in a process of its own
 CHOSEN_FILE = "chosen_experts.npz"
 
 
@@ -89,17 +90,20 @@ def complete(run: Run, stop: StopRequest) -> None:
     storage.write_json(run.folder / RESULT_FILE, result, within=run.folder)
 
 
+Flops: TypeAlias = Annotated[float, checks.Bound(above=0.0, at_most=1e40)]
+
+
 class _Epoch(TypedDict):
     suites: dict[str, stored.Entry]
     routing: dict[str, stored.Routing]
 
 
 class _Result(TypedDict):
-    parameters: int
-    flops: dict[str, float]
+    parameters: checks.PositiveInt
+    flops: dict[str, Flops]
     one_epoch_before: _Epoch
     last: _Epoch
-    fluctuation: dict[str, float]
+    fluctuation: dict[str, checks.Share]
 
 
 def read(run: Run) -> Result:
@@ -119,7 +123,13 @@ def read(run: Run) -> Result:
 
 
 def put_damaged_aside(run: Run) -> None:
-    """Moves a result that is not what was written out of the way, with a warning: the run is measured again."""
+    """Moves what is not what was written out of the way, with a warning: of a result, the run is measured again."""
+    log = run.folder / LOG_FILE
+    try:
+        if storage.exists(log):
+            storage.appending(log, within=run.folder).close()
+    except storage.DamagedFileError as problem:
+        logging.warning("%s; moved to %s", problem, storage.set_aside(log))
     try:
         read(run)
     except FileNotFoundError:

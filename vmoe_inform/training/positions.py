@@ -1,6 +1,5 @@
 """Positions in the data that a checkpoint has: one of each process that wrote it."""
 
-import json
 import pathlib
 import re
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from typing import Any
 
 from absl import logging
 
+from vmoe_inform import strict
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.sharding import processes
 
@@ -31,9 +31,9 @@ def are_of_others(checkpoint: pathlib.Path, data: TrainingBatches) -> bool:
         return True
     path = checkpoint / "data" / f"process_{index}-of-{count}.json"
     try:
-        saved = json.loads(path.read_bytes())
-    except RecursionError:
-        raise ValueError(f"{path.name}: too many brackets") from None
+        saved = strict.parse_json(path.read_bytes())
+    except ValueError as problem:
+        raise ValueError(f"{path.name}: {problem}") from None
     now = data.get_state()
     if _num_workers(saved) != _num_workers(now):
         return True

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from absl import logging
 
-from vmoe_inform import checks
+from vmoe_inform import checks, strict
 from vmoe_inform.sharding import processes
 
 LOCK_FILE = "train.lock"
@@ -175,7 +175,7 @@ def _write(descriptor: int, owner: dict[str, Any]) -> None:
 def _owner_in(content: bytes) -> dict[str, Any]:
     """What the holder wrote; ``{}`` if that cannot be read, or was cut short."""
     try:
-        owner = json.loads(content)
-    except (ValueError, RecursionError):
+        owner = strict.parse_json(content)
+    except ValueError:
         return {}
     return owner if isinstance(owner, dict) else {}

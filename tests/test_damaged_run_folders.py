@@ -1,0 +1,280 @@
+"""Whatever lies in the place of a run's file, its reader ends at once: with what is right, or with one line."""
+
+import collections
+import contextlib
+import copy
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.evaluation.sample_results import example, results
+from tests.studies import sample as study_sample
+from vmoe_inform import checks, storage
+from vmoe_inform.analysis import write as analysis_write
+from vmoe_inform.config import Config, ModelConfig
+from vmoe_inform.evaluation import analyses, report, run, units
+from vmoe_inform.evaluation.place import Place
+from vmoe_inform.evaluation.report import render_table, write_report
+from vmoe_inform.studies import measure, plan, progress, summary
+from vmoe_inform.training import run_folder
+from vmoe_inform.training.logging import MetricsLogger, last_step, read_metrics
+
+CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
+SECRET = "of no business of a run's"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run's folder with every kind of file, none of them from a model."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run_folder.write_config(folder, CONFIG)
+    with MetricsLogger(folder) as logger:
+        for step in (1, 2, 3):
+            logger.log(step, {"loss": 1.0 / step})
+    place = Place(folder)
+    storage.write_json(place.results, results()["attention_vmoe"])
+    shown = example()
+    arrays = {name: np.asarray([shown[name]]) for name in ("image", "label", "prediction", "confidence")}
+    experts = {f"experts/{block}": maps[None] for block, maps in shown["experts"].items()}
+    storage.write_arrays(place.examples, arrays | experts)
+    storage.write_json(folder / "analysis" / "analysis.json", {"run": {"step": 3, "suite": "clean", "count": 3}})
+    storage.write_text(folder / "analysis" / "figures" / "load.svg", "<svg/>")
+    storage.write_json(folder / plan.RESULT_FILE, study_sample.result("plain", 0))
+    (folder / "log.txt").write_text("a line\n")
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    (tmp_path / "secret").write_text(json.dumps({"secret": SECRET}))
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+CONTENTS = {
+    "empty": lambda content: b"",
+    "first half": lambda content: content[: len(content) // 2],
+    "all but the end": lambda content: content[:-3],
+    "binary": lambda content: bytes(range(256)) * 10,
+    "zeros": lambda content: bytes(len(content)),
+    "deep": lambda content: b'{"a":' * 100_000,
+    "a list": lambda content: b"[]",
+    "null": lambda content: b"null",
+    "strings for numbers": lambda content: content.replace(b": 3", b': "3"').replace(b": 0.", b': "x0.'),
+    "numbers for lists": lambda content: content.replace(b"[", b"[7, "),
+    "nothing for everything": lambda content: content.replace(b"{", b'{"more": null, "'),
+    "nan": lambda content: content.replace(b"0.", b"NaN, 0."),
+    "huge": lambda content: content.replace(b"1", b"1" * 400),
+    "negative": lambda content: content.replace(b": ", b": -"),
+    "text of another encoding": lambda content: "é".encode("latin-1") + content,
+    "every other byte": lambda content: content[::2],
+}
+PLACES = {
+    "link": lambda path, secret: path.symlink_to(secret),
+    "link to itself": lambda path, secret: path.symlink_to(path),
+    "folder": lambda path, secret: path.mkdir(),
+    "pipe": lambda path, secret: os.mkfifo(path),
+    "nothing": lambda path, secret: None,
+}
+
+
+def _damage(path: pathlib.Path, kind: str, secret: pathlib.Path) -> None:
+    if kind in CONTENTS:
+        path.write_bytes(CONTENTS[kind](path.read_bytes()))
+    else:
+        path.unlink()
+        PLACES[kind](path, secret)
+
+
+@contextlib.contextmanager
+def one_line_or_right():
+    said = ""
+    try:
+        yield
+    except (checks.InputError, FileNotFoundError) as problem:
+        said = str(problem)
+    assert "\n" not in said
+    assert len(said) < 2000
+
+
+def _study_run(folder: pathlib.Path) -> plan.Run:
+    return plan.Run("plain", CONFIG, folder, (3, 6))
+
+
+def use_config(folder):
+    with one_line_or_right():
+        run_folder.read_config(folder)
+    with one_line_or_right():
+        run_folder.check_same_run(folder, CONFIG)
+    with one_line_or_right():
+        run_folder.check_same_run(folder, dataclasses.replace(CONFIG, seed=1))
+
+
+def use_metrics(folder):
+    before = {entry["step"] for entry in read_metrics(folder / "metrics.jsonl")}
+    assert last_step(folder / "metrics.jsonl") in before | {0}
+    progress.steps_done(dataclasses.replace(_study_run(folder / "none"), folder=folder))
+    with MetricsLogger(folder, start_step=2) as logger:  # training goes on, whatever was there
+        logger.log(3, {"loss": 0.5})
+    kept = [entry["step"] for entry in read_metrics(folder / "metrics.jsonl")]
+    assert set(kept) == {step for step in before if step <= 2} | {3}
+
+
+def use_results(folder):
+    place = Place(folder)
+    with one_line_or_right():
+        found = run.read_results(place)
+        with one_line_or_right():
+            render_table({"run": found})
+            write_report(place.report, {"run": found})
+    finished = run._read_finished(place, 1380, "0123456789abcdef")
+    assert set(finished["suites"]) in (set(), {"clean", "c", "r", "o"})
+    run._write(place, results()["attention_vmoe"], ("clean",))
+    assert run.read_results(place)["checkpoint_step"] == 1380
+
+
+def use_examples(folder):
+    place = Place(folder)
+    found = run.read_examples(place)
+    assert len(found) <= 1
+    assert run._has_examples(place) == (bool(found) or not storage.exists(place.examples))
+    storage.write_arrays(place.examples, {"image": np.zeros(1)}, within=folder)
+    assert run.read_examples(place) == []
+
+
+def use_analysis(folder):
+    found = analyses.read(folder)
+    assert found is None or SECRET not in str(found.pictures)
+    with one_line_or_right():
+        analysis_write.storage.write_json(folder / "analysis" / "analysis.json", {}, within=folder)
+
+
+def use_study(folder):
+    of_study = _study_run(folder)
+    measure.put_damaged_aside(of_study)
+    if of_study.is_finished:
+        measure.read(of_study)
+    with storage.appending(folder / "log.txt", within=folder) as log:
+        log.write("more\n")
+
+
+def _leaves(value, path=()):
+    """Where something stands in a JSON value: lists and objects too."""
+    yield path
+    children = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, child in children:
+        yield from _leaves(child, (*path, key))
+
+
+def _variants(value):
+    """The value with everything in it in turn something else, or not there."""
+    for path in _leaves(value):
+        for other in (None, True, -1, 0, 1e308, "", "x", [], {}, [[]], {"x": {}}):
+            changed = copy.deepcopy(value)
+            holder = changed
+            for key in path[:-1]:
+                holder = holder[key]
+            if path:
+                holder[path[-1]] = other
+            yield changed if path else other
+
+
+def test_results_of_any_other_shape_are_refused_or_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "_pictures", lambda results: collections.defaultdict(dict))
+    place, shown = Place(tmp_path), 0
+    entry = {**results()["attention_vmoe"], "seed": 1, "data": {"source": "x", "classes_are_imagenet": True}}
+    entry["suites"]["clean"]["worst_classes"] = [{"class": "x", "top1": 0.5, "count": 2}]
+    entry["suites"]["fewshot"] = {"top1": 0.5, "top1_by_shots": {"1": 0.4, "5": 0.5}, "count": 9, "seed": 0}
+    for changed in _variants(entry):
+        place.results.parent.mkdir(exist_ok=True)
+        place.results.write_text(json.dumps(changed))
+        with one_line_or_right():
+            found = run.read_results(place)
+            render_table({"run": found})
+            write_report(place.report, {"run": found})
+            shown += 1
+    assert shown > 10
+
+
+def test_results_of_a_study_of_any_other_shape_are_put_aside_or_compared(tmp_path):
+    of_study, compared = _study_run(tmp_path), 0
+    for changed in _variants(study_sample.result("plain", 0)):
+        (tmp_path / plan.RESULT_FILE).write_text(json.dumps(changed))
+        measure.put_damaged_aside(of_study)
+        if of_study.is_finished:
+            found = measure.read(of_study)
+            with one_line_or_right():
+                summary.summarize({"plain": [summary.measures_of(found)] * 2}, "plain")
+            compared += 1
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+    assert compared > 10
+
+
+FILES = {
+    "config.json": use_config,
+    "metrics.jsonl": use_metrics,
+    "evaluation/results.json": use_results,
+    "evaluation/examples.npz": use_examples,
+    "analysis/analysis.json": use_analysis,
+    "analysis/figures/load.svg": use_analysis,
+    plan.RESULT_FILE: use_study,
+    "log.txt": use_study,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_damage_is_a_traceback_or_waited_for(folder, tmp_path, name):
+    for number, kind in enumerate([None, *CONTENTS, *PLACES]):
+        copy = shutil.copytree(folder, tmp_path / str(number))
+        if kind is not None:
+            _damage(copy / name, kind, tmp_path / "secret")
+        FILES[name](copy)
+        assert (tmp_path / "secret").read_text() == json.dumps({"secret": SECRET})
+
+
+@pytest.mark.parametrize("name", ["evaluation", "analysis", "analysis/figures"])
+def test_folders_of_a_run_are_no_links(folder, tmp_path, name):
+    outside = tmp_path / "outside"
+    (folder / name).rename(outside)
+    (folder / name).symlink_to(outside)
+    before = sorted(outside.rglob("*"))
+    place = Place(folder)
+    assert analyses.read(folder) is None or name == "evaluation"
+    for use in (
+        lambda: run.read_results(place) if name == "evaluation" else storage.files(folder / name, "", within=folder),
+        lambda: storage.write_text(folder / name / "new", "", within=folder),
+    ):
+        with pytest.raises(checks.InputError, match=rf"{name}: expected a folder; received a symbolic link"):
+            use()
+    assert sorted(outside.rglob("*")) == before
+
+
+def test_units_and_predictions(tmp_path, monkeypatch):
+    class Source:
+        origin, class_names, records = "folder", ("a", "b"), [0]
+
+    unit = units.Unit("a", "a", units.ImageSet(lambda: None), Source())
+    kept = units.Units(tmp_path / "run" / "units", 8, "hash", within=tmp_path / "run")
+    kept.write(unit, {"hit": np.ones(3, bool), "skipped": np.asarray(0)})
+    assert list(kept.read(unit)) == ["hit", "skipped"]
+    path = kept.folder / unit.path
+    content = path.read_bytes()
+    for kind in [*CONTENTS, *PLACES]:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        _damage(path, kind, tmp_path / "secret")
+        found = kept.read(unit)
+        assert found is None or list(found) == ["hit", "skipped"]
+        kept.write(unit, {"hit": np.ones(3, bool), "skipped": np.asarray(0)})
+        assert kept.read(unit) is not None
+
+
+def test_a_config_that_cannot_be_read_says_what_to_do(folder):
+    (folder / "config.json").write_text('{"seed": ')
+    with pytest.raises(checks.InputError, match=r"config.json: expected JSON .* \(restore it: nothing else says"):
+        run_folder.read_config(folder)
