@@ -6,14 +6,17 @@
 #       --share=SERVER:/EXPORT [--project=PROJECT] [--spot] [--restarts=10] [--delete] [--dry-run] -- \
 #       --config=configs/imagenet.py:router=attention_vmoe --workdir=/mnt/share/runs/attention \
 #       --config.data.directory=/mnt/share/tfds
+#   ./launch/tpu_pod.sh --name=NAME --zone=ZONE --stop [--dry-run]        # what is running saves and ends
 #   ./launch/tpu_pod.sh --name=NAME --zone=ZONE --delete [--dry-run]      # deletes the slice and does nothing else
 #
 #   --share     NFS folder (Filestore) that is mounted on all workers as /mnt/share: the workdir has to lie there
 #   --spot      a slice that is cheaper and may be taken away at any time
-#   --restarts  how often training is started again after the slice was preempted, or a worker ended with 69, 75, 124 or 134
+#   --restarts  how often training is started again after the slice was preempted, or a worker ended with
+#               69, 75, 124, 134, 137 or 143
 #   --delete    deletes the slice when training has ended, however it has
 #   --dry-run   prints every command and runs none; the slice is taken for one that does not exist yet
 #
+# Training does not need this script's connection: the same command again finds it running and follows it.
 # docs/launching.md says what it needs, what it costs and how to stop it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,7 +27,7 @@ fail() {
 }
 
 name='' zone='' type='' version='' share='' project='' restarts=10
-spot=false delete=false dry_run=false has_flags=false
+spot=false delete=false stop=false dry_run=false has_flags=false
 while [ $# -gt 0 ]; do
     case "$1" in
     --name=?*) name="${1#*=}" ;;
@@ -36,6 +39,7 @@ while [ $# -gt 0 ]; do
     --restarts=?*) restarts="${1#*=}" ;;
     --spot) spot=true ;;
     --delete) delete=true ;;
+    --stop) stop=true ;;
     --dry-run) dry_run=true ;;
     --)
         has_flags=true
@@ -50,12 +54,16 @@ if [ -z "$name" ] || [ -z "$zone" ]; then
     fail "expected --name and --zone"
 fi
 [[ "$restarts" =~ ^[0-9]+$ ]] || fail "--restarts: expected an integer >= 0; received $restarts"
-if $has_flags; then
+if $stop; then
+    if $has_flags || $delete; then
+        fail "--stop: expected neither -- nor --delete: it saves and ends what is running"
+    fi
+elif $has_flags; then
     if [ -z "$type" ] || [ -z "$version" ] || [ -z "$share" ]; then
         fail "expected --type, --version and --share"
     fi
 elif ! $delete; then
-    fail "expected -- and the flags of vmoe_inform.train, or --delete"
+    fail "expected -- and the flags of vmoe_inform.train, --stop or --delete"
 fi
 if ! $dry_run && ! command -v gcloud >/dev/null; then
     fail "expected the Google Cloud CLI (gcloud) on the path"
@@ -119,16 +127,35 @@ make_slice() {
     tpu create "${flags[@]}"
 }
 
-# What is committed, as an archive: what lies around on this machine stays here.
+# What is committed, as an archive: what lies around on this machine stays here. The environment stays while the
+# requirements do, and everything while training runs (launch/tpu_worker.sh).
 install_everywhere() {
     local archive="${TMPDIR:-/tmp}/vmoe_inform-$name.tar.gz"
-    run git archive --format=tar.gz --output="$archive" HEAD
-    run gcloud compute tpus tpu-vm scp "$archive" "$name:vmoe_inform.tar.gz" "${where[@]}" --worker=all
+    run git archive --format=tar.gz --output="$archive" HEAD || return
+    run gcloud compute tpus tpu-vm scp "$archive" "$name:vmoe_inform.tar.gz" "${where[@]}" --worker=all || return
     local mount='sudo apt-get install -y -qq nfs-common && sudo mkdir -p /mnt/share'
     mount+=" && sudo mount -t nfs ${share@Q} /mnt/share && sudo chmod a+rwx /mnt/share"
-    on_workers all "mountpoint -q /mnt/share || { $mount; }"
-    local unpack='rm -rf vmoe_inform && mkdir vmoe_inform && tar -xzf vmoe_inform.tar.gz -C vmoe_inform'
-    on_workers all "$unpack && cd vmoe_inform && ./launch/install.sh && .venv/bin/python -m pip install -q -e '.[tpu]'"
+    on_workers all "mountpoint -q /mnt/share || { $mount; }" || return
+    local running='[ -e train.lock ] && ! flock --nonblock train.lock true'
+    local unpack='mkdir -p vmoe_inform && find vmoe_inform -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +'
+    unpack+=' && tar -xzf vmoe_inform.tar.gz -C vmoe_inform && vmoe_inform/launch/tpu_worker.sh install'
+    on_workers all "if $running; then echo training is running: nothing is installed; else $unpack; fi"
+}
+
+# Runs a command on all workers, again while the connection is lost (255) and the slice is there.
+connected() { # COMMAND [COMMAND WHEN CONNECTED AGAIN]
+    local code=0 lost
+    for ((lost = 0; lost < 60; lost++)); do
+        code=0
+        on_workers all "$1" || code=$?
+        if [ "$code" -ne 255 ] || [ "$(state)" != READY ]; then
+            break
+        fi
+        echo "tpu_pod: lost the connection; training runs without it; connecting again" >&2
+        sleep "${RECONNECT_SECONDS:-10}"
+        set -- "${2:-$1}"
+    done
+    return "$code"
 }
 
 # Every worker writes train.log in its home folder; what worker 0 writes also comes here.
@@ -137,12 +164,14 @@ train() {
     for word in "$@"; do
         words+=" ${word@Q}"
     done
-    local number='curl -sH Metadata-Flavor:Google '
-    number+='http://metadata.google.internal/computeMetadata/v1/instance/attributes/agent-worker-number'
-    local show="{ if [ \"\$($number)\" = 0 ]; then tee ../train.log; else cat >../train.log; fi; }"
-    on_workers all "cd vmoe_inform && set -o pipefail && .venv/bin/python -m vmoe_inform.train$words 2>&1 | $show"
+    connected "vmoe_inform/launch/tpu_worker.sh start$words" || return
+    connected 'vmoe_inform/launch/tpu_worker.sh follow' 'vmoe_inform/launch/tpu_worker.sh follow 5'
 }
 
+if $stop; then
+    on_workers all 'vmoe_inform/launch/tpu_worker.sh stop'
+    exit
+fi
 if ! $has_flags; then
     delete_slice
     exit
@@ -157,7 +186,7 @@ for ((start = 0; start <= restarts; start++)); do
     { install_everywhere && train "$@"; } || code=$?
     case "$code" in
     0) break ;;
-    69 | 75 | 124 | 134) ;; # stopped after saving, or a worker did not come, has gone or is stuck: docs/reliability.md
+    69 | 75 | 124 | 134 | 137 | 143) ;; # stopped, or a worker has gone, is stuck or was killed: docs/reliability.md
     *) [ "$(state)" != READY ] || break ;; # any other end is one only if the slice is still there
     esac
 done

@@ -61,7 +61,6 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path):
         stand_in(tmp_path / "bin", name, "exit 1")
     code, printed, errors, calls = run(tmp_path, "launch/tpu_pod.sh", *SLICE, "--spot", "--delete", "--dry-run", *TRAIN)
     assert (code, errors, calls) == (0, "", [])
-    number = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/agent-worker-number"
     quote = lambda text: "'" + text.replace("'", r"'\''") + "'"
     ssh = "+ gcloud compute tpus tpu-vm ssh pod --zone=us-west4-a --worker=all "
     flags = " ".join(quote(flag) for flag in TRAIN[1:])
@@ -78,15 +77,12 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path):
         ),
         ssh
         + quote(
-            "--command=rm -rf vmoe_inform && mkdir vmoe_inform && tar -xzf vmoe_inform.tar.gz -C vmoe_inform && "
-            "cd vmoe_inform && ./launch/install.sh && .venv/bin/python -m pip install -q -e '.[tpu]'"
+            "--command=if [ -e train.lock ] && ! flock --nonblock train.lock true; then echo training is running: "
+            "nothing is installed; else mkdir -p vmoe_inform && find vmoe_inform -mindepth 1 -maxdepth 1 ! -name .venv "
+            "-exec rm -rf {} + && tar -xzf vmoe_inform.tar.gz -C vmoe_inform && vmoe_inform/launch/tpu_worker.sh install; fi"
         ),
-        ssh
-        + quote(
-            f"--command=cd vmoe_inform && set -o pipefail && .venv/bin/python -m vmoe_inform.train {flags} 2>&1 | "
-            f'{{ if [ "$(curl -sH Metadata-Flavor:Google {number})" = 0 ]; then tee ../train.log; '
-            "else cat >../train.log; fi; }"
-        ),
+        ssh + quote(f"--command=vmoe_inform/launch/tpu_worker.sh start {flags}"),
+        ssh + quote("--command=vmoe_inform/launch/tpu_worker.sh follow"),
         "+ gcloud compute tpus tpu-vm delete pod --zone=us-west4-a --quiet",
     ]
 
@@ -96,7 +92,7 @@ _GCLOUD = """
 next() { head -n 1 "$1"; sed -i 1d "$1"; }
 case "$*" in
 *describe*) next "$STATES" ;;
-*vmoe_inform.train*) exit "$(next "$CODES")" ;;
+*"tpu_worker.sh follow"*) exit "$(next "$CODES")" ;;
 esac
 """
 
@@ -107,14 +103,15 @@ def run_pod(tmp_path, states: list[str], codes: list[int], *flags: str) -> tuple
     stand_in(tmp_path / "bin", "git", "")
     (tmp_path / "states").write_text("".join(f"{state}\n" for state in states))
     (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
-    places = {"STATES": str(tmp_path / "states"), "CODES": str(tmp_path / "codes")}
+    places = {"STATES": str(tmp_path / "states"), "CODES": str(tmp_path / "codes"), "RECONNECT_SECONDS": "0"}
     code, _, _, calls = run(tmp_path, "launch/tpu_pod.sh", *SLICE, *flags, *TRAIN, **places)
-    verbs = {"tpu-vm create": "create", "tpu-vm delete": "delete", "vmoe_inform.train": "train"}
+    verbs = {"tpu-vm create": "create", "tpu-vm delete": "delete", "tpu_worker.sh start": "train"}
+    verbs |= {"tpu_worker.sh follow 5": "again"}
     return code, [verb for call in calls for words, verb in verbs.items() if words in call]
 
 
 def test_a_preempted_slice_is_made_again(tmp_path):
-    code, done = run_pod(tmp_path, ["READY", "PREEMPTED", "PREEMPTED"], [255, 0])
+    code, done = run_pod(tmp_path, ["READY", "PREEMPTED", "PREEMPTED", "PREEMPTED"], [255, 0])
     assert (code, done) == (0, ["train", "delete", "create", "train"])
 
 
@@ -126,6 +123,31 @@ def test_stopped_training_goes_on_on_the_same_slice_up_to_the_limit(tmp_path):
 def test_a_lost_or_stuck_worker_is_a_reason_to_start_again(tmp_path):
     code, done = run_pod(tmp_path, ["READY"] * 9, [69, 124, 134, 0])
     assert (code, done) == (0, ["train"] * 4)
+
+
+def test_a_lost_connection_starts_nothing_twice(tmp_path):
+    code, done = run_pod(tmp_path, ["READY"] * 9, [255, 255, 0])
+    assert (code, done) == (0, ["train", "again", "again"])
+
+
+def test_what_was_stopped_by_its_user_is_not_started_again(tmp_path):
+    code, done = run_pod(tmp_path, ["READY"] * 9, [130])
+    assert (code, done) == (130, ["train"])
+
+
+def test_what_cannot_be_installed_is_not_started(tmp_path):
+    stand_in(tmp_path / "bin", "gcloud", 'case "$*" in *describe*) echo READY ;; *scp*) exit 1 ;; esac')
+    stand_in(tmp_path / "bin", "git", "")
+    code, _, _, calls = run(tmp_path, "launch/tpu_pod.sh", *SLICE, *TRAIN)
+    assert code == 1
+    assert not any("ssh" in call for call in calls)
+
+
+def test_stop_reaches_all_workers(tmp_path):
+    stand_in(tmp_path / "bin", "gcloud", "")
+    code, _, _, calls = run(tmp_path, "launch/tpu_pod.sh", *SLICE[:2], "--stop")
+    ssh = "gcloud compute tpus tpu-vm ssh pod --zone=us-west4-a --worker=all --command="
+    assert (code, calls) == (0, [f"{ssh}vmoe_inform/launch/tpu_worker.sh stop"])
 
 
 def test_bad_input_is_not_tried_again(tmp_path):
@@ -142,7 +164,8 @@ def test_a_slice_is_deleted_on_request_alone(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (SLICE, "expected -- and the flags of vmoe_inform.train, or --delete"),
+        (SLICE, "expected -- and the flags of vmoe_inform.train, --stop or --delete"),
+        ((*SLICE, "--stop", *TRAIN), "--stop: expected neither -- nor --delete"),
         (("--zone=z", "--delete"), "expected --name and --zone"),
         ((*SLICE[:3], *TRAIN), "expected --type, --version and --share"),
         ((*SLICE, "--restarts=many", *TRAIN), "--restarts: expected an integer >= 0; received many"),
@@ -327,4 +350,4 @@ def test_the_documentation_names_what_is_there():
     (block,) = [block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if "tpu_pod.sh" in block]
     done = subprocess.run(["bash", "-c", block], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("+ gcloud") == 6
+    assert done.stdout.count("+ gcloud") == 7
