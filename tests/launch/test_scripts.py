@@ -79,7 +79,8 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path):
         + quote(
             "--command=if [ -e train.lock ] && ! flock --nonblock train.lock true; then echo training is running: "
             "nothing is installed; else mkdir -p vmoe_inform && find vmoe_inform -mindepth 1 -maxdepth 1 ! -name .venv "
-            "-exec rm -rf {} + && tar -xzf vmoe_inform.tar.gz -C vmoe_inform && vmoe_inform/launch/tpu_worker.sh install; fi"
+            "-exec rm -rf {} + && tar -xzf vmoe_inform.tar.gz -C vmoe_inform && "
+            "vmoe_inform/launch/tpu_worker.sh install; fi"
         ),
         ssh + quote(f"--command=vmoe_inform/launch/tpu_worker.sh start {flags}"),
         ssh + quote("--command=vmoe_inform/launch/tpu_worker.sh follow"),
