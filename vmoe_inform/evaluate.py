@@ -9,14 +9,16 @@ DIR@STEP, results_step_STEP.json and report_step_STEP.html. ``--compare`` only s
 report has the figures of runs that vmoe_inform.analyze looked into, too. ``--suites=all`` evaluates every suite; one
 whose data are missing is reported as not available, with what to put where.
 
-Nothing is computed twice: a suite with figures in the results of this checkpoint and config is left as it is, whatever
-data lie there now, and of an unfinished one the sets that are done (DIR/evaluation/units), if origin and number of
-their images are the same and all could be read. To have everything computed anew, delete DIR/evaluation.
+Nothing is computed twice: a suite with figures of this checkpoint, config and data is shown from before, which the
+table and the report say, with date and data. So are the sets that are done of an unfinished one (DIR/evaluation/units),
+if all of their images could be read. Data are known by a fingerprint of their names, labels and 32 images of each set,
+wherever they lie. Other data are another evaluation; figures on those of before stay under ``other_data`` in
+results.json. To have everything computed anew, delete DIR/evaluation.
 
 A suite whose data are damaged is reported as such, the others are evaluated, and the exit code is 2.
 
 ``--data_directory``, ``--suites_directory``, ``--num_workers``, ``--batch_size`` and ``--generate_corruptions`` say how
-it is on this machine, in place of the run's settings. They do not make other results of it.
+it is on this machine, in place of the run's settings. The same data elsewhere make no other results of it.
 
 Several processes (docs/launching.md) share out the images of each set, and the first of them writes. They are started
 as those of vmoe_inform.train; 69 is the exit code if not all came or one has gone. The run's watchdog holds here
@@ -71,18 +73,19 @@ def main(_: list[str]) -> int:
     _JOIN_PROCESSES()
     import rich.console
 
-    from vmoe_inform.evaluation import analyses, report, run
+    from vmoe_inform.evaluation import analyses, earlier, report, run
 
+    since = earlier.now()
     beside = [run.read_results(place) for place in others]
     evaluated = [_evaluate(place, name, suites) for place, name in zip(places, names, strict=False)]
     if _REPORT.value and processes.is_main():
         everything = dict(zip(names, [*evaluated, *beside], strict=True))
         examples = {name: run.read_examples(place) for name, place in zip(names, places, strict=False)}
-        rich.console.Console().print(report.render_table(everything))
+        rich.console.Console().print(report.render_table(everything, since=since))
         page = places[0].report
         of_routers = {name: analyses.read(place.workdir) for name, place in zip(names, [*places, *others], strict=True)}
         found = {name: analysis for name, analysis in of_routers.items() if analysis is not None}
-        report.write_report(page, everything, examples=examples, analyses=found)
+        report.write_report(page, everything, examples=examples, analyses=found, since=since)
         print(text.printable(f"report: {page}"))
     damaged = {name: run.damaged_suites(results) for name, results in zip(names, evaluated, strict=False)}
     return command_line.BAD_INPUT if any(damaged.values()) else 0

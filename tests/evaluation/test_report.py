@@ -73,6 +73,34 @@ def table_text(found, width):
     return [line.split() for line in console.file.getvalue().splitlines()]
 
 
+SINCE = "2026-11-21T00:00:00+00:00"
+
+
+def _dated():
+    found = results()
+    for run, day in zip(found, ("20", "22"), strict=True):
+        data = {"place": f"/data/{run}", "fingerprint": "0" * 16}
+        found[run]["suites"]["clean"] |= {"evaluated": f"2026-11-{day}T14:02:33+00:00", "data": data}
+    return found
+
+
+def test_scores_from_before_say_of_which_data_and_date_they_are(tmp_path):
+    first, second = _dated()
+    console = rich.console.Console(file=io.StringIO(), width=200)
+    console.print(render_table(_dated(), since=SINCE))
+    table = " ".join(console.file.getvalue().split())
+    write_report(tmp_path / "report.html", _dated(), since=SINCE)
+    page = Page((tmp_path / "report.html").read_text())
+    when = f"{first}: clean: evaluated 2026-11-20 14:02 UTC, /data/{first}"
+    for shown in (table, page.text):
+        assert when in shown
+        assert f" {second}: clean: evaluated" not in shown  # it was computed now
+        assert f"{first}: c, " in shown  # of an older version, as are all the others
+        assert "evaluated by an older version, which recorded neither date nor data" in shown
+    days = {first: "20", second: "22"}
+    assert page.row("evaluated: clean") == [f"2026-11-{days[run]} 14:02 UTC, /data/{run}" for run in days]
+
+
 def test_table_has_a_row_a_suite_and_a_column_a_run():
     rows = table_text(results(), 120)
     assert rows[0] == ["suite", "metric", "images", "attention_vmoe", "vmoe"]

@@ -1,11 +1,14 @@
 """What is evaluated again, and what is not."""
 
+import copy
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import imagenet_tiny
 from vmoe_inform import identity
@@ -25,6 +28,15 @@ FINISHED = {
     "suites": {"a": {"top1": 1.0, "count": 1}},
     "routing": {},
 }
+
+
+def undated(results):
+    """Without the times at which suites were evaluated."""
+    suites = {
+        name: {key: value for key, value in entry.items() if key != "evaluated"}
+        for name, entry in results["suites"].items()
+    }
+    return results | {"suites": suites}
 
 
 class Restored(Exception):
@@ -131,7 +143,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(directory, whole, tmp_path):
         with pytest.raises(Killed):
             evaluate_sample(tmp_path, config, killed)
     results, lines = evaluate_sample(tmp_path, config, third)
-    assert results == whole[1]
+    assert undated(results) == undated(whole[1])
     assert len(first.predicted) + len(second.predicted) + len(third.predicted) == NUM_SETS
     assert len(third.predicted) == NUM_SETS - 77
     assert "c, set 75 of 75, jpeg_compression/5: 12 images" in whole[2]
@@ -145,7 +157,7 @@ def test_results_that_are_lost_are_made_of_the_units(directory, whole, tmp_path)
     (tmp_path / "evaluation" / "results.json").unlink()
     predictor = CountingPredictor()
     results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor)
-    assert results == whole[1]
+    assert undated(results) == undated(whole[1])
     assert len(predictor.predicted) == 1  # for what the routers do, which is of no suite
 
 
@@ -157,7 +169,7 @@ def test_damaged_units_are_made_again(directory, whole, tmp_path, damage):
     unit.write_bytes(damage(unit.read_bytes()))
     predictor = CountingPredictor()
     results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor)
-    assert results == whole[1]
+    assert undated(results) == undated(whole[1])
     assert len(predictor.predicted) == 1 + 1
 
 
@@ -198,7 +210,7 @@ def test_units_of_other_images_are_made_again(directory, whole, tmp_path):
     results, _ = evaluate_sample(tmp_path / "run", config, predictor, suites=("clean", "a", "sketch"), here=here)
     assert len(predictor.predicted) == 3
     assert results["suites"]["sketch"]["count"] == 6
-    assert results["suites"]["clean"] == whole[1]["suites"]["clean"]
+    assert undated(results)["suites"]["clean"] == undated(whole[1])["suites"]["clean"]
     assert results["config_hash"] == whole[1]["config_hash"]  # where data lie does not make another run of it
 
 
@@ -255,7 +267,7 @@ def test_figures_stay_when_the_images_are_gone(directory, whole, tmp_path):
     results, lines = evaluate_sample(
         tmp_path / "run", config, CountingPredictor(), suites=("a",), here=here, predictions=folder
     )
-    assert results == whole[1]
+    assert undated(results) == undated(whole[1])
     assert any(line.startswith("a: not available: ") for line in lines)
 
 
@@ -285,7 +297,7 @@ def test_predictions_for_others(directory, whole, tmp_path):
     config, suites = sample.config(directory), ("clean", "a", "o")
     predictor, folder = CountingPredictor(), tmp_path / "predictions"
     results, _ = evaluate_sample(tmp_path / "run", config, predictor, suites=suites, predictions=folder)
-    assert results == whole[1]  # nothing else comes of it
+    assert undated(results) == undated(whole[1])  # nothing else comes of it
     written = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert written == ["a/a.npz", "clean/clean.npz", "o/o.npz"]
     with np.load(folder / "a" / "a.npz", allow_pickle=False) as file:
@@ -317,9 +329,84 @@ def test_a_named_checkpoint_has_files_of_its_own(directory, whole, tmp_path):
         run.read_results(Place(tmp_path, 5))
 
 
-def test_facts_of_the_run(whole):
-    facts = whole[1]
-    assert facts["data"] == {"source": "folder", "classes_are_imagenet": True}
+def _on(config, directory):
+    """The same run where its data lie elsewhere."""
+    suites = str(directory / "suites")
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, directory=str(directory), suites_directory=suites)
+    )
+
+
+@pytest.fixture(scope="module")
+def other_directory(tmp_path_factory):
+    """The same classes as ``directory`` has, with as many images of the same names, which show something else."""
+    directory = tmp_path_factory.mktemp("other")
+    sample.write(directory)
+    for path in (directory / "val").rglob("*.*"):
+        Image.new("RGB", (8, 8), "red").save(path)
+    return directory
+
+
+def test_other_data_are_another_evaluation(directory, other_directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    config, suites, predictor = sample.config(directory), ("clean", "sketch"), CountingPredictor()
+    results, lines = evaluate_sample(tmp_path, config, predictor, suites=suites, here=_on(config, other_directory))
+    assert len(predictor.predicted) == 1  # the clean ones; the sketches are the same
+    assert "clean: 12 images" in lines
+    assert any(line.startswith("sketch: 12 images, from before: evaluated 20") for line in lines)
+    assert results["suites"]["clean"]["data"]["place"] == results["data"]["place"] == str(other_directory / "val")
+    assert results["other_data"]["clean"] == [whole[1]["suites"]["clean"]]
+    # Back to the first data: nothing is predicted but what the routers do.
+    predictor = CountingPredictor()
+    results, lines = evaluate_sample(tmp_path, config, predictor, suites=suites)
+    assert len(predictor.predicted) == 1
+    assert results["suites"]["clean"] == whole[1]["suites"]["clean"]
+    assert [entry["data"]["place"] for entry in results["other_data"]["clean"]] == [str(other_directory / "val")]
+    assert run.read_results(Place(tmp_path)) == results
+    for line in ("clean", "sketch"):
+        assert any(shown.startswith(f"{line}: 12 images, from before: evaluated 20") for shown in lines)
+
+
+def test_a_copy_of_the_data_is_the_same_evaluation(directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    shutil.copytree(directory, tmp_path / "copy")
+    config = sample.config(directory)
+    here = _on(config, tmp_path / "copy")
+    assert evaluate_sample(tmp_path / "run", config, None, suites=SUITES, here=here)[0] == whole[1]
+
+
+def test_data_that_are_gone_leave_the_figures_of_before(directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    config = sample.config(directory)
+    here = _on(config, tmp_path / "nowhere")
+    results, lines = evaluate_sample(tmp_path, config, None, suites=("clean",), here=here)
+    assert results == whole[1]
+    assert lines[0].startswith("clean: not available: data.directory: expected a directory")
+    assert re.fullmatch(r"clean: 12 images, from before: evaluated 20\d\d-.* UTC, .*/val", lines[1])
+
+
+def test_results_of_older_versions_say_that_they_know_no_data(directory, other_directory, whole, tmp_path):
+    """They count where the run's config says that the data lie, as they always did, and nowhere else."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    older = json.loads(json.dumps(whole[1]))
+    for entry in older["suites"].values():
+        del entry["data"], entry["evaluated"]
+    older["data"] = {"source": "folder", "classes_are_imagenet": True}
+    Place(tmp_path).results.write_text(json.dumps(older))
+    config = sample.config(directory)
+    results, lines = evaluate_sample(tmp_path, config, None, suites=("clean",))
+    assert results == older
+    expected = "clean: 12 images, from before: evaluated by an older version, which recorded neither date nor data"
+    assert lines == [expected]
+    predictor = CountingPredictor()
+    evaluate_sample(tmp_path, config, predictor, suites=("clean",), here=_on(config, other_directory))
+    assert len(predictor.predicted) == 1
+
+
+def test_facts_of_the_run(whole, directory):
+    facts = copy.deepcopy(whole[1])
+    assert re.fullmatch("[0-9a-f]{16}", facts["data"].pop("fingerprint"))
+    assert facts["data"] == {"source": "folder", "classes_are_imagenet": True, "place": str(directory / "val")}
     assert facts["model"]["moe_layers"] == [5, 7]
     assert (facts["model"]["image_size_px"], facts["model"]["patch_size_px"]) == (32, 8)
     # Half of them from all over the images that are taken for something else (all but a few of these twelve), and then
@@ -336,7 +423,8 @@ def test_damaged_results_are_put_aside_and_evaluated_again(directory, whole, tmp
     place, predictor = Place(tmp_path), CountingPredictor()
     place.results.write_bytes(damage)
     results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor, suites=SUITES)
-    assert results == whole[1] == run.read_results(place)
+    assert undated(results) == undated(whole[1])
+    assert run.read_results(place) == results
     assert len(predictor.predicted) == 1  # the clean images, for what is not kept set by set
     assert (place.folder / "damaged_results.json").read_bytes() == damage
     assert sum("results.json: expected " in line for line in caplog.text.splitlines()) == 1
@@ -363,7 +451,7 @@ def test_units_that_were_tampered_with_are_computed_again(directory, whole, tmp_
     unit.unlink()
     unit.symlink_to("/etc/passwd")
     results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor, suites=("a",))
-    assert results["suites"]["a"] == whole[1]["suites"]["a"]
+    assert undated(results)["suites"]["a"] == undated(whole[1])["suites"]["a"]
     assert not unit.is_symlink()
     shutil.rmtree(unit.parents[1])
     unit.parents[1].symlink_to("/tmp")

@@ -37,17 +37,22 @@ from matplotlib.figure import Figure
 
 from vmoe_inform import checks, storage, text
 from vmoe_inform.data import label_sets
-from vmoe_inform.evaluation import figures, routing_figures, scores, tables
+from vmoe_inform.evaluation import earlier, figures, routing_figures, scores, tables
 from vmoe_inform.evaluation.analyses import Analysis
 from vmoe_inform.evaluation.headlines import Headline, Results, headline
 
 Example = Mapping[str, Any]  # as routing_figures.example_figure takes it
 
 
-def render_table(results: Mapping[str, Results]) -> rich.table.Table:
+def render_table(results: Mapping[str, Results], *, since: str = "") -> rich.table.Table:
     """Scores for the terminal: one row for each, one column for each run; print it with a rich Console.
 
     Where a run is of a paper's model, a column has the paper's figures, in the order of the runs.
+
+    Args:
+      results: by run name.
+      since: date and time as ``evaluated`` has it; the caption names the scores that are older, with their date and
+        data.
 
     Raises:
       ValueError: no results, or a suite without its headline.
@@ -70,6 +75,9 @@ def render_table(results: Mapping[str, Results]) -> rich.table.Table:
     table.caption = "scores in %, in brackets the 95 % interval"
     if has_paper:
         table.caption += "; the report names the papers"
+    before = earlier.shown_from_before(results, since)
+    if before:
+        table.caption = rich.text.Text("\n".join([str(table.caption), "shown from before:", *before]))
     return table
 
 
@@ -95,6 +103,7 @@ def write_report(
     *,
     examples: Mapping[str, Sequence[Example]] | None = None,
     analyses: Mapping[str, Analysis] | None = None,
+    since: str = "",
 ) -> None:
     """Writes a self-contained HTML page: pictures and style inside, nothing fetched from anywhere.
 
@@ -104,6 +113,7 @@ def write_report(
       examples: by run name, images with what the run said of them, as :func:`routing_figures.example_figure` takes
         them; shown wrong answers first.
       analyses: by run name, what was seen of the routers of those that were analysed.
+      since: as for :func:`render_table`.
 
     Raises:
       ValueError: no results, a suite without its headline, or examples or an analysis of a run without results.
@@ -130,6 +140,8 @@ def write_report(
         not_compared=scores.not_compared(results),
         mixed_origins=scores.mixed_origins(results),
         missing=tables.missing(results),
+        before=earlier.shown_from_before(results, since),
+        provenance=tables.provenance(results),
         corruption_rows=tables.corruption_rows(results),
         generated_runs=[run for run, r in results.items() if scores.origin({run: r}, "c") == scores.GENERATED],
         corruption_origin=scores.origin(results, "c"),

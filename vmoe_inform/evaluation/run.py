@@ -8,9 +8,9 @@ from absl import logging
 
 from vmoe_inform import checks, identity, models, storage, suite_kinds
 from vmoe_inform.axes import Tree
-from vmoe_inform.config import Config
+from vmoe_inform.config import Config, DataConfig
 from vmoe_inform.data import label_sets
-from vmoe_inform.evaluation import families, stored
+from vmoe_inform.evaluation import earlier, families, stored
 from vmoe_inform.evaluation.place import Place
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.restored import RestoredRun
@@ -62,19 +62,17 @@ def evaluate(
     """
     suite_kinds.check_names(suites)
     config_hash = identity.config_hash(config)
+    same_paths = here is None or _paths(here.data) == _paths(config.data)
     config = config if here is None else here
     storage.check_folders(place.folder / "units" / f"step_{step}", place.workdir)
     results = _read_finished(place, step, {config_hash, older_hash})
     if "config_hash" in results:
         results["config_hash"] = config_hash
-    done = [predictions is None and "count" in results["suites"].get(name, {}) for name in suites]
-    wanted = [name for name, is_done in zip(suites, done, strict=True) if processes.any_process(not is_done)]
-    left, missing = load_suites(wanted, config)
-    for name in wanted:  # all processes predict a suite, or none
-        if processes.any_process(name in missing) and name not in missing:
-            del left[name]
-            missing[name] = "not found by another of the processes"
-    without_routing = processes.any_process("routing" not in results or not _has_examples(place))
+    before = dict(results["suites"])
+    left, missing, data = _look(suites, results, config, same_paths=same_paths, again=predictions is not None)
+    if taken_up := [name for name in before if results["suites"][name] is not before[name]]:
+        _write(place, results, taken_up)
+    without_routing = processes.any_process(not _has_routing(place, results, config, same_paths=same_paths))
     if left or without_routing:
         run = RestoredRun(config, *restore())
         units = Units(place.folder / "units" / f"step_{step}", step, config_hash, within=place.workdir)
@@ -88,18 +86,71 @@ def evaluate(
             _write(place, results, ())
         for name, suite in left.items():
             try:
-                results["suites"][name] = _measure(run, suite, units, files, report_progress)
+                entry = _measure(run, suite, units, files, report_progress)
             except (NotAvailable, checks.InputError) as problem:
                 missing[name] = _reason(problem)
                 continue
-            report_progress(f"{name}: {results['suites'][name]['count']:,} images")
+            earlier.replace(results, name, {**entry, "data": data[name], "evaluated": earlier.now()})
+            report_progress(f"{name}: {entry['count']:,} images")
             _write(place, results, (name,))
     for name, reason in missing.items():
-        if "count" not in results["suites"].get(name, {}):  # figures of before stay, where the images are gone now
+        if not earlier.has_figures(results, name):  # figures of before stay, where the images are gone now
             results["suites"][name] = {"not_available": reason}
         report_progress(f"{name}: not available: {reason}")
+    for name in suites:
+        if name not in left and earlier.has_figures(results, name):
+            entry = results["suites"][name]
+            report_progress(f"{name}: {entry['count']:,} images, from before: evaluated {earlier.words(entry)}")
     _write(place, results, tuple(missing))
     return results
+
+
+def _paths(data: DataConfig) -> tuple[str, str]:
+    return data.directory, data.suites_directory
+
+
+def _look(
+    suites: Sequence[str], results: Results, config: Config, *, same_paths: bool, again: bool
+) -> tuple[dict[str, Suite], dict[str, str], dict[str, dict[str, str]]]:
+    """What is left to evaluate, why other suites cannot be, and which images all of them show.
+
+    A suite with figures of these images is not left, unless it is wanted ``again``; one whose images are gone keeps the
+    figures that it has.
+    """
+    left: dict[str, Suite] = {}
+    missing: dict[str, str] = {}
+    data: dict[str, dict[str, str]] = {}
+    for name in suites:
+        try:
+            suite = families.load(name, config)
+            data[name] = earlier.data_of(suite, config.data)
+        except (NotAvailable, checks.InputError) as problem:
+            missing[name] = _reason(problem)
+        except FileNotFoundError as problem:
+            if again or not earlier.has_figures(results, name):
+                raise
+            missing[name] = str(problem)
+        else:
+            if not earlier.take_up(results, name, data[name], same_paths=same_paths) or again:
+                left[name] = suite
+    for name in suites:  # all processes predict a suite, or none
+        if processes.any_process(name in missing) and name not in missing:
+            left.pop(name, None)
+            missing[name] = "not found by another of the processes"
+        if processes.any_process(name in left) and name not in missing and name not in left:
+            left[name] = families.load(name, config)
+    return left, missing, data
+
+
+def _has_routing(place: Place, results: Results, config: Config, *, same_paths: bool) -> bool:
+    """Whether what is known of the routers, and the examples, are there and of the clean images here."""
+    if "routing" not in results or not _has_examples(place):
+        return False
+    try:
+        data = earlier.data_of_split(test_split(config.data), config.data)
+    except FileNotFoundError:  # nor can they be looked at again
+        return True
+    return earlier.is_of(results, data, same_paths=same_paths)
 
 
 def _reason(problem: Exception) -> str:
@@ -203,6 +254,7 @@ def _facts(config: Config, run: RestoredRun) -> Results:
         "data": {
             "source": config.data.source,
             "classes_are_imagenet": label_sets.is_imagenet(test_split(config.data).class_names),
+            **earlier.data_of_split(test_split(config.data), config.data),
         },
         "routing": run.clean[1],
     }

@@ -37,11 +37,20 @@ WorstClass = TypedDict(
 )
 
 
+class Data(TypedDict):
+    """Which images a score is of."""
+
+    place: str
+    fingerprint: str
+
+
 class Entry(TypedDict, total=False):
     """A suite's figures."""
 
     not_available: str
     origin: str
+    data: Data
+    evaluated: str
     generated: bool
     count: checks.PositiveInt
     count_in_distribution: checks.NonNegativeInt

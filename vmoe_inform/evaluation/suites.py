@@ -129,6 +129,7 @@ class Suite:
       score: name of a set and the predictions for it -> scores of its images.
       summarize: scores of all sets, by their names -> the suite's figures.
       origin: of the images, as sources state it.
+      made_from: the images that the figures depend on, from which the suite is known again; None: all sets.
     """
 
     name: str
@@ -136,6 +137,11 @@ class Suite:
     score: Callable[[str, Predictions], Scores]
     summarize: Callable[[Mapping[str, Scores]], Entry]
     origin: str = ""
+    made_from: Callable[[], Sequence[Source]] | None = None
+
+    def images(self) -> Sequence[Source]:
+        """Sets from which the suite is known again; cheap where its sets are many or generated."""
+        return [image_set.load() for image_set in self.sets.values()] if self.made_from is None else self.made_from()
 
     def entry(self, scores: Mapping[str, Scores]) -> Entry:
         """The suite's entry of ``results.json``: its figures, and where its images are from."""

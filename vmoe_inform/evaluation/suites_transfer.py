@@ -76,7 +76,7 @@ def few_shot(config: Config) -> Suite:
         _set_name(shots): ImageSet(lambda: source, functools.partial(predict, shots), {"shots": shots, "seed": _SEED})
         for shots in sorted(config.evaluation.shots)
     }
-    return Suite("fewshot", sets, _scores, summarize, source.origin)
+    return Suite("fewshot", sets, _scores, summarize, source.origin, lambda: _both_splits(config))
 
 
 def _set_name(shots: int) -> str:
@@ -95,7 +95,16 @@ def linear(config: Config) -> Suite:
         return Predictions(logits, test.labels, test.indices, test.skipped + train.skipped)
 
     sets = {"linear": ImageSet(lambda: source, predict)}
-    return Suite("linear", sets, _scores, lambda scores: _accuracy(scores["linear"]), source.origin)
+
+    def summarize(scores: Mapping[str, Scores]) -> Entry:
+        return _accuracy(scores["linear"])
+
+    return Suite("linear", sets, _scores, summarize, source.origin, lambda: _both_splits(config))
+
+
+def _both_splits(config: Config) -> list[Source]:
+    """What a classifier learns from, and what it is tested on."""
+    return [sources.load(config.data, config.data.train_split), test_split(config.data)]
 
 
 def _scores(_: str, predictions: Predictions) -> Scores:

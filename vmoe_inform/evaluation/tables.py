@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vmoe_inform.data import label_sets
+from vmoe_inform.evaluation import earlier
 from vmoe_inform.evaluation.headlines import Results, suite_kind, suites_of
 from vmoe_inform.evaluation.scores import entries_of, title
 
@@ -125,6 +126,21 @@ def _with_unit(value: float | None, unit: str) -> str:
     if unit == "%":
         return f"{100 * value:.2f} %"
     return f"{value:.4f} {unit}" if unit else f"{value:,}"
+
+
+def provenance(results: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
+    """When each suite was evaluated, and on which images: (suite, one cell for each run)."""
+    return [
+        (
+            title(results, suite),
+            [
+                earlier.words(entry) if (entry := entries_of(results, suite).get(run)) is not None else "-"
+                for run in results
+            ],
+        )
+        for suite in suites_of(results)
+        if entries_of(results, suite)
+    ]
 
 
 def missing(results: Mapping[str, Results]) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """What an evaluation keeps of each unit of work, one set of a suite, so that it can be stopped and gone on with."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation import cache
+from vmoe_inform.evaluation import cache, fingerprints
 from vmoe_inform.evaluation.suites import CLEAN, ImageSet, Predictions, Scores
 
 _FORMAT = 2  # to be counted up when scores come to mean something else
@@ -30,6 +31,11 @@ class Unit:
     name: str
     image_set: ImageSet
     source: Source
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of its images."""
+        return fingerprints.fingerprint(self.source)
 
     @property
     def path(self) -> Path:
@@ -77,6 +83,7 @@ class Units:
             "set": unit.name,
             "origin": unit.source.origin,
             "count": len(unit.source.records),
+            "data": unit.fingerprint,
             "settings": dict(unit.image_set.settings),
         }
         return json.dumps(decisive, sort_keys=True)
@@ -87,7 +94,8 @@ class PredictionFiles:
     """Predictions for others' tools, one npz file a set, in ``folder``: nothing in it needs pickle.
 
     ``logits`` float32 [n, classes], ``labels`` [n], ``names`` of the records [n], ``class_names`` of the labels,
-    ``checkpoint_step`` and ``config_hash``. The clean images are in clean/clean.npz, whatever suite asks for them.
+    ``checkpoint_step``, ``config_hash`` and ``data_fingerprint``. The clean images are in clean/clean.npz, whatever
+    suite asks for them.
     """
 
     folder: Path
@@ -95,10 +103,10 @@ class PredictionFiles:
     config_hash: str
 
     def has(self, unit: Unit) -> bool:
-        """Whether the set's file is there, whole and of this checkpoint."""
+        """Whether the set's file is there, whole, of this checkpoint and of these images."""
         arrays = cache.read(self._path(unit), within=self.folder)
         return arrays is not None and all(
-            np.array_equal(arrays.get(name, ""), value) for name, value in self._facts().items()
+            np.array_equal(arrays.get(name, ""), value) for name, value in self._facts(unit).items()
         )
 
     def write(self, unit: Unit, predictions: Predictions) -> None:
@@ -108,12 +116,17 @@ class PredictionFiles:
             "labels": predictions.labels,
             "names": np.array([unit.source.records.name(int(index)) for index in predictions.indices]),
             "class_names": np.array(unit.source.class_names),
-            **self._facts(),
+            **self._facts(unit),
         }
         cache.write(self._path(unit), arrays, within=self.folder)
 
     def _path(self, unit: Unit) -> Path:
         return self.folder / (CLEAN if unit.name == CLEAN else unit.suite) / f"{unit.name}.npz"
 
-    def _facts(self) -> dict[str, np.ndarray]:
-        return {"checkpoint_step": np.asarray(self.checkpoint_step), "config_hash": np.asarray(self.config_hash)}
+    def _facts(self, unit: Unit) -> dict[str, np.ndarray]:
+        facts = {
+            "checkpoint_step": self.checkpoint_step,
+            "config_hash": self.config_hash,
+            "data_fingerprint": unit.fingerprint,
+        }
+        return {name: np.asarray(value) for name, value in facts.items()}

@@ -1,0 +1,92 @@
+"""Scores of earlier evaluations: of which images they are, when they were made, and whether they are shown again."""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from vmoe_inform.config import DataConfig
+from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation import fingerprints
+from vmoe_inform.evaluation.suites import Entry, Suite
+
+OTHER_DATA = "other_data"  # of results.json: by suite, entries on other images than those of the newest evaluation
+
+Results = dict[str, Any]
+
+
+def data_of(suite: Suite, data: DataConfig) -> dict[str, str]:
+    """Which images a suite shows, as its entry of results.json states it.
+
+    Raises:
+      NotAvailable, ValueError, FileNotFoundError: they cannot be read.
+    """
+    images = suite.images()
+    return {"place": fingerprints.place_of(images[-1], data), "fingerprint": fingerprints.together(images)}
+
+
+def data_of_split(source: Source, data: DataConfig) -> dict[str, str]:
+    """The same of the clean images, which what is known of the routers is of."""
+    return {"place": fingerprints.place_of(source, data), "fingerprint": fingerprints.fingerprint(source)}
+
+
+def now() -> str:
+    """Date and time in UTC, as entries of results.json have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat()
+
+
+def has_figures(results: Results, name: str) -> bool:
+    """Whether a suite was evaluated, on whatever images."""
+    return "count" in results["suites"].get(name, {})
+
+
+def is_of(entry: Mapping[str, Any], data: Mapping[str, str], *, same_paths: bool) -> bool:
+    """Whether figures are of these images.
+
+    Args:
+      entry: of results.json, or its facts about the clean images.
+      data: from :func:`data_of`.
+      same_paths: whether the data lie where the run's config says: all that is known of entries of older versions.
+    """
+    fingerprint = entry.get("data", {}).get("fingerprint")
+    return same_paths if fingerprint is None else fingerprint == data["fingerprint"]
+
+
+def take_up(results: Results, name: str, data: Mapping[str, str], *, same_paths: bool) -> bool:
+    """Makes the figures of a suite on these images its entry, if there are some; returns whether there are."""
+    if has_figures(results, name) and is_of(results["suites"][name], data, same_paths=same_paths):
+        return True
+    others = results.get(OTHER_DATA, {}).get(name, [])
+    for entry in others:
+        if is_of(entry, data, same_paths=False):
+            others.remove(entry)
+            replace(results, name, entry)
+            return True
+    return False
+
+
+def replace(results: Results, name: str, entry: Entry) -> None:
+    """Makes ``entry`` the suite's; what was there stays among those of other data, if it is."""
+    before = results["suites"].get(name, {})
+    if "count" in before and not is_of(before, entry["data"], same_paths=True):
+        results.setdefault(OTHER_DATA, {}).setdefault(name, []).append(before)
+    results["suites"][name] = entry
+
+
+def words(entry: Mapping[str, Any]) -> str:
+    """When a score was made, and of which images: ``2026-11-20 14:02 UTC, /data/val``."""
+    if "evaluated" not in entry or "data" not in entry:
+        return "by an older version, which recorded neither date nor data"
+    when = datetime.datetime.fromisoformat(entry["evaluated"])
+    return f"{when:%Y-%m-%d %H:%M} UTC, {entry['data']['place']}"
+
+
+def shown_from_before(results: Mapping[str, Mapping[str, Any]], since: str) -> list[str]:
+    """One line for each run and evaluation that was finished before ``since``: its suites, date and data."""
+    lines = []
+    for run, result in results.items():
+        suites: dict[str, list[str]] = {}
+        for name, entry in result["suites"].items():
+            if "not_available" not in entry and entry.get("evaluated", "") < since:
+                suites.setdefault(words(entry), []).append(name)
+        lines += [f"{run}: {', '.join(names)}: evaluated {when}" for when, names in suites.items()]
+    return lines

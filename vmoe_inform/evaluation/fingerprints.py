@@ -1,0 +1,73 @@
+"""Which images a score is of: told from their content, wherever they lie."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from vmoe_inform.config import DataConfig
+from vmoe_inform.data.sources import ArrayRecords, Records, Source
+from vmoe_inform.data.trees import FileRecords
+from vmoe_inform.evaluation.records import CorruptedRecords, SelectedRecords
+
+_IMAGES_READ = 32  # of a set
+
+
+def fingerprint(source: Source) -> str:
+    """16 hexadecimal digits that other images, names, labels or classes change.
+
+    Of the images themselves 32 are read, evenly over the set: a copy of a data set has the fingerprint of the original,
+    and one that was made anew, at another quality for instance, has another.
+    """
+    records = _drawn_from(source.records)
+    hasher = hashlib.sha256()
+    _add(hasher, source.class_names)
+    _add(hasher, [str(len(records))])
+    if isinstance(records, ArrayRecords | FileRecords):
+        hasher.update(np.ascontiguousarray(records.labels, np.int64).data)
+    if isinstance(records, FileRecords):
+        _add(hasher, records.names.tolist())
+    for index in np.unique(np.linspace(0, len(records) - 1, _IMAGES_READ).round().astype(int)).tolist():
+        parts: list[str | bytes]
+        try:
+            record = records[index]
+            parts = [records.name(index), str(record["label"]), _bytes(record["image"])]
+        except (OSError, ValueError) as problem:
+            parts = [f"unreadable: {type(problem).__name__}"]
+        _add(hasher, parts)
+    return hasher.hexdigest()[:16]
+
+
+def together(sources: Iterable[Source]) -> str:
+    """One fingerprint of several sets in their order."""
+    hasher = hashlib.sha256()
+    _add(hasher, [fingerprint(source) for source in sources])
+    return hasher.hexdigest()[:16]
+
+
+def place_of(source: Source, data: DataConfig) -> str:
+    """Where the images lie, in words: a folder or a tar, else what the config says of them."""
+    records = source.records
+    while isinstance(records, CorruptedRecords | SelectedRecords):
+        records = records.records
+    if isinstance(records, FileRecords):
+        return str(records.place)
+    return " ".join(filter(None, (data.source, data.tfds_name, data.directory and f"in {data.directory}")))
+
+
+def _drawn_from(records: Records) -> Records:
+    """Of images that are drawn as they are read, those that they are drawn from: all else about them is a setting."""
+    while isinstance(records, CorruptedRecords):
+        records = records.records
+    return records
+
+
+def _bytes(image: np.ndarray | bytes) -> bytes:
+    return image if isinstance(image, bytes) else f"{image.dtype} {image.shape} ".encode() + image.tobytes()
+
+
+def _add(hasher: "hashlib._Hash", parts: Sequence[str | bytes]) -> None:
+    for part in parts:
+        content = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        hasher.update(f"{len(content)}:".encode())
+        hasher.update(content)
