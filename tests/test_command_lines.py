@@ -62,13 +62,18 @@ def test_train_then_evaluate_then_evaluate_again(trained):
     merged = json.loads(path.read_text())["suites"]
     assert merged["clean"] == clean
     assert set(merged) == {"clean", "r", "o", "a"}
+    dates = {name: (named[name].pop("evaluated"), merged[name].pop("evaluated")) for name in merged}
     assert named == merged  # a copy of the same run
+    assert all(of_copy > of_run for name, (of_copy, of_run) in dates.items() if name != "a")
+    shown = re.findall(r"^(\w+): .* images, from before: evaluated 20.* UTC, digits$", again, flags=re.MULTILINE)
+    assert shown == ["clean", "r", "o"]
+    assert "attention: clean, r, o: evaluated 20" in " ".join(again.split())
 
 
 def test_a_finished_run_is_not_trained_again(trained):
     lines = (trained / "metrics.jsonl").read_text()
     printed = processes.run("train", *TINY, f"--workdir={trained}")
-    assert "all steps done" in printed
+    assert re.search("all steps done, clean top-1 .*%, measured when they were done$", printed.strip())
     assert (trained / "metrics.jsonl").read_text() == lines
 
 

@@ -112,7 +112,10 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
         sizes.check_memory(here, restored.mesh.size, jax.local_device_count(), train=False)
         return Predictor(restored.model, here, restored.mesh, watch=watchdog), restored.variables
 
-    say = print if processes.is_main() else lambda line: None
+    def say(line: str) -> None:
+        if processes.is_main():
+            print(text.printable(line))
+
     say(f"{name}: step {step}")
     with watchdog:
         return run.evaluate(

@@ -44,14 +44,15 @@ def main(_: list[str]) -> int:
 
     assert _WORKDIR.value is not None  # as was checked above
     workdir = pathlib.Path(_WORKDIR.value)
-    accuracy = loop.finished_accuracy(config, workdir)
+    accuracy, when = loop.finished_accuracy(config, workdir), ", measured when they were done"
     if accuracy is None:
+        when = ""
         result = loop.train(config, workdir)
         accuracy = result.clean_top1
         if accuracy is None:
             return command_line.STOPPED
     if processes.is_main():
-        print(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}")
+        print(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}{when}")
     return 0
 
 

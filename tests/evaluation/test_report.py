@@ -98,7 +98,7 @@ def test_scores_from_before_say_of_which_data_and_date_they_are(tmp_path):
         assert f"{first}: c, " in shown  # of an older version, as are all the others
         assert "evaluated by an older version, which recorded neither date nor data" in shown
     days = {first: "20", second: "22"}
-    assert page.row("evaluated: clean") == [f"2026-11-{days[run]} 14:02 UTC, /data/{run}" for run in days]
+    assert page.row("evaluated: Clean test images") == [f"2026-11-{days[run]} 14:02 UTC, /data/{run}" for run in days]
 
 
 def test_table_has_a_row_a_suite_and_a_column_a_run():

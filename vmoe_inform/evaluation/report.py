@@ -77,7 +77,8 @@ def render_table(results: Mapping[str, Results], *, since: str = "") -> rich.tab
         table.caption += "; the report names the papers"
     before = earlier.shown_from_before(results, since)
     if before:
-        table.caption = rich.text.Text("\n".join([str(table.caption), "shown from before:", *before]))
+        lines = [str(table.caption), "shown from before:", *before]
+        table.caption = rich.text.Text("\n".join(map(text.printable, lines)))
     return table
 
 
