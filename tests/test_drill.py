@@ -12,7 +12,7 @@ import pytest
 
 from tests.launch.test_lost_processes import FLAGS
 from tests.training.test_checkpoints import _write
-from vmoe_inform import drill
+from vmoe_inform import checks, drill
 
 
 @pytest.fixture
@@ -84,6 +84,21 @@ def test_every_array_and_the_position_are_compared(tmp_path):
     found = drill.differing(runs["one"], runs["other"])
     assert {"params/head/kernel", "ema_params/head/kernel", "step", "step of the checkpoint"} <= set(found)
     assert "opt_state/0/mu/head/kernel" not in found  # zero in both
+
+
+def test_training_that_refuses_its_router_is_one_line(tmp_path):
+    """As when the drill is asked for a router that there is not."""
+
+    class Refuses:
+        def start(self, workdir):
+            workdir.mkdir()
+            (workdir / "output.log").write_text(
+                "a warning\nerror: router preset: expected one of vmoe; received 'no'\n"
+            )
+            return subprocess.Popen([sys.executable, "-c", "raise SystemExit(2)"])
+
+    with pytest.raises(checks.InputError, match=r"^router preset: expected one of vmoe; received 'no'$"):
+        drill.drill(Refuses(), tmp_path, kills=1, seed=0, every_steps=10)
 
 
 def test_the_table():

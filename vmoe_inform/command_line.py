@@ -14,7 +14,16 @@ from absl import app, flags, logging
 
 from vmoe_inform import checks, config_files, from_text, groups, text
 from vmoe_inform.config import Config
-from vmoe_inform.exit_codes import BAD_INPUT, DIVERGED, DOES_NOT_FIT, MISSING_PROCESS, STOPPED, STORAGE, STUCK
+from vmoe_inform.exit_codes import (
+    BAD_INPUT,
+    DIVERGED,
+    DOES_NOT_FIT,
+    INTERRUPTED,
+    MISSING_PROCESS,
+    STOPPED,
+    STORAGE,
+    STUCK,
+)
 from vmoe_inform.sharding import processes
 
 __all__ = [
@@ -232,6 +241,9 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
             _fail(problem, STORAGE)
         except FloatingPointError as problem:
             _fail(problem, DIVERGED)
+        except KeyboardInterrupt:  # at once: other threads may be saving, or be what is waited for
+            print("error: interrupted", file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
         except processes.MissingProcessError as problem:
             _fail(problem, MISSING_PROCESS)
         except Exception as problem:

@@ -1,6 +1,6 @@
 """Kills training at random moments, again and again, and looks whether it ends with the same arrays all the same.
 
-    python -m vmoe_inform.drill --kills=50 --seed=0 [--workdir=DIR] [--json=FILE]
+    python -m vmoe_inform.drill --kills=50 --seed=0 [--router=NAME] [--workdir=DIR] [--json=FILE]
 
 Trains a small model on the digits once without a kill. Then starts the same training in a folder of its own, as a
 process that is sent SIGKILL or SIGTERM at a random moment of its life, in a random part of a save, or of an evaluation,
@@ -8,6 +8,9 @@ and started again until all steps are done; and so on with new folders until the
 run, every array of the last checkpoint and the position in the data are compared with the uninterrupted run's, bit for
 bit. Prints a table; the exit code is 0 only if all are identical. Compiled programs are kept in DIR, so that a start is
 quick; DIR has to be new or empty.
+
+NAME is a router as config files take it, such as ``stablemoe@distilled.switch_step=100``: a run has 400 steps. The
+model has two blocks, of which the second has experts; a router that needs both says ``alternate_vmoe,where=0+1``.
 """
 
 import collections
@@ -30,6 +33,7 @@ from vmoe_inform import checks, command_line
 
 _KILLS = command_line.define("kills", checks.PositiveInt, 50, "How often training is killed.")
 _SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the signals.")
+_ROUTER = command_line.define("router", checks.Name, "symphony_vmoe", "Of the model that is trained.")
 _WORKDIR = command_line.define_path("workdir", "Folder for the runs; by default one that is deleted at the end.")
 _JSON = command_line.define_path("json", "File for the result.")
 
@@ -215,6 +219,7 @@ def drill(
       ``kills`` (as :class:`Kill`), ``runs`` (of each the arrays that differ), ``seconds``, ``seconds_uninterrupted``.
 
     Raises:
+      ValueError: training refuses its arguments.
       RuntimeError: a process ended in another way than the signal, or what it stands for, can make it end.
     """
     chance = random.Random(seed)
@@ -260,6 +265,8 @@ def drill(
 
 def _finish(process: subprocess.Popen[bytes], workdir: pathlib.Path) -> None:
     code = process.wait()
+    if code == command_line.BAD_INPUT:
+        raise checks.InputError((workdir / "output.log").read_text().splitlines()[-1].removeprefix("error: "))
     if code != 0:
         raise RuntimeError(f"training ended with exit code {code}; see {workdir / 'output.log'}")
 
@@ -282,12 +289,12 @@ def main(_: list[str]) -> int:
     config = _ROOT / "configs" / "digits.py"
     if not config.is_file():
         raise FileNotFoundError(f"drill: expected the repository, with {config}; received a package without it")
-    router = "router=symphony_vmoe,variant=Ti/16,experts=4,where=1"
+    argument = f"variant=Ti/16,experts=4,router={_ROUTER.value}"
     with tempfile.TemporaryDirectory() as temporary:
         workdir = pathlib.Path(_WORKDIR.value or temporary).absolute()
         if workdir.is_dir() and any(workdir.iterdir()):
             raise checks.error("--workdir", "a new or empty folder", str(workdir))
-        training = Training([f"--config={config}:{router}", *_SMALL], workdir / "compiled")
+        training = Training([f"--config={config}:{argument}", *_SMALL], workdir / "compiled")
         result = drill(training, workdir, kills=_KILLS.value, seed=_SEED.value, every_steps=_EVALUATION_STEPS)
     print(table(result))
     if _JSON.value is not None:

@@ -5,7 +5,8 @@
 Writes DIR/config.json (resolved), DIR/metrics.jsonl, DIR/tensorboard and DIR/checkpoints. Started again on the same
 DIR it goes on from the newest checkpoint, data position included. Exit codes: 0 all steps done, 2 bad input, 3 the
 loss or the gradient is not finite, 69 not all processes of the run came, 74 files such as a checkpoint cannot be
-written, 75 stopped by SIGTERM or SIGINT after saving, 124 ended by the watchdog; see docs/reliability.md.
+written, 75 stopped by SIGTERM or SIGINT after saving, 124 ended by the watchdog, 130 interrupted; see
+docs/reliability.md.
 
 A run may have several processes (docs/launching.md). On the workers of a TPU slice and in the steps of a SLURM job they
 find each other; started by hand, each gets

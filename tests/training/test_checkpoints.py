@@ -1,6 +1,7 @@
 """Checkpoints of a state made by hand: nothing is compiled, so that every kind of damage can be tried."""
 
 import contextlib
+import gc
 import json
 import os
 import pathlib
@@ -390,7 +391,7 @@ def small_disk(tmp_path) -> Iterator[tuple[pathlib.Path, Callable[..., contextli
 
 @ORBAX_LEAVES_WORK
 @pytest.mark.parametrize("fault", ["limit", "disk"])
-def test_a_save_that_fails_in_the_background(fault, small_disk, tmp_path):
+def test_a_save_that_fails_in_the_background(fault, small_disk, tmp_path, caplog):
     folder, no_space = small_disk if fault == "disk" else (tmp_path, _file_size_limit)
     _write(folder, 1)
     with Checkpoints(folder, keep=5) as of_run:
@@ -404,6 +405,8 @@ def test_a_save_that_fails_in_the_background(fault, small_disk, tmp_path):
         of_run.save(_state(3), _data(position=3))
     chex.assert_trees_all_equal(_restore(folder)[0], _state(3))
     assert sorted(os.listdir(folder / "checkpoints")) == ["1", "3"]
+    gc.collect()  # asyncio says then what nobody asked its tasks for
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 @pytest.fixture

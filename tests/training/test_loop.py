@@ -195,6 +195,7 @@ def test_sigterm_saves_and_stops(tmp_path, monkeypatch):
         original(self, step, metrics)
         if step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)  # such as Ctrl-C while it saves
 
     monkeypatch.setattr(loop.Progress, "update", update)
     handler = signal.getsignal(signal.SIGTERM)

@@ -7,6 +7,7 @@ come from (seed, step).
 
 import contextlib
 import dataclasses
+import logging as standard_logging
 import os
 import pathlib
 import shutil
@@ -40,6 +41,24 @@ _LOOKS, _LOOKS_THAT_FIND_NOTHING, _SECONDS_BETWEEN_LOOKS = 25, 3, 0.2  # for wha
 _Restored = TypeVar("_Restored")
 
 
+def _is_no_trace_of_orbax(record: standard_logging.LogRecord) -> bool:
+    return not record.exc_info or ("orbax" not in record.pathname and "orbax" not in record.getMessage())
+
+
+def _silence_traces() -> None:
+    """A save that fails raises SavingError, one line. Orbax logs a trace in each thread and task that it passes, some
+    of them when the process ends."""
+    for logger in (logging.get_absl_logger(), standard_logging.getLogger("asyncio")):
+        logger.addFilter(_is_no_trace_of_orbax)
+
+
+def _shortened(reason: str) -> str:
+    """What the storage says in at most a line: it begins with what it did and ends with what the system said."""
+    words = " ".join(reason.split()).partition(" [source locations")[0]
+    half = _REASON_LENGTH // 2
+    return words if len(words) <= _REASON_LENGTH else f"{words[:half]} ... {words[-half:]}"
+
+
 class SavingError(OSError):
     """A checkpoint could not be written; those before it are as they were."""
 
@@ -64,8 +83,10 @@ class Checkpoints:
         Orbax would tidy in a thread that it does not wait for when a manager is closed: late, that thread removes
         what the next manager of the folder is writing.
         """
-        if self._keep is not None and processes.is_main():
-            self._remove_unfinished()
+        if self._keep is not None:
+            _silence_traces()
+            if processes.is_main():
+                self._remove_unfinished()
         intact.check_can_be_listed(self._folder)
         try:
             return saved_trees.open_manager(self._folder, self._keep, self._keep_steps, self._write_checksums)
@@ -90,6 +111,8 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            return  # whoever interrupts does not want to wait
         if error is not None and processes.missing(error) is not None:
             return  # closing would wait for the one that has gone
         try:
@@ -140,7 +163,7 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as problem:
             if (gone := processes.missing(problem)) is not None:
                 raise gone from problem
-            reason = " ".join(str(problem).split())[:_REASON_LENGTH]
+            reason = _shortened(str(problem))
             self._open_anew()
             raise SavingError(
                 f"checkpoint in {self._folder}: expected to be written; received {reason!r}. "

@@ -1,5 +1,6 @@
 """The wish to stop, as signals bring it, and what all processes of a run make of it together."""
 
+import os
 import signal
 import threading
 import types
@@ -20,10 +21,15 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a flag that the loop reads between steps; a second SIGINT interrupts."""
+    """Turns SIGTERM and SIGINT into a flag that the loop reads between steps.
+
+    Launchers send more than one: to a process and to its group, or one of each kind. So the second is only noted, and
+    the save goes on. The third does what it would do without this: it ends a process, or interrupts a notebook.
+    """
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._count = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -36,9 +42,21 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: types.FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
+        self._count += 1
+        name = signal.Signals(number).name
+        if self._count == 1:
+            self.received = name
+        elif self._count == 2:
+            _say(f"{name} after {self.received}: stopping when the step is saved; a third signal ends at once")
+        else:
+            _say(f"{name}: ending at once; steps since the last checkpoint are lost")
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
+
+
+def _say(line: str) -> None:
+    """A signal may interrupt a write to standard error, whose buffer must not be touched then."""
+    os.write(2, f"{line}\n".encode())
 
 
 class AgreedStop:
