@@ -127,6 +127,25 @@ def test_numpy_arrays_for_notebooks(damaged):
     chex.assert_trees_all_equal(checkpoints.load(str(damaged), step=1).params, jax.device_get(_state(1).ema_params))
 
 
+@pytest.mark.parametrize(
+    "name", ["a|b", "a b", "a%20b#c", "$a$ {x}", "狗", "a\nb", "a:b", "~x", "-x", "'q\" <b>", "x" * 200]
+)
+def test_a_folder_of_any_name(tmp_path, name):
+    _write(tmp_path / name, 1)
+    chex.assert_trees_all_equal(_restore(tmp_path / name)[0], _state(1))
+
+
+@pytest.mark.parametrize("name", ["[x]", "a*", "a?b", "a\\b", "gs:/x", "\udcff"])
+def test_a_name_that_orbax_would_interpret_is_refused_and_a_link_is_not(tmp_path, name):
+    with pytest.raises(ValueError, match=r"^workdir: expected a path .* \(or a link to it\); received"):
+        _write(tmp_path / name, 1)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    _write(tmp_path / "link", 1)
+    chex.assert_trees_all_equal(_restore(tmp_path / "link")[0], _state(1))
+
+
 # -------------------------------------------------------------------------------------------------------------- damage
 
 

@@ -71,7 +71,11 @@ class Checkpoints:
         workdir: of the run.
         keep: newest checkpoints that stay; None opens the folder for reading only, and touches nothing in it.
         keep_steps: checkpoints that stay however old they are.
+
+        Raises:
+          ValueError: a path that orbax would take for something else.
         """
+        saved_trees.check_path(workdir)
         self._workdir, self._keep, self._keep_steps = workdir, keep, tuple(keep_steps)
         self._folder = (workdir / CHECKPOINT_FOLDER).absolute()
         self._step_being_saved: int | None = None

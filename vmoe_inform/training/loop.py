@@ -17,7 +17,7 @@ from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.evaluation import metrics as metrics_lib
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.sharding import processes
-from vmoe_inform.training import initialize, profiling
+from vmoe_inform.training import initialize, profiling, saved_trees
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.checkpoints import Checkpoints, SavingError
 from vmoe_inform.training.in_flight import FinishedStep, StepsInFlight
@@ -100,6 +100,7 @@ def train(
     total = program_lib.total_steps(config, len(train_source.records))
     check_same_run(workdir, config)  # before the folder is made, and again when no other process can change it
     skipped = SkippedRecords(config.data.max_skipped_share)
+    saved_trees.check_path(workdir)
     check_writable(workdir)
     if config.profile is not None:  # before anything is compiled; a run that goes on has fewer steps left
         profiling.check_steps(workdir, config.profile, total if stop_at_step is None else min(stop_at_step, total))

@@ -1,6 +1,7 @@
 """What orbax is asked for, and what a checkpoint has beside what is expected of it."""
 
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,20 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Tree
 from vmoe_inform.sharding.rules import path_name
 from vmoe_inform.training.state import TrainState
+
+
+def check_path(folder: pathlib.Path) -> None:
+    """Raises ValueError if orbax would take the path of a run, or of its checkpoints, for something else than a name.
+
+    It lists files by patterns that begin with the path, and opens them by address: it would write checkpoints that it
+    cannot read, or read those of other folders.
+    """
+    path = str(folder.absolute())
+    if re.search(r"[*?\[\]\\\udc80-\udcff]|(?:^|/)[A-Za-z][A-Za-z0-9+.-]*:/", path + "/"):
+        expected = (
+            "a path in UTF-8 without * ? [ ] \\ and without a folder called NAME:, which are patterns and addresses"
+        )
+        raise checks.error("workdir", f"{expected} for the checkpoints' library (or a link to it)", path)
 
 
 def open_manager(
