@@ -210,6 +210,8 @@ def describe(hint: Any) -> str:
         return "one of " + ", ".join(repr(a) for a in arguments)
     if origin in (Union, types.UnionType):
         return " or ".join(describe(a) for a in arguments)
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"({', '.join(map(describe, arguments))})"
     if origin is tuple:
         return f"tuple of {describe(arguments[0])}"
     if origin in (dict, Mapping):
@@ -227,8 +229,8 @@ def conform(field: str, value: Any, hint: Any) -> Any:
     Args:
       field: name of the field, for the error message.
       value: what the user gave.
-      hint: bool, int, float, str, None, Literal, tuple[X, ...], a union of those, or Annotated; of what it is annotated
-        with, a Bound, Text or LocalPath has to hold.
+      hint: bool, int, float, str, None, Literal, tuple[X, ...], tuple[X, Y], a union of those, or Annotated; of what
+        it is annotated with, a Bound, Text or LocalPath has to hold.
 
     Raises:
       ValueError: if the value does not fit; the message has field, expected and received.
@@ -299,7 +301,10 @@ def _try(value: Any, hint: Any) -> tuple[bool, Any]:
     if origin is tuple:
         if not isinstance(value, tuple | list) or len(value) > _MOST_ITEMS:
             return False, value
-        items = [_try(item, arguments[0]) for item in value]
+        of_items = (arguments[0],) * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(value) != len(of_items):
+            return False, value
+        items = [_try(item, of_item) for item, of_item in zip(value, of_items, strict=True)]
         return all(accepted for accepted, _ in items), tuple(item for _, item in items)
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, int | float):

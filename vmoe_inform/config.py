@@ -357,13 +357,24 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
             f"at most optimizer.learning_rate = {optimizer.learning_rate}",
             optimizer.end_learning_rate,
         )
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of what a later version of re may read in another way
-            re.compile(optimizer.weight_decay_pattern)
-    except (re.error, OverflowError, RecursionError) as problem:  # also repeated too often, or nested too deep
+    patterns = (
+        ("weight_decay_pattern", optimizer.weight_decay_pattern),
+        *(("weight_decay_multipliers", pattern) for pattern, _ in optimizer.weight_decay_multipliers),
+        *(("multipliers", pattern) for pattern, _ in optimizer.multipliers),
+        *(("frozen", pattern) for pattern in optimizer.frozen),
+    )
+    for field, pattern in patterns:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of what a later version of re may read in another way
+                re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as problem:  # also repeated too often, or nested too deep
+            raise checks.error(f"optimizer.{field}", f"a regular expression ({problem})", pattern) from None
+    if optimizer.weight_decay_multipliers and optimizer.weight_decay == 0:
         raise checks.error(
-            "optimizer.weight_decay_pattern", f"a regular expression ({problem})", optimizer.weight_decay_pattern
-        ) from None
+            "optimizer.weight_decay_multipliers",
+            "none with optimizer.weight_decay = 0",
+            optimizer.weight_decay_multipliers,
+        )
 
 
 def _check_evaluation(evaluation: EvaluationConfig) -> None:

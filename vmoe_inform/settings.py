@@ -39,6 +39,9 @@ Beta: TypeAlias = Annotated[float, Bound(at_least=0.0, at_most=1e6)]  # paramete
 Devices: TypeAlias = Annotated[int, Bound(at_least=1, at_most=2**20)]
 
 
+Pattern = Annotated[str, checks.Text(1000)]  # regular expression
+
+
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
     """Weights of the auxiliary losses; 0 leaves a loss out of the objective (it is logged all the same)."""
@@ -284,7 +287,12 @@ class OptimizerConfig:
       beta1, beta2, epsilon: of Adam.
       momentum: share of the step before that is added to the gradient (sgd).
       weight_decay: decoupled, times the learning rate (adamw, sgd).
-      weight_decay_pattern: regular expression; parameters whose path it matches are decayed.
+      weight_decay_pattern: regular expression; parameters in whose path it is found are decayed.
+      weight_decay_multipliers: pairs of regular expression and factor of the weight decay; of those found in a
+        parameter's path the first counts, and where none is, the factor is 1.
+      multipliers: the same of the learning rate, and so of the whole update, weight decay included.
+      frozen: regular expressions; parameters in whose path one is found stay as they are, and so do states of router
+        steps. They have no gradient, no state of the optimizer and no weight decay.
       gradient_clip_norm: largest global norm of the gradient; None does not clip.
     """
 
@@ -298,7 +306,10 @@ class OptimizerConfig:
     epsilon: PositiveFloat = 1e-8
     momentum: ShareBelowOne = 0.9
     weight_decay: NonNegativeFloat = 0.0
-    weight_decay_pattern: Annotated[str, checks.Text(1000)] = ".*/kernel$"
+    weight_decay_pattern: Pattern = ".*/kernel$"
+    weight_decay_multipliers: tuple[tuple[Pattern, NonNegativeFloat], ...] = ()
+    multipliers: tuple[tuple[Pattern, PositiveFloat], ...] = ()
+    frozen: tuple[Pattern, ...] = ()
     gradient_clip_norm: PositiveFloat | None = None
 
 

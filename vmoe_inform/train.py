@@ -68,6 +68,8 @@ def _dry_run(config: config_lib.Config) -> int:
         return 0
     print(f"steps             {steps:>16,}")
     print(f"parameters        {int(costs['parameters']):>16,}")
+    if config.optimizer.frozen:
+        print(f"  of them frozen  {int(costs['frozen_parameters']):>16,}")
     print(f"flops of a step   {costs['flops']:>16,.0f}   on each device, as compiled")
     for name in ("argument_bytes", "temporary_bytes", "output_bytes"):
         words = name.removesuffix("_bytes") + " memory"

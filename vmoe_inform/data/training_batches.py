@@ -9,7 +9,7 @@ from vmoe_inform.data.readers import Batch
 from vmoe_inform.data.skipped import SKIPPED, SkippedRecords
 from vmoe_inform.data.workers import until_a_worker_ends
 
-_WORKERS = "iterators_in_use_states"  # in grain's state of a data set that worker processes make
+WORKERS = "iterators_in_use_states"  # in grain's state of a data set that worker processes make
 
 
 class TrainingBatches(grain.DatasetIterator[Batch]):
@@ -39,13 +39,8 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
         return self._ahead[0][1] if self._ahead else self._parent.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Sets the position to that of a state, also of one with another number of workers."""
-        if len(state.get(_WORKERS, ())) == len(self.get_state().get(_WORKERS, ())):
-            self._ahead.clear()
-            self._parent.set_state(state)
-            return
-        taken = sum(part["next_index"] for part in state.get(_WORKERS, (state,)))
-        self.skip_to(taken // (self._chunk * self._chunks_in_batch))
+        self._ahead.clear()
+        self._parent.set_state(state)
 
     def skip_to(self, batches: int) -> None:
         """Sets the position to where this number of batches was taken from the beginning.
@@ -55,9 +50,9 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
         """
         chunks = batches * self._chunks_in_batch
         state = self.get_state()
-        if (workers := state.get(_WORKERS)) is not None:
+        if (workers := state.get(WORKERS)) is not None:
             taken = [len(range(worker, chunks, len(workers))) for worker in range(len(workers))]  # in turn
-            state[_WORKERS] = [{"next_index": count * self._chunk} for count in taken]
+            state[WORKERS] = [{"next_index": count * self._chunk} for count in taken]
             state["next_index_in_cycle"] = chunks % len(workers)
         else:
             state["next_index"] = chunks * self._chunk

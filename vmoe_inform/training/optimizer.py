@@ -10,6 +10,9 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Int, Tree
 from vmoe_inform.config import OptimizerConfig
 from vmoe_inform.sharding.rules import path_name
+from vmoe_inform.training import paths
+
+_TRAINED, _FROZEN = "trained", "frozen"
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -38,16 +41,25 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, after], [config.warmup_steps])
 
 
-def decay_mask(params: Tree, pattern: str) -> Tree:
-    """True for the parameters that weight decay acts on: those whose path ``pattern`` matches from its start.
+def decay_weights(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Adds to an update the weight decay times the parameter, by the parameter's path."""
 
-    Raises:
-      ValueError: the pattern matches no parameter.
-    """
-    matches = jax.tree_util.tree_map_with_path(lambda path, _: re.match(pattern, path_name(path)) is not None, params)
-    if not any(jax.tree.leaves(matches)):
-        raise checks.error("optimizer.weight_decay_pattern", "a pattern that matches some parameter", pattern)
-    return matches
+    def add(path: Any, update: Array, parameter: Array) -> Array:
+        name = path_name(path)
+        if not re.search(config.weight_decay_pattern, name):
+            return update
+        return update + config.weight_decay * paths.factor_of(config.weight_decay_multipliers, name) * parameter
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(add, updates, params))
+
+
+def multiply_learning_rate(factors: paths.Factors) -> optax.GradientTransformation:
+    """Multiplies updates by factors that go by the paths of the parameters."""
+
+    def multiply(path: Any, update: Array) -> Array:
+        return paths.factor_of(factors, path_name(path)) * update
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(multiply, updates))
 
 
 def scale_by_step(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
@@ -67,13 +79,13 @@ def scale_by_step(schedule: optax.Schedule) -> optax.GradientTransformationExtra
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, Adam or momentum, decoupled weight decay, schedule; in this order.
+    """Clipping by global norm, Adam or momentum, decoupled weight decay, schedule, multipliers; in this order.
 
     Adam's correction of its bias counts updates: a step that is left out is in no moment. The schedule counts steps,
-    see :func:`scale_by_step`.
+    see :func:`scale_by_step`. Frozen parameters have no state, no part in the global norm, and updates of zero.
 
     Raises:
-      ValueError: as :func:`make_schedule`; at ``init``, as :func:`decay_mask`.
+      ValueError: as :func:`make_schedule`.
     """
     parts = []
     if config.gradient_clip_norm is not None:
@@ -83,10 +95,14 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     else:
         parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
     if config.weight_decay > 0:
-        parts.append(
-            optax.add_decayed_weights(
-                config.weight_decay, lambda params: decay_mask(params, config.weight_decay_pattern)
-            )
-        )
+        parts.append(decay_weights(config))
     parts.append(scale_by_step(make_schedule(config, total_steps)))
-    return optax.chain(*parts)
+    if config.multipliers:
+        parts.append(multiply_learning_rate(config.multipliers))
+    if not config.frozen:
+        return optax.chain(*parts)
+
+    def labels(params: Tree) -> Tree:
+        return jax.tree.map(lambda is_frozen: _FROZEN if is_frozen else _TRAINED, paths.mask(params, config.frozen))
+
+    return optax.partition({_TRAINED: optax.chain(*parts), _FROZEN: optax.set_to_zero()}, labels)

@@ -8,10 +8,8 @@ from typing import Any
 from absl import logging
 
 from vmoe_inform import strict
-from vmoe_inform.data.training_batches import TrainingBatches
+from vmoe_inform.data.training_batches import WORKERS, TrainingBatches
 from vmoe_inform.sharding import processes
-
-_WORKERS = "iterators_in_use_states"  # of a position in batches that worker processes make in turn
 
 
 def writers_of(checkpoint: pathlib.Path) -> set[int]:
@@ -43,7 +41,7 @@ def are_of_others(checkpoint: pathlib.Path, data: TrainingBatches) -> bool:
 
 
 def _num_workers(position: Any) -> int:
-    workers = position.get(_WORKERS) if isinstance(position, dict) else None
+    workers = position.get(WORKERS) if isinstance(position, dict) else None
     return len(workers) if isinstance(workers, list) else 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 
 from vmoe_inform import checks, models, sizes
@@ -17,6 +18,7 @@ from vmoe_inform.config import Config, check_steps, mesh_sizes
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.sharding.mesh import batch_sharding, make_mesh, replicated, slice_count
 from vmoe_inform.sharding.rules import tree_shardings
+from vmoe_inform.training import paths
 from vmoe_inform.training import state as state_lib
 from vmoe_inform.training.optimizer import make_optimizer, make_schedule
 from vmoe_inform.training.state import TrainState
@@ -30,6 +32,7 @@ class Program:
     Attributes:
       mesh: of all devices.
       model: the Flax module.
+      num_frozen: parameters that are not trained.
       state_shapes: shapes, types and shardings of the state.
       batch_shapes: the same of a batch.
       initialize: jitted ``() -> state``.
@@ -38,6 +41,7 @@ class Program:
 
     mesh: Mesh
     model: VisionTransformer
+    num_frozen: int
     state_shapes: TrainState
     batch_shapes: dict[str, jax.ShapeDtypeStruct]
     initialize: Callable[[], TrainState]
@@ -88,7 +92,7 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
 
     Raises:
       ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.mesh_sizes`; or the
-        router does not go with the number of steps.
+        router does not go with the number of steps; or a pattern of the optimizer matches no parameter.
     """
     check_steps(config, num_steps)
     if devices is None:
@@ -104,6 +108,14 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
         return state_lib.create(model, optimizer, seed=seed, ema=config.train.ema_decay > 0)
 
     shapes = jax.eval_shape(create, seed)
+    paths.check(config.optimizer, shapes.params, shapes.routing)
+    frozen = paths.num_frozen(shapes.params, config.optimizer.frozen)
+    if config.optimizer.frozen:
+        logging.info(
+            "optimizer.frozen: %s of %s parameters stay as they are",
+            f"{frozen:,}",
+            f"{models.num_parameters(shapes.params):,}",
+        )
     shardings = tree_shardings(shapes, mesh)
     step = make_train_step(model, optimizer, make_schedule(config.optimizer, num_steps), config, num_steps)
     size, count = config.model.image_size_px, config.train.batch_size
@@ -111,6 +123,7 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
     return Program(
         mesh=mesh,
         model=model,
+        num_frozen=frozen,
         state_shapes=_with_shardings(shapes, shardings),
         batch_shapes={
             "image": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=batch),
@@ -131,14 +144,15 @@ def describe(program: Program) -> dict[str, float]:
     """Compiles the step and says what it costs: a dry run.
 
     Returns:
-      ``parameters`` (count), and of one step on one device ``flops``, ``argument_bytes`` (state and batch),
-      ``temporary_bytes`` and ``output_bytes``, as the compiler states them.
+      ``parameters`` and ``frozen_parameters`` (counts), and of one step on one device ``flops``, ``argument_bytes``
+      (state and batch), ``temporary_bytes`` and ``output_bytes``, as the compiler states them.
     """
     with program.in_use():
         compiled = program.train_step.lower(program.state_shapes, program.batch_shapes).compile()
     memory = compiled.memory_analysis()
     return {
         "parameters": models.num_parameters(program.state_shapes.params),
+        "frozen_parameters": program.num_frozen,
         "flops": compiled.cost_analysis()["flops"],
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,

@@ -14,7 +14,7 @@ from vmoe_inform.data import augment
 from vmoe_inform.nn.router import STATE
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.sharding.rules import gathered
-from vmoe_inform.training import nonfinite
+from vmoe_inform.training import nonfinite, paths
 from vmoe_inform.training.measurements import EXPERT_LOADS
 from vmoe_inform.training.state import TrainState
 
@@ -40,7 +40,7 @@ def make_train_step(
 
     Args:
       model, optimizer, schedule: what is trained, and how.
-      config: data (augmentation), model (classes, loss weights) and train.
+      config: data (augmentation), model (classes, loss weights), train, and what of the optimizer is frozen.
       total_steps: of the run, for what changes over the training.
 
     Returns:
@@ -49,11 +49,12 @@ def make_train_step(
       All randomness comes from (seed, step). With ``train.max_nonfinite_steps`` > 0 a step whose loss or gradient is
       not finite changes nothing but the step; the metric ``nonfinite_where`` says so, see :func:`nonfinite.where`.
     """
-    parts = config.train.gradient_accumulation_steps
+    parts, patterns = config.train.gradient_accumulation_steps, config.optimizer.frozen
 
     def loss_function(
-        params: Tree, routing: Tree, progress: Array, batch: Batch, key: Array
+        trained: Tree, whole: Tree, routing: Tree, progress: Array, batch: Batch, key: Array
     ) -> tuple[Array, tuple[Tree, dict]]:
+        params = paths.with_frozen(trained, paths.mask(whole, patterns), whole)
         augment_key, mix_key, routing_key, dropout_key, erase_key = jax.random.split(key, 5)
         images = augment.normalize(augment.augment(augment_key, batch["image"], config.data), config.data)
         if config.data.random_erasing > 0:
@@ -78,31 +79,40 @@ def make_train_step(
     gradient_function = jax.value_and_grad(loss_function, has_aux=True)
 
     def gradients_of(state: TrainState, batch: Batch, key: Array) -> tuple[Tree, Tree, dict[str, Array]]:
-        progress = state.step.astype(jnp.float32) / total_steps
+        frozen, progress = paths.mask(state.params, patterns), state.step.astype(jnp.float32) / total_steps
+        trained = paths.trained_part(state.params, frozen)  # what the backward pass is for, and no further
+        about = (trained, state.params, state.routing, progress)
         if parts == 1:
-            (_, (routing, metrics)), gradients = gradient_function(state.params, state.routing, progress, batch, key)
-            return gradients, routing, metrics
+            (_, (routing, metrics)), gradients = gradient_function(*about, batch, key)
+            return paths.zeros_where_frozen(gradients, frozen, state.params), routing, metrics
         # [B, ...] -> [parts, B / parts, ...]: every part has images from every device
         split = jax.tree.map(lambda a: jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1), batch)
 
         def accumulate(total: Tree, part: tuple[Batch, Array]) -> tuple[Tree, dict[str, Array]]:
             # Steps that update a state are not accumulated (config.py): the routing state passes through unchanged.
-            (_, (_, metrics)), gradients = gradient_function(state.params, state.routing, progress, *part)
+            (_, (_, metrics)), gradients = gradient_function(*about, *part)
             return jax.tree.map(jnp.add, total, gradients), metrics
 
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        zeros = jax.tree.map(jnp.zeros_like, trained)
         total, metrics = jax.lax.scan(accumulate, zeros, (split, jax.random.split(key, parts)))
         metrics = {name: jnp.mean(values, axis=0) for name, values in metrics.items()}
-        return jax.tree.map(lambda g: g / parts, total), state.routing, metrics
+        means = jax.tree.map(lambda g: g / parts, total)
+        return paths.zeros_where_frozen(means, frozen, state.params), state.routing, metrics
+
+    def as_before(new: Tree, old: Tree) -> Tree:
+        """The new tree with the old leaves where it is frozen: bit for bit, which adding zero is not."""
+        return paths.with_frozen(new, paths.mask(new, patterns), old)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         gradients, routing, metrics = gradients_of(state, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, step=state.step)
-        params = optax.apply_updates(state.params, updates)
+        params = as_before(optax.apply_updates(state.params, updates), state.params)
+        routing = as_before(routing, state.routing)
         ema_params = state.ema_params
         if ema_params is not None:
-            ema_params = optax.incremental_update(params, ema_params, 1.0 - config.train.ema_decay)
+            averages = optax.incremental_update(params, ema_params, 1.0 - config.train.ema_decay)
+            ema_params = as_before(averages, ema_params)
         where = nonfinite.where(metrics["loss"], gradients)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
         metrics[nonfinite.WHERE] = where
