@@ -1,6 +1,5 @@
 """Optimizer and learning-rate schedule from the config."""
 
-import re
 from typing import Any
 
 import jax
@@ -45,12 +44,11 @@ def decay_weights(config: OptimizerConfig) -> optax.GradientTransformation:
     """Adds to an update the weight decay times the parameter, by the parameter's path."""
 
     def add(path: Any, update: Array, parameter: Array) -> Array:
-        name = path_name(path)
-        if not re.search(config.weight_decay_pattern, name):
-            return update
-        return update + config.weight_decay * paths.factor_of(config.weight_decay_multipliers, name) * parameter
+        factor = paths.factor_of(config.weight_decay_multipliers, path_name(path))
+        return update + config.weight_decay * factor * parameter
 
-    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(add, updates, params))
+    decay = optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(add, updates, params))
+    return optax.masked(decay, lambda params: paths.mask(params, (config.weight_decay_pattern,)))
 
 
 def multiply_learning_rate(factors: paths.Factors) -> optax.GradientTransformation:
