@@ -526,7 +526,7 @@ def another(path, value):
     hint = groups.hint_of(config_lib.Config, path)
     plain = checks.plain(hint)
     words = [word for choice in (plain, *get_args(plain)) for word in get_args(choice)]
-    for text in ("7", "0.25", "true", "false", "2", "c", "other", *map(str, words)):
+    for text in ("7", "0.25", "true", "false", "2", "c", "other", "(('head', 2.0),)", *map(str, words)):
         try:
             if from_text.value(path, text, hint) not in (value, None):
                 return text

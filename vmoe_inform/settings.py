@@ -37,9 +37,7 @@ Number: TypeAlias = Annotated[float, Bound(at_least=-1e18, at_most=1e18)]
 Factor: TypeAlias = Annotated[float, Bound(above=0.0, at_most=2.0**20)]
 Beta: TypeAlias = Annotated[float, Bound(at_least=0.0, at_most=1e6)]  # parameter of a Beta distribution; 0 is off
 Devices: TypeAlias = Annotated[int, Bound(at_least=1, at_most=2**20)]
-
-
-Pattern = Annotated[str, checks.Text(1000)]  # regular expression
+Pattern: TypeAlias = Annotated[str, checks.Text(1000)]  # regular expression
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,7 +306,7 @@ class OptimizerConfig:
     weight_decay: NonNegativeFloat = 0.0
     weight_decay_pattern: Pattern = ".*/kernel$"
     weight_decay_multipliers: tuple[tuple[Pattern, NonNegativeFloat], ...] = ()
-    multipliers: tuple[tuple[Pattern, PositiveFloat], ...] = ()
+    multipliers: tuple[tuple[Pattern, Factor], ...] = ()
     frozen: tuple[Pattern, ...] = ()
     gradient_clip_norm: PositiveFloat | None = None
 

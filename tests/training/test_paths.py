@@ -66,9 +66,9 @@ def test_patterns_that_mean_something():
     ("changes", "message"),
     [
         ({"frozen": ("(",)}, r"optimizer.frozen: expected a regular expression \(.*; received '\('"),
-        ({"frozen": (3,)}, r"optimizer.frozen: expected tuple of string; received \(3,\)"),
-        ({"multipliers": (("head", 0.0),)}, r"optimizer.multipliers: expected tuple of \(string, float > 0\)"),
-        ({"multipliers": (("head",),)}, r"optimizer.multipliers: expected tuple of \(string, float > 0\)"),
+        ({"frozen": (3,)}, r"optimizer.frozen: expected tuple of string .*; received \(3,\)"),
+        ({"multipliers": (("head", 0.0),)}, r"optimizer.multipliers: expected tuple of \(string .*, float > 0"),
+        ({"multipliers": (("head",),)}, r"optimizer.multipliers: expected tuple of \(string .*, float > 0"),
         ({"multipliers": (("[", 1.0),)}, "optimizer.multipliers: expected a regular expression"),
         (
             {"weight_decay_multipliers": (("head", 2.0),)},
