@@ -1,6 +1,7 @@
 """Checkpoints of a state made by hand: nothing is compiled, so that every kind of damage can be tried."""
 
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -466,6 +467,15 @@ def test_an_unwritable_workdir_is_found_at_once(unwritable, tmp_path):
             ValueError, match=r"workdir: expected a folder that can be written to \(Permission denied\)"
         ):
             check_writable(workdir)
+
+
+def test_a_full_disk_is_found_at_once_and_is_no_bad_input(tmp_path, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OSError, match=r"workdir: expected a folder that can be written to \(No space left on device\)"):
+        check_writable(tmp_path)
 
 
 def test_a_workdir_below_a_file(tmp_path):

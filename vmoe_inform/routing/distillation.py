@@ -112,7 +112,9 @@ def _check_steps(total_steps: int, *, switch_step: int, width: int) -> None:
 def distilled_step(
     context: StepContext, *, switch_step: checks.PositiveInt = 1000, width: checks.Width = 50
 ) -> Float[Array, "B N E"]:
-    """Learned for ``switch_step`` steps, then a frozen light router that sees pixels only (StableMoE).
+    """Learned for ``switch_step`` updates, then a frozen light router that sees pixels only (StableMoE).
+
+    Steps that are left out (``train.max_nonfinite_steps``) are no updates.
 
     ``width`` is that of the light router's embeddings (50 in the paper).
     """

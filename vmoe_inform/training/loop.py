@@ -186,7 +186,7 @@ def train(
             except SavingError as problem:
                 if config.checkpoint.on_error == "stop":
                     raise
-                logging.error("%s Training goes on.", problem)
+                logging.error("%s Training continues.", problem)
 
         def log(done: FinishedStep) -> None:
             lock.check()

@@ -1,5 +1,6 @@
 """The resolved config in a run's folder, by which a run that is started again knows that it is the same."""
 
+import errno
 import pathlib
 import tempfile
 from collections.abc import Collection
@@ -12,6 +13,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.identity import Change, Effect
 
 CONFIG_FILE = "config.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_same_run(
@@ -62,13 +64,19 @@ def recorded_class_names(workdir: pathlib.Path) -> tuple[str, ...]:
 
 
 def check_writable(workdir: pathlib.Path) -> None:
-    """Makes the folder if it does not exist. Raises ValueError if nothing can be written there."""
+    """Makes the folder if it does not exist.
+
+    Raises:
+      ValueError: nothing can be written there.
+      OSError: nothing fits there, which is no mistake of the command line.
+    """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=workdir) as file:
             file.write(bytes(4096))
     except OSError as problem:
-        raise checks.error("workdir", f"a folder that can be written to ({problem.strerror})", str(workdir)) from None
+        error = checks.error("workdir", f"a folder that can be written to ({problem.strerror})", str(workdir))
+        raise (OSError(str(error)) if problem.errno in _FULL else error) from None
 
 
 def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:
