@@ -231,6 +231,8 @@ texts, commands, found = *json.load(sys.stdin), {}
 before = set(flags.FLAGS)
 for command in commands:
     importlib.import_module(command)
+    shown = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(command)}  # by --help
+    assert shown >= set(flags.FLAGS) - before, (command, shown)
     for name in set(flags.FLAGS) - before:
         for number, text in enumerate(texts):
             try:

@@ -44,6 +44,9 @@ __all__ = [
 _LAST_SECONDS = 2.0  # that process 0 leaves the others to say what they have found: JAX ends them when it is gone
 
 
+flags.disclaim_key_flags()  # a flag that is defined through this module is its caller's, among those that --help shows
+
+
 class _Typed(flags.ArgumentParser):
     """Text to a value of a type with bounds, as fields of a config have them."""
 

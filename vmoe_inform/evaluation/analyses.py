@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import TypedDict
 
@@ -61,7 +62,7 @@ def read(workdir: pathlib.Path) -> Analysis | None:
     except FileNotFoundError:
         return None
     except checks.InputError as problem:
-        remedy = f"python -m vmoe_inform.analyze --workdir={workdir}"
+        remedy = f"python -m vmoe_inform.analyze --workdir={shlex.quote(str(workdir))}"
         logging.warning("the analysis of %s is left out: %s (analyze it again: %s)", workdir, problem, remedy)
         return None
     return Analysis(run["step"], run["suite"], run["count"], str(folder / PAGE), pictures)

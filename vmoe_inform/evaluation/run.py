@@ -1,6 +1,7 @@
 """Evaluates a checkpoint on suites, one after the other; what is finished is kept and not computed again."""
 
 import pathlib
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -278,7 +279,7 @@ def read_results(place: Place) -> Results:
       FileNotFoundError: it was not evaluated.
       DamagedFileError: they are not what was written.
     """
-    command = f"python -m vmoe_inform.evaluate --workdir={place}"
+    command = f"python -m vmoe_inform.evaluate --workdir={shlex.quote(str(place))}"
     try:
         return stored.read_results(place.results, within=place.workdir)
     except FileNotFoundError:

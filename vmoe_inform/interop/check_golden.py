@@ -122,6 +122,7 @@ def check(path: str) -> float:
       FileNotFoundError: no such file.
       ValueError: not a file of this format.
     """
+    path = checks.conform("golden file", path, checks.Path)
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"golden file: expected an .npz file; received {path!r}")
     try:
