@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import grain
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from tests.data.test_pipeline import numbered
 from tests.processes import ROOT
 from vmoe_inform import exit_codes
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import pipeline
+from vmoe_inform.data import pipeline, workers
 from vmoe_inform.data.sources import Source
 
 DATA = DataConfig(
@@ -154,7 +155,7 @@ def test_a_worker_that_is_killed_is_one_clear_error():
 _STOPPED = """
 import multiprocessing, os, signal
 from tests.data.test_workers import NoiseRecords, start
-from vmoe_inform.data import pipeline
+from vmoe_inform.data import pipeline, workers
 from vmoe_inform.training.watchdog import Watchdog
 if __name__ == "__main__":
     iterator = start(NoiseRecords(), pipeline.SkippedRecords(1.0), num_workers=1)
@@ -187,7 +188,7 @@ def test_the_watchdog_ends_a_run_whose_worker_is_stopped(tmp_path):
 _PARENT = """
 import multiprocessing, sys
 from tests.data.test_workers import NoiseRecords, start
-from vmoe_inform.data import pipeline
+from vmoe_inform.data import pipeline, workers
 if __name__ == "__main__":
     iterator = start(NoiseRecords(), pipeline.SkippedRecords(1.0), num_workers=1)
     print(multiprocessing.active_children()[0].pid, flush=True)
@@ -218,3 +219,14 @@ def _is_running(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"  # not even a zombie that nobody waits for
     except FileNotFoundError:
         return False
+
+
+def test_too_little_shared_memory_is_one_line_before_a_worker_starts():
+    """Of any machine: with more workers than fit."""
+    chunk_bytes = 32 * 384**2 * 3
+    free = os.statvfs("/dev/shm")
+    number = free.f_bavail * free.f_frsize // (workers.CHUNKS_OF_A_WORKER * chunk_bytes) + 100
+    with pytest.raises(
+        ValueError, match=rf"data.num_workers: expected at most \d+, .* /dev/shm .*; received {number}$"
+    ):
+        workers.in_workers(grain.MapDataset.range(1).to_iter_dataset(), number, chunk_bytes)

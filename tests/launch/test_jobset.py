@@ -12,7 +12,7 @@ import yaml
 from configs.imagenet import get_config
 from vmoe_inform import config as config_lib
 from vmoe_inform import exit_codes
-from vmoe_inform.data import pipeline
+from vmoe_inform.data import pipeline, workers
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATH = ROOT / "launch" / "gke_jobset.yaml"
@@ -185,7 +185,7 @@ def test_preemptions_do_not_count_and_lasting_faults_end_the_run(jobset):
 
 
 def test_data_workers_have_room_for_their_images(jobset):
-    """Each worker of the recipe fills four chunks at a time: two ready, one that it makes, one that is taken."""
+    """Those of the recipe with the largest images, with half as much again."""
     pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
     (volume,) = [volume for volume in pod["volumes"] if volume["name"] == mount["name"]]
@@ -193,7 +193,8 @@ def test_data_workers_have_room_for_their_images(jobset):
     size = int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30
     config = config_lib.parse(get_config("recipe=finetune384"))
     assert config.data.num_workers == 32
-    assert size >= 2 * config.data.num_workers * 4 * pipeline._CHUNK_IMAGES * config.model.image_size_px**2 * 3
+    chunk_bytes = pipeline._CHUNK_IMAGES * config.model.image_size_px**2 * 3
+    assert size >= 1.5 * config.data.num_workers * workers.CHUNKS_OF_A_WORKER * chunk_bytes
 
 
 def test_the_image_holds_the_code_and_runs_as_the_pods_user(jobset):

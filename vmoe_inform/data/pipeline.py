@@ -76,7 +76,7 @@ def train_iterator(
     examples = order.random_map(TrainingReader(source.records, image_size_px, data), seed=seed)
     share = ShareOfBatches(examples, batch_size=batch_size, process_index=process_index, process_count=process_count)
     chunk = batch_size if data.num_workers == 0 else _largest_divisor(batch_size, _CHUNK_IMAGES)
-    chunks = _chunks(share, data.num_threads, chunk, data.num_workers)
+    chunks = _chunks(share, data.num_threads, chunk, data.num_workers, image_size_px)
     batches = chunks if chunk == batch_size else chunks.batch(batch_size // chunk, batch_fn=_concatenate)
     # One thread prepares whole batches beside the training step.
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=data.prefetch_batches)
@@ -141,7 +141,7 @@ def evaluation_batches(
     positions = grain.MapDataset.range(process_count * batch_size * math.ceil(read / batch_size))
     examples = positions.map(EvaluationReader(source.records, image_size_px, crop))
     share = ShareOfBatches(examples, batch_size=batch_size, process_index=process_index, process_count=process_count)
-    iterator = iter(_chunks(share[:read], num_threads, chunk, num_workers))
+    iterator = iter(_chunks(share[:read], num_threads, chunk, num_workers, image_size_px))
     received = itertools.islice(until_a_worker_ends(iterator), num_chunks)
     try:
         for _ in range(num_batches):
@@ -173,13 +173,15 @@ def _check_not_empty(source: Source) -> None:
         raise checks.error("data", "at least one record", "none")
 
 
-def _chunks(examples: grain.MapDataset, num_threads: int, chunk: int, num_workers: int) -> grain.IterDataset:
+def _chunks(
+    examples: grain.MapDataset, num_threads: int, chunk: int, num_workers: int, image_size_px: int
+) -> grain.IterDataset:
     """Consecutive examples as chunks with all that was skipped, in order, made by threads or worker processes."""
     if num_workers > 0:
         examples = ChunksInTurn(examples, chunk=chunk, num_workers=num_workers)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + chunk)
     chunks = examples.to_iter_dataset(options).batch(chunk, batch_fn=_stack)
-    return in_workers(chunks, num_workers) if num_workers > 0 else chunks
+    return in_workers(chunks, num_workers, chunk * image_size_px**2 * 3) if num_workers > 0 else chunks
 
 
 def _largest_divisor(number: int, at_most: int) -> int:

@@ -14,15 +14,42 @@ from absl import flags
 from vmoe_inform import checks
 
 _ENDED = "Worker process was terminated unexpectedly"  # grain's words
+_SHARED_MEMORY = "/dev/shm"
+CHUNKS_OF_A_WORKER = 6  # measured: two in its queue, those that it makes, and those on the way to the batch
 _Element = TypeVar("_Element")
 
 
-def in_workers(chunks: grain.IterDataset, num_workers: int) -> grain.IterDataset:
-    """The same made by processes, each of which keeps two chunks ready."""
+def in_workers(chunks: grain.IterDataset, num_workers: int, chunk_bytes: int) -> grain.IterDataset:
+    """The same made by processes, each of which keeps two chunks ready.
+
+    Args:
+      chunks: what to make.
+      num_workers: processes, >= 1.
+      chunk_bytes: of the arrays of a chunk, which are sent through shared memory.
+
+    Raises:
+      ValueError: the shared memory is too small, in which the workers would die one after the other.
+    """
+    _check_shared_memory(num_workers, chunk_bytes)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain looks at flags of its own, which only command lines parse
     options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
     return chunks.mp_prefetch(options, worker_init_fn=_begin_worker)
+
+
+def _check_shared_memory(num_workers: int, chunk_bytes: int) -> None:
+    try:
+        found = os.statvfs(_SHARED_MEMORY)
+    except OSError:  # another system, which has another place for it
+        return
+    free, each = found.f_bavail * found.f_frsize, CHUNKS_OF_A_WORKER * chunk_bytes
+    if num_workers * each > free:
+        raise checks.error(
+            "data.num_workers",
+            f"at most {free // each}, at {each / 2**20:.0f} MiB each of the {free / 2**20:.0f} MiB that are free in "
+            f"{_SHARED_MEMORY} (docker run --shm-size; Kubernetes: an emptyDir of medium Memory)",
+            num_workers,
+        )
 
 
 def _begin_worker(index: int, count: int) -> None:
