@@ -53,8 +53,9 @@ def _routing_per_image(trace: Mapping[str, Any]) -> PerImage:
 class Predictor:
     """A model compiled for evaluation on a mesh.
 
-    Several processes share out the records of a set, and each gets what all of them found; so all have to ask for the
-    same predictions in the same order. ``data.max_skipped_share`` holds for each one's share.
+    Several processes read the batches that one would read, a part each, and each gets what all of them found; so all
+    have to ask for the same predictions in the same order. An image's predictions depend on the set that it is in, by
+    the images of its group, and not on processes, devices or batch size.
     """
 
     def __init__(self, model: VisionTransformer, config: Config, mesh: Mesh, *, watch: Watch = _NO_WATCH):
