@@ -1,5 +1,6 @@
 """Traces of a run's steps: which, where, and what stands against it."""
 
+import contextlib
 import gzip
 import json
 import logging
@@ -62,7 +63,8 @@ def test_a_trace_that_cannot_be_written_stops_nothing(tmp_path, caplog):
         _run(profile, 0, 5)
     assert "profile: no trace could be written in" in caplog.text
     folder.unlink()
-    jax.profiler.stop_trace()  # JAX keeps what it could not write
+    with contextlib.suppress(RuntimeError):
+        jax.profiler.stop_trace()  # JAX 0.10 keeps what it could not write
     with pytest.raises(ValueError, match=r"profile: expected a folder \(Not a directory\); received '.*process_0'"):
         Profile(_file(tmp_path), 2, first_step=0, last_step=5, process=0)
 
