@@ -48,6 +48,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "default:Error reading persistent compilation cache:UserWarning")
 
 
+# The files with the longest tests come first, so that at the end there are only short ones to share out.
+_LONGEST = ("test_study", "test_two_processes", "test_drill", "test_lost_processes", "test_command_lines")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
+
+
 _NO_BROWSER = "no Chromium to look at pages with (on Debian: apt-get install chromium)"
 
 

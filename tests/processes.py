@@ -1,5 +1,7 @@
 """The command lines as a user starts them, in processes of their own."""
 
+import contextlib
+import itertools
 import os
 import pathlib
 import subprocess
@@ -29,16 +31,17 @@ def fail(module: str, *arguments: str) -> str:
     return errors
 
 
-# To import takes far longer than to find a mistake in a command line: a process forks for each, before JAX has threads,
-# when all is imported that the command imports by and by.
+# To import takes longer than to find a mistake in a command line, and as long as to train a tiny model: a process forks
+# for each, before JAX has threads, when all is imported that the command imports by and by.
 _FORKS = """
 import os, sys, importlib, runpy
 module, *imports = [f"vmoe_inform.{name}" for name in sys.argv[1:]]
 for name in ("vmoe_inform.command_line", *imports):
     importlib.import_module(name)
-for line in sys.stdin.read().splitlines():
-    folder, *arguments = line.split("\\t")
+for line in sys.stdin:
+    folder, *arguments = line.rstrip("\\n").split("\\t")
     if os.fork() == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT), descriptor)
         sys.argv = [module, *arguments]
@@ -49,28 +52,50 @@ for line in sys.stdin.read().splitlines():
             sys.stderr.flush()
             os._exit(end.code or 0)
         raise AssertionError("a command line ends by sys.exit")
-    code = os.waitstatus_to_exitcode(os.wait()[1])
-    with open(os.path.join(folder, "code"), "w") as file:
-        file.write(str(code))
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
+
+
+class Forks(contextlib.AbstractContextManager["Forks"]):
+    """Command lines of one module, one after the other, which share one process's imports."""
+
+    def __init__(self, module: str, folder: pathlib.Path, *, imports: tuple[str, ...] = ()):
+        """Args:
+        module: of the package, whose command lines they are.
+        folder: for what they print.
+        imports: modules of the package that the command imports when it starts.
+        """
+        self._folder, self._numbers = folder, itertools.count()
+        self._process = _start("-c", _FORKS, module, *imports)
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, output and errors of a command line."""
+        folder = self._folder / f"command_line_{next(self._numbers)}"
+        folder.mkdir()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\t".join((str(folder), *arguments)) + "\n")
+        self._process.stdin.flush()
+        code = self._process.stdout.readline()
+        assert code, self._process.communicate()
+        return int(code), (folder / "stdout").read_text(), (folder / "stderr").read_text()
+
+    def succeed(self, *arguments: str) -> str:
+        """The output of a command line that has to end with 0."""
+        code, printed, errors = self.run(*arguments)
+        assert code == 0, printed + errors
+        return printed
 
 
 def run_many(
     module: str, command_lines: list[tuple[str, ...]], folder: pathlib.Path, *, imports: tuple[str, ...] = ()
 ) -> list[tuple[int, str, str]]:
-    """Exit code, output and errors of each of these command lines, which share one process's imports.
-
-    ``imports`` are the modules of the package that the command imports when it starts.
-    """
-    folders = [folder / str(number) for number in range(len(command_lines))]
-    for each in folders:
-        each.mkdir()
-    lines = ["\t".join((str(each), *arguments)) for each, arguments in zip(folders, command_lines, strict=True)]
-    process = _start("-c", _FORKS, module, *imports)
-    printed, errors = process.communicate("\n".join(lines))
-    assert process.returncode == 0, printed + errors
-    read = lambda each, name: (each / name).read_text()
-    return [(int(read(each, "code")), read(each, "stdout"), read(each, "stderr")) for each in folders]
+    """Exit code, output and errors of each of these command lines, see :class:`Forks`."""
+    with Forks(module, folder, imports=imports) as forks:
+        return [forks.run(*arguments) for arguments in command_lines]
 
 
 def _start(*arguments: str) -> subprocess.Popen[str]:

@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shutil
+from collections.abc import Iterator
 
 import pytest
 from absl import flags
@@ -23,17 +24,30 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> pathlib.Path:
+def train(tmp_path_factory) -> Iterator[processes.Forks]:
+    with processes.Forks("train", tmp_path_factory.mktemp("train"), imports=("training.loop",)) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="module")
+def evaluate(tmp_path_factory) -> Iterator[processes.Forks]:
+    imports = ("evaluation.report", "evaluation.run")
+    with processes.Forks("evaluate", tmp_path_factory.mktemp("evaluate"), imports=imports) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="module")
+def trained(train, tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("runs") / "attention"
-    printed = processes.run("train", *TINY, f"--workdir={workdir}")
+    printed = train.succeed(*TINY, f"--workdir={workdir}")
     assert "all steps done, clean top-1" in printed
     assert "\x1b" not in printed  # no control characters where there is no terminal
     assert "step 8/8  loss" in printed
     return workdir
 
 
-def test_train_then_evaluate_then_evaluate_again(trained):
-    printed = processes.run("evaluate", f"--workdir={trained}", "--suites=clean,r,o")
+def test_train_then_evaluate_then_evaluate_again(trained, evaluate):
+    printed = evaluate.succeed(f"--workdir={trained}", "--suites=clean,r,o")
     path = trained / "evaluation" / "results.json"
     results = json.loads(path.read_text())
     assert results["checkpoint_step"] == 8
@@ -53,7 +67,7 @@ def test_train_then_evaluate_then_evaluate_again(trained):
     # The second start finds all of it, and adds one suite to what is there.
     other = trained.parent / "other"
     shutil.copytree(trained, other)
-    again = processes.run("evaluate", f"--workdir={trained},{other}@8", "--suites=clean,r,o,a")
+    again = evaluate.succeed(f"--workdir={trained},{other}@8", "--suites=clean,r,o,a")
     finished = re.findall(r"^(\w+): (?:step )?([\d,]+)(?: images)?$", again.replace("@8", ""), flags=re.MULTILINE)
     assert [name for name, _ in finished] == ["attention", "a", "other", "clean", "r", "o", "a"]
     assert "attention next to other@8" in page.read_text()
@@ -70,15 +84,15 @@ def test_train_then_evaluate_then_evaluate_again(trained):
     assert "attention: clean, r, o: evaluated 20" in " ".join(again.split())
 
 
-def test_a_finished_run_is_not_trained_again(trained):
+def test_a_finished_run_is_not_trained_again(trained, train):
     lines = (trained / "metrics.jsonl").read_text()
-    printed = processes.run("train", *TINY, f"--workdir={trained}")
+    printed = train.succeed(*TINY, f"--workdir={trained}")
     assert re.search("all steps done, clean top-1 .*%, measured when they were done$", printed.strip())
     assert (trained / "metrics.jsonl").read_text() == lines
 
 
-def test_dry_run_states_what_the_step_costs(tmp_path):
-    printed = processes.run("train", *TINY, "--dry_run", f"--workdir={tmp_path / 'none'}")
+def test_dry_run_states_what_the_step_costs(train, tmp_path):
+    printed = train.succeed(*TINY, "--dry_run", f"--workdir={tmp_path / 'none'}")
     for words in ("parameters", "flops of a step", "temporary memory"):
         assert words in printed
     assert not (tmp_path / "none").exists()
@@ -105,11 +119,11 @@ def _only_error(code: int, errors: str) -> str:
     return line
 
 
-def test_bad_input_is_one_line(tmp_path):
+def test_bad_input_is_one_line(train, tmp_path):
     workdir = tmp_path / "run"
     fields = [(*TINY, f"--workdir={workdir}", *field.split()) for field in BAD_FIELDS]
     arguments = [(f"--config=configs/digits.py:{argument}",) for argument in BAD_ARGUMENTS]
-    results = processes.run_many("train", [*fields, *arguments], tmp_path, imports=("training.loop",))
+    results = [train.run(*command_line) for command_line in (*fields, *arguments)]
     for (code, _, errors), message in zip(results, [*BAD_FIELDS.values(), *[": expected "] * 5], strict=True):
         line = _only_error(code, errors)
         assert re.search(message, line), line
@@ -118,7 +132,7 @@ def test_bad_input_is_one_line(tmp_path):
     assert not workdir.exists()
 
 
-def test_nothing_to_evaluate(tmp_path):
+def test_nothing_to_evaluate(evaluate):
     messages = {
         ("--workdir=/missing",): "workdir: expected a run with config.json; received '/missing'",
         (): "--workdir: expected the folder of a run; received None",
@@ -126,7 +140,7 @@ def test_nothing_to_evaluate(tmp_path):
         ("--workdir=/missing,/missing",): "expected each run or checkpoint once; received '/missing, /missing'",
         ("--workdir=/missing", "--suites=clean,q"): "--suites: expected one of a, c, clean",
     }
-    results = processes.run_many("evaluate", list(messages), tmp_path, imports=("evaluation.report", "evaluation.run"))
+    results = [evaluate.run(*arguments) for arguments in messages]
     for (code, _, errors), message in zip(results, messages.values(), strict=True):
         assert message in _only_error(code, errors)
 

@@ -66,7 +66,14 @@ def pictures(outputs):
     return [output for output in outputs if "image/png" in output.get("data", {})]
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+# The comparison trains several; tests/analysis shows the functions that it calls.
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem == "02_compare_routers" else [])
+        for path in PATHS
+    ],
+)
 def test_runs_in_short(path, tmp_path_factory):
     """One epoch instead of many: what it shows is meaningless, that it shows it is not."""
     folder = tmp_path_factory.getbasetemp() / "notebook_runs"  # the last one looks at what the first one trained

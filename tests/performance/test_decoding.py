@@ -31,6 +31,7 @@ print(json.dumps({"rows": [dataclasses.asdict(row) for row in rows], "shape": wh
 """
 
 
+@pytest.mark.slow  # imports TensorFlow; what is counted and decoded is shown below
 def test_beside_tf_data():
     process = subprocess.run(
         [sys.executable, "-c", _BESIDE_TENSORFLOW],

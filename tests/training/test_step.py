@@ -18,6 +18,8 @@ from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.optimizer import make_optimizer, make_schedule
 from vmoe_inform.training.step import cross_entropy
 
+ONE_BLOCK = {"model__num_layers": 1, "model__moe__layers": (0,)}  # compiles faster than two
+
 
 def _batch(count: int = 16) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
@@ -51,13 +53,12 @@ def test_one_device_begins_with_what_eight_begin_with():
 
 
 # What could depend on where an image is: graphs over tokens, states of the whole batch, choices within a group.
-# Symphony: tests/sharding/test_meshes.py.
+# Symphony: tests/sharding/test_meshes.py. That graphs over tokens stay within an image: tests/test_models.py.
 @pytest.mark.parametrize(
     "router",
     [
-        "alternate_vmoe",
         "expert_choice",
-        *(pytest.param(router, marks=pytest.mark.slow) for router in ("stablemoe", "base")),
+        *(pytest.param(router, marks=pytest.mark.slow) for router in ("alternate_vmoe", "stablemoe", "base")),
     ],
 )
 def test_one_device_equals_eight(router):
@@ -66,9 +67,9 @@ def test_one_device_equals_eight(router):
     Bound: losses 1e-5 relative; parameters 5e-5 absolute, a tenth of one Adam step in the warm-up (2e-3 / 4).
     """
     # A single block compiles faster; alternating needs two.
-    shape = {} if router == "alternate_vmoe" else {"model__num_layers": 1, "model__moe__layers": (0,)}
+    shape = {} if router == "alternate_vmoe" else ONE_BLOCK
     if router == "expert_choice":  # with all augmentation that looks at other images or draws an image's own noise
-        shape |= {"train__mixup_alpha": 0.4, "train__cutmix_alpha": 0.4, "data__random_erasing": 0.5}
+        shape = shape | {"train__mixup_alpha": 0.4, "train__cutmix_alpha": 0.4, "data__random_erasing": 0.5}
     one = _program(1, router=router, **shape)
     start = _initialized(one)
     state, losses = _two_steps(one, start)
@@ -97,7 +98,7 @@ def _descent(router: str):
     Descent instead of the run's optimizer, and one block where that is enough, halve the time that compiling takes.
     """
     preset, _, inform = router.partition("+")
-    shape = {"model__num_layers": 1, "model__moe__layers": (0,)}
+    shape = {**ONE_BLOCK}
     if router in ("alternate_vmoe", "vmoe+symphony_across_layers"):  # these need two MoE layers
         shape = {"model__moe__layers": (0, 1)}
     if inform:
@@ -195,16 +196,16 @@ def test_k_grows_over_the_training(digits_batches):
 
 
 def test_stablemoe_freezes_its_light_router_at_the_switch(digits_batches):
-    config = config_lib.parse(tiny.config_dict("stablemoe"))  # the switch is at step 10
+    config = config_lib.parse(tiny.config_dict("stablemoe", **ONE_BLOCK))  # the switch is at step 10
     program = program_lib.build(config, 20, jax.devices()[:1])
     distillation, frozen = [], []
     with program.in_use():
         state = program.initialize()
         for step in range(14):
-            before = jax.device_get(state.params["block_1"]["moe"]["router"]["distilled"])
+            before = jax.device_get(state.params["block_0"]["moe"]["router"]["distilled"])
             state, metrics = program.train_step(state, program.to_devices(digits_batches[step % 4]))
             distillation.append(float(metrics["losses/distillation"]))
-            kept = jax.device_get(state.routing["block_1"]["moe"]["router"]["distilled"]["state"])
+            kept = jax.device_get(state.routing["block_0"]["moe"]["router"]["distilled"]["state"])
             frozen.append(kept["centroids"])
             if step == 9:
                 np.testing.assert_array_equal(kept["embedding"], before["embedding"])
@@ -220,7 +221,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
     still = {"model__router__noise_std": 0.0, "model__router__losses__load": 0.0, "data__random_shift_px": 0}
     # Groups are made of other images when the batch is split; losses that look at a group would differ.
     still |= {"model__router__losses__importance": 0.0, "model__moe__capacity_factor": 4.0, "train__batch_size": 32}
-    still |= {"model__moe__group_size_images": 2}
+    still |= {"model__moe__group_size_images": 2, **ONE_BLOCK}
     config = {name: config_lib.parse(tiny.config_dict(**still, **extra)) for name, extra in
               {"whole": {}, "parts": {"train__gradient_accumulation_steps": 2}}.items()}  # fmt: skip
     results = {}
@@ -232,10 +233,20 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
         np.testing.assert_allclose(results["whole"][metric], results["parts"][metric], rtol=1e-5)
 
 
-def test_no_recompilation_and_the_loss_falls():
-    config = config_lib.parse(tiny.config_dict("attention_vmoe", train__mixup_alpha=0.2, train__label_smoothing=0.1,
-                                               train__ema_decay=0.5, train__loss="sigmoid"))  # fmt: skip
-    program = program_lib.build(config, 20)
+@pytest.fixture(scope="module")
+def program():
+    """Of a run with much of what a training step may do."""
+    return _program(
+        router="attention_vmoe",
+        train__mixup_alpha=0.2,
+        train__label_smoothing=0.1,
+        train__ema_decay=0.5,
+        train__loss="sigmoid",
+        **ONE_BLOCK,
+    )
+
+
+def test_no_recompilation_and_the_loss_falls(program):
     with program.in_use():
         state = program.initialize()
         first = jax.device_get(state.params)
@@ -252,12 +263,11 @@ def test_no_recompilation_and_the_loss_falls():
     assert np.any(average != bias)
 
 
-def test_randomness_comes_from_the_step():
-    program = program_lib.build(config_lib.parse(tiny.config_dict()), 20)
+def test_randomness_comes_from_the_step(program):
     with program.in_use():
 
         def load_loss(step: int) -> float:
-            """The noise of a step shows in the load loss of the same parameters on the same images."""
+            """What a step draws shows in the load loss of the same parameters on the same images."""
             state = program.initialize().replace(step=jnp.asarray(step, jnp.int32))
             return float(program.train_step(state, program.to_devices(_batch()))[1]["losses/load"])
 
