@@ -1,5 +1,7 @@
 """Files of a run: whatever is in their place, reading ends at once, with what was written or with one line."""
 
+import errno
+import fcntl
 import json
 import os
 import struct
@@ -105,6 +107,27 @@ def test_only_files_are_opened(path, kind):
     path.rename(path.with_name(".results.lock"))
     with pytest.raises(storage.DamagedFileError), storage.locked(path.with_name("results")):
         pass
+
+
+def test_a_lock_is_waited_for(path):
+    with storage.locked(path):
+        other = storage.open_to_lock(path.with_name(f".{path.name}.lock"))
+        with pytest.raises(BlockingIOError):
+            storage.lock(other, wait=False)
+    assert storage.lock(other, wait=True)
+    os.close(other)
+
+
+def test_results_are_written_where_the_file_system_has_no_locks(path, monkeypatch, caplog):
+    def no_lock(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "fcntl", no_lock)
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    with storage.locked(path):
+        storage.write_json(path, {"a": 1})
+    assert storage.read_json(path) == {"a": 1}
+    assert "this file system has no locks" in caplog.text
 
 
 @pytest.mark.parametrize("kind", IN_ITS_PLACE)

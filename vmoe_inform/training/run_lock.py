@@ -1,33 +1,24 @@
 """One training at a time in a run's folder.
 
 The operating system holds the lock and frees it when the process that took it ends, however it ends: nothing is left
-to be tidied up. It is a lock of the bytes of DIR/train.lock by `fcntl`, which network file systems pass on to their
-server. The file is never deleted: two processes could then lock two files of that name. What it says is for error
-messages, and tells whether the folder still is the one that was locked.
+to be tidied up. DIR/train.lock is never deleted: two processes could then lock two files of that name. What it says is
+for error messages, and tells whether the folder still is the one that was locked.
 """
 
-import errno
-import fcntl
 import json
 import os
 import pathlib
 import socket
-import stat
-import struct
-import sys
 import time
 import uuid
 from typing import Any, Self
 
 from absl import logging
 
-from vmoe_inform import checks, strict
+from vmoe_inform import checks, storage, strict
 from vmoe_inform.sharding import processes
 
 LOCK_FILE = "train.lock"
-_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_IN_USE = (errno.EAGAIN, errno.EACCES)
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _OWNER_BYTES = 4096
 _UNKNOWN = {"process": "?", "host": "?", "since": "?"}
 _ATTEMPTS = 10
@@ -81,8 +72,8 @@ class RunLock:
 
     def _is_in_place(self) -> bool:
         try:
-            found = _owner_in(self._path.read_bytes())
-        except FileNotFoundError:
+            found = _owner_in(storage.read_bytes(self._path, most_bytes=_OWNER_BYTES))
+        except (FileNotFoundError, storage.DamagedFileError):
             return False
         except OSError:
             return True  # which will be said by what has to be read or written
@@ -107,18 +98,16 @@ class RunLock:
         while True:
             descriptor = _open(self._path)
             try:
-                _lock(descriptor)
-            except OSError as problem:
-                if problem.errno in _NO_LOCKS:
-                    reason = f"this file system has no locks ({problem.strerror})"
-                    logging.warning("%s: %s; two trainings in one folder are noticed late", self._path, reason)
-                    return descriptor
+                if not storage.lock(descriptor, wait=False):
+                    words = "%s: this file system has no locks; two trainings in one folder are noticed late"
+                    logging.warning(words, self._path)
+                return descriptor
+            except BlockingIOError:
                 owner = _owner_in(os.pread(descriptor, _OWNER_BYTES, 0))
                 os.close(descriptor)
-                if problem.errno not in _IN_USE:
-                    raise checks.error(str(self._path), "a file that can be locked", problem.strerror) from None
-            else:
-                return descriptor
+            except OSError as problem:
+                os.close(descriptor)
+                raise checks.error(str(self._path), "a file that can be locked", problem.strerror) from None
             is_here = owner.get("machine") == self._owner["machine"]
             patience = _PATIENCE_SECONDS_HERE if is_here else _PATIENCE_SECONDS_ELSEWHERE
             who = "in use by process {process!r} on {host!r} since {since!r}".format_map({**_UNKNOWN, **owner})
@@ -132,28 +121,10 @@ class RunLock:
 
 
 def _open(path: pathlib.Path) -> int:
-    expected = "a regular file that can be written to"
     try:
-        descriptor = os.open(path, _OPEN, 0o666)
+        return storage.open_to_lock(path)
     except OSError as problem:
-        raise checks.error(str(path), expected, problem.strerror) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise checks.error(str(path), expected, "another kind of file")
-    return descriptor
-
-
-def _lock(descriptor: int) -> None:
-    """Locks the file for its open description, or raises OSError at once.
-
-    A lock of `fcntl` for a process would be lost when any descriptor of the file is closed in it; one of `flock` is not
-    passed on by every network file system.
-    """
-    if sys.platform == "linux":
-        whole_file = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock; length 0: to the end
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, whole_file)
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise checks.error(str(path), "a file that can be written to", problem.strerror) from None
 
 
 def _machine() -> str:
