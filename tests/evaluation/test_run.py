@@ -292,6 +292,33 @@ def test_evaluations_side_by_side_keep_each_others_figures(directory, tmp_path):
     assert run.read_results(place) == results
 
 
+def test_an_evaluation_beside_another_keeps_what_that_has_on_other_data(directory, other_directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    config, place, before = sample.config(directory), Place(tmp_path), whole[1]["suites"]["clean"]
+    others = []
+
+    def evaluate_other_data(line):  # while this evaluation is at work, of other suites
+        if not others:
+            here = _on(config, other_directory)
+            others.append(evaluate_sample(tmp_path, config, CountingPredictor(), suites=("clean",), here=here)[0])
+
+    left = json.loads(place.results.read_text())
+    del left["suites"]["a"]
+    place.results.write_text(json.dumps(left))
+    run.evaluate(
+        place,
+        config,
+        8,
+        ("a",),
+        restore=lambda: (CountingPredictor(), {"params": {}}),
+        report_progress=evaluate_other_data,
+    )
+    results = run.read_results(place)
+    assert results["suites"]["clean"] == others[0]["suites"]["clean"]
+    assert results["other_data"]["clean"] == [before]
+    assert "count" in results["suites"]["a"]
+
+
 def test_predictions_for_others(directory, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run")
     config, suites = sample.config(directory), ("clean", "a", "o")
@@ -415,6 +442,19 @@ def test_facts_of_the_run(whole, directory):
     assert len({example["label"] for example in examples}) > 4
     assert len(examples) == 8
     assert examples[0]["image"].shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"evaluated": "yesterday"}, {"evaluated": "2026-11-26"}, {"data": {"place": "here"}}, {"other_data": [1]}],
+)
+def test_dates_and_data_that_are_none_are_damage(whole, tmp_path, change):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    results = json.loads(json.dumps(whole[1]))
+    (results if "other_data" in change else results["suites"]["clean"]).update(change)
+    Place(tmp_path).results.write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=r"results.json: expected .*evaluate it again"):
+        run.read_results(Place(tmp_path))
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00\xff", b'{"suites": {}}', b"{" * 10_000, b'{"a": NaN}', b"[]"])

@@ -1,7 +1,7 @@
 """Scores of earlier evaluations: of which images they are, when they were made, and whether they are shown again."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from vmoe_inform.config import DataConfig
@@ -55,10 +55,8 @@ def take_up(results: Results, name: str, data: Mapping[str, str], *, same_paths:
     """Makes the figures of a suite on these images its entry, if there are some; returns whether there are."""
     if has_figures(results, name) and is_of(results["suites"][name], data, same_paths=same_paths):
         return True
-    others = results.get(OTHER_DATA, {}).get(name, [])
-    for entry in others:
+    for entry in results.get(OTHER_DATA, {}).get(name, []):
         if is_of(entry, data, same_paths=False):
-            others.remove(entry)
             replace(results, name, entry)
             return True
     return False
@@ -67,9 +65,41 @@ def take_up(results: Results, name: str, data: Mapping[str, str], *, same_paths:
 def replace(results: Results, name: str, entry: Entry) -> None:
     """Makes ``entry`` the suite's; what was there stays among those of other data, if it is."""
     before = results["suites"].get(name, {})
+    others = [
+        other
+        for other in results.get(OTHER_DATA, {}).get(name, [])
+        if not is_of(other, entry["data"], same_paths=False)
+    ]
     if "count" in before and not is_of(before, entry["data"], same_paths=True):
-        results.setdefault(OTHER_DATA, {}).setdefault(name, []).append(before)
+        others.append(before)
+    if others or name in results.get(OTHER_DATA, {}):
+        results.setdefault(OTHER_DATA, {})[name] = others
     results["suites"][name] = entry
+
+
+def add(written: Results, results: Results, changed: Collection[str]) -> None:
+    """Adds what an evaluation has to what is written by now, where another may have been at work.
+
+    Args:
+      written: of the same checkpoint; changed in place.
+      results: of this evaluation.
+      changed: suites whose entries it has made or taken up; of the others it has what it has read.
+    """
+    for name, entry in results["suites"].items():
+        if name in changed and "count" in entry:
+            replace(written, name, entry)
+        elif name not in written["suites"] or (name in changed and not has_figures(written, name)):
+            written["suites"][name] = entry
+    for name, others in results.get(OTHER_DATA, {}).items():
+        there = [written["suites"][name], *written.get(OTHER_DATA, {}).get(name, [])]
+        left = [other for other in others if not any(_are_same(other, entry) for entry in there)]
+        if left:
+            written.setdefault(OTHER_DATA, {}).setdefault(name, []).extend(left)
+
+
+def _are_same(entry: Entry, other: Entry) -> bool:
+    """Whether both are of the same images; of entries of older versions, whether they are equal."""
+    return is_of(other, entry["data"], same_paths=False) if "data" in entry else entry == other
 
 
 def words(entry: Mapping[str, Any]) -> str:

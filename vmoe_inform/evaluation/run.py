@@ -320,7 +320,7 @@ def _write(place: Place, results: Results, changed: Sequence[str]) -> None:
     if not processes.is_main():
         return
     with storage.locked(place.results, within=place.workdir):
-        written = _read_finished(place, results.get("checkpoint_step", -1), {results.get("config_hash", "")})["suites"]
-        ours = {name: entry for name, entry in results["suites"].items() if name in changed or name not in written}
-        results["suites"] = written | ours
+        written = _read_finished(place, results.get("checkpoint_step", -1), {results.get("config_hash", "")})
+        earlier.add(written, results, changed)
+        results |= {key: written[key] for key in ("suites", earlier.OTHER_DATA) if key in written}
         storage.write_json(place.results, results, within=place.workdir)

@@ -3,6 +3,7 @@
 Further keys are allowed everywhere: a suite may have figures of its own, and a newer version of the library more.
 """
 
+import datetime
 import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired, TypeAlias, TypedDict
@@ -122,6 +123,7 @@ class Results(TypedDict):
     model: Model
     data: NotRequired[dict[str, Any]]
     suites: dict[str, Entry]
+    other_data: NotRequired[dict[str, list[Entry]]]
     routing: dict[str, Routing]
 
 
@@ -152,7 +154,8 @@ def problem_of(results: Mapping[str, Any]) -> str | None:
     """
     if not all(sum(routing["load"]) > 0 for routing in results["routing"].values()):
         return "no load of any expert"
-    for suite, entry in results["suites"].items():
+    others = [(suite, entry) for suite, entries in results.get("other_data", {}).items() for entry in entries]
+    for suite, entry in [*results["suites"].items(), *others]:
         curves = [
             [entry[key][axis] for axis in kind.__annotations__]
             for key, kind in (("reliability", Reliability), ("risk_coverage", RiskCoverage))
@@ -164,11 +167,20 @@ def problem_of(results: Mapping[str, Any]) -> str | None:
             return f"curves of {suite} without points, or with more of one kind than of the other"
         if not all(shots.isdecimal() for shots in entry.get("top1_by_shots", {})):
             return f"shots of {suite} that are no numbers"
+        if "evaluated" in entry and not _is_date(entry["evaluated"]):
+            return f"a date of {suite} that is none"
         try:
             headline(suite, entry)
         except checks.InputError as problem:
             return str(problem)
     return None
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return datetime.datetime.fromisoformat(text).utcoffset() is not None
+    except ValueError:
+        return False
 
 
 def read_examples(path: pathlib.Path, *, within: pathlib.Path) -> list[dict[str, Any]]:
