@@ -25,6 +25,20 @@ def test_finished_runs_are_not_done_again(runs, monkeypatch):
     assert begun == ["attention_vmoe, seed 0", "vmoe, seed 1", "attention_vmoe, seed 1"]
 
 
+def test_runs_of_other_images_are_not_compared(runs, monkeypatch):
+    """The folder of the data is no setting that decides a run, as data may be moved; what lies there is."""
+    _finish(runs[0], None)
+    finished = sample.result(runs[1].router, runs[1].config.seed) | {"data": measure.data_of(runs[1].config.data)}
+    storage.write_json(runs[1].folder / plan.RESULT_FILE, finished)
+    monkeypatch.setattr(measure, "complete", _finish)
+    measure.check_data(runs)
+    finished["data"]["train"] = "0" * 16
+    storage.write_json(runs[1].folder / plan.RESULT_FILE, finished)
+    with pytest.raises(ValueError, match=f"--workdir: expected a study of the images .*; received '{runs[1].folder}, "):
+        execute.execute(runs, jobs=1)
+    assert not runs[2].is_finished
+
+
 def test_a_failed_run_does_not_lose_the_others(runs, monkeypatch):
     def complete(run, stop):
         if run is runs[1]:

@@ -45,9 +45,13 @@ def execute(runs: Sequence[Run], *, jobs: int) -> Outcome:
     Args:
       runs: in the order in which they are begun.
       jobs: processes at a time.
+
+    Raises:
+      ValueError: finished runs are of other images than the config names now.
     """
     for run in runs:
         measure.put_damaged_aside(run)
+    measure.check_data(runs)
     left = [run for run in runs if not run.is_finished]
     with StopRequest() as stop, Progress(runs):
         reports = _one_by_one(left, stop) if jobs == 1 else _in_processes(left, jobs, stop)

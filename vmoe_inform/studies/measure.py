@@ -1,6 +1,7 @@
 """One run of a study, from nothing to its result: trained, then measured at the ends of its last two epochs."""
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias, TypedDict
 
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ from absl import logging
 
 from vmoe_inform import checks, identity, storage
 from vmoe_inform.axes import Tree
+from vmoe_inform.config import DataConfig, with_class_names
+from vmoe_inform.data import sources
+from vmoe_inform.evaluation import fingerprints, stored
 from vmoe_inform.evaluation import run as run_lib
-from vmoe_inform.evaluation import stored
 from vmoe_inform.evaluation.predict import Chosen
 from vmoe_inform.evaluation.restored import RestoredRun
 from vmoe_inform.routing import fluctuation_rate
@@ -18,6 +21,7 @@ from vmoe_inform.studies.plan import RESULT_FILE, Run
 from vmoe_inform.training import loop
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.checkpoints import Checkpoints
+from vmoe_inform.training.run_folder import recorded_class_names
 from vmoe_inform.training.stopping import StopRequest
 
 Result = dict[str, Any]
@@ -77,6 +81,7 @@ def complete(run: Run, stop: StopRequest) -> None:
         "router": run.router,
         "seed": run.config.seed,
         "config_hash": identity.config_hash(run.config),
+        "data": data_of(config.data),
         "parameters": cost["parameters"],
         "flops": {"training_step": cost["flops"], "evaluation_batch": trained.predictor.flops(variables[-1])},
         "seconds": {"training": trained_at - started, "evaluation": time.monotonic() - trained_at},
@@ -91,6 +96,29 @@ def complete(run: Run, stop: StopRequest) -> None:
 
 
 Flops: TypeAlias = Annotated[float, checks.Bound(above=0.0, at_most=1e40)]
+
+
+def data_of(data: DataConfig) -> dict[str, str]:
+    """Fingerprints of the images that a run learns from and is measured on."""
+    splits = {"train": data.train_split, "test": data.test_split}
+    return {name: fingerprints.fingerprint(sources.load(data, split)) for name, split in splits.items()}
+
+
+def check_data(runs: Sequence[Run]) -> None:
+    """Raises ValueError if a finished run is of other images than those that the rest of the study would be of.
+
+    Results of older versions do not say which images they are of.
+    """
+    here: dict[DataConfig, dict[str, str]] = {}
+    for run in runs:
+        if not run.is_finished or "data" not in (result := read(run)):
+            continue
+        data = with_class_names(run.config, recorded_class_names(run.folder)).data
+        if data not in here:
+            here[data] = data_of(data)
+        if result["data"] != here[data]:
+            expected = "a study of the images that the config names, since its runs are compared"
+            raise checks.error("--workdir", expected, f"{run.folder}, finished on others")
 
 
 class _Epoch(TypedDict):
