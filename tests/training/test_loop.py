@@ -105,6 +105,17 @@ def test_a_finished_run_is_left_as_it_is(finished):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_finished_run_is_measured_anew_with_settings_that_change_results(finished, tmp_path):
+    workdir, before = finished
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    config = _config(evaluation__every_steps=10, data__test_split="train")
+    assert loop.finished_accuracy(config, tmp_path) is None
+    after = loop.train(config, tmp_path)
+    assert after.clean_top1 != before.clean_top1
+    assert loop.finished_accuracy(config, tmp_path) == after.clean_top1
+    assert read_config(tmp_path).data.test_split == "train"
+
+
 def test_a_checkpoint_that_is_not_there(finished):
     workdir, _ = finished
     with (
@@ -254,6 +265,7 @@ def test_a_workdir_that_is_removed_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Progress, "update", update)
     with pytest.raises(OSError, match=r"workdir: expected '.*/run' to stay while training runs; it was removed"):
         loop.train(_config(), workdir)
+    assert not workdir.exists()  # nothing that looks like a run is left in its place
 
 
 def test_a_signal_while_the_run_starts_is_obeyed_before_the_first_step(tmp_path):

@@ -167,8 +167,9 @@ class MetricsLogger:
         Raises:
           OSError: lines of metrics.jsonl could not be written to the end. TensorBoard has no other numbers.
         """
-        files, empty = self._files, [b""] * len(self._files)
-        self._add(*empty)
+        files = self._files
+        if any(file.waiting for file in files):  # else nothing is made anew in the place of a folder that was removed
+            self._add(*[b""] * len(files))
         self._files = ()
         if files and files[0].waiting:
             reason = f"not written to the end: its last {files[0].waiting:,} bytes are lost"

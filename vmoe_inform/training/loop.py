@@ -16,6 +16,7 @@ from vmoe_inform.data import sources
 from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.evaluation import metrics as metrics_lib
 from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.identity import Effect
 from vmoe_inform.sharding import processes
 from vmoe_inform.training import initialize, profiling, saved_trees
 from vmoe_inform.training import program as program_lib
@@ -172,7 +173,7 @@ def train(
             except Stopped:
                 return None
             accuracy = float(metrics_lib.top_k_accuracy(predictions.logits, predictions.labels, 1))
-            if _logged_accuracy(workdir, step) is None:
+            if _logged_accuracy(workdir, step) != accuracy:  # there may be one of other settings
                 logger.log(step, {"top1": accuracy}, prefix="evaluation/clean")
             return accuracy
 
@@ -249,13 +250,15 @@ def train(
 def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | None:
     """Clean top-1 of a run whose steps are all done, read from its log; None if there is something left to do.
 
+    Settings that change results, such as the test split, leave something to do: the accuracy is measured anew.
+
     Raises:
       ValueError, FileNotFoundError: as :func:`train`.
     """
     workdir = pathlib.Path(workdir)
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
-    check_same_run(workdir, config)
-    if not (workdir / "checkpoints").is_dir():
+    changes = check_same_run(workdir, config)
+    if any(change.effect is Effect.RESULTS for change in changes) or not (workdir / "checkpoints").is_dir():
         return None
     total = program_lib.total_steps(config, len(sources.load(config.data, config.data.train_split).records))
     accuracy = _logged_accuracy(workdir, total)
