@@ -394,6 +394,15 @@ def test_other_data_are_another_evaluation(directory, other_directory, whole, tm
         assert any(shown.startswith(f"{line}: 12 images, from before: evaluated 20") for shown in lines)
 
 
+def test_suites_that_are_known_on_other_data_only_stay(directory, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    before = json.loads(json.dumps(whole[1]))
+    before["other_data"] = {"v2": [before["suites"].pop("a")]}
+    Place(tmp_path).results.write_text(json.dumps(before))
+    assert evaluate_sample(tmp_path, sample.config(directory), None, suites=("clean",))[0] == before
+    assert run.read_results(Place(tmp_path)) == before
+
+
 def test_a_copy_of_the_data_is_the_same_evaluation(directory, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run")
     shutil.copytree(directory, tmp_path / "copy")

@@ -86,12 +86,12 @@ def add(written: Results, results: Results, changed: Collection[str]) -> None:
       changed: suites whose entries it has made or taken up; of the others it has what it has read.
     """
     for name, entry in results["suites"].items():
-        if name in changed and "count" in entry:
+        if name in changed and "data" in entry:
             replace(written, name, entry)
         elif name not in written["suites"] or (name in changed and not has_figures(written, name)):
             written["suites"][name] = entry
     for name, others in results.get(OTHER_DATA, {}).items():
-        there = [written["suites"][name], *written.get(OTHER_DATA, {}).get(name, [])]
+        there = [written["suites"].get(name, {}), *written.get(OTHER_DATA, {}).get(name, [])]
         left = [other for other in others if not any(_are_same(other, entry) for entry in there)]
         if left:
             written.setdefault(OTHER_DATA, {}).setdefault(name, []).extend(left)

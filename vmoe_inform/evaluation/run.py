@@ -102,7 +102,7 @@ def evaluate(
         if name not in left and earlier.has_figures(results, name):
             entry = results["suites"][name]
             report_progress(f"{name}: {entry['count']:,} images, from before: evaluated {earlier.words(entry)}")
-    _write(place, results, tuple(missing))
+    _write(place, results, [name for name in missing if not earlier.has_figures(results, name)])
     return results
 
 
