@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from vmoe_inform import checks
+from vmoe_inform.analysis import runs
+from vmoe_inform.training import checkpoints
 
 NAN, INF = float("nan"), float("inf")
 
@@ -120,3 +122,13 @@ class _Row(TypedDict):
 def test_misfit(value, hint, words):
     found = checks.misfit(value, hint)
     assert found == words or (hint == str | list[str] and found is not None and found.startswith("3 in place of"))
+
+
+def test_paths_that_python_gives_are_read_as_those_of_settings(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert checks.local_path("workdir", "~/run") == checks.local_path("workdir", tmp_path / "run") == tmp_path / "run"
+    for read in (checkpoints.load, runs.load, runs.analyze):
+        with pytest.raises(FileNotFoundError, match=f"received '{tmp_path}/run'"):
+            read("~/run")
+        with pytest.raises(ValueError, match="workdir: expected path on this machine"):
+            read("gs://bucket/run")

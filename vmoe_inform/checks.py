@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 import numbers
+import os
 import pathlib
 import re
 import reprlib
@@ -219,6 +220,11 @@ def describe(hint: Any) -> str:
     if hint is type(None):
         return "None"
     return {"str": "string", "bool": "true or false"}.get(hint.__name__, hint.__name__)
+
+
+def local_path(field: str, value: str | os.PathLike[str]) -> pathlib.Path:
+    """A path that a caller in Python gives, read as those of settings and flags are, see :class:`LocalPath`."""
+    return pathlib.Path(conform(field, os.fspath(value), Path))
 
 
 def conform(field: str, value: Any, hint: Any) -> Any:

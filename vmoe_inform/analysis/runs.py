@@ -119,7 +119,7 @@ def load(
     Raises:
       FileNotFoundError, ValueError: as :func:`vmoe_inform.training.restore.restore`; a model without MoE layers.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = checks.local_path("workdir", workdir)
     config = config_lib.override(read_config(workdir), here)
     tracing.check_has_routers(config.model)
     restored = restore.restore(workdir, step)
@@ -156,7 +156,7 @@ def analyze(
     Raises:
       ValueError, FileNotFoundError: bad input; the message says field, expected and received.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = checks.local_path("workdir", workdir)
     choice = images.parse(suite)
     config = config_lib.override(read_config(workdir), here)
     tracing.check_has_routers(config.model)

@@ -393,7 +393,7 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> Loaded:
       FileNotFoundError: no run, no checkpoint, or none of that step.
       ValueError: the config or the checkpoint is damaged.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = checks.local_path("workdir", workdir)
     config = read_config(workdir)
     with Checkpoints(workdir) as checkpoints:
         step, arrays = checkpoints.load_arrays(step, names=("params", "ema_params", "routing"))

@@ -89,7 +89,7 @@ def train(
       SavingError: a checkpoint cannot be written (with ``checkpoint.on_error`` ``"continue"``: the last one).
       RemovedError: the workdir was removed, or replaced by another.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = checks.local_path("workdir", workdir)
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
     train_source = sources.load(config.data, config.data.train_split)
     if config.model.num_classes != train_source.num_classes:
@@ -255,7 +255,7 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
     Raises:
       ValueError, FileNotFoundError: as :func:`train`.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = checks.local_path("workdir", workdir)
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
     changes = check_same_run(workdir, config)
     if any(change.effect is Effect.RESULTS for change in changes) or not (workdir / "checkpoints").is_dir():
