@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 # What each part of vmoe_inform may import besides itself.
-FOUNDATION = {"axes", "registry", "checks", "exit_codes", "storage", "strict", "suite_kinds", "text"}
+FOUNDATION = {"axes", "registry", "checks", "locks", "exit_codes", "storage", "strict", "suite_kinds", "text"}
 PURE = FOUNDATION | {"routing", "dispatch"}
 CONFIG = PURE | {"config", "groups", "identity", "from_text", "sizes"}
 MODEL = CONFIG | {"sharding", "nn", "models"}
@@ -22,6 +22,7 @@ ALLOWED = {
     "text": set(),
     "lettering": {"text"},  # matplotlib; for what draws
     "storage": {"checks", "strict"},
+    "locks": {"storage"},
     "from_text": {"checks"},
     "suite_kinds": {"registry", "checks"},
     "chips": FOUNDATION,

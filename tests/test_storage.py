@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from vmoe_inform import checks, storage
+from vmoe_inform import checks, locks, storage
 
 ARRAYS = {
     "a": np.arange(6).reshape(2, 3),
@@ -105,16 +105,16 @@ def test_only_files_are_opened(path, kind):
     with pytest.raises(storage.DamagedFileError):
         storage.appending(path)
     path.rename(path.with_name(".results.lock"))
-    with pytest.raises(storage.DamagedFileError), storage.locked(path.with_name("results")):
+    with pytest.raises(storage.DamagedFileError), locks.held(path.with_name("results")):
         pass
 
 
 def test_a_lock_is_waited_for(path):
-    with storage.locked(path):
-        other = storage.open_to_lock(path.with_name(f".{path.name}.lock"))
+    with locks.held(path):
+        other = locks.open_file(path.with_name(f".{path.name}.lock"))
         with pytest.raises(BlockingIOError):
-            storage.lock(other, wait=False)
-    assert storage.lock(other, wait=True)
+            locks.take(other, wait=False)
+    assert locks.take(other, wait=True)
     os.close(other)
 
 
@@ -124,7 +124,7 @@ def test_results_are_written_where_the_file_system_has_no_locks(path, monkeypatc
 
     monkeypatch.setattr(fcntl, "fcntl", no_lock)
     monkeypatch.setattr(fcntl, "flock", no_lock)
-    with storage.locked(path):
+    with locks.held(path):
         storage.write_json(path, {"a": 1})
     assert storage.read_json(path) == {"a": 1}
     assert "this file system has no locks" in caplog.text

@@ -10,7 +10,6 @@ folder itself may be one, as in ``runs/latest -> runs/7``.
 
 import contextlib
 import errno
-import fcntl
 import io
 import itertools
 import json
@@ -18,14 +17,11 @@ import os
 import pathlib
 import secrets
 import stat
-import struct
-import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, TextIO, TypeVar
 
 import numpy as np
-from absl import logging
 
 from vmoe_inform import checks, strict
 
@@ -33,9 +29,6 @@ MOST_JSON_BYTES = 1 << 28  # 256 MiB; an analysis of 100 layers has 30
 MOST_LINES_BYTES = 1 << 32  # of a log
 MOST_ARRAYS_BYTES = 1 << 35  # the logits of 100,000 images over 21,843 classes have a quarter of it
 Value = TypeVar("Value")
-
-_IN_USE = (errno.EAGAIN, errno.EACCES)  # what `fcntl` and `flock` say of a lock that is held
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class DamagedFileError(checks.InputError):
@@ -79,7 +72,7 @@ def opened(
       OSError: it cannot be read.
     """
     check_folders(path.parent, within)
-    with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
+    with os.fdopen(open_descriptor(path, os.O_RDONLY), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > most_bytes:
             raise DamagedFileError(path, f"at most {most_bytes:,} bytes", f"{size:,}")
@@ -202,8 +195,8 @@ def _kind(mode: int) -> str:
     return names.get(stat.S_IFMT(mode), "a device or socket")
 
 
-def _open(path: pathlib.Path, flags: int) -> int:
-    """Opens a regular file; a pipe without a writer must not be waited for."""
+def open_descriptor(path: pathlib.Path, flags: int) -> int:
+    """Descriptor of a regular file; a pipe without a writer must not be waited for. Raises as :func:`opened`."""
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as problem:
@@ -309,7 +302,9 @@ def write_arrays(
 def appending(path: pathlib.Path, *, within: pathlib.Path | None = None) -> TextIO:
     """A text file to which lines are added; made if there is none. Raises as :func:`opened`."""
     make_folder(path.parent, within=within)
-    return io.TextIOWrapper(os.fdopen(_open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab"), encoding="utf-8")
+    return io.TextIOWrapper(
+        os.fdopen(open_descriptor(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab"), encoding="utf-8"
+    )
 
 
 class GrowingFile:
@@ -337,7 +332,7 @@ class GrowingFile:
         """Adds bytes. Raises OSError, or as :func:`opened`, if they cannot be written now."""
         self._waiting += content
         make_folder(self.path.parent, within=self._within)
-        descriptor = _open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        descriptor = open_descriptor(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         size = os.fstat(descriptor).st_size
         left = memoryview((b"" if size else self._header) + self._waiting)
         try:
@@ -351,62 +346,6 @@ class GrowingFile:
                 os.truncate(self.path, size)
             raise OSError(problem.errno, problem.strerror, str(self.path)) from None
         self._waiting = b""
-
-
-# ------------------------------------------------------------------------------------------------------------ locking
-
-
-def open_to_lock(path: pathlib.Path) -> int:
-    """Descriptor of a file that can be read, written and locked; made if there is none. Raises as :func:`opened`."""
-    return _open(path, os.O_RDWR | os.O_CREAT)
-
-
-def lock(descriptor: int, *, wait: bool) -> bool:
-    """Locks an open file until it is closed; the system does that too when the process ends, however it ends.
-
-    The lock is one of `fcntl`, which network file systems pass on to their server, and of the open file: one of a
-    process would be lost when any descriptor of the file is closed in it. One of `flock` is not passed on by all.
-
-    Args:
-      descriptor: of a file that can be written to.
-      wait: for another that holds the lock.
-
-    Returns:
-      False if the file system has no locks.
-
-    Raises:
-      BlockingIOError: another holds it, and ``wait`` is False.
-      OSError: any other reason.
-    """
-    try:
-        if sys.platform == "linux":
-            whole_file = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock; 0: to the end
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, whole_file)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as problem:
-        if problem.errno in _NO_LOCKS:
-            return False
-        if problem.errno in _IN_USE:
-            raise BlockingIOError(problem.errno, problem.strerror) from None
-        raise
-    return True
-
-
-@contextlib.contextmanager
-def locked(path: pathlib.Path, *, within: pathlib.Path | None = None) -> Iterator[None]:
-    """Holds the lock of a file that several processes change, waiting for the others.
-
-    Where the file system has no locks, one line says so; two that write at the same moment then lose what one wrote.
-    """
-    make_folder(path.parent, within=within)
-    descriptor = open_to_lock(path.with_name(f".{path.name}.lock"))
-    try:
-        if not lock(descriptor, wait=True):
-            logging.warning("%s: this file system has no locks; write it from one command at a time", path)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def set_aside(path: pathlib.Path) -> pathlib.Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import logging
 
-from vmoe_inform import checks, identity, models, storage, suite_kinds
+from vmoe_inform import checks, identity, locks, models, storage, suite_kinds
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config, DataConfig
 from vmoe_inform.data import label_sets
@@ -319,7 +319,7 @@ def _write(place: Place, results: Results, changed: Sequence[str]) -> None:
     """Writes the results, of the suites only those that changed: another evaluation may be at work on others."""
     if not processes.is_main():
         return
-    with storage.locked(place.results, within=place.workdir):
+    with locks.held(place.results, within=place.workdir):
         written = _read_finished(place, results.get("checkpoint_step", -1), {results.get("config_hash", "")})
         earlier.add(written, results, changed)
         results |= {key: written[key] for key in ("suites", earlier.OTHER_DATA) if key in written}

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from absl import logging
 
-from vmoe_inform import checks, storage, strict
+from vmoe_inform import checks, locks, storage, strict
 from vmoe_inform.sharding import processes
 
 LOCK_FILE = "train.lock"
@@ -98,7 +98,7 @@ class RunLock:
         while True:
             descriptor = _open(self._path)
             try:
-                if not storage.lock(descriptor, wait=False):
+                if not locks.take(descriptor, wait=False):
                     words = "%s: this file system has no locks; two trainings in one folder are noticed late"
                     logging.warning(words, self._path)
                 return descriptor
@@ -122,7 +122,7 @@ class RunLock:
 
 def _open(path: pathlib.Path) -> int:
     try:
-        return storage.open_to_lock(path)
+        return locks.open_file(path)
     except OSError as problem:
         raise checks.error(str(path), "a file that can be written to", problem.strerror) from None
 
