@@ -14,7 +14,7 @@ usage() {
     echo "local_multiprocess: expected NUM_PROCESSES DEVICES_PER_PROCESS -- FLAGS; received: $*" >&2
     exit 2
 }
-if [ $# -lt 3 ] || ! [[ "$1" =~ ^[1-9][0-9]*$ && "$2" =~ ^[1-9][0-9]*$ && "$3" = "--" ]]; then
+if [ $# -lt 3 ] || ! [[ "$1" =~ ^[1-9][0-9]{0,3}$ && "$2" =~ ^[1-9][0-9]{0,3}$ && "$3" = "--" ]]; then
     usage "$@"
 fi
 num_processes="$1"
@@ -22,6 +22,10 @@ devices="$2"
 shift 3
 module="${MODULE:-vmoe_inform.train}"
 seconds_to_end="${SECONDS_TO_END:-30}" # that the others get after one has failed, before they are killed
+if ! [[ "$seconds_to_end" =~ ^(0|[1-9][0-9]{0,8})$ ]]; then
+    echo "local_multiprocess: SECONDS_TO_END: expected an integer >= 0; received $seconds_to_end" >&2
+    exit 2
+fi
 python="${PYTHON:-.venv/bin/python}"
 if ! command -v "$python" >/dev/null; then
     echo "local_multiprocess: expected $python (./launch/install.sh makes .venv; PYTHON names another)" >&2

@@ -9,6 +9,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 directory="${1:-${QUICKSTART_DIR:-runs/quickstart}}"
 suites=clean,c,r,a,o
 
+case "$directory" in
+-* | *:/*)
+    echo "quickstart: expected a folder on this machine; received $directory" >&2
+    exit 2
+    ;;
+esac
+if [ $# -gt 1 ]; then
+    echo "quickstart: expected one folder; received $*" >&2
+    exit 2
+fi
+
 ./launch/install.sh
 # Side by side: a model this small leaves half of two cores idle. The informed run shows its progress, the plain one
 # keeps what it prints for the case that it fails.

@@ -13,6 +13,17 @@ directory="${1:-runs/rehearsal}"
 images="$directory/images"
 python=.venv/bin/python
 
+case "$directory" in
+-* | *:/*)
+    echo "rehearse_imagenet: expected a folder on this machine; received $directory" >&2
+    exit 2
+    ;;
+esac
+if [ $# -gt 1 ]; then
+    echo "rehearse_imagenet: expected one folder; received $*" >&2
+    exit 2
+fi
+
 ./launch/install.sh
 mkdir -p "$directory"
 if [ ! -d "$images" ]; then

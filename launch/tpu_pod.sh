@@ -53,7 +53,7 @@ done
 if [ -z "$name" ] || [ -z "$zone" ]; then
     fail "expected --name and --zone"
 fi
-[[ "$restarts" =~ ^[0-9]+$ ]] || fail "--restarts: expected an integer >= 0; received $restarts"
+[[ "$restarts" =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "--restarts: expected an integer >= 0; received $restarts"
 if $stop; then
     if $has_flags || $delete; then
         fail "--stop: expected neither -- nor --delete: it saves and ends what is running"

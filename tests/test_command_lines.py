@@ -139,10 +139,43 @@ def test_nothing_to_evaluate(evaluate):
         ("--workdir=/missing@last",): "--workdir: expected the folder of a run, or FOLDER@STEP with a number of steps",
         ("--workdir=/missing,/missing",): "expected each run or checkpoint once; received '/missing, /missing'",
         ("--workdir=/missing", "--suites=clean,q"): "--suites: expected one of a, c, clean",
+        ("--workdir=/missing", "--suites="): "--suites: expected at least one suite, or all alone; received ''",
+        ("--workdir=/missing", "--suites=all,c"): "--suites: expected at least one suite, or all alone; received 'all,",
+        ("--workdir=/missing", f"--predictions={__file__}"): "--predictions: expected a folder that can be written to",
     }
     results = [evaluate.run(*arguments) for arguments in messages]
     for (code, _, errors), message in zip(results, messages.values(), strict=True):
         assert message in _only_error(code, errors)
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    """As of ``--workdir=$RUN`` where the shell knows no RUN."""
+    flag = command_line.define_path("workdir_of_test", "")
+    try:
+        with pytest.raises(flags.IllegalFlagValueError, match=r"expected path on this machine, not empty .*''"):
+            flags.FLAGS["workdir_of_test"].parse("")
+        flags.FLAGS["workdir_of_test"].parse("~")
+        flags.FLAGS.mark_as_parsed()
+        assert flag.value == str(pathlib.Path.home())
+    finally:
+        delattr(flags.FLAGS, "workdir_of_test")
+
+
+def test_a_file_for_figures_is_known_to_be_writable_before_the_work(tmp_path):
+    file = command_line.define_json("")
+    try:
+        flags.FLAGS.mark_as_parsed()
+        assert file() is None
+        flags.FLAGS.json = str(tmp_path / "figures.json")
+        assert file() == tmp_path / "figures.json"
+        (tmp_path / "figures.json").touch()
+        assert file() == tmp_path / "figures.json"
+        for other in (tmp_path, tmp_path / "none" / "figures.json", tmp_path / "figures.json" / "x"):
+            flags.FLAGS.json = str(other)
+            with pytest.raises(ValueError, match="--json: expected a file that can be written, in a folder that"):
+                file()
+    finally:
+        delattr(flags.FLAGS, "json")
 
 
 def test_an_empty_flag_of_the_machine_says_nothing():

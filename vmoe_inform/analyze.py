@@ -28,9 +28,7 @@ _WORKDIR = command_line.define_path("workdir", "Folder of the run.")
 _CHECKPOINTS = command_line.define(
     "checkpoints", checks.Name, None, "last2, STEP or STEP,STEP; by default the newest two."
 )
-_AGAINST = command_line.define(
-    "against", checks.Path, None, "Folder of another run, or FOLDER@STEP, to stand beside this one."
-)
+_AGAINST = command_line.define_path("against", "Folder of another run, or FOLDER@STEP, to stand beside this one.")
 _SUITE = command_line.define(
     "suite", checks.Name, "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions."
 )
@@ -41,7 +39,7 @@ _IMAGES = command_line.define(
 
 def main(_: list[str]) -> None:
     """Analyses a run."""
-    if not _WORKDIR.value:
+    if _WORKDIR.value is None:
         raise checks.error("--workdir", "the folder of a run", None)
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import page, runs, write

@@ -19,7 +19,6 @@ With --topology=v5e:2x2, layer, step and inform compile for one chip of that TPU
 import dataclasses
 import json
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +39,7 @@ _Sizes: TypeAlias = tuple[checks.Width, ...]
 _Names: TypeAlias = tuple[checks.Name, ...]
 
 _CONFIG = command_line.define_config()
-_JSON = command_line.define_path("json", "File for the rows, with machine and settings.")
+_JSON = command_line.define_json("File for the rows, with machine and settings.")
 _REPEATS = command_line.define(
     "repeats", checks.PositiveInt, None, "Rounds that count; by default as many as take a few minutes."
 )
@@ -260,8 +259,7 @@ def main(arguments: list[str]) -> int:
 
     subcommand = arguments[1]
     _check_flags(subcommand)
-    if _JSON.value is not None and not pathlib.Path(_JSON.value).absolute().parent.is_dir():
-        raise checks.error("--json", "a file in a folder that exists", _JSON.value)
+    file = _JSON()
     start = time.perf_counter()
     settings, measured = BENCHMARKS[subcommand][0]()
     rows = []
@@ -270,9 +268,9 @@ def main(arguments: list[str]) -> int:
         print(f"\r{len(rows)} rows after {time.perf_counter() - start:.0f} s", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     print(tables.render(rows))
-    if _JSON.value is not None:
+    if file is not None:
         document = {"header": _header(subcommand, settings), "rows": [tables.flatten(row) for row in rows]}
-        pathlib.Path(_JSON.value).write_text(json.dumps(document, indent=1) + "\n")
+        file.write_text(json.dumps(document, indent=1) + "\n")
     return 0
 
 

@@ -79,14 +79,19 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class LocalPath:
-    """The path of a file or folder on this machine, used as ``Annotated[str, LocalPath()]``; empty for none.
+    """The path of a file or folder on this machine, used as ``Annotated[str, LocalPath()]``.
 
     ``~`` and ``~USER`` become home folders. An address such as ``gs://bucket`` is refused: as a path it would name a
     local folder ``gs:``.
+
+    Attributes:
+      may_be_empty: whether an empty text passes, which means none; as a path it would be the current folder.
     """
 
+    may_be_empty: bool = True
+
     def holds(self, value: str) -> bool:
-        if not Text(_PATH_BYTES).holds(value) or _URL.match(value):
+        if not Text(_PATH_BYTES).holds(value) or _URL.match(value) or not (value or self.may_be_empty):
             return False
         expanded = self.convert(value)
         lengths = [len(part.encode()) for part in expanded.split("/")]
@@ -100,7 +105,8 @@ class LocalPath:
             return value
 
     def __str__(self) -> str:
-        return "path on this machine (an address such as gs:// is not read)"
+        empty = "" if self.may_be_empty else ", not empty"
+        return f"path on this machine{empty} (an address such as gs:// is not read)"
 
 
 def _is_unicode(value: str) -> bool:
@@ -128,7 +134,8 @@ Seed: TypeAlias = Annotated[int, Bound(at_least=0, below=2**32)]
 # At most three years: a thread cannot wait longer than threading.TIMEOUT_MAX.
 Seconds: TypeAlias = Annotated[float, Bound(at_least=1e-3, at_most=1e8)]
 Name: TypeAlias = Annotated[str, Text(200)]
-Path: TypeAlias = Annotated[str, LocalPath()]
+Path: TypeAlias = Annotated[str, LocalPath()]  # a setting, empty for none
+GivenPath: TypeAlias = Annotated[str, LocalPath(may_be_empty=False)]
 
 _POSITIVE_FLOAT32 = Bound(at_least=2.0**-126, below=2.0**128)  # the normal numbers: others are 0 or inf on a device
 
@@ -206,7 +213,8 @@ def describe(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         words = [str(one) for one in arguments[1:] if isinstance(one, Bound | Text | LocalPath)]
-        return " ".join(words if LocalPath() in arguments else [describe(arguments[0]), *words])
+        is_path = any(isinstance(one, LocalPath) for one in arguments)
+        return " ".join(words if is_path else [describe(arguments[0]), *words])
     if origin is Literal:
         return "one of " + ", ".join(repr(a) for a in arguments)
     if origin in (Union, types.UnionType):
@@ -294,7 +302,8 @@ def _try(value: Any, hint: Any) -> tuple[bool, Any]:
         held = [one for one in arguments[1:] if isinstance(one, Bound | Text | LocalPath)]
         if not (accepted and all(one.holds(result) for one in held)):
             return False, value
-        return True, LocalPath().convert(result) if LocalPath() in held else result
+        path = next((one for one in held if isinstance(one, LocalPath)), None)
+        return True, result if path is None else path.convert(result)
     if origin is Literal:
         # 1 == True in Python: a literal also has to be of the right type.
         return any(type(value) is type(a) and value == a for a in arguments), value

@@ -3,6 +3,7 @@
 import io
 import logging as standard_logging
 import os
+import pathlib
 import sys
 import time
 import traceback
@@ -36,6 +37,7 @@ __all__ = [
     "STUCK",
     "define",
     "define_config",
+    "define_json",
     "define_machine",
     "define_path",
     "define_processes",
@@ -75,9 +77,33 @@ def define(name: str, hint: Any, default: Any, description: str) -> flags.FlagHo
     return flags.DEFINE(_Typed(name, hint), name, default, description, serializer=flags.ArgumentSerializer())
 
 
-def define_path(name: str, description: str) -> flags.FlagHolder:
-    """Defines ``--NAME=PATH``, None by default; ``~`` is the home folder, an address such as ``gs://`` is refused."""
-    return define(name, checks.Path, None, description)
+def define_path(name: str, description: str, default: str | None = None) -> flags.FlagHolder:
+    """Defines ``--NAME=PATH``; ``~`` is the home folder, and an address such as ``gs://`` is refused.
+
+    So is an empty path, as of a shell variable that is not set: it would be the current folder.
+    """
+    return define(name, checks.GivenPath, default, description)
+
+
+def define_json(description: str) -> Callable[[], pathlib.Path | None]:
+    """Defines ``--json=FILE``.
+
+    Returns:
+      the file, None where none is asked for; to be called before the work that it is for. It raises ValueError unless
+      a file can be written there.
+    """
+    holder = define_path("json", description)
+
+    def file() -> pathlib.Path | None:
+        if holder.value is None:
+            return None
+        path = pathlib.Path(holder.value).absolute()
+        writable = os.access(path if path.exists() else path.parent, os.W_OK)
+        if path.is_dir() or not path.parent.is_dir() or not writable:
+            raise checks.error("--json", "a file that can be written, in a folder that exists", holder.value)
+        return path
+
+    return file
 
 
 class ConfigFlag:

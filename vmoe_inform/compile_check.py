@@ -10,7 +10,6 @@ Exit codes: 0 it fits, 2 bad input, 4 it does not fit the memory.
 
 import importlib.metadata
 import json
-import pathlib
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +33,7 @@ _STEP = flags.DEFINE_enum("step", "train", ["train", "eval"], "Which step to com
 _PER_DEVICE_BATCH = command_line.define(
     "per_device_batch", settings.Batch, None, "Images on each device instead of the config's."
 )
-_JSON = command_line.define_path("json", "File for the figures.")
+_JSON = command_line.define_json("File for the figures.")
 
 
 def main(_: list[str]) -> int:
@@ -43,8 +42,7 @@ def main(_: list[str]) -> int:
         raise checks.error("--config", "a config file, e.g. --config=configs/imagenet.py", None)
     if _TOPOLOGY.value is None:
         raise checks.error("--topology", "a TPU and the figure of its chips, e.g. v5e:4x4", None)
-    if _JSON.value is not None and not pathlib.Path(_JSON.value).absolute().parent.is_dir():
-        raise checks.error("--json", "a file in a folder that exists", _JSON.value)
+    file = _JSON()
     from vmoe_inform.performance import check, topology
 
     devices = topology.devices_of(_TOPOLOGY.value, _NUM_SLICES.value)
@@ -54,7 +52,7 @@ def main(_: list[str]) -> int:
     config = config_lib.parse(given)
     result = check.compile_step(config, devices, _STEP.value)
     print("\n".join(_lines(result)))
-    if _JSON.value is not None:
+    if file is not None:
         about = {
             "config": _CONFIG.file,
             "config_hash": identity.config_hash(config, tuple(identity.Effect)),
@@ -62,7 +60,7 @@ def main(_: list[str]) -> int:
             "num_slices": _NUM_SLICES.value,
             "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")},
         }
-        pathlib.Path(_JSON.value).write_text(json.dumps(about | result.to_json(), indent=2) + "\n")
+        file.write_text(json.dumps(about | result.to_json(), indent=2) + "\n")
     if result.problem is None:
         return 0
     print(f"error: it does not fit the memory: {result.problem}", file=sys.stderr)

@@ -272,7 +272,8 @@ def check_steps(config: Config, total_steps: int) -> None:
 def _check_run(config: Config) -> None:
     train = config.train
     if (train.steps is None) == (train.epochs is None):
-        raise checks.error("train", "exactly one of train.steps and train.epochs", (train.steps, train.epochs))
+        expected = "exactly one of train.steps and train.epochs, the other None"
+        raise checks.error("train", expected, (train.steps, train.epochs))
     if train.batch_size % train.gradient_accumulation_steps:
         raise checks.error(
             "train.batch_size",

@@ -70,7 +70,7 @@ def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.C
       ValueError: no such file, or it is no config file; says in which line what went wrong.
     """
     name, colon, argument = file.partition(":")
-    path = checks.conform("--config", name, checks.Path)
+    path = checks.conform("--config", name, checks.GivenPath)
     try:
         config = _module(path).get_config(*([argument] if colon else []))
     except checks.InputError:

@@ -35,7 +35,7 @@ _KILLS = command_line.define("kills", checks.PositiveInt, 50, "How often trainin
 _SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the signals.")
 _ROUTER = command_line.define("router", checks.Name, "symphony_vmoe", "Of the model that is trained.")
 _WORKDIR = command_line.define_path("workdir", "Folder for the runs; by default one that is deleted at the end.")
-_JSON = command_line.define_path("json", "File for the result.")
+_JSON = command_line.define_json("File for the result.")
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _EVALUATION_STEPS = 40
@@ -286,6 +286,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
+    file = _JSON()
     config = _ROOT / "configs" / "digits.py"
     if not config.is_file():
         raise FileNotFoundError(f"drill: expected the repository, with {config}; received a package without it")
@@ -297,8 +298,8 @@ def main(_: list[str]) -> int:
         training = Training([f"--config={config}:{argument}", *_SMALL], workdir / "compiled")
         result = drill(training, workdir, kills=_KILLS.value, seed=_SEED.value, every_steps=_EVALUATION_STEPS)
     print(table(result))
-    if _JSON.value is not None:
-        pathlib.Path(_JSON.value).write_text(json.dumps(result, indent=1) + "\n")
+    if file is not None:
+        file.write_text(json.dumps(result, indent=1) + "\n")
     return 1 if any(result["runs"]) else 0
 
 

@@ -69,11 +69,17 @@ def main(_: list[str]) -> int:
     names = place_lib.names_of([*places, *others])
     suites = list(suite_kinds.SUITES) if _SUITES.value == ("all",) else _SUITES.value
     if suites is not None:
+        if not suites or "all" in suites:
+            raise checks.error("--suites", "at least one suite, or all alone", ",".join(suites))
         suite_kinds.check_names(suites, "--suites")
     _JOIN_PROCESSES()
     import rich.console
 
     from vmoe_inform.evaluation import analyses, earlier, report, run
+    from vmoe_inform.training.run_folder import check_writable
+
+    if _PREDICTIONS.value is not None and processes.is_main():
+        check_writable(pathlib.Path(_PREDICTIONS.value), "--predictions")  # before what is computed for it
 
     since = earlier.now()
     beside = [run.read_results(place) for place in others]

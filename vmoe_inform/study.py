@@ -38,6 +38,7 @@ FAILED = 1  # exit code
 def main(_: list[str]) -> int:
     """Returns the exit code."""
     from vmoe_inform.studies import execute, plan, report
+    from vmoe_inform.training.run_folder import check_writable
 
     file, overrides = _CONFIG.file, _CONFIG.fields
     if file is None:
@@ -56,6 +57,7 @@ def main(_: list[str]) -> int:
         workdir=workdir,
         load=lambda router: config_files.load(plan.with_router(file, router), overrides),
     )
+    check_writable(workdir, "--workdir")
     outcome = execute.execute(plan.every(runs), jobs=_JOBS.value)
     if outcome.stopped:
         return command_line.STOPPED

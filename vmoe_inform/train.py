@@ -20,7 +20,7 @@ import pathlib
 
 from absl import flags
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.sharding import processes
 
@@ -53,7 +53,7 @@ def main(_: list[str]) -> int:
         if accuracy is None:
             return command_line.STOPPED
     if processes.is_main():
-        print(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}{when}")
+        print(text.printable(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}{when}"))
     return 0
 
 

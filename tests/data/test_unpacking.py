@@ -10,6 +10,7 @@ import pytest
 
 from tests import imagenet_tiny, processes
 from tests.data.test_trees import REFUSED, tar_with
+from vmoe_inform import text
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import ilsvrc, sources, unpacking
 
@@ -42,10 +43,13 @@ def test_archives_keep_their_folders(tmp_path, suffix):
 
 def test_imagenets_own_tars_become_class_folders_and_a_flat_folder(tmp_path):
     classes = imagenet_tiny.write_ilsvrc_tars(tmp_path)
-    archives = (str(tmp_path / ilsvrc.TRAIN_TAR), str(tmp_path / ilsvrc.VALIDATION_TAR))
+    hostile = write_zip(tmp_path / "a\x1b[2J.zip", [("b\x1b]0;title\x07/image.png", b"1")])
+    archives = (str(tmp_path / ilsvrc.TRAIN_TAR), str(tmp_path / ilsvrc.VALIDATION_TAR), str(hostile))
     printed = processes.run("data.unpack", *archives, f"--directory={tmp_path / 'data'}")
     assert f"16 files -> {tmp_path / 'data' / 'train'}" in printed
     assert f"8 files -> {tmp_path / 'data' / 'val'}" in printed
+    assert r"a\x1b[2J.zip: 1 files -> " in printed  # what a user or an archive named commands no terminal
+    assert text.printable(printed, keep="\n") == printed
     data = DataConfig(source="folder", directory=str(tmp_path / "data"), test_split="val")
     train, validation = sources.load(data, "train"), sources.load(data, "val")
     assert train.class_names == validation.class_names == classes

@@ -170,6 +170,7 @@ def test_a_slice_is_deleted_on_request_alone(tmp_path):
         (("--zone=z", "--delete"), "expected --name and --zone"),
         ((*SLICE[:3], *TRAIN), "expected --type, --version and --share"),
         ((*SLICE, "--restarts=many", *TRAIN), "--restarts: expected an integer >= 0; received many"),
+        ((*SLICE, "--restarts=08", *TRAIN), "--restarts: expected an integer >= 0; received 08"),
         ((*SLICE, "--spott", *TRAIN), "received --spott"),
     ],
 )
@@ -225,10 +226,11 @@ def test_a_slurm_job_returns_to_the_queue_if_that_may_help(tmp_path, codes, rest
     assert ("not requeued" in errors) == (highest > 0 and not requeued)
 
 
-def test_a_bad_number_of_requeues_is_one_line(tmp_path):
-    code, _, errors, calls = run(tmp_path, "launch/slurm.sbatch", SLURM_SUBMIT_DIR=str(ROOT), REQUEUES="many")
+@pytest.mark.parametrize("number", ["many", "08", "9" * 30])
+def test_a_bad_number_of_requeues_is_one_line(tmp_path, number):
+    code, _, errors, calls = run(tmp_path, "launch/slurm.sbatch", SLURM_SUBMIT_DIR=str(ROOT), REQUEUES=number)
     assert (code, calls) == (2, [])
-    assert errors == "slurm: REQUEUES: expected an integer >= 0; received many\n"
+    assert errors == f"slurm: REQUEUES: expected an integer >= 0; received {number}\n"
 
 
 def test_a_slurm_job_asks_for_a_task_a_gpu():
@@ -336,6 +338,22 @@ def test_bad_arguments_of_the_local_script(tmp_path):
         code, _, errors, _ = run(tmp_path, "launch/local_multiprocess.sh", *arguments)
         assert code == 2
         assert "expected NUM_PROCESSES DEVICES_PER_PROCESS -- FLAGS" in errors
+    code, _, errors, _ = run(tmp_path, "launch/local_multiprocess.sh", "2", "4", "--", SECONDS_TO_END="soon")
+    assert code == 2
+    assert errors == "local_multiprocess: SECONDS_TO_END: expected an integer >= 0; received soon\n"
+
+
+@pytest.mark.parametrize("script", ["quickstart", "rehearse_imagenet"])
+def test_a_folder_that_is_none_is_refused_before_anything_is_made(tmp_path, script):
+    """Where bash would make a folder ``gs:``, or ``mkdir`` take ``--help`` for its own."""
+    (tmp_path / "launch").mkdir()
+    shutil.copy(ROOT / f"launch/{script}.sh", tmp_path / "launch")
+    for arguments in (("--help",), ("gs://bucket/runs",), ("one", "two")):
+        code, printed, errors, _ = run(tmp_path, str(tmp_path / f"launch/{script}.sh"), *arguments)
+        assert (code, printed) == (2, "")
+        assert errors.startswith(f"{script}: expected ")
+        assert errors.endswith(f"; received {' '.join(arguments)}\n")
+        assert [path.name for path in tmp_path.iterdir()] == ["launch"]
 
 
 # ------------------------------------------------------------------------------------------------------- documentation

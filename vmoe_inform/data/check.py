@@ -19,7 +19,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.data import contact_sheet, inspection
 
 _CONFIG = command_line.define_config()
-_DIRECTORY = command_line.define("directory", checks.Path, ".", "Folder for contact_sheet.png; it is made.")
+_DIRECTORY = command_line.define_path("directory", "Folder for contact_sheet.png; it is made.", default=".")
 _IMAGES = command_line.define(
     "images",
     Annotated[int, checks.Bound(at_least=1, at_most=100_000)],

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vmoe_inform import checks
+from vmoe_inform import checks, text
 from vmoe_inform.data import archives, ilsvrc, label_sets, published, tfds
 
 _PROGRESS_SECONDS = 30.0
@@ -63,7 +64,7 @@ def check_archives(name: str, manual_dir: pathlib.Path, *, whole: bool) -> int:
         if not path.is_file():
             wanted = " and ".join(other.name for other in paths)
             raise FileNotFoundError(f"--manual_dir: expected {wanted} in {manual_dir}; received no {path.name}")
-        print(f"looking at {path}", flush=True)
+        print(text.printable(f"looking at {path}"), flush=True)
         (check_train_tar if path.name == ilsvrc.TRAIN_TAR else check_validation_tar)(path, whole=whole)
     return sum(path.stat().st_size for path in paths)
 
@@ -154,11 +155,12 @@ def prepare(name: str, *, data_dir: str, manual_dir: str, file_format: str, whol
         raise checks.error("data set", "one that TFDS knows, with its config after a slash", name) from None
     target = pathlib.Path(builder.data_dir)
     if target.is_dir():
-        print(f"{name} is prepared in {target}: verifying it")
+        print(text.printable(f"{name} is prepared in {target}: verifying it"))
         verify(builder, name, whole=whole)
         return
     for left in sorted(target.parent.glob(f"{tensorflow_datasets.core.constants.INCOMPLETE_PREFIX}*_{target.name}")):
-        print(f"left by a preparation that was interrupted, or runs now: {left} ({_size_bytes(left) / 1e9:.1f} GB)")
+        of_before = f"{left} ({_size_bytes(left) / 1e9:.1f} GB)"
+        print(text.printable(f"left by a preparation that was interrupted, or runs now: {of_before}"))
     base = pathlib.Path(data_dir or tensorflow_datasets.core.constants.DATA_DIR).expanduser()
     folder = pathlib.Path(manual_dir) if manual_dir else base / "downloads" / "manual"
     size = check_archives(name, folder, whole=whole)
@@ -168,9 +170,10 @@ def prepare(name: str, *, data_dir: str, manual_dir: str, file_format: str, whol
         raise checks.error("--data_dir", f"at least {size / 1e9:.0f} GB free in {root}", f"{free / 1e9:.0f} GB")
     if not sys.stderr.isatty():
         tensorflow_datasets.disable_progress_bar()
-    print(f"preparing {name} in {target}", flush=True)
+    print(text.printable(f"preparing {name} in {target}"), flush=True)
     settings = tensorflow_datasets.download.DownloadConfig(manual_dir=folder if folder.is_dir() else None)
     with _progress(target.parent, size):
         builder.download_and_prepare(download_config=settings)
     verify(builder, name, whole=whole)
-    print(f"prepared: --config.data.source=tfds --config.data.tfds_name={name} --config.data.directory={data_dir}")
+    words = ["--config.data.source=tfds", f"--config.data.tfds_name={name}", f"--config.data.directory={data_dir}"]
+    print(text.printable(f"prepared: {shlex.join(words)}"))

@@ -12,7 +12,7 @@ whole and its checksums are right.
 import pathlib
 from typing import Annotated
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, text
 from vmoe_inform.data import unpacking
 
 _DIRECTORY = command_line.define_path("directory", "Folder to unpack into; it is made.")
@@ -32,9 +32,10 @@ def main(words: list[str]) -> int:
     gigabytes = _MAX_UNPACKED_GB.value
     for word in words[1:]:
         max_bytes = None if gigabytes is None else round(gigabytes * 1e9)
-        archive = pathlib.Path(checks.conform("archive", word, checks.Path))
+        archive = pathlib.Path(checks.conform("archive", word, checks.GivenPath))
         new, count = unpacking.unpack(archive, directory, max_bytes)
-        print(f"{word}: {count:,} files -> {', '.join(map(str, new[:5]))}{' and others' if len(new) > 5 else ''}")
+        shown = f"{', '.join(map(str, new[:5]))}{' and others' if len(new) > 5 else ''}"
+        print(text.printable(f"{word}: {count:,} files -> {shown}"))
     return 0
 
 

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
-from vmoe_inform import checks
+from vmoe_inform import checks, text
 from vmoe_inform.data import archives, ilsvrc
 
 _FOLDERS = {ilsvrc.TRAIN_TAR: "train", ilsvrc.VALIDATION_TAR: "val"}  # whose members are in no folder
@@ -60,7 +60,7 @@ def unpack(
     budget = _Budget(archive, default_limit(archive.stat().st_size) if max_bytes is None else max_bytes)
     directory.mkdir(parents=True, exist_ok=True)
     for left in sorted(directory.glob(f"{_TEMPORARY}*")):
-        print(f"left by an unpacking that was interrupted, or runs now: {left}")
+        print(text.printable(f"left by an unpacking that was interrupted, or runs now: {left}"))
     # Beside the place where the files will be, so that they can be renamed.
     with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=directory) as temporary, archives.whole(archive):
         members = _of_zip if archives.compression(archive) == "zip" else _of_tar
@@ -71,7 +71,7 @@ def unpack(
             _write(archive, pathlib.Path(temporary, *parts), parts, content, budget)
             count += content is not None
             if content is not None and count % _PROGRESS_FILES == 0:
-                print(f"{archive.name}: {count:,} files", flush=True)
+                print(text.printable(f"{archive.name}: {count:,} files"), flush=True)
         if count == 0:
             raise checks.error(str(archive), "an archive with files", "none")
         return _put_in_place(archive, pathlib.Path(temporary), directory), count

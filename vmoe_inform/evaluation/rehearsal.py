@@ -27,7 +27,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from skimage.filters import sobel
 
-from vmoe_inform import checks, command_line, settings
+from vmoe_inform import checks, command_line, settings, text
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import label_sets, sources
 from vmoe_inform.data.sources import ArrayRecords
@@ -52,8 +52,8 @@ _NUM_SHADES = 4
 
 _Count: TypeAlias = Annotated[int, checks.Bound(at_least=1, at_most=60_000)]  # Fashion-MNIST has no more
 
-_SOURCE = command_line.define(
-    "source_directory", checks.Path, "/usr/share/datasets/fashion-mnist", "Folder with Fashion-MNIST's four files."
+_SOURCE = command_line.define_path(
+    "source_directory", "Folder with Fashion-MNIST's four files.", default="/usr/share/datasets/fashion-mnist"
 )
 _DIRECTORY = command_line.define_path("directory", "Folder to be made.")
 _TRAIN = command_line.define("train_images", _Count, 20_000, "Training images.")
@@ -208,7 +208,7 @@ def main(_: list[str]) -> int:
         size_px=_SIZE.value,
         corruption_names=_CORRUPTIONS.value,
     )
-    print(f"{directory}: train, val and suites are there")
+    print(text.printable(f"{directory}: train, val and suites are there"))
     return 0
 
 

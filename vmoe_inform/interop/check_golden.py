@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmoe_inform import checks, models
+from vmoe_inform import checks, models, text
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.interop import vmoe
 
@@ -122,7 +122,7 @@ def check(path: str) -> float:
       FileNotFoundError: no such file.
       ValueError: not a file of this format.
     """
-    path = checks.conform("golden file", path, checks.Path)
+    path = checks.conform("golden file", path, checks.GivenPath)
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"golden file: expected an .npz file; received {path!r}")
     try:
@@ -140,9 +140,11 @@ def check(path: str) -> float:
     if missing:
         raise checks.error("golden file", "recorded logits, loss, metrics and gradients of this model", sorted(missing))
     errors = errors_of(ours, {name: arrays[name] for name in recorded})
-    print(f"{path}\n  largest error relative to the largest entry of the array (tolerance {TOLERANCE:g})")
+    print(
+        f"{text.printable(path)}\n  largest error relative to the largest entry of the array (tolerance {TOLERANCE:g})"
+    )
     for name, value in errors.items():
-        print(f"  {value:10.2e}  {name}{'' if value <= TOLERANCE else '   <-- too large'}")
+        print(f"  {value:10.2e}  {text.printable(name)}{'' if value <= TOLERANCE else '   <-- too large'}")
     kinds = {
         "logits": ["logits"],
         "loss": ["loss"],
@@ -162,7 +164,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         largest = max(check(path) for path in arguments)
     except (ValueError, FileNotFoundError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(text.printable(f"error: {problem}"), file=sys.stderr)
         return 2
     print("agrees" if largest <= TOLERANCE else "DOES NOT AGREE")
     return 0 if largest <= TOLERANCE else 1

@@ -63,19 +63,19 @@ def recorded_class_names(workdir: pathlib.Path) -> tuple[str, ...]:
     return read_config(workdir).data.class_names if storage.exists(workdir / CONFIG_FILE) else ()
 
 
-def check_writable(workdir: pathlib.Path) -> None:
-    """Makes the folder if it does not exist.
+def check_writable(folder: pathlib.Path, field: str = "workdir") -> None:
+    """Makes the folder if it does not exist; ``field`` is what named it.
 
     Raises:
       ValueError: nothing can be written there.
       OSError: nothing fits there, which is no mistake of the command line.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir) as file:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
     except OSError as problem:
-        error = checks.error("workdir", f"a folder that can be written to ({problem.strerror})", str(workdir))
+        error = checks.error(field, f"a folder that can be written to ({problem.strerror})", str(folder))
         raise (OSError(str(error)) if problem.errno in _FULL else error) from None
 
 
