@@ -44,12 +44,12 @@ def main(_: list[str]) -> None:
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import page, runs, write
     from vmoe_inform.evaluation import analyses
-    from vmoe_inform.training.run_folder import check_writable, read_config
+    from vmoe_inform.training.run_folder import read_config
 
     workdir = pathlib.Path(_WORKDIR.value)
     read_config(workdir)  # no folder is made in what is no run
     storage.check_folders(workdir / analyses.FOLDER / analyses.FIGURES, workdir)  # before hours of work, not after
-    check_writable(workdir / analyses.FOLDER)
+    storage.check_writable(workdir / analyses.FOLDER)
     found, views = runs.analyze(
         workdir,
         checkpoints=_CHECKPOINTS.value,

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, storage
 
 _KILLS = command_line.define("kills", checks.PositiveInt, 50, "How often training is killed.")
 _SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the signals.")
@@ -295,6 +295,7 @@ def main(_: list[str]) -> int:
         workdir = pathlib.Path(_WORKDIR.value or temporary).absolute()
         if workdir.is_dir() and any(workdir.iterdir()):
             raise checks.error("--workdir", "a new or empty folder", str(workdir))
+        storage.check_writable(workdir, "--workdir")
         training = Training([f"--config={config}:{argument}", *_SMALL], workdir / "compiled")
         result = drill(training, workdir, kills=_KILLS.value, seed=_SEED.value, every_steps=_EVALUATION_STEPS)
     print(table(result))

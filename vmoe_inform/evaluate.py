@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, sizes, suite_kinds, text
+from vmoe_inform import checks, command_line, sizes, storage, suite_kinds, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.evaluation import place as place_lib
@@ -76,10 +76,9 @@ def main(_: list[str]) -> int:
     import rich.console
 
     from vmoe_inform.evaluation import analyses, earlier, report, run
-    from vmoe_inform.training.run_folder import check_writable
 
     if _PREDICTIONS.value is not None and processes.is_main():
-        check_writable(pathlib.Path(_PREDICTIONS.value), "--predictions")  # before what is computed for it
+        storage.check_writable(pathlib.Path(_PREDICTIONS.value), "--predictions")  # before what is computed for it
 
     since = earlier.now()
     beside = [run.read_results(place) for place in others]

@@ -17,6 +17,7 @@ import os
 import pathlib
 import secrets
 import stat
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, TextIO, TypeVar
@@ -183,6 +184,22 @@ def check_folders(folder: pathlib.Path, within: pathlib.Path | None) -> None:
             return
         if not stat.S_ISDIR(mode):
             raise checks.InputError(f"{place}: expected a folder; received {_kind(mode)}")
+
+
+def check_writable(folder: pathlib.Path, field: str = "workdir") -> None:
+    """Makes the folder if it does not exist; ``field`` is what named it.
+
+    Raises:
+      ValueError: nothing can be written there.
+      OSError: nothing fits there, which is no mistake of the command line.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as problem:
+        error = checks.error(field, f"a folder that can be written to ({problem.strerror})", str(folder))
+        raise (OSError(str(error)) if problem.errno in (errno.ENOSPC, errno.EDQUOT) else error) from None
 
 
 def _kind(mode: int) -> str:

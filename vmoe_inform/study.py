@@ -12,7 +12,7 @@ import pathlib
 import sys
 from typing import Annotated
 
-from vmoe_inform import checks, command_line, config_files, text
+from vmoe_inform import checks, command_line, config_files, storage, text
 
 _CONFIG = command_line.define_config()
 _ROUTERS = command_line.define(
@@ -38,7 +38,6 @@ FAILED = 1  # exit code
 def main(_: list[str]) -> int:
     """Returns the exit code."""
     from vmoe_inform.studies import execute, plan, report
-    from vmoe_inform.training.run_folder import check_writable
 
     file, overrides = _CONFIG.file, _CONFIG.fields
     if file is None:
@@ -57,7 +56,7 @@ def main(_: list[str]) -> int:
         workdir=workdir,
         load=lambda router: config_files.load(plan.with_router(file, router), overrides),
     )
-    check_writable(workdir, "--workdir")
+    storage.check_writable(workdir, "--workdir")
     outcome = execute.execute(plan.every(runs), jobs=_JOBS.value)
     if outcome.stopped:
         return command_line.STOPPED

@@ -114,9 +114,9 @@ def test_the_command_prints_draws_and_says_by_its_code_whether_all_is_sound(conf
     ]
     (tmp_path / "empty").mkdir()
     broken = [*flags, f"--config.data.directory={tmp_path / 'empty'}"]
-    lines = [(*flags, f"--directory={tmp_path / 'out'}"), tuple(broken)]
+    lines = [(*flags, f"--directory={tmp_path / 'out'}"), tuple(broken), (*flags, f"--directory={__file__}")]
     (tmp_path / "runs").mkdir()
-    (code, printed, _), (broken_code, broken_printed, _) = processes.run_many(
+    (code, printed, _), (broken_code, broken_printed, _), nowhere = processes.run_many(
         "data.check", lines, tmp_path / "runs", imports=("data.contact_sheet", "data.inspection")
     )
     assert code == 0
@@ -126,6 +126,8 @@ def test_the_command_prints_draws_and_says_by_its_code_whether_all_is_sound(conf
         assert sheet.height > 8 * contact_sheet.TILE_PX
     assert broken_code == 2
     assert "train: data.directory: expected train/CLASS/" in broken_printed
+    assert nowhere[:2] == (2, "")  # before the images are read
+    assert nowhere[2].startswith("error: --directory: expected a folder that can be written to")
 
 
 def test_a_contact_sheet_shows_its_images_where_they_belong():

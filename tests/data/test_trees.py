@@ -1,6 +1,7 @@
 import concurrent.futures
 import io
 import pickle
+import re
 import tarfile
 
 import numpy as np
@@ -188,8 +189,9 @@ def test_a_file_that_comes_twice_is_refused(tmp_path):
 
 @pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
 def test_compressed_tars_name_the_command_that_unpacks_them(tmp_path, compression):
-    path = imagenet_tiny.write_tar(tmp_path / f"a.tar.{compression}", FILES, compression)
-    with pytest.raises(ValueError, match=rf"python -m vmoe_inform.data.unpack {path} --directory={tmp_path}\)"):
+    path = imagenet_tiny.write_tar(tmp_path / f"a; $b.tar.{compression}", FILES, compression)
+    command = re.escape(f"python -m vmoe_inform.data.unpack '{path}' --directory={tmp_path})")  # for a shell
+    with pytest.raises(ValueError, match=command):
         trees.read(path)
 
 

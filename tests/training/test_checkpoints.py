@@ -25,13 +25,13 @@ import pytest
 from orbax.checkpoint._src.path import async_path
 
 from tests import tiny
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.sharding.mesh import make_mesh
 from vmoe_inform.sharding.rules import tree_shardings
 from vmoe_inform.training import checkpoints, checksums, program
 from vmoe_inform.training.checkpoints import Checkpoints, SavingError
-from vmoe_inform.training.run_folder import check_writable, read_config, write_config
+from vmoe_inform.training.run_folder import read_config, write_config
 from vmoe_inform.training.state import TrainState
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoint_of_23f955b.zip"
@@ -466,7 +466,7 @@ def test_an_unwritable_workdir_is_found_at_once(unwritable, tmp_path):
         with pytest.raises(
             ValueError, match=r"workdir: expected a folder that can be written to \(Permission denied\)"
         ):
-            check_writable(workdir)
+            storage.check_writable(workdir)
 
 
 def test_a_full_disk_is_found_at_once_and_is_no_bad_input(tmp_path, monkeypatch):
@@ -475,13 +475,13 @@ def test_a_full_disk_is_found_at_once_and_is_no_bad_input(tmp_path, monkeypatch)
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(OSError, match=r"workdir: expected a folder that can be written to \(No space left on device\)"):
-        check_writable(tmp_path)
+        storage.check_writable(tmp_path)
 
 
 def test_a_workdir_below_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"workdir: expected a folder that can be written to \(Not a directory\)"):
-        check_writable(tmp_path / "file" / "run")
+        storage.check_writable(tmp_path / "file" / "run")
 
 
 def test_checksums_cover_every_file_of_the_state(two):

@@ -5,6 +5,7 @@ import errno
 import functools
 import lzma
 import os
+import shlex
 import struct
 import tarfile
 import zipfile
@@ -82,7 +83,7 @@ def compression(path: Path) -> str:
 
 def unpack_command(archive: Path) -> str:
     """What to type to unpack an archive beside itself."""
-    return f"python -m vmoe_inform.data.unpack {archive} --directory={archive.parent}"
+    return shlex.join(["python", "-m", "vmoe_inform.data.unpack", str(archive), f"--directory={archive.parent}"])
 
 
 def check_parts(archive: Path, name: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Annotated
 import rich.console
 from absl import flags
 
-from vmoe_inform import checks, command_line, text
+from vmoe_inform import checks, command_line, storage, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.data import contact_sheet, inspection
 
@@ -38,6 +38,8 @@ def main(_: list[str]) -> int:
     if _CONFIG.value is None:
         raise checks.error("--config", "a config file, e.g. --config=configs/imagenet.py", None)
     config = config_lib.parse(_CONFIG.value)
+    directory = pathlib.Path(_DIRECTORY.value)
+    storage.check_writable(directory, "--directory")  # before hours of reading
     findings = inspection.examine_all(config, whole=_EXPECTED_COUNTS.value == "published", num_images=_IMAGES.value)
     console = rich.console.Console(highlight=False, soft_wrap=True)
     console.print(inspection.table(findings))
@@ -52,8 +54,7 @@ def main(_: list[str]) -> int:
         if one.images
     ]
     if rows:
-        path = pathlib.Path(_DIRECTORY.value) / CONTACT_SHEET
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = directory / CONTACT_SHEET
         contact_sheet.draw(rows).save(path)
         console.print(text.printable(f"contact sheet: {path}"), markup=False)
     return command_line.BAD_INPUT if any(finding.problems for finding in findings) else 0

@@ -1,6 +1,7 @@
 """Data sets that TFDS has prepared as ``array_record`` files; reading them needs no TensorFlow."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ MANUAL_ARCHIVES = {
 def prepare_command(name: str, directory: str) -> str:
     """What to type to prepare a data set."""
     manual = ["--manual_dir=DIR"] if name.partition("/")[0] in MANUAL_ARCHIVES else []
-    return " ".join(["python -m vmoe_inform.data.prepare", name, *manual, f"--data_dir={directory or 'DIR'}"])
+    return shlex.join(["python", "-m", "vmoe_inform.data.prepare", name, *manual, f"--data_dir={directory or 'DIR'}"])
 
 
 def _root(directory: str) -> Path:

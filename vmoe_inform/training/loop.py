@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 from absl import logging
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources
@@ -25,7 +25,7 @@ from vmoe_inform.training.in_flight import FinishedStep, StepsInFlight
 from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
 from vmoe_inform.training.measurements import EXPERT_LOADS, Window
 from vmoe_inform.training.nonfinite import WHERE, StepWatch
-from vmoe_inform.training.run_folder import check_same_run, check_writable, recorded_class_names, write_config
+from vmoe_inform.training.run_folder import check_same_run, recorded_class_names, write_config
 from vmoe_inform.training.run_lock import RunLock
 from vmoe_inform.training.state import TrainState
 from vmoe_inform.training.stopping import AgreedStop, Stopped, StopRequest
@@ -102,7 +102,7 @@ def train(
     check_same_run(workdir, config)  # before the folder is made, and again when no other process can change it
     skipped = SkippedRecords(config.data.max_skipped_share)
     saved_trees.check_path(workdir)
-    check_writable(workdir)
+    storage.check_writable(workdir)
     if config.profile is not None:  # before anything is compiled; a run that goes on has fewer steps left
         profiling.check_steps(workdir, config.profile, total if stop_at_step is None else min(stop_at_step, total))
     process_index, process_count = processes.place()

@@ -1,8 +1,6 @@
 """The resolved config in a run's folder, by which a run that is started again knows that it is the same."""
 
-import errno
 import pathlib
-import tempfile
 from collections.abc import Collection
 from typing import Any
 
@@ -13,7 +11,6 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.identity import Change, Effect
 
 CONFIG_FILE = "config.json"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_same_run(
@@ -61,22 +58,6 @@ def check_same_run(
 def recorded_class_names(workdir: pathlib.Path) -> tuple[str, ...]:
     """Names of a run's classes in the order of its labels; empty: no run, or one of an older version."""
     return read_config(workdir).data.class_names if storage.exists(workdir / CONFIG_FILE) else ()
-
-
-def check_writable(folder: pathlib.Path, field: str = "workdir") -> None:
-    """Makes the folder if it does not exist; ``field`` is what named it.
-
-    Raises:
-      ValueError: nothing can be written there.
-      OSError: nothing fits there, which is no mistake of the command line.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(4096))
-    except OSError as problem:
-        error = checks.error(field, f"a folder that can be written to ({problem.strerror})", str(folder))
-        raise (OSError(str(error)) if problem.errno in _FULL else error) from None
 
 
 def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:
