@@ -20,7 +20,13 @@ def lowered(router: str) -> dict[str, str]:
     """The text of each compiled function of a run, with every part of a training step turned on."""
     config = config_lib.parse(
         tiny.config_dict(
-            router, train__ema_decay=0.9, train__max_nonfinite_steps=2, train__mixup_alpha=0.2, train__cutmix_alpha=1.0
+            router,
+            train__ema_decay=0.9,
+            train__max_nonfinite_steps=2,
+            train__mixup_alpha=0.2,
+            train__cutmix_alpha=1.0,
+            optimizer__frozen=("position_embedding",),
+            optimizer__multipliers=(("head", 2.0),),
         )
     )
     built = program.build(config, config.train.steps or 1)
