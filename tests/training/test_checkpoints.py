@@ -272,6 +272,16 @@ def test_exchanged_folders(damaged):
                 of_run.load_arrays(step)
 
 
+def test_a_pipe_is_not_waited_for_where_only_the_step_is_read(damaged, caplog):
+    path = damaged / "checkpoints" / "2" / "state" / "manifest.ocdbt"
+    path.unlink()
+    os.mkfifo(path)
+    with Checkpoints(damaged) as of_run:
+        assert of_run.is_of_its_step(1)
+        assert not of_run.is_of_its_step(2)
+    assert "state/manifest.ocdbt: a pipe, socket or device in place of a file" in caplog.text
+
+
 def test_a_folder_renamed_to_a_later_step_is_not_the_end_of_training(damaged):
     (damaged / "checkpoints" / "2").rename(damaged / "checkpoints" / "9")
     state, record = _restore(damaged)

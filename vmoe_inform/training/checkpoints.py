@@ -34,7 +34,6 @@ from vmoe_inform.training.run_folder import read_config
 from vmoe_inform.training.state import TrainState
 
 CHECKPOINT_FOLDER = "checkpoints"
-_REASON_LENGTH = 300  # of what the storage says of a damaged file, which may be pages
 _UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of the folder into which orbax writes a checkpoint
 _LOOKS, _LOOKS_THAT_FIND_NOTHING, _SECONDS_BETWEEN_LOOKS = 25, 3, 0.2  # for what a failed save leaves
 
@@ -55,8 +54,8 @@ def _silence_traces() -> None:
 def _shortened(reason: str) -> str:
     """What the storage says in at most a line: it begins with what it did and ends with what the system said."""
     words = " ".join(reason.split()).partition(" [source locations")[0]
-    half = _REASON_LENGTH // 2
-    return words if len(words) <= _REASON_LENGTH else f"{words[:half]} ... {words[-half:]}"
+    half = intact.REASON_LENGTH // 2
+    return words if len(words) <= intact.REASON_LENGTH else f"{words[:half]} ... {words[-half:]}"
 
 
 class SavingError(OSError):
@@ -95,7 +94,7 @@ class Checkpoints:
         try:
             return saved_trees.open_manager(self._folder, self._keep, self._keep_steps, self._write_checksums)
         except (ValueError, TypeError, AttributeError) as problem:  # of a description that orbax reads at once
-            reason = " ".join(str(problem).split())[:_REASON_LENGTH]
+            reason = " ".join(str(problem).split())[: intact.REASON_LENGTH]
             raise checks.error(str(self._folder), "checkpoints that can be listed", reason) from None
 
     def _remove_unfinished(self) -> bool:
@@ -320,6 +319,7 @@ class Checkpoints:
     def is_of_its_step(self, step: int) -> bool:
         """Whether the checkpoint of this name is of this step: folders may have been renamed. Nothing else is read."""
         try:
+            intact.check_kinds(self._folder, step)
             self._check_step(step)
         except DamagedCheckpointError as damage:
             logging.warning("%s", damage)

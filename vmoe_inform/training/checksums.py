@@ -60,6 +60,15 @@ def verify(folder: pathlib.Path) -> bool:
     return True
 
 
+def check_kinds(folder: pathlib.Path) -> None:
+    """Raises DamagedError if a checkpoint has anything but files and folders; nothing of them is read."""
+    try:
+        for _ in _files(folder):
+            pass
+    except OSError as problem:
+        raise DamagedError(f"{problem.filename}: {problem.strerror}") from None
+
+
 def check_can_be_listed(folder: pathlib.Path) -> None:
     """Raises DamagedError if what orbax reads of each checkpoint before any is chosen is no file.
 

@@ -1,16 +1,14 @@
 """Checkpoints that are not what was written: how they are found, told of and put aside."""
 
-import itertools
-import os
 import pathlib
 from collections.abc import Sequence
 
 from absl import logging
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.training import checksums
 
-_REASON_LENGTH = 300  # of what the storage says of a damaged file, which may be pages
+REASON_LENGTH = 300  # of what the storage says of a damaged file, which may be pages
 
 
 class DamagedCheckpointError(checks.InputError):
@@ -26,7 +24,7 @@ def damaged(folder: pathlib.Path, step: int, problem: Exception | str) -> Damage
       problem: what is wrong with it.
     """
     expected = "whole files (an older checkpoint may have them: FOLDER@STEP)"
-    reason = " ".join(str(problem).split())[:_REASON_LENGTH]
+    reason = " ".join(str(problem).split())[:REASON_LENGTH]
     return DamagedCheckpointError(str(checks.error(f"checkpoint {step} in {folder}", expected, reason)))
 
 
@@ -41,6 +39,15 @@ def problem_of(folder: pathlib.Path, step: int) -> DamagedCheckpointError | None
     return None
 
 
+def check_kinds(folder: pathlib.Path, step: int) -> None:
+    """Raises DamagedCheckpointError if a checkpoint has anything but files and folders, such as a pipe, which whoever
+    reads it would wait for."""
+    try:
+        checksums.check_kinds(folder / str(step))
+    except checksums.DamagedError as problem:
+        raise damaged(folder, step, problem) from None
+
+
 def check_can_be_listed(folder: pathlib.Path) -> None:
     """Raises DamagedCheckpointError if a checkpoint must be moved away before the folder of all can be opened."""
     for step in sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal() and path.is_dir()):
@@ -53,7 +60,4 @@ def check_can_be_listed(folder: pathlib.Path) -> None:
 def set_aside(folder: pathlib.Path, steps: Sequence[int]) -> None:
     """Renames checkpoints to ``damaged_STEP``, or ``damaged_STEP_2`` if there is one; nothing is deleted."""
     for step in steps:
-        names = (f"damaged_{step}{suffix}" for suffix in itertools.chain([""], (f"_{n}" for n in itertools.count(2))))
-        target = next(folder / name for name in names if not os.path.lexists(folder / name))
-        (folder / str(step)).rename(target)
-        logging.warning("checkpoint %d was moved to %s", step, target)
+        logging.warning("checkpoint %d was moved to %s", step, storage.set_aside(folder / str(step)))
