@@ -2,7 +2,7 @@
 # Makes .venv at the root of the repository and installs this package with its pinned requirements into it.
 # A second start does nothing while requirements.txt, pyproject.toml and this script are the same.
 #
-#   ./launch/install.sh                      # the first Python >= 3.11 that it finds; without one, uv fetches one
+#   ./launch/install.sh                      # the first Python 3.11 to 3.13 that it finds; without one, uv fetches one
 #   PYTHON=/path/to/python ./launch/install.sh
 #
 # With Python 3.11 the last JAX for it is installed (0.10), with 3.12 or newer the newest (0.12): see requirements.txt.
@@ -11,8 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=.venv/bin/python
 
-usable() { # a Python >= 3.11 that can make environments with pip in them
-    "$1" -c 'import sys; assert sys.version_info >= (3, 11); import ensurepip, venv' >/dev/null 2>&1
+usable() { # a Python for which requirements.txt is, that can make environments with pip in them
+    "$1" -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14); import ensurepip, venv' >/dev/null 2>&1
 }
 
 candidates=(python3.11 python3.12 python3.13 python3 python)
@@ -49,10 +49,10 @@ make_environment() {
         echo "install: making .venv with $("$base" --version)"
         "$base" -m venv --clear .venv
     elif [ -z "${PYTHON:-}" ] && uv="$(find_uv)"; then
-        echo "install: no Python >= 3.11 among ${candidates[*]}; making .venv with one from uv"
+        echo "install: no Python 3.11 to 3.13 among ${candidates[*]}; making .venv with one from uv"
         "$uv" venv --quiet --clear --seed --python '>=3.11,<3.14' .venv
     else
-        echo "install: expected a Python >= 3.11 with its venv module (on Debian: apt-get install python3-venv);" \
+        echo "install: expected Python 3.11, 3.12 or 3.13 with its venv module (on Debian: apt-get install python3-venv);" \
             "tried: ${candidates[*]}. Set PYTHON to say which one to use, or let uv fetch one:" >&2
         echo '    python3 -m pip install --user uv && ./launch/install.sh' >&2
         return 1

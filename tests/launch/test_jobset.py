@@ -40,7 +40,7 @@ TEXTS = lambda value: isinstance(value, dict) and all(isinstance(text, str) for 
 POD: Schema = {
     "restartPolicy": one_of("Never"),  # a podFailurePolicy needs it
     "terminationGracePeriodSeconds": whole(1),
-    "securityContext": {"runAsUser": whole(1), "fsGroup": whole(1)},
+    "securityContext": {"runAsUser": whole(1), "fsGroup": whole(1), "fsGroupChangePolicy": one_of("OnRootMismatch")},
     "nodeSelector": TEXTS,
     "containers": [
         {
