@@ -4,8 +4,9 @@
 
 Writes the runs to DIR/runs, and DIR/study.md with its figures (for people) and DIR/study.json (for programs). Every
 router is compared with the one of --against. Started again on the same DIR it does only what is left; more routers
-and seeds may be added. With JAX_COMPILATION_CACHE_DIR=FOLDER in the environment, what runs compile alike is compiled
-once. Exit codes: 0 all done, 1 some runs failed, 2 bad input, 75 stopped by SIGTERM or SIGINT after saving.
+and seeds may be added. The data may be moved, but other images than those of the finished runs are refused. With
+JAX_COMPILATION_CACHE_DIR=FOLDER in the environment, what runs compile alike is compiled once. Exit codes: 0 all done, 1
+some runs failed, 2 bad input, 75 stopped by SIGTERM or SIGINT after saving.
 """
 
 import pathlib
