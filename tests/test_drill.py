@@ -9,6 +9,8 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from tests.launch.test_lost_processes import FLAGS
 from tests.training.test_checkpoints import _write
@@ -84,6 +86,13 @@ def test_every_array_and_the_position_are_compared(tmp_path):
     found = drill.differing(runs["one"], runs["other"])
     assert {"params/head/kernel", "ema_params/head/kernel", "step", "step of the checkpoint"} <= set(found)
     assert "opt_state/0/mu/head/kernel" not in found  # zero in both
+
+
+def test_help_lists_the_routers_and_kills_nothing(capsys):
+    with flagsaver.flagsaver(router="help"):
+        flags.FLAGS.mark_as_parsed()
+        assert drill.main(["drill"]) == 0
+    assert "symphony_vmoe " in capsys.readouterr().out
 
 
 def test_training_that_refuses_its_router_is_one_line(tmp_path):

@@ -154,7 +154,12 @@ def _inform() -> Benchmark:
 
 
 def _input() -> Benchmark:
-    if flags.FLAGS["against"].present:
+    against = bool(flags.FLAGS["against"].present)
+    for name in ("config",) if against else ("photographs", "image_size_px"):  # what the other of the two looks at
+        if flags.FLAGS[name].present:
+            expected = f"no --{name} {'with' if against else 'without'} --against=tf.data"
+            raise checks.error("benchmark input", expected, f"--{name}")
+    if against:
         return _input_against()
     from vmoe_inform.performance import input as input_lib
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from vmoe_inform import checks, command_line, storage
+from vmoe_inform import checks, command_line, presets, storage
 
 _KILLS = command_line.define("kills", checks.PositiveInt, 50, "How often training is killed.")
 _SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the signals.")
@@ -287,6 +287,9 @@ def table(result: dict[str, Any]) -> str:
 def main(_: list[str]) -> int:
     """Returns the exit code."""
     file = _JSON()
+    if _ROUTER.value == "help":  # training would end well at once, without a checkpoint
+        print(presets.describe_routers())
+        return 0
     config = _ROOT / "configs" / "digits.py"
     if not config.is_file():
         raise FileNotFoundError(f"drill: expected the repository, with {config}; received a package without it")

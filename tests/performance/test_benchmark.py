@@ -250,6 +250,8 @@ BAD_COMMAND_LINES = {
     ("input", "--experts=3"): "benchmark input: expected flags among --json, --repeats, --config, --against, ",
     ("input", "--against=torch"): "--against: expected tf.data; received 'torch'",
     ("input", "--against=tf.data", "--photographs=nowhere"): "expected a folder with JPEG files; received 'nowhere'",
+    ("input", "--photographs=."): "benchmark input: expected no --photographs without --against=tf.data",
+    ("input", "--against=tf.data", "--config=configs/digits.py"): "expected no --config with --against=tf.data",
     ("layer", "--groups=0"): "--groups: expected tuple of int >= 1 and <= 1048576; received 0",
 }
 IMPORTED = ("performance.decoding", "performance.layer", "performance.tables")
