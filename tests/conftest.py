@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,10 @@ import playwright.sync_api
 import pytest
 
 from tests import imagenet_tiny
+
+# What runs in the background of a script ignores SIGINT, and so would all processes that tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -260,7 +260,7 @@ CASES = {
     ("--workdir={mine}", "--against={one_expert}"): "model.moe.num_selected_experts (K): expected 2 as in --workdir",
     ("--workdir={mine}", "--against={mine}@last"): "--against: expected the folder of a run, or FOLDER@STEP",
     ("--workdir={mine}", "--against={mine}@15"): "checkpoint: expected one of step 15 in",
-    ("--workdir={mine}", "--images=0"): "--images: expected a number >= 1; received 0",
+    ("--workdir={mine}", "--images=0"): "--images: expected int >= 1 and <= 2147483647; received 0",
     ("--workdir={dense}",): "model.moe.layers: expected at least one MoE layer",
     ("--workdir={new}",): "checkpoint: expected one in",
     ("--workdir={nowhere}",): "workdir: expected a run with config.json",

@@ -255,8 +255,10 @@ eval "$ACT"
 def start_local(tmp_path, act: str, number: str = "2") -> subprocess.Popen[str]:
     stand_in(tmp_path / "bin", "python", _PYTHON)
     environment = {**os.environ, "PYTHON": str(tmp_path / "bin/python"), "REAL": sys.executable, "ACT": act}
+    # As a terminal starts it: nohup, and libtpu in the process of the tests, leave signals ignored.
+    terminal = ["env", "--default-signal=HUP,INT,TERM"]
     return subprocess.Popen(
-        ["launch/local_multiprocess.sh", number, "4", "--", "--config=c.py"],
+        [*terminal, "launch/local_multiprocess.sh", number, "4", "--", "--config=c.py"],
         cwd=ROOT,
         env={**environment, "LOG": str(tmp_path / "log"), "SECONDS_TO_END": "5"},
         stdout=PIPE,

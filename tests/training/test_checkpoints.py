@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gc
 import json
+import logging
 import os
 import pathlib
 import resource
@@ -437,6 +438,18 @@ def test_a_save_that_fails_in_the_background(fault, small_disk, tmp_path, caplog
     assert sorted(os.listdir(folder / "checkpoints")) == ["1", "3"]
     gc.collect()  # asyncio says then what nobody asked its tasks for
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+def test_a_trace_that_only_runs_through_orbax_is_none_for_the_user(tmp_path, caplog):
+    """As asyncio logs it, which says nothing of orbax in its message; whatever else has failed is logged."""
+    with Checkpoints(tmp_path, keep=1):
+        for file in ("/site-packages/orbax/path.py", "/site-packages/other.py"):
+            try:
+                exec(compile("raise OSError(27, 'File too large')", file, "exec"))
+            except OSError:
+                logging.getLogger("asyncio").error("Future exception was never retrieved", exc_info=True)
+    (record,) = caplog.records
+    assert "other.py" in record.exc_text
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from vmoe_inform import command_line
 from vmoe_inform.training.stopping import StopRequest
 
 def main(arguments):
+    if arguments[2] == "ignored":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     with StopRequest() as stop:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
@@ -22,7 +24,7 @@ def main(arguments):
         signal.raise_signal(signal.Signals[arguments[1]])
     raise AssertionError("not reached")
 
-command_line.run(main, operands="a signal")
+command_line.run(main, operands="a signal and how it was handled")
 """
 
 
@@ -53,9 +55,12 @@ def test_the_third_interrupts_a_notebook(handlers):
     assert stop.received == "SIGINT"
 
 
-@pytest.mark.parametrize(("third", "code"), [("SIGTERM", -signal.SIGTERM), ("SIGINT", 130)])
-def test_the_third_ends_a_command_line(third, code):
-    command = [sys.executable, "-c", PROGRAM, third]
+@pytest.mark.parametrize(
+    ("third", "before", "code"),
+    [("SIGTERM", "default", -signal.SIGTERM), ("SIGINT", "default", 130), ("SIGINT", "ignored", -signal.SIGINT)],
+)
+def test_the_third_ends_a_command_line(third, before, code):
+    command = [sys.executable, "-c", PROGRAM, third, before]
     ended = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True)
     assert ended.returncode == code, ended.stderr
     assert ended.stdout == "still saving SIGTERM\n"

@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import time
+import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -41,7 +42,9 @@ _Restored = TypeVar("_Restored")
 
 
 def _is_no_trace_of_orbax(record: standard_logging.LogRecord) -> bool:
-    return not record.exc_info or ("orbax" not in record.pathname and "orbax" not in record.getMessage())
+    places = traceback.extract_tb(record.exc_info[2]) if record.exc_info else ()
+    words = (record.pathname, record.getMessage(), *(place.filename for place in places))
+    return not record.exc_info or not any("orbax" in word for word in words)
 
 
 def _silence_traces() -> None:

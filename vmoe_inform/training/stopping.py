@@ -50,7 +50,8 @@ class StopRequest:
             _say(f"{name} after {self.received}: stopping when the step is saved; a third signal ends at once")
         else:
             _say(f"{name}: ending at once; steps since the last checkpoint are lost")
-            signal.signal(number, self._before[number])
+            before = self._before[number]  # what was started in the background of a script ignores SIGINT
+            signal.signal(number, signal.SIG_DFL if before == signal.SIG_IGN else before)
             signal.raise_signal(number)
 
 
