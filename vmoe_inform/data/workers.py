@@ -53,8 +53,8 @@ def _check_shared_memory(num_workers: int, chunk_bytes: int) -> None:
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """A worker ends when its parent says so or is gone, not by a signal to all processes of the run: the parent takes
-    that for the wish to finish its step and save."""
+    """A worker ends when its parent says so or is gone, not by a signal to all processes of the run: after that the
+    parent finishes its step and saves."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)  # the workers are the parallelism
