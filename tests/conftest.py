@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,14 +63,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in _LONGEST)
 
 
-_NO_BROWSER = "no Chromium to look at pages with (on Debian: apt-get install chromium)"
+_NO_BROWSER = "no Chromium to look at pages with (on Debian: apt-get install chromium libatomic1)"
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[playwright.sync_api.Browser]:
     """Headless Chromium. Without one the tests that ask for it are skipped, as the last line of the run says."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
+    driver_starts = subprocess.run([sys.executable, "-m", "playwright", "--version"], capture_output=True)
+    if path is None or driver_starts.returncode != 0:
         pytest.skip(_NO_BROWSER)
     with playwright.sync_api.sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=path)

@@ -162,6 +162,9 @@ def test_an_empty_path_is_not_the_current_folder():
 
 
 def test_a_file_for_figures_is_known_to_be_writable_before_the_work(tmp_path):
+    of_command = flags.FLAGS["json"] if "json" in flags.FLAGS else None  # noqa: SIM401 (FLAGS has no get)
+    if of_command is not None:
+        delattr(flags.FLAGS, "json")
     file = command_line.define_json("")
     try:
         flags.FLAGS.mark_as_parsed()
@@ -176,6 +179,8 @@ def test_a_file_for_figures_is_known_to_be_writable_before_the_work(tmp_path):
                 file()
     finally:
         delattr(flags.FLAGS, "json")
+        if of_command is not None:
+            flags.FLAGS["json"] = of_command
 
 
 def test_an_empty_flag_of_the_machine_says_nothing():

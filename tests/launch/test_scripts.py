@@ -274,8 +274,9 @@ def left_of(session: int) -> list[str]:
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             state, _, _, of = (process / "stat").read_text().rpartition(")")[2].split()[:4]
-            if int(of) == session and state != "Z":
-                found.append((process / "cmdline").read_text().replace("\0", " "))
+            command_line = (process / "cmdline").read_text().replace("\0", " ")
+            if int(of) == session and state != "Z" and command_line:  # without one it is ending
+                found.append(command_line)
         except OSError:
             continue
     return found

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Self
 
 from vmoe_inform import checks
 
@@ -45,21 +45,36 @@ class _Header(tarfile.TarInfo):
     """A member's header. By itself tarfile takes a damaged one for the end of the archive, as it does its real end."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """As of TarInfo.
 
         Raises:
           ReadError: a damaged header, an archive that ends without its empty block, or a header that is too large.
         """
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as problem:
-            if bytes(buf) == bytes(tarfile.BLOCKSIZE):  # the empty block at the end
-                raise
-            raise tarfile.ReadError(f"{problem} where a member or the empty block at the end should be") from None
-        if header.size < 0 or (header.type in _EXTENSIONS and header.size > _MAX_EXTENSION_BYTES):
-            raise tarfile.ReadError(f"a header of {header.size} bytes")
-        return header
+        with _strict(buf):
+            return _not_too_large(super().frombuf(buf, encoding, errors))
+
+    @classmethod
+    def _frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str, **options: bool) -> Self:
+        """What newer versions of tarfile (since 2025, and Debian's 3.11.2) call in place of ``frombuf``."""
+        with _strict(buf):
+            return _not_too_large(super()._frombuf(buf, encoding, errors, **options))  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def _strict(buf: bytes | bytearray) -> Iterator[None]:
+    try:
+        yield
+    except tarfile.HeaderError as problem:
+        if bytes(buf) == bytes(tarfile.BLOCKSIZE):  # the empty block at the end
+            raise
+        raise tarfile.ReadError(f"{problem} where a member or the empty block at the end should be") from None
+
+
+def _not_too_large(header: Any) -> Any:
+    if header.size < 0 or (header.type in _EXTENSIONS and header.size > _MAX_EXTENSION_BYTES):
+        raise tarfile.ReadError(f"a header of {header.size} bytes")
+    return header
 
 
 def read_tar(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
