@@ -49,7 +49,7 @@ class SelfAttention(nn.Module):
     num_heads: int
     dropout_rate: float = 0.0
     block_size: int | None = None
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
     implementation: Literal["auto", "xla", "fused"] = "auto"
 
     @nn.compact

@@ -29,7 +29,7 @@ class Mlp(nn.Module):
 
     hidden_size: int
     dropout_rate: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*batch D"], *, train: bool) -> Float[Array, "*batch D"]:
