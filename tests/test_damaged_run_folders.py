@@ -119,7 +119,7 @@ def use_metrics(folder):
     before = {entry["step"] for entry in read_metrics(folder / "metrics.jsonl")}
     assert last_step(folder / "metrics.jsonl") in before | {0}
     progress.steps_done(dataclasses.replace(_study_run(folder / "none"), folder=folder))
-    with MetricsLogger(folder, start_step=2) as logger:  # training goes on, whatever was there
+    with MetricsLogger(folder, start_step=2) as logger:  # training continues, whatever was there
         logger.log(3, {"loss": 0.5})
     kept = [entry["step"] for entry in read_metrics(folder / "metrics.jsonl")]
     assert set(kept) == {step for step in before if step <= 2} | {3}

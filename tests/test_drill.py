@@ -121,7 +121,7 @@ def test_the_table():
 def test_a_short_drill(tmp_path):
     """SIGKILL in a save of a run of 12 steps; if this process comes too late for it, at the next moment of another run.
 
-    After SIGTERM a run goes on in tests/studies/test_study.py and in tests/training/test_loop.py.
+    After SIGTERM a run resumes in tests/studies/test_study.py and in tests/training/test_loop.py.
     """
     flags = ("--config.train.steps=12", "--config.checkpoint.every_steps=4", "--config.evaluation.every_steps=6")
     training = drill.Training([*FLAGS, *flags], pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))

@@ -33,7 +33,7 @@ _SUITE = command_line.define(
     "suite", checks.Name, "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions."
 )
 _IMAGES = command_line.define(
-    "images", checks.PositiveInt, None, "Look at no more than so many images, evenly over the test set; by default all."
+    "images", checks.PositiveInt, None, "Look at this many images, spaced evenly over the test set; default: all."
 )
 
 

@@ -59,7 +59,7 @@ _AGAINST = command_line.define(
 )
 _MATMUL_SIZE = command_line.define("matmul_size", checks.Width, 4096, "Rows and columns of the plain matrix product.")
 _TIMED_UP_TO = command_line.define(
-    "timed_up_to", checks.NonNegativeFloat, 2.5, "Only dispatchers of at most so many MLPs' operations are timed."
+    "timed_up_to", checks.NonNegativeFloat, 2.5, "Dispatchers of more operations, in dense MLPs, are not timed."
 )
 _SIZE = command_line.define("size", checks.Name, "S", "Size of the model.")
 _STEPS = command_line.define("steps", _Names, None, "Inform steps; by default all.")

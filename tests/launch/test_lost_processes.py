@@ -1,4 +1,4 @@
-"""Two processes of a run, of which one is told to stop, killed or stopped: what the other does, and what goes on.
+"""Two processes of a run, of which one is told to stop, killed or stopped: what the other does, and what resumes.
 
 Each test starts from a copy of its own of the same stopped run. Nothing here has to be done in a given time, since a
 step takes minutes where dozens of processes share a core. A process has one device: of several, those whose peer has

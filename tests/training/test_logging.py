@@ -153,7 +153,7 @@ def test_a_full_disk_holds_no_step_up_and_loses_nothing_where_there_is_room_agai
     assert [line["step"] for line in lines(tmp_path / "True")] == list(range(1, 101))
     scalars = [(event.step, v.tag) for event in events(tmp_path / "True") for v in event.summary.value]
     assert scalars == [(step, name) for step in range(1, 101) for name in ("loss", "accuracy")]
-    kept = lines(tmp_path / "False")  # whole lines, as far as there was room
+    kept = lines(tmp_path / "False")  # whole lines, up to where the disk was full
     assert 0 < len(kept) < 100
     assert [line["step"] for line in kept] == list(range(1, len(kept) + 1))
     assert [event.step for event in events(tmp_path / "False")][:2] == [0, 1]

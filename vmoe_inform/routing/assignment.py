@@ -37,7 +37,7 @@ _SINKHORN_ITERATIONS = 8  # at each temperature
 
 
 def check_tolerance(tolerance: float, num_experts: int) -> None:
-    """Raises ValueError for a tolerance of :func:`balanced_assignment` that it cannot keep for so many experts."""
+    """Raises ValueError for a tolerance that :func:`balanced_assignment` cannot keep with this many experts."""
     bound = checks.Bound(at_least=max(_SMALLEST_TOLERANCE, num_experts / 2**26), below=1.0)
     if not bound.holds(tolerance):
         raise checks.error("tolerance", f"a number {bound} (for {num_experts} experts)", tolerance)

@@ -24,7 +24,7 @@ class StopRequest:
     """Turns SIGTERM and SIGINT into a flag that the loop reads between steps.
 
     Launchers send more than one: to a process and to its group, or one of each kind. So the second is only noted, and
-    the save goes on. The third does what it would do without this: it ends a process, or interrupts a notebook.
+    the save completes. The third does what it would do without this: it ends a process, or interrupts a notebook.
     """
 
     def __init__(self) -> None:
