@@ -11,7 +11,7 @@ routers, half as long and with two MoE layers, over three seeds: docs/routers.md
 
 import ml_collections
 
-from vmoe_inform import presets
+from vmoe_inform.config import presets
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:

@@ -10,7 +10,7 @@ Hardware: one accelerator, or CPU cores and patience. Time and score: not yet ru
 
 import ml_collections
 
-from vmoe_inform import presets
+from vmoe_inform.config import presets
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:

@@ -45,7 +45,7 @@ import math
 
 import ml_collections
 
-from vmoe_inform import presets
+from vmoe_inform.config import presets
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:

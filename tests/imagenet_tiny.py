@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vmoe_inform.data import ilsvrc, label_sets
+from vmoe_inform.data.images import ilsvrc, label_sets
 
 CORRUPTIONS = tuple(label_sets.alexnet_errors()[0])
 CMYK_FILE = "n01739381_1309.JPEG"  # one of 22 training images whose four channels are not red, green and blue

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vmoe_inform import checks
-from vmoe_inform.analysis import runs
-from vmoe_inform.training import checkpoints
+from vmoe_inform.analysis import api as runs
+from vmoe_inform.runs import checkpoints
 
 NAN, INF = float("nan"), float("inf")
 

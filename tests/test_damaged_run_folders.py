@@ -12,17 +12,19 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.evaluation.sample_results import example, results
+from tests.report.sample_results import example, results
 from tests.studies import sample as study_sample
 from vmoe_inform import checks, storage
 from vmoe_inform.analysis import write as analysis_write
 from vmoe_inform.config import Config, ModelConfig
 from vmoe_inform.data.records import ArrayRecords, Source
-from vmoe_inform.evaluation import analyses, report, run, units
-from vmoe_inform.evaluation.place import Place
-from vmoe_inform.evaluation.report import render_table, write_report
+from vmoe_inform.evaluation import run, units
+from vmoe_inform.report import analyses
+from vmoe_inform.report import page as report
+from vmoe_inform.report.page import render_table, write_report
+from vmoe_inform.runs import folder as run_folder
+from vmoe_inform.runs.place import Place
 from vmoe_inform.studies import measure, plan, progress, summary
-from vmoe_inform.training import run_folder
 from vmoe_inform.training.logging import MetricsLogger, last_step, read_metrics
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))

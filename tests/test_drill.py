@@ -13,7 +13,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from tests.launch.test_lost_processes import FLAGS
-from tests.training.test_checkpoints import _write
+from tests.runs.test_checkpoints import _write
 from vmoe_inform import checks, drill
 
 

@@ -14,24 +14,23 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from tests.analysis import sample as analysis_sample
-from tests.evaluation.sample_results import example
-from tests.evaluation.sample_results import results as sample_results
+from tests.report.sample_results import example
+from tests.report.sample_results import results as sample_results
 from tests.studies import sample as study_sample
 from vmoe_inform import lettering, text
-from vmoe_inform.analysis import figures as analysis_figures
-from vmoe_inform.analysis import (
-    figures_adjacency,
-    figures_comparison,
-    figures_corruptions,
-    figures_layers,
-    figures_margins,
-    maps,
-)
-from vmoe_inform.analysis.page import page
-from vmoe_inform.data import contact_sheet
-from vmoe_inform.evaluation import figures, report, routing_figures
-from vmoe_inform.evaluation.analyses import Analysis
-from vmoe_inform.evaluation.report import render_table, write_report
+from vmoe_inform.analysis.draw import adjacency as figures_adjacency
+from vmoe_inform.analysis.draw import comparison as figures_comparison
+from vmoe_inform.analysis.draw import corruptions as figures_corruptions
+from vmoe_inform.analysis.draw import figures as analysis_figures
+from vmoe_inform.analysis.draw import layers as figures_layers
+from vmoe_inform.analysis.draw import maps
+from vmoe_inform.analysis.draw import margins as figures_margins
+from vmoe_inform.analysis.page.routing_page import page
+from vmoe_inform.data.images import contact_sheet
+from vmoe_inform.report import figures, routing_figures
+from vmoe_inform.report import page as report
+from vmoe_inform.report.analyses import Analysis
+from vmoe_inform.report.page import render_table, write_report
 from vmoe_inform.studies import figures as study_figures
 from vmoe_inform.studies import report as study_report
 from vmoe_inform.studies import summary

@@ -11,8 +11,10 @@ import typing
 import pytest
 
 from tests import processes, test_imports
-from vmoe_inform import checks, config_files, groups, presets
+from vmoe_inform import checks
 from vmoe_inform import config as config_lib
+from vmoe_inform.config import files as config_files
+from vmoe_inform.config import groups, presets
 from vmoe_inform.routing import steps
 
 

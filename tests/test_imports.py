@@ -10,8 +10,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 # What each part of vmoe_inform may import besides itself.
 FOUNDATION = {"axes", "registry", "checks", "locks", "exit_codes", "storage", "strict", "suite_kinds", "text"}
 PURE = FOUNDATION | {"routing", "dispatch"}
-CONFIG = PURE | {"config", "groups", "identity", "from_text", "sizes"}
-MODEL = CONFIG | {"sharding", "nn", "models"}
+CONFIG = PURE | {"config"}
+MODEL = CONFIG | {"sharding", "nn"}
+RUNS = MODEL | {"data", "runs"}
+TASKS = RUNS | {"tasks"}
 ALLOWED = {
     "": set(),  # vmoe_inform/__init__.py
     "axes": set(),
@@ -23,33 +25,25 @@ ALLOWED = {
     "lettering": {"text"},  # matplotlib; for what draws
     "storage": {"checks", "strict"},
     "locks": {"storage"},
-    "from_text": {"checks"},
     "suite_kinds": {"registry", "checks"},
-    "chips": FOUNDATION,
     "dispatch": FOUNDATION,
     "routing": FOUNDATION | {"dispatch"},  # a router ends in a plan that dispatch carries out
-    "presets": CONFIG,
-    "config_files": CONFIG | {"settings"},  # a user's file, and the fields that a command line sets in it
-    "groups": FOUNDATION | {"routing"},  # of settings; the options are those of the routers' steps
-    "identity": FOUNDATION | {"routing"},  # what of the settings makes a run the same run
-    "settings": FOUNDATION | {"identity", "routing"},  # for config, through which all others take them
-    "sizes": FOUNDATION | {"settings"},  # what a model and its batches take
-    "config": PURE | {"groups", "settings", "sizes"},
-    "migrations": FOUNDATION,  # configs of older versions
+    "config": PURE,
     "sharding": CONFIG,
-    "data": CONFIG | {"lettering"},
     "nn": CONFIG | {"sharding"},
-    "models": CONFIG | {"sharding", "nn"},
-    "evaluation": MODEL | {"data", "lettering"},
-    # the loop evaluates as it goes; evaluation knows no training
-    "training": MODEL | {"chips", "migrations", "data", "evaluation"},
+    "data": CONFIG | {"lettering"},
+    "runs": RUNS,  # a trained model and where it is from
+    "tasks": TASKS,  # what a model learns and is measured by
+    "evaluation": TASKS | {"lettering"},
+    "training": TASKS | {"evaluation"},  # the loop evaluates as it goes; evaluation knows no training
+    "report": TASKS | {"evaluation", "lettering"},
     # what a run's routers do to the images of the suites
-    "analysis": MODEL | {"data", "evaluation", "training", "lettering"},
-    "studies": MODEL | {"data", "evaluation", "training", "lettering"},  # many runs, trained and measured
+    "analysis": TASKS | {"evaluation", "report", "lettering"},
+    "studies": TASKS | {"evaluation", "training", "report", "lettering"},  # many runs, trained and measured
     # what a program costs, compiled and timed; only command lines look at it
-    "performance": MODEL | {"chips", "presets", "data", "evaluation", "training", "studies"},
+    "performance": TASKS | {"evaluation", "training", "studies"},
     "interop": MODEL,
-    "command_line": CONFIG | {"config_files", "sharding"},  # what the command lines share
+    "command_line": CONFIG | {"sharding"},  # what the command lines share
 }
 COMMAND_LINES = {"train", "evaluate", "analyze", "study", "benchmark", "compile_check", "drill"}
 EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)
@@ -74,7 +68,7 @@ def part_of(module: str) -> str:
 def allowed_imports(module: str) -> set[str]:
     part = part_of(module)
     if part == "configs":
-        return {"config", "presets"}
+        return {"config"}
     if part in COMMAND_LINES or module in COMMANDS_IN_PACKAGES:
         return EVERYTHING_BUT_COMMAND_LINES
     if part not in ALLOWED:
@@ -129,17 +123,17 @@ def test_module_imports_only_from_below(module):
         ("vmoe_inform.dispatch.made_up", "from vmoe_inform.routing import top_experts"),
         ("vmoe_inform.routing.made_up", "import vmoe_inform.nn.moe as moe"),
         ("vmoe_inform.routing.made_up", "from ..nn import moe"),
-        ("vmoe_inform.routing.made_up", "from .. import models"),
-        ("vmoe_inform.data.made_up", "def late():\n    from vmoe_inform.models import from_config"),
+        ("vmoe_inform.routing.made_up", "from .. import runs"),
+        ("vmoe_inform.data.made_up", "def late():\n    from vmoe_inform.nn.models import from_config"),
         ("vmoe_inform.sharding.made_up", "from vmoe_inform.nn.moe import MoeLayer"),
-        ("vmoe_inform.evaluation.made_up", "from vmoe_inform.training import checkpoints"),
+        ("vmoe_inform.evaluation.made_up", "from vmoe_inform.training import loop"),
         ("vmoe_inform.training.made_up", "from vmoe_inform.analysis import traces"),
         ("vmoe_inform.training.made_up", "from vmoe_inform import command_line"),
         ("vmoe_inform.evaluation.made_up", "from vmoe_inform.train import main"),
         ("vmoe_inform.evaluation.made_up", "from vmoe_inform import evaluate"),
         ("vmoe_inform.train", "from vmoe_inform import evaluate"),
         ("vmoe_inform.nn.made_up", "from configs import digits"),
-        ("configs.made_up", "from vmoe_inform.models import from_config"),
+        ("configs.made_up", "from vmoe_inform.nn.models import from_config"),
         ("configs.made_up", "from vmoe_inform import routing"),
     ],
 )
@@ -153,9 +147,9 @@ def test_the_wrong_way_is_found(module, text):
         ("vmoe_inform.routing.made_up", "from vmoe_inform.routing.steps import register_inform\nimport jax"),
         ("vmoe_inform.routing.made_up", "from . import steps\nfrom .. import checks"),
         ("vmoe_inform.config", "from vmoe_inform import checks, dispatch, routing"),
-        ("vmoe_inform.evaluation.made_up", "from vmoe_inform import data, models"),
+        ("vmoe_inform.evaluation.made_up", "from vmoe_inform import data, runs"),
         ("vmoe_inform.train", "from vmoe_inform.training import loop\nfrom vmoe_inform.evaluation import suites"),
-        ("configs.made_up", "from vmoe_inform import config as config_lib\nfrom vmoe_inform import presets"),
+        ("configs.made_up", "from vmoe_inform import config as config_lib\nfrom vmoe_inform.config import presets"),
     ],
 )
 def test_the_right_way_passes(module, text):

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vmoe_inform import models, presets, routing
+from vmoe_inform import routing
+from vmoe_inform.config import presets
+from vmoe_inform.nn import models
 from vmoe_inform.routing import steps
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -246,7 +246,7 @@ def test_the_test_script_runs_the_tests_without_a_browser_where_it_may_not(machi
 
 
 def test_a_run_without_a_browser_ends_with_how_many_tests_it_left_out(machine):
-    words = [sys.executable, "-m", "pytest", "-q", "tests/evaluation/test_page.py", "-k", "does_not_fit"]
+    words = [sys.executable, "-m", "pytest", "-q", "tests/report/test_page.py", "-k", "does_not_fit"]
     run = subprocess.run(
         words, cwd=ROOT, env=os.environ | {"PATH": str(machine.programs)}, capture_output=True, text=True
     )
@@ -259,7 +259,7 @@ def test_a_run_without_a_browser_ends_with_how_many_tests_it_left_out(machine):
 
 def test_package_brings_its_template_and_its_types():
     assert importlib.resources.files("vmoe_inform").joinpath("py.typed").is_file()
-    assert importlib.resources.files("vmoe_inform.evaluation").joinpath("report.html.jinja").is_file()
+    assert importlib.resources.files("vmoe_inform.report").joinpath("report.html.jinja").is_file()
 
 
 def test_no_loaded_module_links_libgl():

@@ -10,7 +10,7 @@ import numpy as np
 
 from configs import digits
 from vmoe_inform import config as config_lib
-from vmoe_inform import models
+from vmoe_inform.nn import models
 from vmoe_inform.nn.vit import VisionTransformer
 
 # Presets that together have every score, inform and select step of the papers; what holds for each of these steps

@@ -42,9 +42,11 @@ def main(_: list[str]) -> None:
     if _WORKDIR.value is None:
         raise checks.error("--workdir", "the folder of a run", None)
     _JOIN_PROCESSES()
-    from vmoe_inform.analysis import page, runs, write
-    from vmoe_inform.evaluation import analyses
-    from vmoe_inform.training.run_folder import read_config
+    from vmoe_inform.analysis import api as runs
+    from vmoe_inform.analysis import write
+    from vmoe_inform.analysis.page import routing_page as page
+    from vmoe_inform.report import analyses
+    from vmoe_inform.runs.folder import read_config
 
     workdir = pathlib.Path(_WORKDIR.value)
     read_config(workdir)  # no folder is made in what is no run

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, presets, settings
+from vmoe_inform import checks, command_line
 from vmoe_inform import config as config_lib
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import DataConfig, presets, settings
 
 if TYPE_CHECKING:
     import jax

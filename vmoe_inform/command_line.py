@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import ml_collections
 from absl import app, flags, logging
 
-from vmoe_inform import checks, config_files, from_text, groups, text
-from vmoe_inform.config import Config
+from vmoe_inform import checks, text
+from vmoe_inform.config import Config, from_text, groups
+from vmoe_inform.config import files as config_files
 from vmoe_inform.exit_codes import (
     BAD_INPUT,
     DIVERGED,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, identity, settings
+from vmoe_inform import checks, command_line
 from vmoe_inform import config as config_lib
+from vmoe_inform.config import identity, settings
 
 if TYPE_CHECKING:
     from vmoe_inform.performance.check import Check

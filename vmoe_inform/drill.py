@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from vmoe_inform import checks, command_line, presets, storage
+from vmoe_inform import checks, command_line, storage
+from vmoe_inform.config import presets
 
 _KILLS = command_line.define("kills", checks.PositiveInt, 50, "How often training is killed.")
 _SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the signals.")
@@ -174,8 +175,8 @@ def kill_one(
 
 def differing(workdir: pathlib.Path, other: pathlib.Path) -> list[str]:
     """What is not the same to the last bit in the last checkpoints of two runs: paths of arrays and files."""
-    from vmoe_inform.training import saved_trees
-    from vmoe_inform.training.checkpoints import Checkpoints
+    from vmoe_inform.runs import saved_trees
+    from vmoe_inform.runs.checkpoints import Checkpoints
 
     found: list[str] = []
     trees, positions = list[dict[str, Any]](), list[dict[str, Any]]()

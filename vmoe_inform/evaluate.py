@@ -31,11 +31,12 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, sizes, storage, suite_kinds, text
+from vmoe_inform import checks, command_line, storage, suite_kinds, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
-from vmoe_inform.evaluation import place as place_lib
-from vmoe_inform.evaluation.place import Place
+from vmoe_inform.config import sizes
+from vmoe_inform.runs import place as place_lib
+from vmoe_inform.runs.place import Place
 from vmoe_inform.sharding import processes
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def main(_: list[str]) -> int:
     _JOIN_PROCESSES()
     import rich.console
 
-    from vmoe_inform.evaluation import analyses, earlier, report, run
+    from vmoe_inform.evaluation import earlier, run
+    from vmoe_inform.report import analyses
+    from vmoe_inform.report import page as report
 
     if _PREDICTIONS.value is not None and processes.is_main():
         storage.check_writable(pathlib.Path(_PREDICTIONS.value), "--predictions")  # before what is computed for it
@@ -101,9 +104,9 @@ def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results
 
     from vmoe_inform.evaluation import run
     from vmoe_inform.evaluation.predict import Predictor
-    from vmoe_inform.training import restore as restore_lib
-    from vmoe_inform.training.run_folder import hash_by_older_versions, read_config
-    from vmoe_inform.training.watchdog import Watchdog
+    from vmoe_inform.runs import restore as restore_lib
+    from vmoe_inform.runs.folder import hash_by_older_versions, read_config
+    from vmoe_inform.sharding.watchdog import Watchdog
 
     config = read_config(place.workdir)
     here = config_lib.override(config, _HERE())

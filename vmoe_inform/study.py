@@ -13,7 +13,8 @@ import pathlib
 import sys
 from typing import Annotated
 
-from vmoe_inform import checks, command_line, config_files, storage, text
+from vmoe_inform import checks, command_line, storage, text
+from vmoe_inform.config import files as config_files
 
 _CONFIG = command_line.define_config()
 _ROUTERS = command_line.define(

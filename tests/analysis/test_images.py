@@ -5,9 +5,9 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis import images as images_lib
+from vmoe_inform.analysis.collect import images as images_lib
 from vmoe_inform.data.sources import ArrayRecords, Source
-from vmoe_inform.evaluation.suites import CLEAN, ImageSet, NotAvailable, Suite
+from vmoe_inform.evaluation.suites.base import CLEAN, ImageSet, NotAvailable, Suite
 
 CONFIG = config_lib.parse(tiny.config_dict())
 

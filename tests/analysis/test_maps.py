@@ -4,9 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from tests.evaluation.test_figures import fits, texts
-from vmoe_inform.analysis import maps
-from vmoe_inform.evaluation.styles import expert_colors
+from tests.report.test_figures import fits, texts
+from vmoe_inform.analysis.draw import maps
+from vmoe_inform.report.styles import expert_colors
 
 from .sample import images, trace
 

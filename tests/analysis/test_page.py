@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from tests.evaluation.test_page import Visit
-from vmoe_inform.analysis import views as views_lib
-from vmoe_inform.analysis.page import page
-from vmoe_inform.evaluation.styles import expert_colors
+from tests.report.test_page import Visit
+from vmoe_inform.analysis.page import views as views_lib
+from vmoe_inform.analysis.page.routing_page import page
+from vmoe_inform.report.styles import expert_colors
 
 from .sample import views
 

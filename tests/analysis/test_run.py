@@ -16,16 +16,16 @@ from tests import processes, tiny
 from tests.analysis import sample
 from vmoe_inform import analysis as analysis_lib
 from vmoe_inform import config as config_lib
-from vmoe_inform import models
-from vmoe_inform.analysis import images as images_lib
-from vmoe_inform.analysis import run, showing, tables
-from vmoe_inform.analysis import runs as runs_lib
-from vmoe_inform.analysis.observing import Observer, Subject
+from vmoe_inform.analysis import api as runs_lib
+from vmoe_inform.analysis.collect import images as images_lib
+from vmoe_inform.analysis.collect import run, showing, tables
+from vmoe_inform.analysis.collect.observing import Observer, Subject
 from vmoe_inform.data.sources import ArrayRecords, Source
+from vmoe_inform.nn import models
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.folder import write_config
+from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.mesh import make_mesh
-from vmoe_inform.training.checkpoints import Checkpoints
-from vmoe_inform.training.run_folder import write_config
-from vmoe_inform.training.state import TrainState
 
 STEPS = (10, 20)
 CLASSES = tuple("0123456789")

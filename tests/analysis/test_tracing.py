@@ -10,11 +10,13 @@ import pytest
 
 from tests import tiny
 from tests.analysis import sample
-from vmoe_inform import analysis, models, presets
+from vmoe_inform import analysis
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis import tables, tracing
-from vmoe_inform.analysis.records import LayerTrace
-from vmoe_inform.analysis.sums import add, layer_sums
+from vmoe_inform.analysis.collect import tables, tracing
+from vmoe_inform.analysis.collect.records import LayerTrace
+from vmoe_inform.analysis.collect.sums import add, layer_sums
+from vmoe_inform.config import presets
+from vmoe_inform.nn import models
 from vmoe_inform.routing.steps import INFORM_STEPS
 from vmoe_inform.sharding.mesh import make_mesh
 

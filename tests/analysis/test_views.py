@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from vmoe_inform.analysis import page as page_lib
-from vmoe_inform.analysis import views as views_lib
-from vmoe_inform.analysis.page import page
+from vmoe_inform.analysis.page import routing_page as page_lib
+from vmoe_inform.analysis.page import views as views_lib
+from vmoe_inform.analysis.page.routing_page import page
 
 from .sample import views
 

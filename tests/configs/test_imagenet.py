@@ -9,7 +9,7 @@ import pytest
 
 from configs import digits, imagenet
 from vmoe_inform import config as config_lib
-from vmoe_inform.evaluation import families
+from vmoe_inform.evaluation.suites import families
 from vmoe_inform.training import program
 from vmoe_inform.training.optimizer import make_schedule
 

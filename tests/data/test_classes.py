@@ -9,8 +9,8 @@ from tests.imagenet_tiny import write_files
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import classes, sources
+from vmoe_inform.data.images.tfds import TfdsRecords
 from vmoe_inform.data.records import ArrayRecords, Source
-from vmoe_inform.data.tfds import TfdsRecords
 from vmoe_inform.evaluation.records import CorruptedRecords, SelectedRecords
 
 IMAGES = np.zeros((3, 8, 8, 1), np.uint8)

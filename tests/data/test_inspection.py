@@ -7,7 +7,8 @@ from PIL import Image
 
 from tests import imagenet_tiny, processes
 from vmoe_inform.config import Config, DataConfig, ModelConfig
-from vmoe_inform.data import contact_sheet, inspection, label_sets, sources
+from vmoe_inform.data import inspection, sources
+from vmoe_inform.data.images import contact_sheet, label_sets
 
 # tench, stingray, python, apron; A has the second and the last, R the second, O the last alone.
 CLASSES = ("n01440764", "n01498041", "n01744401", "n02730930")

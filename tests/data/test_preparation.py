@@ -9,7 +9,9 @@ import pytest
 
 from tests import imagenet_tiny, processes
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import ilsvrc, images, label_sets, preparation, sources, tfds
+from vmoe_inform.data import preparation, sources
+from vmoe_inform.data.images import ilsvrc, label_sets, tfds
+from vmoe_inform.data.images import pixels as images
 
 
 def config_of(directory):

@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests import imagenet_tiny
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import ilsvrc, label_sets, readers, skipped, sources, tfds
+from vmoe_inform.data import skipped, sources
+from vmoe_inform.data.images import ilsvrc, label_sets, readers, tfds
 
 
 def labels_of(source):

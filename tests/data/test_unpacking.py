@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tests import imagenet_tiny, processes
-from tests.data.test_trees import REFUSED, tar_with
+from tests.data.images.test_trees import REFUSED, tar_with
 from vmoe_inform import text
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import ilsvrc, sources, unpacking
+from vmoe_inform.data import sources, unpacking
+from vmoe_inform.data.images import ilsvrc
 
 FILES = {"imagenet-a/n01498041/a.jpg": b"ray", "imagenet-a/README.txt": b"about"}
 

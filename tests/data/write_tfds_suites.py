@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tests import imagenet_tiny
-from vmoe_inform.data import label_sets
+from vmoe_inform.data.images import label_sets
 
 LABEL = tfds.features.ClassLabel(names=list(label_sets.wordnet_ids()))
 IMAGE = tfds.features.Image(encoding_format="jpeg")

@@ -8,7 +8,7 @@ import numpy as np
 from tests import imagenet_tiny
 from vmoe_inform.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation.suites import Predictions
+from vmoe_inform.evaluation.suites.base import Predictions
 
 CLASSES = (
     "n01440764",  # 0: in no subset

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import images as image_files
 from vmoe_inform.data import sources
+from vmoe_inform.data.images import pixels as image_files
 from vmoe_inform.evaluation import corruptions
 
 # All but those that compile for seconds or read large pictures.

@@ -1,9 +1,8 @@
 import pytest
 
-from vmoe_inform.evaluation import families
+from tests.report.sample_results import results
 from vmoe_inform.evaluation.headlines import SUITES, headline, suite_kind, suites_of, wilson_interval
-
-from .sample_results import results
+from vmoe_inform.evaluation.suites import families
 
 
 def test_wilson_interval_by_hand():

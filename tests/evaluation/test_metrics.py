@@ -3,7 +3,7 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as reference
 
-from vmoe_inform.data import label_sets
+from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import metrics
 
 LOGITS = np.array([[2.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]])

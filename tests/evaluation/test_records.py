@@ -18,7 +18,7 @@ def noisy():
 
 
 def test_an_image_is_corrupted_at_the_models_size_by_its_own_number(noisy):
-    from vmoe_inform.data.images import to_square
+    from vmoe_inform.data.images.pixels import to_square
 
     expected = corruptions.corrupt(to_square(IMAGES[4], 32, 0.8), 4, "shot_noise", 3, 7)
     np.testing.assert_array_equal(noisy[4]["image"], expected)

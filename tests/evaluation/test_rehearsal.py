@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vmoe_inform.data import label_sets
+from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import rehearsal
 
 

@@ -11,12 +11,11 @@ import pytest
 from PIL import Image
 
 from tests import imagenet_tiny
-from vmoe_inform import identity
-from vmoe_inform.config import AttackConfig, Config, ModelConfig
+from vmoe_inform.config import AttackConfig, Config, ModelConfig, identity
 from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
 from vmoe_inform.evaluation import run
-from vmoe_inform.evaluation.place import Place
-from vmoe_inform.evaluation.suites import AttackedPredictions
+from vmoe_inform.evaluation.suites.base import AttackedPredictions
+from vmoe_inform.runs.place import Place
 
 from . import imagenet_sample as sample
 

@@ -11,8 +11,10 @@ from PIL import Image
 
 from vmoe_inform.config import AttackConfig, Config, DataConfig, EvaluationConfig, ModelConfig
 from vmoe_inform.data import sources
-from vmoe_inform.evaluation import corruptions, families, headlines, suites
-from vmoe_inform.evaluation.suites import AttackedPredictions, Predictions
+from vmoe_inform.evaluation import corruptions, headlines
+from vmoe_inform.evaluation.suites import base as suites
+from vmoe_inform.evaluation.suites import families
+from vmoe_inform.evaluation.suites.base import AttackedPredictions, Predictions
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 

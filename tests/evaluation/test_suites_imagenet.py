@@ -7,8 +7,11 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, average_precision_score, top_k_accuracy_score
 
-from vmoe_inform.data import label_sets
-from vmoe_inform.evaluation import corruptions, families, suites, suites_corrupted
+from vmoe_inform.data.images import label_sets
+from vmoe_inform.evaluation import corruptions
+from vmoe_inform.evaluation.suites import base as suites
+from vmoe_inform.evaluation.suites import corrupted as suites_corrupted
+from vmoe_inform.evaluation.suites import families
 
 from . import imagenet_sample as sample
 

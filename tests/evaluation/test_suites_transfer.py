@@ -8,11 +8,11 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform import models
 from vmoe_inform.data.sources import ArrayRecords, Source
-from vmoe_inform.evaluation import families
 from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.evaluation.suites import Features, NotAvailable
+from vmoe_inform.evaluation.suites import families
+from vmoe_inform.evaluation.suites.base import Features, NotAvailable
+from vmoe_inform.nn import models
 from vmoe_inform.sharding.mesh import make_mesh
 
 CONFIG = config_lib.parse(tiny.config_dict(evaluation__shots=(5, 1)))

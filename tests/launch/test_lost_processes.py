@@ -27,10 +27,10 @@ from vmoe_inform import exit_codes
 from vmoe_inform.data import sources
 from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.drill import checkpoint_steps
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.folder import read_config
 from vmoe_inform.training import program
-from vmoe_inform.training.checkpoints import Checkpoints
 from vmoe_inform.training.logging import read_metrics
-from vmoe_inform.training.run_folder import read_config
 
 FLAGS = (
     "--config=configs/digits.py:router=vmoe,variant=Ti/16,experts=2,where=0",

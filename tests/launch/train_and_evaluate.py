@@ -7,10 +7,10 @@ from absl import flags
 
 from vmoe_inform import command_line, train
 from vmoe_inform.evaluation import run
-from vmoe_inform.evaluation.place import Place
 from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.runs import restore
+from vmoe_inform.runs.place import Place
 from vmoe_inform.sharding import processes
-from vmoe_inform.training import restore
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Stochastic depth (arXiv 1603.09382); what a block computes is shown in tests/test_models.py."""
+"""Stochastic depth (arXiv 1603.09382); what a block computes is shown in tests/nn/test_models.py."""
 
 import itertools
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform import models
+from vmoe_inform.nn import models
 from vmoe_inform.nn.block import Block
 from vmoe_inform.nn.router import Surroundings
 from vmoe_inform.sharding.mesh import batch_sharding, make_mesh

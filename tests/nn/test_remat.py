@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vmoe_inform import models
+from vmoe_inform.nn import models
 from vmoe_inform.nn.router import STATE, TRACE
 
 REMAT = pytest.mark.parametrize("remat", ["dots", "full"])

@@ -9,8 +9,8 @@ import pytest
 
 from tests import processes, tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform import models
 from vmoe_inform.data import sources
+from vmoe_inform.nn import models
 from vmoe_inform.performance import inform, layer, step, tables
 from vmoe_inform.performance import input as input_lib
 from vmoe_inform.performance.timing import Spread

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vmoe_inform.chips import CHIPS
 from vmoe_inform.performance import costs, hlo
+from vmoe_inform.sharding.chips import CHIPS
 
 # A loop that the compiler says nothing about: the counter goes from 2 in steps of 3 while it is below 12: 2, 5, 8, 11.
 LOOP = """HloModule loop

@@ -8,8 +8,8 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import SingleDeviceSharding
 
-from vmoe_inform.chips import CHIPS, Tpu, chip_of
 from vmoe_inform.performance import costs, topology
+from vmoe_inform.sharding.chips import CHIPS, Tpu, chip_of
 
 
 @pytest.mark.parametrize(

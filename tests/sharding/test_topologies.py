@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from vmoe_inform.chips import CHIPS, Tpu
 from vmoe_inform.performance import topology
+from vmoe_inform.sharding.chips import CHIPS, Tpu
 from vmoe_inform.sharding.mesh import make_mesh, slice_count
 
 LENGTHS = (1, 2, 4, 8, 16)

@@ -7,11 +7,12 @@ import pytest
 from configs import imagenet
 from tests import imagenet_tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.data import ilsvrc, label_sets
+from vmoe_inform.data.images import ilsvrc, label_sets
 from vmoe_inform.evaluation import run
-from vmoe_inform.evaluation.place import Place
 from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.training import loop, restore
+from vmoe_inform.runs import restore
+from vmoe_inform.runs.place import Place
+from vmoe_inform.training import loop
 
 
 @pytest.fixture(scope="module")

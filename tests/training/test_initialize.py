@@ -10,10 +10,11 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.training import initialize, loop, program, restore
-from vmoe_inform.training.checkpoints import Checkpoints
+from vmoe_inform.runs import restore
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.folder import check_same_run, write_config
+from vmoe_inform.training import initialize, loop, program
 from vmoe_inform.training.initialize import adapt, resize_position_embedding
-from vmoe_inform.training.run_folder import check_same_run, write_config
 
 
 def test_two_by_two_positions_become_four_by_four():

@@ -13,10 +13,11 @@ import pytest
 from tests import tiny
 from tests.training.test_profiling import steps_traced
 from vmoe_inform import config as config_lib
-from vmoe_inform.training import loop, restore
-from vmoe_inform.training.checkpoints import Checkpoints, SavingError
+from vmoe_inform.runs import restore
+from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
+from vmoe_inform.runs.folder import read_config
+from vmoe_inform.training import loop
 from vmoe_inform.training.logging import read_metrics
-from vmoe_inform.training.run_folder import read_config
 
 
 def _config(**overrides) -> config_lib.Config:

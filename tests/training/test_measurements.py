@@ -9,7 +9,7 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.chips import CHIPS
+from vmoe_inform.sharding.chips import CHIPS
 from vmoe_inform.training import measurements
 from vmoe_inform.training.in_flight import FinishedStep
 from vmoe_inform.training.measurements import EXPERT_LOADS, Window

@@ -11,8 +11,9 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform import models
-from vmoe_inform.training import nonfinite, state
+from vmoe_inform.nn import models
+from vmoe_inform.runs import state
+from vmoe_inform.training import nonfinite
 from vmoe_inform.training.nonfinite import WHERE, StepWatch
 from vmoe_inform.training.optimizer import make_optimizer, make_schedule
 from vmoe_inform.training.step import make_train_step

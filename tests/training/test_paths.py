@@ -11,8 +11,9 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
+from vmoe_inform.runs import restore
 from vmoe_inform.sharding.rules import path_name
-from vmoe_inform.training import loop, paths, restore
+from vmoe_inform.training import loop, paths
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.optimizer import make_optimizer
 

@@ -9,9 +9,11 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform import models, presets
-from vmoe_inform.data import augment, sources
-from vmoe_inform.data.images import to_square
+from vmoe_inform.config import presets
+from vmoe_inform.data import sources
+from vmoe_inform.data.images import augment
+from vmoe_inform.data.images.pixels import to_square
+from vmoe_inform.nn import models
 from vmoe_inform.nn import router as router_lib
 from vmoe_inform.routing import steps
 from vmoe_inform.training import program as program_lib
@@ -53,7 +55,7 @@ def test_one_device_begins_with_what_eight_begin_with():
 
 
 # What could depend on where an image is: graphs over tokens, states of the whole batch, choices within a group.
-# Symphony: tests/sharding/test_meshes.py. That graphs over tokens stay within an image: tests/test_models.py.
+# Symphony: tests/sharding/test_meshes.py. That graphs over tokens stay within an image: tests/nn/test_models.py.
 @pytest.mark.parametrize(
     "router",
     [

@@ -12,11 +12,13 @@
 ``python -m vmoe_inform.analyze`` writes all of these. :func:`trace` takes any model and any images.
 """
 
-from vmoe_inform.analysis import figures, maps, page, tables
+from vmoe_inform.analysis.api import Run, Sample, analyze, load
+from vmoe_inform.analysis.collect import tables
+from vmoe_inform.analysis.collect.tracing import trace
 from vmoe_inform.analysis.document import of_trace
-from vmoe_inform.analysis.figures_comparison import comparison_figure
-from vmoe_inform.analysis.runs import Run, Sample, analyze, load
-from vmoe_inform.analysis.tracing import trace
+from vmoe_inform.analysis.draw import figures, maps
+from vmoe_inform.analysis.draw.comparison import comparison_figure
+from vmoe_inform.analysis.page import routing_page as page
 
 __all__ = [
     "Run",

@@ -1,6 +1,7 @@
 """The content of analysis.json, from which every figure can be drawn.
 
-Keys: ``run`` (what was looked at), ``layers`` (by block, see :mod:`vmoe_inform.analysis.tables`), ``class_names``, and
+Keys: ``run`` (what was looked at), ``layers`` (by block, see :mod:`vmoe_inform.analysis.collect.tables`),
+``class_names``, and
 ``fluctuation``, ``against``, ``corruptions``, each None where it was not asked for. Within a layer are None: ``graph``
 where tokens do not mix, ``margin`` and ``flips`` where no token chooses or there is no other choice, ``adjacency``
 where no step multiplies a token's probabilities with a matrix of experts.
@@ -9,10 +10,10 @@ where no step multiplies a token's probabilities with a matrix of experts.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vmoe_inform.analysis import tables
-from vmoe_inform.analysis.records import Trace
-from vmoe_inform.analysis.tables import Table
-from vmoe_inform.analysis.tracing import block_names
+from vmoe_inform.analysis.collect import tables
+from vmoe_inform.analysis.collect.records import Trace
+from vmoe_inform.analysis.collect.tables import Table
+from vmoe_inform.analysis.collect.tracing import block_names
 from vmoe_inform.axes import Int
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.vit import VisionTransformer
@@ -63,7 +64,7 @@ def of_trace(
       suite: what the images are.
 
     Raises:
-      ValueError: as :func:`vmoe_inform.analysis.tables.layer_tables`.
+      ValueError: as :func:`vmoe_inform.analysis.collect.tables.layer_tables`.
     """
     layers = tables.layer_tables(trace, labels, num_classes=len(class_names))
     hits = trace.logits.argmax(-1) == labels

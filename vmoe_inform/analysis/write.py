@@ -7,9 +7,10 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from vmoe_inform import storage
-from vmoe_inform.analysis import document, figures
-from vmoe_inform.analysis.tables import Table
-from vmoe_inform.evaluation.analyses import FIGURES, FOLDER, PAGE, TABLES
+from vmoe_inform.analysis import document
+from vmoe_inform.analysis.collect.tables import Table
+from vmoe_inform.analysis.draw import figures
+from vmoe_inform.report.analyses import FIGURES, FOLDER, PAGE, TABLES
 
 
 def write(workdir: pathlib.Path, found: Table, page: str) -> list[pathlib.Path]:

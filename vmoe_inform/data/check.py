@@ -16,7 +16,8 @@ from absl import flags
 
 from vmoe_inform import checks, command_line, storage, text
 from vmoe_inform import config as config_lib
-from vmoe_inform.data import contact_sheet, inspection
+from vmoe_inform.data import inspection
+from vmoe_inform.data.images import contact_sheet
 
 _CONFIG = command_line.define_config()
 _DIRECTORY = command_line.define_path("directory", "Folder for contact_sheet.png; it is made.", default=".")

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from vmoe_inform import checks
-from vmoe_inform.data import label_sets
+from vmoe_inform.data.images import label_sets
 from vmoe_inform.data.records import Source
 
 _NAMES_SHOWN = 5  # of each side of a difference

@@ -11,9 +11,11 @@ from jaxtyping import UInt8
 
 from vmoe_inform import text
 from vmoe_inform.config import Config
-from vmoe_inform.data import contact_sheet, ilsvrc, images, label_sets, published, sources
+from vmoe_inform.data import sources
+from vmoe_inform.data.images import contact_sheet, ilsvrc, label_sets, published
+from vmoe_inform.data.images import pixels as images
+from vmoe_inform.data.images.trees import FileRecords
 from vmoe_inform.data.records import ArrayRecords, Source
-from vmoe_inform.data.trees import FileRecords
 
 NUM_DRAWN = 10  # images of each set on the contact sheet
 

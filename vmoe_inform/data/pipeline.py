@@ -14,7 +14,7 @@ import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data.readers import Batch, EvaluationReader, TrainingReader
+from vmoe_inform.data.images.readers import Batch, EvaluationReader, TrainingReader
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.data.shares import ChunksInTurn, ShareOfBatches
 from vmoe_inform.data.skipped import SKIPPED, SkippedRecords
@@ -43,7 +43,7 @@ def train_iterator(
 
     All processes together go through every record once an epoch, and make the batches that one process would make, a
     part each, whatever the number of workers. An unreadable record is replaced by another, see
-    :class:`vmoe_inform.data.readers.TrainingReader`. Batches run on over the end of an epoch: none is short.
+    :class:`vmoe_inform.data.images.readers.TrainingReader`. Batches run on over the end of an epoch: none is short.
     ``get_state`` and ``set_state`` of the iterator restore the position exactly, also within an epoch; ``close`` ends
     its threads and processes.
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from vmoe_inform import checks, text
-from vmoe_inform.data import archives, ilsvrc, label_sets, published, tfds
+from vmoe_inform.data import archives
+from vmoe_inform.data.images import ilsvrc, label_sets, published, tfds
 
 _PROGRESS_SECONDS = 30.0
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")

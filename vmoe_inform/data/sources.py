@@ -1,9 +1,10 @@
 """Where labelled images come from: random-access records, by the name that ``config.data.source`` gives."""
 
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import classes, digits, idx_files, image_folder, tfds  # noqa: F401  (they register their sources)
+from vmoe_inform.data import classes
+from vmoe_inform.data.images import digits, idx_files, tfds  # noqa: F401  (they register their sources)
+from vmoe_inform.data.images.trees import IMAGE_SUFFIXES
 from vmoe_inform.data.records import SOURCES, ArrayRecords, Record, Records, Source, SourceFunction
-from vmoe_inform.data.trees import IMAGE_SUFFIXES
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -5,7 +5,7 @@ from typing import Any
 
 import grain
 
-from vmoe_inform.data.readers import Batch
+from vmoe_inform.data.images.readers import Batch
 from vmoe_inform.data.skipped import SKIPPED, SkippedRecords
 from vmoe_inform.data.workers import until_a_worker_ends
 

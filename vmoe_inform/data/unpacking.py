@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 from vmoe_inform import checks, text
-from vmoe_inform.data import archives, ilsvrc
+from vmoe_inform.data import archives
+from vmoe_inform.data.images import ilsvrc
 
 _FOLDERS = {ilsvrc.TRAIN_TAR: "train", ilsvrc.VALIDATION_TAR: "val"}  # whose members are in no folder
 _TEMPORARY = ".unpacking_"

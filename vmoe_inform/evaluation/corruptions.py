@@ -20,7 +20,7 @@ from absl import logging
 from jaxtyping import UInt8
 
 from vmoe_inform import checks
-from vmoe_inform.data.published import CORRUPTIONS, SEVERITIES  # a place in CORRUPTIONS is part of a seed
+from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES  # a place in CORRUPTIONS is part of a seed
 from vmoe_inform.evaluation import cache
 
 # As launch/install.sh installs it; its dependencies are among this package's own.

@@ -7,7 +7,7 @@ from typing import Any
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import fingerprints
-from vmoe_inform.evaluation.suites import Entry, Suite
+from vmoe_inform.evaluation.suites.base import Entry, Suite
 
 OTHER_DATA = "other_data"  # of results.json: by suite, entries on other images than those of the newest evaluation
 

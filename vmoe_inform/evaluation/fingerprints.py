@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from vmoe_inform.config import DataConfig
+from vmoe_inform.data.images.trees import FileRecords
 from vmoe_inform.data.sources import ArrayRecords, Records, Source
-from vmoe_inform.data.trees import FileRecords
 from vmoe_inform.evaluation.records import CorruptedRecords, SelectedRecords
 
 _IMAGES_READ = 32  # of a set

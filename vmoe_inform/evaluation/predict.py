@@ -12,11 +12,12 @@ from jax.sharding import Mesh
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Tree
 from vmoe_inform.config import Config
-from vmoe_inform.data import augment, classes
+from vmoe_inform.data import classes
+from vmoe_inform.data.images import augment
 from vmoe_inform.data.pipeline import Batch, SkippedRecords, evaluation_batches, workers_for_one_pass
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack, margin_losses
-from vmoe_inform.evaluation.suites import AttackedPredictions, Features, Predictions
+from vmoe_inform.evaluation.suites.base import AttackedPredictions, Features, Predictions
 from vmoe_inform.evaluation.watch import NoWatch, Watch
 from vmoe_inform.nn.router import TRACE
 from vmoe_inform.nn.vit import VisionTransformer
@@ -60,7 +61,7 @@ class Predictor:
 
     def __init__(self, model: VisionTransformer, config: Config, mesh: Mesh, *, watch: Watch = _NO_WATCH):
         """Args:
-        model: from :func:`vmoe_inform.models.from_config`.
+        model: from :func:`vmoe_inform.nn.models.from_config`.
         config: data (normalisation, threads) and evaluation (batch size).
         mesh: the images of a batch are spread over all its devices.
         watch: is told of every batch.

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 from jaxtyping import Int
 
-from vmoe_inform.data import images
+from vmoe_inform.data.images import pixels as images
 from vmoe_inform.data.sources import Record, Records
 from vmoe_inform.evaluation import corruptions
 
@@ -23,7 +23,7 @@ class CorruptedRecords:
 
     Attributes:
       records: of the clean images.
-      image_size_px, crop: as :func:`vmoe_inform.data.images.to_square` takes them.
+      image_size_px, crop: as :func:`vmoe_inform.data.images.pixels.to_square` takes them.
       corruption, severity, seed: as :func:`vmoe_inform.evaluation.corruptions.corrupt` takes them.
     """
 

@@ -27,9 +27,10 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from skimage.filters import sobel
 
-from vmoe_inform import checks, command_line, settings, text
-from vmoe_inform.config import DataConfig
-from vmoe_inform.data import label_sets, sources
+from vmoe_inform import checks, command_line, text
+from vmoe_inform.config import DataConfig, settings
+from vmoe_inform.data import sources
+from vmoe_inform.data.images import label_sets
 from vmoe_inform.data.sources import ArrayRecords
 from vmoe_inform.evaluation import cache, corruptions, glyphs
 

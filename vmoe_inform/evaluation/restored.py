@@ -8,12 +8,12 @@ import numpy as np
 
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
-from vmoe_inform.data import images as images_lib
+from vmoe_inform.data.images import pixels as images_lib
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.adversarial import Attack
 from vmoe_inform.evaluation.predict import Chosen, Predictor
-from vmoe_inform.evaluation.suites import (
+from vmoe_inform.evaluation.suites.base import (
     CLEAN,
     AttackedPredictions,
     Entry,

@@ -7,16 +7,18 @@ from typing import Any
 
 from absl import logging
 
-from vmoe_inform import checks, identity, locks, models, storage, suite_kinds
+from vmoe_inform import checks, locks, storage, suite_kinds
 from vmoe_inform.axes import Tree
-from vmoe_inform.config import Config, DataConfig
-from vmoe_inform.data import label_sets
-from vmoe_inform.evaluation import earlier, families, stored
-from vmoe_inform.evaluation.place import Place
+from vmoe_inform.config import Config, DataConfig, identity
+from vmoe_inform.data.images import label_sets
+from vmoe_inform.evaluation import earlier, stored
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.restored import RestoredRun
-from vmoe_inform.evaluation.suites import CLEAN, Entry, NotAvailable, Scores, Suite, test_split
+from vmoe_inform.evaluation.suites import families
+from vmoe_inform.evaluation.suites.base import CLEAN, Entry, NotAvailable, Scores, Suite, test_split
 from vmoe_inform.evaluation.units import PredictionFiles, Unit, Units
+from vmoe_inform.nn import models
+from vmoe_inform.runs.place import Place
 from vmoe_inform.sharding import processes
 
 Results = dict[str, Any]

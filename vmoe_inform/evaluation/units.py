@@ -11,7 +11,7 @@ import numpy as np
 
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import cache, fingerprints
-from vmoe_inform.evaluation.suites import CLEAN, ImageSet, Predictions, Scores
+from vmoe_inform.evaluation.suites.base import CLEAN, ImageSet, Predictions, Scores
 
 _FORMAT = 2  # to be counted up when scores come to mean something else
 _KEY = "key"

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Watch(Protocol):
-    """Such as :class:`vmoe_inform.training.watchdog.Watchdog`."""
+    """Such as :class:`vmoe_inform.sharding.watchdog.Watchdog`."""
 
     def expect_pause(self) -> None:
         """What comes next may be a compilation, or anything else that takes long."""

@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmoe_inform import checks, models, text
+from vmoe_inform import checks, text
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.interop import vmoe
+from vmoe_inform.nn import models
 
 TOLERANCE = 1e-4
 ROUNDING = 1e-6

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 
 from vmoe_inform.axes import Tree
-from vmoe_inform.chips import chip_of
 from vmoe_inform.config import Config
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.performance import costs, topology
+from vmoe_inform.sharding.chips import chip_of
 from vmoe_inform.training import program as program_lib
 
 NUM_STEPS = 100_000  # of a run whose config counts epochs; only numbers in the schedule depend on it

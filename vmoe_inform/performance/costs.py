@@ -14,8 +14,8 @@ from typing import Any
 
 import jax
 
-from vmoe_inform.chips import Tpu, chip_of
 from vmoe_inform.performance import hlo
+from vmoe_inform.sharding.chips import Tpu, chip_of
 
 COLLECTIVES = (
     "all-gather",

@@ -13,7 +13,8 @@ from PIL import Image
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data import decode, pipeline
+from vmoe_inform.data import pipeline
+from vmoe_inform.data.images import decode
 from vmoe_inform.data.sources import Record, Source
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.timing import Clock, Spread

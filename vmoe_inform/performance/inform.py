@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vmoe_inform import checks, models
+from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import ModelConfig
+from vmoe_inform.nn import models
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.compiled import compile_for
 from vmoe_inform.performance.costs import Costs

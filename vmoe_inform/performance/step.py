@@ -22,8 +22,8 @@ from vmoe_inform.performance import costs, timing
 from vmoe_inform.performance.compiled import bytes_without_cycles
 from vmoe_inform.performance.timing import Spread
 from vmoe_inform.routing.steps import SCORE_STEPS, SELECT_STEPS
+from vmoe_inform.runs.state import TrainState
 from vmoe_inform.training import program as program_lib
-from vmoe_inform.training.state import TrainState
 
 NUM_STEPS = 10_000  # length of the run that the step is from, where the config does not say
 _MATMUL = "matmul"  # the reference among the names of dispatchers

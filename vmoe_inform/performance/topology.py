@@ -10,7 +10,7 @@ import jax
 from jax.experimental import topologies
 
 from vmoe_inform import checks
-from vmoe_inform.chips import CHIPS, Tpu
+from vmoe_inform.sharding.chips import CHIPS, Tpu
 
 INSTALL = "pip install -e '.[tpu]'"
 

@@ -8,20 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vmoe_inform import checks, identity, storage
+from vmoe_inform import checks, storage
 from vmoe_inform.axes import Tree
-from vmoe_inform.config import DataConfig, with_class_names
+from vmoe_inform.config import DataConfig, identity, with_class_names
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation import fingerprints, stored
 from vmoe_inform.evaluation import run as run_lib
 from vmoe_inform.evaluation.predict import Chosen
 from vmoe_inform.evaluation.restored import RestoredRun
 from vmoe_inform.routing import fluctuation_rate
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.folder import recorded_class_names
 from vmoe_inform.studies.plan import RESULT_FILE, Run
 from vmoe_inform.training import loop
 from vmoe_inform.training import program as program_lib
-from vmoe_inform.training.checkpoints import Checkpoints
-from vmoe_inform.training.run_folder import recorded_class_names
 from vmoe_inform.training.stopping import StopRequest
 
 Result = dict[str, Any]

@@ -12,10 +12,10 @@ from typing import Any
 from vmoe_inform import checks, storage, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
+from vmoe_inform.config.identity import Effect
 from vmoe_inform.data import sources
-from vmoe_inform.identity import Effect
+from vmoe_inform.runs.folder import check_same_run
 from vmoe_inform.training import program
-from vmoe_inform.training.run_folder import check_same_run
 
 RESULT_FILE = "result.json"
 

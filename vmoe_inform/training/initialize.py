@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from vmoe_inform import models
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.data import classes
+from vmoe_inform.nn import models
+from vmoe_inform.runs import heads
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.folder import CONFIG_FILE, read_config
+from vmoe_inform.runs.saved_trees import check_same_model
+from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.rules import tree_shardings
-from vmoe_inform.training import heads
-from vmoe_inform.training.checkpoints import Checkpoints
 from vmoe_inform.training.program import Program
-from vmoe_inform.training.run_folder import CONFIG_FILE, read_config
-from vmoe_inform.training.saved_trees import check_same_model
-from vmoe_inform.training.state import TrainState
 
 _POSITIONS = "params/position_embedding"
 _CLASS_TOKEN = "params/class_token"

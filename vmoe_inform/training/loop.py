@@ -12,24 +12,25 @@ from absl import logging
 from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
+from vmoe_inform.config.identity import Effect
 from vmoe_inform.data import sources
 from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.evaluation import metrics as metrics_lib
 from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.identity import Effect
+from vmoe_inform.runs import saved_trees
+from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
+from vmoe_inform.runs.folder import check_same_run, recorded_class_names, write_config
+from vmoe_inform.runs.lock import RunLock
+from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
-from vmoe_inform.training import initialize, profiling, saved_trees
+from vmoe_inform.sharding.watchdog import Watchdog
+from vmoe_inform.training import initialize, profiling
 from vmoe_inform.training import program as program_lib
-from vmoe_inform.training.checkpoints import Checkpoints, SavingError
 from vmoe_inform.training.in_flight import FinishedStep, StepsInFlight
 from vmoe_inform.training.logging import MetricsLogger, Progress, read_metrics
 from vmoe_inform.training.measurements import EXPERT_LOADS, Window
 from vmoe_inform.training.nonfinite import WHERE, StepWatch
-from vmoe_inform.training.run_folder import check_same_run, recorded_class_names, write_config
-from vmoe_inform.training.run_lock import RunLock
-from vmoe_inform.training.state import TrainState
 from vmoe_inform.training.stopping import AgreedStop, Stopped, StopRequest
-from vmoe_inform.training.watchdog import Watchdog
 
 _SHOWN = ("loss", "accuracy", "images_per_second")  # beside the progress bar
 _NOT_LOGGED = (WHERE, EXPERT_LOADS)  # metrics of a step for those who look at every step

@@ -7,10 +7,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vmoe_inform.axes import Float
-from vmoe_inform.chips import Chip, chip_of
 from vmoe_inform.config import Config
+from vmoe_inform.nn.operations import training_flops_per_image
+from vmoe_inform.sharding.chips import Chip, chip_of
 from vmoe_inform.training.in_flight import FinishedStep
-from vmoe_inform.training.model_flops import training_flops_per_image
 
 EXPERT_LOADS = "expert_loads"  # metric of a step, not logged itself: shares of the choices [MoE layers, E]
 

@@ -12,16 +12,17 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from vmoe_inform import checks, models, sizes
+from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
-from vmoe_inform.config import Config, check_steps, mesh_sizes
+from vmoe_inform.config import Config, check_steps, mesh_sizes, sizes
+from vmoe_inform.nn import models
 from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.runs import state as state_lib
+from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.mesh import batch_sharding, make_mesh, replicated, slice_count
 from vmoe_inform.sharding.rules import tree_shardings
 from vmoe_inform.training import paths
-from vmoe_inform.training import state as state_lib
 from vmoe_inform.training.optimizer import make_optimizer, make_schedule
-from vmoe_inform.training.state import TrainState
 from vmoe_inform.training.step import make_train_step
 
 

@@ -10,13 +10,13 @@ import optax
 
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import Config
-from vmoe_inform.data import augment
+from vmoe_inform.data.images import augment
 from vmoe_inform.nn.router import STATE
 from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.rules import gathered
 from vmoe_inform.training import nonfinite, paths
 from vmoe_inform.training.measurements import EXPERT_LOADS
-from vmoe_inform.training.state import TrainState
 
 Batch = dict[str, Array]
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]

@@ -1,0 +1,145 @@
+"""Config files with mistakes, and fields on the command line."""
+
+import re
+
+import pytest
+
+from vmoe_inform import config as config_lib
+from vmoe_inform.config import files as config_files
+
+GOOD = "from vmoe_inform import config\ndef get_config(argument=None):\n    return config.default()\n"
+
+
+def write(tmp_path, text):
+    path = tmp_path / "own, ü = 1.py"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:\n", r"received SyntaxError in FILE, line 1: invalid syntax"),
+        ("x = 1\nx = 'ü\n", r"received SyntaxError in FILE, line 2: unterminated string literal"),
+        (b"x = '\xff'\n", r"received SyntaxError in FILE.*: .*utf-8"),
+        (b"x = '\0'\n", r"received (ValueError|SyntaxError) in FILE: source code .*null bytes"),
+        (
+            "def get_config():\n    x = 1\n    return 1 / 0\n",
+            r"received ZeroDivisionError in FILE, line 3: division by",
+        ),
+        ("import no_such_module\n", r"received ModuleNotFoundError in FILE, line 1: No module named 'no_such_module'"),
+        ("def get_config():\n    open('/no/such')\n", r"received FileNotFoundError in FILE, line 2: .*'/no/such'"),
+        ("def get_config():\n    get_config()\n", r"received RecursionError in FILE, line 2: maximum recursion"),
+        ("def get_config(a, b):\n    pass\n", r"received TypeError in FILE: get_config\(\) missing 2 required"),
+        ("config = 3\n", r"expected a function get_config in FILE; received 'a file without one'"),
+        ("get_config = 3\n", r"expected a function get_config in FILE; received"),
+        ("def get_config():\n    pass\n", r"expected a ConfigDict from get_config of FILE, .*; received None"),
+        ("def get_config():\n    return {'seed': 1}\n", r"expected a ConfigDict .*; received {'seed': 1}"),
+        (
+            GOOD.replace("return", "c =") + "    c.model.hiden_size = 3\n    return c\n",
+            r"received AttributeError in FILE, line 4: .*hidden_size",
+        ),
+        ("raise ValueError('two\\nlines')\n", r"received ValueError in FILE, line 1: two lines"),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_one_line(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError, match=r"^--config: expected [^\n]*; received [^\n]*$") as problem:
+        config_files.load(str(path))
+    assert re.search(message.replace("FILE", re.escape(str(path))), str(problem.value)), problem.value
+
+
+@pytest.mark.parametrize("file", ["no_such.py", ".", "README.md/x.py", "gs://bucket/config.py", "", "x" * 5000])
+def test_no_config_file(file):
+    with pytest.raises(ValueError, match=r"^--config: expected [^\n]*; received [^\n]*$"):
+        config_files.load(file)
+
+
+def test_a_file_is_found_in_the_home_folder_and_gets_its_argument(tmp_path, monkeypatch):
+    write(
+        tmp_path, GOOD.replace("return config.default()", "c = config.default(); c.data.tfds_name = argument; return c")
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = config_files.load("~/own, ü = 1.py:a=b:c", {"train.steps": 3, "evaluation.suites": ("c",)})
+    assert (config.data.tfds_name, config.train.steps, config.evaluation.suites) == ("a=b:c", 3, ("c",))
+
+
+def test_fields_that_the_file_does_not_have(tmp_path):
+    path = write(
+        tmp_path, "import ml_collections\ndef get_config():\n    return ml_collections.ConfigDict({'seed': 's'})\n"
+    )
+    for field in ("model.hidden_size", "seed"):
+        with pytest.raises(
+            ValueError, match=rf"^{field}: expected a field of the config that .* returns .*; received 3$"
+        ):
+            config_files.load(str(path), {field: 3})
+
+
+def test_fields_are_taken_off_a_command_line():
+    line = "--config=a.py --config.seed=1 --config.train.steps 7 word --config.data.random_flip -config.seed=2"
+    line += " --noconfig.model.moe.batch_priority --config.evaluation.suites=clean,c --x.seed=3"
+    line += " --config.data.directory=a=b -- --config.seed=4"
+    rest, fields = config_files.take_fields(line.split())
+    assert rest == ["--config=a.py", "word", "--x.seed=3", "--", "--config.seed=4"]
+    assert fields == {
+        "seed": 2,
+        "train.steps": 7,
+        "data.random_flip": True,
+        "model.moe.batch_priority": False,
+        "evaluation.suites": ("clean", "c"),
+        "data.directory": "a=b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.trian.steps=3", r"config: expected one of the keys .*; received 'trian' \(did you mean 'train'\?\)"),
+        ("--config.train=3", "train: expected a field of this group, .*; received '--config.train=3'"),
+        ("--config.model.router.options={}", "model.router.options: expected a field of this group, .*"),
+        ("--config.seed.x=3", "seed: expected a field without fields of its own; received 'seed.x'"),
+        ("--config.seed", "seed: expected int >= 0 .*, as --config.seed=VALUE; received 'nothing'"),
+        ("--noconfig.seed", "seed: expected int >= 0 .*, as --config.seed=VALUE; received '--noconfig.seed'"),
+        ("--config.=3", "config: expected one of the keys .*; received ''"),
+        ("--config.train.steps=3e9", "train.steps: expected int >= 1 and <= 2147483647 or None; received 3000000000.0"),
+        ("--config.train.steps=3000000000", "train.steps: expected int .*; received 3000000000"),
+        ("--config.train.watchdog_seconds=1e30", "train.watchdog_seconds: expected float .* <= 100000000 or None; rec"),
+        ("--config.evaluation.suites=clean,,c", "evaluation.suites: expected a comma list .*; received 'clean,,c'"),
+    ],
+)
+def test_bad_fields(argument, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        config_files.take_fields([argument])
+
+
+def test_names_of_suites_are_checked_when_a_config_is_parsed():
+    config = config_lib.default()
+    config.train.epochs = 1.0
+    for suites, message in {
+        ("clean", "clen"): r"expected one of a, c, clean, .*; received 'clen' \(did you mean 'clean'\?\)",
+        ("clean,c",): "expected one of a, c, clean, .*; received 'clean,c'",
+        ("c", "c"): r"expected each suite once; received \('c', 'c'\)",
+    }.items():
+        config.evaluation.suites = suites
+        with pytest.raises(ValueError, match=f"^evaluation.suites: {message}"):
+            config_lib.parse(config)
+
+
+def test_paths_of_a_config_are_local(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for field in ("data.directory", "data.suites_directory", "train.initial_checkpoint", "evaluation.cache_directory"):
+        assert config_files.take_fields([f"--config.{field}=~/x"])[1] == {field: f"{tmp_path}/x"}
+        for path in (
+            "gs://bucket/x",
+            "s3://x",
+            "gs:/x",
+            "https://x/y",
+            "file:///x",
+            "~no_such_user/x",
+            "a\0b",
+            "x/" * 3000,
+        ):
+            with pytest.raises(ValueError, match=f"^{field}: expected path on this machine .*; received '"):
+                config_files.take_fields([f"--config.{field}={path}"])
+        for path in ("", "a b,c/ü@=", "./gs:/x", "a:b", "x~"):
+            assert config_files.take_fields([f"--config.{field}={path}"])[1] == {field: path}

@@ -1,0 +1,210 @@
+"""Every preset in every config file builds, survives JSON, and is what its paper says."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from vmoe_inform import config as config_lib
+from vmoe_inform.config import presets
+
+FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+
+
+def load(path, argument=None):
+    spec = importlib.util.spec_from_file_location(f"configs_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument)
+
+
+def model_of(name):
+    config = config_lib.default()
+    presets.set_router(config, name)
+    return config_lib.parse_model(config.model)
+
+
+EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+BASES = ("vmoe", "smoe_top1", "smoe_top2", "glam", "xmoe", "smoe_dropout")
+
+
+def test_there_are_config_files_and_all_systems_of_the_papers():
+    assert "digits" in {path.stem for path in FILES}
+    products = {f"{inform}_{base}" for inform in ("similarity", "attention", "symphony") for base in BASES}
+    others = {"alternate_vmoe", "stablemoe", "hash", "base", "expert_choice", "soft"}
+    assert set(presets.ROUTERS) == {*BASES, *products, *others}
+
+
+@EVERY_FILE
+@pytest.mark.parametrize("router", presets.ROUTERS)
+def test_every_preset_in_every_file(path, router):
+    config = config_lib.parse(load(path, f"router={router}"))
+    assert config_lib.parse(json.loads(json.dumps(config_lib.to_json(config)))) == config
+    wanted = model_of(router)
+    # Files may set options that depend on the length of their run.
+    assert dataclasses.replace(config.model.router, options=wanted.router.options) == wanted.router
+    assert config.model.moe.num_selected_experts == wanted.moe.num_selected_experts
+
+
+@EVERY_FILE
+def test_every_file_knows_its_argument(path):
+    config = config_lib.parse(load(path, "variant=Ti/16,experts=4,where=every2"))
+    assert (config.model.hidden_size, config.model.patch_size_px) == (64, 16)
+    assert (config.model.moe.num_experts, config.model.moe.layers) == (4, "every2")
+    with pytest.raises(ValueError, match=r"config argument: expected one of the keys .*; received 'rooter'"):
+        load(path, "rooter=vmoe")
+    with pytest.raises(ValueError, match=r"router preset: expected one of .*'vmo' \(did you mean 'vmoe'"):
+        load(path, "router=vmo")
+
+
+def losses(router):
+    return {name: weight for name, weight in dataclasses.asdict(router.losses).items() if weight > 0}
+
+
+# score, select, K, losses, noise
+SYSTEMS = {
+    "vmoe": ("linear", "top_experts", 2, {"importance": 0.005, "load": 0.005}, 1.0),
+    "smoe_top1": ("linear", "top_experts", 1, {}, 0.0),
+    "smoe_top2": ("linear", "top_experts", 2, {}, 0.0),
+    "glam": ("linear", "top_experts", 2, {"gshard": 0.01}, 0.0),
+    "xmoe": ("cosine", "top_experts", 2, {"switch": 0.01}, 0.0),
+    "smoe_dropout": ("frozen", "top_experts", 2, {}, 0.0),
+    "stablemoe": ("distilled", "top_experts", 1, {"balance": 0.3, "distillation": 0.3}, 0.0),
+    "hash": ("hash", "top_experts", 1, {}, 0.0),
+    "base": ("linear", "balanced_assignment", 1, {}, 0.0),
+    "expert_choice": ("linear", "expert_choice", 2, {}, 0.0),
+    "soft": ("soft_slots", "soft", 2, {}, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_plain_systems(name):
+    model = model_of(name)
+    router = model.router
+    k = model.moe.num_selected_experts
+    assert (router.score, router.select, k, losses(router), router.noise_std) == SYSTEMS[name]
+    assert router.inform_steps == ()
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("inform", ["similarity", "attention", "symphony"])
+def test_products_are_their_base_with_an_inform_step_and_renormalised_weights(base, inform):
+    plain, informed = model_of(base), model_of(f"{inform}_{base}")
+    assert informed.router.inform_steps == (inform,)
+    assert informed.router.options["top_experts"]["renormalize"] is True
+    assert plain.moe == informed.moe
+    back = dataclasses.replace(informed.router, inform="none", options=plain.router.options)
+    assert back == plain.router
+    assert presets.ROUTERS[base].where == presets.ROUTERS[f"{inform}_{base}"].where
+
+
+def test_options_that_the_papers_fix():
+    options = {name: model_of(name).router.options for name in presets.ROUTERS}
+    assert options["vmoe"] == {"linear": {"bias": False}, "top_experts": {"renormalize": False}}
+    assert options["smoe_top1"]["linear"]["bias"] is options["smoe_top2"]["linear"]["bias"] is True
+    assert options["similarity_vmoe"]["similarity"] == {
+        "temperature": 1.0,
+        "metric": "dot",
+        "learned_weight": False,
+        "mask": "none",
+        "block_size": None,
+    }
+    attention = options["attention_vmoe"]["attention"]
+    assert (attention["sigma"], attention["heads"], attention["head_factor"]) == (1.0, "lowest_entropy", True)
+    symphony = options["symphony_vmoe"]["symphony"]
+    assert (symphony["decay"], symphony["initial_value"], symphony["normalization"]) == (0.9, 0.0, "row")
+    assert options["xmoe"]["cosine"] == {"width": None, "temperature": 0.3}
+    assert options["smoe_dropout"]["frozen"] == {"k_start": 1, "k_end": None, "growth_share": 1.0}
+    assert model_of("alternate_vmoe").router.inform_by_layer == ("attention", "similarity")
+
+
+def test_places_of_the_moe_layers():
+    """The argument goes before the router's own places, and these before the file's."""
+    digits = Path(__file__).parents[2] / "configs" / "digits.py"
+    assert load(digits).model.moe.layers == "last1"
+    assert load(digits, "router=glam").model.moe.layers == "every2"
+    assert load(digits, "router=symphony_glam").model.moe.layers == "every2"
+    assert load(digits, "router=alternate_vmoe").model.moe.layers == "last2"
+    assert load(digits, "router=glam,where=3").model.moe.layers == (3,)
+
+
+def test_a_preset_leaves_nothing_of_another():
+    config = config_lib.default()
+    for name in ("alternate_vmoe", "smoe_dropout", "base", "smoe_top1", "vmoe"):
+        presets.set_router(config, name)
+        assert config_lib.parse_model(config.model) == model_of(name)
+
+
+def test_options_behind_the_name():
+    router = model_of("similarity_xmoe@similarity.temperature=sqrt_dim@similarity.mask=causal@cosine.width=4").router
+    assert router.options["similarity"]["temperature"] == "sqrt_dim"
+    assert router.options["similarity"]["mask"] == "causal"
+    assert router.options["cosine"] == {"width": 4, "temperature": 0.3}
+    for name, message in {
+        "xmoe@cosine": r"router: expected NAME@STEP.OPTION=VALUE; received 'cosine'",
+        "xmoe@cosine.withd=4": r"router=xmoe: expected options width, temperature of cosine; received 'cosine.withd=4'",
+        "xmoe@similarity.mask=causal": r"router=xmoe: expected options of its steps cosine, top_experts; received",
+        "xmoe@cosine.width=none": r"router.options.cosine.width: expected int >= 1 .* or None; received 'none'",
+        "xmoe@cosine.temperature=hot": r"options.cosine.temperature: expected float >= 1e-06 .*; received 'hot'",
+        "smoe_top1@linear.bias=yes": r"options.linear.bias: expected true or false; received 'yes'",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            model_of(name)
+
+
+def test_help_lists_every_router_in_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        load(FILES[0], "router=help")
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in presets.ROUTERS:
+        assert sum(line.split()[0] == name and len(line.split()) > 3 for line in lines) == 1
+        assert len(presets.ROUTERS[name].summary) < 120
+
+
+@pytest.mark.parametrize(
+    ("variant", "sizes"),
+    [
+        ("S/32", (8, 512, 2048, 8, 32)),
+        ("B/16", (12, 768, 3072, 12, 16)),
+        ("L/16", (24, 1024, 4096, 16, 16)),
+        ("H/14", (32, 1280, 5120, 16, 14)),
+    ],
+)
+def test_sizes(variant, sizes):
+    config = config_lib.default()
+    presets.set_variant(config, variant)
+    model = config_lib.parse_model(config.model)
+    assert (model.num_layers, model.hidden_size, model.mlp_size, model.num_heads, model.patch_size_px) == sizes
+
+
+@pytest.mark.parametrize(
+    ("where", "blocks"), [("last2", (5, 7)), ("every2", (1, 3, 5, 7)), ("none", ()), ("7+0", (0, 7)), ("3", (3,))]
+)
+def test_places_of_experts(where, blocks):
+    config = config_lib.default()
+    presets.set_experts(config, "16", where)
+    model = config_lib.parse_model(config.model)
+    assert (model.moe.num_experts, model.moe_layers) == (16, blocks)
+
+
+@pytest.mark.parametrize("variant", ["X/32", "S", "S/0", "S/", "s/32", "S/32x"])
+def test_bad_variant(variant):
+    with pytest.raises(ValueError, match=f"variant: expected SIZE/PATCH .*; received '{variant}'"):
+        presets.set_variant(config_lib.default(), variant)
+
+
+@pytest.mark.parametrize(("experts", "where"), [("0", "last2"), ("-1", "last2"), ("x", "last2")])
+def test_bad_number_of_experts(experts, where):
+    with pytest.raises(ValueError, match=f"experts: expected a number >= 1; received '{experts}'"):
+        presets.set_experts(config_lib.default(), experts, where)
+
+
+@pytest.mark.parametrize("where", ["last", "last0", "first2", "5+", "5,7", ""])
+def test_bad_place(where):
+    with pytest.raises(ValueError, match=r"where: expected lastN, .*; received"):
+        presets.set_experts(config_lib.default(), "4", where)

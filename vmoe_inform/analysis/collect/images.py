@@ -1,0 +1,143 @@
+"""Which images an analysis looks at: some of the clean test images, or the same ones under corruptions."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vmoe_inform import checks
+from vmoe_inform.config import Config
+from vmoe_inform.data.images import pixels as images_lib
+from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
+from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation.records import SelectedRecords
+from vmoe_inform.evaluation.suites import families
+from vmoe_inform.evaluation.suites.base import CLEAN, NotAvailable, Suite, test_split
+from vmoe_inform.evaluation.suites.corrupted import GENERATED
+
+WHOLE = 1.0  # crop of corrupted images: they were cropped before they were corrupted
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What ``--suite`` says.
+
+    Attributes:
+      corruption, severity: of the images, or None for clean ones.
+      all_corruptions: whether clean images are set beside all of their corruptions.
+    """
+
+    corruption: str | None = None
+    severity: int | None = None
+    all_corruptions: bool = False
+
+    def __str__(self) -> str:
+        return CLEAN if self.corruption is None else f"c:{self.corruption}:{self.severity}"
+
+
+def parse(text: str) -> Choice:
+    """``clean``, ``c`` or ``c:NAME:SEVERITY``.
+
+    Raises:
+      ValueError: anything else.
+    """
+    suite, *rest = text.split(":")
+    if (suite, rest) == (CLEAN, []):
+        return Choice()
+    if (suite, rest) == ("c", []):
+        return Choice(all_corruptions=True)
+    if suite == "c" and len(rest) == 2 and rest[0] in CORRUPTIONS and rest[1] in map(str, SEVERITIES):
+        return Choice(rest[0], int(rest[1]))
+    raise checks.error(
+        "--suite", f"clean, c or c:NAME:SEVERITY with NAME one of {', '.join(CORRUPTIONS)} and SEVERITY 1 to 5", text
+    )
+
+
+class Images:
+    """The same images, clean and under corruptions."""
+
+    def __init__(self, config: Config, limit: int | None = None):
+        """Args:
+        config: of the run, as it holds on this machine.
+        limit: at most so many images, evenly over the test split; None: all.
+
+        Raises:
+          ValueError: a limit below 1, or damaged data.
+          FileNotFoundError: the data set is missing.
+        """
+        if limit is not None and limit < 1:
+            raise checks.error("--images", "a number >= 1", limit)
+        self._config = config
+        self._clean = test_split(config.data)
+        number = len(self._clean.records)
+        size = number if limit is None else min(limit, number)
+        self._places = (np.arange(size) * number // size).tolist()
+        self._corrupted: Suite | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the labels."""
+        return tuple(self._clean.class_names)
+
+    def clean(self) -> Source:
+        """The images as they are."""
+        return selected(self._clean, self._places)
+
+    def corrupted(self, corruption: str, severity: int) -> Source:
+        """The same images, in the same order, under a corruption.
+
+        Raises:
+          ValueError: the corrupted images cannot be had, or are not those of the clean ones.
+        """
+        try:
+            if self._corrupted is None:
+                self._corrupted = families.load("c", self._config)
+            source = self._corrupted.sets[f"{corruption}/{severity}"].load()
+        except NotAvailable as problem:
+            raise checks.InputError(f"--suite=c is not available: {problem}") from None
+        return selected(source, self._places_in(source, f"{corruption}/{severity}"))
+
+    def _places_in(self, source: Source, name: str) -> list[int]:
+        """Where the chosen clean images are in a set of C."""
+        if source.origin == GENERATED:  # of the clean records, in their order
+            if len(source.records) != len(self._clean.records):
+                raise checks.error(
+                    f"corrupted images {name}",
+                    f"one for each of the {len(self._clean.records)} clean images, all of which can be read",
+                    len(source.records),
+                )
+            return self._places
+        wanted = [_file_name(self._clean, place) for place in self._places]
+        there = {_file_name(source, place): place for place in range(len(source.records))}
+        missing = [file_name for file_name in wanted if file_name not in there]
+        if missing:
+            raise checks.error(
+                f"corrupted images {name}",
+                f"files called as the clean images are, {missing[0]} among them",
+                f"{len(there)} files, without that and {len(missing) - 1} more",
+            )
+        return [there[file_name] for file_name in wanted]
+
+
+def selected(source: Source, places: Sequence[int]) -> Source:
+    """Of the records of a source only those of these numbers."""
+    return dataclasses.replace(source, records=SelectedRecords(source.records, tuple(places)))
+
+
+def pixels_of(source: Source, config: Config, *, crop: float | None) -> UInt8[np.ndarray, "n P P 3"]:
+    """All images of a (small) source, as the model sees them before they are normalised.
+
+    Args:
+      source: whose records can all be read.
+      config: of the run.
+      crop: as :meth:`vmoe_inform.evaluation.predict.Predictor.predict` takes it.
+    """
+    size, crop = config.model.image_size_px, config.data.evaluation_crop if crop is None else crop
+    records = source.records
+    return np.stack([images_lib.to_square(records[place]["image"], size, crop) for place in range(len(records))])
+
+
+def _file_name(source: Source, place: int) -> str:
+    return pathlib.PurePosixPath(source.records.name(place)).name

@@ -1,0 +1,148 @@
+"""What a checkpoint's routers do to a whole set of images, as sums and as the experts of every token."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vmoe_inform.analysis.collect.records import LayerTrace
+from vmoe_inform.analysis.collect.sums import LayerSums, add, layer_sums
+from vmoe_inform.analysis.collect.tracing import apply_and_record, block_names
+from vmoe_inform.axes import Array, Bool, Tree
+from vmoe_inform.config import Config
+from vmoe_inform.data.images import augment
+from vmoe_inform.data.skipped import SkippedRecords
+from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.evaluation.watch import NoWatch, Watch
+from vmoe_inform.nn import models
+from vmoe_inform.sharding.mesh import replicated
+
+_NO_WATCH = NoWatch()
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A run's model, as its checkpoints have it.
+
+    Attributes:
+      name: of the run, for titles.
+      config: of the run, as it holds on this machine.
+      mesh: that the variables lie on.
+      variables: by step, what ``model.apply`` takes; the newest last.
+    """
+
+    name: str
+    config: Config
+    mesh: Mesh
+    variables: Mapping[int, Tree]
+
+    @property
+    def step(self) -> int:
+        """Of the newest of the checkpoints."""
+        return list(self.variables)[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What was seen of a set of n records.
+
+    Attributes:
+      sums: by block.
+      chosen: by block, the experts of every token [n, N, K]; E where there is none, and for unreadable records.
+      readable: which of the records could be read [n].
+      top1: share of these that were named right.
+    """
+
+    sums: Mapping[str, LayerSums]
+    chosen: Mapping[str, np.ndarray]
+    readable: Bool[np.ndarray, " n"]
+    top1: float
+
+    @property
+    def count(self) -> int:
+        """Images that were looked at."""
+        return int(np.count_nonzero(self.readable))
+
+
+class Observer:
+    """A model compiled for looking at its routers; the checkpoints of a run share one."""
+
+    def __init__(self, config: Config, mesh: Mesh, *, watch: Watch = _NO_WATCH):
+        """Args:
+        config: of the run, as it holds on this machine.
+        mesh: whose devices share out the images of a batch.
+        watch: is told of every batch.
+        """
+        model = models.from_config(config.model)
+        self._config = config
+        self._predictor = Predictor(model, config, mesh, watch=watch)
+        smallest = np.min_scalar_type(config.model.moe.num_experts)  # which itself stands for no choice
+        num_classes = config.model.num_classes
+
+        def route(variables: Tree, images: Array, mask: Array) -> tuple[Array, dict[str, LayerTrace], dict[str, Array]]:
+            logits, layers = apply_and_record(model, variables, augment.normalize(images, config.data), mask)
+            chosen = {block: jnp.asarray(layer.indices, smallest) for block, layer in layers.items()}
+            return jnp.argmax(logits, axis=-1), layers, chosen
+
+        def choose(variables: Tree, images: Array, mask: Array) -> tuple[Array, dict[str, Array]]:
+            predicted, _, chosen = route(variables, images, mask)
+            return predicted, chosen
+
+        def look(
+            variables: Tree, images: Array, mask: Array, labels: Array
+        ) -> tuple[Array, dict[str, Array], dict[str, LayerSums]]:
+            predicted, layers, chosen = route(variables, images, mask)
+            sums = {block: layer_sums(layer, labels, mask, num_classes=num_classes) for block, layer in layers.items()}
+            return predicted, chosen, sums
+
+        self._choose, self._look = (jax.jit(function, out_shardings=replicated(mesh)) for function in (choose, look))
+
+    def observe(self, variables: Tree, source: Source, *, crop: float | None = None) -> Seen:
+        """Everything about a set of images; what is kept of them is the experts of their tokens.
+
+        Args:
+          variables: of a checkpoint.
+          source: the images.
+          crop: as :meth:`vmoe_inform.evaluation.predict.Predictor.predict` takes it.
+
+        Raises:
+          ValueError: as there.
+        """
+        model = self._config.model
+        shape = (len(source.records), model.num_tokens, model.moe.num_selected_experts)
+        nobody = np.min_scalar_type(model.moe.num_experts).type(model.moe.num_experts)
+        chosen = {block: np.full(shape, nobody) for block in block_names(model)}
+        readable, hits = np.zeros(shape[0], bool), np.zeros(shape[0], bool)
+        sums: dict[str, LayerSums] | None = None
+        for (predicted, experts, of_batch), batch in self._predictor.each_batch(
+            self._look, variables, source, skipped=self._skipped(), crop=crop, inputs=("label",)
+        ):
+            mask, places = batch["mask"], batch["index"][batch["mask"]]
+            readable[places] = True
+            hits[places] = (np.asarray(predicted) == batch["label"])[mask]
+            for block, of_block in experts.items():
+                chosen[block][places] = np.asarray(of_block)[mask]
+            sums = add(sums, of_batch)
+        assert sums is not None  # a source without records is refused
+        return Seen(sums, chosen, readable, float(np.mean(hits[readable])))
+
+    def choices(
+        self, variables: Tree, source: Source, *, crop: float | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+        """Of each batch the numbers of its records [b], which are named right [b], and by block the experts [b, N, K].
+
+        Args and errors as :meth:`observe`; nothing is kept.
+        """
+        for (predicted, experts), batch in self._predictor.each_batch(
+            self._choose, variables, source, skipped=self._skipped(), crop=crop
+        ):
+            mask = batch["mask"]
+            hits = (np.asarray(predicted) == batch["label"])[mask]
+            yield batch["index"][mask], hits, {block: np.asarray(of)[mask] for block, of in experts.items()}
+
+    def _skipped(self) -> SkippedRecords:
+        return SkippedRecords(self._config.data.max_skipped_share)

@@ -1,0 +1,139 @@
+"""Sums over tokens from which all tables follow: their size does not depend on the number of images.
+
+They are made on the devices, batch by batch, and added up on the host. Distributions are counted in so many bins that
+quantiles and diagrams can be read off them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmoe_inform.analysis.collect.records import LayerTrace
+from vmoe_inform.axes import Array, Bool, Float, Int, Tree
+from vmoe_inform.routing import effective_neighbours, routing_entropy
+
+NUM_BINS = 4096
+
+# Changes of the probabilities for which it is counted how many tokens they could give another choice.
+PERTURBATIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+def bin_edges(power: int) -> Float[np.ndarray, " edges"]:
+    """Edges of the bins between 0 and 1: evenly spaced (power 1), or the nearer to 0 the narrower."""
+    return np.linspace(0.0, 1.0, NUM_BINS + 1) ** power
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GraphSums:
+    """Of the rows of token graphs.
+
+    Attributes:
+      neighbours: sum of the effective neighbours.
+      neighbour_counts: rows by log(effective neighbours) / log(N), in even bins.
+      self_weight: sum of what tokens hear of themselves.
+      self_weight_counts: rows by that, in quadratic bins.
+    """
+
+    neighbours: Array
+    neighbour_counts: Int[Array, " bins"]
+    self_weight: Array
+    self_weight_counts: Int[Array, " bins"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerSums:
+    """Of the tokens of one MoE layer.
+
+    Attributes:
+      tokens: how many.
+      num_tokens: the same of one image.
+      entropy, base_entropy: sums of the entropies of informed and base probabilities, nats.
+      dropped: sum of the shares of choices without a slot.
+      load: by class of the image and expert.
+      margin_counts: tokens by margin, in quadratic bins; None where there are no margins or all are infinite.
+      flips: tokens that each of PERTURBATIONS could give another choice; None as ``margin_counts``.
+      graph: None where tokens do not mix.
+    """
+
+    tokens: Int[Array, ""]
+    entropy: Array
+    base_entropy: Array
+    dropped: Array
+    load: Float[Array, "classes E"]
+    margin_counts: Int[Array, " bins"] | None
+    flips: Int[Array, " p"] | None
+    graph: GraphSums | None
+
+
+def layer_sums(layer: LayerTrace, labels: Int[Array, " n"], mask: Bool[Array, " n"], *, num_classes: int) -> LayerSums:
+    """Sums over the tokens of images.
+
+    Args:
+      layer: with all fields but ``weights`` and the indices; ``graph`` and ``margin`` may be None.
+      labels: of the images.
+      mask: False for filler images, which are left out.
+      num_classes: of the labels.
+    """
+    base, informed, load, dropped = (
+        jnp.asarray(getattr(layer, name)) for name in ("base", "informed", "load", "dropped")
+    )
+    real = jnp.broadcast_to(mask[:, None], dropped.shape)
+
+    def total(values: Float[Array, "n N"]) -> Array:
+        return jnp.sum(jnp.where(real, values, 0.0))
+
+    margins = None
+    if layer.margin is not None and layer.indices is not None and layer.indices.shape[-1] < base.shape[-1]:
+        margins = jnp.asarray(layer.margin)
+    classes = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32) * mask[:, None]
+    sizes = jnp.asarray(PERTURBATIONS, jnp.float32)
+    return LayerSums(
+        tokens=jnp.sum(real),
+        entropy=total(routing_entropy(informed)),
+        base_entropy=total(routing_entropy(base)),
+        dropped=total(dropped),
+        load=jnp.einsum("nc,ne->ce", classes, jnp.sum(load, axis=1), precision="highest"),
+        margin_counts=None if margins is None else _count(jnp.sqrt(margins), real),
+        # A change of that size at most can lower the K-th and raise the (K + 1)-th probability by as much.
+        flips=None
+        if margins is None
+        else jnp.sum(real[..., None] & (margins[..., None] <= 2 * sizes[None, None]), (0, 1)),
+        graph=None if layer.graph is None else _graph_sums(jnp.asarray(layer.graph), real),
+    )
+
+
+def _graph_sums(graph: Float[Array, "n N N"], real: Bool[Array, "n N"]) -> GraphSums:
+    neighbours = effective_neighbours(graph)
+    alone = jnp.diagonal(graph, axis1=-2, axis2=-1)
+    most = max(graph.shape[-1], 2)  # of a single token it is always 1
+    return GraphSums(
+        neighbours=jnp.sum(jnp.where(real, neighbours, 0.0)),
+        neighbour_counts=_count(jnp.log(neighbours) / jnp.log(most), real),
+        self_weight=jnp.sum(jnp.where(real, alone, 0.0)),
+        self_weight_counts=_count(jnp.sqrt(jnp.maximum(alone, 0.0)), real),
+    )
+
+
+def _count(values: Float[Array, "n N"], real: Bool[Array, "n N"]) -> Int[Array, " bins"]:
+    """How many of the values are in each of the even bins from 0 to 1; rounding may have led out of them."""
+    bins = jnp.clip((values * NUM_BINS).astype(jnp.int32), 0, NUM_BINS - 1)
+    return jnp.zeros(NUM_BINS, jnp.int32).at[bins].add(real.astype(jnp.int32))
+
+
+def add(total: Tree | None, new: Tree) -> Tree:
+    """Adds sums up on the host in double precision; None is nothing yet."""
+
+    def widened(values: Array) -> np.ndarray:
+        found = np.asarray(values)
+        return found.astype(np.int64 if found.dtype.kind in "iub" else np.float64)
+
+    new = jax.tree.map(widened, new)
+    return new if total is None else jax.tree.map(np.add, total, new)
+
+
+Sums = Mapping[str, LayerSums]  # by block

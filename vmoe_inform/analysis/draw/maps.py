@@ -1,0 +1,299 @@
+"""Routing maps: an image whose patches have the colour of their expert, its weight, or how undecided the router is.
+
+Below the colours the image is grey and nowhere dark: mixed with its own colours or with black, those of the experts
+could not be told apart.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from vmoe_inform import checks, lettering
+from vmoe_inform.analysis.collect.records import Trace
+from vmoe_inform.analysis.draw.panels import SHADES, Layout, color_bar, layer_name, panels
+from vmoe_inform.analysis.page.views import neighbours_of, undecided
+from vmoe_inform.axes import Float
+from vmoe_inform.report.styles import GREY, expert_colors, legend_name
+
+Image: TypeAlias = UInt8[np.ndarray, "P P 3"]
+By: TypeAlias = Literal["expert", "weight", "entropy"]
+
+_TITLES = {
+    "expert": "The first expert of each patch",
+    "weight": "Weight of each patch's first expert",
+    "entropy": "How undecided the router is about each patch",
+}
+_LABELS = {"weight": "weight of the first expert", "entropy": "entropy in nats"}
+_MOST_NUMBERED_ROWS = 8  # numbers on smaller patches could not be read
+_NEIGHBOURS = 8
+_LEAST_HEARD = 0.005  # of all that a patch hears: below, there is no line
+
+
+@lettering.plain
+def routing_map(image: Image, trace: Trace, index: int = 0, *, by: By = "expert") -> Figure:
+    """An image, and the same image once for each MoE layer with its patches coloured.
+
+    Args:
+      image: as it is to be shown.
+      trace: of images among which this is number ``index``; it has to have kept what is shown: ``indices`` for
+        experts, ``weights``, or ``informed`` for the entropy.
+      index: number of the image in the trace.
+      by: what the colours show.
+
+    Raises:
+      ValueError: an unknown ``by``, an index beyond the trace, or a trace that has not kept what is to be shown.
+    """
+    figure, drawn = panels(["image", *trace.layers], _TITLES[_check_by(by)], layout=_layout(), share=False)
+    axes = list(drawn.values())
+    norm = _norm([trace], list(trace.layers), index, by)
+    _show(axes[0], image)
+    for block, place in zip(trace.layers, axes[1:], strict=True):
+        _paint(place, image, trace, block, index, by, norm)
+    _key(figure, axes, trace, by, norm)
+    return figure
+
+
+@lettering.plain
+def side_by_side(
+    shown: Mapping[str, tuple[Image, Trace]],
+    index: int = 0,
+    *,
+    by: By = "expert",
+    layers: Sequence[str] | None = None,
+) -> Figure:
+    """Maps of two or more routers, or of one router at two or more severities, beside each other.
+
+    Args:
+      shown: by the title of each column, the image and a trace in which it is number ``index``.
+      index, by: as in :func:`routing_map`.
+      layers: one row each; None: those that all traces have.
+
+    Raises:
+      ValueError: as :func:`routing_map`; nothing to show, traces of different numbers of experts, or an unknown layer.
+    """
+    _check_by(by)
+    if not shown:
+        raise checks.error("shown", "at least one image with its trace", dict(shown))
+    traces = [trace for _, trace in shown.values()]
+    numbers = {title: trace.num_experts for title, (_, trace) in shown.items()}
+    if len(set(numbers.values())) > 1:
+        raise checks.error("shown", "traces of the same number of experts", numbers)
+    common = [block for block in traces[0].layers if all(block in trace.layers for trace in traces)]
+    layers = common if layers is None else list(layers)
+    if not layers or not set(layers) <= set(common):
+        raise checks.error("layers", f"at least one of {', '.join(common) or 'none'}", layers)
+    width = 1.8 if max(map(len, shown)) <= 22 else 2.5
+    names = [f"{row} {title}" for row in ("image", *layers) for title in shown]
+    layout = Layout(width=width, height=width, left=0.4, right=0.95, beside=0.12, above=0.12, bottom=0.0)
+    figure, drawn = panels(names, _TITLES[by], layout=layout, share=False, columns=len(shown))
+    norm = _norm(traces, layers, index, by)
+    for title, (image, trace) in shown.items():
+        _show(drawn[f"image {title}"], image)
+        for block in layers:
+            _paint(drawn[f"{block} {title}"], image, trace, block, index, by, norm)
+    for place, axes in enumerate(drawn.values()):
+        row, column = divmod(place, len(shown))
+        axes.set_title(lettering.shown(legend_name(list(shown)[column])) if row == 0 else "", fontsize=9.5)
+        axes.set_ylabel(lettering.shown(("image", *map(layer_name, layers))[row]) if column == 0 else "", fontsize=9.5)
+    _key(figure, list(drawn.values()), traces[0], by, norm)
+    return figure
+
+
+@lettering.plain
+def expert_maps(image: Image, trace: Trace, block: str, index: int = 0) -> Figure:
+    """Where each expert of a layer is wanted: a map of its probability for each expert.
+
+    Args:
+      image: as it is to be shown.
+      trace: with ``informed``.
+      block: the MoE layer.
+      index: number of the image in the trace.
+
+    Raises:
+      ValueError: an unknown layer, an index beyond the trace, or a trace without ``informed``.
+    """
+    probabilities = _patches(_kept(trace, block, "informed", index), trace)
+    names = ["image", *(f"expert {expert}" for expert in range(trace.num_experts))]
+    figure, drawn = panels(
+        names,
+        f"What each expert of {layer_name(block)} is wanted for",
+        layout=_layout(1.4 if trace.num_experts > 8 else 1.8),
+        share=False,
+        columns=min(len(names), 3 if len(names) <= 9 else 6),
+    )
+    axes = list(drawn.values())
+    _show(axes[0], image)
+    norm = Normalize(0, float(probabilities.max()))
+    for expert, place in enumerate(axes[1:]):
+        _shade(place, image, probabilities[..., expert], norm)
+        place.set_title(names[expert + 1], fontsize=9.5, color="black")
+    color_bar(figure, ScalarMappable(norm, SHADES), axes, "probability of the expert")
+    return figure
+
+
+@lettering.plain
+def token_graph(image: Image, trace: Trace, block: str, patch: tuple[int, int], index: int = 0) -> Figure:
+    """What one patch hears: lines to the others that it hears most, and how much of each patch.
+
+    Args:
+      image: as it is to be shown.
+      trace: with ``graph`` and ``indices``.
+      block: the MoE layer.
+      patch: row and column of the patch, from 0.
+      index: number of the image in the trace.
+
+    Raises:
+      ValueError: an unknown layer, a patch outside the image, or a trace without graphs.
+    """
+    rows, columns = trace.grid
+    row, column = patch
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise checks.error("patch", f"a row below {rows} and a column below {columns}", patch)
+    graph = _kept(trace, block, "graph", index)
+    token = row * columns + column + trace.class_token
+    heard = neighbours_of(graph[None], _NEIGHBOURS)
+    figure, drawn = panels(
+        ["lines", "shares"],
+        f"What the patch in row {row + 1}, column {column + 1} hears in {layer_name(block)}",
+        layout=Layout(width=3.0, height=3.0, left=0.2, right=1.0, beside=0.3, bottom=0.1),
+        share=False,
+    )
+    lines, shares = drawn.values()
+    _paint(lines, image, trace, block, index, "expert", Normalize(), numbered=False)
+    strongest = float(heard.weights[0, token].max(initial=0.0))
+    for other, weight in zip(heard.others[0, token], heard.weights[0, token], strict=True):
+        if other >= trace.class_token and weight >= _LEAST_HEARD:
+            width = 0.8 + 4.0 * weight / strongest
+            ends = [_middle(place, trace, image.shape) for place in (token, int(other))]
+            for color, extra in (("white", 1.6), ("black", 0.0)):
+                lines.plot(*zip(*ends, strict=True), color=color, linewidth=width + extra, solid_capstyle="round")
+    lines.set_title("colours: first expert; lines: heard most", fontsize=9)
+    hears = 100 * _patches(graph[token][:, None], trace)[..., 0]
+    beside = np.delete(hears.ravel(), row * columns + column)
+    norm = Normalize(0, float(max(beside.max(initial=0.0), 1.0)))  # its own share would leave all others dark
+    _shade(shares, image, hears, norm, opacity=0.85)
+    itself = f"itself {100 * graph[token, token]:.0f} %"
+    class_token = f", class token {100 * graph[token, 0]:.0f} %" if trace.class_token else ""
+    shares.set_title(itself + class_token, fontsize=9)
+    for axes in (lines, shares):
+        high, wide = image.shape[0] / rows, image.shape[1] / columns
+        for color, width in (("white", 4.0), ("black", 1.8)):
+            outline = Rectangle((column * wide, row * high), wide, high, fill=False, edgecolor=color, linewidth=width)
+            axes.add_patch(outline)
+    bar = color_bar(figure, ScalarMappable(norm, SHADES), [shares], "share of what it hears")
+    bar.ax.yaxis.set_major_formatter("{x:g} %")
+    return figure
+
+
+def _check_by(by: str) -> str:
+    if by not in _TITLES:
+        raise checks.error("by", f"one of {', '.join(map(repr, _TITLES))}", by)
+    return by
+
+
+def _layout(width: float = 1.8) -> Layout:
+    return Layout(width=width, height=width, left=0.15, right=0.95, beside=0.12, bottom=0.0)
+
+
+def _kept(trace: Trace, block: str, field: str, index: int) -> np.ndarray:
+    """One image's part of a field of a layer [N, ...]."""
+    if block not in trace.layers:
+        raise checks.error("block", f"one of {', '.join(trace.layers)}", block)
+    found = getattr(trace.layers[block], field)
+    if found is None:
+        raise checks.error(f"trace.layers[{block!r}]", f"a trace that kept {field!r}", "none")
+    if not 0 <= index < len(found):
+        raise checks.error("index", f"0 to {len(found) - 1}, the images of the trace", index)
+    return found[index]
+
+
+def _patches(of_tokens: Float[np.ndarray, "N X"], trace: Trace) -> np.ndarray:
+    """Values of tokens [N, X] as those of patches [rows, columns, X]."""
+    return of_tokens[int(trace.class_token) :].reshape(*trace.grid, -1)
+
+
+def _middle(token: int, trace: Trace, shape: tuple[int, ...]) -> tuple[float, float]:
+    """x and y in pixels of the middle of a patch."""
+    row, column = divmod(token - int(trace.class_token), trace.grid[1])
+    return (column + 0.5) * shape[1] / trace.grid[1], (row + 0.5) * shape[0] / trace.grid[0]
+
+
+def _show(axes: Axes, image: np.ndarray, *, grey: bool = False) -> None:
+    height, width = image.shape[:2]
+    shown = 90 + 0.6 * image.mean(-1) if grey else image
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    axes.set(xticks=[], yticks=[])
+
+
+def _shade(axes: Axes, image: np.ndarray, values: np.ndarray, norm: Normalize, opacity: float = 0.7) -> None:
+    _show(axes, image, grey=True)
+    extent = axes.images[0].get_extent()
+    axes.imshow(values, cmap=SHADES, norm=norm, alpha=opacity, extent=extent, interpolation="nearest")
+
+
+def _paint(
+    axes: Axes,
+    image: Image,
+    trace: Trace,
+    block: str,
+    index: int,
+    by: str,
+    norm: Normalize,
+    numbered: bool = True,
+) -> None:
+    if by == "weight":
+        weights = _patches(_kept(trace, block, "weights", index)[:, :1], trace)[..., 0]
+        _shade(axes, image, weights, norm)
+        return
+    if by == "entropy":
+        probabilities = _kept(trace, block, "informed", index)
+        entropy = math.log(max(trace.num_experts, 2)) * undecided(probabilities, trace.num_experts)
+        _shade(axes, image, _patches(entropy[:, None], trace)[..., 0], norm)
+        return
+    experts = _patches(_kept(trace, block, "indices", index)[:, :1], trace)[..., 0]
+    _show(axes, image, grey=True)
+    colors = np.asarray([*expert_colors(trace.num_experts), to_rgb(GREY)])
+    axes.imshow(colors[experts], alpha=0.6, extent=axes.images[0].get_extent(), interpolation="nearest")
+    if not numbered or len(experts) > _MOST_NUMBERED_ROWS:
+        return
+    for patch, expert in enumerate(experts.ravel()):
+        axes.text(
+            *_middle(patch + trace.class_token, trace, image.shape),
+            str(expert) if expert < trace.num_experts else "–",
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
+        )
+
+
+def _norm(traces: Sequence[Trace], layers: Sequence[str], index: int, by: str) -> Normalize:
+    """From 0 to the most that the entropy could be, or to the largest weight that is shown."""
+    highest = math.log(max(traces[0].num_experts, 2))
+    if by == "weight":
+        shown = (_kept(t, block, "weights", index)[int(t.class_token) :, 0] for t in traces for block in layers)
+        highest = max(float(weights.max()) for weights in shown)
+    return Normalize(0, max(highest, 1e-6))
+
+
+def _key(figure: Figure, axes: Sequence[Axes], trace: Trace, by: str, norm: Normalize) -> None:
+    """What the colours mean, right of the maps."""
+    if by != "expert":
+        color_bar(figure, ScalarMappable(norm, SHADES), axes, _LABELS[by])
+        return
+    colors = ListedColormap(expert_colors(trace.num_experts))
+    edges = BoundaryNorm(np.arange(trace.num_experts + 1) - 0.5, trace.num_experts)
+    bar = color_bar(figure, ScalarMappable(edges, colors), axes, "expert")
+    bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    bar.ax.yaxis.set_minor_locator(MaxNLocator(nbins=1))
+    bar.ax.invert_yaxis()
+    bar.ax.tick_params(which="minor", length=0)

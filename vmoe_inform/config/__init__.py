@@ -1,0 +1,63 @@
+"""Settings of a run: ConfigDicts as people write them, dataclasses as the rest of the package takes them.
+
+``default()`` gives the ConfigDict that the files in ``configs/`` start from; ``parse`` turns a ConfigDict, or the dict
+of a run's ``config.json``, into checked dataclasses.
+"""
+
+from vmoe_inform.config.schema import (
+    JsonValue,
+    check_evaluation_batch,
+    check_steps,
+    default,
+    mesh_sizes,
+    options_of,
+    override,
+    parse,
+    parse_argument,
+    parse_model,
+    to_json,
+    with_class_names,
+)
+from vmoe_inform.config.settings import (
+    AttackConfig,
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    LossWeights,
+    MeshConfig,
+    ModelConfig,
+    MoeConfig,
+    OptimizerConfig,
+    RouterConfig,
+    TrainConfig,
+    resolve_layers,
+)
+
+__all__ = [
+    "AttackConfig",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "JsonValue",
+    "LossWeights",
+    "MeshConfig",
+    "ModelConfig",
+    "MoeConfig",
+    "OptimizerConfig",
+    "RouterConfig",
+    "TrainConfig",
+    "check_evaluation_batch",
+    "check_steps",
+    "default",
+    "mesh_sizes",
+    "options_of",
+    "override",
+    "parse",
+    "parse_argument",
+    "parse_model",
+    "resolve_layers",
+    "to_json",
+    "with_class_names",
+]

@@ -1,0 +1,124 @@
+"""Config files, and the fields that a command line sets in what they return."""
+
+import dataclasses
+import importlib.machinery
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from vmoe_inform import checks
+from vmoe_inform.config import from_text, groups
+from vmoe_inform.config.settings import Config
+
+_MODULE = "vmoe_inform_config_file"
+_SHOWN = 300  # characters of another program's message
+
+
+def take_fields(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes ``--config.a.b=VALUE``, ``--config.a.b VALUE`` and, of a switch, ``--[no]config.a.b`` off a command line.
+
+    Args:
+      arguments: of the command line, without the program's name.
+
+    Returns:
+      the other arguments, and the values by field (``a.b``); of a field that is set twice, the last.
+
+    Raises:
+      ValueError: an unknown field, no value, or one that does not fit the field.
+    """
+    rest: list[str] = []
+    values: dict[str, Any] = {}
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--":
+            return [*rest, argument, *left], values
+        match = re.fullmatch(r"--?(no)?config\.([^=]*)(=(.*))?", argument, flags=re.DOTALL)
+        if match is None:
+            rest.append(argument)
+            continue
+        negative, field, _, text = match.groups()
+        hint = groups.hint_of(Config, field)
+        if isinstance(hint, Mapping) or dataclasses.is_dataclass(hint):
+            raise checks.error(field, f"a field of this group, as --config.{field}.NAME=VALUE", argument)
+        is_switch = checks.plain(hint) is bool
+        if text is None and (negative or is_switch):
+            if not is_switch:
+                raise checks.error(field, f"{checks.describe(hint)}, as --config.{field}=VALUE", argument)
+            values[field] = not negative
+            continue
+        if text is None:
+            if not left:
+                raise checks.error(field, f"{checks.describe(hint)}, as --config.{field}=VALUE", "nothing")
+            text = left.pop(0)
+        values[field] = from_text.value(field, text, hint)
+    return rest, values
+
+
+def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
+    """What the function ``get_config`` of a file returns, with some fields set.
+
+    Args:
+      file: FILE or FILE:ARGUMENT, of which get_config gets the argument.
+      fields: values by field, as of :func:`take_fields`.
+
+    Raises:
+      ValueError: no such file, or it is no config file; says in which line what went wrong.
+    """
+    name, colon, argument = file.partition(":")
+    path = checks.conform("--config", name, checks.GivenPath)
+    try:
+        config = _module(path).get_config(*([argument] if colon else []))
+    except checks.InputError:
+        raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as problem:
+        if problem.filename == path:
+            raise checks.error("--config", "a config file", path) from None
+        raise _as_input_error(path, problem) from None
+    except Exception as problem:  # a mistake in a file that a user wrote
+        raise _as_input_error(path, problem) from None
+    if not isinstance(config, ml_collections.ConfigDict):
+        expected = f"a ConfigDict from get_config of {path}, such as vmoe_inform.config.default()"
+        raise checks.error("--config", expected, config)
+    for field, value in (fields or {}).items():
+        try:
+            config.update_from_flattened_dict({field: value})
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            raise checks.error(field, f"a field of the config that {path} returns ({_line(problem)})", value) from None
+    return config
+
+
+def _module(path: str) -> Any:
+    """The file as a module; dataclasses and pickled functions in it need it to be known by its name."""
+    loader = importlib.machinery.SourceFileLoader(_MODULE, path)
+    spec = importlib.util.spec_from_loader(_MODULE, loader)
+    assert spec is not None  # as the loader is given
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module
+    loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
+        raise checks.error("--config", f"a function get_config in {path}", "a file without one")
+    return module
+
+
+def _as_input_error(path: str, problem: Exception) -> checks.InputError:
+    """The error in one line, with the last line of the config file that led to it."""
+    lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == path]
+    if isinstance(problem, SyntaxError) and problem.filename == path:
+        lines.append(problem.lineno)
+    where = f"{path}, line {lines[-1]}" if lines else path
+    return checks.InputError(
+        f"--config: expected a config file that can be run; received {type(problem).__name__} in {where}: "
+        f"{_line(problem)}"
+    )
+
+
+def _line(problem: Exception) -> str:
+    message = problem.msg if isinstance(problem, SyntaxError) else str(problem)
+    line = " ".join(message.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."

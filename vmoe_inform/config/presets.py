@@ -1,0 +1,292 @@
+"""Named settings that config files share: routers by the papers' names, model sizes, places of MoE layers."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import ml_collections
+
+from vmoe_inform import checks
+from vmoe_inform import config as config_lib
+from vmoe_inform.config import from_text
+from vmoe_inform.registry import Registry
+from vmoe_inform.routing import steps
+
+Model: TypeAlias = ml_collections.ConfigDict  # ``config.model``
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A router by the name of its paper.
+
+    Attributes:
+      summary: one line on it.
+      apply: sets ``config.model``: all of its router, and K.
+      where: places of the MoE layers where the system has its own; None: those of the config file.
+    """
+
+    summary: str
+    apply: Callable[[Model], None]
+    where: str | None = None
+
+
+ROUTERS: Registry[Preset] = Registry("router preset")
+
+# num_layers, hidden_size, mlp_size, num_heads (V-MoE, arXiv 2106.05974, Table 1; Ti is for tests and small images)
+SIZES = {
+    "Ti": (4, 64, 128, 4),
+    "S": (8, 512, 2048, 8),
+    "B": (12, 768, 3072, 12),
+    "L": (24, 1024, 4096, 16),
+    "H": (32, 1280, 5120, 16),
+}
+
+
+def _register(name: str, *, where: str | None = None) -> Callable[[Callable[[Model], None]], Callable[[Model], None]]:
+    """Registers a function as a preset; its docstring is the summary."""
+
+    def decorate(apply: Callable[[Model], None]) -> Callable[[Model], None]:
+        ROUTERS.add(name, Preset((apply.__doc__ or "").strip(), apply, where))
+        return apply
+
+    return decorate
+
+
+def _plain(model: Model, score: str, k: int = 2) -> None:
+    """Tokens choose the top K of these scores; no noise and no auxiliary loss."""
+    # All else as by default: nothing is left of a preset before.
+    model.router = config_lib.default().model.router
+    router = model.router
+    router.score, router.select = score, "top_experts"
+    router.noise_std = 0.0
+    for name in router.losses:
+        router.losses[name] = 0.0
+    model.moe.num_selected_experts = k
+
+
+@_register("vmoe")
+def _vmoe(model: Model) -> None:
+    """V-MoE (Riquelme 2021): linear with noise 1/E, top K not renormalised, importance and load loss"""
+    _plain(model, "linear")
+    model.router.noise_std = 1.0
+    model.router.options.top_experts.renormalize = False
+    model.router.losses.importance = 0.005
+    model.router.losses.load = 0.005
+
+
+@_register("smoe_top1")
+def _smoe_top1(model: Model) -> None:
+    """SMoE (Switch, as in Mutual-Inform SMoE): linear with bias, top 1, no balance loss"""
+    _plain(model, "linear", k=1)
+    model.router.options.linear.bias = True
+
+
+@_register("smoe_top2")
+def _smoe_top2(model: Model) -> None:
+    """SMoE (as in Mutual-Inform SMoE): linear with bias, top 2 renormalised, no balance loss"""
+    _plain(model, "linear", k=2)
+    model.router.options.linear.bias = True
+
+
+@_register("glam", where="every2")
+def _glam(model: Model) -> None:
+    """GLaM (Du 2022): linear, top 2 renormalised, GShard's loss, a MoE layer in every second block"""
+    _plain(model, "linear", k=2)
+    model.router.losses.gshard = 0.01
+
+
+@_register("xmoe")
+def _xmoe(model: Model) -> None:
+    """X-MoE (Chi 2022): cosine to expert embeddings in a low dimension, learned temperature, Switch's loss"""
+    _plain(model, "cosine")
+    model.router.losses.switch = 0.01
+
+
+@_register("smoe_dropout")
+def _smoe_dropout(model: Model) -> None:
+    """SMoE-dropout (Chen 2023): a random router that is never trained; K grows from 1 over the training"""
+    _plain(model, "frozen")
+    model.router.options.frozen.k_start = 1
+
+
+@_register("stablemoe")
+def _stablemoe(model: Model) -> None:
+    """StableMoE (Dai 2022): learn where tokens go, distil it into a light router, freeze that; top 1, sigmoid gate"""
+    _plain(model, "distilled", k=1)
+    model.router.losses.balance = 0.3
+    model.router.losses.distillation = 0.3
+
+
+@_register("hash")
+def _hash(model: Model) -> None:
+    """Hash layer (Roller 2021): a fixed random table from a patch's position to its expert"""
+    _plain(model, "hash", k=1)
+
+
+@_register("base")
+def _base(model: Model) -> None:
+    """BASE layer (Lewis 2021): linear, balanced assignment in training, top 1 in evaluation, sigmoid gate"""
+    _plain(model, "linear", k=1)
+    model.router.select = "balanced_assignment"
+
+
+@_register("expert_choice")
+def _expert_choice(model: Model) -> None:
+    """Expert choice (Zhou 2022): linear; every expert takes the tokens of the group that want it most"""
+    _plain(model, "linear")
+    model.router.select = "expert_choice"
+
+
+@_register("soft")
+def _soft(model: Model) -> None:
+    """Soft MoE (Puigcerver 2023): slots that are mixtures of all tokens of an image; nothing is chosen or dropped"""
+    _plain(model, "soft_slots")
+    model.router.select = "soft"
+
+
+@_register("alternate_vmoe", where="last2")
+def _alternate_vmoe(model: Model) -> None:
+    """V-MoE informed by attention in one MoE layer and by similarity in the next (Mutual-Inform SMoE)"""
+    _vmoe(model)
+    model.router.inform_by_layer = ("attention", "similarity")
+    model.router.options.top_experts.renormalize = True
+
+
+def _informed(step: str, base: Preset) -> Callable[[Model], None]:
+    def apply(model: Model) -> None:
+        base.apply(model)
+        model.router.inform = step
+        model.router.options.top_experts.renormalize = True
+
+    return apply
+
+
+for _base_name in ("vmoe", "smoe_top1", "smoe_top2", "glam", "xmoe", "smoe_dropout"):
+    for _step in ("similarity", "attention", "symphony"):
+        _preset = ROUTERS[_base_name]
+        _by = {
+            "similarity": "similar tokens inform each other (Mutual-Inform SMoE)",
+            "attention": "tokens inform each other by the attention posterior (Mutual-Inform SMoE)",
+            "symphony": "experts that are chosen together inform each other (SymphonySMoE)",
+        }[_step]
+        ROUTERS.add(
+            f"{_step}_{_base_name}",
+            Preset(f"{_base_name}, and {_by}", _informed(_step, _preset), _preset.where),
+        )
+
+
+def describe_routers() -> str:
+    """The presets, one line each."""
+    width = max(map(len, ROUTERS))
+    lines = [f"  {name:<{width}}  {ROUTERS[name].summary}" for name in ROUTERS]
+    return "\n".join(
+        [
+            "router=NAME is one of",
+            *lines,
+            "router=NAME@STEP.OPTION=VALUE@... sets options of its steps, as in xmoe@cosine.temperature=0.1",
+        ]
+    )
+
+
+def set_router(config: ml_collections.ConfigDict, name: str) -> None:
+    """Sets ``config.model.router`` and K to a preset, all options of the router included.
+
+    Args:
+      config: what a config file edits.
+      name: of the preset; ``NAME@STEP.OPTION=VALUE``, repeatedly, sets options of its steps too.
+
+    Raises:
+      ValueError: unknown name, step or option; lists the known ones.
+    """
+    name, *settings = name.split("@")
+    ROUTERS[name].apply(config.model)
+    router = config.model.router
+    named = config_lib.RouterConfig(router.score, router.inform, router.inform_by_layer, router.select)
+    chosen = {step: steps.all_steps()[step] for step in named.step_names}
+    for setting in settings:
+        match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", setting)
+        if match is None:
+            raise checks.error("router", "NAME@STEP.OPTION=VALUE", setting)
+        step, option, value = match.groups()
+        if step not in chosen:
+            raise checks.error(f"router={name}", f"options of its steps {', '.join(chosen)}", setting)
+        types = chosen[step].option_types
+        if option not in types:
+            raise checks.error(f"router={name}", f"options {', '.join(types) or 'none'} of {step}", setting)
+        field = f"model.router.options.{step}.{option}"
+        router.options[step][option] = from_text.value(field, value, types[option])
+
+
+def set_variant(config: ml_collections.ConfigDict, variant: str) -> None:
+    """Sets the sizes of ``config.model`` from e.g. ``"S/32"``: size S, patches of 32 px.
+
+    As in V-MoE, a tanh layer of the hidden size precedes the head.
+
+    Raises:
+      ValueError: not of the form SIZE/PATCH.
+    """
+    match = re.fullmatch(rf"({'|'.join(SIZES)})/([1-9]\d{{0,8}})", variant)
+    if match is None:
+        raise checks.error("variant", f"SIZE/PATCH with SIZE one of {', '.join(SIZES)}", variant)
+    model = config.model
+    model.num_layers, model.hidden_size, model.mlp_size, model.num_heads = SIZES[match[1]]
+    model.representation_size = model.hidden_size
+    model.patch_size_px = int(match[2])
+
+
+def set_experts(config: ml_collections.ConfigDict, experts: str, where: str) -> None:
+    """Sets the number of experts and the MoE layers: ``where`` is last2, every2, ... or indices as in ``5+7``.
+
+    Raises:
+      ValueError: ``experts`` is no number >= 1, or ``where`` is of another form.
+    """
+    if re.fullmatch(r"[1-9]\d{0,8}", experts) is None:
+        raise checks.error("experts", "a number >= 1", experts)
+    config.model.moe.num_experts = int(experts)
+    if re.fullmatch(r"(last|every)[1-9]\d{0,8}|none", where):
+        config.model.moe.layers = where
+    elif re.fullmatch(r"\d{1,9}(\+\d{1,9})*", where):
+        config.model.moe.layers = tuple(int(index) for index in where.split("+"))
+    else:
+        raise checks.error("where", "lastN, everyN, none or block indices such as 5+7", where)
+
+
+def start(
+    argument: str | None,
+    *,
+    router: str,
+    variant: str,
+    experts: str,
+    where: str,
+    recipes: Mapping[str, Callable[[ml_collections.ConfigDict], None]] | None = None,
+) -> ml_collections.ConfigDict:
+    """What every config file begins with: the defaults, and the presets that the string after its name picks.
+
+    ``router=help`` prints the presets and ends the program.
+
+    Args:
+      argument: comma list of ``key=value`` with the keys below, or None.
+      router, variant, experts, where: what holds where the argument says nothing; a router that has places of its own
+        for the MoE layers goes before ``where``.
+      recipes: ways to train by the file's names for them, with the key ``recipe``; the first is the default. The
+        chosen one edits the config after all else.
+
+    Raises:
+      ValueError: an unknown key or value.
+    """
+    recipe = {"recipe": next(iter(recipes))} if recipes else {}
+    chosen = config_lib.parse_argument(argument, router=router, variant=variant, experts=experts, where="", **recipe)
+    if chosen["router"] == "help":
+        print(describe_routers())
+        raise SystemExit(0)
+    config = config_lib.default()
+    set_variant(config, chosen["variant"])
+    places = chosen["where"] or ROUTERS[chosen["router"].partition("@")[0]].where or where
+    set_experts(config, chosen["experts"], places)
+    set_router(config, chosen["router"])
+    if recipes:
+        if chosen["recipe"] not in recipes:
+            raise checks.error("recipe", f"one of {', '.join(recipes)}", chosen["recipe"])
+        recipes[chosen["recipe"]](config)
+    return config

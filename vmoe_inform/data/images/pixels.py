@@ -1,0 +1,134 @@
+"""Image files and arrays -> square uint8 images of the model's size, on the host."""
+
+import math
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from vmoe_inform import checks
+from vmoe_inform.data.images import decode
+
+_MAX_TRIES = 10
+_MAX_LOG_ASPECT_RATIO = math.log(4 / 3)
+
+Box = tuple[float, float, float, float]  # top, left, height, width in pixels
+
+
+def to_square(image: np.ndarray | bytes, image_size_px: int, crop: float = 1.0) -> UInt8[np.ndarray, "P P 3"]:
+    """Decodes if need be, takes a square in the centre and resizes it (bilinear, antialiased).
+
+    That is the same as resizing the short side to ``image_size_px / crop`` and cropping the centre. Gray images get
+    three equal channels; transparency is dropped.
+
+    Args:
+      image: uint8 [height, width], [height, width, 1] or [height, width, 3], or the bytes of an image file.
+      image_size_px: P, side of the result.
+      crop: side of the square as a share of the shorter side, above 0 and at most 1.
+
+    Raises:
+      UnreadableImageError: bytes that are no image, or not a whole one.
+      ValueError: an array of another type or shape.
+    """
+    pixels = decode.decode(image) if isinstance(image, bytes) else _checked(image)
+    return _resize(pixels, central_square(pixels.shape[0], pixels.shape[1], crop), image_size_px)
+
+
+def inception_crop(
+    image: np.ndarray | bytes, image_size_px: int, min_area: float, random: np.random.Generator
+) -> UInt8[np.ndarray, "P P 3"]:
+    """Decodes if need be, takes a random part and resizes it to a square.
+
+    What has to be quick for each image of each epoch differs from :func:`to_square` in two ways. Of a JPEG whose part
+    is at least twice as large as the result, only the low frequencies are decoded, see
+    :func:`~vmoe_inform.data.images.decode.decode`. OpenCV resizes, faster than Pillow: by the mean over the area
+    that a pixel of the result covers, which is antialiased too, or bilinearly if the part is smaller than the result.
+
+    Args:
+      image: as :func:`to_square` takes it.
+      image_size_px: P, side of the result.
+      min_area: least share of the image's area, see :func:`inception_box`.
+      random: decides the part.
+
+    Raises:
+      UnreadableImageError, ValueError: as :func:`to_square`.
+    """
+    if not isinstance(image, bytes):
+        pixels = _checked(image)
+        return _shrink(pixels, inception_box(pixels.shape[0], pixels.shape[1], min_area, random), image_size_px)
+    height, width = decode.size(image)
+    box = inception_box(height, width, min_area, random)
+    pixels = decode.decode(
+        image,
+        min_height=math.ceil(height * image_size_px / box[2]),
+        min_width=math.ceil(width * image_size_px / box[3]),
+    )
+    down, right = pixels.shape[0] / height, pixels.shape[1] / width
+    return _shrink(pixels, (box[0] * down, box[1] * right, box[2] * down, box[3] * right), image_size_px)
+
+
+def central_square(height: int, width: int, crop: float = 1.0) -> Box:
+    """The square in the centre whose side is the share ``crop`` of the shorter one; its edges may lie inside pixels."""
+    side = min(height, width) * crop
+    return (height - side) / 2, (width - side) / 2, side, side
+
+
+def inception_box(height: int, width: int, min_area: float, random: np.random.Generator) -> Box:
+    """A random part of an image, in whole pixels (Szegedy 2015, arXiv 1409.4842, Sec. 6).
+
+    Its area is uniform between ``min_area`` and 1 times the image's, the logarithm of width / height is uniform between
+    those of 3/4 and 4/3, and its place is uniform. What does not fit into the image is drawn again; after ten draws it
+    is the largest square in the centre.
+
+    Args:
+      height, width: of the image in pixels.
+      min_area: above 0 and at most 1.
+      random: decides.
+    """
+    for _ in range(_MAX_TRIES):
+        area = random.uniform(min_area, 1.0) * height * width
+        ratio = math.exp(random.uniform(-_MAX_LOG_ASPECT_RATIO, _MAX_LOG_ASPECT_RATIO))
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_height <= height and 0 < box_width <= width:
+            top = int(random.integers(height - box_height + 1))
+            left = int(random.integers(width - box_width + 1))
+            return top, left, box_height, box_width
+    return central_square(height, width)
+
+
+def _resize(pixels: np.ndarray, box: Box, image_size_px: int) -> np.ndarray:
+    """The part ``box`` of uint8 [height, width] with 1 or 3 channels as uint8 [P, P, 3]."""
+    top, left, height, width = box
+    if (height, width) == (image_size_px, image_size_px) and (top % 1, left % 1) == (0, 0):
+        part = pixels[int(top) : int(top) + image_size_px, int(left) : int(left) + image_size_px]
+        return np.array(np.broadcast_to(part, (image_size_px, image_size_px, 3)))
+    # Only the pixels that it touches go to Pillow, which copies what it gets.
+    first_row, first_column = math.floor(top), math.floor(left)
+    part = pixels[first_row : math.ceil(top + height), first_column : math.ceil(left + width)]
+    top, left = top - first_row, left - first_column
+    picture = Image.fromarray(part[..., 0] if part.shape[-1] == 1 else part).resize(
+        (image_size_px, image_size_px), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height)
+    )
+    return np.array(picture.convert("RGB"))
+
+
+def _shrink(pixels: np.ndarray, box: Box, image_size_px: int) -> np.ndarray:
+    """As :func:`_resize`, in the way of :func:`inception_crop`; the box is rounded to whole pixels."""
+    top, left = (round(place) for place in box[:2])
+    height, width = (max(1, round(side)) for side in box[2:])
+    part = pixels[top : top + height, left : left + width]
+    method = cv2.INTER_AREA if min(part.shape[:2]) >= image_size_px else cv2.INTER_LINEAR
+    square = cv2.resize(part, (image_size_px, image_size_px), interpolation=method)
+    square = square.reshape(image_size_px, image_size_px, -1)  # OpenCV drops a single channel
+    return np.array(np.broadcast_to(square, (image_size_px, image_size_px, 3))) if square.shape[-1] == 1 else square
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    """uint8 [height, width] with 1 or 3 channels; a missing channel axis is added."""
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+        expected = "uint8 [height, width] with 1 or 3 channels"
+        raise checks.error("image", expected, f"{image.dtype} {image.shape}")
+    return image

@@ -1,0 +1,296 @@
+"""ImageNet's robustness suites as they are published: folders, tars read in place, or prepared by TFDS.
+
+Hendrycks et al. 2021 (A and O, arXiv 1907.07174; R, arXiv 2006.16241), Hendrycks and Dietterich 2019 (C, arXiv
+1903.12261), Recht et al. 2019 (V2, arXiv 1902.10811), Wang et al. 2019 (Sketch, arXiv 1905.13549), Beyer et al. 2020
+(ReaL, arXiv 2006.07159).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vmoe_inform import checks
+from vmoe_inform.config import DataConfig
+from vmoe_inform.data.images import folder as image_folder
+from vmoe_inform.data.images import ilsvrc, label_sets, real, spellings, tfds, trees
+from vmoe_inform.data.records import Source
+from vmoe_inform.registry import Registry
+
+SEVERITIES = (1, 2, 3, 4, 5)
+_C_FOLDERS = ("imagenet-c",)
+_C_TARS = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+}
+CORRUPTIONS = tuple(name for names in _C_TARS.values() for name in names)
+
+
+class MissingSuiteError(FileNotFoundError):
+    """A suite's files are not there; the message says what to put where."""
+
+
+@dataclass(frozen=True)
+class PublishedSuite:
+    """How a suite is published.
+
+    Attributes:
+      title: in tables and errors.
+      folders: names of its folder where people unpack it, in any spelling, the first one to be recommended; its archive
+        is called so too, with a suffix.
+      tfds_name: of TFDS' data set, whose only split is ``test``; None where TFDS has none.
+      count: images.
+      subset: its 200 classes in :mod:`label_sets`; None for all of ImageNet's.
+      numbered: its class folders are called by the positions of the classes, not by their WordNet ids.
+    """
+
+    title: str
+    folders: tuple[str, ...]
+    tfds_name: str | None
+    count: int
+    subset: str | None = None
+    numbered: bool = False
+
+
+SUITES: Registry[PublishedSuite] = Registry("published suite")
+SUITES.add("a", PublishedSuite("ImageNet-A", ("imagenet-a",), "imagenet_a", 7_500, subset="a"))
+SUITES.add("r", PublishedSuite("ImageNet-R", ("imagenet-r",), "imagenet_r", 30_000, subset="r"))
+SUITES.add("o", PublishedSuite("ImageNet-O", ("imagenet-o",), None, 2_000, subset="o"))
+SUITES.add(
+    "v2",
+    PublishedSuite(
+        "ImageNet-V2",
+        ("imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency"),
+        "imagenet_v2/matched-frequency",
+        10_000,
+        numbered=True,
+    ),
+)
+SUITES.add(
+    "sketch",
+    PublishedSuite("ImageNet-Sketch", ("sketch", "imagenet-sketch"), "imagenet_sketch", 50_889),
+)
+
+
+def tfds_counts(name: str) -> dict[str, int]:
+    """Published number of images in each split of a TFDS data set, ``{}`` for one that is none of ImageNet's."""
+    base = name.partition(":")[0].partition("/")[0]
+    if base == "imagenet2012":
+        return {"train": ilsvrc.NUM_TRAIN_IMAGES, "validation": ilsvrc.NUM_VALIDATION_IMAGES}
+    if base in ("imagenet2012_corrupted", real.TFDS_NAME):
+        return {"validation": ilsvrc.NUM_VALIDATION_IMAGES}
+    suites = [SUITES[known] for known in SUITES]
+    return next(({"test": suite.count} for suite in suites if (suite.tfds_name or "").partition("/")[0] == base), {})
+
+
+def load(name: str, data: DataConfig, class_names: Sequence[str]) -> Source:
+    """The suite A, R, O, V2 or Sketch.
+
+    It is looked for in ``data.suites_directory`` as a folder, then as an uncompressed tar, and then among what TFDS
+    has prepared in ``data.directory``. Case, hyphens and underscores of names do not matter.
+
+    Args:
+      name: of :data:`SUITES`.
+      data: where to look.
+      class_names: WordNet ids that the model knows, in the order of its labels.
+
+    Returns:
+      its records, whose labels are positions in ``class_names``. Of O the label says which class an image was taken
+      for, not what it shows.
+
+    Raises:
+      MissingSuiteError: it is not there, or has none of the model's classes.
+      ValueError: class folders that are not exactly the suite's classes that the model knows; an archive that is
+        refused; several folders or archives of the suite; classes that are not ImageNet's. When a record of TFDS is
+        read: a label outside the suite.
+    """
+    suite = SUITES[name]
+    labels = _labels(suite, class_names)
+    place = _find(suite, data)
+    if place is not None:
+        return _from_tree(suite, trees.read(place), labels, class_names)
+    found = None
+    if suite.tfds_name is not None:
+        found = _from_tfds(suite.title, suite.tfds_name, "test", data, labels, class_names)
+    if found is None:
+        raise _missing(suite.title, data, (suite.folders[0], f"{suite.folders[0]}.tar"), suite.tfds_name)
+    return found
+
+
+def load_corruption(corruption: str, severity: int, data: DataConfig, class_names: Sequence[str]) -> Source:
+    """One of ImageNet-C's 75 sets, from ``imagenet-c/corruption/severity/class/file``.
+
+    The folder ``corruption`` may lie in a folder of its published archive's name (``imagenet-c/weather/fog/3``).
+    Instead of it there may be this archive (``imagenet-c/noise.tar``, ``blur.tar``, ``weather.tar``, ``digital.tar``),
+    else TFDS' ``imagenet2012_corrupted``.
+
+    Raises:
+      MissingSuiteError, ValueError: as :func:`load`, and for an unknown corruption or severity.
+    """
+    if corruption not in CORRUPTIONS or severity not in SEVERITIES:
+        received = f"{corruption}, {severity}"
+        raise checks.error("corruption and severity", f"one of {', '.join(CORRUPTIONS)}, and 1 to 5", received)
+    suite = PublishedSuite(f"ImageNet-C {corruption} {severity}", _C_FOLDERS, None, ilsvrc.NUM_VALIDATION_IMAGES)
+    labels = _known(class_names)
+    place = _find_corruption(corruption, severity, data)
+    if place is not None:
+        inside = (corruption, str(severity))
+        tree = trees.read_folder(place) if place.is_dir() else trees.read_tar(place, inside)
+        return _from_tree(suite, tree, labels, class_names)
+    tfds_name = _tfds_corruption(corruption, severity)
+    found = _from_tfds(suite.title, tfds_name, "validation", data, labels, class_names)
+    if found is None:
+        places = (f"{_C_FOLDERS[0]}/{corruption}/{severity}", f"{_C_FOLDERS[0]}/{_group(corruption)}.tar")
+        raise _missing(suite.title, data, places, tfds_name)
+    return found
+
+
+def missing_corruptions(data: DataConfig) -> list[str]:
+    """The sets of ImageNet-C, ``fog/3``, that are in none of their places; nothing is read to find out."""
+    return [
+        f"{corruption}/{severity}"
+        for corruption in CORRUPTIONS
+        for severity in SEVERITIES
+        if _find_corruption(corruption, severity, data) is None
+        and _prepared("ImageNet-C", _tfds_corruption(corruption, severity), data) is None
+    ]
+
+
+def _tfds_corruption(corruption: str, severity: int) -> str:
+    return f"imagenet2012_corrupted/{corruption}_{severity}"
+
+
+def _group(corruption: str) -> str:
+    """The published archive that has it."""
+    return next(group for group, names in _C_TARS.items() if corruption in names)
+
+
+def _find_corruption(corruption: str, severity: int, data: DataConfig) -> Path | None:
+    """The set's folder, else the published tar that has it, in ``data.suites_directory``."""
+    if not data.suites_directory:
+        return None
+    root = spellings.find(Path(data.suites_directory), _C_FOLDERS, folder=True)
+    if root is None:
+        return None
+    groups = [root, spellings.find(root, [_group(corruption)], folder=True)]
+    places = [spellings.find(group, [corruption], folder=True) for group in groups if group is not None]
+    folders = [place / str(severity) for place in places if place is not None]
+    folder = spellings.one(folder for folder in folders if folder.is_dir())
+    return folder or spellings.find(root, [_group(corruption)], [spellings.TAR], folder=False)
+
+
+def real_labels(data: DataConfig, class_names: Sequence[str]) -> Mapping[str, frozenset[int]]:
+    """ReaL's labels of the validation images, from ``real.json`` or TFDS' ``imagenet2012_real``.
+
+    Returns:
+      ``"ILSVRC2012_val_00000001"`` -> positions in ``class_names`` of all that the image shows: of the labels that the
+      model knows, maybe none.
+
+    Raises:
+      MissingSuiteError: there are no such labels.
+      ValueError: a file that is not as published, or a label out of range; classes that are not ImageNet's.
+    """
+    thousand = label_sets.wordnet_ids()
+    known = _known(class_names)
+    position = [known.get(name) for name in thousand]
+    path = spellings.find(Path(data.suites_directory), [real.FILE], folder=False) if data.suites_directory else None
+    if path is not None:
+        by_key = real.read_file(path)
+    else:
+        builder = _prepared("ReaL", real.TFDS_NAME, data)
+        if builder is None:
+            raise _missing("ReaL", data, (real.FILE,), real.TFDS_NAME)
+        by_key = real.read_tfds(builder)
+    if not all(0 <= label < len(thousand) for labels in by_key.values() for label in labels):
+        wrong = sorted({label for labels in by_key.values() for label in labels if not 0 <= label < len(thousand)})
+        raise checks.error("labels of ReaL", f"0 to {len(thousand) - 1}", wrong[:5])
+    return {
+        key: frozenset(found for label in labels if (found := position[label]) is not None)
+        for key, labels in by_key.items()
+    }
+
+
+def _known(class_names: Sequence[str]) -> dict[str, int]:
+    """WordNet id -> label."""
+    if not label_sets.is_imagenet(class_names):
+        others = sorted(set(class_names) - set(label_sets.wordnet_ids()))
+        raise checks.error("classes of the data", "WordNet ids of ImageNet's 1,000 classes", others[:5])
+    return {name: label for label, name in enumerate(class_names)}
+
+
+def _labels(suite: PublishedSuite, class_names: Sequence[str]) -> dict[str, int]:
+    """WordNet id -> label, of the suite's classes that the model knows."""
+    known = _known(class_names)
+    if suite.subset is None:
+        return known
+    own = label_sets.known_classes(suite.subset, class_names)
+    if not own:
+        raise MissingSuiteError(f"{suite.title}: the model knows none of its 200 classes")
+    return {name: known[name] for name in own}
+
+
+def _find(suite: PublishedSuite, data: DataConfig) -> Path | None:
+    """Its folder in ``data.suites_directory``, else any archive of its name: a packed one then gets its own error."""
+    if not data.suites_directory:
+        return None
+    root = Path(data.suites_directory)
+    return (
+        spellings.find(root, suite.folders, folder=True)
+        or spellings.find(root, suite.folders, [spellings.TAR], folder=False)
+        or spellings.find(root, suite.folders, spellings.PACKED, folder=False)
+    )
+
+
+def _from_tree(
+    suite: PublishedSuite, tree: trees.Tree, labels: Mapping[str, int], class_names: Sequence[str]
+) -> Source:
+    """Raises ValueError unless the class folders are exactly those of ``labels``."""
+    expected = labels
+    if suite.numbered:
+        thousand = label_sets.wordnet_ids()
+        expected = {str(thousand.index(name)): label for name, label in labels.items()}
+    if set(tree.classes) != set(expected):
+        received = trees.difference(tree.classes, expected)
+        known = f"the {len(expected)} class folders of {suite.title} that the model knows"
+        raise checks.error(tree.place, known, received)
+    records = tree.records([expected[folder] for folder in tree.classes])
+    return Source(records, tuple(class_names), image_folder.origin(tree.root))
+
+
+def _prepared(title: str, name: str, data: DataConfig) -> Any | None:
+    """TFDS' builder, or None where there is nothing of that name."""
+    if not (data.directory or data.source == "tfds") or not tfds.has_folder(name, data.directory):
+        return None
+    try:
+        return tfds.builder_of(name, data.directory)
+    except FileNotFoundError as problem:  # begun, or of another format
+        raise MissingSuiteError(f"{title}: {problem}") from None
+
+
+def _from_tfds(
+    title: str, name: str, split: str, data: DataConfig, labels: Mapping[str, int], class_names: Sequence[str]
+) -> Source | None:
+    builder = _prepared(title, name, data)
+    if builder is None:
+        return None
+    names = tfds.class_names(builder, name)
+    difference = sorted(set(names) ^ set(label_sets.wordnet_ids()))
+    if difference:
+        raise checks.error(f"classes of {name}", "ImageNet's 1,000 WordNet ids", f"a difference in {difference[:5]}")
+    own = np.array([labels.get(name, -1) for name in names])
+    return Source(tfds.records(builder, name, split, own), tuple(class_names), "TFDS")
+
+
+def _missing(title: str, data: DataConfig, places: Sequence[str], tfds_name: str | None) -> MissingSuiteError:
+    """What to put where."""
+    root = data.suites_directory
+    where = f"in {root}" if root else "in a folder that data.suites_directory names"
+    or_tfds = ""
+    if tfds_name is not None:
+        command = tfds.prepare_command(tfds_name, data.directory if data.source == "tfds" else "")
+        or_tfds = f", or TFDS' {tfds_name} (`{command}`)"
+    return MissingSuiteError(f"{title}: expected {' or '.join(places)} {where}{or_tfds}; received none")

@@ -1,0 +1,185 @@
+"""The report's pictures of scores: each function takes numbers and returns a matplotlib Figure."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from vmoe_inform.evaluation.headlines import Results, headline, suites_of
+from vmoe_inform.lettering import legend, plain, shown
+from vmoe_inform.report.scores import entries_of, title
+from vmoe_inform.report.styles import (
+    GREY,
+    empty_figure,
+    legend_columns,
+    legend_name,
+    room_for_legend,
+    run_styles,
+    single_axes,
+    small_axes,
+)
+
+
+@plain
+def headline_figure(results: Mapping[str, Results]) -> Figure:
+    """Headline of every suite, one point with its 95 % interval for each run.
+
+    Args:
+      results: results.json by run name.
+    """
+    suites = [suite for suite in suites_of(results) if entries_of(results, suite)]
+    figure, axes = single_axes(5.6, 1.2 + 0.75 * len(suites) + room_for_legend(list(results)))
+    # Titles stand above their rows, not beside them: the page may be as narrow as a telephone.
+    for row, suite in enumerate(suites):
+        words = axes.text(0, row - 0.38, shown(title(results, suite)), va="center", fontsize=10)
+        words.set_in_layout(False)  # a title that is too long is cut off by the edge
+    handles = []
+    offsets = np.linspace(-0.1, 0.26, len(results)) if len(results) > 1 else [0.08]
+    for (run, style), offset in zip(run_styles(list(results)).items(), offsets, strict=True):
+        found_in_row = {
+            row: found
+            for row, suite in enumerate(suites)
+            if suite in results[run]["suites"] and (found := headline(suite, results[run]["suites"][suite]))
+        }
+        values = [100 * found.value for found in found_in_row.values()]
+        errors = [
+            (100 * (found.value - found.low), 100 * (found.high - found.value)) for found in found_in_row.values()
+        ]
+        drawn = axes.errorbar(
+            values,
+            [row + offset for row in found_in_row],
+            xerr=np.clip(np.reshape(errors, (-1, 2)).T, 0.0, None),
+            fmt=style["marker"],
+            color=style["color"],
+            label=legend_name(run),
+            capsize=3,
+        )
+        handles.append(drawn)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(suites) - 0.5, -0.65)
+    axes.set_xlim(0, 101)
+    axes.set_xlabel("score in % (bars: 95 % interval)")
+    axes.grid(axis="x", alpha=0.3)
+    legend(figure, handles, loc="outside upper center", ncols=legend_columns(list(results)), frameon=False)
+    return figure
+
+
+@plain
+def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
+    """Accuracy over severity, one figure for each corruption, all on one scale; the dotted line is the clean score.
+
+    Args:
+      results: results.json by run name; runs without suite C are left out.
+    """
+    by_run = {run: result["suites"].get("c", {}).get("per_corruption", {}) for run, result in results.items()}
+    names = list(dict.fromkeys(name for corruptions in by_run.values() for name in corruptions))
+    styles = run_styles(list(results))
+    lowest = min((100 * v for c in by_run.values() for scores in c.values() for v in scores), default=0.0)
+    bottom = 10 * math.floor(max(lowest - 2, 0.0) / 10)
+    figures = {}
+    for name in names:
+        figure, axes = small_axes(2.6, 2.1)
+        for run, corruptions in by_run.items():
+            if name in corruptions:
+                severities = range(1, len(corruptions[name]) + 1)
+                axes.plot(severities, [100 * v for v in corruptions[name]], markersize=5, label=run, **styles[run])
+                clean = results[run]["suites"].get("clean", {})
+                if "top1" in clean:
+                    axes.axhline(100 * clean["top1"], color=styles[run]["color"], linestyle=":", linewidth=1, zorder=1)
+        axes.set_ylim(bottom, 101.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(shown(name.replace("_", " "), most=30), fontsize=10)
+        axes.set_xlabel("severity", fontsize=9)
+        axes.set_ylabel("top-1 in %", fontsize=9)
+        axes.grid(alpha=0.3)
+        figures[name] = figure
+    return figures
+
+
+@plain
+def legend_figure(runs: Sequence[str]) -> Figure:
+    """The marks of the runs, for pictures too small to hold a legend of their own."""
+    figure, axes = single_axes(3.4, 0.1 + 0.26 * len(runs))
+    axes.axis("off")
+    handles = [Line2D([], [], label=legend_name(run), **style) for run, style in run_styles(runs).items()]
+    legend(axes, handles, loc="center left", frameon=False, borderaxespad=0)
+    return figure
+
+
+@plain
+def reliability_figure(results: Mapping[str, Results]) -> Figure:
+    """How often answers are right at each confidence (above), and how many images have it (below).
+
+    Args:
+      results: results.json by run name; runs without ``suites.clean.reliability`` are left out.
+    """
+    figure = empty_figure(5.2, 5.6 + room_for_legend(list(results), columns=1))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    handles = above.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="perfectly calibrated")
+    for run, style in run_styles(list(results)).items():
+        clean = results[run]["suites"].get("clean", {})
+        if "reliability" not in clean:
+            continue
+        bins = {key: np.asarray(values, float) for key, values in clean["reliability"].items()}
+        filled = bins["count"] > 0  # an empty bin has no accuracy
+        confidence = 100 * bins["confidence"][filled]
+        label = f"{legend_name(run)} (mean gap {100 * clean['ece']:.1f} points)"
+        handles += above.plot(confidence, 100 * bins["accuracy"][filled], label=label, **style)
+        below.plot(confidence, bins["count"][filled], **style)
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    above.set_ylabel("share that is right in %")
+    above.set_ylim(-3, 103)
+    lowest, highest = below.dataLim.intervaly
+    if highest > 20 * lowest:
+        below.set_yscale("log")
+    else:
+        below.set_ylim(bottom=0)
+    below.yaxis.set_major_formatter("{x:,.0f}")
+    below.set_ylabel("images")
+    below.set_xlabel("confidence of the answer in %")
+    below.set_xlim(-2, 102)
+    legend(figure, handles, loc="outside upper left", frameon=False)
+    return figure
+
+
+@plain
+def risk_coverage_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
+    """How many answers are wrong when only the surest are given, one figure for each suite, all on one scale.
+
+    Args:
+      results: results.json by run name; suites without ``risk_coverage`` are left out. It has ``coverage``, shares of
+        the images that get an answer, and ``risk``, shares of these answers that are wrong.
+    """
+    found = {suite: entries_of(results, suite) for suite in suites_of(results)}
+    curves = {
+        suite: {run: entry["risk_coverage"] for run, entry in entries.items() if "risk_coverage" in entry}
+        for suite, entries in found.items()
+    }
+    curves = {suite: by_run for suite, by_run in curves.items() if by_run}
+    highest = max((max(curve["risk"]) for by_run in curves.values() for curve in by_run.values()), default=1.0)
+    figures = {}
+    for suite, by_run in curves.items():
+        figure, axes = small_axes(3.4, 2.5)
+        for run, curve in by_run.items():
+            axes.plot(
+                100 * np.asarray(curve["coverage"]),
+                100 * np.asarray(curve["risk"]),
+                label=run,
+                markersize=4,
+                markevery=4,
+                **run_styles(list(results))[run],
+            )
+        axes.set_xlim(0, 102)
+        axes.set_ylim(0, max(1.0, 105 * highest))
+        axes.set_title(shown(title(results, suite, short=True), most=50), fontsize=9)
+        axes.set_xlabel("images that get an answer in %", fontsize=9)
+        axes.set_ylabel("wrong answers in %", fontsize=9)
+        axes.grid(alpha=0.3)
+        figures[suite] = figure
+    return figures

@@ -1,0 +1,241 @@
+"""The results of one or more runs as a table for the terminal and as one HTML file that needs nothing beside it.
+
+``results`` is everywhere a mapping from run name to what ``evaluate`` writes into results.json::
+
+    {"checkpoint_step": int, "config_hash": str, "seed": int, "data": {"source", "classes_are_imagenet"},
+     "model": {"parameters": int, "router": {...}, "num_classes", "image_size_px", ...},
+     "suites": {"clean": {"top1", "top5", "nll", "ece", "count", "skipped", "origin",
+                          "reliability": {"confidence": [bins], "accuracy": [bins], "count": [bins]},
+                          "risk_coverage": {"coverage": [n], "risk": [n]}, "aurc",
+                          "worst_classes": [{"class", "title", "top1", "count"}]},
+                "c": {"mean_top1", "mce", "relative_mce", "per_corruption": {name: [severities]}, "count"},
+                "r": {"top1", "top1_unmasked", "classes", "nll", "count"}, "a": {...},
+                "o": {"aupr", "count", "count_in_distribution"}, "pgd": {"top1", "clean_top1", "epsilon", "num_steps"},
+                "fewshot": {"top1", "top1_by_shots": {"1": ...}}, ...,
+                "<suite without data>": {"not_available": "what to put where"}},
+     "routing": {layer: {"entropy", "load": [E], "effective_neighbours", "dropped"}}}
+
+Scores are shares between 0 and 1; mce and relative_mce are ratios of errors, 1 is AlexNet's. ``count`` is the number of
+images that a figure is worked out from (of ``c`` each counts once, however many corruptions it is shown under);
+``<metric>_standard_error`` may stand beside a score. Only checkpoint_step, config_hash, model, suites, routing and a
+suite's headline with its count must be there: what else is missing has no place in table and page.
+"""
+
+import base64
+import io
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import matplotlib
+import rich.box
+import rich.table
+import rich.text
+from matplotlib.figure import Figure
+
+from vmoe_inform import checks, storage, text
+from vmoe_inform.data.images import label_sets
+from vmoe_inform.evaluation import earlier
+from vmoe_inform.evaluation.headlines import Headline, Results, headline
+from vmoe_inform.report import figures, routing_figures, scores, tables
+from vmoe_inform.report.analyses import Analysis
+
+Example = Mapping[str, Any]  # as routing_figures.example_figure takes it
+
+
+def render_table(results: Mapping[str, Results], *, since: str = "") -> rich.table.Table:
+    """Scores for the terminal: one row for each, one column for each run; print it with a rich Console.
+
+    Where a run is of a paper's model, a column has the paper's figures, in the order of the runs.
+
+    Args:
+      results: by run name.
+      since: date and time as ``evaluated`` has it; the caption names the scores that are older, with their date and
+        data.
+
+    Raises:
+      ValueError: no results, or a suite without its headline.
+    """
+    _check(results)
+    rows = scores.score_rows(results)
+    has_paper = any(value is not None for row in rows for value in row.published)
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("suite")
+    table.add_column("metric")
+    table.add_column("images", justify="right")
+    for run in results:
+        table.add_column(_words(run), justify="right", overflow="fold")
+    if has_paper:
+        table.add_column("paper", justify="right", overflow="fold")
+    for row in rows:
+        what = [row.short_title, row.key, row.count] if row.is_headline else [f"  {row.short_title}", "", ""]
+        paper = [_published(row.published)] if has_paper else []
+        table.add_row(*map(_words, [*what, *map(_terminal_cell, row.cells), *paper]))
+    table.caption = "scores in %, in brackets the 95 % interval"
+    if has_paper:
+        table.caption += "; the report names the papers"
+    before = earlier.shown_from_before(results, since)
+    if before:
+        lines = [str(table.caption), "shown from before:", *before]
+        table.caption = rich.text.Text("\n".join(map(text.printable, lines)))
+    return table
+
+
+def _words(cell: str) -> rich.text.Text:
+    """As it is: brackets are no markup, and nothing is a command to the terminal."""
+    return rich.text.Text(text.printable(cell))
+
+
+def _published(values: Sequence[float | None]) -> str:
+    shown = ["-" if value is None else f"{value:.2f}" for value in values]
+    return " / ".join(shown) if any(value is not None for value in values) else ""
+
+
+def _terminal_cell(cell: Headline | float | str) -> str:
+    if isinstance(cell, Headline):
+        return f"{100 * cell.value:.2f} [{100 * cell.low:.1f}-{100 * cell.high:.1f}]"
+    return cell if isinstance(cell, str) else f"{100 * cell:.2f}"
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    results: Mapping[str, Results],
+    *,
+    examples: Mapping[str, Sequence[Example]] | None = None,
+    analyses: Mapping[str, Analysis] | None = None,
+    since: str = "",
+) -> None:
+    """Writes a self-contained HTML page: pictures and style inside, nothing fetched from anywhere.
+
+    Args:
+      path: the file; its directory is made if it does not exist.
+      results: by run name; the first run is the one that the page is about, the others stand next to it.
+      examples: by run name, images with what the run said of them, as :func:`routing_figures.example_figure` takes
+        them; shown wrong answers first.
+      analyses: by run name, what was seen of the routers of those that were analysed.
+      since: as for :func:`render_table`.
+
+    Raises:
+      ValueError: no results, a suite without its headline, or examples or an analysis of a run without results.
+    """
+    _check(results)
+    examples, analyses = examples or {}, analyses or {}
+    for argument, runs in (("examples", examples), ("analyses", analyses)):
+        for run in runs:
+            if run not in results:
+                raise checks.error(argument, f"names of runs with results: {', '.join(results)}", run)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vmoe_inform.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=text.finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.jinja").render(
+        runs=list(results),
+        summary=_summary(results),
+        rows=scores.score_rows(results),
+        paper_rows=scores.paper_rows(results),
+        not_compared=scores.not_compared(results),
+        mixed_origins=scores.mixed_origins(results),
+        missing=tables.missing(results),
+        before=earlier.shown_from_before(results, since),
+        provenance=tables.provenance(results),
+        corruption_rows=tables.corruption_rows(results),
+        generated_runs=[run for run, r in results.items() if scores.origin({run: r}, "c") == scores.GENERATED],
+        corruption_origin=scores.origin(results, "c"),
+        worst_classes={scores.title(results, s): by_run for s, by_run in tables.worst_classes(results).items()},
+        details=tables.details(results),
+        facts=tables.facts(results),
+        routing=[(run, layer, figures_) for run, r in results.items() for layer, figures_ in r["routing"].items()],
+        pictures=_pictures(results),
+        analyses={run: (analysis, results[run]["checkpoint_step"]) for run, analysis in analyses.items()},
+        examples={run: _example_pictures(shown, results[run]) for run, shown in examples.items() if shown},
+    )
+    storage.write_text(pathlib.Path(path), page)
+
+
+def _check(results: Mapping[str, Results]) -> None:
+    if not results:
+        raise checks.error("results", "at least one run", dict(results))
+    for run, result in results.items():
+        for key in ("checkpoint_step", "config_hash", "model", "suites", "routing"):
+            if key not in result:
+                raise checks.error(f"results[{run!r}]", f"the key {key!r}", sorted(result))
+
+
+def _summary(results: Mapping[str, Results]) -> list[str]:
+    """One sentence for each run that was tested on clean images."""
+    sentences = []
+    for run, result in results.items():
+        clean = result["suites"].get("clean", {})
+        found = headline("clean", clean) if clean else None
+        if found:
+            right = round(found.value * found.count)
+            sentences.append(f"{run} names {right:,} of {found.count:,} clean test images right.")
+    return sentences
+
+
+def _pictures(results: Mapping[str, Results]) -> dict[str, Any]:
+    """Image addresses by the name that the template knows them by; an empty value leaves its section out."""
+    pictures: dict[str, Any] = {
+        "headlines": "",
+        "legend": _address(figures.legend_figure(list(results))),
+        "corruptions": {n: _address(figure) for n, figure in figures.corruption_figures(results).items()},
+        "reliability": "",
+        "risk_coverage": {s: _address(figure) for s, figure in figures.risk_coverage_figures(results).items()},
+        "entropy": "",
+        "load": {
+            run: {name: _address(figure) for name, figure in routing_figures.load_figures(result["routing"]).items()}
+            for run, result in results.items()
+            if result["routing"]
+        },
+    }
+    if any(headline(suite, f) for result in results.values() for suite, f in result["suites"].items()):
+        pictures["headlines"] = _address(figures.headline_figure(results))
+    if any("reliability" in result["suites"].get("clean", {}) for result in results.values()):
+        pictures["reliability"] = _address(figures.reliability_figure(results))
+    if pictures["load"]:
+        pictures["entropy"] = _address(routing_figures.entropy_figure(results))
+    return pictures
+
+
+def _example_pictures(examples: Sequence[Example], result: Results) -> list[dict[str, Any]]:
+    """Wrong answers first; ``width`` in CSS pixels, so that the letters of all pictures are of one size."""
+    num_experts = max((len(layer["load"]) for layer in result["routing"].values()), default=1)
+    pictures = []
+    for example in sorted(examples, key=lambda example: example["prediction"] == example["label"]):
+        label, prediction = example["label"], example["prediction"]
+        figure = routing_figures.example_figure(example, num_experts=num_experts)
+        pictures.append(
+            {
+                "address": _address(figure, image_format="png"),
+                "width": round(96 * figure.get_figwidth()),
+                "wrong": prediction != label,
+                "words": f"An image of {_class(label)}, "
+                + ("named right" if prediction == label else f"taken for {_class(prediction)}"),
+                "has_titles": label_sets.title(label) != label,
+            }
+        )
+    return pictures
+
+
+def _class(name: str) -> str:
+    words = label_sets.title(name)
+    return name if words == name else f"{words} ({name})"
+
+
+def _address(figure: Figure, *, image_format: str = "svg") -> str:
+    """The picture itself as an address for ``<img src>``: SVG for lines, PNG for photographs.
+
+    The same numbers give the same bytes: no date, and ids that are no random numbers.
+    """
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "vmoe_inform"}):
+        metadata: dict[str, Any] = {"Date": None} if image_format == "svg" else {}
+        figure.savefig(buffer, format=image_format, dpi=160, metadata=metadata)
+    kind = "svg+xml" if image_format == "svg" else image_format
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

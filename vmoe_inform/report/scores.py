@@ -1,0 +1,253 @@
+"""Scores in rows, for terminal and page: the headline of every suite, what goes with it, what papers say."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmoe_inform.evaluation.headlines import Headline, Results, headline, suite_kind, suites_of, with_interval
+from vmoe_inform.report import papers
+
+Entry = Mapping[str, Any]  # what results.json says of a suite
+
+NOT_EVALUATED = "not evaluated"
+NOT_AVAILABLE = "not available"
+GENERATED = "generated"  # the origin of images that are not the published ones
+
+# Other scores of a suite, which get a row below its headline: key -> (words, the same in short, less is better)
+_OTHER_SCORES = {
+    "top1_unmasked": ("the same, over all {classes} classes", "over all classes", False),
+    "mce": ("mean corruption error, in % of AlexNet's", "mCE, less is better", True),
+    "relative_mce": ("relative mean corruption error, in % of AlexNet's", "relative mCE, less is better", True),
+    "clean_top1": ("the same images before the attack", "before the attack", False),
+    "without_gradient": ("images whose gradient vanished: the attack says nothing of them", "without gradient", True),
+}
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score of one suite.
+
+    Attributes:
+      suite: its name in results.json.
+      title, short_title: what the row is of, the origin of the images included.
+      key: of the score in results.json.
+      metric: the score in words.
+      count: of images, ``"200 / 199"`` where the runs differ, ``"-"`` where no run has any.
+      num_versions: in which every image was shown; 1 but for C.
+      remark: over how many classes, under which attack; may be empty.
+      is_headline: False for the rows below a suite's headline.
+      less_is_better: as for errors.
+      cells: one for each run: a score, or why there is none.
+      published: one for each run: the paper's figure in %, or None.
+    """
+
+    suite: str
+    title: str
+    short_title: str
+    key: str
+    metric: str
+    count: str
+    num_versions: int
+    remark: str
+    is_headline: bool
+    less_is_better: bool
+    cells: tuple[Headline | float | str, ...]
+    published: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One score of a run beside a paper's.
+
+    Attributes:
+      run, title: which run on which images, their origin included.
+      score: of the run.
+      model: what the paper calls its model.
+      published: its score in %.
+      difference: the run's minus the paper's, in percentage points; None where the images are not the paper's.
+      warning: what is not as in the paper; may be empty.
+      source: the paper, and where in it.
+    """
+
+    run: str
+    title: str
+    score: Headline
+    model: str
+    published: float
+    difference: float | None
+    warning: str
+    source: str
+
+
+def entries_of(results: Mapping[str, Results], suite: str) -> dict[str, Entry]:
+    """What each run that was evaluated on ``suite`` says of it, by run name."""
+    found = {run: result["suites"].get(suite, {}) for run, result in results.items()}
+    return {run: entry for run, entry in found.items() if entry and "not_available" not in entry}
+
+
+def origin(results: Mapping[str, Results], suite: str) -> str:
+    """Where the suite's images are from, e.g. ``"generated"``; of every run where they differ; may be empty."""
+    found = [_origin(entry) for entry in entries_of(results, suite).values()]
+    return " / ".join(filter(None, dict.fromkeys(found)))
+
+
+def _origin(entry: Entry) -> str:
+    # Earlier results.json say only whether a suite was generated.
+    return entry.get("origin", GENERATED if entry.get("generated") else "")
+
+
+def title(results: Mapping[str, Results], suite: str, *, short: bool = False) -> str:
+    """A suite's title with the origin of its images in brackets."""
+    kind, where = suite_kind(suite), origin(results, suite)
+    words = kind.short_title if short else kind.title
+    return f"{words} ({where})" if where else words
+
+
+def mixed_origins(results: Mapping[str, Results]) -> list[str]:
+    """Titles of the suites whose images are from different places in different runs."""
+    return [
+        title(results, suite)
+        for suite in suites_of(results)
+        if len({_origin(entry) for entry in entries_of(results, suite).values()}) > 1
+    ]
+
+
+def score_rows(results: Mapping[str, Results]) -> list[ScoreRow]:
+    """The headline of every suite, and below it the suite's other scores.
+
+    Raises:
+      ValueError: a suite without its headline.
+    """
+    return [row for suite in suites_of(results) for row in _rows_of(results, suite)]
+
+
+def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
+    kind, entries = suite_kind(suite), entries_of(results, suite)
+    counts = " / ".join(dict.fromkeys(f"{entry['count']:,}" for entry in entries.values() if "count" in entry))
+    shared: dict[str, Any] = {
+        "suite": suite,
+        "count": counts or "-",
+        "num_versions": max((sum(map(len, e.get("per_corruption", {}).values())) for e in entries.values()), default=1)
+        or 1,
+    }
+    yield ScoreRow(
+        title=title(results, suite),
+        short_title=title(results, suite, short=True),
+        key=kind.metric,
+        metric=kind.metric_title,
+        remark=" / ".join(filter(None, dict.fromkeys(_remark(entry) for entry in entries.values()))),
+        is_headline=True,
+        less_is_better=False,
+        cells=tuple(_headline_cell(result, suite) for result in results.values()),
+        published=tuple(_published(result, suite) for result in results.values()),
+        **shared,
+    )
+    nothing = tuple(None for _ in results)
+    below = {"title": kind.title, "remark": "", "is_headline": False, "published": nothing, **shared}
+    for key, (words, short, less_is_better) in _OTHER_SCORES.items():
+        if any(key in entry for entry in entries.values()):
+            yield ScoreRow(
+                short_title=short,
+                key=key,
+                metric=words.format(classes=_num_classes(results)),
+                less_is_better=less_is_better,
+                cells=tuple(_other_cell(entries.get(run), key) for run in results),
+                **below,
+            )
+    # The most shots are the headline.
+    all_shots = sorted({int(shots) for entry in entries.values() for shots in entry.get("top1_by_shots", {})})
+    for shots in map(str, all_shots[:-1]):
+        by_shots = {run: {**entry, "top1": entry["top1_by_shots"].get(shots)} for run, entry in entries.items()}
+        yield ScoreRow(
+            short_title=f"{shots} a class",
+            key="top1",
+            metric=f"from {shots} training {'image' if shots == '1' else 'images'} of each class",
+            less_is_better=False,
+            cells=tuple(_other_cell(by_shots.get(run), "top1") for run in results),
+            **below,
+        )
+
+
+def _headline_cell(result: Results, suite: str) -> Headline | str:
+    if suite not in result["suites"]:
+        return NOT_EVALUATED
+    return headline(suite, result["suites"][suite]) or NOT_AVAILABLE
+
+
+def _other_cell(entry: Entry | None, key: str) -> Headline | float | str:
+    if entry is None or entry.get(key) is None:
+        return "-"
+    # An mCE is a ratio of errors, not a share of images.
+    return float(entry[key]) if key in ("mce", "relative_mce") else with_interval(entry, key)
+
+
+def _remark(entry: Entry) -> str:
+    words = []
+    if "classes" in entry:
+        words.append(f"over {entry['classes']:,} classes")
+    if "epsilon" in entry:
+        words.append(f"pixels changed by up to {entry['epsilon']:.3g}/255")
+    if "num_steps" in entry:
+        words.append(f"{entry.get('loss', 'cross-entropy')} loss")  # what earlier results.json do not say
+        words.append("1 step" if entry["num_steps"] == 1 else f"{entry['num_steps']} steps")
+    if "seed" in entry:
+        words.append(f"seed {entry['seed']}")
+    if entry.get("top1_by_shots"):
+        words.append(f"from {max(map(int, entry['top1_by_shots']))} training images of each class")
+    return ", ".join(words)
+
+
+def _num_classes(results: Mapping[str, Results]) -> str:
+    numbers = {result["model"].get("num_classes") for result in results.values()}
+    return f"{numbers.pop():,}" if len(numbers) == 1 and None not in numbers else "known"
+
+
+# ------------------------------------------------------------------------------------------------------- the papers
+
+
+def _published(result: Results, suite: str) -> float | None:
+    """The first paper's figure for the suite; None where the run has none, or has one for other images."""
+    entry = result["suites"].get(suite, {})
+    if not entry or "not_available" in entry or _origin(entry) == GENERATED:
+        return None
+    return next((model.top1[suite] for model in papers.models_of(result) if suite in model.top1), None)
+
+
+def paper_rows(results: Mapping[str, Results]) -> list[PaperRow]:
+    """Every score of every run that a paper reports for the same model.
+
+    A score on generated images is shown without a difference: they are not the images of the paper.
+    """
+    rows = []
+    for run, result in results.items():
+        for model in papers.models_of(result):
+            for suite, published in model.top1.items():
+                entry = entries_of({run: result}, suite).get(run)
+                if entry is None:
+                    continue
+                score, generated = with_interval(entry, suite_kind(suite).metric), _origin(entry) == GENERATED
+                warning = "generated images, not those of the paper" if generated else ""
+                if not generated and score.count != papers.NUM_IMAGES[suite]:
+                    warning = f"over {score.count:,} of {papers.NUM_IMAGES[suite]:,} images"
+                rows.append(
+                    PaperRow(
+                        run=run,
+                        title=title({run: result}, suite),
+                        score=score,
+                        model=model.name,
+                        published=published,
+                        difference=None if generated else round(100 * score.value - published, 2) + 0.0,  # not -0.0
+                        warning=warning,
+                        source=model.source,
+                    )
+                )
+    return rows
+
+
+def not_compared(results: Mapping[str, Results]) -> list[tuple[str, str]]:
+    """(run, what it differs in) for the runs on ImageNet's classes that are of no model of the papers."""
+    return [
+        (run, "; ".join(papers.differences(result)))
+        for run, result in results.items()
+        if papers.applies(result) and papers.differences(result)
+    ]

@@ -1,0 +1,96 @@
+"""The resolved config in a run's folder, by which a run that is started again knows that it is the same."""
+
+import pathlib
+from collections.abc import Collection
+from typing import Any
+
+import jax
+
+from vmoe_inform import checks, storage
+from vmoe_inform.config import identity, migrations
+from vmoe_inform import config as config_lib
+from vmoe_inform.config.identity import Change, Effect
+
+CONFIG_FILE = "config.json"
+
+
+def check_same_run(
+    workdir: pathlib.Path,
+    config: config_lib.Config,
+    *,
+    may_change: Collection[Effect] = (Effect.RESULTS, Effect.MACHINE),
+) -> list[Change]:
+    """Checks that the run in ``workdir``, if there is one, is the run that ``config`` describes.
+
+    Classes that only one of the two names are taken to be the other's.
+
+    Args:
+      workdir: of the run, which may have been begun by an older version of the library.
+      config: what it should be.
+      may_change: effects of the settings that may differ; by default what still is the same run, continued.
+
+    Returns:
+      the settings that differ, as they may.
+
+    Raises:
+      ValueError: it has another model, data, seed, objective or optimizer; lists the fields. Or its config cannot be
+        read, or the run would start from itself.
+    """
+    initial = config.train.initial_checkpoint
+    if initial and pathlib.Path(initial).resolve() == workdir.resolve():
+        raise checks.error("train.initial_checkpoint", "the folder of another run than the workdir", initial)
+    path = workdir / CONFIG_FILE
+    if not storage.exists(path):
+        return []
+    before = read_config(workdir)
+    before, config = (
+        config_lib.with_class_names(one, other.data.class_names) for one, other in ((before, config), (config, before))
+    )
+    differing = identity.changes(before, config)
+    refused = [str(change) for change in differing if change.effect not in may_change]
+    if refused:
+        raise checks.InputError(
+            f"workdir: expected the settings in {path}, since they decide what the run is; received others "
+            f"(there -> received): {'; '.join(refused)}"
+        )
+    return differing
+
+
+def recorded_class_names(workdir: pathlib.Path) -> tuple[str, ...]:
+    """Names of a run's classes in the order of its labels; empty: no run, or one of an older version."""
+    return read_config(workdir).data.class_names if storage.exists(workdir / CONFIG_FILE) else ()
+
+
+def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:
+    """Writes the resolved config, whole or not at all."""
+    if jax.process_index() == 0:
+        storage.write_json(workdir / CONFIG_FILE, config_lib.to_json(config), within=workdir)
+
+
+def read_config(workdir: pathlib.Path) -> config_lib.Config:
+    """The resolved config of a run, which may have been begun by an older version of the library.
+
+    Raises:
+      FileNotFoundError: no run in ``workdir``.
+      ValueError: the file is damaged, or has settings that this version does not know.
+    """
+    path = workdir / CONFIG_FILE
+    if not storage.exists(path):
+        raise FileNotFoundError(f"workdir: expected a run with {CONFIG_FILE}; received {str(workdir)!r}")
+    tree = _read(path)
+    try:
+        return config_lib.parse(migrations.migrate(tree))
+    except checks.InputError as problem:
+        raise checks.InputError(f"{path}: {problem}") from None
+
+
+def hash_by_older_versions(workdir: pathlib.Path) -> str:
+    """The hash of a run's config as versions made it that hashed all settings: their evaluations are known by it."""
+    return identity.hash_of(_read(workdir / CONFIG_FILE))
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return storage.read_json(path, dict[str, Any], within=path.parent)
+    except storage.DamagedFileError as problem:
+        raise problem.with_remedy("restore it: nothing else says what the run is") from None
