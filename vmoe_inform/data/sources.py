@@ -2,7 +2,7 @@
 
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import classes
-from vmoe_inform.data.images import digits, idx_files, tfds  # noqa: F401  (they register their sources)
+from vmoe_inform.data.images import digits, folder, idx_files, tfds  # noqa: F401  (they register their sources)
 from vmoe_inform.data.images.trees import IMAGE_SUFFIXES
 from vmoe_inform.data.records import SOURCES, ArrayRecords, Record, Records, Source, SourceFunction
 

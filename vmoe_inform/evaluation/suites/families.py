@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from vmoe_inform import suite_kinds
 from vmoe_inform.config import Config
 from vmoe_inform.data.images import label_sets
-from vmoe_inform.evaluation.suites import adversarial as suites_adversarial  # noqa: F401  (they register their suites)
+from vmoe_inform.evaluation.suites import (  # noqa: F401  (they register their suites)
+    adversarial,
+    corrupted,
+    imagenet,
+    mini,
+    transfer,
+)
 from vmoe_inform.evaluation.suites.base import (
     IMAGENET_SUITES,
     MINI_SUITES,
