@@ -311,7 +311,7 @@ OPTIONS = "model__router__options__"
         ),
         (
             {"model__router__inform_by_layer": ("attention", "similarity"), "model__router__inform": "symphony"},
-            "model.router.inform: expected 'none' beside model.router.inform_by_layer; received 'symphony'",
+            "model.router.inform: expected 'none' with model.router.inform_by_layer; received 'symphony'",
         ),
         (
             {"model__router__inform_by_layer": ("attention", "similarity", "none")},

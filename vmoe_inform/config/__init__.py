@@ -4,20 +4,9 @@
 of a run's ``config.json``, into checked dataclasses.
 """
 
-from vmoe_inform.config.schema import (
-    JsonValue,
-    check_evaluation_batch,
-    check_steps,
-    default,
-    mesh_sizes,
-    options_of,
-    override,
-    parse,
-    parse_argument,
-    parse_model,
-    to_json,
-    with_class_names,
-)
+from vmoe_inform.config.from_text import parse_argument
+from vmoe_inform.config.mesh import check_evaluation_batch, mesh_sizes
+from vmoe_inform.config.schema import JsonValue, default, override, parse, parse_model, to_json, with_class_names
 from vmoe_inform.config.settings import (
     AttackConfig,
     CheckpointConfig,
@@ -31,8 +20,10 @@ from vmoe_inform.config.settings import (
     OptimizerConfig,
     RouterConfig,
     TrainConfig,
+    options_of,
     resolve_layers,
 )
+from vmoe_inform.config.validate import check_steps
 
 __all__ = [
     "AttackConfig",

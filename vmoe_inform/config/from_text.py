@@ -63,3 +63,26 @@ def value(field: str, text: str, hint: Any) -> Any:
 
 def _is_union(hint: Any) -> bool:
     return get_origin(hint) in (Union, types.UnionType)
+
+
+def parse_argument(argument: str | None, **defaults: str) -> dict[str, str]:
+    """Reads the string after a config file's name, a comma list of ``key=value``.
+
+    Args:
+      argument: e.g. ``"router=attention_vmoe,experts=16"``, or None.
+      **defaults: the allowed keys with their defaults.
+
+    Raises:
+      ValueError: an item without ``=``, an unknown key, or a key given twice.
+    """
+    values: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in (argument or "").split(","))):
+        key, separator, value = item.partition("=")
+        if not separator or not value:
+            raise checks.error("config argument", "a comma list of key=value", item)
+        if key not in defaults:
+            raise checks.error("config argument", f"one of the keys {', '.join(defaults)}", key)
+        if key in values:
+            raise checks.error("config argument", f"the key {key} once", argument)
+        values[key] = value
+    return {**defaults, **values}

@@ -1,6 +1,6 @@
 """Groups of settings, nested dataclasses, to ConfigDicts and back: names, types and bounds are checked on the way.
 
-What the settings are is in settings.py, what goes with what in config.py.
+The settings are in settings/, checks across them in validate.py.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """What of a config makes a run the same run, and its scores the same scores.
 
-Every field of settings.py has an effect. Two configs are compared by it: field by field, each with its default where a
+Every field of settings/ has an effect. Two configs are compared by it: field by field, each with its default where a
 config file says nothing, so that a version with more settings than that which began a run can still continue it.
 """
 
@@ -70,7 +70,7 @@ def settings_of(config: Any) -> dict[str, Setting]:
     """All fields of a resolved config by name, e.g. ``model.moe.num_experts``.
 
     Args:
-      config: a dataclass of settings.py.
+      config: a dataclass of settings/.
 
     Raises:
       TypeError: a field has no effect, nor has a group that it is in.
@@ -133,7 +133,7 @@ def config_hash(config: Any, effects: Collection[Effect] = (Effect.TRAINING, Eff
     runs. For the same reason a default is never changed: an older run would have another hash.
 
     Args:
-      config: a dataclass of settings.py.
+      config: a dataclass of settings/.
       effects: by default all that decide a score.
     """
     decisive = {

@@ -66,7 +66,7 @@ def total_steps(config: Config, num_records: int) -> int:
     """
     if config.train.steps is not None:
         return config.train.steps
-    assert config.train.epochs is not None  # config.py: exactly one of the two is set
+    assert config.train.epochs is not None  # config/validate.py: exactly one of the two is set
     steps = round(config.train.epochs * num_records / config.train.batch_size)
     if steps >= 2**31:  # they are counted in int32
         raise checks.error(

@@ -89,7 +89,7 @@ def make_train_step(
         split = jax.tree.map(lambda a: jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1), batch)
 
         def accumulate(total: Tree, part: tuple[Batch, Array]) -> tuple[Tree, dict[str, Array]]:
-            # Steps that update a state are not accumulated (config.py): the routing state passes through unchanged.
+            # Steps that update a state are not accumulated (config/validate.py): their state passes unchanged.
             (_, (_, metrics)), gradients = gradient_function(*about, *part)
             return jax.tree.map(jnp.add, total, gradients), metrics
 

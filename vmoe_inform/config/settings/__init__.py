@@ -1,0 +1,82 @@
+"""Every setting of a run, as frozen dataclasses: each field is the one home of a setting and of its default.
+
+A field's suffix is its unit: ``_px`` pixels, ``_steps`` optimizer steps. Its type states its
+:class:`~vmoe_inform.config.identity.Effect`; a field whose type states none has that of its group. Checks across fields
+are in validate.py.
+"""
+
+import dataclasses
+from typing import Annotated
+
+from vmoe_inform.checks import PositiveInt, Seed
+from vmoe_inform.config.identity import Effect
+from vmoe_inform.config.settings.bounds import Batch, Devices, Pixels
+from vmoe_inform.config.settings.data import DataConfig
+from vmoe_inform.config.settings.evaluation import AttackConfig, EvaluationConfig
+from vmoe_inform.config.settings.model import (
+    LossWeights,
+    ModelConfig,
+    MoeConfig,
+    RouterConfig,
+    options_of,
+    resolve_layers,
+)
+from vmoe_inform.config.settings.train import CheckpointConfig, OptimizerConfig, TrainConfig
+
+__all__ = [
+    "AttackConfig",
+    "Batch",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "Devices",
+    "EvaluationConfig",
+    "LossWeights",
+    "MeshConfig",
+    "ModelConfig",
+    "MoeConfig",
+    "OptimizerConfig",
+    "Pixels",
+    "RouterConfig",
+    "TrainConfig",
+    "options_of",
+    "resolve_layers",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; :func:`vmoe_inform.config.mesh_sizes` chooses those that are None.
+
+    The batch is sharded over all axes.
+
+    Attributes:
+      replica: over which only the batch is; None: all devices that the others leave.
+      fsdp: over which parameters and the optimizer's state are too.
+      expert: over which the experts are; None: as many as divide both the experts and the devices of a slice that
+        ``replica`` and ``fsdp`` leave.
+    """
+
+    replica: Devices | None = None
+    fsdp: Devices = 1
+    expert: Devices | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run.
+
+    Attributes:
+      seed: decides the parameters, the data order and all noise.
+      profile: so many steps of this start of the run are traced, into DIR/profile; None: none.
+    """
+
+    seed: Annotated[Seed, Effect.TRAINING] = 0
+    profile: Annotated[PositiveInt | None, Effect.MACHINE] = None
+    model: Annotated[ModelConfig, Effect.TRAINING] = dataclasses.field(default_factory=ModelConfig)
+    data: Annotated[DataConfig, Effect.TRAINING] = dataclasses.field(default_factory=DataConfig)
+    train: Annotated[TrainConfig, Effect.TRAINING] = dataclasses.field(default_factory=TrainConfig)
+    optimizer: Annotated[OptimizerConfig, Effect.TRAINING] = dataclasses.field(default_factory=OptimizerConfig)
+    checkpoint: Annotated[CheckpointConfig, Effect.MACHINE] = dataclasses.field(default_factory=CheckpointConfig)
+    evaluation: Annotated[EvaluationConfig, Effect.RESULTS] = dataclasses.field(default_factory=EvaluationConfig)
+    mesh: Annotated[MeshConfig, Effect.MACHINE] = dataclasses.field(default_factory=MeshConfig)

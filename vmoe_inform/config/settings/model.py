@@ -1,0 +1,190 @@
+"""Settings of the model: its trunk, where its experts are, and how its router chooses among them."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from vmoe_inform import checks
+from vmoe_inform.checks import Bound, Name, NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, Width
+from vmoe_inform.config.identity import Effect
+from vmoe_inform.config.settings.bounds import Batch, Factor, Number, Pixels
+from vmoe_inform.routing import steps
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """Weights of the auxiliary losses; 0 leaves a loss out of the objective (it is logged all the same)."""
+
+    importance: NonNegativeFloat = 0.005
+    load: NonNegativeFloat = 0.005
+    switch: NonNegativeFloat = 0.0
+    gshard: NonNegativeFloat = 0.0
+    z: NonNegativeFloat = 0.0
+    balance: NonNegativeFloat = 0.0
+    distillation: NonNegativeFloat = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RouterConfig:
+    """The three steps of the router, by their registered names.
+
+    Attributes:
+      score: tokens -> logits.
+      inform: ``"none"``, one step, or a tuple of steps applied in order.
+      inform_by_layer: different choices for the MoE layers, the first for the first of them, and so on, beginning
+        again when they are used up; empty: ``inform`` in all layers.
+      select: probabilities -> K weights and experts.
+      noise_std: standard deviation of the training noise on the logits, in units of 1/E (V-MoE: 1).
+      options: options by step name; a config file holds those of every registered step, of which a parsed config
+        keeps the chosen steps' only.
+      losses: weights of the auxiliary losses.
+    """
+
+    score: Name = "linear"
+    inform: Name | tuple[Name, ...] = "none"
+    inform_by_layer: tuple[Name | tuple[Name, ...], ...] = ()
+    select: Name = "top_experts"
+    noise_std: NonNegativeFloat = 1.0
+    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    losses: LossWeights = LossWeights()
+
+    def inform_steps_of(self, ordinal: int) -> tuple[str, ...]:
+        """Names of the inform steps of a MoE layer in order; the first MoE layer has the ordinal 0."""
+        by_layer = self.inform_by_layer
+        choice = by_layer[ordinal % len(by_layer)] if by_layer else self.inform
+        if isinstance(choice, str):
+            return () if choice == "none" else (choice,)
+        return choice
+
+    @property
+    def inform_steps(self) -> tuple[str, ...]:
+        """Names of the inform steps of all MoE layers, each once."""
+        layers = [self.inform_steps_of(ordinal) for ordinal in range(max(1, len(self.inform_by_layer)))]
+        return tuple(dict.fromkeys(name for layer in layers for name in layer))
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """Names of all chosen steps."""
+        return (self.score, *self.inform_steps, self.select)
+
+
+@dataclasses.dataclass(frozen=True)
+class MoeConfig:
+    """Where the MoE layers are and how tokens move to experts.
+
+    Attributes:
+      layers: ``"lastN"`` (the last N blocks of odd index), ``"everyN"`` (blocks N-1, 2N-1, ...), ``"none"``, or the
+        block indices, counted from 0.
+      num_selected_experts: K, experts of each token.
+      capacity_factor: slots of an expert per group in training, as a multiple of S K / E; 1 where experts choose.
+      capacity_factor_evaluation: the same in evaluation.
+      capacity_multiple_of: capacities are rounded up to a multiple of this.
+      batch_priority: tokens with the larger first weight get slots first (V-MoE, Sec. 4).
+      group_size_images: consecutive images, of a training batch or of the set that is evaluated, whose tokens share the
+        experts' slots.
+      dispatch: registered way to move the tokens, or ``"auto"``: the fastest for the platform and the shapes.
+      expert_dropout_rate: dropout inside the experts.
+    """
+
+    layers: Name | tuple[NonNegativeInt, ...] = "last2"
+    num_experts: Width = 8
+    num_selected_experts: Width = 2
+    capacity_factor: Factor = 1.05
+    capacity_factor_evaluation: Annotated[Factor, Effect.RESULTS] = 4.0
+    capacity_multiple_of: Width = 4
+    batch_priority: bool = False
+    group_size_images: Batch = 1
+    dispatch: Annotated[Name, Effect.MACHINE] = "auto"
+    expert_dropout_rate: ShareBelowOne = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Vision Transformer with MoE layers; the default sizes are those of V-MoE S/32.
+
+    Attributes:
+      classifier: ``"token"`` (class token), ``"gap"`` (mean over tokens) or ``"map"`` (attention pooling).
+      representation_size: width of a tanh layer before the head; None for none.
+      stochastic_depth_rate: probability that the last block's branches are left out for an image in training
+        (arXiv 1603.09382); it grows linearly from 0 at the first block.
+      attention_block_size: tokens of an image whose attention weights are in memory at a time; None for all.
+      attention: ``"auto"`` (on TPUs the kernel where it can, otherwise XLA), ``"xla"`` or ``"fused"`` (the kernel).
+      remat: what each block keeps for the gradient: ``"none"`` everything, ``"dots"`` the results of products
+        with parameters, ``"full"`` its input only; the rest is computed once more in the backward pass.
+      dtype: type of activations and matrix products outside the router; parameters are float32.
+    """
+
+    num_classes: Width = 1000
+    image_size_px: Pixels = 224
+    patch_size_px: Pixels = 32
+    num_layers: Annotated[int, Bound(at_least=1, at_most=1024)] = 8
+    hidden_size: Width = 512
+    mlp_size: Width = 2048
+    num_heads: Width = 8
+    classifier: Literal["token", "gap", "map"] = "token"
+    representation_size: Width | None = 512
+    dropout_rate: ShareBelowOne = 0.0
+    attention_dropout_rate: ShareBelowOne = 0.0
+    stochastic_depth_rate: ShareBelowOne = 0.0
+    attention_block_size: Annotated[PositiveInt | None, Effect.MACHINE] = None
+    attention: Annotated[Literal["auto", "xla", "fused"], Effect.MACHINE] = "auto"
+    head_bias_initial_value: Number = 0.0
+    remat: Annotated[Literal["none", "dots", "full"], Effect.MACHINE] = "none"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    moe: MoeConfig = MoeConfig()
+    router: RouterConfig = RouterConfig()
+
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Indices of the blocks that have a MoE layer, ascending."""
+        return resolve_layers(self.moe.layers, self.num_layers)
+
+    @property
+    def num_tokens(self) -> int:
+        """N: patches of one image, plus the class token if there is one."""
+        return (self.image_size_px // self.patch_size_px) ** 2 + (self.classifier == "token")
+
+    @property
+    def layer_sizes(self) -> steps.LayerSizes:
+        """What parameters and states of the router's steps are made for."""
+        return steps.LayerSizes(
+            hidden_size=self.hidden_size,
+            num_experts=self.moe.num_experts,
+            num_selected_experts=self.moe.num_selected_experts,
+            num_tokens=self.num_tokens,
+            patch_values=self.patch_size_px**2 * 3,
+        )
+
+
+def options_of(router: RouterConfig, step: steps.Step) -> dict[str, Any]:
+    """The options of a chosen step, as keyword arguments of its functions."""
+    return dict(router.options.get(step.name, {}))
+
+
+def resolve_layers(layers: str | tuple[int, ...], num_layers: int) -> tuple[int, ...]:
+    """Block indices that ``model.moe.layers`` means.
+
+    Raises:
+      ValueError: not of the forms in :class:`MoeConfig`, or indices that repeat or do not exist.
+    """
+    field = "model.moe.layers"
+    blocks = f"{num_layers} blocks (model.num_layers)"
+    if isinstance(layers, str):
+        if layers == "none":
+            return ()
+        match = re.fullmatch(r"(last|every)([1-9]\d{0,8})", layers)
+        if match is None:
+            raise checks.error(field, "'lastN', 'everyN', 'none' or a tuple of block indices", layers)
+        kind, number = match[1], int(match[2])
+        if kind == "every":
+            if number > num_layers:
+                raise checks.error(field, f"at most 'every{num_layers}' with {blocks}", layers)
+            return tuple(range(number - 1, num_layers, number))
+        odd = tuple(range(1, num_layers, 2))
+        if number > len(odd):
+            raise checks.error(field, f"at most 'last{len(odd)}' with {blocks}", layers)
+        return odd[-number:]
+    if len(set(layers)) != len(layers) or any(layer >= num_layers for layer in layers):
+        raise checks.error(field, f"distinct block indices 0 to {num_layers - 1}", layers)
+    return tuple(sorted(layers))

@@ -1,0 +1,104 @@
+"""Settings of training: length, objective, optimizer and checkpoints."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from vmoe_inform.checks import (
+    Bound,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Path,
+    PositiveFloat,
+    PositiveInt,
+    Seconds,
+    ShareBelowOne,
+)
+from vmoe_inform.config.identity import Effect
+from vmoe_inform.config.settings.bounds import Batch, Beta, Factor, Pattern
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long and on what objective; exactly one of ``steps`` and ``epochs`` is set.
+
+    Attributes:
+      batch_size: images of one optimizer step over all devices, all accumulation steps together.
+      loss: ``"softmax"`` or ``"sigmoid"`` cross-entropy.
+      mixup_alpha, cutmix_alpha: parameters of the Beta distributions of mixup and CutMix on the device; 0 is off.
+        Where both are on, each batch gets one of them with probability 1/2.
+      initial_checkpoint: folder of a run whose newest parameters this one starts from (fine-tuning); its position
+        embeddings are interpolated to this image size, and a head for other classes starts anew.
+      gradient_accumulation_steps: parts that a batch is worked through in.
+      ema_decay: decay of the moving average of parameters that evaluation uses; 0 is off.
+      max_nonfinite_steps: so many steps in a row may have a loss or gradient that is not finite; their updates are left
+        out. One more stops the run. 0: the first one does.
+      watchdog_seconds: the process ends if no step, batch of evaluation or save is finished for so long; None: never.
+      watchdog_start_seconds: the same until the first step, and the first batch of evaluation, are finished, both of
+        which are compiled; and for what ``vmoe_inform.evaluate`` does between two sets of images.
+    """
+
+    steps: Annotated[PositiveInt | None, Effect.RESULTS] = None
+    epochs: Annotated[Annotated[float, Bound(above=0.0, at_most=1e9)] | None, Effect.RESULTS] = None
+    batch_size: Batch = 128
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    label_smoothing: ShareBelowOne = 0.0
+    mixup_alpha: Beta = 0.0
+    cutmix_alpha: Beta = 0.0
+    initial_checkpoint: Path = ""
+    gradient_accumulation_steps: Batch = 1
+    ema_decay: ShareBelowOne = 0.0
+    log_every_steps: Annotated[PositiveInt, Effect.MACHINE] = 20
+    max_nonfinite_steps: Annotated[NonNegativeInt, Effect.MACHINE] = 0
+    watchdog_seconds: Annotated[Seconds | None, Effect.MACHINE] = 1800.0
+    watchdog_start_seconds: Annotated[Seconds, Effect.MACHINE] = 1800.0
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam, AdamW, or descent with momentum (sgd), with warm-up and a schedule.
+
+    Attributes:
+      learning_rate: peak.
+      end_learning_rate: at the last step (cosine, linear).
+      warmup_steps: linear from 0 to the peak.
+      beta1, beta2, epsilon: of Adam.
+      momentum: share of the step before that is added to the gradient (sgd).
+      weight_decay: decoupled, times the learning rate (adamw, sgd).
+      weight_decay_pattern: regular expression; parameters in whose path it is found are decayed.
+      weight_decay_multipliers: pairs of regular expression and factor of the weight decay; of those found in a
+        parameter's path the first counts, and where none is, the factor is 1.
+      multipliers: the same of the learning rate, and so of the whole update, weight decay included.
+      frozen: regular expressions; parameters in whose path one is found stay as they are, and so do states of router
+        steps. They have no gradient, no state of the optimizer and no weight decay.
+      gradient_clip_norm: largest global norm of the gradient; None does not clip.
+    """
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    end_learning_rate: NonNegativeFloat = 0.0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: NonNegativeInt = 0
+    beta1: ShareBelowOne = 0.9
+    beta2: ShareBelowOne = 0.999
+    epsilon: PositiveFloat = 1e-8
+    momentum: ShareBelowOne = 0.9
+    weight_decay: NonNegativeFloat = 0.0
+    weight_decay_pattern: Pattern = ".*/kernel$"
+    weight_decay_multipliers: tuple[tuple[Pattern, NonNegativeFloat], ...] = ()
+    multipliers: tuple[tuple[Pattern, Factor], ...] = ()
+    frozen: tuple[Pattern, ...] = ()
+    gradient_clip_norm: PositiveFloat | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """A checkpoint is written every so many steps and after the last; the newest ``keep`` stay.
+
+    Attributes:
+      on_error: what happens when one cannot be written: ``"stop"`` ends the run; ``"continue"`` says so and tries again
+        at the next; the last one has to be written in any case.
+    """
+
+    every_steps: PositiveInt = 500
+    keep: PositiveInt = 3
+    on_error: Literal["stop", "continue"] = "stop"

@@ -1,0 +1,288 @@
+"""Every check that looks at more than one setting. Types and bounds of single settings are at their fields."""
+
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from vmoe_inform import checks, dispatch, routing, suite_kinds  # noqa: F401  (routing registers the steps)
+from vmoe_inform.config import sizes
+from vmoe_inform.config.mesh import spreads_experts
+from vmoe_inform.config.settings import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    options_of,
+    resolve_layers,
+)
+from vmoe_inform.registry import Registry
+from vmoe_inform.routing import steps
+
+
+def check_names(model: ModelConfig) -> None:
+    """Raises ValueError unless the steps of the router and the dispatcher are registered."""
+    router = model.router
+    informs = "inform_by_layer" if router.inform_by_layer else "inform"
+    chosen: tuple[tuple[str, tuple[str, ...], Registry[Any]], ...] = (
+        ("score", (router.score,), steps.SCORE_STEPS),
+        (informs, router.inform_steps, steps.INFORM_STEPS),
+        ("select", (router.select,), steps.SELECT_STEPS),
+    )
+    for field, names, registry in chosen:
+        for name in names:
+            if name not in registry:
+                known = ", ".join(registry) + (", or none alone" if field == informs else "")
+                raise checks.error(f"model.router.{field}", f"one of {known}", name)
+    if model.moe.dispatch not in ("auto", *dispatch.DISPATCHERS):
+        raise checks.error("model.moe.dispatch", f"one of auto, {', '.join(dispatch.DISPATCHERS)}", model.moe.dispatch)
+
+
+def check_model(model: ModelConfig) -> None:
+    """Raises ValueError for settings of a model that do not go together.
+
+    Args:
+      model: has passed :func:`check_names`, and holds the options of the chosen steps.
+    """
+    moe = model.moe
+    if model.image_size_px % model.patch_size_px:
+        raise checks.error(
+            "model.image_size_px", f"a multiple of model.patch_size_px = {model.patch_size_px}", model.image_size_px
+        )
+    if model.hidden_size % model.num_heads:
+        raise checks.error("model.hidden_size", f"a multiple of model.num_heads = {model.num_heads}", model.hidden_size)
+    if model.attention == "fused":  # what the kernel can do for other reasons, the layer checks
+        for field, without in (("attention_dropout_rate", 0.0), ("attention_block_size", None)):
+            if getattr(model, field) != without:
+                raise checks.error(f"model.{field}", f"{without} with model.attention = 'fused'", getattr(model, field))
+    if model.stochastic_depth_rate > 0 and model.num_layers == 1:
+        raise checks.error(
+            "model.stochastic_depth_rate",
+            "0 with a single block: it grows from 0 at the first to this at the last",
+            model.stochastic_depth_rate,
+        )
+    if moe.num_selected_experts > moe.num_experts:
+        raise checks.error(
+            "model.moe.num_selected_experts",
+            f"at most model.moe.num_experts = {moe.num_experts}",
+            moe.num_selected_experts,
+        )
+    resolve_layers(moe.layers, model.num_layers)
+    sizes.check_model(model)
+    _check_router(model)
+
+
+def _check_router(model: ModelConfig) -> None:
+    """Whether the steps go with each other and with the layer, by what they declare."""
+    router = model.router
+    _check_inform(model)
+    informs = [steps.INFORM_STEPS[name] for name in router.inform_steps]
+    for step in (steps.SCORE_STEPS[router.score], *informs, steps.SELECT_STEPS[router.select]):
+        _ask(step, step.check, model, model.layer_sizes)
+    _check_select(model)
+    _check_losses(model)
+
+
+def _check_inform(model: ModelConfig) -> None:
+    """Whether the inform steps go with the MoE layers."""
+    router, num_layers = model.router, len(model.moe_layers)
+    if router.inform_by_layer:
+        if router.inform != "none":
+            raise checks.error("model.router.inform", "'none' with model.router.inform_by_layer", router.inform)
+        if len(router.inform_by_layer) > num_layers:
+            expected = f"at most one choice for each of the {num_layers} MoE layers (model.moe.layers)"
+            raise checks.error("model.router.inform_by_layer", expected, router.inform_by_layer)
+    for ordinal in range(max(1, len(router.inform_by_layer))):
+        names = router.inform_steps_of(ordinal)
+        if len(set(names)) != len(names):
+            raise checks.error("model.router.inform", "each step once", names)
+    for name in router.inform_steps:
+        layers = [i for i in range(num_layers) if name in router.inform_steps_of(i)]
+        if steps.INFORM_STEPS[name].needs_previous and not any(layers):
+            expected = f"a second MoE layer for the inform step {name!r} to act in"
+            raise checks.error("model.moe.layers", expected, model.moe.layers)
+
+
+def _check_select(model: ModelConfig) -> None:
+    """Whether the select step goes with the other steps and with the capacity of the experts."""
+    moe, router = model.moe, model.router
+    score, select = steps.SCORE_STEPS[router.score], steps.SELECT_STEPS[router.select]
+    chosen = f"model.router.select = {select.name!r}"
+    if score.selects is not None and router.select not in score.selects:
+        expected = f"{' or '.join(score.selects)} with model.router.score = {score.name!r}"
+        raise checks.error("model.router.select", expected, select.name)
+    if router.inform_steps and not select.uses_probabilities:
+        received = router.inform_by_layer or router.inform
+        raise checks.error("model.router.inform", f"'none' with {chosen}, which looks at logits only", received)
+    if moe.batch_priority and select.fills_slots:
+        raise checks.error("model.moe.batch_priority", f"false with {chosen}, which fills all slots", True)
+    if moe.capacity_factor < select.smallest_capacity_factor:
+        expected = f"at least {select.smallest_capacity_factor} with {chosen}"
+        raise checks.error("model.moe.capacity_factor", expected, moe.capacity_factor)
+    growth = _growth(model)
+    if growth is not None and not select.grows:
+        received = f"K from {growth.k_start} to {growth.k_end}"
+        raise checks.error(f"model.router.options.{score.name}", f"a constant K with {chosen}", received)
+
+
+def _growth(model: ModelConfig) -> steps.Growth | None:
+    """How K grows during training; None if it is constant."""
+    score = steps.SCORE_STEPS[model.router.score]
+    return score.growth(model.layer_sizes, **options_of(model.router, score)) if score.growth else None
+
+
+def _check_losses(model: ModelConfig) -> None:
+    """Whether noise and auxiliary losses go with the score step."""
+    router = model.router
+    score = steps.SCORE_STEPS[router.score]
+    chosen = f"model.router.score = {score.name!r}"
+    if router.losses.load > 0 and (router.noise_std == 0 or _growth(model) is not None):
+        why = "model.router.noise_std is 0 (no noise, no load loss)" if router.noise_std == 0 else "K grows"
+        raise checks.error("model.router.losses.load", f"0 when {why}", router.losses.load)
+    for name in score.loss_names:
+        weight = getattr(router.losses, name, None)
+        if not weight:
+            expected = f"a weight > 0 with {chosen}, which learns by this loss"
+            raise checks.error(f"model.router.losses.{name}", expected, weight)
+    if router.losses.distillation > 0 and "distillation" not in score.loss_names:
+        expected = f"0 with {chosen}, which distils nothing"
+        raise checks.error("model.router.losses.distillation", expected, router.losses.distillation)
+    if router.noise_std > 0 and not score.takes_noise:
+        raise checks.error("model.router.noise_std", f"0 with {chosen}", router.noise_std)
+
+
+def _ask(step: steps.Step, check: Callable[..., None], model: ModelConfig, about: Any) -> None:
+    """Calls a check of a step; what it says of an option is said of the option's field in the config."""
+    try:
+        check(about, **options_of(model.router, step))
+    except checks.InputError as problem:
+        field = "" if str(problem).startswith("model.") else f"model.router.options.{step.name}."
+        raise checks.InputError(f"{field}{problem}") from None
+
+
+def check_steps(config: Config, total_steps: int) -> None:
+    """Raises ValueError if a step of the router does not go with the number of training steps."""
+    router = config.model.router
+    known = steps.all_steps()
+    for name in router.step_names:
+        _ask(known[name], known[name].check_steps, config.model, total_steps)
+
+
+def check_run(config: Config) -> None:
+    """Raises ValueError for settings of a run that do not go together; its model has passed :func:`check_model`."""
+    _check_train(config)
+    _check_mesh(config)
+    _check_classes(config)
+    _check_data(config.data)
+    _check_optimizer(config.optimizer)
+    _check_evaluation(config.evaluation)
+
+
+def _check_train(config: Config) -> None:
+    train = config.train
+    if (train.steps is None) == (train.epochs is None):
+        expected = "exactly one of train.steps and train.epochs, the other None"
+        raise checks.error("train", expected, (train.steps, train.epochs))
+    if train.batch_size % train.gradient_accumulation_steps:
+        raise checks.error(
+            "train.batch_size",
+            f"a multiple of train.gradient_accumulation_steps = {train.gradient_accumulation_steps}",
+            train.batch_size,
+        )
+    if train.steps is not None:
+        check_steps(config, train.steps)
+    router = config.model.router
+    used = (steps.SCORE_STEPS[router.score], *(steps.INFORM_STEPS[name] for name in router.inform_steps))
+    stateful = [step.name for step in used if step.updates_state]
+    if stateful and train.gradient_accumulation_steps > 1:
+        raise checks.error(
+            "train.gradient_accumulation_steps",
+            f"1 with the router step {stateful[0]!r}, whose state is updated for the whole batch at once",
+            train.gradient_accumulation_steps,
+        )
+    part = train.batch_size // train.gradient_accumulation_steps
+    for field, size in (("train.batch_size", part), ("evaluation.batch_size", config.evaluation.batch_size)):
+        if size % config.model.moe.group_size_images:
+            raise checks.error(
+                field,
+                f"a multiple of model.moe.group_size_images = {config.model.moe.group_size_images}"
+                + (" in each accumulation step" if train.gradient_accumulation_steps > 1 else ""),
+                size,
+            )
+
+
+def _check_mesh(config: Config) -> None:
+    model, mesh = config.model, config.mesh
+    if mesh.expert is not None:
+        if model.moe.num_experts % mesh.expert:
+            raise checks.error("mesh.expert", f"a divisor of the {model.moe.num_experts} experts", mesh.expert)
+        if mesh.expert > 1 and not spreads_experts(model):
+            expected = (
+                "1 with model.moe.dispatch = 'ragged', which needs all experts on each device"
+                if model.moe_layers
+                else "1 without MoE layers"
+            )
+            raise checks.error("mesh.expert", expected, mesh.expert)
+    for field in ("hidden_size", "representation_size"):
+        width = getattr(model, field)
+        if width is not None and width % mesh.fsdp:
+            raise checks.error("mesh.fsdp", f"a divisor of model.{field} = {width}", mesh.fsdp)
+
+
+def _check_classes(config: Config) -> None:
+    names = config.data.class_names
+    if len(set(names)) != len(names):
+        raise checks.error("data.class_names", "each name once", [name for name in names if names.count(name) > 1][:5])
+    if names and len(names) != config.model.num_classes:
+        expected = f"one for each of the classes, model.num_classes = {config.model.num_classes}"
+        raise checks.error("data.class_names", expected, len(names))
+
+
+def _check_data(data: DataConfig) -> None:
+    for field in ("pixel_mean", "pixel_std"):
+        value = getattr(data, field)
+        if isinstance(value, tuple) and len(value) != 3:
+            raise checks.error(f"data.{field}", "one number, or three for red, green and blue", value)
+
+
+def _check_optimizer(optimizer: OptimizerConfig) -> None:
+    if optimizer.name == "adam" and optimizer.weight_decay > 0:
+        raise checks.error("optimizer.weight_decay", "0 with optimizer.name = 'adam'", optimizer.weight_decay)
+    if optimizer.end_learning_rate > optimizer.learning_rate and optimizer.schedule != "constant":
+        raise checks.error(
+            "optimizer.end_learning_rate",
+            f"at most optimizer.learning_rate = {optimizer.learning_rate}",
+            optimizer.end_learning_rate,
+        )
+    patterns = (
+        ("weight_decay_pattern", optimizer.weight_decay_pattern),
+        *(("weight_decay_multipliers", pattern) for pattern, _ in optimizer.weight_decay_multipliers),
+        *(("multipliers", pattern) for pattern, _ in optimizer.multipliers),
+        *(("frozen", pattern) for pattern in optimizer.frozen),
+    )
+    for field, pattern in patterns:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of what a later version of re may read in another way
+                re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as problem:  # also repeated too often, or nested too deep
+            raise checks.error(f"optimizer.{field}", f"a regular expression ({problem})", pattern) from None
+    if optimizer.weight_decay_multipliers and optimizer.weight_decay == 0:
+        raise checks.error(
+            "optimizer.weight_decay_multipliers",
+            "none with optimizer.weight_decay = 0",
+            optimizer.weight_decay_multipliers,
+        )
+
+
+def _check_evaluation(evaluation: EvaluationConfig) -> None:
+    attack, shots = evaluation.attack, evaluation.shots
+    suite_kinds.check_names(evaluation.suites, "evaluation.suites")
+    if not shots or len(set(shots)) != len(shots):
+        raise checks.error("evaluation.shots", "distinct numbers, at least one", shots)
+    if attack.num_steps * attack.step_size < attack.epsilon:
+        raise checks.error(
+            "evaluation.attack.step_size",
+            f"at least epsilon / num_steps = {attack.epsilon:g} / {attack.num_steps}, lest PGD cannot use its epsilon",
+            attack.step_size,
+        )
