@@ -8,7 +8,18 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 # What each part of vmoe_inform may import besides itself.
-FOUNDATION = {"axes", "registry", "checks", "locks", "exit_codes", "storage", "strict", "suite_kinds", "text"}
+FOUNDATION = {
+    "axes",
+    "registry",
+    "checks",
+    "documents",
+    "locks",
+    "exit_codes",
+    "storage",
+    "strict",
+    "suite_kinds",
+    "text",
+}
 PURE = FOUNDATION | {"routing", "dispatch"}
 CONFIG = PURE | {"config"}
 MODEL = CONFIG | {"sharding", "nn"}
@@ -24,6 +35,7 @@ ALLOWED = {
     "text": set(),
     "lettering": {"text"},  # matplotlib; for what draws
     "storage": {"checks", "strict"},
+    "documents": {"checks", "storage"},
     "locks": {"storage"},
     "suite_kinds": {"registry", "checks"},
     "dispatch": FOUNDATION,

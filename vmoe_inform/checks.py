@@ -274,7 +274,7 @@ def misfit(value: Any, hint: Any, field: str = "") -> str | None:
         return None if None in found else max((words for words in found if words), key=len)
     if is_typeddict(hint) or origin is dict:
         if not isinstance(value, dict):
-            return _misfit(field, "an object", value)
+            return words_of_misfit(field, "an object", value)
         hints = get_type_hints(hint, include_extras=True) if origin is None else dict.fromkeys(value, arguments[1])
         missing = sorted(getattr(hint, "__required_keys__", frozenset()) - value.keys())
         if missing:
@@ -282,14 +282,15 @@ def misfit(value: Any, hint: Any, field: str = "") -> str | None:
         inner = ((f"{field}.{key}".removeprefix("."), value[key], hints[key]) for key in hints if key in value)
     elif origin is list:
         if not isinstance(value, list):
-            return _misfit(field, "a list", value)
+            return words_of_misfit(field, "a list", value)
         inner = ((f"{field}[{place}]", item, arguments[0]) for place, item in enumerate(value))
     else:
-        return None if _try(value, hint)[0] else _misfit(field, describe(hint), value)
+        return None if _try(value, hint)[0] else words_of_misfit(field, describe(hint), value)
     return next((words for name, item, of_item in inner if (words := misfit(item, of_item, name)) is not None), None)
 
 
-def _misfit(field: str, expected: str, value: Any) -> str:
+def words_of_misfit(field: str, expected: str, value: Any) -> str:
+    """What stands at a field of a JSON document in place of what is expected."""
     received = repr(value)
     shown = received if len(received) <= 60 else received[:60] + "…"
     return f"{field}: {shown} in place of {expected}".removeprefix(": ")
