@@ -175,3 +175,10 @@ def test_relative_import_of_a_package_is_resolved_from_the_package():
 def test_a_new_part_has_to_say_what_it_imports():
     with pytest.raises(ValueError, match="'gadgets' has no line"):
         wrong_arrows("vmoe_inform.gadgets.made_up", "")
+
+
+@pytest.mark.parametrize("folder", ["vmoe_inform", "tests"])
+def test_every_folder_with_modules_is_a_package(folder):
+    """Others would be missing in the wheel."""
+    folders = {path.parent for path in (ROOT / folder).rglob("*.py")}
+    assert [path.relative_to(ROOT).as_posix() for path in folders if not (path / "__init__.py").exists()] == []

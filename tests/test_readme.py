@@ -1,14 +1,16 @@
-"""What the README shows is what works."""
+"""What the README and the pages of docs/ show is what works."""
 
+import importlib
 import pathlib
 import re
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 
+import vmoe_inform
 from tests import tiny
 from vmoe_inform import routing
 from vmoe_inform.config import presets
@@ -16,9 +18,15 @@ from vmoe_inform.nn import models
 from vmoe_inform.routing import steps
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-ROUTERS = (ROOT / "docs" / "routers.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "notebooks" / "README.md"]
+}
+ROUTERS = PAGES["docs/routers.md"]
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.DOTALL)
 
 
 @pytest.fixture
@@ -30,7 +38,7 @@ def registry_as_before():
 
 
 def test_a_router_is_one_function_and_one_line(registry_as_before, tmp_path, monkeypatch):
-    (block,) = [block for block in BLOCKS if "register_inform" in block]
+    (block,) = python_blocks("docs/extending.md")
     (tmp_path / "neighbours.py").write_text(block)
     monkeypatch.setattr(routing, "__path__", [*routing.__path__, str(tmp_path)])
     routing.import_steps()
@@ -51,17 +59,13 @@ def test_a_router_is_one_function_and_one_line(registry_as_before, tmp_path, mon
         models.from_config(config.model)
 
 
-def test_the_python_example_runs():
-    (block,) = [block for block in BLOCKS if "from_config" in block]
-    names = {
-        "jax": jax,
-        "images": jnp.zeros((8, 32, 32, 3)),
-        "tokens": jax.random.normal(jax.random.key(0), (2, 5, 4)),
-        "probabilities": jnp.full((2, 5, 3), 1 / 3),
-    }
+def test_the_python_example_runs_as_it_is_written():
+    (block,) = python_blocks("README.md")
+    names = {}
     exec(compile(block, "README.md", "exec"), names)
     assert names["logits"].shape == (8, 10)
-    assert names["informed"].shape == (2, 5, 3)
+    assert names["informed"].shape == (8, 16, 4)
+    assert names["neighbours"].shape == (8, 16)
 
 
 def test_the_table_of_routers_names_every_preset_and_every_step():
@@ -79,5 +83,50 @@ def test_the_table_of_routers_names_every_preset_and_every_step():
             assert set(listed) == set(registry[name].option_types)
 
 
-def test_no_place_is_left_open():
-    assert not re.findall(r"[A-Z]+_RESULTS", README + ROUTERS)
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_name_files_and_modules_that_exist(page):
+    text = PAGES[page]
+    assert missing_names(text) == []
+
+
+# Folders where a path in `backticks` may start: the repository and, for short, the package and its tests.
+PLACES = (ROOT, ROOT / "vmoe_inform", ROOT / "tests")
+FOLDERS = {path.name for place in PLACES for path in place.iterdir() if path.is_dir()} - {"data", "runs"}
+
+
+def missing_names(text: str) -> list[str]:
+    """Commands, dotted names and paths in a page's text that are none of this repository's."""
+    missing = [name for name in re.findall(r"python3? -m (vmoe_inform[\w.]*)", text) if not is_module(name)]
+    missing += [name for name in re.findall(r"(?<![/\w.])vmoe_inform(?:\.\w+)+", text) if not is_name(name)]
+    for path in re.findall(r"(?<![\w/.$])((?:\w+/)+[\w.]+\.(?:py|md|sh|sbatch|yaml|ipynb|npz|txt))\b", text):
+        if (path.split("/")[0] in FOLDERS or "/test_" in path) and not any((place / path).exists() for place in PLACES):
+            missing.append(path)
+    return missing
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def is_name(name: str) -> bool:
+    """Whether it is a module, or an attribute of one."""
+    if is_module(name):
+        return True
+    module, _, attribute = name.rpartition(".")
+    return is_module(module) and hasattr(importlib.import_module(module), attribute)
+
+
+def test_missing_names_are_found():
+    text = "`vmoe_inform.nn.made_up`, python -m vmoe_inform.traim, `training/made_up.py`, `launch/test_made_up.py`"
+    assert len(missing_names(text)) == 5  # the command is a name, too
+    assert missing_names("`vmoe_inform.routing.inform`, `training/step.py`, RUN/analysis/figures.py") == []
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["version"] == vmoe_inform.__version__
+    assert f"## [{vmoe_inform.__version__}]" in PAGES["CHANGELOG.md"]
+    for each in citation["references"]:
+        assert {"type", "title", "authors", "year", "url"} <= set(each)
