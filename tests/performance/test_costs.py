@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vmoe_inform.performance import costs, hlo
+from vmoe_inform.performance import costs
+from vmoe_inform.performance.costs import hlo
 from vmoe_inform.sharding.chips import CHIPS
 
 # A loop that the compiler says nothing about: the counter goes from 2 in steps of 3 while it is below 12: 2, 5, 8, 11.

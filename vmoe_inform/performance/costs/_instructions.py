@@ -1,0 +1,187 @@
+"""What one instruction of a program costs: operations, bytes, cycles, collectives."""
+
+import math
+import re
+
+from vmoe_inform.performance.costs import hlo
+from vmoe_inform.sharding.chips import Tpu
+
+COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "all-to-all",
+    "collective-broadcast",
+    "collective-permute",
+    "ragged-all-to-all",
+    "reduce-scatter",
+)
+
+
+def cycles(instruction: hlo.Instruction, chip: Tpu | None) -> tuple[int, bool]:
+    """Cycles of an instruction, and whether anything states them."""
+    stated = instruction.attribute(r'"estimated_cycles":"(\d+)"')
+    if stated is not None:
+        return int(stated), True
+    flops = _kernel_flops(instruction)
+    if flops is not None and chip is not None:
+        return math.ceil(flops / chip.flops_per_cycle), True
+    return 0, False
+
+
+def _kernel_flops(instruction: hlo.Instruction) -> float | None:
+    """Operations of a kernel (Pallas, ragged product), as its author states them."""
+    flops = instruction.attribute(r'"cost_estimate":\{[^}]*"flops":"(\d+)"')
+    return None if flops is None or instruction.opcode != "custom-call" else float(flops)
+
+
+_FREE = {
+    *("after-all", "bitcast", "constant", "get-tuple-element", "parameter", "partition-id", "replica-id", "tuple"),
+    # Copies between memories run beside the computation; their time is that of whoever waits for them.
+    *("copy-start", "copy-done", "slice-start", "slice-done", "async-update", "async-done"),
+}
+_FREE_CALLS = {"AllocateBuffer", "ConcatBitcast"}
+
+
+def takes_time(module: hlo.Module, instruction: hlo.Instruction) -> bool:
+    """Whether an instruction takes time of the device's own."""
+    if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
+        return False
+    if instruction.attribute(r'custom_call_target="(\w+)"') in _FREE_CALLS:
+        return False
+    return any(shape.elements > 1 for shape in instruction.shapes)  # numbers are computed beside everything else
+
+
+def kind(module: hlo.Module, instruction: hlo.Instruction) -> str:
+    """The opcode, of a fusion that of the work in it that no estimate covers."""
+    if instruction.opcode == "custom-call":
+        return instruction.attribute(r'custom_call_target="(\w+)"') or instruction.opcode
+    if instruction.opcode != "fusion":
+        return instruction.opcode
+    inner = {i.opcode for i in module.computations[instruction.computation("calls")].instructions.values()}
+    return next((opcode for opcode in ("gather", "scatter", "sort") if opcode in inner), "fusion")
+
+
+# Collectives
+
+
+def collective(
+    module: hlo.Module, computation: hlo.Computation, instruction: hlo.Instruction
+) -> tuple[str, int] | None:
+    """Kind and bytes of a collective, which may be inside a fusion."""
+    if instruction.opcode == "fusion":
+        inner = module.computations[instruction.computation("calls")]
+        for found in inner.instructions.values():
+            if found.opcode in COLLECTIVES:
+                kind, size = found.opcode, max(found.num_bytes, _operand_bytes(inner, found))
+                # A TPU sums and keeps a part in one go; the text has a sum of everything, and a slice of that.
+                sliced = kind == "all-reduce" and inner.root.opcode == "dynamic-slice"
+                return ("reduce-scatter" if sliced else kind), size
+        return None
+    kind = instruction.opcode.removesuffix("-start")
+    if kind not in COLLECTIVES:
+        return None
+    sent = _operand_bytes(computation, instruction)
+    received = sum(shape.num_bytes for shape in instruction.shapes if shape.sizes)
+    if instruction.opcode.endswith("-start") and kind != "all-reduce":
+        received -= sent  # the result of a start holds its operands too
+    return kind, max(sent, received)
+
+
+def _operand_bytes(computation: hlo.Computation, instruction: hlo.Instruction) -> int:
+    return sum(computation.instructions[name].num_bytes for name in instruction.operands)
+
+
+# Operations and bytes. The compiler's analysis is right but for loops, so that these matter in the bodies of loops.
+
+_ARITHMETIC = {
+    *("abs", "add", "and", "clamp", "compare", "convert", "divide", "maximum", "minimum", "multiply", "negate"),
+    *("not", "or", "reduce", "remainder", "select", "sign", "subtract", "xor"),
+    *("shift-left", "shift-right-arithmetic", "shift-right-logical"),
+}
+
+
+def flops(module: hlo.Module, computation: hlo.Computation, instruction: hlo.Instruction) -> float:
+    """Floating-point operations of an instruction, of a fusion those of the instructions in it."""
+    if instruction.opcode == "fusion":
+        inner = module.computations[instruction.computation("calls")]
+        return sum(flops(module, inner, each) for each in inner.instructions.values())
+    if instruction.opcode in ("dot", "convolution"):
+        left, right = (computation.instructions[name].shapes[0] for name in instruction.operands[:2])
+        if instruction.opcode == "dot":
+            contracted = instruction.attribute(r"lhs_contracting_dims=\{([\d,]*)\}")
+            sizes = [left.sizes[int(axis)] for axis in filter(None, (contracted or "").split(","))]
+            return 2.0 * instruction.shapes[0].elements * math.prod(sizes)
+        return 2.0 * _multiplications(instruction, left, right)
+    if instruction.opcode in _ARITHMETIC:
+        shape = instruction.shapes[0]
+        if instruction.opcode == "reduce":
+            shape = computation.instructions[instruction.operands[0]].shapes[0]
+        return float(shape.elements)
+    return _kernel_flops(instruction) or 0.0
+
+
+def _multiplications(instruction: hlo.Instruction, left: hlo.Shape, right: hlo.Shape) -> int:
+    """Of a convolution: every pair of positions of kernel and output at which there is an input, times the features."""
+    names = instruction.attribute(r"dim_labels=(\S+?->\w+)")
+    if names is None:
+        raise ValueError(f"{instruction.name}: expected dim_labels; received {instruction.attributes!r}")
+    inputs, kernel, output = re.split("_|->", names)
+    window = instruction.attribute(r"window=\{([^}]*)\}") or ""
+    pairs = 1
+    for axis in sorted(set(inputs) - {"b", "f"}):
+        index = int(axis)
+
+        def setting(name: str, default: str, index: int = index) -> str:
+            match = re.search(rf"\b{name}=(\S+)", window)
+            return match[1].split("x")[index] if match else default
+
+        low = int(setting("pad", "0_0").split("_")[0])
+        stride, dilation, spread = (int(setting(key, "1")) for key in ("stride", "rhs_dilate", "lhs_dilate"))
+        size = left.sizes[inputs.index(axis)]
+        pairs *= sum(
+            0 <= at < (size - 1) * spread + 1 and at % spread == 0
+            for out in range(instruction.shapes[0].sizes[output.index(axis)])
+            for at in (out * stride - low + k * dilation for k in range(right.sizes[kernel.index(axis)]))
+        )
+    batches = int(instruction.attribute(r"batch_group_count=(\d+)") or 1)
+    batch, features = left.sizes[inputs.index("b")] // batches, right.sizes[kernel.index("o")]
+    return pairs * batch * features * right.sizes[kernel.index("i")]
+
+
+def num_bytes(module: hlo.Module, computation: hlo.Computation, instruction: hlo.Instruction) -> int:
+    """Read and written by an instruction that runs; a slice is read, not what it is cut from."""
+    if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
+        return 0
+    if instruction.opcode == "fusion":
+        inner = module.computations[instruction.computation("calls")]
+        read = sum(_read(module, inner, parameter) for parameter in inner.parameters.values())
+        return read + _written(inner, inner.root)
+    if instruction.opcode in ("dynamic-slice", "gather", "slice"):
+        return 2 * instruction.num_bytes
+    if instruction.opcode == "dynamic-update-slice":
+        return 2 * computation.instructions[instruction.operands[1]].num_bytes
+    return instruction.num_bytes + _operand_bytes(computation, instruction)
+
+
+def _read(module: hlo.Module, computation: hlo.Computation, parameter: hlo.Instruction) -> int:
+    """Bytes that a fusion reads of one of its parameters."""
+    size = 0
+    for user in computation.users(parameter.name):
+        if user.opcode in ("dynamic-slice", "gather", "slice") and user.operands[0] == parameter.name:
+            size += user.num_bytes
+        elif user.opcode == "fusion":
+            inner = module.computations[user.computation("calls")]
+            size += _read(module, inner, inner.parameters[user.operands.index(parameter.name)])
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] != parameter.name:
+            size += parameter.num_bytes
+    return min(size, parameter.num_bytes)
+
+
+def _written(computation: hlo.Computation, instruction: hlo.Instruction) -> int:
+    if instruction.opcode == "tuple":
+        return sum(_written(computation, computation.instructions[name]) for name in instruction.operands)
+    if instruction.opcode == "bitcast":
+        return _written(computation, computation.instructions[instruction.operands[0]])
+    if instruction.opcode == "dynamic-update-slice":
+        return computation.instructions[instruction.operands[1]].num_bytes
+    return instruction.num_bytes
