@@ -21,7 +21,7 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.model.image_size_px = 32
     config.model.classifier = "gap"
     config.model.representation_size = None
-    config.model.moe.group_size_images = 8
+    config.model.moe.group_size_sequences = 8
     # An informed router tends to send a whole image to the same experts: small groups need room for that.
     config.model.moe.capacity_factor = 2.0
 

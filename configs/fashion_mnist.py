@@ -18,7 +18,7 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config = presets.start(argument, router="vmoe", variant="Ti/4", experts="8", where="last2")
     config.model.num_classes = 10
     config.model.image_size_px = 32
-    config.model.moe.group_size_images = 8
+    config.model.moe.group_size_sequences = 8
 
     config.model.router.options.distilled.switch_step = 703  # a tenth of the run
 

@@ -59,7 +59,7 @@ def _imagenet(config: ml_collections.ConfigDict) -> None:
     config.model.num_classes = 1000
     config.model.image_size_px = 224
     config.model.dtype = "bfloat16"  # the original: only the products that move tokens to experts
-    config.model.moe.group_size_images = 8
+    config.model.moe.group_size_sequences = 8
     config.model.moe.capacity_factor = 1.05
     config.model.moe.capacity_factor_evaluation = 4.0
 

@@ -103,7 +103,7 @@ BAD_FIELDS = {
     "--config.train.batch_size=many": "train.batch_size: expected .*; received 'many'",
     "--config.model.image_size_px=33": "model.image_size_px: expected a multiple of .*; received 33",
     "--config.model.moe.num_selected_experts=9": "experts: expected at most .* 4; received 9",
-    "--config.model.moe.group_size_images=5": "train.batch_size: expected .* 5; received 16",
+    "--config.model.moe.group_size_sequences=5": "train.batch_size: expected .* 5; received 16",
     "--config.model.router.options.attention.sigma=0": "sigma: expected float >= 1e-06 .*; received 0",
     "--config.data.source=folder --config.data.directory=/missing": "/missing",
     "--confg=3": "confg",

@@ -199,7 +199,7 @@ def _config() -> config_lib.Config:
     if _CONFIG.value is not None:
         return config_lib.parse(_CONFIG.value)
     config = presets.start(None, router="vmoe", variant="S/32", experts="8", where="last2")
-    config.model.moe.group_size_images = 32
+    config.model.moe.group_size_sequences = 32
     config.train.batch_size = 32
     config.train.steps = 10_000
     return config_lib.parse(config)

@@ -111,7 +111,7 @@ def test_only_what_is_asked_for_leaves_the_devices(informed):
         ),
         ({"images": np.zeros((0, 32, 32, 3), np.float32)}, "images: expected shape [n, 32, 32, 3]"),
         ({"images": np.zeros((4, 32, 32, 3), np.uint8)}, "images: expected normalised pixels"),
-        ({"batch_size": 3}, "batch_size: expected a multiple of 2 (devices times images of a group); received 3"),
+        ({"batch_size": 3}, "batch_size: expected a multiple of 2 (devices times sequences of a group); received 3"),
         ({"keep": ("graph",)}, "keep: expected names among base, informed"),
         ({"model": _model("expert_choice"), "keep": ("margin",)}, "keep: expected no margins with model.router.select"),
         ({"model": _model("vmoe", model__moe__layers="none")}, "model.moe.layers: expected at least one MoE layer"),

@@ -107,10 +107,13 @@ def test_the_hash_of_a_config_never_changes():
     """Evaluations of all runs are known by it: this fails where a default is changed, or a setting is renamed."""
     assert identity.config_hash(Config()) == identity.config_hash(Config(mesh=MeshConfig(fsdp=2))) == HASH_OF_DEFAULTS
     assert identity.config_hash(parse({"train": {"steps": 7}, "model": {"hidden_size": 64}})) == HASH_OF_A_RUN
+    grouped = {"train": {"steps": 7}, "model": {"moe": {"group_size_sequences": 8}}}
+    assert identity.config_hash(parse(grouped)) == HASH_OF_A_GROUPED_RUN
 
 
 HASH_OF_DEFAULTS = "44136fa355b3678a"  # of {}
 HASH_OF_A_RUN = "1ef1d1efa6aac0bf"
+HASH_OF_A_GROUPED_RUN = "d3457d73477ecd6b"  # written when the setting was called group_size_images
 
 
 def test_long_values_are_cut_in_messages():
@@ -147,3 +150,20 @@ def test_the_table_leads_to_settings_that_exist():
     for migration in migrations.MIGRATIONS:
         if isinstance(migration, Added):
             assert migration.field in known
+        if isinstance(migration, Renamed):
+            assert migrations.new_name(migration.field) in known
+
+
+def test_a_setting_is_known_by_its_first_name_and_found_under_its_last():
+    history = (*HISTORY, Renamed("optimizer.loss", "task.loss"))
+    assert migrations.first_name("task.loss", history) == "train.loss"
+    assert migrations.new_name("train.loss", history) == "task.loss"
+    assert migrations.first_name("seed", history) == migrations.new_name("seed", history) == "seed"
+
+
+def test_a_runs_folder_with_the_old_name_of_a_setting_is_read():
+    older = {"train": {"steps": 7}, "model": {"moe": {"group_size_images": 8}}}
+    assert parse(migrate(older)).model.moe.group_size_sequences == 8
+    message = "model.moe.group_size_images: expected its new name, model.moe.group_size_sequences; received "
+    with pytest.raises(checks.InputError, match=message):
+        parse(older)

@@ -148,15 +148,15 @@ def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
         ),
         ({"model__num_heads": 7}, "model.hidden_size: expected a multiple of model.num_heads = 7; received 512"),
         (
-            {"model__moe__group_size_images": 3, "evaluation__batch_size": 3},
-            "train.batch_size: expected a multiple of model.moe.group_size_images = 3; received 128",
+            {"model__moe__group_size_sequences": 3, "evaluation__batch_size": 3},
+            "train.batch_size: expected a multiple of model.moe.group_size_sequences = 3; received 128",
         ),
         (
-            {"model__moe__group_size_images": 128, "evaluation__batch_size": 64},
-            "evaluation.batch_size: expected a multiple of model.moe.group_size_images = 128; received 64",
+            {"model__moe__group_size_sequences": 128, "evaluation__batch_size": 64},
+            "evaluation.batch_size: expected a multiple of model.moe.group_size_sequences = 128; received 64",
         ),
         (
-            {"model__moe__group_size_images": 64, "train__gradient_accumulation_steps": 4},
+            {"model__moe__group_size_sequences": 64, "train__gradient_accumulation_steps": 4},
             "train.batch_size: expected .* = 64 in each accumulation step; received 32",
         ),
         (
@@ -463,11 +463,11 @@ def test_experts_that_cannot_be_spread_are_on_every_device():
             8,
             "mesh: expected replica x fsdp x expert = 8 devices; received '2 x 1 x 2'",
         ),
-        ({}, 3, "train.batch_size: expected a multiple of 3 devices x 1 images of a group; received 128"),
+        ({}, 3, "train.batch_size: expected a multiple of 3 devices x 1 sequences of a group; received 128"),
         (
-            {"model__moe__group_size_images": 64},
+            {"model__moe__group_size_sequences": 64},
             4,
-            "train.batch_size: expected a multiple of 4 devices x 64 images of a group; received 128",
+            "train.batch_size: expected a multiple of 4 devices x 64 sequences of a group; received 128",
         ),
         (
             {"train__gradient_accumulation_steps": 32},

@@ -53,7 +53,7 @@ def test_the_default_is_the_originals_recipe():
     config = config_lib.parse(imagenet.get_config())
     model, moe, router = config.model, config.model.moe, config.model.router
     assert (moe.num_experts, model.moe_layers, moe.num_selected_experts) == (8, (5, 7), 2)
-    assert (moe.capacity_factor, moe.capacity_factor_evaluation, moe.group_size_images) == (1.05, 4.0, 8)
+    assert (moe.capacity_factor, moe.capacity_factor_evaluation, moe.group_size_sequences) == (1.05, 4.0, 8)
     assert (router.noise_std, router.losses.importance, router.losses.load) == (1.0, 0.005, 0.005)
     assert (model.num_tokens, model.classifier, model.representation_size) == (50, "token", 512)
     assert model.head_bias_initial_value == pytest.approx(math.log(1 / 1000))

@@ -45,7 +45,7 @@ def config_of(router, batch_size=8):
     return config_lib.parse(
         tiny.config_dict(
             router,
-            model__moe__group_size_images=4,
+            model__moe__group_size_sequences=4,
             model__moe__capacity_factor_evaluation=0.5,
             evaluation__batch_size=batch_size,
             train__batch_size=96,

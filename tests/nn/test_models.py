@@ -187,7 +187,7 @@ def test_filler_images_change_nothing():
     images = _images(4)
     mask = jnp.array([False, True, False, True])
     logits = [
-        _apply(model)(variables, images.at[::2].set(filler), image_mask=mask)[0][1::2] for filler in (0.0, 1.0, 5.0)
+        _apply(model)(variables, images.at[::2].set(filler), sequence_mask=mask)[0][1::2] for filler in (0.0, 1.0, 5.0)
     ]
     np.testing.assert_array_equal(logits[0], logits[1])
     np.testing.assert_array_equal(logits[0], logits[2])
@@ -219,7 +219,7 @@ def test_bad_input_says_field_expected_received():
     variables = tiny.variables(model)
     with pytest.raises(ValueError, match=r"images: expected shape \(B, 32, 32, 3\); received \(2, 16, 16, 3\)"):
         _apply(model)(variables, _images(2, 16))
-    with pytest.raises(ValueError, match=r"batch size: expected a multiple of .*group_size_images = 2; received 3"):
+    with pytest.raises(ValueError, match=r"batch size: expected a multiple of .*group_size_sequences = 2; received 3"):
         _apply(model)(variables, _images(3))
     with pytest.raises(ValueError, match=r"step 'symphony': expected the collections 'params' and 'routing'"):
         _apply(model)({"params": variables["params"]}, _images(2))

@@ -22,7 +22,7 @@ IMAGES, TOKENS = 8, 5
 def make_layer(**moe) -> MoeLayer:
     config = tiny.config_dict().model
     config.router.noise_std = config.router.losses.load = 0.0
-    config.moe.group_size_images = 1
+    config.moe.group_size_sequences = 1
     config.moe.update(moe)
     # Matrices of 2^16 entries, from which on a CPU works on blocks of rows
     config.hidden_size, config.mlp_size = 128, 512

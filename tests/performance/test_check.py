@@ -110,7 +110,7 @@ def test_bytes_of_a_device_are_those_of_its_part():
             {"mesh__expert": 4, "mesh__replica": 2},
             r"mesh: expected replica x fsdp x expert = 4 devices; received '2 x 1 x 4'",
         ),
-        ({"train__batch_size": 20}, r"train.batch_size: expected a multiple of 4 devices x 2 images of a group"),
+        ({"train__batch_size": 20}, r"train.batch_size: expected a multiple of 4 devices x 2 sequences of a group"),
         ({"evaluation__batch_size": 36}, r"evaluation.batch_size: expected a multiple of 4 devices x 2 images"),
     ],
 )

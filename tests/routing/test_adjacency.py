@@ -89,7 +89,7 @@ def test_doubly_stochastic_columns_are_only_near_where_the_zeros_allow_no_such_m
 def test_symphony_starts_at_its_initial_value_and_leaves_out_what_is_below_the_threshold(threshold, expected):
     step = steps.INFORM_STEPS["symphony"]
     options = {**step.option_defaults, "initial_value": 0.5, "threshold": threshold}
-    sizes = steps.LayerSizes(hidden_size=4, num_experts=2, num_selected_experts=1, num_tokens=3, patch_values=0)
+    sizes = steps.LayerSizes(hidden_size=4, num_experts=2, num_selected_experts=1, num_tokens=3, raw_input_size=0)
     state = step.initial_state(jax.random.key(0), sizes, **options)
     np.testing.assert_array_equal(state, np.full((2, 2), 0.5))
     # With one expert a token the normalized counts are the identity: 0.9 * 0.5 + 0.1 and 0.9 * 0.5. The threshold
@@ -270,7 +270,7 @@ def test_across_layers_learns_which_expert_follows_which():
     # Tokens of expert j before go to expert follows[j] here, in every one of 40 training steps.
     step, follows = steps.INFORM_STEPS["symphony_across_layers"], np.array([2, 0, 3, 1])
     options = {**step.option_defaults, "decay": 0.9, "share": 0.5}
-    sizes = steps.LayerSizes(hidden_size=4, num_experts=4, num_selected_experts=1, num_tokens=6, patch_values=0)
+    sizes = steps.LayerSizes(hidden_size=4, num_experts=4, num_selected_experts=1, num_tokens=6, raw_input_size=0)
     rng = np.random.default_rng(5)
 
     def context(state, probabilities, indices):

@@ -11,7 +11,7 @@ from vmoe_inform.routing import steps
 from .. import tiny
 from .compiled import routing
 
-SIZES = steps.LayerSizes(hidden_size=4, num_experts=3, num_selected_experts=1, num_tokens=5, patch_values=2)
+SIZES = steps.LayerSizes(hidden_size=4, num_experts=3, num_selected_experts=1, num_tokens=5, raw_input_size=2)
 STEP = steps.SCORE_STEPS["distilled"]
 OPTIONS = {**STEP.option_defaults, "switch_step": 3, "width": 6}
 LIGHT = ("embedding", "position", "centroids")
@@ -55,7 +55,7 @@ def make_parameters(seed):
 
 def make_context(parameters, state):
     rng = np.random.default_rng(99)
-    return steps.StepContext(normal(rng, 2, 5, 4), parameters, state=state, patches=normal(rng, 2, 5, 2))
+    return steps.StepContext(normal(rng, 2, 5, 4), parameters, state=state, raw_inputs=normal(rng, 2, 5, 2))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_learned_scores_decide_until_the_switch_and_a_frozen_copy_from_then_
         np.testing.assert_allclose(logits[step], learned, rtol=1e-6, atol=1e-6)  # one program, and its operations
     # The light router of the last step before the switch, whatever happens to the parameters afterwards.
     last = training[2].parameters
-    light = routing.light_scores(training[2].patches, *(last[name] for name in LIGHT))
+    light = routing.light_scores(training[2].raw_inputs, *(last[name] for name in LIGHT))
     for step in (3, 4, 5):
         np.testing.assert_allclose(logits[step], light, rtol=1e-6, atol=1e-6)
 
@@ -98,7 +98,7 @@ def test_gates_are_the_sigmoids_of_the_learned_scores_in_both_stages(training):
 
 def test_the_distillation_loss_is_the_cross_entropy_to_the_learned_choice(training):
     context = training[1]
-    light = np.asarray(routing.light_scores(context.patches, *(context.parameters[name] for name in LIGHT)), np.float64)
+    light = np.asarray(routing.light_scores(context.raw_inputs, *(context.parameters[name] for name in LIGHT)), np.float64)
     wanted = np.zeros(2)
     for b, n in np.ndindex(2, 5):
         choice = np.argmax(context.tokens[b, n] @ context.parameters["kernel"])

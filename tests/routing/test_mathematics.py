@@ -36,7 +36,7 @@ TOKEN_AXIS = {
     "attended": 2,
     "means": 2,
     "outputs": 1,
-    "patches": 1,
+    "raw_inputs": 1,
     "previous_probabilities": 1,
 }
 
@@ -59,7 +59,7 @@ def random_images(seed, *, batch=B, tokens=N, experts=E, scale=1.0):
         "attended": normal(H, tokens, F),
         "means": normal(H, tokens, D),
         "outputs": normal(tokens, D),
-        "patches": normal(tokens, P),
+        "raw_inputs": normal(tokens, P),
         "previous_probabilities": softmax(normal(tokens, experts) / scale),
     }
 
@@ -71,7 +71,7 @@ def is_counter(leaf):
 def started(step, options, tokens=N, experts=E):
     """Parameters of a step, and its state as training might have left it: noise on what is not a counter."""
     sizes = steps.LayerSizes(
-        hidden_size=D, num_experts=experts, num_selected_experts=min(K, experts), num_tokens=tokens, patch_values=P
+        hidden_size=D, num_experts=experts, num_selected_experts=min(K, experts), num_tokens=tokens, raw_input_size=P
     )
     declared = step.parameters(sizes, **options)
 
@@ -96,7 +96,7 @@ def context(step, parameters, state, images):
         parameters=parameters,
         state=state,
         attention=record if step.needs_attention else None,
-        patches=images["patches"] if step.needs_patches else None,
+        raw_inputs=images["raw_inputs"] if step.needs_raw_inputs else None,
         previous=steps.PreviousLayer(images["previous_probabilities"], chosen) if step.needs_previous else None,
     )
 

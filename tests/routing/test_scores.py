@@ -11,7 +11,7 @@ from vmoe_inform.routing import steps
 from .. import tiny
 from .compiled import routing
 
-SIZES = steps.LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, patch_values=3)
+SIZES = steps.LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, raw_input_size=3)
 
 
 def test_linear_scores_worked_by_hand():

@@ -114,13 +114,13 @@ def test_every_expert_is_full_of_its_best_tokens():
 # The registered steps.
 
 
-def step_of(name, *, k=1, capacity=8, num_images=1, train=False, **options):
+def step_of(name, *, k=1, capacity=8, num_sequences=1, train=False, **options):
     """A registered step, compiled: (logits, probabilities, **arrays of the context) -> plan."""
     step = steps.SELECT_STEPS[name]
 
     @jax.jit
     def select(logits, probabilities=None, **arrays):
-        context = steps.SelectContext(k, capacity, logits, num_images, train, **arrays)
+        context = steps.SelectContext(k, capacity, logits, num_sequences, train, **arrays)
         probabilities = jax.nn.softmax(logits) if probabilities is None else probabilities
         return step.function(probabilities, context, **{**step.option_defaults, **options})
 
@@ -234,7 +234,7 @@ def test_expert_choice_with_more_slots_than_tokens_takes_every_token():
 def test_soft_shares_sum_to_one_over_the_tokens_of_an_image_and_over_the_slots():
     slot_logits = normal(8, 2, 10, 3, 2)  # two groups of two images of five tokens; three experts with two slots
     logits = jax.nn.logsumexp(slot_logits, axis=-1)
-    plan = step_of("soft", num_images=2)(logits, slot_logits=slot_logits)
+    plan = step_of("soft", num_sequences=2)(logits, slot_logits=slot_logits)
     assert plan.into.shape == plan.out_of.shape == (4, 5, 3, 2)
     np.testing.assert_allclose(jnp.sum(plan.into, axis=1), 1.0, rtol=1e-6)
     np.testing.assert_allclose(jnp.sum(plan.out_of, axis=(2, 3)), 1.0, rtol=1e-6)
@@ -248,7 +248,7 @@ def test_soft_shares_sum_to_one_over_the_tokens_of_an_image_and_over_the_slots()
 
 def test_soft_without_slot_logits_has_one_slot_for_each_expert():
     logits = normal(9, 1, 10, 3)
-    soft = step_of("soft", num_images=2)
+    soft = step_of("soft", num_sequences=2)
     one, two = soft(logits), soft(logits, slot_logits=logits[..., None])
     assert one.into.shape == (2, 5, 3, 1)
     np.testing.assert_array_equal(one.into, two.into)

@@ -137,7 +137,7 @@ def test_select_steps(step, options, k, train):
     def plan_of(tree):
         logits = tree["learned"]["logits"]
         here = steps.SelectContext(
-            k=k, capacity=4, logits=logits, num_images=PER_GROUP, train=train, real=tree["fixed"]["real"]
+            k=k, capacity=4, logits=logits, num_sequences=PER_GROUP, train=train, real=tree["fixed"]["real"]
         )
         return step.function(jax.nn.softmax(logits), here, **options)
 

@@ -29,7 +29,7 @@ def config(prepared_imagenet, tmp_path_factory):
     config.model.num_heads = 2
     config.model.representation_size = None
     config.model.dtype = "float32"
-    config.model.moe.group_size_images = 2
+    config.model.moe.group_size_sequences = 2
     config.data.directory = str(prepared_imagenet)
     config.data.suites_directory = str(suites)
     config.data.num_workers = 1

@@ -50,7 +50,7 @@ if __name__ == "__main__":
     config = tiny.config_dict(data__source="watched", data__num_workers=1, data__num_threads=0, mesh__expert=4)
     config.mesh.replica = 1000
     config.train.batch_size = 4000
-    config.model.moe.group_size_images = 1
+    config.model.moe.group_size_sequences = 1
     parsed = config_lib.parse(config)
     try:
         loop.train(parsed, sys.argv[1])

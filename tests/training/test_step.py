@@ -223,7 +223,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
     still = {"model__router__noise_std": 0.0, "model__router__losses__load": 0.0, "data__random_shift_px": 0}
     # Groups are made of other images when the batch is split; losses that look at a group would differ.
     still |= {"model__router__losses__importance": 0.0, "model__moe__capacity_factor": 4.0, "train__batch_size": 32}
-    still |= {"model__moe__group_size_images": 2, **ONE_BLOCK}
+    still |= {"model__moe__group_size_sequences": 2, **ONE_BLOCK}
     config = {name: config_lib.parse(tiny.config_dict(**still, **extra)) for name, extra in
               {"whole": {}, "parts": {"train__gradient_accumulation_steps": 2}}.items()}  # fmt: skip
     results = {}

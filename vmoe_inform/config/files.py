@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 
 from vmoe_inform import checks
-from vmoe_inform.config import from_text, groups
+from vmoe_inform.config import from_text, groups, migrations
 from vmoe_inform.config.settings import Config
 
 _MODULE = "vmoe_inform_config_file"
@@ -112,6 +112,9 @@ def _as_input_error(path: str, problem: Exception) -> checks.InputError:
     if isinstance(problem, SyntaxError) and problem.filename == path:
         lines.append(problem.lineno)
     where = f"{path}, line {lines[-1]}" if lines else path
+    unknown = re.search(r'Key "(\w+)" does not exist', str(problem))  # as a ConfigDict says it
+    if unknown and (today := migrations.renamed(unknown[1])):
+        return checks.error(f"--config: {where}", f"the new name of {unknown[1]!r}, {today}", unknown[1])
     return checks.InputError(
         f"--config: expected a config file that can be run; received {type(problem).__name__} in {where}: "
         f"{_line(problem)}"

@@ -13,6 +13,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from vmoe_inform import checks
+from vmoe_inform.config import migrations
 from vmoe_inform.routing import steps
 
 
@@ -76,6 +77,9 @@ def check_keys(given: Any, known: set[str], prefix: str) -> None:
     """Raises ValueError for a key that is not known; ``prefix`` names the group."""
     for key in given:
         if key not in known:
+            field = f"{prefix}.{key}" if prefix else str(key)
+            if (renamed := migrations.new_name(field)) != field:
+                raise checks.error(field, f"its new name, {renamed}", key)
             expected = f"one of the keys {', '.join(sorted(known))}" if known else "no keys"
             raise checks.unknown(prefix or "config", expected, key, known)
 

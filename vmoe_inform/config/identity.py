@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from vmoe_inform.config import migrations
 from vmoe_inform.routing import steps
 
 _LONGEST_VALUE = 100  # characters of a value in a message
@@ -130,14 +131,15 @@ def config_hash(config: Any, effects: Collection[Effect] = (Effect.TRAINING, Eff
     """16 hexadecimal digits that change with every setting of these effects, of a resolved config.
 
     Settings at their defaults do not count, so that one that a later version adds does not change the hash of older
-    runs. For the same reason a default is never changed: an older run would have another hash.
+    runs. For the same reason a default is never changed, and a setting that was renamed counts by its first name: an
+    older run would have another hash.
 
     Args:
       config: a dataclass of settings/.
       effects: by default all that decide a score.
     """
     decisive = {
-        name: setting.value
+        migrations.first_name(name): setting.value
         for name, setting in settings_of(config).items()
         if setting.effect in effects and setting.value != setting.default
     }

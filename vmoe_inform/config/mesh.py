@@ -41,11 +41,11 @@ def check_evaluation_batch(config: Config, num_devices: int) -> None:
 
 
 def _check_batch(field: str, size: int, config: Config, num_devices: int, parts: int = 1) -> None:
-    group = config.model.moe.group_size_images
+    group = config.model.moe.group_size_sequences
     if size % (num_devices * group * parts):
         raise checks.error(
             field,
-            f"a multiple of {num_devices} devices x {group} images of a group"
+            f"a multiple of {num_devices} devices x {group} sequences of a group"
             + (f" x {parts} accumulation steps" if parts > 1 else ""),
             size,
         )

@@ -45,7 +45,10 @@ class Added:
 Migration = Renamed | Removed | Added
 
 # In the order of time: each reads what those above it have left.
-MIGRATIONS: tuple[Migration, ...] = ()
+MIGRATIONS: tuple[Migration, ...] = (
+    # Not only images are sequences of tokens.
+    Renamed("model.moe.group_size_images", "model.moe.group_size_sequences"),
+)
 
 
 def migrate(tree: Tree, migrations: Sequence[Migration] = MIGRATIONS) -> Tree:
@@ -73,6 +76,28 @@ def migrate(tree: Tree, migrations: Sequence[Migration] = MIGRATIONS) -> Tree:
             case Added(before=before):
                 group.setdefault(name, before)
     return tree
+
+
+def first_name(field: str, migrations: Sequence[Migration] = MIGRATIONS) -> str:
+    """What a setting was called when it was new: the name that hashes of configs know it by."""
+    for migration in reversed(migrations):
+        if isinstance(migration, Renamed) and migration.now == field:
+            field = migration.field
+    return field
+
+
+def new_name(field: str, migrations: Sequence[Migration] = MIGRATIONS) -> str:
+    """What a setting is called today; the same name if it was not renamed."""
+    for migration in migrations:
+        if isinstance(migration, Renamed) and migration.field == field:
+            field = migration.now
+    return field
+
+
+def renamed(name: str, migrations: Sequence[Migration] = MIGRATIONS) -> str | None:
+    """Today's field of a setting that once had this name in its group; None if there was none."""
+    fields = (m.field for m in migrations if isinstance(m, Renamed) and m.field.rpartition(".")[2] == name)
+    return next((new_name(field, migrations) for field in fields), None)
 
 
 def _group_of(tree: Tree, field: str) -> tuple[Tree, str]:

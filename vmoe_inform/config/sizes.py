@@ -16,7 +16,7 @@ def check_model(model: ModelConfig) -> None:
     _at_most("model.image_size_px", "tokens (image_size_px / patch_size_px)^2", model.num_tokens, _MOST_TOKENS)
     _at_most("model", "parameters", _num_parameters(model), _MOST_PARAMETERS)
     moe = model.moe
-    tokens = moe.group_size_images * model.num_tokens * moe.num_selected_experts / moe.num_experts
+    tokens = moe.group_size_sequences * model.num_tokens * moe.num_selected_experts / moe.num_experts
     for field in ("capacity_factor", "capacity_factor_evaluation"):
         capacity = int(tokens * getattr(moe, field)) + moe.capacity_multiple_of
         _at_most(f"model.moe.{field}", "slots of an expert for a group", capacity, _MOST_CAPACITY)

@@ -203,10 +203,10 @@ def _check_train(config: Config) -> None:
         )
     part = train.batch_size // train.gradient_accumulation_steps
     for field, size in (("train.batch_size", part), ("evaluation.batch_size", config.evaluation.batch_size)):
-        if size % config.model.moe.group_size_images:
+        if size % config.model.moe.group_size_sequences:
             raise checks.error(
                 field,
-                f"a multiple of model.moe.group_size_images = {config.model.moe.group_size_images}"
+                f"a multiple of model.moe.group_size_sequences = {config.model.moe.group_size_sequences}"
                 + (" in each accumulation step" if train.gradient_accumulation_steps > 1 else ""),
                 size,
             )

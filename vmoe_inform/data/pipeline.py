@@ -109,13 +109,13 @@ def evaluation_batches(
     """Every record once, in order: all processes together make the batches that one process would make, a part each.
 
     An unreadable record leaves its place to a black image of mask False, and so do the records that the last batch
-    lacks. So images that share experts' slots (``model.moe.group_size_images`` consecutive ones) are the same ones
+    lacks. So images that share experts' slots (``model.moe.group_size_sequences`` consecutive ones) are the same ones
     for every batch size that whole groups fit in, and every number of processes and workers.
 
     Args:
       source: what to read.
       image_size_px: P.
-      batch_size: b, of this process; of all together, a multiple of the images of a group.
+      batch_size: b, of this process; of all together, a multiple of the sequences of a group.
       skipped: counts this process's unreadable records.
       crop: side of the centred square that is looked at, as a share of the image's shorter side.
       num_threads: threads that read ahead two batches; 0 reads in the caller's thread, best for arrays in memory.

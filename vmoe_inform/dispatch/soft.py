@@ -16,7 +16,7 @@ class SoftSlots:
     Attributes:
       into: share of token n in slot (e, p); sums to 1 over the tokens of an image.
       out_of: share of slot (e, p) in the output of token n; sums to 1 over the slots.
-      groups: G; the tokens of B / G consecutive images form one group.
+      groups: G; the tokens of B / G consecutive sequences form one group.
       k: K, choices by which a token's experts are listed in ``indices``.
     """
 

@@ -76,7 +76,7 @@ class Predictor:
                 variables | {"params": gathered(variables["params"])},
                 augment.normalize(images, config.data),
                 train=False,
-                image_mask=mask,
+                sequence_mask=mask,
                 **options,
             )
 

@@ -46,7 +46,7 @@ _SETTINGS = {
     "num_experts": "moe.num_experts",
     "num_selected_experts": "moe.num_selected_experts",
     "moe_layers": "moe.layers",
-    "images_per_group": "moe.group_size_images",
+    "images_per_group": "moe.group_size_sequences",
     "capacity_factor": "moe.capacity_factor",
     "capacity_multiple_of": "moe.capacity_multiple_of",
     "batch_priority": "moe.batch_priority",

@@ -37,7 +37,7 @@ class Block(nn.Module):
         around: Surroundings,
         *,
         train: bool,
-        image_mask: Bool[Array, " B"] | None = None,
+        sequence_mask: Bool[Array, " B"] | None = None,
     ) -> tuple[Float[Array, "B N D"], dict[str, Any] | None, PreviousLayer | None]:
         """Returns the new tokens, and of a MoE layer its metrics and what the next one may know (None if dense)."""
         config, dtype, ordinal = self.config, jnp.dtype(self.config.dtype), self.moe_ordinal
@@ -61,5 +61,5 @@ class Block(nn.Module):
             return tokens + drop_branch(mlp(normed, train=train)), None, None
         around = dataclasses.replace(around, attention=record)
         moe = MoeLayer(config, ordinal, name="moe")
-        outputs, metrics, previous = moe(normed, around, train=train, image_mask=image_mask)
+        outputs, metrics, previous = moe(normed, around, train=train, sequence_mask=sequence_mask)
         return tokens + drop_branch(outputs), metrics, previous

@@ -39,7 +39,7 @@ def initialize(model: VisionTransformer, key: Array) -> dict[str, Tree]:
       key: a JAX random key.
     """
     size = model.config.image_size_px
-    images = jnp.zeros((model.config.moe.group_size_images, size, size, 3), jnp.float32)
+    images = jnp.zeros((model.config.moe.group_size_sequences, size, size, 3), jnp.float32)
     return dict(jax.jit(model.init)({"params": key}, images))
 
 

@@ -40,15 +40,15 @@ class MoeLayer(nn.Module):
         around: Surroundings,
         *,
         train: bool,
-        image_mask: Bool[Array, " B"] | None = None,
+        sequence_mask: Bool[Array, " B"] | None = None,
     ) -> tuple[Float[Array, "B N D"], dict[str, Any], PreviousLayer]:
         """Applies the chosen experts to every token.
 
         Args:
-          tokens: [B, N, D]; B must be a multiple of the images of a group.
+          tokens: [B, N, D]; B must be a multiple of the sequences of a group.
           around: what the router may need besides.
           train: noise, dropout, training capacity, and updates of the router's state.
-          image_mask: False for filler images, whose tokens take no slots; None if all are real.
+          sequence_mask: False for filler sequences, whose tokens take no slots; None if all are real.
 
         Returns:
           outputs [B, N, D]; metrics: ``losses`` by name [G], ``load`` [E] (share of the choices before dropping),
@@ -60,14 +60,14 @@ class MoeLayer(nn.Module):
         """
         config, moe = self.config, self.config.moe
         batch, num_tokens, width = tokens.shape
-        if batch % moe.group_size_images:
+        if batch % moe.group_size_sequences:
             raise checks.error(
-                "batch size", f"a multiple of model.moe.group_size_images = {moe.group_size_images}", batch
+                "batch size", f"a multiple of model.moe.group_size_sequences = {moe.group_size_sequences}", batch
             )
         routing = Router(config.router, config.layer_sizes, self.ordinal, name="router")(tokens, around, train=train)
 
-        # [B, N, ...] -> [G, S, ...]: the tokens of consecutive images share their experts' slots
-        groups, size = batch // moe.group_size_images, moe.group_size_images * num_tokens
+        # [B, N, ...] -> [G, S, ...]: the tokens of consecutive sequences share their experts' slots
+        groups, size = batch // moe.group_size_sequences, moe.group_size_sequences * num_tokens
         factor = moe.capacity_factor if train else moe.capacity_factor_evaluation
         multiple_of = moe.capacity_multiple_of
         if SELECT_STEPS[config.router.select].fills_slots:
@@ -80,7 +80,7 @@ class MoeLayer(nn.Module):
             groups=groups,
             train=train,
             batch_priority=moe.batch_priority,
-            real=None if image_mask is None else jnp.repeat(image_mask, num_tokens).reshape(groups, size),
+            real=None if sequence_mask is None else jnp.repeat(sequence_mask, num_tokens).reshape(groups, size),
         )
         outputs = self._work(tokens.reshape(groups, size, width), plan, train=train)
         if self.is_mutable_collection(TRACE):

@@ -74,9 +74,9 @@ def needs_attention(config: RouterConfig, ordinal: int) -> bool:
     return any(step.needs_attention for step in layer)
 
 
-def needs_patches(config: RouterConfig) -> bool:
-    """Whether a step declares that it needs the pixels of the patches."""
-    return any(step.needs_patches for step in steps_of(config))
+def needs_raw_inputs(config: RouterConfig) -> bool:
+    """Whether a step declares that it needs what the model makes its tokens of."""
+    return any(step.needs_raw_inputs for step in steps_of(config))
 
 
 def has_state(config: RouterConfig) -> bool:
@@ -91,13 +91,13 @@ class Surroundings:
 
     Attributes:
       attention: record of the block's attention.
-      patches: normalised pixels of each token's patch.
+      raw_inputs: what the model makes each token of: the normalised pixels of its patch.
       previous: the MoE layer before.
       progress: share of the training that is done, 0 to 1; for routers whose K grows.
     """
 
     attention: AttentionRecord | None = None
-    patches: Float[Array, "B N P"] | None = None
+    raw_inputs: Float[Array, "B N P"] | None = None
     previous: PreviousLayer | None = None
     progress: Float[Array, ""] | None = None
 
@@ -184,7 +184,7 @@ class Router(nn.Module):
     ) -> tuple[StepContext, nn.Variable | None]:
         """What a step declared, and the variable of its state."""
         wanted: dict[str, Any] = {}
-        for name in ("attention", "patches", "previous"):
+        for name in ("attention", "raw_inputs", "previous"):
             if getattr(step, f"needs_{name}"):
                 if getattr(around, name) is None:
                     raise checks.error(name, f"what the router step {step.name!r} needs", None)
@@ -239,7 +239,7 @@ def select_experts(
       routing: of B images.
       config: for the select step.
       capacity: C, slots of one expert for one group.
-      groups: G; the tokens of B / G consecutive images form one group.
+      groups: G; the tokens of B / G consecutive sequences form one group.
       train: whether this is a training step.
       batch_priority: tokens of larger informed probability get slots first (decision 5).
       real: False for filler, which takes no slots.
@@ -255,7 +255,7 @@ def select_experts(
         k=routing.base_indices.shape[-1],
         capacity=capacity,
         logits=routing.noisy_logits.reshape(informed.shape),
-        num_images=routing.informed.shape[0] // groups,
+        num_sequences=routing.informed.shape[0] // groups,
         train=train,
         active=routing.active,
         gates=grouped(routing.gates),
@@ -273,7 +273,7 @@ def auxiliary_losses(
 
     Args:
       routing: of B images.
-      groups: G; the tokens of B / G consecutive images form one group.
+      groups: G; the tokens of B / G consecutive sequences form one group.
       config: for the scale of the noise; the load loss exists only where there is noise, in training.
       train: whether noise was added.
     """

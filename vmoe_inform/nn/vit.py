@@ -12,7 +12,7 @@ from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.block import Block
 from vmoe_inform.nn.mlp import EXPERT_PRODUCTS, Mlp
-from vmoe_inform.nn.router import Surroundings, needs_patches
+from vmoe_inform.nn.router import Surroundings, needs_raw_inputs
 from vmoe_inform.routing.steps import PreviousLayer
 
 _REMAT_POLICIES = {
@@ -57,7 +57,7 @@ class VisionTransformer(nn.Module):
         images: Float[Array, "B P P 3"],
         *,
         train: bool = False,
-        image_mask: Bool[Array, " B"] | None = None,
+        sequence_mask: Bool[Array, " B"] | None = None,
         progress: Float[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B classes"], dict[str, Any]]:
         """Classifies.
@@ -65,7 +65,7 @@ class VisionTransformer(nn.Module):
         Args:
           images: normalised pixels [B, P, P, 3], P = ``image_size_px``.
           train: noise, dropout, training capacity, and updates of the routers' states.
-          image_mask: False for images that only fill up a batch: they take no expert's slots from the others.
+          sequence_mask: False for images that only fill up a batch: they take no expert's slots from the others.
           progress: share of the training that is done, 0 to 1; needed in training by routers whose K grows.
 
         Returns:
@@ -93,7 +93,7 @@ class VisionTransformer(nn.Module):
         tokens = nn.Dropout(config.dropout_rate, deterministic=not train)(tokens)
 
         around = Surroundings(
-            patches=_patches(images, config) if needs_patches(config.router) else None, progress=progress
+            raw_inputs=_patches(images, config) if needs_raw_inputs(config.router) else None, progress=progress
         )
         metrics: dict[str, Any] = {}
         for layer in range(config.num_layers):
@@ -101,7 +101,7 @@ class VisionTransformer(nn.Module):
             ordinal = config.moe_layers.index(layer) if layer in config.moe_layers else None
             drop_rate = config.stochastic_depth_rate * layer / max(1, config.num_layers - 1)
             block = Block(config, ordinal, drop_rate, name=name)
-            tokens, layer_metrics, previous = _apply_block(block, tokens, around, image_mask, train=train)
+            tokens, layer_metrics, previous = _apply_block(block, tokens, around, sequence_mask, train=train)
             if ordinal is not None:
                 metrics[name] = layer_metrics
                 around = dataclasses.replace(around, previous=previous)
@@ -130,18 +130,18 @@ def _apply_block(
     block: Block,
     tokens: Float[Array, "B N D"],
     around: Surroundings,
-    image_mask: Bool[Array, " B"] | None,
+    sequence_mask: Bool[Array, " B"] | None,
     *,
     train: bool,
 ) -> tuple[Float[Array, "B N D"], dict[str, Any] | None, PreviousLayer | None]:
     """The block, which keeps for the gradient what ``remat`` says."""
 
     def apply(block: Block, *arrays: Any) -> Any:
-        return block(*arrays[:2], train=train, image_mask=arrays[2])
+        return block(*arrays[:2], train=train, sequence_mask=arrays[2])
 
     if block.config.remat != "none":
         apply = nn.remat(apply, policy=_REMAT_POLICIES[block.config.remat])
-    return apply(block, tokens, around, image_mask)
+    return apply(block, tokens, around, sequence_mask)
 
 
 def _patches(images: Float[Array, "B P P 3"], config: ModelConfig) -> Float[Array, "B N values"]:

@@ -110,7 +110,7 @@ def measure(
 def _variant(model: ModelConfig, experts: int, group: int, dispatch: str, images: int) -> ModelConfig:
     if images % group:
         raise checks.error("images of a group", f"a divisor of the {images} images", group)
-    moe = dataclasses.replace(model.moe, num_experts=experts, group_size_images=group, dispatch=dispatch)
+    moe = dataclasses.replace(model.moe, num_experts=experts, group_size_sequences=group, dispatch=dispatch)
     return config_lib.parse_model(dataclasses.replace(model, moe=moe))
 
 
@@ -250,7 +250,7 @@ def _row(
     moe = model.moe
     row = LayerRow(
         experts=moe.num_experts,
-        images_per_group=moe.group_size_images,
+        images_per_group=moe.group_size_sequences,
         dispatch=moe.dispatch,
         forward=None,
         forward_backward=None,

@@ -100,7 +100,7 @@ def train_flops(model: ModelConfig, *, kept: float = 1.0, k: int | None = None) 
 
 def _embedding_flops(model: ModelConfig) -> float:
     patches = (model.image_size_px // model.patch_size_px) ** 2
-    return 2 * patches * model.layer_sizes.patch_values * model.hidden_size
+    return 2 * patches * model.layer_sizes.raw_input_size * model.hidden_size
 
 
 def measure(

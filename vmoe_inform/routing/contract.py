@@ -29,7 +29,7 @@ from vmoe_inform.routing.steps import (
     StepContext,
 )
 
-SIZES = LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, patch_values=3)
+SIZES = LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, raw_input_size=3)
 _IMAGES, _HEADS = 2, 2
 Inputs = dict[str, Any]
 
@@ -110,7 +110,7 @@ def make_inputs(seed: int, step: ContextStep, sizes: LayerSizes, options: dict[s
         },
         "fixed": {
             "state": state,
-            "patches": normal(_IMAGES, tokens, sizes.patch_values) if step.needs_patches else None,
+            "raw_inputs": normal(_IMAGES, tokens, sizes.raw_input_size) if step.needs_raw_inputs else None,
             "previous": previous if step.needs_previous else None,
         },
     }

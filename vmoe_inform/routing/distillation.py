@@ -25,7 +25,7 @@ def _parameters(sizes: LayerSizes, *, width: int, switch_step: int) -> dict[str,
     rows = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
     return {
         "kernel": Parameter((sizes.hidden_size, sizes.num_experts), kernel),
-        "embedding": Parameter((sizes.patch_values, width), kernel),
+        "embedding": Parameter((sizes.raw_input_size, width), kernel),
         "position": Parameter((sizes.num_tokens, width), rows),
         "centroids": Parameter((sizes.num_experts, width), rows),
     }
@@ -84,8 +84,8 @@ def _gates(context: StepContext, **options: object) -> Float[Array, "B N E"]:
 def _losses(context: StepContext, *, switch_step: int, width: int) -> dict[str, Float[Array, " B"]]:
     """Cross-entropy of the light router to the learned choice, mean over tokens, in stage 1 (paper, Sec. 3.1)."""
     assert context.state is not None
-    assert context.patches is not None
-    light = light_scores(context.patches, *(context.parameters[name] for name in _LIGHT))
+    assert context.raw_inputs is not None
+    light = light_scores(context.raw_inputs, *(context.parameters[name] for name in _LIGHT))
     chosen = jax.nn.one_hot(jnp.argmax(_learned(context), axis=-1), light.shape[-1])
     entropies = -jnp.sum(chosen * jax.nn.log_softmax(light, axis=-1), axis=-1)
     return {"distillation": jnp.where(context.state["step"] < switch_step, jnp.mean(entropies, axis=-1), 0.0)}
@@ -101,7 +101,7 @@ def _check_steps(total_steps: int, *, switch_step: int, width: int) -> None:
     parameters=_parameters,
     initial_state=_initial_state,
     update_state=_update,
-    needs_patches=True,
+    needs_raw_inputs=True,
     gates=_gates,
     losses=_losses,
     loss_names=("distillation",),
@@ -120,6 +120,6 @@ def distilled_step(
     """
     state = context.state
     assert state is not None  # declared by initial_state
-    assert context.patches is not None  # declared by needs_patches
-    light = light_scores(context.patches, *(state[name] for name in _LIGHT))
+    assert context.raw_inputs is not None  # declared by needs_raw_inputs
+    light = light_scores(context.raw_inputs, *(state[name] for name in _LIGHT))
     return jnp.where(state["step"] >= switch_step, light, _learned(context))

@@ -176,7 +176,7 @@ def soft_step(probabilities: Float[Array, "G S E"], context: SelectContext) -> S
     slots = context.logits[..., None] if context.slot_logits is None else context.slot_logits
     groups, size, num_experts, per_expert = slots.shape
     # [G, S, E, P] -> [B, N, E, P]
-    slots = slots.reshape(groups * context.num_images, size // context.num_images, num_experts, per_expert)
+    slots = slots.reshape(groups * context.num_sequences, size // context.num_sequences, num_experts, per_expert)
     return SoftSlots(
         into=jax.nn.softmax(slots, axis=1), out_of=jax.nn.softmax(slots, axis=(2, 3)), groups=groups, k=context.k
     )

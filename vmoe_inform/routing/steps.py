@@ -3,7 +3,7 @@
 ``score`` tokens -> logits, ``inform`` probabilities -> probabilities, ``select`` probabilities -> a plan of which token
 meets which expert. A step is a pure function; its keyword-only arguments are its options, with the signature as the
 one home of their defaults, types and bounds. What else a step needs from the layer around it, it declares when it is
-registered: learned parameters, a state, the attention of its block, the pixels of the patches, the MoE layer before.
+registered: learned parameters, a state, the attention of its block, the raw input of the model, the MoE layer before.
 The layer hands it exactly that in a :class:`StepContext`.
 """
 
@@ -29,14 +29,14 @@ class LayerSizes:
       num_experts: E.
       num_selected_experts: K.
       num_tokens: N, a class token included.
-      patch_values: numbers in the pixels of one patch.
+      raw_input_size: numbers in the raw input of one token; of images, in the pixels of one patch.
     """
 
     hidden_size: int
     num_experts: int
     num_selected_experts: int
     num_tokens: int
-    patch_values: int
+    raw_input_size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,8 @@ class StepContext:
       parameters: the learned arrays that the step declared, by name.
       state: the step's state before this training step (``initial_state``).
       attention: the record of the block's attention (``needs_attention``).
-      patches: normalised pixels of each token's patch, zeros for a class token (``needs_patches``).
+      raw_inputs: what the model makes each token of; of images the normalised pixels of its patch, zeros for a class
+        token (``needs_raw_inputs``).
       previous: the MoE layer before this one (``needs_previous``).
     """
 
@@ -107,7 +108,7 @@ class StepContext:
     parameters: Mapping[str, Array]
     state: Tree | None = None
     attention: AttentionRecord | None = None
-    patches: Float[Array, "B N P"] | None = None
+    raw_inputs: Float[Array, "B N P"] | None = None
     previous: PreviousLayer | None = None
 
 
@@ -119,7 +120,7 @@ class SelectContext:
       k: K, choices of each token.
       capacity: C, slots of one expert for one group.
       logits: the logits that the choice is made from, with noise in training.
-      num_images: images of a group; their tokens follow each other.
+      num_sequences: sequences (images) of a group; their tokens follow each other.
       train: whether this is a training step.
       active: the first so many of the K choices count at this time of the training; None for all.
       gates: weights that the score step gives itself; None: the probabilities decide.
@@ -131,7 +132,7 @@ class SelectContext:
     k: int
     capacity: int
     logits: Float[Array, "G S E"]
-    num_images: int = 1
+    num_sequences: int = 1
     train: bool = False
     active: Int[Array, ""] | None = None
     gates: Float[Array, "G S E"] | None = None
@@ -219,7 +220,7 @@ class ContextStep(Step):
         each training step after ``function`` saw the old state; None: the state stays as it started.
       update_k: the least K of those indices (at most E), for updates that look at pairs of experts.
       needs_attention: the block hands over an AttentionRecord.
-      needs_patches: the model hands over the pixels of the patches.
+      needs_raw_inputs: the model hands over what it makes its tokens of: the pixels of the patches.
       needs_previous: the MoE layer before hands over what it decided. The first MoE layer has none: there an inform
         step that needs it does not act, and its state is not updated.
     """
@@ -229,7 +230,7 @@ class ContextStep(Step):
     update_state: Callable[..., Tree] | None = None
     update_k: int = 1
     needs_attention: bool = False
-    needs_patches: bool = False
+    needs_raw_inputs: bool = False
     needs_previous: bool = False
 
     def __post_init__(self) -> None:

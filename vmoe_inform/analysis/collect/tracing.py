@@ -53,7 +53,7 @@ def trace(
       keep: names of the fields of :class:`LayerTrace` to keep; None: all that there are but the graph.
       graphs: keeps the token graphs too, N x N numbers an image and layer; of layers whose tokens do not mix there are
         none.
-      batch_size: images at a time, a multiple of the devices times ``model.moe.group_size_images``; None: about 64.
+      batch_size: images at a time, a multiple of the devices times ``model.moe.group_size_sequences``; None: about 64.
       mesh: whose devices share out the images of a batch; None: the default device.
 
     Raises:
@@ -69,11 +69,11 @@ def trace(
         raise checks.error("images", f"shape [n, {size}, {size}, 3] (model.image_size_px = {size})", list(images.shape))
     if images.dtype.kind != "f":
         raise checks.error("images", "normalised pixels, float32 (data.augment.normalize)", str(images.dtype))
-    unit = config.moe.group_size_images * (1 if mesh is None else mesh.size)
+    unit = config.moe.group_size_sequences * (1 if mesh is None else mesh.size)
     if batch_size is None:
         batch_size = unit * math.ceil(min(len(images), _IMAGES_AT_A_TIME) / unit)
     elif batch_size < 1 or batch_size % unit:
-        raise checks.error("batch_size", f"a multiple of {unit} (devices times images of a group)", batch_size)
+        raise checks.error("batch_size", f"a multiple of {unit} (devices times sequences of a group)", batch_size)
 
     look = _compiled(json.dumps(dataclasses.asdict(config), sort_keys=True), fields, mesh)
     found = []
@@ -122,7 +122,7 @@ def apply_and_record(
       mask: False for filler images [B].
     """
     variables = variables | {"params": gathered(variables["params"])}
-    (logits, _), left = model.apply(variables, images, train=False, image_mask=mask, mutable=[TRACE])
+    (logits, _), left = model.apply(variables, images, train=False, sequence_mask=mask, mutable=[TRACE])
     layers = left[TRACE]
     return logits, {block: _record(layers[block]["moe"], model.config) for block in block_names(model.config)}
 

@@ -81,8 +81,8 @@ class MoeConfig:
       capacity_factor_evaluation: the same in evaluation.
       capacity_multiple_of: capacities are rounded up to a multiple of this.
       batch_priority: tokens with the larger first weight get slots first (V-MoE, Sec. 4).
-      group_size_images: consecutive images, of a training batch or of the set that is evaluated, whose tokens share the
-        experts' slots.
+      group_size_sequences: consecutive sequences of tokens (images), of a training batch or of the set that is evaluated,
+        whose tokens share the experts' slots.
       dispatch: registered way to move the tokens, or ``"auto"``: the fastest for the platform and the shapes.
       expert_dropout_rate: dropout inside the experts.
     """
@@ -94,7 +94,7 @@ class MoeConfig:
     capacity_factor_evaluation: Annotated[Factor, Effect.RESULTS] = 4.0
     capacity_multiple_of: Width = 4
     batch_priority: bool = False
-    group_size_images: Batch = 1
+    group_size_sequences: Batch = 1
     dispatch: Annotated[Name, Effect.MACHINE] = "auto"
     expert_dropout_rate: ShareBelowOne = 0.0
 
@@ -153,7 +153,7 @@ class ModelConfig:
             num_experts=self.moe.num_experts,
             num_selected_experts=self.moe.num_selected_experts,
             num_tokens=self.num_tokens,
-            patch_values=self.patch_size_px**2 * 3,
+            raw_input_size=self.patch_size_px**2 * 3,
         )
 
 
