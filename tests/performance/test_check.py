@@ -111,7 +111,7 @@ def test_bytes_of_a_device_are_those_of_its_part():
             r"mesh: expected replica x fsdp x expert = 4 devices; received '2 x 1 x 4'",
         ),
         ({"train__batch_size": 20}, r"train.batch_size: expected a multiple of 4 devices x 2 sequences of a group"),
-        ({"evaluation__batch_size": 36}, r"evaluation.batch_size: expected a multiple of 4 devices x 2 images"),
+        ({"evaluation__batch_size": 36}, r"evaluation.batch_size: expected a multiple of 4 devices x 2 sequences"),
     ],
 )
 def test_what_does_not_go_together_is_refused(overrides, message):

@@ -98,7 +98,8 @@ def test_gates_are_the_sigmoids_of_the_learned_scores_in_both_stages(training):
 
 def test_the_distillation_loss_is_the_cross_entropy_to_the_learned_choice(training):
     context = training[1]
-    light = np.asarray(routing.light_scores(context.raw_inputs, *(context.parameters[name] for name in LIGHT)), np.float64)
+    parameters = (context.parameters[name] for name in LIGHT)
+    light = np.asarray(routing.light_scores(context.raw_inputs, *parameters), np.float64)
     wanted = np.zeros(2)
     for b, n in np.ndindex(2, 5):
         choice = np.argmax(context.tokens[b, n] @ context.parameters["kernel"])

@@ -81,8 +81,8 @@ class MoeConfig:
       capacity_factor_evaluation: the same in evaluation.
       capacity_multiple_of: capacities are rounded up to a multiple of this.
       batch_priority: tokens with the larger first weight get slots first (V-MoE, Sec. 4).
-      group_size_sequences: consecutive sequences of tokens (images), of a training batch or of the set that is evaluated,
-        whose tokens share the experts' slots.
+      group_size_sequences: consecutive sequences of tokens (images), of a training batch or of the set that is
+        evaluated, whose tokens share the experts' slots.
       dispatch: registered way to move the tokens, or ``"auto"``: the fastest for the platform and the shapes.
       expert_dropout_rate: dropout inside the experts.
     """
