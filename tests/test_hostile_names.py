@@ -19,19 +19,19 @@ from tests.report.sample_results import results as sample_results
 from tests.studies import sample as study_sample
 from vmoe_inform import lettering, text
 from vmoe_inform.analysis.draw import adjacency as figures_adjacency
+from vmoe_inform.analysis.draw import catalogue as analysis_figures
 from vmoe_inform.analysis.draw import comparison as figures_comparison
 from vmoe_inform.analysis.draw import corruptions as figures_corruptions
-from vmoe_inform.analysis.draw import figures as analysis_figures
 from vmoe_inform.analysis.draw import layers as figures_layers
 from vmoe_inform.analysis.draw import maps
 from vmoe_inform.analysis.draw import margins as figures_margins
-from vmoe_inform.analysis.page.routing_page import page
+from vmoe_inform.analysis.page.render import routing_page
 from vmoe_inform.data.images import contact_sheet
 from vmoe_inform.report import figures, routing_figures
 from vmoe_inform.report import page as report
 from vmoe_inform.report.analyses import Analysis
 from vmoe_inform.report.page import render_table, write_report
-from vmoe_inform.studies import figures as study_figures
+from vmoe_inform.studies import drawing as study_figures
 from vmoe_inform.studies import report as study_report
 from vmoe_inform.studies import summary
 from vmoe_inform.training.logging import MetricsLogger
@@ -309,8 +309,8 @@ def test_the_report_is_the_page_it_would_be_with_other_names(results, tmp_path, 
 
 def test_the_page_of_an_analysis():
     made = analysis_sample.views(tuple(NAMES[:8]))
-    found = page(made)
-    plain = page(analysis_sample.views(tuple("abcdefgh")))
+    found = routing_page(made)
+    plain = routing_page(analysis_sample.views(tuple("abcdefgh")))
     assert Tags(found).tags == Tags(plain).tags
     assert found.count("</script>") == plain.count("</script>")
     assert text.printable(found, keep="\n") == found

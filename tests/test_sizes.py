@@ -16,7 +16,7 @@ LONG_FILES = {
     "storage.py",
 }
 LONG_FUNCTIONS = {
-    "analysis/collect/run.py:analyze",
+    "analysis/collect/analysis.py:collect",
     "training/loop.py:train",
     "training/step.py:make_train_step",
 }

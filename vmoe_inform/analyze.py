@@ -44,7 +44,7 @@ def main(_: list[str]) -> None:
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import api as runs
     from vmoe_inform.analysis import write
-    from vmoe_inform.analysis.page import routing_page as page
+    from vmoe_inform.analysis.page.render import routing_page
     from vmoe_inform.report import analyses
     from vmoe_inform.runs.folder import read_config
 
@@ -63,7 +63,7 @@ def main(_: list[str]) -> None:
         say=print if processes.is_main() else lambda line: None,
     )
     if processes.is_main():
-        for path in write.write(workdir, found, page.page(views)):
+        for path in write.write(workdir, found, routing_page(views)):
             print(text.printable(str(path)))
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from vmoe_inform.analysis.collect.records import LayerTrace, Trace
-from vmoe_inform.analysis.page.views import CLEAN, View, Views
+from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
+from vmoe_inform.analysis.collect.views import CLEAN, View, Views
 
 QUANTILES = (5, 25, 50, 75, 95)
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from tests.report.test_figures import fits, lines_by_label, texts
+from vmoe_inform.analysis.draw import _panels as panels
 from vmoe_inform.analysis.draw import adjacency as figures_adjacency
 from vmoe_inform.analysis.draw import comparison as figures_comparison
 from vmoe_inform.analysis.draw import corruptions as figures_corruptions
 from vmoe_inform.analysis.draw import layers as figures_layers
 from vmoe_inform.analysis.draw import margins as figures_margins
-from vmoe_inform.analysis.draw import panels
-from vmoe_inform.analysis.draw.figures import figures
+from vmoe_inform.analysis.draw.catalogue import figures
 from vmoe_inform.evaluation.corruptions import CORRUPTIONS
 from vmoe_inform.report import styles
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.report.test_page import Visit
-from vmoe_inform.analysis.page import views as views_lib
-from vmoe_inform.analysis.page.routing_page import page
+from vmoe_inform.analysis.collect import views as views_lib
+from vmoe_inform.analysis.page.render import routing_page
 from vmoe_inform.report.styles import expert_colors
 
 from .sample import views
@@ -52,7 +52,7 @@ def opened(browser, shown, tmp_path_factory):
 
 def open_page(browser, shown, folder):
     path = folder / "routing.html"
-    path.write_text(page(shown), encoding="utf-8")
+    path.write_text(routing_page(shown), encoding="utf-8")
     visit = Visit(browser, WIDTHS[1], path.as_uri())
     visit.page.wait_for_selector("body[data-ready]")
     return visit

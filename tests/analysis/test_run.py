@@ -17,8 +17,9 @@ from tests.analysis import sample
 from vmoe_inform import analysis as analysis_lib
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis import api as runs_lib
+from vmoe_inform.analysis.collect import analysis as collect
 from vmoe_inform.analysis.collect import images as images_lib
-from vmoe_inform.analysis.collect import run, showing, tables
+from vmoe_inform.analysis.collect import shown_images, tables
 from vmoe_inform.analysis.collect.observing import Observer, Subject
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.nn import models
@@ -77,7 +78,7 @@ def found(subject):
     states = {step: jax.device_get(variables["routing"]) for step, variables in subject.variables.items()}
     choice = images_lib.parse("c")
     said = []
-    made = run.analyze(subject, MadeUpImages(), choice, other=earlier, adjacency_states=states, say=said.append)
+    made = collect.collect(subject, MadeUpImages(), choice, other=earlier, adjacency_states=states, say=said.append)
     assert len(said) == 3 + 15
     return made
 
@@ -89,7 +90,7 @@ def test_corruptions_that_cannot_be_had_are_said_before_any_work(subject):
 
     said = []
     with pytest.raises(ValueError, match="not available"):
-        run.analyze(subject, NoCorruptions(), images_lib.parse("c"), say=said.append)
+        collect.collect(subject, NoCorruptions(), images_lib.parse("c"), say=said.append)
     assert said == []
 
 
@@ -154,7 +155,7 @@ def test_the_tables_are_those_of_the_experts_of_every_token(found, subject):
 
 def test_the_page_shows_readable_images_clean_and_in_every_severity(subject):
     images, readable = MadeUpImages(), np.arange(15) % 5 != 0
-    views = showing.views_of([subject], images, readable, "frost")
+    views = shown_images.views_of([subject], images, readable, "frost")
     assert views.labels == images.labels[readable].tolist()
     assert list(views.images) == [("", 0), *(("frost", severity) for severity in (1, 2, 3, 4, 5))]
     np.testing.assert_array_equal(views.images["frost", 2], (images.pixels // 3)[readable])
@@ -163,10 +164,10 @@ def test_the_page_shows_readable_images_clean_and_in_every_severity(subject):
 
 
 def test_the_corruption_on_the_page():
-    assert showing.corruption_to_show(images_lib.parse("clean"), {"corruptions": None}) is None
-    assert showing.corruption_to_show(images_lib.parse("c:snow:2"), {"corruptions": None}) == "snow"
+    assert shown_images.corruption_to_show(images_lib.parse("clean"), {"corruptions": None}) is None
+    assert shown_images.corruption_to_show(images_lib.parse("c:snow:2"), {"corruptions": None}) == "snow"
     worst = {"names": ["fog", "frost"], "top1": [[0.5, 0.4], [0.9, 0.1]]}  # means 0.45 and 0.5
-    assert showing.corruption_to_show(images_lib.parse("c"), {"corruptions": worst}) == "fog"
+    assert shown_images.corruption_to_show(images_lib.parse("c"), {"corruptions": worst}) == "fog"
 
 
 def _same(one, other):
@@ -195,16 +196,16 @@ def _same(one, other):
 )
 def test_runs_of_another_shape_are_not_set_beside_each_other(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        run.check_comparable(_config(), _config(**changes))
-    run.check_comparable(_config(), _config(model__router__inform="none", seed=3))
+        collect.check_comparable(_config(), _config(**changes))
+    collect.check_comparable(_config(), _config(model__router__inform="none", seed=3))
 
 
 def test_runs_of_other_classes_are_not_set_beside_each_other():
     own, other = _config(data__class_names=CLASSES), _config(data__class_names=(*"abc", *CLASSES[3:]))
     with pytest.raises(ValueError, match=r"another shape. classes: missing: 0, 1, 2; unknown: a, b, c"):
-        run.check_comparable(own, other)
-    run.check_comparable(own, _config(data__class_names=CLASSES[::-1]))
-    run.check_comparable(own, _config())  # of an older version
+        collect.check_comparable(own, other)
+    collect.check_comparable(own, _config(data__class_names=CLASSES[::-1]))
+    collect.check_comparable(own, _config())  # of an older version
 
 
 def test_a_run_with_its_classes_in_another_order_is_shown_in_this_ones(subject):
@@ -277,7 +278,7 @@ def ended(runs, tmp_path_factory):
         tuple(re.sub(r"\{(\w+)\}", lambda match: str(runs / match[1]), argument) for argument in arguments)
         for arguments in (*CASES, GOOD)
     ]
-    imports = ("analysis.page", "analysis.runs", "analysis.write")
+    imports = ("analysis.page.render", "analysis.api", "analysis.write")
     found = processes.run_many("analyze", lines, tmp_path_factory.mktemp("ended"), imports=imports)
     return dict(zip((*CASES, GOOD), found, strict=True))
 

@@ -9,8 +9,8 @@ import pytest
 
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import tables
-from vmoe_inform.analysis.collect.records import LayerTrace, Trace
 from vmoe_inform.analysis.collect.sums import add, layer_sums
+from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 
 LOG = math.log
 

@@ -13,8 +13,8 @@ from tests.analysis import sample
 from vmoe_inform import analysis
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import tables, tracing
-from vmoe_inform.analysis.collect.records import LayerTrace
 from vmoe_inform.analysis.collect.sums import add, layer_sums
+from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.config import presets
 from vmoe_inform.nn import models
 from vmoe_inform.routing.steps import INFORM_STEPS

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from vmoe_inform.analysis.page import routing_page as page_lib
-from vmoe_inform.analysis.page import views as views_lib
-from vmoe_inform.analysis.page.routing_page import page
+from vmoe_inform.analysis.collect import views as views_lib
+from vmoe_inform.analysis.page import render as page_lib
+from vmoe_inform.analysis.page.render import routing_page
 
 from .sample import views
 
@@ -59,7 +59,7 @@ def mailed():
 
 
 def test_page_is_small_enough_to_mail():
-    found = page(mailed())
+    found = routing_page(mailed())
     assert len(found) < 5_000_000
     assert found.count("data:image/jpeg") == 24 * 6
     assert "images are shown" not in found
@@ -67,13 +67,13 @@ def test_page_is_small_enough_to_mail():
 
 def test_a_page_that_would_be_too_large_has_fewer_images_and_says_so():
     shown = views(num_experts=8)
-    one = len(page(shown.take([0])))
-    found = page(shown, most_bytes=int(1.4 * one))
+    one = len(routing_page(shown.take([0])))
+    found = routing_page(shown, most_bytes=int(1.4 * one))
     assert len(found) <= 1.4 * one
     (number,) = re.findall(r"(\d) of 3 images are shown", found)
     assert 1 <= int(number) < 3
     with pytest.raises(ValueError, match=r"most_bytes: expected at least .*, the page of one image; received 1000"):
-        page(shown, most_bytes=1000)
+        routing_page(shown, most_bytes=1000)
 
 
 def test_neighbours_are_the_largest_of_a_row_without_the_token_itself():

@@ -53,7 +53,7 @@ def test_reliability_figure_leaves_out_empty_bins():
 
 
 def test_runs_differ_in_more_than_colour():
-    by_run = styles.run_styles(["a", "b", "c", "d"])
+    by_run = styles.series_styles(["a", "b", "c", "d"])
     for key in ("color", "marker", "linestyle"):
         assert len({style[key] for style in by_run.values()}) == 4
 

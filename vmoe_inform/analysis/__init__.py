@@ -6,8 +6,8 @@
     analysis.maps.routing_map(sample.images[0], trace)           # patches in the colours of their experts
 
     found, views = analysis.analyze("runs/attention")            # tables of all test images, as analysis.json has them
-    analysis.figures.figures(found)                              # matplotlib figures by name
-    analysis.page.page(views)                                    # an HTML page to look at single images
+    analysis.figures(found)                                      # matplotlib figures by name
+    analysis.routing_page(views)                                 # an HTML page to look at single images
 
 ``python -m vmoe_inform.analyze`` writes all of these. :func:`trace` takes any model and any images.
 """
@@ -16,9 +16,10 @@ from vmoe_inform.analysis.api import Run, Sample, analyze, load
 from vmoe_inform.analysis.collect import tables
 from vmoe_inform.analysis.collect.tracing import trace
 from vmoe_inform.analysis.document import of_trace
-from vmoe_inform.analysis.draw import figures, maps
+from vmoe_inform.analysis.draw import maps
+from vmoe_inform.analysis.draw.catalogue import figures
 from vmoe_inform.analysis.draw.comparison import comparison_figure
-from vmoe_inform.analysis.page import routing_page as page
+from vmoe_inform.analysis.page.render import routing_frame, routing_page
 
 __all__ = [
     "Run",
@@ -29,7 +30,8 @@ __all__ = [
     "load",
     "maps",
     "of_trace",
-    "page",
+    "routing_frame",
+    "routing_page",
     "tables",
     "trace",
 ]

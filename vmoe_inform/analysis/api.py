@@ -12,12 +12,12 @@ from jaxtyping import UInt8
 
 from vmoe_inform import checks, text
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect import images, run, showing, tracing
+from vmoe_inform.analysis.collect import analysis, images, shown_images, tracing
 from vmoe_inform.analysis.collect.images import WHOLE, Images
 from vmoe_inform.analysis.collect.observing import Subject
-from vmoe_inform.analysis.collect.records import Trace
 from vmoe_inform.analysis.collect.tables import Table
-from vmoe_inform.analysis.page.views import CLEAN, KEPT, Condition, View, Views
+from vmoe_inform.analysis.collect.traces import Trace
+from vmoe_inform.analysis.collect.views import CLEAN, KEPT, Condition, View, Views
 from vmoe_inform.axes import Int, Tree
 from vmoe_inform.config import Config, from_text
 from vmoe_inform.data.images import augment
@@ -164,7 +164,7 @@ def analyze(
     place = None if against is None else place_lib.parse(str(against), flag="--against")
     if place is not None:
         other_config = config_lib.override(read_config(place.workdir), here)
-        run.check_comparable(config, other_config)
+        analysis.check_comparable(config, other_config)
         other_step = restore.find_step(place.workdir, place.step)
     there = Images(config, number)
     own = _subject(workdir, place_lib.name_of(workdir), config, steps)
@@ -176,9 +176,11 @@ def analyze(
     states = restore.routing_states(workdir) if tracing.has_adjacency(config.model) else {}
     seconds = config.train.watchdog_seconds if watched else None
     with Watchdog(seconds, config.train.watchdog_start_seconds, processes.place()) as watch:
-        found, readable = run.analyze(own, there, choice, other=other, adjacency_states=states, watch=watch, say=say)
+        found, readable = analysis.collect(
+            own, there, choice, other=other, adjacency_states=states, watch=watch, say=say
+        )
     subjects = [own] if other is None else [own, other]
-    return found, showing.views_of(subjects, there, readable, showing.corruption_to_show(choice, found))
+    return found, shown_images.views_of(subjects, there, readable, shown_images.corruption_to_show(choice, found))
 
 
 def _steps(kept: list[int], workdir: pathlib.Path, wanted: str | None) -> list[int]:

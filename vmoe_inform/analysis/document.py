@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vmoe_inform.analysis.collect import tables
-from vmoe_inform.analysis.collect.records import Trace
 from vmoe_inform.analysis.collect.tables import Table
+from vmoe_inform.analysis.collect.traces import Trace
 from vmoe_inform.analysis.collect.tracing import block_names
 from vmoe_inform.axes import Int
 from vmoe_inform.config import ModelConfig

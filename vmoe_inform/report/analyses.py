@@ -1,6 +1,5 @@
 """What ``python -m vmoe_inform.analyze`` left in the folder of a run, for the report."""
 
-import base64
 import dataclasses
 import pathlib
 import shlex
@@ -10,6 +9,7 @@ from typing import TypedDict
 from absl import logging
 
 from vmoe_inform import checks, storage
+from vmoe_inform.report.pictures import data_uri
 
 FOLDER = "analysis"
 TABLES = "analysis.json"
@@ -54,8 +54,8 @@ def read(workdir: pathlib.Path) -> Analysis | None:
         run = storage.read_json(folder / TABLES, _Tables, within=workdir)["run"]
         figures = storage.files(folder / FIGURES, ".svg", within=workdir)
         pictures = {
-            figure.stem.replace("_", " "): _address(
-                storage.read_bytes(figure, most_bytes=_MOST_FIGURE_BYTES, within=workdir)
+            figure.stem.replace("_", " "): data_uri(
+                storage.read_bytes(figure, most_bytes=_MOST_FIGURE_BYTES, within=workdir), "svg"
             )
             for figure in figures
         }
@@ -66,7 +66,3 @@ def read(workdir: pathlib.Path) -> Analysis | None:
         logging.warning("the analysis of %s is left out: %s (analyze it again: %s)", workdir, problem, remedy)
         return None
     return Analysis(run["step"], run["suite"], run["count"], str(folder / PAGE), pictures)
-
-
-def _address(picture: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(picture).decode('ascii')}"

@@ -17,7 +17,7 @@ from vmoe_inform.report.styles import (
     legend_columns,
     legend_name,
     room_for_legend,
-    run_styles,
+    series_styles,
     single_axes,
     small_axes,
 )
@@ -38,7 +38,7 @@ def headline_figure(results: Mapping[str, Results]) -> Figure:
         words.set_in_layout(False)  # a title that is too long is cut off by the edge
     handles = []
     offsets = np.linspace(-0.1, 0.26, len(results)) if len(results) > 1 else [0.08]
-    for (run, style), offset in zip(run_styles(list(results)).items(), offsets, strict=True):
+    for (run, style), offset in zip(series_styles(list(results)).items(), offsets, strict=True):
         found_in_row = {
             row: found
             for row, suite in enumerate(suites)
@@ -77,7 +77,7 @@ def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
     """
     by_run = {run: result["suites"].get("c", {}).get("per_corruption", {}) for run, result in results.items()}
     names = list(dict.fromkeys(name for corruptions in by_run.values() for name in corruptions))
-    styles = run_styles(list(results))
+    styles = series_styles(list(results))
     lowest = min((100 * v for c in by_run.values() for scores in c.values() for v in scores), default=0.0)
     bottom = 10 * math.floor(max(lowest - 2, 0.0) / 10)
     figures = {}
@@ -105,7 +105,7 @@ def legend_figure(runs: Sequence[str]) -> Figure:
     """The marks of the runs, for pictures too small to hold a legend of their own."""
     figure, axes = single_axes(3.4, 0.1 + 0.26 * len(runs))
     axes.axis("off")
-    handles = [Line2D([], [], label=legend_name(run), **style) for run, style in run_styles(runs).items()]
+    handles = [Line2D([], [], label=legend_name(run), **style) for run, style in series_styles(runs).items()]
     legend(axes, handles, loc="center left", frameon=False, borderaxespad=0)
     return figure
 
@@ -120,7 +120,7 @@ def reliability_figure(results: Mapping[str, Results]) -> Figure:
     figure = empty_figure(5.2, 5.6 + room_for_legend(list(results), columns=1))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     handles = above.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="perfectly calibrated")
-    for run, style in run_styles(list(results)).items():
+    for run, style in series_styles(list(results)).items():
         clean = results[run]["suites"].get("clean", {})
         if "reliability" not in clean:
             continue
@@ -173,7 +173,7 @@ def risk_coverage_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
                 label=run,
                 markersize=4,
                 markevery=4,
-                **run_styles(list(results))[run],
+                **series_styles(list(results))[run],
             )
         axes.set_xlim(0, 102)
         axes.set_ylim(0, max(1.0, 105 * highest))

@@ -21,15 +21,11 @@ images that a figure is worked out from (of ``c`` each counts once, however many
 suite's headline with its count must be there: what else is missing has no place in table and page.
 """
 
-import base64
-import io
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-import matplotlib
 import rich.box
 import rich.table
 import rich.text
@@ -39,8 +35,9 @@ from vmoe_inform import checks, storage, text
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
 from vmoe_inform.evaluation.headlines import Headline, Results, headline
-from vmoe_inform.report import figures, routing_figures, scores, tables
+from vmoe_inform.report import figures, routing_figures, scores, tables, templates
 from vmoe_inform.report.analyses import Analysis
+from vmoe_inform.report.pictures import FigureKind, data_uri, encode
 
 Example = Mapping[str, Any]  # as routing_figures.example_figure takes it
 
@@ -126,15 +123,9 @@ def write_report(
         for run in runs:
             if run not in results:
                 raise checks.error(argument, f"names of runs with results: {', '.join(results)}", run)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vmoe_inform.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=text.finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.jinja").render(
+    page = templates.render(
+        "vmoe_inform.report",
+        "report.html.jinja",
         runs=list(results),
         summary=_summary(results),
         rows=scores.score_rows(results),
@@ -212,7 +203,7 @@ def _example_pictures(examples: Sequence[Example], result: Results) -> list[dict
         figure = routing_figures.example_figure(example, num_experts=num_experts)
         pictures.append(
             {
-                "address": _address(figure, image_format="png"),
+                "address": _address(figure, kind="png"),
                 "width": round(96 * figure.get_figwidth()),
                 "wrong": prediction != label,
                 "words": f"An image of {_class(label)}, "
@@ -228,14 +219,5 @@ def _class(name: str) -> str:
     return name if words == name else f"{words} ({name})"
 
 
-def _address(figure: Figure, *, image_format: str = "svg") -> str:
-    """The picture itself as an address for ``<img src>``: SVG for lines, PNG for photographs.
-
-    The same numbers give the same bytes: no date, and ids that are no random numbers.
-    """
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "vmoe_inform"}):
-        metadata: dict[str, Any] = {"Date": None} if image_format == "svg" else {}
-        figure.savefig(buffer, format=image_format, dpi=160, metadata=metadata)
-    kind = "svg+xml" if image_format == "svg" else image_format
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+def _address(figure: Figure, *, kind: FigureKind = "svg") -> str:
+    return data_uri(encode(figure, kind), kind)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -16,21 +14,24 @@ from vmoe_inform import checks, text
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation.headlines import Results
 from vmoe_inform.lettering import legend, plain, shown
+from vmoe_inform.report.patches import paint_experts, show_image
 from vmoe_inform.report.styles import (
+    BLACK,
     GREY,
+    MOST_NUMBERED_ROWS,
     WRONG,
+    WRONG_TEXT,
     empty_figure,
     expert_colors,
     legend_columns,
     legend_name,
     room_for_legend,
-    run_styles,
+    series_styles,
     single_axes,
     small_axes,
 )
 
 _PANEL = 1.35  # inches
-_MOST_NUMBERED_ROWS = 8  # numbers on smaller patches could not be read
 
 
 @plain
@@ -67,7 +68,7 @@ def entropy_figure(results: Mapping[str, Results]) -> Figure:
     layers = list(dict.fromkeys(layer for result in results.values() for layer in result["routing"]))
     figure, axes = single_axes(5.2, 3.2 + room_for_legend(list(results)))
     handles: list[Line2D] = []
-    for run, style in run_styles(list(results)).items():
+    for run, style in series_styles(list(results)).items():
         routing = results[run]["routing"]
         places = [place for place, layer in enumerate(layers) if layer in routing]
         entropies = [routing[layers[place]]["entropy"] for place in places]
@@ -115,7 +116,7 @@ def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
             raise checks.error(f"experts[{name!r}]", "shape (rows, columns)", experts.shape)
         if experts.min() < 0 or experts.max() > num_experts:
             raise checks.error(f"experts[{name!r}]", f"0 to {num_experts}", (int(experts.min()), int(experts.max())))
-    has_key = any(len(experts) > _MOST_NUMBERED_ROWS for experts in layers.values())
+    has_key = any(len(experts) > MOST_NUMBERED_ROWS for experts in layers.values())
     # Rows of at most three, so that patches can be told apart where the page is narrow too.
     panels = 1 + len(layers)
     columns = {1: 1, 2: 2, 4: 2}.get(panels, 3)
@@ -128,10 +129,13 @@ def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
     for place, title in enumerate(["image", *layers]):
         axes = figure.add_subplot(grid[divmod(place, columns)])
         axes.set_title(shown(title, most=20), fontsize=9)
-        axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
-            spine.set(color=WRONG if wrong else "black", linewidth=3 if wrong else 0.8)
-        _paint(axes, np.asarray(example["image"]), layers.get(title), num_experts)
+            spine.set(color=WRONG if wrong else BLACK, linewidth=3 if wrong else 0.8)
+        image = np.asarray(example["image"])
+        if title in layers:
+            paint_experts(axes, image, layers[title], num_experts)
+        else:
+            show_image(axes, image)
     if has_key:
         key = figure.add_subplot(grid[rows, :])
         key.imshow([expert_colors(num_experts)], aspect="auto", extent=(-0.5, num_experts - 0.5, 0, 1))
@@ -139,36 +143,13 @@ def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
         key.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
         key.tick_params(labelsize=7)
         key.set_xlabel("expert", fontsize=8)
-    figure.suptitle("\n".join(map(shown, verdict)), fontsize=10, color="#A03000" if wrong else "black")
+    figure.suptitle("\n".join(map(shown, verdict)), fontsize=10, color=WRONG_TEXT if wrong else BLACK)
     return figure
 
 
-def _paint(axes: Axes, image: np.ndarray, experts: np.ndarray | None, num_experts: int) -> None:
-    """The image [P, P, 3] (or [P, P]), and over it the experts [rows, columns] of its patches."""
-    height, width = image.shape[:2]
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    if experts is None:
-        return
-    colors = np.asarray([*expert_colors(num_experts), to_rgb(GREY)])
-    axes.imshow(colors[experts], alpha=0.6, extent=(0, width, height, 0), interpolation="nearest")
-    rows, columns = experts.shape
-    if rows > _MOST_NUMBERED_ROWS:
-        return
-    for (row, column), expert in np.ndenumerate(experts):
-        axes.text(
-            (column + 0.5) * width / columns,
-            (row + 0.5) * height / rows,
-            str(expert) if expert < num_experts else "–",
-            ha="center",
-            va="center",
-            fontsize=7,
-            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
-        )
-
-
 def _verdict(example: Mapping[str, Any]) -> str:
-    """E.g. ``"wrong: says tabby, is Egyptian cat (90 % sure)"``: of a class's names the first."""
-    label, prediction = (label_sets.title(example[key]).partition(",")[0] for key in ("label", "prediction"))
+    """E.g. ``"wrong: says tabby, is Egyptian cat (90 % sure)"``."""
+    label, prediction = (label_sets.short_title(example[key]) for key in ("label", "prediction"))
     sure = f"({100 * example['confidence']:.0f} % sure)"
     if example["prediction"] == example["label"]:
         return f"right: {label} {sure}"

@@ -1,7 +1,7 @@
-"""How runs and experts look in every picture of the report.
+"""How runs, layers and experts look in every picture and page: the one palette.
 
-Colours are those of Okabe and Ito (2008; grey for black), which people with any common colour blindness tell apart.
-Runs differ in marker and line style too, and expert colours are the same in every picture.
+Colours are those of Okabe and Ito (2008), which people with any common colour blindness tell apart. Runs differ in
+marker and line style too, and expert colours are the same in every picture.
 """
 
 import math
@@ -19,31 +19,55 @@ from vmoe_inform import lettering
 
 Color = tuple[float, float, float]
 
-GREY = "#666666"
-WRONG = "#D55E00"
-_OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-_RUN_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito's, by their names there
+SKY_BLUE, ORANGE, YELLOW, BLACK = "#56B4E9", "#E69F00", "#F0E442", "#000000"
+GREY, LIGHT_GREY = "#666666", "#999999"
+WRONG, WRONG_TEXT = VERMILION, "#A03000"  # of wrong answers; darker for letters, which are thin
+SHADES = "cividis"  # of heat maps: even for the eye, in any kind of colour blindness
+# Of HTML pages, by the names that their style sheets have for them.
+PAGE = {
+    "ink": "#1c1f23",
+    "quiet": "#5b6168",
+    "line": "#d9dde2",
+    "band": "#f5f7f9",
+    "mark": BLUE,
+    "wrong": WRONG_TEXT,
+}
+MOST_NUMBERED_ROWS = 8  # of patches: numbers on smaller ones could not be read
+
+_EXPERTS = (BLUE, ORANGE, GREEN, PURPLE, SKY_BLUE, VERMILION, YELLOW, LIGHT_GREY)
+_SERIES = (BLUE, VERMILION, GREEN, PURPLE, SKY_BLUE, ORANGE, BLACK)
 _MARKERS = "os^Dv*PX"
 _LINES = ("-", "--", "-.", ":")
 _LONGEST_NAME = 34  # characters of a run's name that a legend has room for
 
 
-def run_styles(runs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line style of each run, by its place in ``runs``."""
+def series_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and line style of each of several runs (or layers of a study), by its position in ``names``."""
     return {
-        run: {
-            "color": _RUN_COLORS[place % len(_RUN_COLORS)],
-            "marker": _MARKERS[place % len(_MARKERS)],
-            "linestyle": _LINES[place % len(_LINES)],
+        name: {
+            "color": _SERIES[position % len(_SERIES)],
+            "marker": _MARKERS[position % len(_MARKERS)],
+            "linestyle": _LINES[position % len(_LINES)],
         }
-        for place, run in enumerate(runs)
+        for position, name in enumerate(names)
+    }
+
+
+def depth_styles(blocks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and line style of each layer in one diagram: the first dark, the last light, but not lost on white."""
+    shades = np.linspace(0.0, 0.85, len(blocks)) if len(blocks) > 1 else [0.2]
+    colors = matplotlib.colormaps["viridis"](shades)
+    return {
+        block: {"color": tuple(color[:3]), "linestyle": _LINES[position % len(_LINES)]}
+        for position, (block, color) in enumerate(zip(blocks, colors, strict=True))
     }
 
 
 def expert_colors(num_experts: int) -> list[Color]:
     """Colour of each expert: of Okabe and Ito up to eight, evenly spaced on the viridis scale beyond."""
-    if num_experts <= len(_OKABE_ITO):
-        return [to_rgb(color) for color in _OKABE_ITO[:num_experts]]
+    if num_experts <= len(_EXPERTS):
+        return [to_rgb(color) for color in _EXPERTS[:num_experts]]
     return [tuple(color[:3]) for color in matplotlib.colormaps["viridis"](np.linspace(0, 1, num_experts))]
 
 
@@ -70,14 +94,14 @@ def room_for_legend(runs: Sequence[str], columns: int | None = None) -> float:
 
 
 def empty_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches without pyplot's global state."""
+    """A figure of this size in inches without pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def single_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of so many inches with one diagram."""
+    """A figure of this size in inches with one diagram."""
     figure = empty_figure(width, height)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -85,7 +109,7 @@ def single_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def small_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of so many inches with one diagram, one of many beside each other.
+    """A figure of this size in inches with one diagram, one of many beside each other.
 
     Their margins are fixed: diagrams line up, and are drawn in half the time that finding margins takes.
     """

@@ -7,7 +7,8 @@ from typing import Any
 
 from vmoe_inform import storage, text
 from vmoe_inform.evaluation.headlines import SUITES, suite_kind
-from vmoe_inform.studies import figures, measure, summary
+from vmoe_inform.report.pictures import encode
+from vmoe_inform.studies import drawing, measure, summary
 from vmoe_inform.studies.plan import Run
 from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
 
@@ -61,10 +62,9 @@ def write(
         "runs": [result for of_router in results.values() for result in of_router],
     }
     storage.write_json(workdir / JSON_FILE, study, within=workdir)
-    pictures = figures.figures(comparisons, summary.overhead(flops, against), against=against)
+    pictures = drawing.figures(comparisons, summary.overhead(flops, against), against=against)
     for name, figure in pictures.items():
-        with storage.replacing(workdir / FIGURES_FOLDER / f"{name}.png", within=workdir) as picture:
-            figure.savefig(picture, format="png", dpi=150)
+        storage.write_bytes(workdir / FIGURES_FOLDER / f"{name}.png", encode(figure, "png"), within=workdir)
     storage.write_text(workdir / TABLES_FILE, tables(study, comparisons, list(pictures)), within=workdir)
 
 

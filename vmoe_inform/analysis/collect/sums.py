@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmoe_inform.analysis.collect.records import LayerTrace
+from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.routing import effective_neighbours, routing_entropy
 

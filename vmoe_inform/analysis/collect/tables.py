@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.analysis.collect.records import Trace
 from vmoe_inform.analysis.collect.sums import PERTURBATIONS, GraphSums, LayerSums, add, bin_edges, layer_sums
+from vmoe_inform.analysis.collect.traces import Trace
 from vmoe_inform.axes import Float, Int, Tree
 from vmoe_inform.config import ModelConfig, options_of
 from vmoe_inform.routing import spectral_gap

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vmoe_inform import checks
-from vmoe_inform.analysis.collect.records import LayerTrace, Trace
+from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn import models

@@ -11,16 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from vmoe_inform.analysis.draw.panels import SHADES, Layout, color_bar, layer_name, layer_shades, panels, titled
+from vmoe_inform.analysis.draw._panels import Layout, color_bar, layer_name, panels, titled
 from vmoe_inform.lettering import legend, plain
-from vmoe_inform.report.styles import expert_colors, single_axes
+from vmoe_inform.report.styles import SHADES, depth_styles, expert_colors, single_axes
 
 Analysis = Mapping[str, Any]
 
 _MOST_WRITTEN_EXPERTS = 8  # numbers in smaller cells could not be read
 _MOST_NUMBERED_EXPERTS = 32
 _MOST_JOINED_EXPERTS = 16  # of more, only the strongest edges are drawn
-_LINES = ("-", "--", "-.", ":")
 
 
 @plain
@@ -106,15 +105,15 @@ def spectral_gap_figure(analysis: Analysis) -> Figure:
     layers = {b: layer["adjacency"] for b, layer in analysis["layers"].items() if layer["adjacency"] is not None}
     figure, axes = single_axes(6.4, 3.9)
     handles: list[Line2D] = []
-    for place, ((block, adjacency), color) in enumerate(zip(layers.items(), layer_shades(len(layers)), strict=True)):
+    styles = depth_styles(list(layers))
+    for block, adjacency in layers.items():
         handles += axes.plot(
             adjacency["steps"],
             adjacency["spectral_gap"],
-            color=color,
             marker="o",
             markersize=4,
-            linestyle=_LINES[place % len(_LINES)],
             label=layer_name(block),
+            **styles[block],
         )
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vmoe_inform import checks
-from vmoe_inform.analysis.draw.panels import Layout, layers_along, panels
+from vmoe_inform.analysis.draw._panels import Layout, layers_along, panels
 from vmoe_inform.lettering import plain
-from vmoe_inform.report.styles import legend_name, run_styles
+from vmoe_inform.report.styles import legend_name, series_styles
 
 Analysis = Mapping[str, Any]
 
@@ -72,7 +72,7 @@ def comparison_figure(analyses: Mapping[str, Analysis]) -> Figure:
         for title, by_run in found.items()
         if any(number is not None for line in by_run.values() for number in line.values())
     ]
-    styles = run_styles(list(analyses))
+    styles = series_styles(list(analyses))
     figure, drawn = panels(
         shown,
         "What the routers do",

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vmoe_inform.analysis.draw.panels import SHADES, Layout, panels
+from vmoe_inform.analysis.draw._panels import Layout, panels
 from vmoe_inform.lettering import plain, shown
-from vmoe_inform.report.styles import empty_figure
+from vmoe_inform.report.styles import BLACK, BLUE, GREEN, PURPLE, SHADES, VERMILION, empty_figure
 
 Analysis = Mapping[str, Any]
 
@@ -22,12 +22,12 @@ FAMILIES = {
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression", "saturate"),
 }
 _STYLES = {
-    "noise": ("#0072B2", "o"),
-    "blur": ("#D55E00", "s"),
-    "weather": ("#009E73", "^"),
-    "digital": ("#CC79A7", "D"),
+    "noise": (BLUE, "o"),
+    "blur": (VERMILION, "s"),
+    "weather": (GREEN, "^"),
+    "digital": (PURPLE, "D"),
 }
-_OTHER_STYLE = ("#000000", "P")
+_OTHER_STYLE = (BLACK, "P")
 
 
 def family_of(corruption: str) -> str:

@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform import lettering
-from vmoe_inform.analysis.draw.panels import (
-    SHADES,
+from vmoe_inform.analysis.draw._panels import (
     Layout,
     color_bar,
     layer_name,
@@ -24,13 +23,12 @@ from vmoe_inform.analysis.draw.panels import (
 )
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.lettering import legend, plain, shown
-from vmoe_inform.report.styles import GREY, expert_colors, legend_name, run_styles
+from vmoe_inform.report.styles import BLUE, GREY, SHADES, VERMILION, expert_colors, legend_name, series_styles
 
 Analysis = Mapping[str, Any]
 
 _MOST_NAMED_CLASSES = 30
 _LONGEST_CLASS_NAME = 16
-_BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 
 @plain
@@ -44,8 +42,8 @@ def fluctuation_figure(analysis: Analysis) -> Figure:
     layers = list(found["layers"])
     figure, axes = layers_axes(layers)
     series = {
-        "another set of experts": ("set", _BLUE, "o", "-"),
-        "another first expert": ("first", _ORANGE, "s", "--"),
+        "another set of experts": ("set", BLUE, "o", "-"),
+        "another first expert": ("first", VERMILION, "s", "--"),
     }
     for label, (key, color, marker, line) in series.items():
         shares = [100 * found["layers"][block][key] for block in layers]
@@ -70,12 +68,12 @@ def entropy_figure(analysis: Analysis) -> Figure:
     places = range(len(blocks))
     if not np.allclose(informed, base, rtol=0, atol=1e-6):
         label = f"{legend_name(name)}, before informing"
-        handles += axes.plot(places, base, color=_BLUE, marker="v", linestyle=":", label=label)
-    handles += axes.plot(places, informed, color=_BLUE, marker="o", label=legend_name(name))
+        handles += axes.plot(places, base, color=BLUE, marker="v", linestyle=":", label=label)
+    handles += axes.plot(places, informed, color=BLUE, marker="o", label=legend_name(name))
     if against is not None:
         found = {blocks.index(block): of["other_entropy"] for block, of in against["layers"].items()}
         other = against["run"]["name"]
-        style = run_styles(["", other])[other]
+        style = series_styles(["", other])[other]
         handles += axes.plot(list(found), list(found.values()), label=legend_name(other), **style)
     undecided = math.log(analysis["run"]["num_experts"])
     axes.axhline(undecided, color=GREY, linestyle=":", linewidth=1)
@@ -108,8 +106,8 @@ def entropy_ratio_figure(analysis: Analysis) -> Figure:
     ratios = [ratio_of[block] for block in blocks]
     figure, axes = layers_axes(blocks)
     axes.axhline(1.0, color=GREY, linestyle="--", linewidth=1)
-    axes.vlines(range(len(blocks)), 1.0, ratios, color=_BLUE, linewidth=2)
-    axes.plot(range(len(blocks)), ratios, color=_BLUE, marker="o", linestyle="none")
+    axes.vlines(range(len(blocks)), 1.0, ratios, color=BLUE, linewidth=2)
+    axes.plot(range(len(blocks)), ratios, color=BLUE, marker="o", linestyle="none")
     lowest, highest = min([*ratios, 1.0]), max([*ratios, 1.0])
     room = 0.15 * max(highest - lowest, 0.1)
     axes.set_ylim(lowest - room, highest + room)
@@ -164,10 +162,10 @@ def neighbours_figure(analysis: Analysis) -> Figure:
         "How far tokens listen to each other",
         layout=Layout(width=max(2.7, 0.4 * len(blocks)), height=2.5, beside=0.95, bottom=0.55, left=0.75),
         legend=[
-            Line2D([], [], color=_BLUE, marker="o", linestyle="none", label="median"),
-            Line2D([], [], color=_ORANGE, marker="D", linestyle="none", label="mean"),
-            Line2D([], [], color=_BLUE, linewidth=7, alpha=0.45, label="half of the tokens"),
-            Line2D([], [], color=_BLUE, linewidth=1.2, label="9 of 10 tokens"),
+            Line2D([], [], color=BLUE, marker="o", linestyle="none", label="median"),
+            Line2D([], [], color=VERMILION, marker="D", linestyle="none", label="mean"),
+            Line2D([], [], color=BLUE, linewidth=7, alpha=0.45, label="half of the tokens"),
+            Line2D([], [], color=BLUE, linewidth=1.2, label="9 of 10 tokens"),
         ],
         share=False,
     )
@@ -175,7 +173,7 @@ def neighbours_figure(analysis: Analysis) -> Figure:
     for axes, key, scale in ((number, "effective_neighbours", 1.0), (own, "self_weight", 100.0)):
         for place, block in enumerate(blocks):
             _draw_spread(axes, place, [scale * value for value in layers[block][key]["quantiles"]])
-            axes.plot(place, scale * layers[block][key]["mean"], color=_ORANGE, marker="D", markersize=5)
+            axes.plot(place, scale * layers[block][key]["mean"], color=VERMILION, marker="D", markersize=5)
         layers_along(axes, blocks)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
@@ -191,9 +189,9 @@ def neighbours_figure(analysis: Analysis) -> Figure:
 def _draw_spread(axes: Axes, place: float, quantiles: list[float]) -> None:
     """Thin from the 5th to the 95th percentile, thick from the 25th to the 75th, a point at the median."""
     low, lower, middle, upper, high = quantiles
-    axes.plot([place, place], [low, high], color=_BLUE, linewidth=1.2)
-    axes.plot([place, place], [lower, upper], color=_BLUE, linewidth=7, alpha=0.45, solid_capstyle="butt")
-    axes.plot(place, middle, color=_BLUE, marker="o", markersize=6)
+    axes.plot([place, place], [low, high], color=BLUE, linewidth=1.2)
+    axes.plot([place, place], [lower, upper], color=BLUE, linewidth=7, alpha=0.45, solid_capstyle="butt")
+    axes.plot(place, middle, color=BLUE, marker="o", markersize=6)
 
 
 @plain
@@ -238,5 +236,5 @@ def _by_main_expert(share: np.ndarray) -> np.ndarray:
 
 
 def _class(name: str) -> str:
-    words = lettering.legible(label_sets.title(name).partition(",")[0], lettering.fonts())
+    words = lettering.legible(label_sets.short_title(name), lettering.fonts())
     return words if len(words) <= _LONGEST_CLASS_NAME else words[: _LONGEST_CLASS_NAME - 1] + "…"

@@ -1,8 +1,4 @@
-"""Routing maps: an image whose patches have the colour of their expert, its weight, or how undecided the router is.
-
-Below the colours the image is grey and nowhere dark: mixed with its own colours or with black, those of the experts
-could not be told apart.
-"""
+"""Routing maps: an image whose patches have the colour of their expert, its weight, or how undecided the router is."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,17 +8,18 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize, to_rgb
+from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform import checks, lettering
-from vmoe_inform.analysis.collect.records import Trace
-from vmoe_inform.analysis.draw.panels import SHADES, Layout, color_bar, layer_name, panels
-from vmoe_inform.analysis.page.views import neighbours_of, undecided
+from vmoe_inform.analysis.collect.traces import Trace
+from vmoe_inform.analysis.collect.views import neighbours_of, undecided
+from vmoe_inform.analysis.draw._panels import Layout, color_bar, layer_name, panels
 from vmoe_inform.axes import Float
-from vmoe_inform.report.styles import GREY, expert_colors, legend_name
+from vmoe_inform.report.patches import middle_of, paint_experts, show_image
+from vmoe_inform.report.styles import SHADES, expert_colors, legend_name
 
 Image: TypeAlias = UInt8[np.ndarray, "P P 3"]
 By: TypeAlias = Literal["expert", "weight", "entropy"]
@@ -33,7 +30,6 @@ _TITLES = {
     "entropy": "How undecided the router is about each patch",
 }
 _LABELS = {"weight": "weight of the first expert", "entropy": "entropy in nats"}
-_MOST_NUMBERED_ROWS = 8  # numbers on smaller patches could not be read
 _NEIGHBOURS = 8
 _LEAST_HEARD = 0.005  # of all that a patch hears: below, there is no line
 
@@ -55,7 +51,7 @@ def routing_map(image: Image, trace: Trace, index: int = 0, *, by: By = "expert"
     figure, drawn = panels(["image", *trace.layers], _TITLES[_check_by(by)], layout=_layout(), share=False)
     axes = list(drawn.values())
     norm = _norm([trace], list(trace.layers), index, by)
-    _show(axes[0], image)
+    show_image(axes[0], image)
     for block, place in zip(trace.layers, axes[1:], strict=True):
         _paint(place, image, trace, block, index, by, norm)
     _key(figure, axes, trace, by, norm)
@@ -97,7 +93,7 @@ def side_by_side(
     figure, drawn = panels(names, _TITLES[by], layout=layout, share=False, columns=len(shown))
     norm = _norm(traces, layers, index, by)
     for title, (image, trace) in shown.items():
-        _show(drawn[f"image {title}"], image)
+        show_image(drawn[f"image {title}"], image)
         for block in layers:
             _paint(drawn[f"{block} {title}"], image, trace, block, index, by, norm)
     for place, axes in enumerate(drawn.values()):
@@ -131,7 +127,7 @@ def expert_maps(image: Image, trace: Trace, block: str, index: int = 0) -> Figur
         columns=min(len(names), 3 if len(names) <= 9 else 6),
     )
     axes = list(drawn.values())
-    _show(axes[0], image)
+    show_image(axes[0], image)
     norm = Normalize(0, float(probabilities.max()))
     for expert, place in enumerate(axes[1:]):
         _shade(place, image, probabilities[..., expert], norm)
@@ -173,7 +169,8 @@ def token_graph(image: Image, trace: Trace, block: str, patch: tuple[int, int], 
     for other, weight in zip(heard.others[0, token], heard.weights[0, token], strict=True):
         if other >= trace.class_token and weight >= _LEAST_HEARD:
             width = 0.8 + 4.0 * weight / strongest
-            ends = [_middle(place, trace, image.shape) for place in (token, int(other))]
+            patches = [divmod(place - int(trace.class_token), columns) for place in (token, int(other))]
+            ends = [middle_of(patch_, trace.grid, image.shape) for patch_ in patches]
             for color, extra in (("white", 1.6), ("black", 0.0)):
                 lines.plot(*zip(*ends, strict=True), color=color, linewidth=width + extra, solid_capstyle="round")
     lines.set_title("colours: first expert; lines: heard most", fontsize=9)
@@ -221,21 +218,8 @@ def _patches(of_tokens: Float[np.ndarray, "N X"], trace: Trace) -> np.ndarray:
     return of_tokens[int(trace.class_token) :].reshape(*trace.grid, -1)
 
 
-def _middle(token: int, trace: Trace, shape: tuple[int, ...]) -> tuple[float, float]:
-    """x and y in pixels of the middle of a patch."""
-    row, column = divmod(token - int(trace.class_token), trace.grid[1])
-    return (column + 0.5) * shape[1] / trace.grid[1], (row + 0.5) * shape[0] / trace.grid[0]
-
-
-def _show(axes: Axes, image: np.ndarray, *, grey: bool = False) -> None:
-    height, width = image.shape[:2]
-    shown = 90 + 0.6 * image.mean(-1) if grey else image
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    axes.set(xticks=[], yticks=[])
-
-
 def _shade(axes: Axes, image: np.ndarray, values: np.ndarray, norm: Normalize, opacity: float = 0.7) -> None:
-    _show(axes, image, grey=True)
+    show_image(axes, image, grey=True)
     extent = axes.images[0].get_extent()
     axes.imshow(values, cmap=SHADES, norm=norm, alpha=opacity, extent=extent, interpolation="nearest")
 
@@ -260,20 +244,7 @@ def _paint(
         _shade(axes, image, _patches(entropy[:, None], trace)[..., 0], norm)
         return
     experts = _patches(_kept(trace, block, "indices", index)[:, :1], trace)[..., 0]
-    _show(axes, image, grey=True)
-    colors = np.asarray([*expert_colors(trace.num_experts), to_rgb(GREY)])
-    axes.imshow(colors[experts], alpha=0.6, extent=axes.images[0].get_extent(), interpolation="nearest")
-    if not numbered or len(experts) > _MOST_NUMBERED_ROWS:
-        return
-    for patch, expert in enumerate(experts.ravel()):
-        axes.text(
-            *_middle(patch + trace.class_token, trace, image.shape),
-            str(expert) if expert < trace.num_experts else "–",
-            ha="center",
-            va="center",
-            fontsize=7.5,
-            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
-        )
+    paint_experts(axes, image, experts, trace.num_experts, numbered=numbered)
 
 
 def _norm(traces: Sequence[Trace], layers: Sequence[str], index: int, by: str) -> Normalize:

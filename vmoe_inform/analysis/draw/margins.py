@@ -7,14 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vmoe_inform.analysis.draw.panels import layer_name, layer_shades, panels, scale_of, titled
+from vmoe_inform.analysis.draw._panels import layer_name, panels, scale_of, titled
 from vmoe_inform.lettering import legend, plain, shown
-from vmoe_inform.report.styles import single_axes
+from vmoe_inform.report.styles import BLUE, VERMILION, depth_styles, single_axes
 
 Analysis = Mapping[str, Any]
-
-_BLUE, _ORANGE = "#0072B2", "#D55E00"
-_LINES = ("-", "--", "-.", ":")
 
 
 @plain
@@ -35,9 +32,9 @@ def margin_figure(analysis: Analysis) -> Figure:
     for block, axes in drawn.items():
         margin = layers[block]
         counts = np.asarray(margin["counts"], float)
-        axes.stairs(100 * counts / max(counts.sum(), 1.0), margin["edges"], fill=True, color=_BLUE, alpha=0.75)
+        axes.stairs(100 * counts / max(counts.sum(), 1.0), margin["edges"], fill=True, color=BLUE, alpha=0.75)
         median = margin["quantiles"][2]
-        axes.axvline(median, color=_ORANGE, linewidth=1.5)
+        axes.axvline(median, color=VERMILION, linewidth=1.5)
         axes.set_title(f"{shown(layer_name(block))}: median {median:.2g}", fontsize=9.5)
         axes.set_xscale(scale_of(margin["edges"]))
         axes.yaxis.set_major_formatter("{x:g} %")
@@ -58,13 +55,13 @@ def flips_figure(analysis: Analysis) -> Figure:
     layers = {block: layer["flips"] for block, layer in analysis["layers"].items() if layer["flips"] is not None}
     figure, axes = single_axes(6.4, 3.9)
     handles: list[Line2D] = []
-    for place, ((block, flips), color) in enumerate(zip(layers.items(), layer_shades(len(layers)), strict=True)):
+    styles = depth_styles(list(layers))
+    for block, flips in layers.items():
         handles += axes.plot(
             flips["perturbation"],
             100 * np.asarray(flips["share"], float),
-            color=color,
-            linestyle=_LINES[place % len(_LINES)],
             label=layer_name(block),
+            **styles[block],
         )
     axes.set_xscale(scale_of([size for flips in layers.values() for size in flips["perturbation"]]))
     axes.set_ylim(0, 102)

@@ -160,7 +160,7 @@ function drawMarks(panel, view, tokens) {
   const otherView = other && viewOf(other);
   for (const [patch, token] of tokens) {
     const {x, y, size} = placeOf(patch);
-    if (state.color === "expert" && (columns <= MOST_NUMBERED_COLUMNS || patch === CLASS_TOKEN)) {
+    if (state.color === "expert" && (columns <= mostNumberedColumns || patch === CLASS_TOKEN)) {
       const {expert} = token.experts[0];
       const text = {class: "number", x: x + size / 2, y: y + size / 2, "font-size": 0.32 * size, "stroke-width": 0.08 * size};
       panel.svg.append(element("text", text, expert < numExperts ? String(expert) : "–"));

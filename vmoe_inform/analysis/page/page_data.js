@@ -1,10 +1,9 @@
 "use strict";
-// The views that page.py has packed, what of them is shown, and helpers that make elements. page.js goes on from here.
+// The views that render.py has packed, what of them is shown, and helpers that make elements. page.js goes on from here.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-const {rows, columns, numExperts} = data;
-const MOST_NUMBERED_COLUMNS = 8; // numbers on smaller patches could not be read
+const {rows, columns, numExperts, mostNumberedColumns} = data;
 const CLASS_TOKEN = -1; // patches are 0, 1, ... row by row
 const unit = Math.max(rows, columns) / 9; // size of the class token's square and of letters, in patches
 

@@ -34,6 +34,11 @@ def title(class_name: str) -> str:
     return _file()["classes"].get(class_name, class_name)
 
 
+def short_title(class_name: str) -> str:
+    """The first of a class's names in words: ``"tench"`` for n01440764."""
+    return title(class_name).partition(",")[0]
+
+
 @functools.cache
 def subset(name: str) -> tuple[str, ...]:
     """WordNet ids of the 200 classes of ImageNet-A (``"a"``), -R (``"r"``) or -O (``"o"``), sorted.

@@ -10,7 +10,7 @@ from vmoe_inform.analysis.collect.images import WHOLE, Choice, Images, pixels_of
 from vmoe_inform.analysis.collect.observing import Subject
 from vmoe_inform.analysis.collect.tables import Table
 from vmoe_inform.analysis.collect.tracing import trace
-from vmoe_inform.analysis.page.views import CLEAN, KEPT, Condition, View, Views
+from vmoe_inform.analysis.collect.views import CLEAN, KEPT, Condition, View, Views
 from vmoe_inform.axes import Bool
 from vmoe_inform.data.images import augment
 from vmoe_inform.data.images.published import SEVERITIES

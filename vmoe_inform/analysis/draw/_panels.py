@@ -7,8 +7,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import matplotlib
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,7 +17,6 @@ from matplotlib.figure import Figure
 from vmoe_inform import lettering
 from vmoe_inform.lettering import shown
 
-SHADES = "cividis"  # of heat maps: even for the eye, in any kind of colour blindness
 _MOST_COLUMNS = 4
 _WIDEST_SPACING = 50.0  # values further apart than this factor are shown on a logarithmic axis
 _TITLE_LINE, _SMALL_LINE = 0.22, 0.17  # inches
@@ -185,9 +182,3 @@ def scale_of(values: Sequence[float]) -> str:
     """``"log"`` if the values are positive and far apart, else ``"linear"``."""
     lowest, highest = min(values), max(values)
     return "log" if lowest > 0 and highest > _WIDEST_SPACING * lowest else "linear"
-
-
-def layer_shades(num_layers: int) -> list[tuple[float, float, float]]:
-    """Colours of layers in one diagram, the first dark, the last light but not so light that a line is lost."""
-    places = np.linspace(0.0, 0.85, num_layers) if num_layers > 1 else [0.2]
-    return [tuple(color[:3]) for color in matplotlib.colormaps["viridis"](places)]

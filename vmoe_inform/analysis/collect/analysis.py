@@ -46,7 +46,7 @@ def check_comparable(own: Config, other: Config) -> None:
         raise checks.InputError("--against is a run of another shape. " + "; ".join(differing))
 
 
-def analyze(
+def collect(
     own: Subject,
     images: Images,
     choice: Choice,

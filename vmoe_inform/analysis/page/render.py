@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jinja2
 import markupsafe
 import matplotlib
 import numpy as np
@@ -21,10 +20,12 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from vmoe_inform import checks, text
-from vmoe_inform.analysis.draw.panels import SHADES, layer_name
-from vmoe_inform.analysis.page.views import LayerView, View, Views
+from vmoe_inform.analysis.collect.views import LayerView, View, Views
+from vmoe_inform.analysis.draw._panels import layer_name
 from vmoe_inform.data.images import label_sets
-from vmoe_inform.report.styles import GREY, expert_colors
+from vmoe_inform.report import templates
+from vmoe_inform.report.pictures import data_uri
+from vmoe_inform.report.styles import GREY, MOST_NUMBERED_ROWS, SHADES, expert_colors
 
 MOST_BYTES = 5_000_000
 # From the most to the least that is kept: neighbours of a token, and quality of JPEG pictures.
@@ -35,7 +36,7 @@ _NUM_SHADES = 33
 _SCRIPTS = ("page_data.js", "page.js")
 
 
-def page(views: Views, *, most_bytes: int = MOST_BYTES) -> str:
+def routing_page(views: Views, *, most_bytes: int = MOST_BYTES) -> str:
     """The page as HTML.
 
     To stay below ``most_bytes`` it shows fewer neighbours of a token, coarser pictures, and at last fewer images,
@@ -62,31 +63,24 @@ def page(views: Views, *, most_bytes: int = MOST_BYTES) -> str:
     raise checks.error("most_bytes", f"at least {len(found):,}, the page of one image", most_bytes)
 
 
-def frame(views: Views, *, height_px: int = 820) -> str:
+def routing_frame(views: Views, *, height_px: int = 820) -> str:
     """The page in a frame of its own, as HTML for a cell of a notebook.
 
     Args:
-      views: as for :func:`page`.
+      views: as for :func:`routing_page`.
       height_px: of the frame.
     """
-    content = html.escape(page(views), quote=True)
+    content = html.escape(routing_page(views), quote=True)
     style = f"width: 100%; height: {height_px}px; border: none"
     return f'<div><iframe srcdoc="{content}" style="{style}"></iframe></div>'
 
 
 def _render(views: Views, neighbours: int, quality: int, *, num_images: int) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vmoe_inform.analysis.page", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=text.finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     folder = importlib.resources.files("vmoe_inform.analysis.page")
     script = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    return environment.get_template("page.html.jinja").render(
+    return templates.render(
+        "vmoe_inform.analysis.page",
+        "page.html.jinja",
         runs=views.runs,
         num_shown=len(views.labels),
         num_images=num_images,
@@ -113,6 +107,7 @@ def _data(views: Views, neighbours: int, quality: int) -> dict[str, Any]:
         "numExperts": first.num_experts,
         "colors": [to_hex(color) for color in expert_colors(first.num_experts)],
         "noExpert": GREY,
+        "mostNumberedColumns": MOST_NUMBERED_ROWS,
         "shades": [to_hex(color) for color in matplotlib.colormaps[SHADES](np.linspace(0, 1, _NUM_SHADES))],
         "pixelated": next(iter(views.images.values())).shape[1] <= _SMALL_PX,
         "images": [[_address(image, quality) for image in views.images[condition]] for condition in conditions],
@@ -121,7 +116,7 @@ def _data(views: Views, neighbours: int, quality: int) -> dict[str, Any]:
 
 
 def _title(class_name: str) -> str:
-    return text.printable(label_sets.title(class_name).partition(",")[0])
+    return text.printable(label_sets.short_title(class_name))
 
 
 def _view(view: View, views: Views, neighbours: int, titles: Sequence[str], condition: int) -> dict[str, Any]:
@@ -181,7 +176,7 @@ def _address(image: np.ndarray, quality: int) -> str:
     picture, buffer = Image.fromarray(image), io.BytesIO()
     if max(picture.size) <= _SMALL_PX:
         picture.save(buffer, "PNG", optimize=True)
-        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+        return data_uri(buffer.getvalue(), "png")
     picture.thumbnail((_LARGEST_PX, _LARGEST_PX))
     picture.save(buffer, "JPEG", quality=quality, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri(buffer.getvalue(), "jpeg")

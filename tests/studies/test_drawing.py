@@ -3,7 +3,7 @@
 import pytest
 
 from tests.studies import sample
-from vmoe_inform.studies import figures, summary
+from vmoe_inform.studies import drawing, summary
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def drawn():
         ],
     }
     overhead = {"plain": {"training_step": 0.0}, "mixing": {"training_step": 0.25}}
-    return figures.figures(summary.summarize(measures, "plain"), overhead, against="plain")
+    return drawing.figures(summary.summarize(measures, "plain"), overhead, against="plain")
 
 
 def _marks(axes):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vmoe_inform import checks
-from vmoe_inform.analysis.collect.records import LayerTrace, Trace
+from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 from vmoe_inform.axes import Float, Int
 
 KEPT = ("informed", "base_indices", "indices", "weights")  # what a trace has to keep for a view, besides its graphs

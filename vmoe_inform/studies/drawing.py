@@ -10,17 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vmoe_inform.evaluation.headlines import suite_kind
 from vmoe_inform.lettering import legend, plain, shown
+from vmoe_inform.report.styles import GREY, empty_figure, series_styles
 from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
-
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = "os^Dv*P"
-_GREY = "#666666"
 
 Summary = Mapping[str, Mapping[str, Comparison]]
 
@@ -158,8 +154,7 @@ def _draw(panels: Sequence[Panel], routers: Sequence[str], against: str, title: 
     lines = [router.split("@") for router in routers]
     width = 0.5 + 0.085 * max(len(line) for of_label in lines for line in of_label) + 2.5 * len(panels)
     row_height = 0.16 + 0.18 * max(map(len, lines))
-    figure = Figure(figsize=(width, 1.9 + row_height * len(routers)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(width, 1.9 + row_height * len(routers))
     columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, panel in zip(columns, panels, strict=True):
         _draw_panel(axes, panel, routers)
@@ -171,18 +166,19 @@ def _draw(panels: Sequence[Panel], routers: Sequence[str], against: str, title: 
         f"bars: {100 * LEVEL:.0f} % interval over the seeds; filled: the paired difference to "
         f"{shown(against)} is clear of 0",
         fontsize=9,
-        color=_GREY,
+        color=GREY,
     )
     return figure
 
 
 def _draw_panel(axes: Axes, panel: Panel, routers: Sequence[str]) -> None:
     if panel.equal_at is not None:
-        axes.axvline(panel.equal_at, color=_GREY, linestyle="--", linewidth=1, zorder=1)
+        axes.axvline(panel.equal_at, color=GREY, linestyle="--", linewidth=1, zorder=1)
     handles = []
     offsets = np.linspace(-0.2, 0.2, len(panel.series)) if len(panel.series) > 1 else [0.0]
-    for place, ((series, marks), offset) in enumerate(zip(panel.series.items(), offsets, strict=True)):
-        color, marker = _COLORS[place % len(_COLORS)], _MARKERS[place % len(_MARKERS)]
+    styles = series_styles(list(panel.series))
+    for (series, marks), offset in zip(panel.series.items(), offsets, strict=True):
+        color, marker = styles[series]["color"], styles[series]["marker"]
         for router, mark in marks.items():
             interval = mark.interval
             axes.errorbar(
