@@ -143,7 +143,8 @@ def risk_coverage(hits: ArrayLike, confidences: ArrayLike, num_coverages: int = 
     (Geifman and El-Yaniv 2017, arXiv 1705.08500, Sec. 2: selective risk and coverage.)
 
     Args:
-      hits, confidences: as for :func:`reliability`, with the same errors.
+      hits: as for :func:`reliability`, with the same errors.
+      confidences: as there.
       num_coverages: points, at equal distances up to a coverage of 1.
 
     Returns:

@@ -23,7 +23,9 @@ def _holds(indices: Int[Array, "*batch N K"], num_experts: int) -> Float[Array, 
 def coselection_counts(
     indices: Int[Array, "*batch N K"], num_experts: int, *, diagonal: bool = True
 ) -> Float[Array, "E E"]:
-    """Counts the tokens whose K experts hold both j and k, over all leading axes.
+    r"""Counts the tokens whose K experts hold both j and k, over all leading axes.
+
+    $$C_{jk} = \sum_i z_{ij} \, z_{ik}, \quad z_{ij} = 1 \text{ if token } i \text{ chose expert } j$$
 
     Args:
       indices: experts of each token [..., N, K], distinct within a token.
@@ -44,14 +46,17 @@ def _divide_by_sums(counts: Float[Array, "E E"], axis: int) -> Float[Array, "E E
 
 
 def normalize_adjacency(counts: Float[Array, "E E"], *, normalization: str = "row") -> Float[Array, "E E"]:
-    """Counts as conditional probabilities; rows (columns) without a count stay zero.
+    r"""Counts as conditional probabilities; rows (columns) without a count stay zero.
+
+    $$\hat A_{jk} = \frac{C_{jk}}{\sum_l C_{jl}} \quad \text{with normalization="row"}$$
+
+    ``"doubly_stochastic"`` alternates columns and rows (Sinkhorn) for 64 rounds. Rows then sum to 1, and columns nearly
+    do, if the counts are positive. No doubly stochastic matrix has the zeros of [[1, 1], [1, 0]], for instance. A
+    column can be off by a hundredth there.
 
     Args:
-      counts: [E, E], not negative.
-      normalization: ``"row"`` (rows sum to 1: SymphonySMoE's estimate of p(expert | expert)), ``"column"``, or
-        ``"doubly_stochastic"`` (64 rounds of Sinkhorn's alternation, columns then rows: rows sum to 1, columns as
-        nearly as so many rounds bring them. For positive counts that is close; where zeros leave no doubly stochastic
-        matrix of the same pattern, as in [[1, 1], [1, 0]], a column can still be off by a hundredth).
+      counts: C [E, E], not negative.
+      normalization: ``"row"`` (SymphonySMoE's estimate of p(k | j)), ``"column"`` or ``"doubly_stochastic"``.
 
     Raises:
       ValueError: unknown normalization, or counts that are not [E, E].
@@ -72,7 +77,18 @@ def normalize_adjacency(counts: Float[Array, "E E"], *, normalization: str = "ro
 def update_adjacency(
     adjacency: Float[Array, "E E"], counts: Float[Array, "E E"], *, decay: float = 0.9, normalization: str = "row"
 ) -> Float[Array, "E E"]:
-    """A <- decay A + (1 - decay) normalized counts (SymphonySMoE, Sec. 2.2); no gradient flows through it.
+    r"""Moving average of the adjacency (SymphonySMoE, Sec. 2.2); no gradient flows through it.
+
+    $$A \leftarrow \beta A + (1 - \beta) \hat A$$
+
+    Args:
+      adjacency: A [E, E].
+      counts: C [E, E]; :func:`normalize_adjacency` turns them into the estimate of this step.
+      decay: beta, 0 to 1.
+      normalization: see :func:`normalize_adjacency`.
+
+    Returns:
+      A [E, E], float32.
 
     Raises:
       ValueError: decay outside [0, 1], unknown normalization, or shapes that do not fit.
@@ -89,18 +105,20 @@ def update_adjacency(
 def update_adjacency_oja(
     adjacency: Float[Array, "E E"], counts: Float[Array, "E E"], *, decay: float = 0.9
 ) -> Float[Array, "E E"]:
-    """A Hebbian update: the row of an expert learns when that expert fires, and is kept when it does not.
+    r"""Hebbian update: the row of an expert learns when that expert fires, and is kept when it does not.
 
-    Symphony's update moves all rows alike, so that the row of an expert that nobody chooses fades. Oja's rule (1982)
-    for row j with the token's assignment x = z / K as input and the firing z_j of expert j as output,
-    dA_j = rate mean[z_j (x - z_j A_j)], pulls it to p(k | j) at a speed proportional to how often j fires. Followed
-    exactly over one step of constant counts it is A_j <- decay^u_j A_j + (1 - decay^u_j) A_hat_j, with u_j the tokens
-    of j over the mean of all experts: :func:`update_adjacency` with rows normalised if all experts fire alike.
+    $$A_j \leftarrow \beta^{u_j} A_j + (1 - \beta^{u_j}) \hat A_j, \quad
+    u_j = \frac{C_{jj}}{\frac{1}{E} \sum_k C_{kk}}$$
+
+    Symphony's update moves all rows alike, so that the row of an unused expert fades. Oja's rule (1982) is
+    dA_j = rate mean[z_j (x - z_j A_j)]. Its input is the token's assignment x = z / K, its output the firing z_j. It
+    pulls row j to p(k | j), at a speed proportional to how often j fires. The update above follows it exactly over
+    one step of constant counts. It equals :func:`update_adjacency` with row normalisation if all experts fire alike.
 
     Args:
       adjacency: A [E, E].
-      counts: co-selection counts [E, E] with their diagonal.
-      decay: 0 to 1, for an expert that fires as often as the mean.
+      counts: co-selection counts C [E, E] with their diagonal.
+      decay: beta, 0 to 1, for an expert that fires as often as the mean.
 
     Raises:
       ValueError: decay outside [0, 1], or shapes that do not fit.
@@ -138,16 +156,18 @@ def transition_informed(
     *,
     share: float = 0.5,
 ) -> Float[Array, "*batch N E"]:
-    """p_i = (1 - share m_i) r_i + share A' q_i: what the layer before suggests, mixed with the layer's own choice.
+    r"""What the layer before suggests, mixed with the layer's own choice.
 
-    q_i are the probabilities of the layer before, A[j,k] estimates p(expert k here | expert j there), and m_i is the
-    sum of A' q_i: as long as nothing is known of a token's experts (rows of A that are zero), r_i stays as it is.
+    $$p_i = (1 - s \, m_i) \, r_i + s \, A^\top q_i, \quad m_i = \sum_k (A^\top q_i)_k$$
+
+    q_i are the probabilities of the layer before. A[j,k] estimates p(expert k here | expert j there). While nothing is
+    known of a token's experts (zero rows of A), r_i stays as it is.
 
     Args:
       probabilities: r [..., N, E].
       previous: q [..., N, E], rows sum to at most 1.
       adjacency: A [E, E], rows sum to at most 1; no gradient flows into it.
-      share: 0 to 1.
+      share: s, 0 to 1.
 
     Raises:
       ValueError: share outside [0, 1], or shapes that do not fit.
@@ -166,9 +186,18 @@ def transition_informed(
 def expert_informed(
     probabilities: Float[Array, "*batch N E"], adjacency: Float[Array, "E E"]
 ) -> Float[Array, "*batch N E"]:
-    """p_i = A r_i (SymphonySMoE): p_i[j] = sum_k A[j,k] r_i[k]; a row of A that is all zero acts as an identity row.
+    r"""Mixes the probabilities of experts that are chosen together (SymphonySMoE).
 
-    The result need not sum to 1. No gradient flows into the adjacency.
+    $$p_{ij} = \sum_k A_{jk} \, r_{ik}$$
+
+    A zero row of A acts as an identity row. The result need not sum to 1. No gradient flows into the adjacency.
+
+    Args:
+      probabilities: r [..., N, E].
+      adjacency: A [E, E].
+
+    Returns:
+      p [..., N, E], float32.
 
     Raises:
       ValueError: the adjacency is not [E, E].
@@ -179,7 +208,7 @@ def expert_informed(
 
 
 def _with_identity_rows(adjacency: Float[Array, "E E"]) -> Float[Array, "E E"]:
-    """The matrix with identity rows in place of those that are all zero."""
+    """The matrix with identity rows in place of zero rows."""
     empty = jnp.all(adjacency == 0, axis=-1, keepdims=True)
     return jnp.where(empty, jnp.eye(adjacency.shape[-1]), adjacency.astype(jnp.float32))
 
@@ -236,8 +265,8 @@ def symphony_step(
 ) -> Float[Array, "B N E"]:
     """Experts that are chosen together inform each other (SymphonySMoE, arXiv 2510.16411): their adjacency is state.
 
-    Entries below ``threshold`` are left out (0.05 in the paper). With K = 1 no two experts are ever chosen together:
-    there the base top 2 are counted, since the paper's graph would have no edge.
+    Entries below ``threshold`` are left out (0.05 in the paper). With K = 1 no two experts are ever chosen together, so
+    the paper's graph would have no edge. There the base top 2 are counted.
     """
     return expert_informed(probabilities, _above(_state(context), threshold))
 

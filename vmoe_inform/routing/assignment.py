@@ -1,24 +1,26 @@
 """Balanced assignment: the experts of all tokens of a group at once, with the same number of tokens for every expert.
 
-The method, for one group. Scores become integers, so that everything that has to be exact is exact. A token is *at
-home* if no other expert has a larger value - price for it. Two phases:
+The method, for one group. Scores become integers, so that exact steps are exact. A token is *at home* if no other
+expert has a larger value - price for it. There are two phases:
 
-1. Prices that balance the experts approximately: Sinkhorn's iteration in float32, at a falling temperature. Each token
-   then goes home. Nothing depends on how good these prices are but the number of rounds of the second phase.
-2. Rounds, until no expert has a token too many. Each moves tokens along one path of experts, from a full one to one
-   with room, on which the least value is lost (successive shortest paths: Ahuja, Magnanti and Orlin, *Network Flows*,
-   1993, Sec. 9.7; here on the E experts only, with many tokens to a path).
+1. Prices balance the experts approximately, by Sinkhorn's iteration in float32 at a falling temperature. Each token
+   then goes home. These prices affect only the number of rounds of the second phase.
+2. Rounds follow until no expert has a token too many. Each moves tokens along one path of experts, from a full one to
+   one with room, where the least value is lost. These are successive shortest paths (Ahuja, Magnanti, Orlin,
+   *Network Flows*, 1993, Sec. 9.7), here on the E experts only, with many tokens to a path.
 
-Why the result is the best. Once every token is at home, whatever the prices are, and every expert e has its C tokens,
-any other balanced assignment b has sum_t (v[t,b_t] - price[b_t]) no larger, and both sums pay the same C sum_e price_e.
-So it is enough that rounds keep all tokens at home. Let loss[e,f] be the least that a token of e loses by going to f,
-and distance[f] the length of the shortest path to f from any expert with a token too many. There is one, because no
-cycle of losses is negative: at home means loss[e,f] >= price[e] - price[f], which sums to zero over a cycle. Shortest
-means distance[f] <= distance[e] + loss[e,f], so every token is at home for the prices -distance too; on the edges of
-the path it is an equality, so the tokens that lose just loss[e,f] there are at home at both ends, and may move.
+Why the result is optimal. Let every token be at home, for any prices, and every expert e have its C tokens. Then any
+other balanced assignment b has no larger sum_t (v[t,b_t] - price[b_t]). Both sums pay the same C sum_e price_e. So it
+is enough that rounds keep all tokens at home.
 
-Why it ends. A round takes at least one token from the experts that have too many and gives no other expert one too
-many, so there are at most S (1 - 1/E) + E rounds, whatever the scores are.
+Let loss[e,f] be the least that a token of e loses by going to f. Let distance[f] be the length of the shortest path to
+f from any expert with a token too many. A shortest path exists, because no cycle of losses is negative. At home means
+loss[e,f] >= price[e] - price[f], which sums to zero over a cycle. Shortest means distance[f] <= distance[e] +
+loss[e,f]. So every token is at home for the prices -distance, too. On the edges of the path it is an equality. The
+tokens that lose just loss[e,f] there are at home at both ends, and may move.
+
+Why it ends. A round takes at least one token from the experts that have too many. It gives no other expert one too
+many. So there are at most S (1 - 1/E) + E rounds, for any scores.
 """
 
 import functools
@@ -46,19 +48,21 @@ def check_tolerance(tolerance: float, num_experts: int) -> None:
 def balanced_assignment(
     scores: Float[Array, "*batch S E"], *, tolerance: float = 1e-3, real: Bool[Array, "*batch S"] | None = None
 ) -> Int[Array, "*batch S"]:
-    """The expert of each token, at most ceil(S / E) tokens to each expert, with the largest total score.
+    r"""The expert of each token, at most ceil(S / E) tokens to each expert, with the largest total score.
 
-    BASE layers (arXiv 2103.16716), their assignment during training: maximise sum_t scores[t,a_t] over the a with
-    |{t: a_t = e}| = S / E for every e. Groups are independent of each other. Adding a number to all scores of one token
-    changes nothing, so logits, log-probabilities and dot products give the same; equal scores are settled the same way
-    each time. No gradient flows into the scores.
+    The assignment of BASE layers (arXiv 2103.16716) during training:
+
+    $$\max_a \sum_t s_{t, a_t} \quad \text{subject to} \quad |\{t : a_t = e\}| = S / E \text{ for all } e$$
+
+    Groups are independent of each other. Adding a number to all scores of one token changes nothing. So logits,
+    log-probabilities and dot products give the same. Ties are broken the same way each time. No gradient flows into the
+    scores.
 
     Args:
-      scores: [..., S, E], finite, of any scale.
-      tolerance: largest loss per token: the total is at least the best possible one minus S tolerance R, where R is
-        the largest difference between two scores of one real token of the group. At least 1e-6 and E / 2^26: the
-        integer arithmetic goes no further. Small values cost few more rounds, and help where R is that of a few
-        outliers.
+      scores: s [..., S, E], finite, of any scale.
+      tolerance: largest loss per token, at least 1e-6 and E / 2^26 (the limit of the integer arithmetic). The total is
+        at least the optimum minus S tolerance R. R is the largest difference between two scores of one real token of
+        the group. Small values cost few more rounds, and help where R is that of a few outliers.
       real: [..., S], False for filler; None if all tokens are real. The S' real tokens of a group are assigned as if
         they were alone, at most ceil(S' / E) to each expert. A filler token gets the expert of its own largest score
         and counts nowhere: give it no slot.
@@ -78,8 +82,8 @@ def balanced_assignment(
     if real is None:
         real = jnp.ones(scores.shape[:-1], bool)
     checks.shape("real", real.shape, scores.shape[:-1])
-    # Rounding to the nearest level loses half a level for the assignment found and half for the best one: with levels
-    # of R tolerance / 2, half of the bound is left, more than the float32 operations before it lose.
+    # Rounding to the nearest level loses half a level for the assignment found, and half for the best one. With levels
+    # of R tolerance / 2, half of the bound is left. The float32 operations before it lose less.
     assign = functools.partial(_assign_group, levels=math.ceil(2.0 / tolerance))
     scores = jax.lax.stop_gradient(scores).astype(jnp.float32)
     return jnp.vectorize(assign, signature="(s,e),(s)->(s)")(scores, real)
@@ -91,14 +95,14 @@ def _assign_group(scores: Float[Array, "S E"], real: Bool[Array, " S"], *, level
     num_tokens, num_experts = scores.shape
     num_real = jnp.sum(real)
     capacity = (num_real + num_experts - 1) // num_experts
-    # Tokens without a preference fill the places that are left over, fewer than E. With them every expert gets exactly
-    # its capacity, which the proof above needs.
+    # Tokens without a preference fill the spare places, fewer than E. With them every expert gets exactly its
+    # capacity, which the proof above needs.
     spare = jnp.arange(num_experts - 1) < capacity * num_experts - num_real
     assigned = jnp.concatenate([real, spare])
     values = jnp.pad(_integer_values(scores, real, levels), ((0, num_experts - 1), (0, 0)))
 
     prices = _balancing_prices(values, assigned, capacity, levels)
-    # An index E: nowhere. Not a number becomes some integer here, so that even a diverged router gets an assignment.
+    # An index E means nowhere. NaN becomes some integer here, so that even a diverged router gets an assignment.
     start = jnp.where(assigned, jnp.argmax(values - prices[None, :], axis=-1), num_experts)
 
     def unbalanced(indices: Int[Array, " T"]) -> Bool[Array, ""]:
@@ -109,7 +113,7 @@ def _assign_group(scores: Float[Array, "S E"], real: Bool[Array, " S"], *, level
 
 
 def _integer_values(scores: Float[Array, "S E"], real: Bool[Array, " S"], levels: int) -> Int[Array, "S E"]:
-    """Scores as integers from -levels to 0: 0 for a token's best expert, one step for R / levels; filler is all 0."""
+    """Scores as integers from -levels to 0: 0 for a token's best expert, one step for R / levels, 0 for filler."""
     parts = scores / 16  # so that no difference overflows, and no reciprocal of one vanishes
     below_best = jnp.where(real[:, None], parts - jnp.max(parts, axis=-1, keepdims=True), 0.0)
     largest = -jnp.min(below_best, initial=0.0)
@@ -122,9 +126,9 @@ def _balancing_prices(
 ) -> Int[Array, " E"]:
     """Prices at which about ``capacity`` tokens prefer each expert, in the units of the values.
 
-    Sinkhorn's iteration (Cuturi, arXiv 1306.0895) with the tokens' half of it solved by the softmax: the price of an
-    expert rises by temperature * log(its share of the tokens / capacity). The temperature is halved from a quarter of
-    R down to one level, where rounding begins.
+    This is Sinkhorn's iteration (Cuturi, arXiv 1306.0895), with the tokens' half of it solved by the softmax. The price
+    of an expert rises by temperature * log(its share of the tokens / capacity). The temperature is halved from a
+    quarter of R down to one level, where rounding begins.
     """
     temperatures = [levels * 0.5**k for k in range(2, max(2, math.floor(math.log2(levels))) + 1)]
 
@@ -177,8 +181,8 @@ def _move(indices: Int[Array, " T"], values: Int[Array, "T E"], capacity: Int[Ar
 def _shortest_paths(lengths: Int[Array, "E E"], starts: Bool[Array, " E"]) -> tuple[Int[Array, " E"], Int[Array, " E"]]:
     """Bellman and Ford: distance of each node from the nearest start, and the node before it (a start: itself).
 
-    Lengths may be negative, cycles may not; so at most E passes change anything. A predecessor is replaced only by one
-    that is strictly nearer, which keeps cycles of length zero out of the paths.
+    Lengths may be negative, cycles may not, so at most E passes change anything. Only a strictly nearer predecessor
+    replaces another, which keeps cycles of length zero out of the paths.
     """
 
     def relax(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

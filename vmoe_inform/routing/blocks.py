@@ -1,4 +1,4 @@
-"""Large matrices a block of rows at a time, so that no more than a block of them is ever in memory."""
+"""Large matrices in blocks of rows, so that at most one block is in memory."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,11 +19,11 @@ def check_block_size(block_size: int | None) -> None:
 
 
 def map_row_blocks(function: Callable[[Tree], Result], rows: Tree, *, block_size: int | None, axis: int = -2) -> Result:
-    """``function(rows)``, worked out ``block_size`` rows at a time.
+    """``function(rows)``, computed ``block_size`` rows at a time.
 
-    Where the function makes a row of N x N numbers for each of N rows, memory is ``block_size`` x N instead. Gradients
-    make each block again instead of keeping it. A block holds whole rows rather than a part of their columns, so that a
-    softmax over columns needs no running maximum and is the same in every block size.
+    A function that makes an N x N matrix needs memory for ``block_size`` x N numbers only. Gradients recompute each
+    block. A block holds whole rows, so that a softmax over columns needs no running maximum. Its result is the same for
+    every block size.
 
     Args:
       function: arrays of some rows -> arrays of the same rows; no row may depend on another one.

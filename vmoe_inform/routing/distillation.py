@@ -1,9 +1,8 @@
 """StableMoE (arXiv 2204.08396): learn where tokens go, distil that into a light router, freeze it and train on.
 
-In stage 1 the tokens of the layer decide, and a light router that sees nothing but the pixels and the position of a
-patch learns to agree. From ``switch_step`` on, stage 2, the light router of that moment decides for the rest of the
-training and in evaluation, so that a patch goes where it went. In both stages the weight of the chosen expert is the
-sigmoid of the layer's own score for it, which goes on learning.
+In stage 1 the tokens of the layer decide. A light router sees only the pixels and the position of a patch, and learns
+to agree. In stage 2, from ``switch_step`` on, the frozen light router decides, in evaluation too. So a patch keeps its
+expert. In both stages the weight of the chosen expert is the sigmoid of the layer's own score, which keeps learning.
 """
 
 from typing import Any
@@ -37,15 +36,20 @@ def light_scores(
     position: Float[Array, "N W"],
     centroids: Float[Array, "E W"],
 ) -> Float[Array, "*batch N E"]:
-    """Logits of the light router: tanh(patch embedding + position) times the experts' centroids.
+    r"""Logits of StableMoE's light router (arXiv 2204.08396, Sec. 3.1), here of patches.
 
-    The paper's light router looks up a word's embedding; the word of an image is a patch.
+    $$\ell_{ik} = \tanh(x_i W + p_i) \cdot c_k$$
+
+    The paper's light router looks up the embedding of a word. The word of an image is a patch.
 
     Args:
-      patches: normalised pixels [..., N, P].
-      embedding: [P, W].
-      position: [N, W].
-      centroids: [E, W].
+      patches: x, normalised pixels [..., N, P].
+      embedding: W [P, W].
+      position: p [N, W].
+      centroids: c [E, W].
+
+    Returns:
+      logits [..., N, E], float32.
 
     Raises:
       ValueError: shapes that do not fit.
@@ -60,7 +64,7 @@ def light_scores(
 
 
 def _initial_state(key: Array, sizes: LayerSizes, **options: Any) -> Tree:
-    """Steps done, and the light router as it was at the switch (zeros before, when nobody looks at it)."""
+    """Steps done, and the light router as it was at the switch; zeros before the switch."""
     declared = _parameters(sizes, **options)
     return {"step": jnp.zeros((), jnp.int32), **{name: jnp.zeros(declared[name].shape) for name in _LIGHT}}
 

@@ -1,7 +1,7 @@
 """Token graphs: how the tokens of one image inform each other's choice of experts.
 
-Every function takes the tokens of one image along N (decision 1: the graph spans one image, never a group of
-several). All arithmetic is float32. A graph is N x N; the functions that apply it can do so in blocks of rows.
+Every function takes the tokens of one image along N; a graph never spans several images. All arithmetic is float32. A
+graph is N x N, and the functions that apply it can do so in blocks of rows.
 """
 
 import dataclasses
@@ -24,19 +24,19 @@ GivenMask: TypeAlias = Bool[Array, "*#batch N N"] | str | None
 
 
 def identity_graph(graph: Array) -> Array:
-    """The graph, of the same shape and type, in which every token hears only itself."""
+    """The graph, of the same shape and type, in which every token attends to itself alone."""
     return jnp.broadcast_to(jnp.eye(graph.shape[-1], dtype=graph.dtype), graph.shape)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hearing:
-    """Which tokens some tokens may hear: rows of a mask, made when they are asked for.
+    """Rows of a mask, created on demand: which tokens R of the N tokens may attend to.
 
     Attributes:
-      positions: of those R tokens among the N.
-      given: their rows of the mask that the caller gave, if it is an array.
-      causal: whether token i may hear tokens j <= i only.
+      positions: of the R tokens among the N.
+      given: their rows of the caller's mask, if it is an array.
+      causal: whether token i may attend to tokens j <= i only.
     """
 
     positions: Int[Array, "*blocks R 1"]
@@ -44,7 +44,7 @@ class Hearing:
     causal: bool = dataclasses.field(metadata={"static": True})
 
     def allowed(self, shape: tuple[int, ...]) -> Bool[Array, "*batch R N"] | None:
-        """The rows in that shape; None: all tokens hear all. A token whose row is empty hears only itself."""
+        """The rows in that shape; None: all tokens attend to all. A token with an empty row attends to itself alone."""
         others = jnp.arange(shape[-1])[None, :]
         if self.causal:
             return jnp.broadcast_to(self.positions >= others, shape)
@@ -72,10 +72,10 @@ def weights_of_scaled(
     log_prior: Float[Array, "*batch R N"] | None = None,
     axis: int | tuple[int, ...] = -1,
 ) -> Float[Array, "*batch R N"]:
-    """exp(log_prior + numerators / scale) over the largest along the axis: a softmax but for the sum to divide by.
+    """An unnormalised softmax: exp(log_prior + numerators / scale) over its largest entry along the axis.
 
-    Finite for any scale > 0, and no sum is below 1. Row constants cancel, so the largest allowed numerator is taken off
-    before the division: what then overflows goes to -inf, a weight of 0, never to inf - inf.
+    The weights are finite for any scale > 0, and no sum is below 1. Row constants cancel, so the largest allowed
+    numerator is subtracted before the division. What then overflows becomes -inf, a weight of 0, never inf - inf.
     """
     if log_prior is None:
         return jnp.exp((numerators - _largest(numerators, axis)) / scale)
@@ -91,14 +91,14 @@ def _largest(array: Array, axis: int | tuple[int, ...]) -> Array:
 
 
 def normalize_rows(weights: Float[Array, "*batch R N"]) -> Float[Array, "*batch R N"]:
-    """Rows of a token graph: of the weights, scaled to sum 1."""
+    """Rows of a token graph: the weights, scaled to sum 1."""
     return weights / jnp.sum(weights, axis=-1, keepdims=True)
 
 
 def mix(weights: Float[Array, "*batch R N"], probabilities: Float[Array, "*batch N E"]) -> Float[Array, "*batch R E"]:
-    """Informed probabilities of those tokens whose weights of all others are given, up to a factor of each row.
+    """Informed probabilities of R tokens from their weights of all N tokens, up to a factor of each row.
 
-    The sums that the weights are divided by come out of the same product, as those with one more column of ones.
+    A column of ones in the same product yields the sums that the weights are divided by.
     """
     ones = jnp.ones((*probabilities.shape[:-1], 1), jnp.float32)
     columns = jnp.concatenate([probabilities.astype(jnp.float32), ones], axis=-1)
@@ -117,14 +117,14 @@ def _scale(temperature: float | str | Float[Array, ""], width: int) -> float | F
 
 
 class _Similarity(NamedTuple):
-    """Tokens as they look for similar ones, and as they are found: the graph is softmax_j(queries . keys / scale)."""
+    """Tokens as queries and as keys: the graph is softmax_j(queries . keys / scale)."""
 
     queries: Float[Array, "*batch N D"]
     keys: Float[Array, "*batch N D"]
     scale: float | Float[Array, ""]
 
     def weights(self, queries: Float[Array, "*batch R D"], hearing: Hearing) -> Float[Array, "*batch R N"]:
-        """Rows of the graph, up to a factor of each, of the tokens that have these queries."""
+        """Rows of the graph for the tokens with these queries, up to a factor of each row."""
         products = float32_einsum("...id,...jd->...ij", queries, self.keys)
         allowed = hearing.allowed(products.shape)
         return weights_of_scaled(products, self.scale, None if allowed is None else jnp.where(allowed, 0.0, -jnp.inf))
@@ -155,17 +155,19 @@ def token_similarity(
     metric: str = "dot",
     mask: GivenMask = None,
 ) -> Float[Array, "*batch N N"]:
-    """Similarity graph S[i,j] = softmax_j(u_i' W_s u_j / tau) (Mutual-Inform SMoE, Eq. 5 and Definition 1).
+    r"""Similarity graph (Mutual-Inform SMoE, Eq. 5 and Definition 1).
 
-    On LayerNormed tokens the literal setting (dot, identity weight, temperature 1) has S[i,i] close to 1, so that it
-    hardly mixes: look at :func:`vmoe_inform.routing.effective_neighbours`.
+    $$S_{ij} = \operatorname{softmax}_j \left( \frac{u_i^\top W_s u_j}{\tau} \right)$$
+
+    On LayerNormed tokens the paper's setting (dot, identity weight, temperature 1) hardly mixes: S[i,i] is close to 1.
+    :func:`vmoe_inform.routing.effective_neighbours` measures it.
 
     Args:
       tokens: [..., N, D].
       weight: W_s [D, D]; None is the identity.
-      temperature: number or scalar array > 0, or ``"sqrt_dim"`` for sqrt(D).
+      temperature: tau, a number or scalar array > 0, or ``"sqrt_dim"`` for sqrt(D).
       metric: ``"dot"``, or ``"cosine"``: tokens are scaled to length 1 first.
-      mask: True where token i may hear token j; a row without any True hears only itself. ``"causal"``: j <= i.
+      mask: True where token i may attend to token j. A row without True attends to itself alone. ``"causal"``: j <= i.
 
     Returns:
       graph [..., N, N], float32, rows sum to 1.
@@ -178,7 +180,16 @@ def token_similarity(
 
 
 def inform(probabilities: Float[Array, "*batch N E"], graph: Float[Array, "*batch N N"]) -> Float[Array, "*batch N E"]:
-    """p_i = sum_j graph[i,j] r_j (Mutual-Inform SMoE, Eq. 8), float32.
+    r"""Mixes the probabilities of tokens (Mutual-Inform SMoE, Eq. 8), in float32.
+
+    $$p_i = \sum_j S_{ij} \, r_j$$
+
+    Args:
+      probabilities: base probabilities r [..., N, E].
+      graph: S [..., N, N], e.g. from :func:`token_similarity`.
+
+    Returns:
+      informed probabilities p [..., N, E].
 
     Raises:
       ValueError: the graph is not over the N tokens.
@@ -198,15 +209,18 @@ def similarity_informed(
     mask: GivenMask = None,
     block_size: int | None = None,
 ) -> Float[Array, "*batch N E"]:
-    """Probabilities smoothed over similar tokens (Mutual-Inform SMoE, Eq. 11).
+    """Probabilities mixed over similar tokens (Mutual-Inform SMoE, Eq. 11).
 
-    The same as ``inform(probabilities, token_similarity(tokens))``.
+    Equal to ``inform(probabilities, token_similarity(tokens))``, without the N x N graph in memory.
 
     Args:
       probabilities: base probabilities r [..., N, E].
       tokens: [..., N, D].
-      weight, temperature, metric, mask: as in :func:`token_similarity`.
-      block_size: tokens whose rows of the graph are in memory at a time, also for gradients; None: all N.
+      weight: as in :func:`token_similarity`, like the next three.
+      temperature: of the softmax.
+      metric: ``"dot"`` or ``"cosine"``.
+      mask: which tokens a token may attend to.
+      block_size: rows of the graph in memory at a time, also for gradients; None: all N.
 
     Returns:
       informed probabilities [..., N, E], float32.
@@ -239,7 +253,7 @@ def _similarity_parameters(sizes: LayerSizes, *, learned_weight: bool, **options
 
 
 def mask_of_option(mask: str) -> str | None:
-    """The mask that an option names: ``"causal"`` lets token i hear tokens j <= i only (decision 4)."""
+    """The mask that an option names: ``"causal"`` lets token i attend to tokens j <= i only."""
     return None if mask == "none" else mask
 
 

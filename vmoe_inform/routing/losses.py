@@ -1,6 +1,6 @@
 """Auxiliary losses of a router, over one group: the last two axes are its S tokens and its E experts.
 
-All are float32, whatever the type of what comes in.
+All are float32, for inputs of any type.
 """
 
 import jax
@@ -19,14 +19,22 @@ def _squared_variation(values: Float[Array, "*batch E"]) -> Float[Array, "*batch
 
 
 def importance_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
-    """CV^2 over experts of the summed probabilities (V-MoE, arXiv 2106.05974, Eq. 10)."""
+    r"""CV^2 over experts of the summed probabilities (V-MoE, arXiv 2106.05974, Eq. 10).
+
+    $$\left( \frac{\operatorname{std}_k I_k}{\operatorname{mean}_k I_k} \right)^2, \quad I_k = \sum_i p_{ik}$$
+    """
     return _squared_variation(jnp.sum(probabilities.astype(jnp.float32), axis=-2))
 
 
 def load_loss(
     logits: Float[Array, "*batch S E"], noisy_logits: Float[Array, "*batch S E"], *, noise_std: float, k: int
 ) -> Float[Array, "*batch"]:
-    """CV^2 over experts of the chance to be among the top K if the noise were drawn again (V-MoE, Eq. 11 to 14).
+    r"""CV^2 over experts of the chance to be among the top K if the noise were drawn again (V-MoE, Eq. 11 to 14).
+
+    $$\left( \frac{\operatorname{std}_k P_k}{\operatorname{mean}_k P_k} \right)^2, \quad
+    P_k = \frac{1}{S} \sum_i \Phi \left( \frac{\ell_{ik} - \tau_i}{\sigma} \right)$$
+
+    tau_i is the K-th largest noisy logit of token i.
 
     Args:
       logits: without noise.
@@ -55,9 +63,11 @@ def _shares(indices: Int[Array, "*batch S K"], num_experts: int) -> Float[Array,
 
 
 def switch_loss(probabilities: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"]) -> Float[Array, "*batch"]:
-    """E sum_k f_k P_k (Switch Transformer, arXiv 2101.03961, Eq. 4).
+    r"""Balance loss of the Switch Transformer (arXiv 2101.03961, Eq. 4).
 
-    f_k is the share of assignments that expert k gets (of tokens, if K = 1) and P_k its mean probability: 1 at
+    $$E \sum_k f_k P_k$$
+
+    f_k is the share of assignments of expert k (of tokens, if K = 1), and P_k its mean probability. The loss is 1 at
     perfect balance for any K. Gradients flow through P only.
 
     Raises:
@@ -71,9 +81,12 @@ def switch_loss(probabilities: Float[Array, "*batch S E"], indices: Int[Array, "
 
 
 def gshard_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
-    """E^2 mean_k f_k m_k, f the share of tokens whose first choice is k, m the mean probability.
+    r"""Balance loss of GShard (arXiv 2006.16668, Algorithm 1).
 
-    GShard (arXiv 2006.16668, Algorithm 1), with the factor E^2 of its and V-MoE's code: 1 at perfect balance.
+    $$\frac{E^2}{E} \sum_k f_k m_k$$
+
+    f_k is the share of tokens whose first choice is k, and m_k the mean probability. The factor E^2 is that of GShard's
+    and V-MoE's code. The loss is 1 at perfect balance.
     """
     num_experts = probabilities.shape[-1]
     first = jax.nn.one_hot(jnp.argmax(probabilities, axis=-1), num_experts, dtype=jnp.float32)
@@ -82,10 +95,12 @@ def gshard_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*bat
 
 
 def balance_loss(logits: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"]) -> Float[Array, "*batch"]:
-    """StableMoE's balance loss (arXiv 2204.08396, Sec. 3.1): sum_k (a_k - a) / a * sum over the tokens of k of
-    sigmoid(logit), divided by S; a_k counts the tokens of expert k and a is the mean of a_k over the experts.
+    r"""Balance loss of StableMoE (arXiv 2204.08396, Sec. 3.1).
 
-    Experts with more tokens than the mean have their scores pushed down, the others up; 0 at perfect balance.
+    $$\frac{1}{S} \sum_k \frac{a_k - \bar a}{\bar a} \sum_{i \in k} \operatorname{sigmoid}(\ell_{ik})$$
+
+    a_k counts the tokens of expert k; the bar is the mean over experts. Experts with more tokens than the mean have
+    their scores pushed down, the others up. The loss is 0 at perfect balance.
 
     Raises:
       ValueError: indices of other tokens than the logits.
@@ -100,5 +115,8 @@ def balance_loss(logits: Float[Array, "*batch S E"], indices: Int[Array, "*batch
 
 
 def router_z_loss(logits: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
-    """Mean over tokens of logsumexp(logits)^2 (ST-MoE, arXiv 2202.08906, Eq. 5)."""
+    r"""Router z-loss (ST-MoE, arXiv 2202.08906, Eq. 5).
+
+    $$\frac{1}{S} \sum_i \Big( \log \sum_k e^{\ell_{ik}} \Big)^2$$
+    """
     return jnp.mean(jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1) ** 2, axis=-1)

@@ -1,7 +1,7 @@
-"""The attention posterior as a token graph: a router learns from the attention of its block which tokens agree.
+"""The attention posterior as a token graph: the router learns from the attention of its block which tokens agree.
 
-All arithmetic is float32. Means of the heads are vectors of D numbers in the papers; the products with them are the
-same in the space of a head, of F = D / H numbers, and so are they made where the layer's own kernels are at hand.
+All arithmetic is float32. In the papers the means of the heads are vectors of D numbers. Products with them are the
+same in the space of a head, of F = D / H numbers. The layer computes them there, since it has the kernels.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def _check_posterior_shapes(shape: tuple[int, ...], means: Array, outputs: Array
 
 
 def _log_prior(attention: Float[Array, "*batch H N N"]) -> Float[Array, "*batch H N N"]:
-    """log A with log 0 = -inf and a gradient of 0 there; a token whose row is all zero hears only itself."""
+    """log A with log 0 = -inf and a gradient of 0 there; a token with a zero row attends to itself alone."""
     attention = attention.astype(jnp.float32)
     silent = ~jnp.any(attention > 0, axis=-1, keepdims=True)
     attention = jnp.where(silent, identity_graph(attention), attention)
@@ -65,7 +65,7 @@ def _log_prior(attention: Float[Array, "*batch H N N"]) -> Float[Array, "*batch 
 
 
 def _variance(sigma: float) -> float:
-    """sigma^2, which float32 has to hold too."""
+    """sigma^2, which has to fit into float32, too."""
     checks.positive("sigma", sigma)
     checks.positive("sigma squared", sigma * sigma)
     return sigma * sigma
@@ -78,7 +78,10 @@ def attention_posterior(
     *,
     sigma: float = 1.0,
 ) -> Float[Array, "*batch H N N"]:
-    """Posterior attention A'_h[i,j] ~ A_h[i,j] N(u_i | m_hj, sigma^2 I) (Mutual-Inform SMoE, Lemma 1).
+    r"""Posterior attention of each head (Mutual-Inform SMoE, Lemma 1).
+
+    $$A^\prime_{hij} = \frac{A_{hij} \, \mathcal{N}(u_i \mid m_{hj}, \sigma^2 I)}
+    {\sum_k A_{hik} \, \mathcal{N}(u_i \mid m_{hk}, \sigma^2 I)}$$
 
     Args:
       attention: prior A_h [..., H, N, N], rows sum to 1.
@@ -87,7 +90,7 @@ def attention_posterior(
       sigma: standard deviation > 0, in the units of the outputs.
 
     Returns:
-      graph [..., H, N, N], float32, rows sum to 1; 0 where the prior is 0 (a row of zeros hears only itself).
+      A' [..., H, N, N], float32, rows sum to 1; 0 where the prior is 0. A zero row attends to itself alone.
 
     Raises:
       ValueError: sigma not > 0, or shapes that do not fit.
@@ -104,12 +107,15 @@ def head_posterior(
     *,
     sigma: float = 1.0,
 ) -> Float[Array, "*batch N H"]:
-    """Responsibility H'[i,h] of each head for token i, with the uniform prior 1/H (Mutual-Inform SMoE, Lemma 1).
+    r"""Responsibility of each head for each token, under the uniform prior 1/H (Mutual-Inform SMoE, Lemma 1).
+
+    $$H^\prime_{ih} = \frac{\sum_j A_{hij} \, \mathcal{N}(u_i \mid m_{hj}, \sigma^2 I)}
+    {\sum_g \sum_j A_{gij} \, \mathcal{N}(u_i \mid m_{gj}, \sigma^2 I)}$$
 
     Args and errors as :func:`attention_posterior`.
 
     Returns:
-      heads [..., N, H], float32, rows sum to 1.
+      H' [..., N, H], float32, rows sum to 1.
     """
     variance = _variance(sigma)
     _check_posterior_shapes(attention.shape, means, outputs)
@@ -118,7 +124,10 @@ def head_posterior(
 
 
 def lowest_entropy_head(attention: Float[Array, "*batch H N N"]) -> Int[Array, "*batch"]:
-    """Head with the lowest mean row entropy, per image, without a gradient (Mutual-Inform SMoE, Eq. 15)."""
+    r"""Head with the lowest mean row entropy, per image, without a gradient (Mutual-Inform SMoE, Eq. 15).
+
+    $$h^* = \operatorname{arg}\min_h \; -\frac{1}{N} \sum_{i,j} A_{hij} \log A_{hij}$$
+    """
     attention = attention.astype(jnp.float32)
     entropies = -jnp.sum(attention * jnp.log(jnp.where(attention > 0, attention, 1.0)), axis=-1)
     return jnp.argmin(jnp.mean(entropies, axis=-1), axis=-1)
@@ -129,7 +138,7 @@ class _SeenByHeads(NamedTuple):
 
     Attributes:
       queries, keys: unscaled.
-      outputs, means: in any space of C numbers where their product is u_i . m_hj.
+      outputs, means: in any space of C numbers where their inner product is u_i . m_hj.
       squares: |m_hj|^2.
     """
 
@@ -143,7 +152,7 @@ class _SeenByHeads(NamedTuple):
 def _one_head_for_all(heads: str, mask: GivenMask) -> bool:
     """Whether one head of an image counts for all its tokens.
 
-    With a mask a token may only know the heads' entropies at the tokens that it may hear, or a causal mask would leak.
+    With a mask a token may know the heads' entropies only at the tokens it attends to, or a causal mask would leak.
     """
     if heads not in ("lowest_entropy", "posterior"):
         raise checks.error("heads", "one of 'lowest_entropy', 'posterior'", heads)
@@ -175,7 +184,7 @@ def _head_entropies(
 
 
 def _head_of_each_token(seen: _SeenByHeads, hearing: Hearing, block_size: int | None) -> Int[Array, "*batch 1 N 1"]:
-    """The head with the lowest mean entropy over the tokens that a token may hear."""
+    """The head with the lowest mean entropy over the tokens that a token may attend to."""
     entropies = _head_entropies(seen.queries, seen.keys, hearing, block_size)
 
     def heads(hearing: Hearing) -> Int[Array, "*batch 1 R 1"]:
@@ -199,8 +208,8 @@ def _map_graph(
 ) -> Array:
     """``use`` of the weights of the token graph of :func:`attention_informed`, in blocks of its rows.
 
-    The graph is the posterior over (h, j), that is H'[i,h] A'_h[i,j] of Lemma 1 under the uniform prior 1/H, summed
-    over h, where all but one head of a token may be ruled out.
+    The graph is the posterior over (h, j), summed over h: H'[i,h] A'_h[i,j] of Lemma 1 under the uniform prior 1/H.
+    All but one head of a token may be ruled out.
     """
     variance, hearing = _variance(sigma), hearing_of(mask, seen.queries.shape[-2])
     by_token = heads == "lowest_entropy" and not _one_head_for_all(heads, mask)
@@ -240,18 +249,22 @@ def attention_informed(
     mask: GivenMask = None,
     block_size: int | None = None,
 ) -> Float[Array, "*batch N E"]:
-    """Probabilities smoothed by the attention posterior (Mutual-Inform SMoE, Lemma 1, Eq. 15 to 17).
+    r"""Probabilities mixed by the attention posterior (Mutual-Inform SMoE, Lemma 1, Eq. 15 to 17).
+
+    $$p_i = \sum_j A^\prime_{h^* ij} \, r_j \quad \text{or} \quad
+    p_i = \sum_h H^\prime_{ih} \sum_j A^\prime_{hij} \, r_j$$
 
     Args:
       probabilities: base probabilities r [..., N, E].
-      queries, keys: [..., H, N, F], unscaled; the prior is softmax(q . k / sqrt(F)).
+      queries: [..., H, N, F], unscaled.
+      keys: [..., H, N, F]; the prior is softmax(q . k / sqrt(F)).
       means: m_hj [..., H, N, D].
       outputs: u_i [..., N, D].
       sigma: standard deviation > 0, in the units of the outputs.
-      heads: ``"lowest_entropy"`` takes the one head of Eq. 15 (with a mask: for each token the head with the lowest
-        mean entropy over the tokens that it may hear), ``"posterior"`` sums over all heads (Lemma 1).
-      mask: True where token i may hear token j; a row without any True hears only itself. ``"causal"``: j <= i.
-      block_size: tokens whose rows of the graph are in memory at a time, also for gradients; None: all N.
+      heads: ``"lowest_entropy"`` takes the one head of Eq. 15; ``"posterior"`` sums over all heads (Lemma 1). With a
+        mask, the one head is that with the lowest mean entropy over the tokens that a token attends to.
+      mask: True where token i may attend to token j. A row without True attends to itself alone. ``"causal"``: j <= i.
+      block_size: rows of the graph in memory at a time, also for gradients; None: all N.
 
     Returns:
       informed probabilities [..., N, E], float32.
@@ -273,9 +286,9 @@ def attention_informed(
 def _seen_by_heads(record: AttentionRecord, *, heads: str, head_factor: bool, mask: GivenMask) -> _SeenByHeads:
     """What heads know of the tokens, in head space.
 
-    With a_ki what head k attends to for token i, u_i = sum_k O_k' a_ki and m_hj = c O_h' v_hj, so that u_i . m_hj =
-    (c sum_k O_h O_k' a_ki) . v_hj and |m_hj|^2 = c^2 v_hj' (O_h O_h') v_hj. So neither means nor outputs are needed,
-    and where one head counts, nothing of the others is.
+    Let a_ki be what head k attends to for token i. Then u_i = sum_k O_k' a_ki and m_hj = c O_h' v_hj. It follows that
+    u_i . m_hj = (c sum_k O_h O_k' a_ki) . v_hj and |m_hj|^2 = c^2 v_hj' (O_h O_h') v_hj. So neither means nor outputs
+    are needed. Where one head counts, nothing of the others is.
     """
     queries, keys, values, kernel = record.queries, record.keys, record.values, record.output_kernel
     num_heads = kernel.shape[0]

@@ -1,7 +1,7 @@
 """Products and lengths of vectors in routers: float32 at the highest precision, whatever the model's type.
 
-What is later divided by a small temperature or variance, or decides which expert is chosen, must not be rounded to
-bfloat16 (a TPU's default for float32 products) on the way.
+Products are divided by small temperatures, or decide which expert is chosen. They must not be rounded to bfloat16, a
+TPU's default for float32 products.
 """
 
 import jax
@@ -13,8 +13,8 @@ from vmoe_inform.axes import Array, Float
 def float32_einsum(equation: str, left: Array, right: Array) -> Array:
     """``jnp.einsum`` of two arrays as float32, at the highest precision; the result is float32.
 
-    Two bfloat16 arrays are not cast before: a product of two such numbers is exact in float32, and a TPU has it in one
-    pass instead of six. The precision is for their gradients, which are products with a float32 array.
+    Two bfloat16 arrays are not cast first. A product of two such numbers is exact in float32, and takes a TPU one pass
+    instead of six. The precision is for their gradients, which are products with a float32 array.
     """
     if not left.dtype == right.dtype == jnp.bfloat16:
         left, right = left.astype(jnp.float32), right.astype(jnp.float32)

@@ -13,7 +13,7 @@ from vmoe_inform.routing.steps import Growth, LayerSizes, Parameter, StepContext
 
 PositiveShare = Annotated[float, checks.Bound(at_least=1e-6, at_most=1.0)]
 
-_NEVER = -1e4  # a logit whose probability is 0 in float32, beside one of 0
+_NEVER = -1e4  # a logit whose probability is 0 in float32 if another logit is 0
 _KERNEL = jax.nn.initializers.lecun_normal()
 _EMBEDDINGS = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)  # one row for each expert
 
@@ -23,12 +23,14 @@ def linear_scores(
     kernel: Float[Array, "D E"],
     bias: Float[Array, " E"] | None = None,
 ) -> Float[Array, "*batch N E"]:
-    """Linear router (V-MoE, arXiv 2106.05974, Eq. 2, without bias; Mutual-Inform SMoE, Sec. 1.2, with bias).
+    r"""Linear router (V-MoE, arXiv 2106.05974, Eq. 2, without bias; Mutual-Inform SMoE, Sec. 1.2, with bias).
+
+    $$\ell_{ik} = u_i \cdot w_k + b_k$$
 
     Args:
-      tokens: [..., N, D].
-      kernel: [D, E].
-      bias: [E] or None.
+      tokens: u [..., N, D].
+      kernel: w [D, E].
+      bias: b [E] or None.
 
     Returns:
       logits [..., N, E], float32, whatever the type of the tokens.
@@ -49,13 +51,15 @@ def cosine_scores(
     expert_embeddings: Float[Array, "E d"],
     temperature: float | Float[Array, ""],
 ) -> Float[Array, "*batch N E"]:
-    """Cosine router (X-MoE, arXiv 2204.09179, Eq. 4): cos(P u_i, e_k) / temperature.
+    r"""Cosine router (X-MoE, arXiv 2204.09179, Eq. 4).
+
+    $$\ell_{ik} = \frac{\cos(P^\top u_i, e_k)}{\tau}$$
 
     Args:
-      tokens: [..., N, D].
-      projection: [D, d], to the low dimension d in which experts have their embeddings.
-      expert_embeddings: [E, d].
-      temperature: number or scalar array > 0.
+      tokens: u [..., N, D].
+      projection: P [D, d], to the low dimension d of the expert embeddings.
+      expert_embeddings: e [E, d].
+      temperature: tau, a number or scalar array > 0.
 
     Returns:
       logits [..., N, E], float32; a token whose projection is zero has zero logits.
@@ -75,12 +79,14 @@ def cosine_scores(
 def soft_slot_scores(
     tokens: Float[Array, "*batch N D"], slots: Float[Array, "E P D"], scale: float | Float[Array, ""]
 ) -> Float[Array, "*batch N E P"]:
-    """Logits of tokens and slots, scale * cos(u_i, phi_ep) (Soft MoE, arXiv 2308.00951, Algorithm 2).
+    r"""Logits of tokens and slots (Soft MoE, arXiv 2308.00951, Algorithm 2).
+
+    $$\ell_{ies} = \alpha \cos(u_i, \phi_{es})$$
 
     Args:
-      tokens: [..., N, D].
+      tokens: u [..., N, D].
       slots: phi [E, P, D], the P slots of each expert.
-      scale: number or scalar array.
+      scale: alpha, a number or scalar array.
 
     Returns:
       slot logits [..., N, E, P], float32.
@@ -96,18 +102,18 @@ def hash_scores(table: Int[Array, "N K"], num_experts: int) -> Float[Array, "N E
     """Logits of a fixed table: the K experts of an id share it alike (hash layers, arXiv 2106.04426, Sec. 3).
 
     Args:
-      table: of each id (for images: position of the token) its experts, distinct.
+      table: distinct experts of each id [N, K]; for images the id is the position of the token.
       num_experts: E.
 
     Returns:
-      logits [N, E]: 0 for the experts of the id; for the others so low that their probability is 0.
+      logits [N, E]: 0 for the experts of the id, and -1e4 for the others, whose probability is then 0.
     """
     chosen = jnp.sum(jax.nn.one_hot(table, num_experts, dtype=jnp.float32), axis=-2)
     return jnp.where(chosen > 0, 0.0, _NEVER)
 
 
 def balanced_table(key: Array, num_ids: int, num_experts: int, k: int) -> Int[Array, "N K"]:
-    """A random table for :func:`hash_scores` in which every choice is spread over the experts as evenly as N allows.
+    """A random table for :func:`hash_scores`, with every choice spread over the experts as evenly as N allows.
 
     Args:
       key: a JAX random key.
@@ -199,8 +205,9 @@ def frozen_step(
 ) -> Float[Array, "B N E"]:
     """Random and never trained (SMoE-dropout, arXiv 2303.01610).
 
-    In training K grows from ``k_start`` to ``k_end`` (None: the K of the layer, which evaluation uses in any case) over
-    ``growth_share`` of the steps; without ``k_start`` it stays. The kernel is a state, out of the optimizer's reach.
+    In training K grows from ``k_start`` to ``k_end`` over ``growth_share`` of the steps. Without ``k_start`` it is
+    constant. ``k_end`` None is the K of the layer, which evaluation always uses. The kernel is a state, out of the
+    optimizer's reach.
     """
     assert context.state is not None  # declared by initial_state
     return linear_scores(context.tokens, context.state)

@@ -1,4 +1,4 @@
-"""Selection: probabilities -> a plan of which token meets which expert, with the weights of the outputs."""
+"""Selection: probabilities to a plan of which token meets which expert, with the weights of the outputs."""
 
 from typing import Annotated, Literal
 
@@ -33,14 +33,13 @@ def top_experts(
     Args:
       probabilities: [..., N, E], not negative; rows need not sum to 1.
       k: K, experts per token.
-      renormalize: True divides the K weights by their sum, but for K = 1 keeps the chosen probability, so that the
-        router learns; ``"one"`` divides also there (the literal form, weight 1); False keeps the probabilities
-        (V-MoE).
-      active: 1 to K, only so many of the K choices exist (a number that may change under ``jit``, where K may not):
-        the others have the index E and the weight 0. None for all.
+      renormalize: True divides the K weights by their sum. With K = 1 it keeps the chosen probability, so that the
+        router learns. ``"one"`` divides there too (the literal form, weight 1). False keeps the probabilities (V-MoE).
+      active: 1 to K, the number of choices that exist; None for K. It may change under ``jit``, where K may not. The
+        other choices have the index E and the weight 0.
 
     Returns:
-      weights [..., N, K], float32, and indices [..., N, K]; equal probabilities: the lower index first.
+      weights [..., N, K], float32, and indices [..., N, K]. Of equal probabilities the lower index is first.
 
     Raises:
       ValueError: k outside 1..E, or renormalize neither a bool nor ``"one"``.
@@ -72,8 +71,8 @@ def expert_choice(
       real: False for tokens that every expert takes last, whatever their probability.
 
     Returns:
-      probabilities [..., E, C], float32, and token indices [..., E, C], the most probable first; equal ones: the
-      earlier token first.
+      probabilities [..., E, C], float32, and token indices [..., E, C], the most probable first. Of equal ones the
+      earlier token is first.
 
     Raises:
       ValueError: capacity outside 1..S, or shapes that do not fit.
@@ -92,7 +91,7 @@ def expert_choice(
 def _token_choice(
     context: SelectContext, weights: Float[Array, "G S K"], indices: Int[Array, "G S K"], num_experts: int
 ) -> Assignment:
-    """The plan for tokens that chose experts; weights are the score step's own where it gives some."""
+    """The plan for tokens that chose experts. The score step's own weights are taken where it gives some."""
     if context.gates is not None:
         weights = jnp.take_along_axis(context.gates, indices, axis=-1, mode="clip")
         weights = jnp.where(indices < num_experts, weights, 0.0)
@@ -135,8 +134,8 @@ def balanced_assignment_step(
 ) -> Assignment:
     """BASE (arXiv 2103.16716): in training every expert gets the same number of tokens, in evaluation the best ones.
 
-    The total log-probability is as large as it can be, which without inform steps is BASE's total score. The weight is
-    the sigmoid of the chosen expert's logit (the paper's), or its probability.
+    It maximises the total log-probability, which without inform steps is BASE's total score. The weight is the sigmoid
+    of the chosen expert's logit (the paper's), or its probability.
     """
     num_experts = probabilities.shape[-1]
     if context.train:
@@ -155,7 +154,7 @@ def balanced_assignment_step(
 def expert_choice_step(probabilities: Float[Array, "G S E"], context: SelectContext) -> SlotChoice:
     """Expert choice (arXiv 2202.09368): every expert takes the tokens of the group that want it most.
 
-    These are S K / E tokens, rounded up: K is the paper's capacity factor. The images of a group compete, so that the
+    These are S K / E tokens, rounded up; K is the paper's capacity factor. The images of a group compete. So the
     routing of an image depends on the others of its group, in evaluation too.
     """
     size = probabilities.shape[-2]
@@ -170,8 +169,8 @@ def expert_choice_step(probabilities: Float[Array, "G S E"], context: SelectCont
 def soft_step(probabilities: Float[Array, "G S E"], context: SelectContext) -> SoftSlots:
     """Soft MoE (arXiv 2308.00951): every slot mixes all tokens of an image, every token all slots.
 
-    Images do not mix, whatever the group. The number of slots is that of the score step (``soft_slots``), not a
-    capacity; any other score step has one slot for each expert.
+    Images do not mix, whatever the group. The score step ``soft_slots`` sets the number of slots, not a capacity. Any
+    other score step has one slot for each expert.
     """
     slots = context.logits[..., None] if context.slot_logits is None else context.slot_logits
     groups, size, num_experts, per_expert = slots.shape

@@ -19,19 +19,27 @@ def _entropy(rows: Float[Array, "*batch M"]) -> Float[Array, "*batch"]:
 
 
 def routing_entropy(probabilities: Float[Array, "*batch N E"]) -> Float[Array, "*batch N"]:
-    """Entropy in nats of each token's choice (Mutual-Inform SMoE, Sec. 3.3); rows are scaled to sum 1 (Symphony)."""
+    r"""Entropy in nats of each token's choice (Mutual-Inform SMoE, Sec. 3.3); rows are scaled to sum 1 (Symphony).
+
+    $$H_i = -\sum_k p_{ik} \log p_{ik}$$
+    """
     return _entropy(probabilities.astype(jnp.float32))
 
 
 def effective_neighbours(graph: Float[Array, "*batch N N"]) -> Float[Array, "*batch N"]:
-    """exp(entropy) of each row of a token graph: 1 if a token hears one token only, N if it hears all alike."""
+    r"""How many tokens each token mixes: exp(entropy) of its row of the graph.
+
+    $$\exp \left( -\sum_j S_{ij} \log S_{ij} \right)$$
+
+    It is 1 if a token attends to one token alone, and N if it attends to all alike.
+    """
     return jnp.exp(_entropy(graph.astype(jnp.float32)))
 
 
 def softmax_entropy(logits: Float[Array, "*batch M"]) -> Float[Array, "*batch"]:
-    """Entropy in nats of softmax(logits) along the last axis, float32, without the softmax: logsumexp - mean logit.
+    """Entropy in nats of softmax(logits) along the last axis, in float32.
 
-    Logits may be -inf, but not all of a row.
+    It is logsumexp - mean logit, without the softmax. Logits may be -inf, but not all of a row.
     """
     logits = logits.astype(jnp.float32)
     below = logits - jnp.max(logits, axis=-1, keepdims=True)
@@ -44,6 +52,10 @@ def fluctuation_rate(
     indices_before: Int[Array, "*batch N K"], indices_after: Int[Array, "*batch N K"]
 ) -> Float[Array, ""]:
     """Share of tokens whose *set* of K experts changed (Mutual-Inform SMoE, Fig. 2), over all leading axes.
+
+    Args:
+      indices_before: experts of each token [..., N, K].
+      indices_after: experts of the same tokens at another checkpoint.
 
     Raises:
       ValueError: the two have different shapes.
@@ -59,9 +71,11 @@ def expert_load(indices: Int[Array, "*batch N K"], num_experts: int) -> Float[Ar
 
 
 def topk_margin(probabilities: Float[Array, "*batch N E"], k: int) -> Float[Array, "*batch N"]:
-    """k-th minus (k+1)-th largest probability: how far a token is from another choice (SymphonySMoE, Proposition 1).
+    r"""How far each token is from another choice: the margin of SymphonySMoE's Proposition 1.
 
-    For k = E no other choice exists and the margin is infinite.
+    $$p_{(k)} - p_{(k+1)}$$
+
+    These are the k-th and (k+1)-th largest probability. For k = E no other choice exists, and the margin is infinite.
 
     Raises:
       ValueError: k outside 1..E.
@@ -75,9 +89,12 @@ def topk_margin(probabilities: Float[Array, "*batch N E"], k: int) -> Float[Arra
 
 
 def spectral_gap(adjacency: Float[Array, "E E"]) -> Float[Array, ""]:
-    """1 - second largest |eigenvalue| (SymphonySMoE, Proposition 1); 1 for a single expert.
+    r"""Spectral gap of the adjacency (SymphonySMoE, Proposition 1); 1 for a single expert.
 
-    Eigenvalues of a matrix that need not be symmetric: on accelerators JAX computes them on the CPU backend only.
+    $$1 - |\lambda_2|$$
+
+    lambda_2 is the eigenvalue with the second largest magnitude. The matrix need not be symmetric. JAX computes its
+    eigenvalues on the CPU backend only.
 
     Raises:
       ValueError: the adjacency is not square.

@@ -292,7 +292,8 @@ def unknown_objects(outside: Scores, inside: Scores) -> Entry:
     nothing has an AUPR of count / (count + count_in_distribution).
 
     Args:
-      outside, inside: with ``log_doubt`` [n] and ``skipped``; of objects of no class, and of known classes.
+      outside: scores of objects of no class, with ``log_doubt`` [n] and ``skipped``.
+      inside: the same of images of known classes.
     """
     doubts = np.concatenate([inside["log_doubt"], outside["log_doubt"]])
     positive = np.arange(len(doubts)) >= len(inside["log_doubt"])

@@ -1,0 +1,78 @@
+"""The documentation site builds without a warning, with the API and its formulas."""
+
+import html.parser
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from mkdocs.exceptions import PluginError
+
+from vmoe_inform import routing
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    specification = importlib.util.spec_from_file_location("documentation_hooks", ROOT / "docs" / "hooks.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Builds it as users do; a warning, such as of a link to nowhere, is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (built.returncode, built.stderr) == (0, "")
+    return folder
+
+
+def test_every_page_of_the_repository_is_a_page_of_the_site(site, hooks):
+    pages = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")}
+    pages |= {pathlib.Path(page).with_suffix(".html") for page in hooks.PAGES.values()}
+    assert {path.relative_to(site) for path in site.rglob("*.html")} - {pathlib.Path("404.html")} >= pages
+
+
+def test_every_public_function_of_routing_is_documented(site):
+    page = (site / "api" / "routing.html").read_text()
+    assert set(re.findall(r'id="vmoe_inform\.routing\.(\w+)"', page)) == set(routing.__all__)
+
+
+def test_formulas_are_mathml_and_roles_are_links(site):
+    page = (site / "api" / "routing.html").read_text()
+    assert page.count("<math") >= 20
+    assert "arithmatex" not in page
+    assert ":func:" not in page
+    assert '<a href="#vmoe_inform.routing.token_similarity"><code>token_similarity</code></a>' in page
+
+
+class _References(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag in ("script", "img"):
+            self.found.append(given.get("src") or "")
+        if tag == "link" and given.get("rel") == "stylesheet":
+            self.found.append(given.get("href") or "")
+
+
+def test_the_site_needs_no_network(site):
+    for page in site.rglob("*.html"):
+        references = _References()
+        references.feed(page.read_text())
+        assert [each for each in references.found if "://" in each or each.startswith("//")] == []
+
+
+def test_a_formula_that_cannot_be_converted_stops_the_build(hooks):
+    assert "<mi>" in hooks.mathml(r"\alpha_i", display="inline")
+    with pytest.raises(PluginError, match="made"):
+        hooks.mathml(r"\madeup{x}", display="inline")
