@@ -92,6 +92,7 @@ BROKEN = {
     "the form of the state": made(
         lambda p, c: p, initial_state=lambda key, sizes: jnp.zeros(2), update_state=lambda c, indices: jnp.ones(3)
     ),
+    "to work in the first MoE layer too": made(lambda p, c: 0.5 * (p + c.previous.probabilities), needs_previous=True),
     "a change of the state": made(
         lambda p, c: p, initial_state=lambda key, sizes: jnp.zeros(2), update_state=lambda c, indices: c.state
     ),
@@ -208,6 +209,11 @@ def test_a_step_whose_option_lacks_a_default_or_type_is_refused():
 def test_an_update_needs_a_state_to_start_from():
     with pytest.raises(ValueError, match="'mine': expected an initial_state beside update_state"):
         steps.InformStep("mine", lambda p, context: p, update_state=lambda context, indices: context.state)
+
+
+def test_only_a_step_that_needs_the_layer_before_skips_the_first():
+    with pytest.raises(ValueError, match="'mine': expected needs_previous with skips_first_layer"):
+        steps.InformStep("mine", lambda p, context: p, skips_first_layer=True)
 
 
 def test_a_name_is_taken_once_over_all_kinds_of_step():

@@ -23,7 +23,7 @@ from vmoe_inform.config.settings import (
     options_of,
     resolve_layers,
 )
-from vmoe_inform.config.validate import check_steps
+from vmoe_inform.config.validate import check_duration
 
 __all__ = [
     "AttackConfig",
@@ -39,8 +39,8 @@ __all__ = [
     "OptimizerConfig",
     "RouterConfig",
     "TrainConfig",
+    "check_duration",
     "check_evaluation_batch",
-    "check_steps",
     "default",
     "mesh_sizes",
     "options_of",

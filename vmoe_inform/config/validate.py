@@ -99,7 +99,7 @@ def _check_inform(model: ModelConfig) -> None:
             raise checks.error("model.router.inform", "each step once", names)
     for name in router.inform_steps:
         layers = [i for i in range(num_layers) if name in router.inform_steps_of(i)]
-        if steps.INFORM_STEPS[name].needs_previous and not any(layers):
+        if steps.INFORM_STEPS[name].skips_first_layer and not any(layers):
             expected = f"a second MoE layer for the inform step {name!r} to act in"
             raise checks.error("model.moe.layers", expected, model.moe.layers)
 
@@ -161,12 +161,12 @@ def _ask(step: steps.Step, check: Callable[..., None], model: ModelConfig, about
         raise checks.InputError(f"{field}{problem}") from None
 
 
-def check_steps(config: Config, total_steps: int) -> None:
+def check_duration(config: Config, total_steps: int) -> None:
     """Raises ValueError if a step of the router does not go with the number of training steps."""
     router = config.model.router
     known = steps.all_steps()
     for name in router.step_names:
-        _ask(known[name], known[name].check_steps, config.model, total_steps)
+        _ask(known[name], known[name].check_duration, config.model, total_steps)
 
 
 def check_run(config: Config) -> None:
@@ -191,7 +191,7 @@ def _check_train(config: Config) -> None:
             train.batch_size,
         )
     if train.steps is not None:
-        check_steps(config, train.steps)
+        check_duration(config, train.steps)
     router = config.model.router
     used = (steps.SCORE_STEPS[router.score], *(steps.INFORM_STEPS[name] for name in router.inform_steps))
     stateful = [step.name for step in used if step.updates_state]

@@ -149,8 +149,8 @@ class Router(nn.Module):
         graph = None
         for name in self.config.inform_steps_of(self.ordinal):
             step = INFORM_STEPS[name]
-            if step.needs_previous and self.ordinal == 0:
-                continue  # nothing comes before the first MoE layer
+            if not step.acts_in(self.ordinal):
+                continue
             options = options_of(self.config, step)
             context, state = self._context(step, tokens, around)
             probabilities = step.function(probabilities, context, **options)
@@ -186,7 +186,7 @@ class Router(nn.Module):
         wanted: dict[str, Any] = {}
         for name in ("attention", "raw_inputs", "previous"):
             if getattr(step, f"needs_{name}"):
-                if getattr(around, name) is None:
+                if getattr(around, name) is None and not (name == "previous" and self.ordinal == 0):
                     raise checks.error(name, f"what the router step {step.name!r} needs", None)
                 wanted[name] = getattr(around, name)
         if step.has_state or step.parameters(self.sizes, **options_of(self.config, step)):

@@ -290,12 +290,18 @@ def symphony_oja_step(
 def _transitions(
     context: StepContext, indices: Int[Array, "B N K"], *, decay: float, share: float
 ) -> Float[Array, "E E"]:
-    assert context.previous is not None  # declared by needs_previous
+    assert context.previous is not None  # declared by needs_previous and skips_first_layer
     state = _state(context)
     return update_adjacency(state, transition_counts(context.previous.indices, indices, state.shape[-1]), decay=decay)
 
 
-@register_inform("symphony_across_layers", initial_state=_zeros, update_state=_transitions, needs_previous=True)
+@register_inform(
+    "symphony_across_layers",
+    initial_state=_zeros,
+    update_state=_transitions,
+    needs_previous=True,
+    skips_first_layer=True,
+)
 def symphony_across_layers_step(
     probabilities: Float[Array, "B N E"],
     context: StepContext,
@@ -305,7 +311,7 @@ def symphony_across_layers_step(
 ) -> Float[Array, "B N E"]:
     """Experts inform those that are chosen after them, in the next MoE layer.
 
-    The first open question of SymphonySMoE.
+    The first open question of SymphonySMoE. The first MoE layer comes after none, and is not informed.
     """
-    assert context.previous is not None  # declared by needs_previous
+    assert context.previous is not None  # declared by needs_previous and skips_first_layer
     return transition_informed(probabilities, context.previous.probabilities, _state(context), share=share)

@@ -58,7 +58,22 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
     options = {**step.option_defaults, **options}
     step.check(sizes, **options)
     inputs = [make_inputs(seed, step, sizes, options) for seed in (1, 2)]
-    shape = (_IMAGES, sizes.num_tokens, sizes.num_experts)
+    held = _check_layer(step, inputs, sizes, options)
+    if step.needs_previous and not (isinstance(step, InformStep) and step.skips_first_layer):
+        try:
+            _check_layer(step, [_of_first_layer(tree) for tree in inputs], sizes, options, must_change=False)
+        except Exception as problem:
+            expected = "to work in the first MoE layer too, where context.previous is None (or skips_first_layer)"
+            _expect(name, expected, f"{type(problem).__name__}: {problem}", holds=False)
+        held.append("does all this in the first MoE layer too, which has none before it")
+    return tuple(held)
+
+
+def _check_layer(
+    step: ContextStep, inputs: list[Inputs], sizes: LayerSizes, options: dict[str, Any], *, must_change: bool = True
+) -> list[str]:
+    """What holds of the step in a layer that hands it these inputs."""
+    name, shape = step.name, (_IMAGES, sizes.num_tokens, sizes.num_experts)
     held = []
     if isinstance(step, InformStep):
         informed = check_function(name, lambda tree: _informed(step, tree, options), *inputs)
@@ -74,9 +89,13 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
     held.append("multiplies matrices in float32 at the highest precision, also of a bfloat16 model")
     _check_bfloat16(step, inputs[0], options)
     if step.updates_state:
-        _check_state(step, inputs[0], sizes, options)
+        _check_state(step, inputs[0], sizes, options, must_change=must_change)
         held.append("updates its state to one of the same form")
-    return tuple(held)
+    return held
+
+
+def _of_first_layer(inputs: Inputs) -> Inputs:
+    return {**inputs, "fixed": {**inputs["fixed"], "previous": None}}
 
 
 def make_inputs(seed: int, step: ContextStep, sizes: LayerSizes, options: dict[str, Any]) -> Inputs:
@@ -245,7 +264,9 @@ def _check_bfloat16(step: ContextStep, inputs: Inputs, options: dict[str, Any]) 
     check_products(step.name, lambda: result(jnp.bfloat16))
 
 
-def _check_state(step: ContextStep, inputs: Inputs, sizes: LayerSizes, options: dict[str, Any]) -> None:
+def _check_state(
+    step: ContextStep, inputs: Inputs, sizes: LayerSizes, options: dict[str, Any], *, must_change: bool
+) -> None:
     """An update keeps the state's form, changes something, and is the same with and without jit."""
     assert step.initial_state is not None
     assert step.update_state is not None
@@ -265,7 +286,7 @@ def _check_state(step: ContextStep, inputs: Inputs, sizes: LayerSizes, options: 
     finite = all(np.isfinite(new).all() for new, _, _ in pairs)
     _expect(name, "finite values", "NaN or infinity", holds=finite)
     changed = any(not np.array_equal(new, old) for new, old, _ in pairs)
-    _expect(name, "a change of the state", "none", holds=changed)
+    _expect(name, "a change of the state", "none", holds=changed or not must_change)
     close = all(np.allclose(new, other, rtol=1e-6) for new, _, other in pairs)
     _expect(name, "the same with and without jit", "a difference", holds=close)
 

@@ -95,7 +95,7 @@ def _losses(context: StepContext, *, switch_step: int, width: int) -> dict[str, 
     return {"distillation": jnp.where(context.state["step"] < switch_step, jnp.mean(entropies, axis=-1), 0.0)}
 
 
-def _check_steps(total_steps: int, *, switch_step: int, width: int) -> None:
+def _check_duration(total_steps: int, *, switch_step: int, width: int) -> None:
     if switch_step >= total_steps:
         raise checks.error("switch_step", f"less than the {total_steps} training steps", switch_step)
 
@@ -110,7 +110,7 @@ def _check_steps(total_steps: int, *, switch_step: int, width: int) -> None:
     losses=_losses,
     loss_names=("distillation",),
     takes_noise=False,  # it would move tokens that stage 2 is to leave where they are
-    check_steps=_check_steps,
+    check_duration=_check_duration,
     selects=("top_experts",),
 )
 def distilled_step(

@@ -12,147 +12,40 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
-import jax
-import jax.numpy as jnp
-
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Bool, Float, Int, Tree
+from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.registry import Registry
+from vmoe_inform.routing.contexts import (
+    AttentionRecord,
+    Growth,
+    LayerSizes,
+    Parameter,
+    PreviousLayer,
+    SelectContext,
+    StepContext,
+)
 
-
-@dataclasses.dataclass(frozen=True)
-class LayerSizes:
-    """Sizes of the MoE layer that a step's parameters and state are made for.
-
-    Attributes:
-      hidden_size: D.
-      num_experts: E.
-      num_selected_experts: K.
-      num_tokens: N, a class token included.
-      raw_input_size: numbers in the raw input of one token; of images, in the pixels of one patch.
-    """
-
-    hidden_size: int
-    num_experts: int
-    num_selected_experts: int
-    num_tokens: int
-    raw_input_size: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """A learned array that a step declares: its shape and how it starts."""
-
-    shape: tuple[int, ...]
-    initializer: jax.nn.initializers.Initializer
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class AttentionRecord:
-    """What the attention of a block hands to a router that declares ``needs_attention``.
-
-    All but the entropies have the model's type. Raw outputs u_i = sum_h O_h' attended_ih (before residual and
-    LayerNorm, without the output bias) and the means m_hj = H O_h' v_hj of each head's value distribution in output
-    space (Mutual-Inform SMoE, Lemma 1), which are H times as large as the values, are left to who needs them.
-
-    Attributes:
-      queries: unscaled queries; the attention is softmax(queries . keys / sqrt(F)).
-      keys: keys.
-      values: v_hj = V_h x_j + b_V,h.
-      attended: sum_j A_h[i,j] v_hj, with the dropout of training.
-      output_kernel: O_h, from each head to the output.
-      head_entropies: mean over i of the entropy of each head's attention of token i in nats, without a gradient.
-    """
-
-    queries: Float[Array, "B N H F"]
-    keys: Float[Array, "B N H F"]
-    values: Float[Array, "B N H F"]
-    attended: Float[Array, "B N H F"]
-    output_kernel: Float[Array, "H F D"]
-    head_entropies: Float[Array, "B H"]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class PreviousLayer:
-    """What the MoE layer before this one decided.
-
-    Attributes:
-      probabilities: after its inform steps.
-      indices: its base top K.
-    """
-
-    probabilities: Float[Array, "B N E"]
-    indices: Int[Array, "B N K"]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class StepContext:
-    """What a score or inform step may look at; all but ``tokens`` and ``parameters`` is None unless it declared it.
-
-    A step casts to float32 what it computes with (:func:`vmoe_inform.routing.products.float32_einsum` does).
-
-    Attributes:
-      tokens: input of the MoE layer, in the model's type.
-      parameters: the learned arrays that the step declared, by name.
-      state: the step's state before this training step (``initial_state``).
-      attention: the record of the block's attention (``needs_attention``).
-      raw_inputs: what the model makes each token of; of images the normalised pixels of its patch, zeros for a class
-        token (``needs_raw_inputs``).
-      previous: the MoE layer before this one (``needs_previous``).
-    """
-
-    tokens: Float[Array, "B N D"]
-    parameters: Mapping[str, Array]
-    state: Tree | None = None
-    attention: AttentionRecord | None = None
-    raw_inputs: Float[Array, "B N P"] | None = None
-    previous: PreviousLayer | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class SelectContext:
-    """What a select step may look at besides the probabilities of a group.
-
-    Attributes:
-      k: K, choices of each token.
-      capacity: C, slots of one expert for one group.
-      logits: the logits that the choice is made from, with noise in training.
-      num_sequences: sequences (images) of a group; their tokens follow each other.
-      train: whether this is a training step.
-      active: the first so many of the K choices count at this time of the training; None for all.
-      gates: weights that the score step gives itself; None: the probabilities decide.
-      slot_logits: logits of the single slots of each expert; None: one slot each, with ``logits``.
-      priority: tokens of larger priority get slots first; None for no batch priority.
-      real: False for the tokens of filler images, which must take no slots; None if all are real.
-    """
-
-    k: int
-    capacity: int
-    logits: Float[Array, "G S E"]
-    num_sequences: int = 1
-    train: bool = False
-    active: Int[Array, ""] | None = None
-    gates: Float[Array, "G S E"] | None = None
-    slot_logits: Float[Array, "G S E P"] | None = None
-    priority: Float[Array, "G S"] | None = None
-    real: Bool[Array, "G S"] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Growth:
-    """K grows in training from ``k_start`` to ``k_end``, in equal times for each K, over a share of the training."""
-
-    k_start: int
-    k_end: int
-    share: float
-
-    def active(self, progress: float | Float[Array, ""]) -> Int[Array, ""]:
-        """K at a time of the training: ``progress`` is the share of its steps that are done, 0 to 1."""
-        grown = jnp.floor((self.k_end - self.k_start + 1) * jnp.asarray(progress, jnp.float32) / self.share)
-        return jnp.minimum(self.k_start + grown.astype(jnp.int32), self.k_end)
+__all__ = [
+    "INFORM_STEPS",
+    "SCORE_STEPS",
+    "SELECT_STEPS",
+    "AttentionRecord",
+    "ContextStep",
+    "Growth",
+    "InformStep",
+    "LayerSizes",
+    "Parameter",
+    "PreviousLayer",
+    "ScoreStep",
+    "SelectContext",
+    "SelectStep",
+    "Step",
+    "StepContext",
+    "all_steps",
+    "register_inform",
+    "register_score",
+    "register_select",
+]
 
 
 def _no_parameters(sizes: LayerSizes, **options: Any) -> dict[str, Parameter]:
@@ -164,7 +57,7 @@ def _no_check(sizes: LayerSizes, **options: Any) -> None:
     del sizes, options
 
 
-def _no_check_steps(total_steps: int, **options: Any) -> None:
+def _no_check_duration(total_steps: int, **options: Any) -> None:
     del total_steps, options
 
 
@@ -175,14 +68,14 @@ class Step:
     Attributes:
       check: ``check(sizes, **options)`` raises ValueError for options that do not go with each other or with the
         layer, called when a config is parsed; the field is an option's name or begins with ``model.``.
-      check_steps: ``check_steps(total_steps, **options)``, the same for the number of training steps; called before
-        a run starts.
+      check_duration: ``check_duration(total_steps, **options)``, the same for the number of training steps; called
+        before a run starts.
     """
 
     name: str
     function: Callable[..., Any]
     check: Callable[..., None] = _no_check
-    check_steps: Callable[..., None] = _no_check_steps
+    check_duration: Callable[..., None] = _no_check_duration
     option_types: Mapping[str, Any] = dataclasses.field(init=False)
     option_defaults: Mapping[str, Any] = dataclasses.field(init=False)
 
@@ -221,8 +114,8 @@ class ContextStep(Step):
       update_k: the least K of those indices (at most E), for updates that look at pairs of experts.
       needs_attention: the block hands over an AttentionRecord.
       needs_raw_inputs: the model hands over what it makes its tokens of: the pixels of the patches.
-      needs_previous: the MoE layer before hands over what it decided. The first MoE layer has none: there an inform
-        step that needs it does not act, and its state is not updated.
+      needs_previous: the MoE layer before hands over what it decided. The first MoE layer has none before it: there
+        ``context.previous`` is None in all of the step's functions, and the step does what it says of that case.
     """
 
     parameters: Callable[..., dict[str, Parameter]] = _no_parameters
@@ -284,14 +177,26 @@ class InformStep(ContextStep):
     """``function(probabilities [B, N, E], context, **options) -> probabilities [B, N, E]``.
 
     Attributes:
+      skips_first_layer: a step that needs the layer before has nothing to do without one: the first MoE layer leaves
+        it out, with its parameters and its state.
       graph: ``graph(context, **options) -> [B, N, N]``, the weights that function mixes tokens with, for analysis;
         None if the step does not mix tokens.
       adjacency: ``adjacency(state, **options) -> [E, E]``, the matrix that function multiplies each token's
         probabilities with, for analysis; None if there is no such matrix.
     """
 
+    skips_first_layer: bool = False
     graph: Callable[..., Float[Array, "B N N"]] | None = None
     adjacency: Callable[..., Float[Array, "E E"]] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.skips_first_layer and not self.needs_previous:
+            raise ValueError(f"inform step {self.name!r}: expected needs_previous with skips_first_layer")
+
+    def acts_in(self, ordinal: int) -> bool:
+        """Whether the step acts in a MoE layer that names it; the first has the ordinal 0."""
+        return ordinal > 0 or not self.skips_first_layer
 
 
 @dataclasses.dataclass(frozen=True)

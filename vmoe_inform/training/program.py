@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
-from vmoe_inform.config import Config, check_steps, mesh_sizes, sizes
+from vmoe_inform.config import Config, check_duration, mesh_sizes, sizes
 from vmoe_inform.nn import models
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.runs import state as state_lib
@@ -95,7 +95,7 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
       ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.mesh_sizes`; or the
         router does not go with the number of steps; or a pattern of the optimizer matches no parameter.
     """
-    check_steps(config, num_steps)
+    check_duration(config, num_steps)
     if devices is None:
         devices = jax.devices()
         sizes.check_memory(config, len(devices), jax.local_device_count())

@@ -1,0 +1,147 @@
+"""What a step of the router is made for and looks at: sizes of its layer, parameters, and a context.
+
+The layer hands each step what it declared when it was registered (:mod:`vmoe_inform.routing.steps`), and nothing else.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from vmoe_inform.axes import Array, Bool, Float, Int, Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSizes:
+    """Sizes of the MoE layer that a step's parameters and state are made for.
+
+    Attributes:
+      hidden_size: D.
+      num_experts: E.
+      num_selected_experts: K.
+      num_tokens: N, a class token included.
+      raw_input_size: numbers in the raw input of one token; of images, in the pixels of one patch.
+    """
+
+    hidden_size: int
+    num_experts: int
+    num_selected_experts: int
+    num_tokens: int
+    raw_input_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A learned array that a step declares: its shape and how it starts."""
+
+    shape: tuple[int, ...]
+    initializer: jax.nn.initializers.Initializer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttentionRecord:
+    """What the attention of a block hands to a router that declares ``needs_attention``.
+
+    All but the entropies have the model's type. Raw outputs u_i = sum_h O_h' attended_ih (before residual and
+    LayerNorm, without the output bias) and the means m_hj = H O_h' v_hj of each head's value distribution in output
+    space (Mutual-Inform SMoE, Lemma 1), which are H times as large as the values, are left to who needs them.
+
+    Attributes:
+      queries: unscaled queries; the attention is softmax(queries . keys / sqrt(F)).
+      keys: keys.
+      values: v_hj = V_h x_j + b_V,h.
+      attended: sum_j A_h[i,j] v_hj, with the dropout of training.
+      output_kernel: O_h, from each head to the output.
+      head_entropies: mean over i of the entropy of each head's attention of token i in nats, without a gradient.
+    """
+
+    queries: Float[Array, "B N H F"]
+    keys: Float[Array, "B N H F"]
+    values: Float[Array, "B N H F"]
+    attended: Float[Array, "B N H F"]
+    output_kernel: Float[Array, "H F D"]
+    head_entropies: Float[Array, "B H"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PreviousLayer:
+    """What the MoE layer before this one decided.
+
+    Attributes:
+      probabilities: after its inform steps.
+      indices: its base top K.
+    """
+
+    probabilities: Float[Array, "B N E"]
+    indices: Int[Array, "B N K"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepContext:
+    """What a score or inform step may look at; all but ``tokens`` and ``parameters`` is None unless it declared it.
+
+    A step casts to float32 what it computes with (:func:`vmoe_inform.routing.products.float32_einsum` does).
+
+    Attributes:
+      tokens: input of the MoE layer, in the model's type.
+      parameters: the learned arrays that the step declared, by name.
+      state: the step's state before this training step (``initial_state``).
+      attention: the record of the block's attention (``needs_attention``).
+      raw_inputs: what the model makes each token of; of images the normalised pixels of its patch, zeros for a class
+        token (``needs_raw_inputs``).
+      previous: the MoE layer before this one (``needs_previous``); None in the first.
+    """
+
+    tokens: Float[Array, "B N D"]
+    parameters: Mapping[str, Array]
+    state: Tree | None = None
+    attention: AttentionRecord | None = None
+    raw_inputs: Float[Array, "B N P"] | None = None
+    previous: PreviousLayer | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectContext:
+    """What a select step may look at besides the probabilities of a group.
+
+    Attributes:
+      k: K, choices of each token.
+      capacity: C, slots of one expert for one group.
+      logits: the logits that the choice is made from, with noise in training.
+      num_sequences: sequences (images) of a group; their tokens follow each other.
+      train: whether this is a training step.
+      active: the first so many of the K choices count at this time of the training; None for all.
+      gates: weights that the score step gives itself; None: the probabilities decide.
+      slot_logits: logits of the single slots of each expert; None: one slot each, with ``logits``.
+      priority: tokens of larger priority get slots first; None for no batch priority.
+      real: False for the tokens of filler images, which must take no slots; None if all are real.
+    """
+
+    k: int
+    capacity: int
+    logits: Float[Array, "G S E"]
+    num_sequences: int = 1
+    train: bool = False
+    active: Int[Array, ""] | None = None
+    gates: Float[Array, "G S E"] | None = None
+    slot_logits: Float[Array, "G S E P"] | None = None
+    priority: Float[Array, "G S"] | None = None
+    real: Bool[Array, "G S"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """K grows in training from ``k_start`` to ``k_end``, in equal times for each K, over a share of the training."""
+
+    k_start: int
+    k_end: int
+    share: float
+
+    def active(self, progress: float | Float[Array, ""]) -> Int[Array, ""]:
+        """K at a time of the training: ``progress`` is the share of its steps that are done, 0 to 1."""
+        grown = jnp.floor((self.k_end - self.k_start + 1) * jnp.asarray(progress, jnp.float32) / self.share)
+        return jnp.minimum(self.k_start + grown.astype(jnp.int32), self.k_end)
