@@ -17,7 +17,6 @@ FOUNDATION = {
     "exit_codes",
     "storage",
     "strict",
-    "suite_kinds",
     "text",
 }
 PURE = FOUNDATION | {"routing", "dispatch"}
@@ -37,7 +36,6 @@ ALLOWED = {
     "storage": {"checks", "strict"},
     "documents": {"checks", "storage"},
     "locks": {"storage"},
-    "suite_kinds": {"registry", "checks"},
     "dispatch": FOUNDATION,
     "routing": FOUNDATION | {"dispatch"},  # a router ends in a plan that dispatch carries out
     "config": PURE,

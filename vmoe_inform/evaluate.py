@@ -31,10 +31,11 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, storage, suite_kinds, text
+from vmoe_inform import checks, command_line, storage, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import sizes
+from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.runs import place as place_lib
 from vmoe_inform.runs.place import Place
 from vmoe_inform.sharding import processes
@@ -51,7 +52,7 @@ _SUITES = command_line.define(
     "suites",
     tuple[checks.Name, ...],
     None,
-    "Suites or 'all'; by default those of each run's config (evaluation.suites).",
+    f"Suites, or 'all' of {', '.join(suites_lib.names())}; by default those of each run's config (evaluation.suites).",
 )
 _REPORT = flags.DEFINE_bool("report", True, "Print the table and write report.html.")
 _COMPARE = flags.DEFINE_multi_string(
@@ -68,11 +69,11 @@ def main(_: list[str]) -> int:
         raise checks.error("--workdir", "the folder of a run", None)
     others = place_lib.parse_list(_COMPARE.value, flag="--compare")
     names = place_lib.names_of([*places, *others])
-    suites = list(suite_kinds.SUITES) if _SUITES.value == ("all",) else _SUITES.value
+    suites = list(suites_lib.names()) if _SUITES.value == ("all",) else _SUITES.value
     if suites is not None:
         if not suites or "all" in suites:
             raise checks.error("--suites", "at least one suite, or all alone", ",".join(suites))
-        suite_kinds.check_names(suites, "--suites")
+        suites_lib.check_names(suites, "--suites")
     _JOIN_PROCESSES()
     import rich.console
 

@@ -22,6 +22,7 @@ from absl import flags
 
 from vmoe_inform import checks, command_line, text
 from vmoe_inform import config as config_lib
+from vmoe_inform.evaluation import suites
 from vmoe_inform.sharding import processes
 
 _CONFIG = command_line.define_config()
@@ -35,6 +36,7 @@ def main(_: list[str]) -> int:
     if _CONFIG.value is None:
         raise checks.error("--config", "a config file, e.g. --config=configs/digits.py", None)
     config = config_lib.parse(_CONFIG.value)
+    suites.check_names(config.evaluation.suites)
     # JAX starts its backends on first use: everything that can be wrong with the words above is known by now.
     if not _DRY_RUN.value and _WORKDIR.value is None:
         raise checks.error("--workdir", "a folder for the run", None)

@@ -7,7 +7,7 @@ from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import images as images_lib
 from vmoe_inform.data.sources import ArrayRecords, Source
-from vmoe_inform.evaluation.suites.base import CLEAN, ImageSet, NotAvailable, Suite
+from vmoe_inform.evaluation.suites.base import TEST_SET, ImageSet, NotAvailable, Suite
 
 CONFIG = config_lib.parse(tiny.config_dict())
 
@@ -20,7 +20,7 @@ def test_a_suite_is_clean_or_a_corruption(text):
 
 def test_what_a_suite_is_called():
     assert str(images_lib.parse("c:fog:3")) == "c:fog:3"
-    assert str(images_lib.parse("c")) == str(images_lib.parse("clean")) == CLEAN
+    assert str(images_lib.parse("c")) == str(images_lib.parse("clean")) == TEST_SET
 
 
 def _records(names, labels=None):
@@ -37,7 +37,7 @@ def _records(names, labels=None):
 
 def _suite_of(monkeypatch, source):
     suite = Suite("c", {"fog/3": ImageSet(lambda: source)}, lambda *_: {}, lambda _: {})
-    monkeypatch.setattr(images_lib.families, "load", lambda name, config: suite)
+    monkeypatch.setattr(images_lib.suites, "load", lambda name, config: suite)
 
 
 def _shades(source):
@@ -81,6 +81,6 @@ def test_corruptions_that_cannot_be_had_say_why(images, monkeypatch):
     def load(name, config):
         raise NotAvailable("no ImageNet-C here")
 
-    monkeypatch.setattr(images_lib.families, "load", load)
+    monkeypatch.setattr(images_lib.suites, "load", load)
     with pytest.raises(ValueError, match="--suite=c is not available: no ImageNet-C here"):
         images().corrupted("fog", 3)

@@ -112,17 +112,12 @@ def test_bad_fields(argument, message):
         config_files.take_fields([argument])
 
 
-def test_names_of_suites_are_checked_when_a_config_is_parsed():
+def test_a_suite_is_named_once():
     config = config_lib.default()
     config.train.epochs = 1.0
-    for suites, message in {
-        ("clean", "clen"): r"expected one of a, c, clean, .*; received 'clen' \(did you mean 'clean'\?\)",
-        ("clean,c",): "expected one of a, c, clean, .*; received 'clean,c'",
-        ("c", "c"): r"expected each suite once; received \('c', 'c'\)",
-    }.items():
-        config.evaluation.suites = suites
-        with pytest.raises(ValueError, match=f"^evaluation.suites: {message}"):
-            config_lib.parse(config)
+    config.evaluation.suites = ("c", "c")
+    with pytest.raises(ValueError, match=r"^evaluation.suites: expected each suite once; received \('c', 'c'\)"):
+        config_lib.parse(config)
 
 
 def test_paths_of_a_config_are_local(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from tests import imagenet_tiny, processes
 from vmoe_inform.config import Config, DataConfig, ModelConfig
 from vmoe_inform.data import inspection, sources
 from vmoe_inform.data.images import contact_sheet, label_sets
+from vmoe_inform.evaluation.suites import registry
 
 # tench, stingray, python, apron; A has the second and the last, R the second, O the last alone.
 CLASSES = ("n01440764", "n01498041", "n01744401", "n02730930")
@@ -26,7 +27,10 @@ def config(tmp_path):
 
 
 def examine(config, *, whole=True, num_images=10):
-    return {finding.name: finding for finding in inspection.examine_all(config, whole=whole, num_images=num_images)}
+    return {
+        finding.name: finding
+        for finding in inspection.examine_all(config, registry.examinations(), whole=whole, num_images=num_images)
+    }
 
 
 def test_every_split_and_suite_is_looked_at(config):
@@ -118,7 +122,7 @@ def test_the_command_prints_draws_and_says_by_its_code_whether_all_is_sound(conf
     lines = [(*flags, f"--directory={tmp_path / 'out'}"), tuple(broken), (*flags, f"--directory={__file__}")]
     (tmp_path / "runs").mkdir()
     (code, printed, _), (broken_code, broken_printed, _), nowhere = processes.run_many(
-        "data.check", lines, tmp_path / "runs", imports=("data.contact_sheet", "data.inspection")
+        "data.check", lines, tmp_path / "runs", imports=("data.images.contact_sheet", "data.inspection")
     )
     assert code == 0
     assert re.search(r"ImageNet-V2 +│ folder +│ +8 │ +│ +4 │ +8/8 │ yes", printed)

@@ -64,12 +64,17 @@ def test_prepared_records_go_to_other_processes(prepared_imagenet):
 
 
 def verify(directory, *, whole):
-    preparation.verify(tfds.builder_of("imagenet2012", str(directory)), "imagenet2012", whole=whole)
+    preparation.verify(tfds.builder_of("imagenet2012", str(directory)), "imagenet2012", whole=whole, suites=())
 
 
 def test_a_second_start_verifies_what_is_there(prepared_imagenet, capsys):
     preparation.prepare(
-        "imagenet2012", data_dir=str(prepared_imagenet), manual_dir="", file_format="array_record", whole=False
+        "imagenet2012",
+        data_dir=str(prepared_imagenet),
+        manual_dir="",
+        file_format="array_record",
+        whole=False,
+        suites=(),
     )
     printed = capsys.readouterr().out
     assert f"imagenet2012 is prepared in {prepared_imagenet}/imagenet2012/5.1.0: verifying it" in printed
@@ -144,7 +149,7 @@ def test_a_truncated_archive_is_refused(tmp_path):
 def test_mistakes_are_found_before_anything_is_prepared(tmp_path, capsys):
     def start(name, **changes):
         settings = {"data_dir": str(tmp_path / "tfds"), "manual_dir": str(tmp_path), "file_format": "array_record"}
-        preparation.prepare(name, **{**settings, **changes}, whole=False)
+        preparation.prepare(name, **{**settings, **changes}, whole=False, suites=())
 
     with pytest.raises(ValueError, match=r"data set: expected one that TFDS knows, .*; received 'no_such_set"):
         start("no_such_set")
@@ -165,7 +170,7 @@ class Finder(importlib.machinery.PathFinder):  # as Python's own, where TensorFl
         return None if name == "tensorflow" else super().find_spec(name, *arguments)
 sys.meta_path = [Finder if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
 from vmoe_inform.data import preparation
-preparation.prepare("imagenet2012", data_dir="", manual_dir="", file_format="array_record", whole=False)
+preparation.prepare("imagenet2012", data_dir="", manual_dir="", file_format="array_record", whole=False, suites=())
 """
 
 

@@ -11,10 +11,8 @@ from PIL import Image
 
 from vmoe_inform.config import AttackConfig, Config, DataConfig, EvaluationConfig, ModelConfig
 from vmoe_inform.data import sources
-from vmoe_inform.evaluation import corruptions, headlines
-from vmoe_inform.evaluation.suites import base as suites
-from vmoe_inform.evaluation.suites import families
-from vmoe_inform.evaluation.suites.base import AttackedPredictions, Predictions
+from vmoe_inform.evaluation import corruptions, headlines, suites
+from vmoe_inform.evaluation.suites import AttackedPredictions, Predictions, _labelled, o
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 
@@ -57,7 +55,7 @@ def entry_of(suite, predictions):
 
 
 def test_clean():
-    suite = families.load("clean", CONFIG)
+    suite = suites.load("clean", CONFIG)
     entry = entry_of(suite, {name: predict(own.load(), confident) for name, own in suite.sets.items()})
     assert (entry["top1"], entry["top5"], entry["top1_standard_error"]) == (1.0, 1.0, 0.0)
     assert (entry["count"], entry["skipped"]) == (364, 0)
@@ -72,39 +70,39 @@ def test_clean():
 
 
 def test_top5_needs_more_than_five_classes():
-    scores = suites.accuracy_scores(of(np.eye(4, 5), range(4), skipped=2))
-    entry = suites.accuracy(scores, tuple("abcde"))
+    scores = _labelled.accuracy_scores(of(np.eye(4, 5), range(4), skipped=2))
+    entry = _labelled.accuracy(scores, tuple("abcde"))
     assert "top5" not in entry
     assert entry["skipped"] == 2
 
 
 def test_scores_take_a_few_bytes_an_image():
-    scores = suites.accuracy_scores(of(np.zeros((100, 1000)), range(100)), np.arange(200))
+    scores = _labelled.accuracy_scores(of(np.zeros((100, 1000)), range(100)), np.arange(200))
     assert sum(values.nbytes for values in scores.values()) <= 30 * 100
 
 
 def test_masked_logits_by_hand():
     # Of classes 1, 3 and 4 only: image 0 is right among them (0 and 2 are masked), image 1 is taken for 4.
     logits = [[9.0, 1.0, 9.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 2.0]]
-    scores = suites.accuracy_scores(of(logits, [1, 3]), np.array([1, 3, 4]))
+    scores = _labelled.accuracy_scores(of(logits, [1, 3]), np.array([1, 3, 4]))
     assert scores["hit"].tolist() == [True, False]
     assert scores["hit_unmasked"].tolist() == [False, False]
     assert scores["predicted"].tolist() == [1, 4]
     total = np.e + 2, 1 + np.e + np.e**2
     np.testing.assert_allclose(scores["confidence"], [np.e / total[0], np.e**2 / total[1]], rtol=1e-6)
     np.testing.assert_allclose(scores["nll"], [np.log(total[0]) - 1, np.log(total[1]) - 1], rtol=1e-6)
-    entry = suites.accuracy(scores, tuple("abcde"))
+    entry = _labelled.accuracy(scores, tuple("abcde"))
     assert (entry["top1"], entry["top1_unmasked"]) == (0.5, 0.0)
     assert (entry["top1_standard_error"], entry["top1_unmasked_standard_error"]) == (0.5 / np.sqrt(2), 0.0)
     with pytest.raises(ValueError, match=r"labels: expected among the suite's 3 classes"):
-        suites.accuracy_scores(of(logits, [1, 2]), np.array([1, 3, 4]))
+        _labelled.accuracy_scores(of(logits, [1, 2]), np.array([1, 3, 4]))
 
 
 def test_worst_classes_come_first_and_of_equal_ones_the_larger():
     labels = np.array([0, 0, 1, 1, 1, 2, 4])
     hits = np.array([True, False, False, False, False, False, True])
     names = ("n01440764", "b", "c", "without images", "e")
-    found = suites.worst_classes(labels, hits, names)
+    found = _labelled.worst_classes(labels, hits, names)
     assert [(f["class"], f["top1"], f["count"]) for f in found] == [
         ("b", 0.0, 3),
         ("c", 0.0, 1),
@@ -115,7 +113,7 @@ def test_worst_classes_come_first_and_of_equal_ones_the_larger():
 
 
 def test_corruptions_of_every_set_are_summarized(idx):
-    suite = families.load("c", idx)
+    suite = suites.load("c", idx)
     assert list(suite.sets) == [f"{name}/{severity}" for name in corruptions.CORRUPTIONS for severity in range(1, 6)]
     # Of three images the first s are right at severity s for fog, all are for the others.
     labels = np.array([0, 1, 0])
@@ -141,38 +139,38 @@ def test_corruptions_of_every_set_are_summarized(idx):
 
 
 def test_corrupted_sets_keep_labels_and_come_from_the_cache(idx, tmp_path):
-    suite = families.load("c", idx)
+    suite = suites.load("c", idx)
     source = suite.sets["brightness/4"].load()
     assert [source.records[index]["label"] for index in range(3)] == [0, 1, 0]
     # Brightness 4 adds 0.4 to the value 20 / 255: 20 + 102 = 122, within rounding.
     np.testing.assert_allclose(source.records[0]["image"].astype(int), 122, atol=1)
     assert len(list((tmp_path / "cache" / "corruptions").glob("*.npz"))) == 75
-    again = families.load("c", idx).sets["brightness/4"].load()
+    again = suites.load("c", idx).sets["brightness/4"].load()
     np.testing.assert_array_equal(again.records.images, source.records.images)
 
 
 def test_corruptions_need_large_enough_images():
     model = dataclasses.replace(CONFIG.model, image_size_px=24)
     with pytest.raises(suites.NotAvailable, match=r"32 px or more, and model\.image_size_px is 24"):
-        families.load("c", dataclasses.replace(CONFIG, model=model))
+        suites.load("c", dataclasses.replace(CONFIG, model=model))
 
 
 @pytest.mark.parametrize("missing", ["module", "distribution"])
 def test_corruptions_without_their_package_say_how_the_set_up_installs_it(missing, monkeypatch):
     install = (pathlib.Path(__file__).parents[2] / "launch" / "install.sh").read_text()
     (requirement,) = re.findall(r"--no-deps (imagecorruptions\S+)", install)
-    assert "c" in families.load("c", CONFIG).name  # with the package
+    assert "c" in suites.load("c", CONFIG).name  # with the package
     if missing == "module":
         monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     else:  # another distribution may hold a module of the same name
         monkeypatch.setattr(corruptions, "DISTRIBUTION", "no-such-distribution")
         requirement = requirement.replace("imagecorruptions-imaug", "no-such-distribution")
     with pytest.raises(suites.NotAvailable, match=f"pip install --no-deps {re.escape(requirement)}$"):
-        families.load("c", CONFIG)
+        suites.load("c", CONFIG)
 
 
 def test_renditions_show_the_class_that_their_label_says():
-    suite = families.load("r", CONFIG)
+    suite = suites.load("r", CONFIG)
     source = suite.sets["r"].load()
     assert source.class_names == tuple("0123456789")
     # A classifier of handwriting reads most of the prints: labels are not shifted against the pictures.
@@ -190,7 +188,7 @@ def test_renditions_show_the_class_that_their_label_says():
 def test_hard_digits_are_those_that_the_nearest_class_mean_gets_wrong():
     from sklearn.metrics.pairwise import euclidean_distances
 
-    source = families.load("a", CONFIG).sets["a"].load()
+    source = suites.load("a", CONFIG).sets["a"].load()
     train, test = (sources.load(CONFIG.data, split).records for split in ("train", "test"))
 
     def flat(images):
@@ -204,7 +202,7 @@ def test_hard_digits_are_those_that_the_nearest_class_mean_gets_wrong():
 
 
 def test_hard_images_of_idx_files_are_those_whose_neighbours_are_of_another_class(idx, tmp_path):
-    source = families.load("a", idx).sets["a"].load()
+    source = suites.load("a", idx).sets["a"].load()
     assert len(source.records) == 1
     np.testing.assert_array_equal(source.records[0]["image"], np.full((28, 28, 1), 210))
     assert source.records[0]["label"] == 0
@@ -214,12 +212,12 @@ def test_hard_images_of_idx_files_are_those_whose_neighbours_are_of_another_clas
 def test_no_hard_images_are_no_suite(idx, tmp_path):
     write_idx(tmp_path, "t10k", np.full((1, 28, 28), 10, np.uint8), np.uint8([0]))
     with pytest.raises(suites.NotAvailable, match="every test image right"):
-        families.load("a", idx)
+        suites.load("a", idx)
 
 
 @pytest.mark.parametrize(("source", "size_px"), [("digits", 8), ("idx", 28)])
 def test_letters_against_test_images(idx, source, size_px):
-    suite = families.load("o", idx if source == "idx" else CONFIG)
+    suite = suites.load("o", idx if source == "idx" else CONFIG)
     loaded = {name: own.load() for name, own in suite.sets.items()}
     assert set(loaded) == {"clean", "o"}
     assert loaded["o"].records.images.shape[1:] == (size_px, size_px, 1)
@@ -239,35 +237,35 @@ def test_what_is_not_available_says_what_it_needs(idx, tmp_path, source, suite):
     Image.new("RGB", (8, 8)).save(tmp_path / "test" / "cat" / "1.png")
     config = dataclasses.replace(idx, data=dataclasses.replace(idx.data, source=source))
     with pytest.raises(suites.NotAvailable, match=f"source '{source}' .* it would need a folder"):
-        families.load(suite, config)
+        suites.load(suite, config)
 
 
 def test_suites_of_imagenet_are_of_its_classes():
     with pytest.raises(suites.NotAvailable, match=r"no such suite for other classes.*source 'digits'.*'0'"):
-        families.load("sketch", CONFIG)
+        suites.load("sketch", CONFIG)
 
 
 def test_test_split_that_is_too_large_for_generated_corruptions(idx):
     model = dataclasses.replace(idx.model, image_size_px=32768)  # 3 images of 3.2 GB
     with pytest.raises(suites.NotAvailable, match=r"up to 67 MB of pixels.*evaluate --generate_corruptions"):
-        families.load("c", dataclasses.replace(idx, model=model))
+        suites.load("c", dataclasses.replace(idx, model=model))
 
 
 def test_unknown_suite_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"expected one of a, c, clean, .*, v2; received 'x'"):
-        families.load("x", CONFIG)
+        suites.load("x", CONFIG)
 
 
 def test_missing_data_are_an_error_not_a_missing_suite():
     config = dataclasses.replace(CONFIG, data=DataConfig(source="idx", directory="no/such/directory"))
     with pytest.raises(FileNotFoundError, match=r"data\.directory"):
-        families.load("clean", config).sets["clean"].load()
+        suites.load("clean", config).sets["clean"].load()
 
 
 def test_corruptions_of_a_large_set_are_drawn_while_they_are_read(idx):
     settings = dataclasses.replace(idx.evaluation, generate_corruptions=True)
     model = dataclasses.replace(idx.model, image_size_px=32768)  # 3 images of 3.2 GB
-    suite = families.load("c", dataclasses.replace(idx, model=model, evaluation=settings))
+    suite = suites.load("c", dataclasses.replace(idx, model=model, evaluation=settings))
     source = suite.sets["brightness/4"].load()
     assert (source.origin, suite.origin, len(source.records)) == ("generated", "generated", 3)
     small = dataclasses.replace(source.records, image_size_px=32)
@@ -277,7 +275,7 @@ def test_corruptions_of_a_large_set_are_drawn_while_they_are_read(idx):
 def test_attacked_images_are_spread_over_the_split_and_stand_beside_the_same_ones_unchanged():
     attack = AttackConfig(epsilon=2.0, num_steps=3, images=100, seed=5)
     config = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(attack=attack))
-    suite = families.load("pgd", config)
+    suite = suites.load("pgd", config)
     whole, part = suites.test_split(config.data), suite.sets["pgd"].load()
     chosen = np.arange(100) * 364 // 100
     labels = np.array([whole.records[index]["label"] for index in range(364)])
@@ -297,10 +295,10 @@ def test_attacked_images_are_spread_over_the_split_and_stand_beside_the_same_one
         "step_size": 0.25,
         "seed": 5,
     }
-    one_step = families.load("fgsm", config)
+    one_step = suites.load("fgsm", config)
     assert one_step.sets["fgsm"].settings == {"loss": "margin", "epsilon": 2.0, "num_steps": 1, "images": 100}
     # Where all images are attacked, the clean predictions are there already.
-    assert list(families.load("fgsm", CONFIG).sets) == ["clean", "fgsm"]
+    assert list(suites.load("fgsm", CONFIG).sets) == ["clean", "fgsm"]
 
 
 def test_confidences_that_are_rounded_to_one_still_tell_right_from_wrong_and_known_from_unknown():
@@ -308,9 +306,9 @@ def test_confidences_that_are_rounded_to_one_still_tell_right_from_wrong_and_kno
     margins = np.arange(100.0, 300.0, 10.0)
     logits = np.stack([margins, np.zeros(20)], axis=1)
     sure = of(logits[10:], np.zeros(10, int))
-    scores = suites.accuracy_scores(of(logits, np.repeat([1, 0], 10)))
+    scores = _labelled.accuracy_scores(of(logits, np.repeat([1, 0], 10)))
     assert (scores["confidence"] == 1.0).all()
-    entry = suites.accuracy(scores, ("a", "b"))
+    entry = _labelled.accuracy(scores, ("a", "b"))
     assert entry["risk_coverage"]["risk"][9] == 0.0  # of the surer half
-    outside = suites.accuracy_scores(of(logits[:10], np.zeros(10, int)))
-    assert suites.unknown_objects(outside, suites.accuracy_scores(sure))["aupr"] == pytest.approx(1.0)
+    outside = _labelled.accuracy_scores(of(logits[:10], np.zeros(10, int)))
+    assert o.told_apart(outside, _labelled.accuracy_scores(sure))["aupr"] == pytest.approx(1.0)

@@ -8,10 +8,8 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, average_precision_score, top_k_accuracy_score
 
 from vmoe_inform.data.images import label_sets
-from vmoe_inform.evaluation import corruptions
-from vmoe_inform.evaluation.suites import base as suites
-from vmoe_inform.evaluation.suites import corrupted as suites_corrupted
-from vmoe_inform.evaluation.suites import families
+from vmoe_inform.evaluation import corruptions, suites
+from vmoe_inform.evaluation.suites import c
 
 from . import imagenet_sample as sample
 
@@ -46,7 +44,7 @@ def test_the_sample_is_in_the_subsets_that_it_says():
 
 @pytest.mark.parametrize(("name", "classes"), [("a", sample.IN_A), ("r", sample.IN_R)])
 def test_a_and_r_are_masked_to_their_own_classes(config, name, classes):
-    suite = families.load(name, config)
+    suite = suites.load(name, config)
     found = random_predictions(suite)
     own = found[name]
     assert sorted(set(own.labels)) == list(classes)
@@ -63,7 +61,7 @@ def test_a_and_r_are_masked_to_their_own_classes(config, name, classes):
 
 @pytest.mark.parametrize("name", ["v2", "sketch"])
 def test_v2_and_sketch_are_of_all_classes(config, name):
-    suite = families.load(name, config)
+    suite = suites.load(name, config)
     found = random_predictions(suite)
     own = found[name]
     entry = entry_of(suite, found)
@@ -77,7 +75,7 @@ def test_v2_and_sketch_are_of_all_classes(config, name):
 
 
 def test_o_is_told_from_test_images_of_its_classes(config):
-    suite = families.load("o", config)
+    suite = suites.load("o", config)
     found = random_predictions(suite)
     kept = np.isin(found["clean"].labels, sample.IN_O)
     logits = np.concatenate([found["clean"].logits[kept], found["o"].logits])[:, list(sample.IN_O)]
@@ -99,7 +97,7 @@ def test_o_by_hand(config):
         "clean": sample.predictions(logits([0.9, 0.99, 0.6]), [4, 0, 5]),  # the second is of another class
         "o": sample.predictions(logits([0.7, 0.5]), [4, 5]),
     }
-    assert entry_of(families.load("o", config), found)["aupr"] == pytest.approx((1 + 2 / 3) / 2)
+    assert entry_of(suites.load("o", config), found)["aupr"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_real_takes_any_of_the_labels_and_leaves_out_images_without(config, tmp_path):
@@ -115,7 +113,7 @@ def test_real_takes_any_of_the_labels_and_leaves_out_images_without(config, tmp_
         content[numbers[name] - 1] = several.get(name, [position(sample.CLASSES[label])])
     (tmp_path / "real.json").write_text(json.dumps(content))
     data = dataclasses.replace(config.data, suites_directory=str(tmp_path))
-    suite = families.load("real", dataclasses.replace(config, data=data))
+    suite = suites.load("real", dataclasses.replace(config, data=data))
     # The model says class 4 of everything.
     logits = np.tile(np.eye(6)[4] * 3, (len(labels), 1))
     entry = entry_of(suite, {"clean": sample.predictions(logits, labels, skipped=1)})
@@ -127,7 +125,7 @@ def test_real_takes_any_of_the_labels_and_leaves_out_images_without(config, tmp_
 
 def test_real_needs_the_names_of_the_validation_images(config):
     named_otherwise = dataclasses.replace(config, data=dataclasses.replace(config.data, test_split="train"))
-    suite = families.load("real", named_otherwise)
+    suite = suites.load("real", named_otherwise)
     with pytest.raises(suites.NotAvailable, match=r"ReaL labels go by the file names .* found 'n01440764/n01440764_0"):
         suite.score("clean", sample.predictions(np.zeros((6, 6)), range(6)))
 
@@ -146,7 +144,7 @@ def shown(suite, right_of):
 
 
 def test_published_corruptions_by_hand(config):
-    suite = families.load("c", config)
+    suite = suites.load("c", config)
     assert len(suite.sets) == 75
     # Of 12 images 6 - s + 1 are right under fog, 6 under the others.
     entry = entry_of(suite, shown(suite, lambda name: 7 - int(name[-1]) if name.startswith("fog") else 6))
@@ -159,7 +157,7 @@ def test_published_corruptions_by_hand(config):
 def test_errors_relative_to_alexnet_by_hand():
     # Accuracy 1/2 everywhere, but (6 + 5 + 4 + 3 + 2) / 60 = 1/3 under fog; 3/4 on clean images.
     top1 = {name: [0.5] * 5 for name in corruptions.CORRUPTIONS} | {"fog": [k / 12 for k in (6, 5, 4, 3, 2)]}
-    entry = suites_corrupted.against_alexnet(top1, clean_top1=0.75)
+    entry = c.against_alexnet(top1, clean_top1=0.75)
     reference, reference_clean = label_sets.alexnet_errors()
     mean_error = dict.fromkeys(corruptions.CORRUPTIONS, 1 / 2) | {"fog": 2 / 3}
     assert entry["mce"] == pytest.approx(np.mean([mean_error[name] / reference[name] for name in reference]))
@@ -167,19 +165,19 @@ def test_errors_relative_to_alexnet_by_hand():
     assert entry["relative_mce"] == pytest.approx(np.mean(relative))
     # AlexNet itself has 1 of both.
     alexnet = {name: [1 - error] * 5 for name, error in reference.items()}
-    itself = suites_corrupted.against_alexnet(alexnet, clean_top1=1 - reference_clean)
+    itself = c.against_alexnet(alexnet, clean_top1=1 - reference_clean)
     assert itself == pytest.approx({"mce": 1.0, "relative_mce": 1.0})
 
 
 def test_labels_of_published_corruptions(config):
-    suite = families.load("c", config)
+    suite = suites.load("c", config)
     source = suite.sets["zoom_blur/5"].load()
     np.testing.assert_array_equal(sample.labels_of(source), np.arange(12) // 2)
     assert source.records.name(0).startswith("n01440764/ILSVRC2012_val_")
 
 
 def test_sets_that_do_not_show_the_same_images_are_refused(config):
-    suite = families.load("c", config)
+    suite = suites.load("c", config)
     found = shown(suite, lambda name: 6)
     found["snow/2"] = sample.predictions(np.eye(6), range(6))
     with pytest.raises(suites.NotAvailable, match="the same 12 images: found 6 in snow/2"):
@@ -197,7 +195,7 @@ def test_an_incomplete_suite_says_what_is_missing(config, directory, tmp_path):
     data = dataclasses.replace(config.data, suites_directory=str(tmp_path))
     message = "expected 75 sets; gaussian_noise/2, .*/5, shot_noise/1 and 69 more are in none"
     with pytest.raises(suites.NotAvailable, match=message):
-        families.load("c", dataclasses.replace(config, data=data))
+        suites.load("c", dataclasses.replace(config, data=data))
 
 
 def test_folders_and_tars_of_corruptions_may_stand_side_by_side(config, directory, tmp_path):
@@ -210,14 +208,14 @@ def test_folders_and_tars_of_corruptions_may_stand_side_by_side(config, director
         for name in ("contrast", "elastic_transform", "pixelate", "jpeg_compression"):
             tar.add(published / name, name)
     data = dataclasses.replace(config.data, suites_directory=str(tmp_path))
-    suite = families.load("c", dataclasses.replace(config, data=data))
+    suite = suites.load("c", dataclasses.replace(config, data=data))
     origins = [suite.sets[name].load().origin for name in ("fog/5", "pixelate/5")]
     assert origins == ["published folder", "published tar"]
 
 
 def test_corruptions_that_are_not_published_are_generated_and_say_so(config, tmp_path):
     data = dataclasses.replace(config.data, suites_directory=str(tmp_path))
-    suite = families.load("c", dataclasses.replace(config, data=data))
+    suite = suites.load("c", dataclasses.replace(config, data=data))
     assert suite.origin == "generated"
     entry = entry_of(suite, shown(suite, lambda name: 6))
     assert (entry["generated"], entry["origin"], entry["mean_top1"]) == (True, "generated", 0.5)
@@ -227,4 +225,4 @@ def test_corruptions_that_are_not_published_are_generated_and_say_so(config, tmp
 def test_what_is_missing_is_not_available(config, tmp_path, name):
     data = dataclasses.replace(config.data, suites_directory=str(tmp_path))
     with pytest.raises(suites.NotAvailable, match=rf"expected .* in {tmp_path}"):
-        families.load(name, dataclasses.replace(config, data=data))
+        suites.load(name, dataclasses.replace(config, data=data))

@@ -9,8 +9,8 @@ import pytest
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.data.sources import ArrayRecords, Source
+from vmoe_inform.evaluation import suites
 from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.evaluation.suites import families
 from vmoe_inform.evaluation.suites.base import Features, NotAvailable
 from vmoe_inform.nn import models
 from vmoe_inform.sharding.mesh import make_mesh
@@ -40,27 +40,27 @@ def entry_of(suite, model):
 
 def test_few_shot():
     model = Pixels()
-    entry = entry_of(families.load("fewshot", CONFIG), model)
+    entry = entry_of(suites.load("fewshot", CONFIG), model)
     assert model.asked == [10 * 5, 364]  # once for all numbers of shots: five images of each digit, and the test split
     assert list(entry["top1_by_shots"]) == ["1", "5"]
     assert 0.3 < entry["top1_by_shots"]["1"] < entry["top1_by_shots"]["5"] == entry["top1"]
     # Of the share p of the 363 images that were read: sqrt(p (1 - p) / 363) with either of n and n - 1 in it.
     assert entry["top1_standard_error"] == pytest.approx((entry["top1"] * (1 - entry["top1"]) / 363) ** 0.5, rel=0.01)
     assert (entry["count"], entry["skipped"], entry["seed"]) == (363, 2, 0)
-    assert entry == entry_of(families.load("fewshot", CONFIG), Pixels())
+    assert entry == entry_of(suites.load("fewshot", CONFIG), Pixels())
 
 
 def test_more_shots_than_images_are_not_available():
     """The digits' training split has 1,433 images, fewer than 150 of some."""
     evaluation = dataclasses.replace(CONFIG.evaluation, shots=(1, 150))
-    suite = families.load("fewshot", dataclasses.replace(CONFIG, evaluation=evaluation))
+    suite = suites.load("fewshot", dataclasses.replace(CONFIG, evaluation=evaluation))
     with pytest.raises(NotAvailable, match=r"evaluation.shots: expected at most the \d+ training images of class"):
         entry_of(suite, Pixels())
 
 
 def test_linear_learns_from_all_training_images(monkeypatch):
     model = Pixels()
-    entry = entry_of(families.load("linear", CONFIG), model)
+    entry = entry_of(suites.load("linear", CONFIG), model)
     assert model.asked == [1433, 364]
     assert entry["top1"] > 0.9  # of the pixels; logistic regression is known to do well here
     assert set(entry) == {"top1", "top1_standard_error", "count", "skipped"}

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from vmoe_inform import checks, dispatch, routing, suite_kinds  # noqa: F401  (routing registers the steps)
+from vmoe_inform import checks, dispatch, routing  # noqa: F401  (routing registers the steps)
 from vmoe_inform.config import sizes
 from vmoe_inform.config.mesh import spreads_experts
 from vmoe_inform.config.settings import (
@@ -277,7 +277,8 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
 
 def _check_evaluation(evaluation: EvaluationConfig) -> None:
     attack, shots = evaluation.attack, evaluation.shots
-    suite_kinds.check_names(evaluation.suites, "evaluation.suites")
+    if len(set(evaluation.suites)) != len(evaluation.suites):  # what evaluates knows the names
+        raise checks.error("evaluation.suites", "each suite once", evaluation.suites)
     if not shots or len(set(shots)) != len(shots):
         raise checks.error("evaluation.shots", "distinct numbers, at least one", shots)
     if attack.num_steps * attack.step_size < attack.epsilon:

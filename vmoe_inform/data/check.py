@@ -18,6 +18,7 @@ from vmoe_inform import checks, command_line, storage, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.data import inspection
 from vmoe_inform.data.images import contact_sheet
+from vmoe_inform.evaluation.suites import registry
 
 _CONFIG = command_line.define_config()
 _DIRECTORY = command_line.define_path("directory", "Folder for contact_sheet.png; it is made.", default=".")
@@ -41,7 +42,8 @@ def main(_: list[str]) -> int:
     config = config_lib.parse(_CONFIG.value)
     directory = pathlib.Path(_DIRECTORY.value)
     storage.check_writable(directory, "--directory")  # before hours of reading
-    findings = inspection.examine_all(config, whole=_EXPECTED_COUNTS.value == "published", num_images=_IMAGES.value)
+    whole = _EXPECTED_COUNTS.value == "published"
+    findings = inspection.examine_all(config, registry.examinations(), whole=whole, num_images=_IMAGES.value)
     console = rich.console.Console(highlight=False, soft_wrap=True)
     console.print(inspection.table(findings))
     for finding in findings:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import rich.table
@@ -10,7 +10,7 @@ import rich.text
 from jaxtyping import UInt8
 
 from vmoe_inform import text
-from vmoe_inform.config import Config
+from vmoe_inform.config import Config, DataConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.images import contact_sheet, ilsvrc, label_sets, published
 from vmoe_inform.data.images import pixels as images
@@ -94,7 +94,7 @@ def examine(
 
 
 def _spread(count: int, number: int) -> list[int]:
-    """So many of 0 to ``count`` - 1, evenly, with the first and the last; all where there are no more."""
+    """``number`` of 0 to ``count`` - 1, evenly, with the first and the last; all where there are no more."""
     return [round(position) for position in np.linspace(0, count - 1, min(number, count))]
 
 
@@ -114,11 +114,41 @@ def _look_at(source: Source, index: int, finding: Finding, *, draw: bool) -> int
     return label
 
 
-def examine_all(config: Config, *, whole: bool, num_images: int) -> list[Finding]:
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the published images of a suite are examined for.
+
+    Attributes:
+      data: where to look.
+      class_names: WordNet ids that the model knows, in the order of its labels.
+      whole: whether numbers of images have to be the published ones.
+      num_images: to decode of each set; of ImageNet-C of each corruption.
+    """
+
+    data: DataConfig
+    class_names: Sequence[str]
+    whole: bool
+    num_images: int
+
+    def expected(self, count: int) -> int | None:
+        """The published ``count`` if it has to be that, else None."""
+        return count if self.whole else None
+
+
+def examine_published(suite: published.PublishedSuite, request: Request) -> list[Finding]:
+    """Opens a suite of one set."""
+    load = functools.partial(published.load, suite, request.data, request.class_names)
+    return [examine(suite.title, load, request.expected(suite.count), num_images=request.num_images)]
+
+
+def examine_all(
+    config: Config, suites: Iterable[Callable[[Request], list[Finding]]], *, whole: bool, num_images: int
+) -> list[Finding]:
     """Both splits, and the published suites if the classes are ImageNet's.
 
     Args:
       config: whose data are looked at.
+      suites: what examines each suite.
       whole: whether numbers of images have to be the published ones, where the model knows all of ImageNet's classes.
       num_images: to decode of each set; of ImageNet-C of each corruption.
     """
@@ -135,82 +165,9 @@ def examine_all(config: Config, *, whole: bool, num_images: int) -> list[Finding
         findings.append(finding)
     class_names = findings[-1].class_names or findings[0].class_names
     if class_names and label_sets.is_imagenet(class_names):
-        findings += _suites(config, class_names, whole, num_images)
+        request = Request(data, class_names, whole, num_images)
+        findings += [finding for examine_suite in suites for finding in examine_suite(request)]
     return findings
-
-
-def _suites(config: Config, class_names: Sequence[str], whole: bool, num_images: int) -> list[Finding]:
-    data = config.data
-    findings = [
-        examine(
-            published.SUITES[name].title,
-            functools.partial(published.load, name, data, class_names),
-            published.SUITES[name].count if whole else None,
-            num_images=num_images,
-        )
-        for name in published.SUITES
-    ]
-    return [*findings, _real(config, class_names, whole), *_corruptions(config, class_names, whole, num_images)]
-
-
-def _real(config: Config, class_names: Sequence[str], whole: bool) -> Finding:
-    finding = Finding("ReaL", expected_count=ilsvrc.NUM_VALIDATION_IMAGES if whole else None)
-    try:
-        labels = published.real_labels(config.data, class_names)
-    except published.MissingSuiteError as problem:
-        finding.missing = str(problem)
-        return finding
-    except (OSError, ValueError) as problem:
-        finding.problems.append(str(problem))
-        return finding
-    finding.origin, finding.count = "labels", len(labels)
-    finding.num_classes = len(frozenset().union(*labels.values()))
-    if finding.expected_count not in (None, finding.count):
-        finding.problems.append(f"expected {finding.expected_count:,} labelled images; received {finding.count:,}")
-    return finding
-
-
-def _corruptions(config: Config, class_names: Sequence[str], whole: bool, num_images: int) -> list[Finding]:
-    """One finding for each corruption of ImageNet-C; one for all where nothing is there."""
-    findings = []
-    for corruption in published.CORRUPTIONS:
-        each = [
-            examine(
-                f"{severity}",
-                functools.partial(published.load_corruption, corruption, severity, config.data, class_names),
-                ilsvrc.NUM_VALIDATION_IMAGES if whole else None,
-                num_images=-(-num_images // len(published.SEVERITIES)),
-                num_drawn=NUM_DRAWN // len(published.SEVERITIES),
-            )
-            for severity in published.SEVERITIES
-        ]
-        findings.append(_together(f"C {corruption}", each))
-    if all(finding.missing and not finding.origin and not finding.problems for finding in findings):
-        return [Finding("ImageNet-C", missing=findings[0].missing)]
-    return findings
-
-
-def _together(name: str, each: Sequence[Finding]) -> Finding:
-    """The severities of a corruption as one finding; one of them missing beside others is a problem."""
-    found = [finding for finding in each if finding.origin]
-    problems = [f"severity {finding.name}: {problem}" for finding in each for problem in finding.problems]
-    missing = next((finding.missing for finding in each if finding.missing), "")
-    if found and missing:
-        problems.append(missing)
-    expected = [finding.expected_count for finding in found if finding.expected_count is not None]
-    return Finding(
-        name,
-        origin=", ".join(sorted({finding.origin for finding in found})),
-        count=sum(finding.count for finding in found),
-        expected_count=sum(expected) if expected else None,
-        num_classes=max((finding.num_classes for finding in found), default=0),
-        decoded=sum(finding.decoded for finding in found),
-        tried=sum(finding.tried for finding in found),
-        problems=problems,
-        missing="" if found else missing,
-        images=[image for finding in found for image in finding.images],
-        captions=[f"{finding.name}: {text}" for finding in found for text in finding.captions],
-    )
 
 
 def table(findings: Sequence[Finding]) -> rich.table.Table:

@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -70,14 +70,20 @@ def check_archives(name: str, manual_dir: pathlib.Path, *, whole: bool) -> int:
     return sum(path.stat().st_size for path in paths)
 
 
-def verify(builder: Any, name: str, *, whole: bool) -> None:
+def verify(builder: Any, name: str, *, whole: bool, suites: Iterable[published.PublishedSuite]) -> None:
     """Checks prepared files: their number of examples, and that the last one of every file can be read.
+
+    Args:
+      builder: of the data set.
+      name: of the data set.
+      whole: whether the numbers have to be the published ones.
+      suites: whose published numbers are known.
 
     Raises:
       ValueError: another number than published if ``whole``, or a damaged file.
     """
     counts = {split: int(info.num_examples) for split, info in builder.info.splits.items()}
-    expected = published.tfds_counts(name)
+    expected = published.tfds_counts(name, suites)
     for split, count in counts.items() if not whole else {**counts, **expected}.items():
         if whole and counts.get(split, 0) != count:
             wanted = f"{count:,} examples as published (--expected_counts=any for a subset)"
@@ -132,7 +138,15 @@ def _need_tensorflow() -> None:
         os.environ[setting] = os.environ.get(setting) or value  # it would print notes about the processor
 
 
-def prepare(name: str, *, data_dir: str, manual_dir: str, file_format: str, whole: bool) -> None:
+def prepare(
+    name: str,
+    *,
+    data_dir: str,
+    manual_dir: str,
+    file_format: str,
+    whole: bool,
+    suites: Iterable[published.PublishedSuite],
+) -> None:
     """Prepares the data set ``name``, or verifies what is there already.
 
     Args:
@@ -141,6 +155,7 @@ def prepare(name: str, *, data_dir: str, manual_dir: str, file_format: str, whol
       manual_dir: of the archives; empty for TFDS' default in ``data_dir``.
       file_format: of the files.
       whole: whether the numbers of images have to be the published ones.
+      suites: whose published numbers are known.
 
     Raises:
       FileNotFoundError: archives that are missing.
@@ -157,7 +172,7 @@ def prepare(name: str, *, data_dir: str, manual_dir: str, file_format: str, whol
     target = pathlib.Path(builder.data_dir)
     if target.is_dir():
         print(text.printable(f"{name} is prepared in {target}: verifying it"))
-        verify(builder, name, whole=whole)
+        verify(builder, name, whole=whole, suites=suites)
         return
     for left in sorted(target.parent.glob(f"{tensorflow_datasets.core.constants.INCOMPLETE_PREFIX}*_{target.name}")):
         of_before = f"{left} ({_size_bytes(left) / 1e9:.1f} GB)"
@@ -175,6 +190,6 @@ def prepare(name: str, *, data_dir: str, manual_dir: str, file_format: str, whol
     settings = tensorflow_datasets.download.DownloadConfig(manual_dir=folder if folder.is_dir() else None)
     with _progress(target.parent, size):
         builder.download_and_prepare(download_config=settings)
-    verify(builder, name, whole=whole)
+    verify(builder, name, whole=whole, suites=suites)
     words = ["--config.data.source=tfds", f"--config.data.tfds_name={name}", f"--config.data.directory={data_dir}"]
     print(text.printable(f"prepared: {shlex.join(words)}"))

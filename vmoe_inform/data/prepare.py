@@ -12,6 +12,7 @@ from absl import flags
 
 from vmoe_inform import checks, command_line
 from vmoe_inform.data import preparation
+from vmoe_inform.evaluation.suites import registry
 
 _DATA_DIR = command_line.define_path("data_dir", "TFDS' data directory; by default TFDS' own default.")
 _MANUAL_DIR = command_line.define_path("manual_dir", "Folder of archives that TFDS cannot load by itself.")
@@ -33,6 +34,7 @@ def main(words: list[str]) -> int:
         manual_dir=_MANUAL_DIR.value or "",
         file_format=_FILE_FORMAT.value,
         whole=_EXPECTED_COUNTS.value == "published",
+        suites=registry.published_suites(),
     )
     return 0
 

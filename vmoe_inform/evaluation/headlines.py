@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vmoe_inform import checks
-from vmoe_inform.suite_kinds import SUITES, SuiteKind
+from vmoe_inform.evaluation import suites as suites_lib
 
 Results = Mapping[str, Any]  # one run's results.json
 
@@ -27,15 +27,15 @@ class Headline:
     high: float
 
 
-def suite_kind(suite: str) -> SuiteKind:
-    """How ``suite`` is shown; one that is not listed above is shown by its own name and its top-1 accuracy."""
-    return SUITES.get(suite, SuiteKind("top1", suite, suite))
-
-
 def suites_of(results: Mapping[str, Results]) -> list[str]:
-    """Names of all suites of all runs: those of ``SUITES`` first and in that order."""
-    found = {suite: None for result in results.values() for suite in result["suites"]}
-    return [suite for suite in SUITES if suite in found] + [suite for suite in found if suite not in SUITES]
+    """Names of all suites of all runs, in the order in which they are shown."""
+    return in_order(suite for result in results.values() for suite in result["suites"])
+
+
+def in_order(found: Iterable[str]) -> list[str]:
+    """Suites in the order in which they are shown, each once; those that are not registered come last."""
+    known, names = suites_lib.names(), dict.fromkeys(found)
+    return [suite for suite in known if suite in names] + [suite for suite in names if suite not in known]
 
 
 def headline(suite: str, figures: Mapping[str, Any]) -> Headline | None:
@@ -46,7 +46,7 @@ def headline(suite: str, figures: Mapping[str, Any]) -> Headline | None:
     """
     if "not_available" in figures:
         return None
-    metric = suite_kind(suite).metric
+    metric = suites_lib.kind(suite).metric.name
     for key in (metric, "count"):
         if key not in figures:
             raise checks.error(f"suites.{suite}", f"the key {key!r} or 'not_available'", sorted(figures))

@@ -14,7 +14,7 @@ from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.adversarial import Attack
 from vmoe_inform.evaluation.predict import Chosen, Predictor
 from vmoe_inform.evaluation.suites.base import (
-    CLEAN,
+    TEST_SET,
     AttackedPredictions,
     Entry,
     Features,
@@ -60,7 +60,7 @@ class RestoredRun:
 
     def predict_set(self, name: str, image_set: ImageSet, source: Source) -> Predictions:
         """Predictions for the set ``name`` of a suite, whose images are ``source``."""
-        return self.clean[0] if name == CLEAN else image_set.predict(self, source)
+        return self.clean[0] if name == TEST_SET else image_set.predict(self, source)
 
     def measure(self, suite: Suite, *, before_each_set: Callable[[], None] = lambda: None) -> Entry:
         """The suite's entry of ``results.json``, with nothing kept on the way.

@@ -7,15 +7,15 @@ from typing import Any
 
 from absl import logging
 
-from vmoe_inform import checks, locks, storage, suite_kinds
+from vmoe_inform import checks, locks, storage
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config, DataConfig, identity
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier, stored
+from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.restored import RestoredRun
-from vmoe_inform.evaluation.suites import families
-from vmoe_inform.evaluation.suites.base import CLEAN, Entry, NotAvailable, Scores, Suite, test_split
+from vmoe_inform.evaluation.suites.base import TEST_SET, Entry, NotAvailable, Scores, Suite, test_split
 from vmoe_inform.evaluation.units import PredictionFiles, Unit, Units
 from vmoe_inform.nn import models
 from vmoe_inform.runs.place import Place
@@ -63,7 +63,7 @@ def evaluate(
       ValueError: an unknown suite.
       FileNotFoundError: the data set is missing.
     """
-    suite_kinds.check_names(suites)
+    suites_lib.check_names(suites)
     config_hash = identity.config_hash(config)
     same_paths = here is None or _paths(here.data) == _paths(config.data)
     config = config if here is None else here
@@ -125,7 +125,7 @@ def _look(
     data: dict[str, dict[str, str]] = {}
     for name in suites:
         try:
-            suite = families.load(name, config)
+            suite = suites_lib.load(name, config)
             data[name] = earlier.data_of(suite, config.data)
         except (NotAvailable, checks.InputError) as problem:
             missing[name] = _reason(problem)
@@ -141,7 +141,7 @@ def _look(
             left.pop(name, None)
             missing[name] = "not found by another of the processes"
         if processes.any_process(name in left) and name not in missing and name not in left:
-            left[name] = families.load(name, config)
+            left[name] = suites_lib.load(name, config)
     return left, missing, data
 
 
@@ -213,11 +213,11 @@ def _scores(
 def _keep_clean(run: RestoredRun, suites: Mapping[str, Suite], units: Units) -> None:
     """Keeps the scores of the clean images for every suite that wants them, since they are predicted now."""
     for suite in suites.values():
-        if CLEAN in suite.sets and processes.is_main():
-            image_set = suite.sets[CLEAN]
-            unit = Unit(suite.name, CLEAN, image_set, image_set.load())
+        if TEST_SET in suite.sets and processes.is_main():
+            image_set = suite.sets[TEST_SET]
+            unit = Unit(suite.name, TEST_SET, image_set, image_set.load())
             try:
-                units.write(unit, suite.score(CLEAN, run.clean[0]))
+                units.write(unit, suite.score(TEST_SET, run.clean[0]))
             except NotAvailable:  # which is said when it is the suite's turn
                 continue
 
@@ -232,7 +232,7 @@ def load_suites(names: Sequence[str], config: Config) -> tuple[dict[str, Suite],
     loaded, missing = {}, {}
     for name in names:
         try:
-            loaded[name] = families.load(name, config)
+            loaded[name] = suites_lib.load(name, config)
         except (NotAvailable, checks.InputError) as problem:
             missing[name] = _reason(problem)
     return loaded, missing

@@ -11,7 +11,7 @@ import numpy as np
 
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import cache, fingerprints
-from vmoe_inform.evaluation.suites.base import CLEAN, ImageSet, Predictions, Scores
+from vmoe_inform.evaluation.suites.base import TEST_SET, ImageSet, Predictions, Scores
 
 _FORMAT = 2  # to be counted up when scores come to mean something else
 _KEY = "key"
@@ -121,7 +121,7 @@ class PredictionFiles:
         cache.write(self._path(unit), arrays, within=self.folder)
 
     def _path(self, unit: Unit) -> Path:
-        return self.folder / (CLEAN if unit.name == CLEAN else unit.suite) / f"{unit.name}.npz"
+        return self.folder / (TEST_SET if unit.name == TEST_SET else unit.suite) / f"{unit.name}.npz"
 
     def _facts(self, unit: Unit) -> dict[str, np.ndarray]:
         facts = {

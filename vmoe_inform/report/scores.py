@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vmoe_inform.evaluation.headlines import Headline, Results, headline, suite_kind, suites_of, with_interval
+from vmoe_inform.evaluation import suites as suites_lib
+from vmoe_inform.evaluation.headlines import Headline, Results, headline, suites_of, with_interval
+from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.report import papers
 
 Entry = Mapping[str, Any]  # what results.json says of a suite
@@ -12,15 +14,6 @@ Entry = Mapping[str, Any]  # what results.json says of a suite
 NOT_EVALUATED = "not evaluated"
 NOT_AVAILABLE = "not available"
 GENERATED = "generated"  # the origin of images that are not the published ones
-
-# Other scores of a suite, which get a row below its headline: key -> (words, the same in short, less is better)
-_OTHER_SCORES = {
-    "top1_unmasked": ("the same, over all {classes} classes", "over all classes", False),
-    "mce": ("mean corruption error, in % of AlexNet's", "mCE, less is better", True),
-    "relative_mce": ("relative mean corruption error, in % of AlexNet's", "relative mCE, less is better", True),
-    "clean_top1": ("the same images before the attack", "before the attack", False),
-    "without_gradient": ("images whose gradient vanished: the attack says nothing of them", "without gradient", True),
-}
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ def _origin(entry: Entry) -> str:
 
 def title(results: Mapping[str, Results], suite: str, *, short: bool = False) -> str:
     """A suite's title with the origin of its images in brackets."""
-    kind, where = suite_kind(suite), origin(results, suite)
+    kind, where = suites_lib.kind(suite), origin(results, suite)
     words = kind.short_title if short else kind.title
     return f"{words} ({where})" if where else words
 
@@ -122,7 +115,7 @@ def score_rows(results: Mapping[str, Results]) -> list[ScoreRow]:
 
 
 def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
-    kind, entries = suite_kind(suite), entries_of(results, suite)
+    kind, entries = suites_lib.kind(suite), entries_of(results, suite)
     counts = " / ".join(dict.fromkeys(f"{entry['count']:,}" for entry in entries.values() if "count" in entry))
     shared: dict[str, Any] = {
         "suite": suite,
@@ -133,8 +126,8 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
     yield ScoreRow(
         title=title(results, suite),
         short_title=title(results, suite, short=True),
-        key=kind.metric,
-        metric=kind.metric_title,
+        key=kind.metric.name,
+        metric=kind.metric.title,
         remark=" / ".join(filter(None, dict.fromkeys(_remark(entry) for entry in entries.values()))),
         is_headline=True,
         less_is_better=False,
@@ -144,14 +137,14 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
     )
     nothing = tuple(None for _ in results)
     below = {"title": kind.title, "remark": "", "is_headline": False, "published": nothing, **shared}
-    for key, (words, short, less_is_better) in _OTHER_SCORES.items():
-        if any(key in entry for entry in entries.values()):
+    for metric in kind.rows:
+        if any(metric.name in entry for entry in entries.values()):
             yield ScoreRow(
-                short_title=short,
-                key=key,
-                metric=words.format(classes=_num_classes(results)),
-                less_is_better=less_is_better,
-                cells=tuple(_other_cell(entries.get(run), key) for run in results),
+                short_title=metric.short_title or metric.title,
+                key=metric.name,
+                metric=metric.title.format(classes=_num_classes(results)),
+                less_is_better=metric.less_is_better,
+                cells=tuple(_other_cell(entries.get(run), metric) for run in results),
                 **below,
             )
     # The most shots are the headline.
@@ -163,7 +156,7 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
             key="top1",
             metric=f"from {shots} training {'image' if shots == '1' else 'images'} of each class",
             less_is_better=False,
-            cells=tuple(_other_cell(by_shots.get(run), "top1") for run in results),
+            cells=tuple(_other_cell(by_shots.get(run), kind.metric) for run in results),
             **below,
         )
 
@@ -174,11 +167,10 @@ def _headline_cell(result: Results, suite: str) -> Headline | str:
     return headline(suite, result["suites"][suite]) or NOT_AVAILABLE
 
 
-def _other_cell(entry: Entry | None, key: str) -> Headline | float | str:
-    if entry is None or entry.get(key) is None:
+def _other_cell(entry: Entry | None, metric: Metric) -> Headline | float | str:
+    if entry is None or entry.get(metric.name) is None:
         return "-"
-    # An mCE is a ratio of errors, not a share of images.
-    return float(entry[key]) if key in ("mce", "relative_mce") else with_interval(entry, key)
+    return with_interval(entry, metric.name) if metric.unit == "share" else float(entry[metric.name])
 
 
 def _remark(entry: Entry) -> str:
@@ -225,7 +217,7 @@ def paper_rows(results: Mapping[str, Results]) -> list[PaperRow]:
                 entry = entries_of({run: result}, suite).get(run)
                 if entry is None:
                     continue
-                score, generated = with_interval(entry, suite_kind(suite).metric), _origin(entry) == GENERATED
+                score, generated = with_interval(entry, suites_lib.kind(suite).metric.name), _origin(entry) == GENERATED
                 warning = "generated images, not those of the paper" if generated else ""
                 if not generated and score.count != papers.NUM_IMAGES[suite]:
                     warning = f"over {score.count:,} of {papers.NUM_IMAGES[suite]:,} images"

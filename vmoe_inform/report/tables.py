@@ -8,20 +8,13 @@ import numpy as np
 
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
-from vmoe_inform.evaluation.headlines import Results, suite_kind, suites_of
+from vmoe_inform.evaluation import suites as suites_lib
+from vmoe_inform.evaluation.headlines import Results, suites_of
+from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.report.scores import entries_of, title
 
-# What else results.json says of a suite: key -> (words, unit)
-_DETAILS = {
-    "top1": ("top-1 accuracy", "%"),
-    "top5": ("top-5 accuracy", "%"),
-    "nll": ("negative log-likelihood", "nats"),
-    "ece": ("expected calibration error", "%"),
-    "aurc": ("area under the risk-coverage curve, less is better", "%"),
-    "count_in_distribution": ("images of known classes to tell them from", ""),
-    "excluded": ("images left out because they have no label", ""),
-    "skipped": ("images left out because they could not be read", ""),
-}
+# Of every suite.
+_SKIPPED = Metric("skipped", "images left out because they could not be read", unit="images")
 
 
 @dataclass(frozen=True)
@@ -111,21 +104,21 @@ def details(results: Mapping[str, Results]) -> list[tuple[str, str, list[str]]]:
     rows = []
     for suite in suites_of(results):
         entries = entries_of(results, suite)
-        for key, (words, unit) in _DETAILS.items():
+        for metric in (*suites_lib.kind(suite).details, _SKIPPED):
+            values = {run: entry.get(metric.name) for run, entry in entries.items()}
             # That no image was skipped, as is usual, needs no row.
-            found = any(entry.get(key) if key == "skipped" else key in entry for entry in entries.values())
-            if key != suite_kind(suite).metric and found:
-                cells = [_with_unit(entries.get(run, {}).get(key), unit) for run in results]
-                rows.append((title(results, suite), words, cells))
+            if any(value if metric is _SKIPPED else value is not None for value in values.values()):
+                cells = [_with_unit(values.get(run), metric) for run in results]
+                rows.append((title(results, suite), metric.title, cells))
     return rows
 
 
-def _with_unit(value: float | None, unit: str) -> str:
+def _with_unit(value: float | None, metric: Metric) -> str:
     if value is None:
         return "-"
-    if unit == "%":
-        return f"{100 * value:.2f} %"
-    return f"{value:.4f} {unit}" if unit else f"{value:,}"
+    if metric.unit == "images":
+        return f"{value:,}"
+    return f"{value:.4f} nats" if metric.unit == "nats" else f"{100 * value:.2f} %"
 
 
 def provenance(results: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
@@ -146,7 +139,7 @@ def provenance(results: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
 def missing(results: Mapping[str, Results]) -> list[tuple[str, str]]:
     """(suite, what to put where), once however many runs lack it."""
     found = {
-        (suite_kind(suite).title, str(result["suites"][suite]["not_available"])): None
+        (suites_lib.kind(suite).title, str(result["suites"][suite]["not_available"])): None
         for suite in suites_of(results)
         for result in results.values()
         if "not_available" in result["suites"].get(suite, {})

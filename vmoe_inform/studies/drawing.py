@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vmoe_inform.evaluation.headlines import suite_kind
+from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.lettering import legend, plain, shown
 from vmoe_inform.report.styles import GREY, empty_figure, series_styles
 from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
@@ -67,7 +67,7 @@ def figures(comparisons: Summary, overhead: Mapping[str, Mapping[str, float]], *
     if others and suites:
         panels = [
             Panel(
-                suite_kind(suite).short_title,
+                suites_lib.kind(suite).short_title,
                 "difference in points",
                 {"": _differences(comparisons, others, f"accuracy/{suite}", 100.0)},
                 0.0,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vmoe_inform import storage, text
-from vmoe_inform.evaluation.headlines import SUITES, suite_kind
+from vmoe_inform.evaluation import suites as suites_lib
+from vmoe_inform.evaluation.headlines import in_order
 from vmoe_inform.report.pictures import encode
 from vmoe_inform.studies import drawing, measure, summary
 from vmoe_inform.studies.plan import Run
@@ -104,10 +105,11 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
 def _accuracy(comparisons: Summary, against: str, prefix: str, title: str) -> str:
     suites = suites_of(comparisons, prefix)
     columns = {
-        text.markdown(suite_kind(suite).short_title): _cell(f"{prefix}/{suite}", 100.0, ".1f") for suite in suites
+        text.markdown(suites_lib.kind(suite).short_title): _cell(f"{prefix}/{suite}", 100.0, ".1f") for suite in suites
     }
     explained = "; ".join(
-        f"{text.markdown(suite_kind(suite).short_title)}: {suite_kind(suite).metric_title}" for suite in suites
+        f"{text.markdown(suites_lib.kind(suite).short_title)}: {suites_lib.kind(suite).metric.title}"
+        for suite in suites
     )
     return f"## {title}\n\n{explained}.\n\n" + _table(comparisons, against, columns)
 
@@ -188,12 +190,10 @@ def _table(comparisons: Summary, against: str, columns: Mapping[str, Cell]) -> s
 
 
 def suites_of(comparisons: Summary, prefix: str) -> list[str]:
-    """Suites that some router was measured on: those of the headlines first and in that order."""
-    names = (
+    """Suites that some router was measured on, in the order in which they are shown."""
+    return in_order(
         name.removeprefix(f"{prefix}/") for of in comparisons.values() for name in of if name.startswith(f"{prefix}/")
     )
-    found = dict.fromkeys(names)
-    return [suite for suite in SUITES if suite in found] + [suite for suite in found if suite not in SUITES]
 
 
 def _blocks(of_router: Mapping[str, Comparison]) -> list[str]:

@@ -16,6 +16,7 @@ from vmoe_inform.config.identity import Effect
 from vmoe_inform.data import sources
 from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.evaluation import metrics as metrics_lib
+from vmoe_inform.evaluation import suites
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.runs import saved_trees
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
@@ -91,6 +92,7 @@ def train(
       RemovedError: the workdir was removed, or replaced by another.
     """
     workdir = checks.local_path("workdir", workdir)
+    suites.check_names(config.evaluation.suites)
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
     train_source = sources.load(config.data, config.data.train_split)
     if config.model.num_classes != train_source.num_classes:
@@ -257,6 +259,7 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
       ValueError, FileNotFoundError: as :func:`train`.
     """
     workdir = checks.local_path("workdir", workdir)
+    suites.check_names(config.evaluation.suites)
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
     changes = check_same_run(workdir, config)
     if any(change.effect is Effect.RESULTS for change in changes) or not (workdir / "checkpoints").is_dir():

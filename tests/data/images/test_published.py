@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import pytest
 from tests import imagenet_tiny, processes
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data.images import ilsvrc, label_sets, published
+from vmoe_inform.evaluation.suites import registry
 
 # tench, stingray, python, apron: positions 0, 6, 62 and 411 of ImageNet's 1,000. A has the second and the last, R the
 # second, O the last alone.
@@ -21,6 +23,10 @@ def suites(tmp_path_factory):
     directory = tmp_path_factory.mktemp("suites")
     imagenet_tiny.write_suites(directory, CLASSES, 2, corruptions=("fog", "pixelate"), severities=(1, 5))
     return DataConfig(suites_directory=str(directory))
+
+
+def load(name, data, class_names):
+    return published.load(registry.kind(name).published, data, class_names)
 
 
 def labels_of(source):
@@ -38,17 +44,18 @@ def test_the_classes_of_these_tests_are_what_they_are_said_to_be():
 
 
 def test_published_counts():
-    counts = {name: published.SUITES[name].count for name in published.SUITES}
+    counts = {name: registry.kind(name).published.count for name in OF_SUITE}
     assert counts == {"a": 7_500, "o": 2_000, "r": 30_000, "sketch": 50_889, "v2": 10_000}
-    assert published.tfds_counts("imagenet_v2/matched-frequency:3.0.0") == {"test": 10_000}
-    assert published.tfds_counts("imagenet2012") == {"train": 1_281_167, "validation": 50_000}
-    assert published.tfds_counts("imagenet2012_corrupted/fog_3") == {"validation": 50_000}
-    assert published.tfds_counts("mnist") == {}
+    tfds_counts = functools.partial(published.tfds_counts, suites=registry.published_suites())
+    assert tfds_counts("imagenet_v2/matched-frequency:3.0.0") == {"test": 10_000}
+    assert tfds_counts("imagenet2012") == {"train": 1_281_167, "validation": 50_000}
+    assert tfds_counts("imagenet2012_corrupted/fog_3") == {"validation": 50_000}
+    assert tfds_counts("mnist") == {}
 
 
-@pytest.mark.parametrize("name", published.SUITES)
+@pytest.mark.parametrize("name", OF_SUITE)
 def test_a_folder_is_read_with_the_models_labels(suites, name):
-    source = published.load(name, suites, CLASSES)
+    source = load(name, suites, CLASSES)
     assert source.origin == "published folder"
     assert source.class_names == CLASSES
     assert len(source.records) == 2 * len(OF_SUITE[name])
@@ -59,18 +66,18 @@ def test_a_folder_is_read_with_the_models_labels(suites, name):
 
 
 def test_labels_follow_the_models_order_of_classes(suites):
-    source = published.load("a", suites, CLASSES[::-1])
+    source = load("a", suites, CLASSES[::-1])
     assert set(labels_of(source)) == {0, 2}  # 3 - 3 and 3 - 1
-    assert published.load("v2", suites, CLASSES[::-1]).records[0]["label"] == 3  # folder 0: tench
+    assert load("v2", suites, CLASSES[::-1]).records[0]["label"] == 3  # folder 0: tench
 
 
 @pytest.mark.parametrize("name", ["a", "v2"])
 def test_a_tar_is_read_in_place(tmp_path, suites, name):
-    folder = published.SUITES[name].folders[0]
+    folder = registry.kind(name).published.folders[0]
     files = imagenet_tiny.suite_trees(CLASSES, 2)[folder]
     imagenet_tiny.write_tar(tmp_path / f"{folder}.tar", {f"{folder}/{file}": files[file] for file in files})
-    source = published.load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
-    unpacked = published.load(name, suites, CLASSES)
+    source = load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
+    unpacked = load(name, suites, CLASSES)
     assert source.origin == "published tar"
     assert names_of(source) == names_of(unpacked)
     assert [source.records[i] for i in range(4)] == [unpacked.records[i] for i in range(4)]
@@ -80,7 +87,7 @@ def test_a_tar_is_read_in_place(tmp_path, suites, name):
 def test_a_packed_archive_names_the_command_that_unpacks_it(tmp_path, name, file):
     imagenet_tiny.write_tar(tmp_path / file, {"x/n01440764/a.jpg": b""}, "gz")
     with pytest.raises(ValueError, match=rf"unpack it: python -m vmoe_inform.data.unpack .*{file}"):
-        published.load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
+        load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -93,20 +100,20 @@ def test_a_packed_archive_names_the_command_that_unpacks_it(tmp_path, name, file
 )
 def test_a_missing_suite_says_what_to_put_where(tmp_path, name, message):
     with pytest.raises(published.MissingSuiteError, match=message.replace("DIR", str(tmp_path))):
-        published.load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
+        load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
     with pytest.raises(published.MissingSuiteError, match=r"in a folder that data\.suites_directory names"):
-        published.load(name, DataConfig(), CLASSES)
+        load(name, DataConfig(), CLASSES)
 
 
 def test_a_suite_without_classes_of_the_model_is_not_available(suites):
     with pytest.raises(published.MissingSuiteError, match="the model knows none of its 200 classes"):
-        published.load("a", suites, CLASSES[:1])
+        load("a", suites, CLASSES[:1])
 
 
 def test_a_model_of_other_classes_is_refused(suites):
-    for load in (lambda: published.load("v2", suites, ("cat",)), lambda: published.real_labels(suites, ("cat",))):
+    for read in (lambda: load("v2", suites, ("cat",)), lambda: published.real_labels(suites, ("cat",))):
         with pytest.raises(ValueError, match=r"WordNet ids of ImageNet's 1,000 classes; received \['cat'\]"):
-            load()
+            read()
 
 
 @pytest.mark.parametrize(
@@ -119,11 +126,11 @@ def test_a_model_of_other_classes_is_refused(suites):
     ],
 )
 def test_class_folders_that_are_not_the_suites_are_refused(tmp_path, name, change, message):
-    folder = published.SUITES[name].folders[0]
+    folder = registry.kind(name).published.folders[0]
     imagenet_tiny.write_files(tmp_path / folder, imagenet_tiny.suite_trees(CLASSES)[folder])
     change(tmp_path / folder)
     with pytest.raises(ValueError, match=rf"expected the {len(OF_SUITE[name])} class folders of ImageNet.*{message}"):
-        published.load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
+        load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -141,34 +148,34 @@ def test_class_folders_that_are_not_the_suites_are_refused(tmp_path, name, chang
     ],
 )
 def test_other_spellings_of_a_suites_folder_and_tar_are_found(tmp_path, suites, name, folder):
-    expected = names_of(published.load(name, suites, CLASSES))
-    files = imagenet_tiny.suite_trees(CLASSES, 2)[published.SUITES[name].folders[0]]
+    expected = names_of(load(name, suites, CLASSES))
+    files = imagenet_tiny.suite_trees(CLASSES, 2)[registry.kind(name).published.folders[0]]
     imagenet_tiny.write_files(tmp_path / "folders" / folder, files)
     (tmp_path / "tars").mkdir()
     imagenet_tiny.write_tar(tmp_path / "tars" / f"{folder}.TAR", files)
     for kind in ("folders", "tars"):
-        found = published.load(name, DataConfig(suites_directory=str(tmp_path / kind)), CLASSES)
+        found = load(name, DataConfig(suites_directory=str(tmp_path / kind)), CLASSES)
         assert names_of(found) == expected
 
 
 def test_a_suite_in_a_folder_of_its_own_name_is_found(tmp_path, suites):
     files = imagenet_tiny.suite_trees(CLASSES, 2)["sketch"]
     imagenet_tiny.write_files(tmp_path / "imagenet-sketch" / "sketch", files)
-    found = published.load("sketch", DataConfig(suites_directory=str(tmp_path)), CLASSES)
-    assert names_of(found) == names_of(published.load("sketch", suites, CLASSES))
+    found = load("sketch", DataConfig(suites_directory=str(tmp_path)), CLASSES)
+    assert names_of(found) == names_of(load("sketch", suites, CLASSES))
 
 
 def test_two_spellings_of_one_suite_are_refused_unless_one_is_a_link(tmp_path, suites):
     data = DataConfig(suites_directory=str(tmp_path))
     imagenet_tiny.write_files(tmp_path / "imagenet-a", imagenet_tiny.suite_trees(CLASSES, 2)["imagenet-a"])
     (tmp_path / "ImageNet_A").symlink_to("imagenet-a")
-    assert names_of(published.load("a", data, CLASSES)) == names_of(published.load("a", suites, CLASSES))
+    assert names_of(load("a", data, CLASSES)) == names_of(load("a", suites, CLASSES))
     (tmp_path / "ImageNet_A").unlink()
     (tmp_path / "ImageNet_A").mkdir()
     with pytest.raises(
         ValueError, match=r"expected one of these, not several; received \['.*ImageNet_A', '.*imagenet-a"
     ):
-        published.load("a", data, CLASSES)
+        load("a", data, CLASSES)
 
 
 # ----------------------------------------------------------------------------------------------------------- ImageNet-C
@@ -293,7 +300,7 @@ def prepared(tmp_path_factory):
 
 
 def test_suites_prepared_by_tfds_have_the_models_labels(prepared):
-    suite = published.load("v2", prepared, CLASSES)
+    suite = load("v2", prepared, CLASSES)
     assert (suite.origin, suite.class_names) == ("TFDS", CLASSES)
     assert (names_of(suite), labels_of(suite)) == (["62/x.jpeg"], [2])
     corrupted = published.load_corruption("fog", 3, prepared, CLASSES)
@@ -302,7 +309,7 @@ def test_suites_prepared_by_tfds_have_the_models_labels(prepared):
 
 
 def test_a_label_outside_the_suite_is_an_error(prepared):
-    suite = published.load("a", prepared, CLASSES)
+    suite = load("a", prepared, CLASSES)
     by_name = {name: index for index, name in enumerate(names_of(suite))}
     assert suite.records[by_name["a.jpg"]]["label"] == 1
     assert suite.records[by_name["b.jpg"]]["label"] == 3
@@ -318,7 +325,7 @@ def test_real_labels_prepared_by_tfds(prepared):
 
 def test_a_folder_goes_before_what_tfds_has(prepared, suites):
     both = DataConfig(source="tfds", directory=prepared.directory, suites_directory=suites.suites_directory)
-    assert published.load("a", both, CLASSES).origin == "published folder"
+    assert load("a", both, CLASSES).origin == "published folder"
     assert published.load_corruption("fog", 5, both, CLASSES).origin == "published folder"
     assert published.load_corruption("fog", 3, both, CLASSES).origin == "TFDS"
 
@@ -326,14 +333,15 @@ def test_a_folder_goes_before_what_tfds_has(prepared, suites):
 def test_a_preparation_that_was_not_finished_is_a_missing_suite(tmp_path):
     (tmp_path / "imagenet_r" / "incomplete.ABCDEF_0.2.0").mkdir(parents=True)
     with pytest.raises(published.MissingSuiteError, match=r"ImageNet-R: .*received no prepared data"):
-        published.load("r", DataConfig(source="tfds", directory=str(tmp_path)), CLASSES)
+        load("r", DataConfig(source="tfds", directory=str(tmp_path)), CLASSES)
 
 
 def test_suites_are_read_without_tensorflow(prepared):
     program = (
-        "import sys\nfrom vmoe_inform.config import DataConfig\nfrom vmoe_inform.data import published\n"
+        "import sys\nfrom vmoe_inform.config import DataConfig\nfrom vmoe_inform.data.images import published\n"
+        "from vmoe_inform.evaluation.suites import a\n"
         f"data, classes = {prepared!r}, {CLASSES!r}\n"
-        "published.load('a', data, classes).records[0]\npublished.real_labels(data, classes)\n"
+        "published.load(a.PUBLISHED, data, classes).records[0]\npublished.real_labels(data, classes)\n"
         "published.load_corruption('fog', 3, data, classes).records[0]\n"
         "print('tensorflow' in sys.modules)"
     )

@@ -81,7 +81,9 @@ def test_preparing_looks_at_it_too(tmp_path, trap, monkeypatch):
     data = write(tmp_path, nested("root", trap))
     monkeypatch.setattr(preparation, "_need_tensorflow", lambda: None)
     with pytest.raises(ValueError, match="classes of tensorflow_datasets only"):
-        preparation.prepare("tiny", data_dir=data.directory, manual_dir="", file_format="array_record", whole=False)
+        preparation.prepare(
+            "tiny", data_dir=data.directory, manual_dir="", file_format="array_record", whole=False, suites=()
+        )
 
 
 @pytest.mark.parametrize(

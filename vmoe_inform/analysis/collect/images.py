@@ -12,11 +12,12 @@ from vmoe_inform.config import Config
 from vmoe_inform.data.images import pixels as images_lib
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
 from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation.records import SelectedRecords
-from vmoe_inform.evaluation.suites import families
-from vmoe_inform.evaluation.suites.base import CLEAN, NotAvailable, Suite, test_split
-from vmoe_inform.evaluation.suites.corrupted import GENERATED
+from vmoe_inform.evaluation import suites
+from vmoe_inform.evaluation.derived_records import SelectedRecords
+from vmoe_inform.evaluation.suites import NotAvailable, Suite, test_split
+from vmoe_inform.evaluation.suites.c import GENERATED
 
+_CLEAN = "clean"  # the test images as they are
 WHOLE = 1.0  # crop of corrupted images: they were cropped before they were corrupted
 
 
@@ -34,7 +35,7 @@ class Choice:
     all_corruptions: bool = False
 
     def __str__(self) -> str:
-        return CLEAN if self.corruption is None else f"c:{self.corruption}:{self.severity}"
+        return _CLEAN if self.corruption is None else f"c:{self.corruption}:{self.severity}"
 
 
 def parse(text: str) -> Choice:
@@ -44,7 +45,7 @@ def parse(text: str) -> Choice:
       ValueError: anything else.
     """
     suite, *rest = text.split(":")
-    if (suite, rest) == (CLEAN, []):
+    if (suite, rest) == (_CLEAN, []):
         return Choice()
     if (suite, rest) == ("c", []):
         return Choice(all_corruptions=True)
@@ -93,7 +94,7 @@ class Images:
         """
         try:
             if self._corrupted is None:
-                self._corrupted = families.load("c", self._config)
+                self._corrupted = suites.load("c", self._config)
             source = self._corrupted.sets[f"{corruption}/{severity}"].load()
         except NotAvailable as problem:
             raise checks.InputError(f"--suite=c is not available: {problem}") from None

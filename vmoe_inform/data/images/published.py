@@ -5,8 +5,8 @@ Hendrycks et al. 2021 (A and O, arXiv 1907.07174; R, arXiv 2006.16241), Hendryck
 (ReaL, arXiv 2006.07159).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,8 @@ from vmoe_inform.config import DataConfig
 from vmoe_inform.data.images import folder as image_folder
 from vmoe_inform.data.images import ilsvrc, label_sets, real, spellings, tfds, trees
 from vmoe_inform.data.records import Source
-from vmoe_inform.registry import Registry
 
 SEVERITIES = (1, 2, 3, 4, 5)
-_C_FOLDERS = ("imagenet-c",)
 _C_TARS = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -34,18 +32,19 @@ class MissingSuiteError(FileNotFoundError):
     """A suite's files are not there; the message says what to put where."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PublishedSuite:
     """How a suite is published.
 
     Attributes:
       title: in tables and errors.
       folders: names of its folder where people unpack it, in any spelling, the first one to be recommended; its archive
-        is called so too, with a suffix.
-      tfds_name: of TFDS' data set, whose only split is ``test``; None where TFDS has none.
+        has the same name with a suffix.
+      tfds_name: of TFDS' data set; None where TFDS has none.
       count: images.
       subset: its 200 classes in :mod:`label_sets`; None for all of ImageNet's.
       numbered: its class folders are called by the positions of the classes, not by their WordNet ids.
+      split: the only one of TFDS' data set.
     """
 
     title: str
@@ -54,47 +53,40 @@ class PublishedSuite:
     count: int
     subset: str | None = None
     numbered: bool = False
+    split: str = "test"
 
 
-SUITES: Registry[PublishedSuite] = Registry("published suite")
-SUITES.add("a", PublishedSuite("ImageNet-A", ("imagenet-a",), "imagenet_a", 7_500, subset="a"))
-SUITES.add("r", PublishedSuite("ImageNet-R", ("imagenet-r",), "imagenet_r", 30_000, subset="r"))
-SUITES.add("o", PublishedSuite("ImageNet-O", ("imagenet-o",), None, 2_000, subset="o"))
-SUITES.add(
-    "v2",
-    PublishedSuite(
-        "ImageNet-V2",
-        ("imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency"),
-        "imagenet_v2/matched-frequency",
-        10_000,
-        numbered=True,
-    ),
+IMAGENET_C = PublishedSuite(
+    "ImageNet-C", ("imagenet-c",), "imagenet2012_corrupted", ilsvrc.NUM_VALIDATION_IMAGES, split="validation"
 )
-SUITES.add(
-    "sketch",
-    PublishedSuite("ImageNet-Sketch", ("sketch", "imagenet-sketch"), "imagenet_sketch", 50_889),
-)
+REAL = PublishedSuite("ReaL", (), real.TFDS_NAME, ilsvrc.NUM_VALIDATION_IMAGES, split="validation")
 
 
-def tfds_counts(name: str) -> dict[str, int]:
-    """Published number of images in each split of a TFDS data set, ``{}`` for one that is none of ImageNet's."""
-    base = name.partition(":")[0].partition("/")[0]
+def tfds_counts(name: str, suites: Iterable[PublishedSuite]) -> dict[str, int]:
+    """Published number of images in each split of a TFDS data set, ``{}`` for one that is none of ImageNet's.
+
+    Args:
+      name: of the data set, with or without version.
+      suites: it may be one of them.
+    """
+    base = _base(name)
     if base == "imagenet2012":
         return {"train": ilsvrc.NUM_TRAIN_IMAGES, "validation": ilsvrc.NUM_VALIDATION_IMAGES}
-    if base in ("imagenet2012_corrupted", real.TFDS_NAME):
-        return {"validation": ilsvrc.NUM_VALIDATION_IMAGES}
-    suites = [SUITES[known] for known in SUITES]
-    return next(({"test": suite.count} for suite in suites if (suite.tfds_name or "").partition("/")[0] == base), {})
+    return next(({suite.split: suite.count} for suite in suites if base == _base(suite.tfds_name or "")), {})
 
 
-def load(name: str, data: DataConfig, class_names: Sequence[str]) -> Source:
-    """The suite A, R, O, V2 or Sketch.
+def _base(tfds_name: str) -> str:
+    return tfds_name.partition(":")[0].partition("/")[0]
+
+
+def load(suite: PublishedSuite, data: DataConfig, class_names: Sequence[str]) -> Source:
+    """A suite of one set of images.
 
     It is looked for in ``data.suites_directory`` as a folder, then as an uncompressed tar, and then among what TFDS
     has prepared in ``data.directory``. Case, hyphens and underscores of names do not matter.
 
     Args:
-      name: of :data:`SUITES`.
+      suite: how it is published.
       data: where to look.
       class_names: WordNet ids that the model knows, in the order of its labels.
 
@@ -108,14 +100,13 @@ def load(name: str, data: DataConfig, class_names: Sequence[str]) -> Source:
         refused; several folders or archives of the suite; classes that are not ImageNet's. When a record of TFDS is
         read: a label outside the suite.
     """
-    suite = SUITES[name]
     labels = _labels(suite, class_names)
     place = _find(suite, data)
     if place is not None:
         return _from_tree(suite, trees.read(place), labels, class_names)
     found = None
     if suite.tfds_name is not None:
-        found = _from_tfds(suite.title, suite.tfds_name, "test", data, labels, class_names)
+        found = _from_tfds(suite.title, suite.tfds_name, suite.split, data, labels, class_names)
     if found is None:
         raise _missing(suite.title, data, (suite.folders[0], f"{suite.folders[0]}.tar"), suite.tfds_name)
     return found
@@ -134,7 +125,7 @@ def load_corruption(corruption: str, severity: int, data: DataConfig, class_name
     if corruption not in CORRUPTIONS or severity not in SEVERITIES:
         received = f"{corruption}, {severity}"
         raise checks.error("corruption and severity", f"one of {', '.join(CORRUPTIONS)}, and 1 to 5", received)
-    suite = PublishedSuite(f"ImageNet-C {corruption} {severity}", _C_FOLDERS, None, ilsvrc.NUM_VALIDATION_IMAGES)
+    suite = dataclasses.replace(IMAGENET_C, title=f"ImageNet-C {corruption} {severity}")
     labels = _known(class_names)
     place = _find_corruption(corruption, severity, data)
     if place is not None:
@@ -144,7 +135,10 @@ def load_corruption(corruption: str, severity: int, data: DataConfig, class_name
     tfds_name = _tfds_corruption(corruption, severity)
     found = _from_tfds(suite.title, tfds_name, "validation", data, labels, class_names)
     if found is None:
-        places = (f"{_C_FOLDERS[0]}/{corruption}/{severity}", f"{_C_FOLDERS[0]}/{_group(corruption)}.tar")
+        places = (
+            f"{IMAGENET_C.folders[0]}/{corruption}/{severity}",
+            f"{IMAGENET_C.folders[0]}/{_group(corruption)}.tar",
+        )
         raise _missing(suite.title, data, places, tfds_name)
     return found
 
@@ -173,7 +167,7 @@ def _find_corruption(corruption: str, severity: int, data: DataConfig) -> Path |
     """The set's folder, else the published tar that has it, in ``data.suites_directory``."""
     if not data.suites_directory:
         return None
-    root = spellings.find(Path(data.suites_directory), _C_FOLDERS, folder=True)
+    root = spellings.find(Path(data.suites_directory), IMAGENET_C.folders, folder=True)
     if root is None:
         return None
     groups = [root, spellings.find(root, [_group(corruption)], folder=True)]

@@ -1,0 +1,40 @@
+"""Evaluation suites, one file each: importing a file registers its suite.
+
+A suite of one's own is a module that calls :func:`register`, as those beside this file do; whatever imports it makes it
+known. ``--suites``, tables, report, studies and ``data.check`` take all that they say of a suite from there.
+"""
+
+import importlib
+
+from vmoe_inform.evaluation.suites.base import (
+    AttackedPredictions,
+    Features,
+    ImageSet,
+    NotAvailable,
+    Predictions,
+    Suite,
+    TrainedModel,
+    test_split,
+)
+from vmoe_inform.evaluation.suites.registry import SuiteKind, check_names, kind, load, names, register
+
+__all__ = [
+    "AttackedPredictions",
+    "Features",
+    "ImageSet",
+    "NotAvailable",
+    "Predictions",
+    "Suite",
+    "SuiteKind",
+    "TrainedModel",
+    "check_names",
+    "kind",
+    "load",
+    "names",
+    "register",
+    "test_split",
+]
+
+# In the order in which they are shown.
+for _name in ("clean", "real", "v2", "c", "r", "a", "sketch", "o", "fgsm", "pgd", "linear", "fewshot"):
+    importlib.import_module(f"{__name__}.{_name}")

@@ -1,7 +1,4 @@
-"""What a model's features are worth to a linear classifier that learns from training images: few of a class, or all.
-
-The features are what the head sees; the model itself learns nothing.
-"""
+"""What a model's features are worth to a linear classifier that learns from few images of each class."""
 
 import functools
 from collections.abc import Mapping
@@ -13,10 +10,9 @@ from vmoe_inform.config import Config
 from vmoe_inform.data import sources
 from vmoe_inform.data.images.trees import FileRecords
 from vmoe_inform.data.sources import ArrayRecords, Source
-from vmoe_inform.evaluation import metrics
-from vmoe_inform.evaluation.records import SelectedRecords
+from vmoe_inform.evaluation.derived_records import SelectedRecords
+from vmoe_inform.evaluation.suites._transfer import both_splits, hit_accuracy, hit_scores
 from vmoe_inform.evaluation.suites.base import (
-    SUITES,
     Entry,
     Features,
     ImageSet,
@@ -27,12 +23,17 @@ from vmoe_inform.evaluation.suites.base import (
     TrainedModel,
     test_split,
 )
-from vmoe_inform.evaluation.transfer import choose_shots, few_shot_logits, linear_logits
+from vmoe_inform.evaluation.suites.registry import register
+from vmoe_inform.evaluation.transfer import choose_shots, few_shot_logits
 
 _SEED = 0  # of the choice of shots: the same for all models, so that they learn from the same images
 
 
-@SUITES.register("fewshot")
+@register(
+    "fewshot",
+    title="Few-shot: a linear classifier learned from few images a class",
+    short_title="few-shot",
+)
 def few_shot(config: Config) -> Suite:
     """Regularised least squares from ``evaluation.shots`` training images of each class, as V-MoE reports it."""
     source, most = test_split(config.data), max(config.evaluation.shots)
@@ -70,60 +71,14 @@ def few_shot(config: Config) -> Suite:
 
     def summarize(scores: Mapping[str, Scores]) -> Entry:
         top1 = {str(shots): float(scores[_set_name(shots)]["hit"].mean()) for shots in sorted(config.evaluation.shots)}
-        return {**_accuracy(scores[_set_name(most)]), "top1_by_shots": top1, "seed": _SEED}
+        return {**hit_accuracy(scores[_set_name(most)]), "top1_by_shots": top1, "seed": _SEED}
 
     sets = {
         _set_name(shots): ImageSet(lambda: source, functools.partial(predict, shots), {"shots": shots, "seed": _SEED})
         for shots in sorted(config.evaluation.shots)
     }
-    return Suite("fewshot", sets, _scores, summarize, source.origin, lambda: _both_splits(config))
+    return Suite("fewshot", sets, hit_scores, summarize, source.origin, lambda: both_splits(config))
 
 
 def _set_name(shots: int) -> str:
     return f"{shots}_shots"
-
-
-@SUITES.register("linear")
-def linear(config: Config) -> Suite:
-    """Logistic regression on the features of all training images."""
-    source = test_split(config.data)
-
-    def predict(model: TrainedModel, _: Source) -> Predictions:
-        train = model.features(sources.load(config.data, config.data.train_split))
-        test = model.features(source)
-        logits = linear_logits(train.values, train.labels, test.values, num_classes=source.num_classes)
-        return Predictions(logits, test.labels, test.indices, test.skipped + train.skipped)
-
-    sets = {"linear": ImageSet(lambda: source, predict)}
-
-    def summarize(scores: Mapping[str, Scores]) -> Entry:
-        return _accuracy(scores["linear"])
-
-    return Suite("linear", sets, _scores, summarize, source.origin, lambda: _both_splits(config))
-
-
-def _both_splits(config: Config) -> list[Source]:
-    """What a classifier learns from, and what it is tested on."""
-    return [sources.load(config.data, config.data.train_split), test_split(config.data)]
-
-
-def _scores(_: str, predictions: Predictions) -> Scores:
-    """Whether the largest value is the label's: the values are no model's logits, and their softmax means nothing."""
-    predicted = np.argmax(predictions.logits, axis=1)
-    return {
-        "index": predictions.indices.astype(np.int32),
-        "label": predictions.labels.astype(np.int32),
-        "predicted": predicted.astype(np.int32),
-        "hit": predicted == predictions.labels,
-        "skipped": np.asarray(predictions.skipped),
-    }
-
-
-def _accuracy(scores: Scores) -> Entry:
-    hits = scores["hit"]
-    return {
-        "top1": float(hits.mean()),
-        "top1_standard_error": metrics.standard_error(hits),
-        "count": len(hits),
-        "skipped": int(scores["skipped"]),
-    }

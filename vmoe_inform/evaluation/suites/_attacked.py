@@ -1,6 +1,5 @@
 """Test images changed within a small bound so that the model mistakes them, by the gradient through all of it."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,11 +7,12 @@ import numpy as np
 
 from vmoe_inform.config import Config
 from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation.adversarial import MARGIN, Attack, FastGradientSign, ProjectedGradient
-from vmoe_inform.evaluation.records import SelectedRecords
+from vmoe_inform.evaluation.adversarial import MARGIN, Attack
+from vmoe_inform.evaluation.derived_records import SelectedRecords
+from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.suites._labelled import accuracy, accuracy_scores
 from vmoe_inform.evaluation.suites.base import (
-    CLEAN,
-    SUITES,
+    TEST_SET,
     AttackedPredictions,
     Entry,
     ImageSet,
@@ -20,30 +20,22 @@ from vmoe_inform.evaluation.suites.base import (
     Scores,
     Suite,
     TrainedModel,
-    accuracy,
-    accuracy_scores,
     test_split,
 )
 
 UNCHANGED = "unchanged"  # the set of the images that are attacked, as they are
+ROWS = (
+    Metric("clean_top1", "the same images before the attack", "before the attack"),
+    Metric(
+        "without_gradient",
+        "images whose gradient vanished: the attack says nothing of them",
+        "without gradient",
+        less_is_better=True,
+    ),
+)
 
 
-@SUITES.register("fgsm")
-def fast_gradient_sign(config: Config) -> Suite:
-    """One step along the sign of the gradient (arXiv 1412.6572)."""
-    epsilon = config.evaluation.attack.epsilon
-    return _suite("fgsm", FastGradientSign(epsilon), {"epsilon": epsilon, "num_steps": 1}, config)
-
-
-@SUITES.register("pgd")
-def projected_gradient(config: Config) -> Suite:
-    """Several small steps from a random start (arXiv 1706.06083)."""
-    settings = config.evaluation.attack
-    attack = ProjectedGradient(settings.epsilon, settings.step_size, settings.num_steps, settings.seed)
-    return _suite("pgd", attack, dataclasses.asdict(attack), config)
-
-
-def _suite(name: str, attack: Attack, settings: Mapping[str, Any], config: Config) -> Suite:
+def attacked_suite(name: str, attack: Attack, settings: Mapping[str, Any], config: Config) -> Suite:
     """Accuracy under the attack, that for the same images as they are, and how many had no gradient."""
     source = test_split(config.data)
     wanted = config.evaluation.attack.images
@@ -54,7 +46,7 @@ def _suite(name: str, attack: Attack, settings: Mapping[str, Any], config: Confi
 
     # Of all images, the predictions that every suite shares. Some are predicted by themselves, as they are attacked, in
     # the same groups of images that share experts' slots.
-    before = CLEAN if number == len(source.records) else UNCHANGED
+    before = TEST_SET if number == len(source.records) else UNCHANGED
     settings = {"loss": MARGIN, **settings}
 
     def predict(model: TrainedModel, images: Source) -> Predictions:

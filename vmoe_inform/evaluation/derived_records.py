@@ -1,4 +1,4 @@
-"""Records that are made of those of another set, as they are read."""
+"""Records derived from those of another set as they are read: corrupted, or selected."""
 
 import dataclasses
 import threading

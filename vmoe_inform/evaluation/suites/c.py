@@ -1,25 +1,24 @@
 """C: the test images under 15 corruptions in five severities (Hendrycks and Dietterich 2019, arXiv 1903.12261).
 
 ImageNet-C is published as files. Where they are missing, and for other data sets, the corruptions are generated; such
-figures are marked, since they are not quite those of the published files, which were drawn from larger images.
+scores are marked, since they are not quite those of the published files, which were drawn from larger images.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int, UInt8
 
 from vmoe_inform.config import Config
-from vmoe_inform.data import pipeline
+from vmoe_inform.data import inspection
 from vmoe_inform.data.images import label_sets, published
-from vmoe_inform.data.sources import ArrayRecords, Source
-from vmoe_inform.evaluation import cache, corruptions, metrics
-from vmoe_inform.evaluation.records import CorruptedRecords
+from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation import corruptions, metrics
+from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.suites import _imagenet
+from vmoe_inform.evaluation.suites._generated_corruptions import GENERATED, LoadSet, generated
 from vmoe_inform.evaluation.suites.base import (
-    CLEAN,
-    IMAGENET_SUITES,
-    MINI_SUITES,
+    TEST_SET,
     Entry,
     ImageSet,
     NotAvailable,
@@ -29,23 +28,81 @@ from vmoe_inform.evaluation.suites.base import (
     predict_whole,
     test_split,
 )
+from vmoe_inform.evaluation.suites.registry import register
 
-GENERATED = "generated"
-LoadSet = Callable[[str, int], Source]  # corruption and severity -> the set
+ROWS = (
+    Metric("mce", "mean corruption error, in % of AlexNet's", "mCE, less is better", "ratio", less_is_better=True),
+    Metric(
+        "relative_mce",
+        "relative mean corruption error, in % of AlexNet's",
+        "relative mCE, less is better",
+        "ratio",
+        less_is_better=True,
+    ),
+)
 
-# A set that is kept is made and held whole, and there are 75; larger ones are drawn while they are read.
-_LARGEST_SET_BYTES = 64 * 1024**2
+
+def examine(request: inspection.Request) -> list[inspection.Finding]:
+    """One finding for each corruption of ImageNet-C; one for all where nothing is there."""
+    findings = []
+    for corruption in published.CORRUPTIONS:
+        each = [
+            inspection.examine(
+                f"{severity}",
+                functools.partial(published.load_corruption, corruption, severity, request.data, request.class_names),
+                request.expected(published.IMAGENET_C.count),
+                num_images=-(-request.num_images // len(published.SEVERITIES)),
+                num_drawn=inspection.NUM_DRAWN // len(published.SEVERITIES),
+            )
+            for severity in published.SEVERITIES
+        ]
+        findings.append(_together(f"C {corruption}", each))
+    if all(finding.missing and not finding.origin and not finding.problems for finding in findings):
+        return [inspection.Finding("ImageNet-C", missing=findings[0].missing)]
+    return findings
 
 
-@MINI_SUITES.register("c")
+def _together(name: str, each: Sequence[inspection.Finding]) -> inspection.Finding:
+    """The severities of a corruption as one finding; one of them missing beside others is a problem."""
+    found = [finding for finding in each if finding.origin]
+    problems = [f"severity {finding.name}: {problem}" for finding in each for problem in finding.problems]
+    missing = next((finding.missing for finding in each if finding.missing), "")
+    if found and missing:
+        problems.append(missing)
+    expected = [finding.expected_count for finding in found if finding.expected_count is not None]
+    return inspection.Finding(
+        name,
+        origin=", ".join(sorted({finding.origin for finding in found})),
+        count=sum(finding.count for finding in found),
+        expected_count=sum(expected) if expected else None,
+        num_classes=max((finding.num_classes for finding in found), default=0),
+        decoded=sum(finding.decoded for finding in found),
+        tried=sum(finding.tried for finding in found),
+        problems=problems,
+        missing="" if found else missing,
+        images=[image for finding in found for image in finding.images],
+        captions=[f"{finding.name}: {text}" for finding in found for text in finding.captions],
+    )
+
+
+@register(
+    "c",
+    title="C: corrupted images",
+    short_title="C, corrupted",
+    metric=Metric("mean_top1", "mean top-1 accuracy"),
+    rows=ROWS,
+    published=published.IMAGENET_C,
+    examine=examine,
+)
 def corrupted(config: Config) -> Suite:
-    """Generated corruptions of the test split: kept in files, or of a large split drawn while they are read."""
-    return _suite(_generated(config), GENERATED, config, clean={})
+    """ImageNet-C as published or else generated; for other classes generated."""
+    if _imagenet.has_imagenet_classes(config):
+        return _imagenet_c(config)
+    return _suite(generated(config), GENERATED, config, clean={})
 
 
-@IMAGENET_SUITES.register("c")
-def imagenet_c(config: Config) -> Suite:
-    """ImageNet-C as published or else generated; of all 1,000 classes also relative to AlexNet's errors."""
+def _imagenet_c(config: Config) -> Suite:
+    """As published or else generated; of all 1,000 classes also relative to AlexNet's errors."""
     class_names = test_split(config.data).class_names
 
     def load_published(corruption: str, severity: int) -> Source:
@@ -59,7 +116,7 @@ def imagenet_c(config: Config) -> Suite:
         origin = load_set(corruptions.CORRUPTIONS[0], corruptions.SEVERITIES[0]).origin
     except NotAvailable as not_published:
         try:
-            load_set, origin = _generated(config), GENERATED
+            load_set, origin = generated(config), GENERATED
         except NotAvailable as not_generated:
             raise NotAvailable(f"{not_published}. Nor can it be generated: {not_generated}") from None
     absent = [] if origin == GENERATED else published.missing_corruptions(config.data)
@@ -71,7 +128,7 @@ def imagenet_c(config: Config) -> Suite:
         )
     # AlexNet told 1,000 classes apart: its errors say nothing about fewer.
     comparable = len(class_names) == len(label_sets.wordnet_ids())
-    clean = {CLEAN: ImageSet(lambda: test_split(config.data))} if comparable else {}
+    clean = {TEST_SET: ImageSet(lambda: test_split(config.data))} if comparable else {}
     return _suite(load_set, origin, config, clean=clean)
 
 
@@ -95,9 +152,9 @@ def _suite(load_set: LoadSet, origin: str, config: Config, *, clean: Mapping[str
     }
 
     def summarize(scores: Mapping[str, Scores]) -> Entry:
-        entry = _summarize({name: own for name, own in scores.items() if name != CLEAN})
-        if CLEAN in scores:
-            entry |= against_alexnet(entry["per_corruption"], float(scores[CLEAN]["hit"].mean()))
+        entry = _summarize({name: own for name, own in scores.items() if name != TEST_SET})
+        if TEST_SET in scores:
+            entry |= against_alexnet(entry["per_corruption"], float(scores[TEST_SET]["hit"].mean()))
         if origin == GENERATED:  # of images that could not be read, no versions are made
             entry |= {"generated": True, "skipped": len(test_split(config.data).records) - entry["count"]}
         return entry
@@ -162,89 +219,3 @@ def against_alexnet(top1: Mapping[str, list[float]], clean_top1: float) -> Entry
         "mce": metrics.mean_corruption_error(errors, reference),
         "relative_mce": metrics.relative_mean_corruption_error(errors, 1 - clean_top1, reference, reference_clean),
     }
-
-
-def _generated(config: Config) -> LoadSet:
-    """How a set is generated at the model's image size: from the cache, or drawn while it is read.
-
-    The first set of the cache that is loaded makes all that are missing, since together they can share the
-    processor's cores. At 32 px all 75 sets take about 0.13 s of one core and 230 kB of disk for each test image.
-    """
-    size = config.model.image_size_px
-    if size < corruptions.MINIMUM_SIZE_PX:
-        raise NotAvailable(
-            f"the corruptions are for images of {corruptions.MINIMUM_SIZE_PX} px or more, and model.image_size_px is "
-            f"{size}"
-        )
-    if not corruptions.is_installed():
-        raise NotAvailable(
-            "the package that draws the corruptions is not installed: "
-            f"pip install --no-deps {corruptions.DISTRIBUTION}=={corruptions.VERSION}"
-        )
-    source = test_split(config.data)
-    set_bytes = len(source.records) * size * size * 3
-    if set_bytes <= _LARGEST_SET_BYTES:
-        return _from_cache(source, config)
-    if config.evaluation.generate_corruptions:
-        return functools.partial(_drawn_while_read, source, config)
-    raise NotAvailable(
-        f"generated corruptions are kept for test sets of up to {_LARGEST_SET_BYTES / 1e6:.0f} MB of pixels, these are "
-        f"{set_bytes / 1e6:,.0f} MB: python -m vmoe_inform.evaluate --generate_corruptions draws them while they are "
-        "read, which takes long"
-    )
-
-
-def _drawn_while_read(source: Source, config: Config, corruption: str, severity: int) -> Source:
-    records = CorruptedRecords(
-        source.records,
-        config.model.image_size_px,
-        config.data.evaluation_crop,
-        corruption,
-        severity,
-        config.evaluation.corruption_seed,
-    )
-    return Source(records, source.class_names, GENERATED)
-
-
-def _from_cache(source: Source, config: Config) -> LoadSet:
-    directory = cache.cache_directory(config.evaluation.cache_directory)
-    seed = config.evaluation.corruption_seed
-
-    # Once for all sets, and not before one is wanted.
-    @functools.cache
-    def clean_images() -> tuple[UInt8[np.ndarray, "n P P 3"], Int[np.ndarray, " n"]]:
-        return _in_memory(source, config)
-
-    @functools.cache
-    def generate() -> None:
-        corruptions.generate_all(clean_images()[0], seed=seed, directory=directory)
-
-    def load_set(corruption: str, severity: int) -> Source:
-        generate()
-        images, labels = clean_images()
-        drawn = corruptions.load(images, corruption, severity, seed=seed, directory=directory)
-        return Source(ArrayRecords(drawn, labels), source.class_names, GENERATED)
-
-    return load_set
-
-
-def _in_memory(source: Source, config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Images [n, P, P, 3] and labels [n] of all readable records, in their order."""
-    in_memory = isinstance(source.records, ArrayRecords)
-    skipped = pipeline.SkippedRecords(config.data.max_skipped_share)
-    batches = list(
-        pipeline.evaluation_batches(
-            source,
-            image_size_px=config.model.image_size_px,
-            batch_size=config.evaluation.batch_size,
-            skipped=skipped,
-            crop=config.data.evaluation_crop,
-            num_threads=0 if in_memory else config.data.num_threads,
-            num_workers=pipeline.workers_for_one_pass(source, config.data),
-        )
-    )
-    images, labels, indices = (
-        np.concatenate([batch[name][batch["mask"]] for batch in batches]) for name in ("image", "label", "index")
-    )
-    order = np.argsort(indices)
-    return images[order], labels[order]

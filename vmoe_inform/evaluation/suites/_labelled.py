@@ -1,0 +1,117 @@
+"""Accuracy on labelled images, for all suites that measure it: scores of each image, and metrics of the scores."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from vmoe_inform import checks
+from vmoe_inform.data.images import label_sets
+from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation import metrics
+from vmoe_inform.evaluation.metric_registry import AURC, NLL, TOP5, Metric
+from vmoe_inform.evaluation.suites.base import Entry, ImageSet, Predictions, Scores, Suite
+
+DETAILS = (TOP5, NLL, AURC)
+UNMASKED = Metric("top1_unmasked", "the same, over all {classes} classes", "over all classes")
+
+_NUM_WORST_CLASSES = 10
+
+
+def accuracy_scores(predictions: Predictions, classes: Int[np.ndarray, " k"] | None = None) -> Scores:
+    """What is kept of predictions to tell accuracy and confidence from: about 27 bytes an image.
+
+    Args:
+      predictions: of one set.
+      classes: labels, ascending; only their logits are looked at (masked), for the probabilities too. None: all.
+
+    Returns:
+      ``index``, ``label``, ``predicted`` int32, ``hit``, ``hit_top5`` (with more than five classes) and, where logits
+      are masked, ``hit_unmasked`` bool, ``nll``, ``confidence`` and ``log_doubt`` float32, all [n]; ``skipped`` [].
+    """
+    logits, labels = predictions.logits, predictions.labels
+    unmasked = {}
+    columns = np.arange(logits.shape[1]) if classes is None else classes
+    if classes is not None:
+        if not np.isin(labels, classes).all():
+            raise checks.error("labels", f"among the suite's {len(classes)} classes", np.setdiff1d(labels, classes))
+        unmasked = {"hit_unmasked": metrics.top_k_hits(logits, labels, 1)}
+        logits, labels = logits[:, columns], np.searchsorted(columns, labels)
+    top5 = {"hit_top5": metrics.top_k_hits(logits, labels, 5)} if logits.shape[1] > 5 else {}
+    return {
+        "index": predictions.indices.astype(np.int32),
+        "label": predictions.labels.astype(np.int32),
+        "predicted": columns[np.argmax(logits, axis=1)].astype(np.int32),
+        "hit": metrics.top_k_hits(logits, labels, 1),
+        **top5,
+        **unmasked,
+        "nll": metrics.negative_log_likelihoods(logits, labels).astype(np.float32),
+        "confidence": metrics.max_probability(logits).astype(np.float32),
+        "log_doubt": metrics.log_doubt(logits).astype(np.float32),
+        "skipped": np.asarray(predictions.skipped),
+    }
+
+
+def accuracy(scores: Scores, class_names: Sequence[str]) -> Entry:
+    """Metrics of :func:`accuracy_scores`, with the standard error of each share.
+
+    Args:
+      scores: of one set. Without ``nll`` (several labels are right) there is none.
+      class_names: of the labels.
+    """
+    hits, ranks = scores["hit"], -scores["log_doubt"]
+    entry: Entry = {"top1": float(hits.mean()), "top1_standard_error": metrics.standard_error(hits)}
+    if "hit_top5" in scores:
+        entry["top5"] = float(scores["hit_top5"].mean())
+    if "hit_unmasked" in scores:
+        entry["top1_unmasked"] = float(scores["hit_unmasked"].mean())
+        entry["top1_unmasked_standard_error"] = metrics.standard_error(scores["hit_unmasked"])
+    if "nll" in scores:
+        entry["nll"] = float(scores["nll"].mean(dtype=np.float64))
+    return {
+        **entry,
+        "risk_coverage": metrics.risk_coverage(hits, ranks),
+        "aurc": metrics.area_under_risk_coverage(hits, ranks),
+        "worst_classes": worst_classes(scores["label"], hits, class_names),
+        "count": len(hits),
+        "skipped": int(scores["skipped"]),
+    }
+
+
+def worst_classes(labels: np.ndarray, hits: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """The ten classes of lowest accuracy among those with images, the worst first; of equal ones the larger first."""
+    count = np.bincount(labels, minlength=len(class_names))
+    top1 = np.bincount(labels, weights=hits, minlength=len(class_names)) / np.maximum(count, 1)
+    order = sorted(map(int, np.flatnonzero(count)), key=lambda label: (top1[label], -count[label]))
+    return [
+        {
+            "class": class_names[label],
+            "title": label_sets.title(class_names[label]),
+            "top1": float(top1[label]),
+            "count": int(count[label]),
+        }
+        for label in order[:_NUM_WORST_CLASSES]
+    ]
+
+
+def accuracy_suite(name: str, source: Source, classes: Int[np.ndarray, " k"] | None = None) -> Suite:
+    """A suite of one set of labelled images.
+
+    Args:
+      name: of the suite and its set.
+      source: the images.
+      classes: labels that are told apart, ascending; None: all.
+    """
+
+    def summarize(scores: Mapping[str, Scores]) -> Entry:
+        masked = {} if classes is None else {"classes": len(classes)}
+        return accuracy(scores[name], source.class_names) | masked
+
+    return Suite(
+        name,
+        {name: ImageSet(lambda: source)},
+        lambda _, predictions: accuracy_scores(predictions, classes),
+        summarize,
+        source.origin,
+    )

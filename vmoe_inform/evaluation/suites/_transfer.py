@@ -1,0 +1,36 @@
+"""What the suites of linear classifiers share. The features are what the head sees; the model learns nothing."""
+
+import numpy as np
+
+from vmoe_inform.config import Config
+from vmoe_inform.data import sources
+from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation import metrics
+from vmoe_inform.evaluation.suites.base import Entry, Predictions, Scores, test_split
+
+
+def both_splits(config: Config) -> list[Source]:
+    """What a classifier learns from, and what it is tested on."""
+    return [sources.load(config.data, config.data.train_split), test_split(config.data)]
+
+
+def hit_scores(_: str, predictions: Predictions) -> Scores:
+    """Whether the largest value is the label's: the values are no model's logits, and their softmax means nothing."""
+    predicted = np.argmax(predictions.logits, axis=1)
+    return {
+        "index": predictions.indices.astype(np.int32),
+        "label": predictions.labels.astype(np.int32),
+        "predicted": predicted.astype(np.int32),
+        "hit": predicted == predictions.labels,
+        "skipped": np.asarray(predictions.skipped),
+    }
+
+
+def hit_accuracy(scores: Scores) -> Entry:
+    hits = scores["hit"]
+    return {
+        "top1": float(hits.mean()),
+        "top1_standard_error": metrics.standard_error(hits),
+        "count": len(hits),
+        "skipped": int(scores["skipped"]),
+    }

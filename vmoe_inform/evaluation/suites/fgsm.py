@@ -1,0 +1,21 @@
+"""The fast gradient sign method (Goodfellow et al. 2014, arXiv 1412.6572) on test images."""
+
+from vmoe_inform.config import Config
+from vmoe_inform.evaluation.adversarial import FastGradientSign
+from vmoe_inform.evaluation.suites._attacked import ROWS, attacked_suite
+from vmoe_inform.evaluation.suites._labelled import DETAILS
+from vmoe_inform.evaluation.suites.base import Suite
+from vmoe_inform.evaluation.suites.registry import register
+
+
+@register(
+    "fgsm",
+    title="FGSM: images changed by one step against the model",
+    short_title="FGSM, one-step attack",
+    rows=ROWS,
+    details=DETAILS,
+)
+def fast_gradient_sign(config: Config) -> Suite:
+    """One step along the sign of the gradient (arXiv 1412.6572)."""
+    epsilon = config.evaluation.attack.epsilon
+    return attacked_suite("fgsm", FastGradientSign(epsilon), {"epsilon": epsilon, "num_steps": 1}, config)

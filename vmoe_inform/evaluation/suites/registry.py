@@ -1,0 +1,122 @@
+"""The evaluation suites by name: what each is called, what it measures, where its published images lie."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+from vmoe_inform import checks
+from vmoe_inform.config import Config
+from vmoe_inform.data import inspection
+from vmoe_inform.data.images.published import PublishedSuite
+from vmoe_inform.evaluation.metric_registry import TOP1, Metric
+from vmoe_inform.evaluation.suites.base import Suite
+from vmoe_inform.registry import Registry
+
+SuiteFunction = Callable[[Config], Suite]
+Examine = Callable[[inspection.Request], list[inspection.Finding]]
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteKind:
+    """A registered suite. :func:`register` says what the attributes mean."""
+
+    name: str
+    title: str
+    short_title: str
+    metric: Metric = TOP1
+    rows: tuple[Metric, ...] = ()
+    details: tuple[Metric, ...] = ()
+    published: PublishedSuite | None = None
+    examine: Examine | None = None
+
+
+_KINDS: Registry[SuiteKind] = Registry("suite")
+_FUNCTIONS: dict[str, SuiteFunction] = {}  # in the order in which suites are shown
+
+
+def register(
+    name: str,
+    *,
+    title: str,
+    short_title: str = "",
+    metric: Metric = TOP1,
+    rows: Sequence[Metric] = (),
+    details: Sequence[Metric] = (),
+    published: PublishedSuite | None = None,
+    examine: Examine | None = None,
+) -> Callable[[SuiteFunction], SuiteFunction]:
+    """Decorator that registers a function from a config to a :class:`Suite`.
+
+    Importing the module is all it takes: ``--suites=NAME`` and ``--suites=all``, ``evaluation.suites``, tables, report
+    and studies know the suite. The function raises :class:`NotAvailable` if the suite's images are missing, or if it
+    does not apply to the config's classes.
+
+    Args:
+      name: for command lines, and the suite's key in results.json.
+      title: in words.
+      short_title: where there is little room; by default the title.
+      metric: the headline, a share from 0 to 1; more is better.
+      rows: metrics that get a row of the score table, below the headline.
+      details: metrics that the report's table of details shows.
+      published: how the images are published, if they are: ``data.check`` and ``data.prepare`` look at it.
+      examine: what ``data.check`` does for the suite; by default it opens the ``published`` images.
+
+    Raises:
+      ValueError: the name is taken, or cannot be the name of a file.
+    """
+    if examine is None and published is not None:
+        examine = functools.partial(inspection.examine_published, published)
+
+    def add(function: SuiteFunction) -> SuiteFunction:
+        kind = SuiteKind(name, title, short_title or title, metric, tuple(rows), tuple(details), published, examine)
+        _KINDS.add(name, kind)
+        _FUNCTIONS[name] = function
+        return function
+
+    return add
+
+
+def names() -> tuple[str, ...]:
+    """Names of all suites, in the order in which they are shown: that of their registration."""
+    return tuple(_FUNCTIONS)
+
+
+def kind(name: str) -> SuiteKind:
+    """How a suite is shown; one that is not registered here is shown by its name and its top-1 accuracy."""
+    return _KINDS[name] if name in _KINDS else SuiteKind(name, name, name)
+
+
+def check_names(suites: Sequence[str], field: str = "evaluation.suites") -> None:
+    """Checks that these are names of suites, each once.
+
+    Raises:
+      ValueError: they are not; lists the known ones.
+    """
+    for name in suites:
+        if name not in _KINDS:
+            raise checks.unknown(field, f"one of {', '.join(_KINDS)}", name, _KINDS)
+    if len(set(suites)) != len(suites):
+        raise checks.error(field, "each suite once", suites)
+
+
+def load(name: str, config: Config) -> Suite:
+    """The suite ``name`` for the data set that ``config.data`` names.
+
+    Raises:
+      ValueError: an unknown suite.
+      FileNotFoundError: the data set itself is missing.
+      NotAvailable: the suite's own data are missing, it is not about the data set's classes, what makes its images is
+        not installed, or they do not go with the model's image size.
+    """
+    check_names([name], "suite")
+    return _FUNCTIONS[name](config)
+
+
+def published_suites() -> list[PublishedSuite]:
+    """The suites whose images are published."""
+    return [suite.published for suite in map(kind, names()) if suite.published is not None]
+
+
+def examinations() -> list[Examine]:
+    """What ``data.check`` does for the suites that are published."""
+    return [suite.examine for suite in map(kind, names()) if suite.examine is not None]
