@@ -11,13 +11,15 @@ import jax
 import pytest
 
 from tests import tiny
-from tests.training.test_profiling import steps_traced
+from tests.training.hooks.test_profile import steps_traced
 from vmoe_inform import config as config_lib
 from vmoe_inform.runs import restore
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.folder import read_config
+from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.training import loop
-from vmoe_inform.training.logging import read_metrics
+from vmoe_inform.training.logging import Progress, read_metrics
+from vmoe_inform.training.stopping import StopRequest
 
 
 def _config(**overrides) -> config_lib.Config:
@@ -201,7 +203,7 @@ def test_readers_touch_nothing(finished):
 
 
 def test_sigterm_saves_and_stops(tmp_path, monkeypatch):
-    original = loop.Progress.update
+    original = Progress.update
 
     def update(self, step, metrics):
         original(self, step, metrics)
@@ -209,7 +211,7 @@ def test_sigterm_saves_and_stops(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)  # such as Ctrl-C while it saves
 
-    monkeypatch.setattr(loop.Progress, "update", update)
+    monkeypatch.setattr(Progress, "update", update)
     handler = signal.getsignal(signal.SIGTERM)
     result = loop.train(_config(), tmp_path)
     assert result.steps_done < result.total_steps
@@ -232,7 +234,7 @@ def test_sigterm_in_an_evaluation_leaves_it_for_the_next_start(finished, tmp_pat
 
     config = _config(evaluation__every_steps=10)
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Watchdog, "finished", finish)
+        patched.setattr(Watchdog, "finished", finish)
         stopped = loop.train(config, tmp_path)
     assert (stopped.steps_done, stopped.clean_top1, len(batches)) == (20, None, 1)
     assert loop.train(config, tmp_path).clean_top1 == whole.clean_top1
@@ -256,21 +258,21 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_or_not(tmp_path, monke
 
 
 def test_a_workdir_that_is_removed_ends_the_run(tmp_path, monkeypatch):
-    original, workdir = loop.Progress.update, tmp_path / "run"
+    original, workdir = Progress.update, tmp_path / "run"
 
     def update(self, step, metrics):
         original(self, step, metrics)
         if step == 5:
             shutil.rmtree(workdir)
 
-    monkeypatch.setattr(loop.Progress, "update", update)
+    monkeypatch.setattr(Progress, "update", update)
     with pytest.raises(OSError, match=r"workdir: expected '.*/run' to stay while training runs; it was removed"):
         loop.train(_config(), workdir)
     assert not workdir.exists()  # nothing that looks like a run is left in its place
 
 
 def test_a_signal_while_the_run_starts_is_obeyed_before_the_first_step(tmp_path):
-    stop = loop.StopRequest()
+    stop = StopRequest()
     stop.received = "SIGTERM"
     result = loop.train(_config(), tmp_path, stop=stop)
     assert (result.steps_done, result.clean_top1) == (0, None)

@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.nn import models
 from vmoe_inform.runs import state
 from vmoe_inform.training import nonfinite
-from vmoe_inform.training.nonfinite import WHERE, StepWatch
+from vmoe_inform.training.nonfinite import WHERE
 from vmoe_inform.training.optimizer import make_optimizer, make_schedule
 from vmoe_inform.training.step import make_train_step
 
@@ -48,30 +47,6 @@ def test_the_first_group_is_found():
         broken = {**fine, "block_2": {"mlp": {"hidden": jnp.array([1.0, bad])}}}
         broken["patch_embedding"] = {"kernel": jnp.array([jnp.nan, 1.0])}
         assert nonfinite.where(loss, broken) == GROUPS.index("block_2/mlp")
-
-
-def _metrics(where: int, loss: float = 1.0, norm: float = 1.0) -> dict[str, jax.Array]:
-    return {WHERE: jnp.int32(where), "loss": jnp.float32(loss), "gradient_norm": jnp.float32(norm)}
-
-
-def test_the_step_and_the_group_are_named():
-    watch = StepWatch(PARAMS, max_in_a_row=0)
-    watch.look(1, _metrics(-1))
-    message = r"gradient_norm: expected a finite number; received inf at step 2; .* not finite: block_2/mlp$"
-    with pytest.raises(FloatingPointError, match=message):
-        watch.look(2, _metrics(3, norm=float("inf")))
-    watch = StepWatch(PARAMS, max_in_a_row=0)
-    with pytest.raises(FloatingPointError, match=r"loss: .* received nan at step 5; .* not finite: none$"):
-        watch.look(5, _metrics(len(GROUPS), loss=float("nan")))
-
-
-def test_only_steps_in_a_row_stop_the_run():
-    watch = StepWatch(PARAMS, max_in_a_row=2)
-    for step, where in enumerate([0, 0, -1, 0, 0], start=1):
-        watch.look(step, _metrics(where, loss=float("nan")))
-    assert watch.skipped == 4
-    with pytest.raises(FloatingPointError, match=r"at step 6; .* not finite: head \(3 steps in a row\)"):
-        watch.look(6, _metrics(0, loss=float("nan")))
 
 
 def test_a_nan_batch_changes_nothing_but_the_step():

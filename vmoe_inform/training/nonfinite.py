@@ -1,14 +1,13 @@
-"""Steps whose loss or gradient is not finite: found on the device, left out there if wished, and named on the host."""
+"""Steps whose loss or gradient is not finite: found on the device, and left out there if the config says so.
 
-import math
+hooks/watch.py names them on the host."""
+
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from absl import logging
 
 from vmoe_inform.axes import Array, Bool, Int, Tree
 from vmoe_inform.sharding.rules import path_name
@@ -65,44 +64,3 @@ def where(loss: Array, gradients: Tree) -> Int[Array, ""]:
 def choose(use: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
     """``new`` where ``use``, otherwise ``old``."""
     return jax.tree.map(lambda a, b: jnp.where(use, a, b), new, old)
-
-
-class StepWatch:
-    """Looks at the metrics of finished steps, in order.
-
-    Attributes:
-      skipped: steps whose updates were left out, since this process began.
-    """
-
-    def __init__(self, params: Tree, max_in_a_row: int):
-        """Args:
-        params: of the model, for the names of their groups.
-        max_in_a_row: ``train.max_nonfinite_steps``.
-        """
-        self._groups = list(parameter_groups(params))
-        self._max_in_a_row = max_in_a_row
-        self._in_a_row = 0
-        self.skipped = 0
-
-    def look(self, step: int, metrics: Mapping[str, Array]) -> None:
-        """Takes the metrics of the next step.
-
-        Raises:
-          FloatingPointError: more steps in a row than allowed had a loss or gradient that is not finite.
-        """
-        index = int(metrics[WHERE])
-        if index < 0:
-            self._in_a_row = 0
-            return
-        name = "gradient_norm" if math.isfinite(float(metrics["loss"])) else "loss"
-        group = self._groups[index] if index < len(self._groups) else "none"
-        what = (
-            f"{name}: expected a finite number; received {float(metrics[name])} at step {step}; "
-            f"first parameter group with a gradient that is not finite: {group}"
-        )
-        self._in_a_row += 1
-        if self._in_a_row > self._max_in_a_row:
-            often = f" ({self._in_a_row} steps in a row)" if self._max_in_a_row else ""
-            raise FloatingPointError(what + often)
-        self.skipped += 1
-        logging.warning("%s; left out", what)

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import pytest
 
 from vmoe_inform import config as config_lib
-from vmoe_inform.training.profiling import Profile, check_steps
+from vmoe_inform.sharding.watchdog import Watchdog
+from vmoe_inform.training.hooks.base import Training
+from vmoe_inform.training.hooks.profile import Profile, check_steps
 
 
 def steps_traced(folder) -> list[list[int]]:
@@ -30,19 +32,27 @@ def _file(folder: pathlib.Path) -> pathlib.Path:
     return path
 
 
+def _profile(workdir: pathlib.Path, steps: int | None, *, first: int, last: int, process: int = 0) -> Profile:
+    watchdog = Watchdog(None, 1.0)
+    return Profile(workdir, steps, first_step=first, last_step=last, process=process, watchdog=watchdog)
+
+
 def _run(profile: Profile, first: int, last: int) -> None:
     """As the loop does, with nothing in the steps."""
     double = jax.jit(lambda x: 2 * x)
+    training = Training(None, None, first, last_step=last, total_steps=100)
     with profile:
-        for step in range(first, last):
-            if profile.switches_after(step):
-                profile.switch()
-            with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+        while training.step < last:
+            with jax.profiler.StepTraceAnnotation("train", step_num=training.step + 1):
                 double(jnp.ones(3)).block_until_ready()
+            training.step += 1
+            if profile.is_due(training.step):
+                profile.act(training)
+        profile.end(training)
 
 
 def test_the_trace_has_the_steps_after_the_warm_up(tmp_path):
-    _run(Profile(tmp_path, 2, first_step=20, last_step=30, process=1), 20, 30)
+    _run(_profile(tmp_path, 2, first=20, last=30, process=1), 20, 30)
     assert steps_traced(tmp_path / "profile" / "process_1") == [[24, 25]]
     (perfetto,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")
     names = [event.get("name") for event in json.loads(gzip.decompress(perfetto.read_bytes()))["traceEvents"]]
@@ -50,12 +60,12 @@ def test_the_trace_has_the_steps_after_the_warm_up(tmp_path):
 
 
 def test_a_run_that_stops_on_the_way_leaves_what_there_is(tmp_path):
-    _run(Profile(tmp_path, 5, first_step=0, last_step=8, process=0), 0, 5)
+    _run(_profile(tmp_path, 5, first=0, last=8), 0, 5)
     assert steps_traced(tmp_path / "profile" / "process_0") == [[4, 5]]
 
 
 def test_a_trace_that_cannot_be_written_stops_nothing(tmp_path, caplog):
-    profile = Profile(tmp_path, 2, first_step=0, last_step=5, process=0)
+    profile = _profile(tmp_path, 2, first=0, last=5)
     folder = tmp_path / "profile" / "process_0"
     folder.rmdir()
     folder.touch()
@@ -66,11 +76,11 @@ def test_a_trace_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     with contextlib.suppress(RuntimeError):
         jax.profiler.stop_trace()  # JAX 0.10 keeps what it could not write
     with pytest.raises(ValueError, match=r"profile: expected a folder \(Not a directory\); received '.*process_0'"):
-        Profile(_file(tmp_path), 2, first_step=0, last_step=5, process=0)
+        _profile(_file(tmp_path), 2, first=0, last=5)
 
 
 def test_nothing_is_traced_unless_asked_for(tmp_path):
-    _run(Profile(tmp_path, None, first_step=0, last_step=5, process=0), 0, 5)
+    _run(_profile(tmp_path, None, first=0, last=5), 0, 5)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -85,8 +95,8 @@ def test_too_few_steps_are_refused_unless_there_is_a_trace_already(tmp_path, cap
     trace.touch()
     with caplog.at_level(logging.WARNING):
         assert not check_steps(tmp_path, 5, 7)
-    assert "that of before stays" in caplog.text
-    _run(Profile(tmp_path, 5, first_step=23, last_step=30, process=0), 23, 30)  # a start near the end goes on
+    assert "the earlier one stays" in caplog.text
+    _run(_profile(tmp_path, 5, first=23, last=30), 23, 30)  # a start near the end goes on
 
 
 def test_the_setting():

@@ -1,0 +1,173 @@
+"""What a run needs before its first step: its folder and data checked, then everything built in the order it has to be.
+
+Worker processes of the data have to start before the accelerators do, and the lock has to be held before anything in
+the folder changes.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import jax
+from absl import logging
+
+from vmoe_inform import checks, storage
+from vmoe_inform import config as config_lib
+from vmoe_inform.config import Config
+from vmoe_inform.data import sources
+from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
+from vmoe_inform.data.sources import Source
+from vmoe_inform.data.training_batches import TrainingBatches
+from vmoe_inform.evaluation import suites
+from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.runs import saved_trees
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.folder import check_same_run, recorded_class_names, write_config
+from vmoe_inform.runs.lock import RunLock
+from vmoe_inform.runs.state import TrainState
+from vmoe_inform.sharding import processes
+from vmoe_inform.sharding.watchdog import Watchdog
+from vmoe_inform.training import initialize
+from vmoe_inform.training import program as program_lib
+from vmoe_inform.training.hooks import profile
+from vmoe_inform.training.hooks.base import Training
+from vmoe_inform.training.program import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run that was checked against its folder and its data. Nothing has been started or written.
+
+    Attributes:
+      config: of the run, with the names of its classes.
+      workdir: of the run.
+      train_source, test_source: the data.
+      total_steps: of the whole run.
+      last_step: the step at which this start of it ends.
+    """
+
+    config: Config
+    workdir: pathlib.Path
+    train_source: Source
+    test_source: Source
+    total_steps: int
+    last_step: int
+
+
+def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None) -> Plan:
+    """Checks a run.
+
+    Args:
+      config: of the run.
+      workdir: folder of the run, which may not exist yet.
+      stop_at_step: see :func:`vmoe_inform.training.loop.train`.
+
+    Raises:
+      ValueError, FileNotFoundError: as :func:`vmoe_inform.training.loop.train`.
+    """
+    workdir = checks.local_path("workdir", workdir)
+    suites.check_names(config.evaluation.suites)
+    config = config_lib.with_class_names(config, recorded_class_names(workdir))
+    train_source = sources.load(config.data, config.data.train_split)
+    if config.model.num_classes != train_source.num_classes:
+        raise checks.error(
+            "model.num_classes", f"the {train_source.num_classes} classes of the data", config.model.num_classes
+        )
+    config = config_lib.with_class_names(config, train_source.class_names)
+    test_source = sources.load(config.data, config.data.test_split)
+    total = program_lib.total_steps(config, len(train_source.records))
+    last = total if stop_at_step is None else min(stop_at_step, total)
+    check_same_run(workdir, config)  # before the folder is made, and again when no other process can change it
+    saved_trees.check_path(workdir)
+    storage.check_writable(workdir)
+    if config.profile is not None:  # before anything is compiled; a run that resumes has fewer steps left
+        profile.check_steps(workdir, config.profile, last)
+    return Plan(config, workdir, train_source, test_source, total, last)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """Everything that steps and hooks use.
+
+    Attributes:
+      training: where the run is.
+      program: compiled functions of a step.
+      predictor: compiled functions of an evaluation.
+      checkpoints: of the run.
+      lock: of its folder.
+      watchdog: of this process.
+      skipped: counts records of the training split that cannot be read.
+    """
+
+    training: Training
+    program: Program
+    predictor: Predictor
+    checkpoints: Checkpoints
+    lock: RunLock
+    watchdog: Watchdog
+    skipped: SkippedRecords
+
+
+def start(plan: Plan, stack: contextlib.ExitStack, *, save_at_steps: Sequence[int]) -> Setup:
+    """Locks the folder, starts data and devices, and restores or initializes the state.
+
+    Args:
+      plan: of the run.
+      stack: closes what is opened here.
+      save_at_steps: checkpoints that are never deleted.
+
+    Raises:
+      ValueError: another process trains in the folder, or the checkpoint does not fit the config.
+    """
+    config, workdir = plan.config, plan.workdir
+    process_index, process_count = processes.place()
+    seconds, start_seconds = config.train.watchdog_seconds, config.train.watchdog_start_seconds
+    watchdog = stack.enter_context(Watchdog(seconds, start_seconds, (process_index, process_count)))
+    lock = stack.enter_context(RunLock(workdir))
+    changed = check_same_run(workdir, config)
+    skipped = SkippedRecords(config.data.max_skipped_share)
+    data = train_iterator(
+        plan.train_source,
+        image_size_px=config.model.image_size_px,
+        batch_size=config.train.batch_size // process_count,
+        seed=config.seed,
+        data=config.data,
+        skipped=skipped,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    stack.enter_context(contextlib.closing(data))
+    program = program_lib.build(config, plan.total_steps)
+    if jax.process_count() != process_count:
+        expected = f"called before training on {jax.process_count()} processes"
+        raise checks.error("processes.initialize", expected, "not called")
+    predictor = Predictor(program.model, config, program.mesh)
+    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, keep_steps=save_at_steps)
+    stack.enter_context(checkpoints)
+    stack.enter_context(program.in_use())
+    state = _state(plan, program, checkpoints, data)
+    step = int(state.step)
+    if step > plan.total_steps:
+        raise checks.error("train.steps", f"at least the {step} steps that the run has done", plan.total_steps)
+    if changed and processes.is_main():
+        logging.warning("continues with other settings than before: %s", "; ".join(map(str, changed)))
+    write_config(workdir, config)
+    training = Training(state, data, step, plan.last_step, plan.total_steps)
+    return Setup(training, program, predictor, checkpoints, lock, watchdog, skipped)
+
+
+def _state(plan: Plan, program: Program, checkpoints: Checkpoints, data: TrainingBatches) -> TrainState:
+    """The newest checkpoint's state, with ``data`` at its position; a new run's, if there is none."""
+    config, workdir = plan.config, plan.workdir
+    if checkpoints.latest_step() is None:
+        state = program.initialize()
+        if config.train.initial_checkpoint:
+            initial = pathlib.Path(config.train.initial_checkpoint)
+            state = initialize.from_run(initial, state, program, config.data.class_names)
+        return state
+    if not recorded_class_names(workdir):
+        logging.warning("%s has no record of its classes, which are compared by number: recorded now", workdir)
+    state = checkpoints.restore(program.state_shapes, data)
+    logging.info("resumed from step %d of %d", int(state.step), plan.total_steps)
+    return state
