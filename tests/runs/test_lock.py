@@ -19,7 +19,7 @@ from vmoe_inform.runs.lock import LOCK_FILE, RemovedError, RunLock
 
 HOLDS = """
 import pathlib, sys, time
-from vmoe_inform.training.run_lock import RunLock
+from vmoe_inform.runs.lock import RunLock
 with RunLock(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(3600)

@@ -14,7 +14,8 @@ from jax._src import xla_bridge
 from tests import tiny
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
-from vmoe_inform.data import digits, sources
+from vmoe_inform.data import sources
+from vmoe_inform.data.images import digits  # noqa: F401  (registers the source)
 
 
 class Watched:
