@@ -38,7 +38,7 @@ def leaves(tree, prefix=""):
 
 def test_the_groups_are_those_that_are_documented():
     assert set(config_lib.default()) == {
-        *("seed", "profile", "model", "data", "train", "optimizer", "checkpoint", "evaluation", "mesh")
+        *("seed", "task", "profile", "model", "data", "train", "optimizer", "checkpoint", "evaluation", "mesh")
     }
 
 
@@ -539,7 +539,8 @@ def another(path, value):
 
 def test_every_leaf_can_be_set_from_the_command_line():
     before = dict(leaves(command_line().to_dict()))
-    given = {path: another(path, value) for path, value in before.items()}
+    # A choice of one, which a later version adds to, has no other value.
+    given = {path: another(path, value) for path, value in before.items() if path != "model.inputs"}
     after = dict(leaves(command_line(*(f"--config.{path}={text}" for path, text in given.items())).to_dict()))
     assert after.keys() == before.keys()
     for path, text in given.items():

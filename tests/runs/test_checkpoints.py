@@ -28,13 +28,13 @@ from orbax.checkpoint._src.path import async_path
 from tests import tiny
 from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
-from vmoe_inform.sharding.mesh import make_mesh
-from vmoe_inform.sharding.rules import tree_shardings
 from vmoe_inform.runs import checkpoints, checksums
-from vmoe_inform.training import program
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.folder import read_config, write_config
 from vmoe_inform.runs.state import TrainState
+from vmoe_inform.sharding.mesh import make_mesh
+from vmoe_inform.sharding.rules import tree_shardings
+from vmoe_inform.training import program
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoint_of_23f955b.zip"
 

@@ -11,7 +11,13 @@ from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import identity
 from vmoe_inform.config.identity import Effect
-from vmoe_inform.runs.folder import check_same_run, hash_by_older_versions, read_config, recorded_class_names, write_config
+from vmoe_inform.runs.folder import (
+    check_same_run,
+    hash_by_older_versions,
+    read_config,
+    recorded_class_names,
+    write_config,
+)
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoint_of_23f955b.zip"
 

@@ -13,9 +13,9 @@ from tests import processes as commands
 from tests import tiny
 from tests.sharding.test_processes import free_address
 from vmoe_inform import config as config_lib
-from vmoe_inform.training import loop
 from vmoe_inform.runs import lock as run_lock
 from vmoe_inform.runs.lock import LOCK_FILE, RemovedError, RunLock
+from vmoe_inform.training import loop
 
 HOLDS = """
 import pathlib, sys, time

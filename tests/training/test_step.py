@@ -16,9 +16,9 @@ from vmoe_inform.data.images.pixels import to_square
 from vmoe_inform.nn import models
 from vmoe_inform.nn import router as router_lib
 from vmoe_inform.routing import steps
+from vmoe_inform.tasks.classification import cross_entropy
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.optimizer import make_optimizer, make_schedule
-from vmoe_inform.training.step import cross_entropy
 
 ONE_BLOCK = {"model__num_layers": 1, "model__moe__layers": (0,)}  # compiles faster than two
 

@@ -50,11 +50,14 @@ class Source:
       records: the labelled images.
       class_names: one name a label.
       origin: where the images are from, in words for tables: "published folder", "TFDS", "generated".
+      crop: side of the centred square that evaluation looks at, as a share of the shorter side; None:
+        ``data.evaluation_crop``. Images that were cropped when the set was made have 1.
     """
 
     records: Records
     class_names: tuple[str, ...]
     origin: str = ""
+    crop: float | None = None
 
     @property
     def num_classes(self) -> int:

@@ -1,6 +1,7 @@
 """The one place where a config becomes a model."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,13 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.nn.vit import VisionTransformer
 
+# What a config may become, by ``model.inputs``. All are called as ``(inputs, *, train, sequence_mask, progress)`` and
+# return ``(outputs, aux)``.
+Model: TypeAlias = VisionTransformer
+_MODELS: Mapping[str, type[Model]] = {"images": VisionTransformer}
 
-def from_config(config: Any) -> VisionTransformer:
+
+def from_config(config: Any) -> Model:
     """Builds the model that ``config.model`` describes.
 
     Example::
@@ -23,24 +29,24 @@ def from_config(config: Any) -> VisionTransformer:
       config: ``config.model`` as a ConfigDict, a dict, or a :class:`vmoe_inform.config.ModelConfig`.
 
     Returns:
-      a Flax module; see :class:`vmoe_inform.nn.vit.VisionTransformer` for its call.
+      a Flax module: of images a :class:`vmoe_inform.nn.vit.VisionTransformer`.
 
     Raises:
       ValueError: an unknown key, a wrong type or an impossible combination.
     """
-    return VisionTransformer(config_lib.parse_model(config))
+    parsed = config_lib.parse_model(config)
+    return _MODELS[parsed.inputs](parsed)
 
 
-def initialize(model: VisionTransformer, key: Array) -> dict[str, Tree]:
+def initialize(model: Model, key: Array) -> dict[str, Tree]:
     """Fresh variables: ``params`` and, if a router step keeps a state, ``routing``.
 
     Args:
       model: from :func:`from_config`.
       key: a JAX random key.
     """
-    size = model.config.image_size_px
-    images = jnp.zeros((model.config.moe.group_size_sequences, size, size, 3), jnp.float32)
-    return dict(jax.jit(model.init)({"params": key}, images))
+    shape = model.input_shape(model.config.moe.group_size_sequences)
+    return dict(jax.jit(model.init)({"params": key}, jnp.zeros(shape.shape, shape.dtype)))
 
 
 def num_parameters(params: Tree) -> int:

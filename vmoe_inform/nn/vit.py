@@ -51,6 +51,11 @@ class VisionTransformer(nn.Module):
 
     config: ModelConfig
 
+    def input_shape(self, batch_size: int) -> jax.ShapeDtypeStruct:
+        """Shape and type of the images of a batch."""
+        size = self.config.image_size_px
+        return jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.float32)
+
     @nn.compact
     def __call__(
         self,

@@ -28,11 +28,12 @@ from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.data.training_batches import TrainingBatches
-from vmoe_inform.sharding import processes
-from vmoe_inform.runs import checksums, integrity as intact, positions, saved_trees
-from vmoe_inform.runs.integrity import DamagedCheckpointError
+from vmoe_inform.runs import checksums, positions, saved_trees
+from vmoe_inform.runs import integrity as intact
 from vmoe_inform.runs.folder import read_config
+from vmoe_inform.runs.integrity import DamagedCheckpointError
 from vmoe_inform.runs.state import TrainState
+from vmoe_inform.sharding import processes
 
 CHECKPOINT_FOLDER = "checkpoints"
 _UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of the folder into which orbax writes a checkpoint

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from vmoe_inform import checks, storage
-from vmoe_inform.config import identity, migrations
 from vmoe_inform import config as config_lib
+from vmoe_inform.config import identity, migrations
 from vmoe_inform.config.identity import Change, Effect
 
 CONFIG_FILE = "config.json"

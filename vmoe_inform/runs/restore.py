@@ -7,15 +7,15 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
-from vmoe_inform.nn import models
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
+from vmoe_inform.nn import models
 from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.folder import read_config
+from vmoe_inform.runs.integrity import DamagedCheckpointError
 from vmoe_inform.sharding.mesh import make_mesh
 from vmoe_inform.sharding.rules import tree_shardings
-from vmoe_inform.runs.checkpoints import Checkpoints
-from vmoe_inform.runs.integrity import DamagedCheckpointError
-from vmoe_inform.runs.folder import read_config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Tree
-from vmoe_inform.sharding.rules import path_name
 from vmoe_inform.runs.state import TrainState
+from vmoe_inform.sharding.rules import path_name
 
 
 def check_path(folder: pathlib.Path) -> None:

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vmoe_inform.nn import models
 from vmoe_inform.axes import Array, Int, Tree, UInt
-from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.nn import models
+from vmoe_inform.nn.models import Model
 
 
 @flax.struct.dataclass
@@ -40,9 +40,7 @@ class TrainState:
         return {"params": params} | ({"routing": self.routing} if self.routing else {})
 
 
-def create(
-    model: VisionTransformer, optimizer: optax.GradientTransformation, *, seed: UInt[Array, ""], ema: bool
-) -> TrainState:
+def create(model: Model, optimizer: optax.GradientTransformation, *, seed: UInt[Array, ""], ema: bool) -> TrainState:
     """The state before the first step. Pure: run it under ``jit`` to have it made where it will live.
 
     Args:

@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from vmoe_inform import checks
+from vmoe_inform import checks, tasks
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import Config, check_duration, mesh_sizes, sizes
 from vmoe_inform.nn import models
-from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.nn.models import Model
 from vmoe_inform.runs import state as state_lib
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.mesh import batch_sharding, make_mesh, replicated, slice_count
 from vmoe_inform.sharding.rules import tree_shardings
+from vmoe_inform.tasks import Task
 from vmoe_inform.training import paths
 from vmoe_inform.training.optimizer import make_optimizer, make_schedule
 from vmoe_inform.training.step import make_train_step
@@ -32,6 +32,7 @@ class Program:
 
     Attributes:
       mesh: of all devices.
+      task: what is learned.
       model: the Flax module.
       num_frozen: parameters that are not trained.
       state_shapes: shapes, types and shardings of the state.
@@ -41,7 +42,8 @@ class Program:
     """
 
     mesh: Mesh
-    model: VisionTransformer
+    task: Task
+    model: Model
     num_frozen: int
     state_shapes: TrainState
     batch_shapes: dict[str, jax.ShapeDtypeStruct]
@@ -71,13 +73,13 @@ def total_steps(config: Config, num_records: int) -> int:
     if steps >= 2**31:  # they are counted in int32
         raise checks.error(
             "train.epochs",
-            f"less than 2^31 batches of {config.train.batch_size} of {num_records} images",
+            f"less than 2^31 batches of {config.train.batch_size} of {num_records} records",
             config.train.epochs,
         )
     if steps < 1:
         raise checks.error(
             "train.epochs",
-            f"at least one batch of {config.train.batch_size} of {num_records} images",
+            f"at least one batch of {config.train.batch_size} of {num_records} records",
             config.train.epochs,
         )
     return steps
@@ -95,6 +97,7 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
       ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.mesh_sizes`; or the
         router does not go with the number of steps; or a pattern of the optimizer matches no parameter.
     """
+    task = tasks.from_config(config)
     check_duration(config, num_steps)
     if devices is None:
         devices = jax.devices()
@@ -118,18 +121,16 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
             f"{models.num_parameters(shapes.params):,}",
         )
     shardings = tree_shardings(shapes, mesh)
-    step = make_train_step(model, optimizer, make_schedule(config.optimizer, num_steps), config, num_steps)
-    size, count = config.model.image_size_px, config.train.batch_size
-    batch = batch_sharding(mesh)
+    schedule = make_schedule(config.optimizer, num_steps)
+    step = make_train_step(model, task, optimizer, schedule, config, num_steps)
+    batch, shapes_of_batch = batch_sharding(mesh), task.batch_shapes(config.train.batch_size)
     return Program(
         mesh=mesh,
+        task=task,
         model=model,
         num_frozen=frozen,
         state_shapes=_with_shardings(shapes, shardings),
-        batch_shapes={
-            "image": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=batch),
-            "label": jax.ShapeDtypeStruct((count,), jnp.int32, sharding=batch),
-        },
+        batch_shapes=_with_shardings(shapes_of_batch, dict.fromkeys(shapes_of_batch, batch)),
         initialize=functools.partial(jax.jit(create, out_shardings=shardings), seed),
         train_step=jax.jit(
             step, in_shardings=(shardings, batch), out_shardings=(shardings, replicated(mesh)), donate_argnums=0

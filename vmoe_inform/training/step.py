@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import Config
-from vmoe_inform.data.images import augment
+from vmoe_inform.nn.models import Model
 from vmoe_inform.nn.router import STATE
-from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.rules import gathered
+from vmoe_inform.tasks import Task
 from vmoe_inform.training import nonfinite, paths
 from vmoe_inform.training.measurements import EXPERT_LOADS
 
@@ -22,15 +22,9 @@ Batch = dict[str, Array]
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
-def cross_entropy(logits: Float[Array, "B classes"], targets: Float[Array, "B classes"], kind: str) -> Float[Array, ""]:
-    """Mean over images of the softmax cross-entropy, or of the sigmoid one summed over classes (V-MoE's)."""
-    if kind == "softmax":
-        return jnp.mean(optax.softmax_cross_entropy(logits, targets))
-    return jnp.mean(jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1))
-
-
 def make_train_step(
-    model: VisionTransformer,
+    model: Model,
+    task: Task,
     optimizer: optax.GradientTransformationExtraArgs,
     schedule: optax.Schedule,
     config: Config,
@@ -39,12 +33,12 @@ def make_train_step(
     """The function that a run jits.
 
     Args:
-      model, optimizer, schedule: what is trained, and how.
-      config: data (augmentation), model (classes, loss weights), train, and what of the optimizer is frozen.
+      model, task, optimizer, schedule: what is trained, for what, and how.
+      config: train, and what of the optimizer is frozen.
       total_steps: of the run, for what changes over the training.
 
     Returns:
-      ``step(state, {"image": uint8 [B, P, P, 3], "label": int32 [B]}) -> (state, metrics)``; metrics are scalars, and
+      ``step(state, batch) -> (state, metrics)``, batches as the task has them; metrics are scalars, and
       the ``expert_loads`` [MoE layers, E].
       All randomness comes from (seed, step). With ``train.max_nonfinite_steps`` > 0 a step whose loss or gradient is
       not finite changes nothing but the step; the metric ``nonfinite_where`` says so, see :func:`nonfinite.where`.
@@ -55,26 +49,20 @@ def make_train_step(
         trained: Tree, whole: Tree, routing: Tree, progress: Array, batch: Batch, key: Array
     ) -> tuple[Array, tuple[Tree, dict]]:
         params = paths.with_frozen(trained, paths.mask(whole, patterns), whole)
-        augment_key, mix_key, routing_key, dropout_key, erase_key = jax.random.split(key, 5)
-        images = augment.normalize(augment.augment(augment_key, batch["image"], config.data), config.data)
-        if config.data.random_erasing > 0:
-            images = augment.random_erasing(erase_key, images, config.data.random_erasing)
-        targets = jax.nn.one_hot(batch["label"], config.model.num_classes)
-        targets = optax.smooth_labels(targets, config.train.label_smoothing)
-        images, targets = augment.mix(mix_key, images, targets, config.train.mixup_alpha, config.train.cutmix_alpha)
-        (logits, aux), updated = model.apply(
+        # The order stays: by it a run continues bit for bit.
+        first_key, second_key, routing_key, dropout_key, third_key = jax.random.split(key, 5)
+        prepared = task.prepare((first_key, second_key, third_key), batch)
+        (outputs, aux), updated = model.apply(
             {"params": gathered(params), STATE: routing},
-            images,
+            prepared["inputs"],
             train=True,
             progress=progress,
             mutable=[STATE],
             rngs={"routing": routing_key, "dropout": dropout_key},
         )
-        entropy = cross_entropy(logits, targets, config.train.loss)
-        loss = entropy + aux["auxiliary_loss"]
-        hits = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
-        metrics = {"loss": loss, "cross_entropy": entropy, "accuracy": jnp.mean(hits.astype(jnp.float32))}
-        return loss, (updated.get(STATE, {}), metrics | routing_metrics(aux["moe"]))
+        objective, metrics = task.loss(outputs, prepared)
+        loss = objective + aux["auxiliary_loss"]
+        return loss, (updated.get(STATE, {}), {"loss": loss} | metrics | routing_metrics(aux["moe"]))
 
     gradient_function = jax.value_and_grad(loss_function, has_aux=True)
 

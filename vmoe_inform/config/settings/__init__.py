@@ -8,7 +8,7 @@ are in validate.py.
 import dataclasses
 from typing import Annotated
 
-from vmoe_inform.checks import PositiveInt, Seed
+from vmoe_inform.checks import Name, PositiveInt, Seed
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.config.settings.bounds import Batch, Devices, Pixels
 from vmoe_inform.config.settings.data import DataConfig
@@ -68,10 +68,12 @@ class Config:
 
     Attributes:
       seed: decides the parameters, the data order and all noise.
+      task: registered name of what is learned.
       profile: so many steps of this start of the run are traced, into DIR/profile; None: none.
     """
 
     seed: Annotated[Seed, Effect.TRAINING] = 0
+    task: Annotated[Name, Effect.TRAINING] = "classification"
     profile: Annotated[PositiveInt | None, Effect.MACHINE] = None
     model: Annotated[ModelConfig, Effect.TRAINING] = dataclasses.field(default_factory=ModelConfig)
     data: Annotated[DataConfig, Effect.TRAINING] = dataclasses.field(default_factory=DataConfig)

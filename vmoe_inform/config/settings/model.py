@@ -104,6 +104,7 @@ class ModelConfig:
     """Vision Transformer with MoE layers; the default sizes are those of V-MoE S/32.
 
     Attributes:
+      inputs: what the model makes its tokens of.
       classifier: ``"token"`` (class token), ``"gap"`` (mean over tokens) or ``"map"`` (attention pooling).
       representation_size: width of a tanh layer before the head; None for none.
       stochastic_depth_rate: probability that the last block's branches are left out for an image in training
@@ -115,6 +116,7 @@ class ModelConfig:
       dtype: type of activations and matrix products outside the router; parameters are float32.
     """
 
+    inputs: Literal["images"] = "images"
     num_classes: Width = 1000
     image_size_px: Pixels = 224
     patch_size_px: Pixels = 32

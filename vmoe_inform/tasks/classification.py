@@ -1,0 +1,139 @@
+"""Images into classes."""
+
+import copy
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vmoe_inform import checks
+from vmoe_inform import config as config_lib
+from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.data import classes, sources
+from vmoe_inform.data.images import augment
+from vmoe_inform.data.pipeline import evaluation_batches, train_iterator, workers_for_one_pass
+from vmoe_inform.data.skipped import SkippedRecords
+from vmoe_inform.data.sources import Source
+from vmoe_inform.data.training_batches import TrainingBatches
+from vmoe_inform.sharding import processes
+from vmoe_inform.tasks.task import TASKS, Batch, Headline, HostBatch, Keys, Task
+
+
+@TASKS.register("classification")
+class Classification(Task):
+    """Labelled images: softmax or sigmoid cross-entropy, augmentation on the device, and top-1 on the test split.
+
+    Batches: ``image`` uint8 [B, P, P, 3], and ``label`` int32 [B].
+    """
+
+    inputs = "images"
+    input_field = "image"
+    facts = ("label",)
+    headline_name = "clean/top1"
+
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        size = self.config.model.image_size_px
+        return {
+            "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
+            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        }
+
+    def prepare(self, keys: Keys | None, batch: Batch) -> dict[str, Array]:
+        """Adds ``inputs``, normalised images; in training augmented and mixed, with their ``targets`` [B, classes]."""
+        data, train = self.config.data, self.config.train
+        if keys is None:
+            return {**batch, "inputs": augment.normalize(batch["image"], data)}
+        augment_key, mix_key, erase_key = keys
+        images = augment.normalize(augment.augment(augment_key, batch["image"], data), data)
+        if data.random_erasing > 0:
+            images = augment.random_erasing(erase_key, images, data.random_erasing)
+        targets = jax.nn.one_hot(batch["label"], self.config.model.num_classes)
+        targets = optax.smooth_labels(targets, train.label_smoothing)
+        images, targets = augment.mix(mix_key, images, targets, train.mixup_alpha, train.cutmix_alpha)
+        return {"inputs": images, "targets": targets}
+
+    def loss(self, outputs: Float[Array, "B classes"], batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
+        entropy = cross_entropy(outputs, batch["targets"], self.config.train.loss)
+        hits = jnp.argmax(outputs, axis=-1) == jnp.argmax(batch["targets"], axis=-1)
+        return entropy, {"cross_entropy": entropy, "accuracy": jnp.mean(hits.astype(jnp.float32))}
+
+    def opened(self) -> Self:
+        found = len(self._train_source.class_names)
+        if self.config.model.num_classes != found:
+            raise checks.error("model.num_classes", f"the {found} classes of the data", self.config.model.num_classes)
+        task = copy.copy(self)  # what was read is not read again
+        task.config = config_lib.with_class_names(self.config, self._train_source.class_names)
+        return task
+
+    @functools.cached_property
+    def _train_source(self) -> Source:
+        return sources.load(self.config.data, self.config.data.train_split)
+
+    @property
+    def num_records(self) -> int:
+        return len(self._train_source.records)
+
+    @functools.cached_property
+    def test_source(self) -> Source:
+        """``data.test_split``."""
+        return sources.load(self.config.data, self.config.data.test_split)
+
+    def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> TrainingBatches:
+        return train_iterator(
+            self._train_source,
+            image_size_px=self.config.model.image_size_px,
+            batch_size=self.config.train.batch_size // process_count,
+            seed=self.config.seed,
+            data=self.config.data,
+            skipped=skipped,
+            process_index=process_index,
+            process_count=process_count,
+        )
+
+    def evaluation_batches(
+        self, source: Source, skipped: SkippedRecords, process_index: int, process_count: int
+    ) -> Iterator[HostBatch]:
+        self._check_classes(source)
+        data = self.config.data
+        return evaluation_batches(
+            source,
+            image_size_px=self.config.model.image_size_px,
+            batch_size=self.config.evaluation.batch_size // process_count,
+            skipped=skipped,
+            crop=data.evaluation_crop if source.crop is None else source.crop,
+            num_threads=data.num_threads,
+            num_workers=workers_for_one_pass(source, data, process_count),
+            process_index=process_index,
+            process_count=process_count,
+            total=processes.total,
+        )
+
+    def _check_classes(self, source: Source) -> None:
+        """Raises ValueError for a source whose labels would mean other classes than the model's."""
+        number, names = self.config.model.num_classes, self.config.data.class_names
+        if source.num_classes != number:
+            raise checks.error("data", f"the model's {number} classes", source.num_classes)
+        if names and source.class_names != names:
+            classes.check_same(source.class_names, names, "data")
+            raise checks.error("data", "labels in the order of the model's classes", "the same classes in another")
+
+    def headline(self, kept: Float[np.ndarray, "n classes"], facts: Mapping[str, Int[np.ndarray, " n"]]) -> Headline:
+        """Share of the test images whose largest logit is their label's.
+
+        Raises:
+          ValueError: logits that are not finite.
+        """
+        if not np.isfinite(kept).all():
+            raise checks.error("logits", "finite numbers", "NaN or infinity")
+        return Headline(self.headline_name, float(np.mean(np.argmax(kept, axis=-1) == facts["label"])))
+
+
+def cross_entropy(logits: Float[Array, "B classes"], targets: Float[Array, "B classes"], kind: str) -> Float[Array, ""]:
+    """Mean over images of the softmax cross-entropy, or of the sigmoid one summed over classes (V-MoE's)."""
+    if kind == "softmax":
+        return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+    return jnp.mean(jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1))

@@ -1,0 +1,179 @@
+"""What a run learns and by which number it is known: the seam between a domain and all that trains or evaluates.
+
+The training step, the program, the loop and the predictor know a task and nothing of its domain. A task is one class in
+one file, registered by the name that ``config.task`` gives.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+import jax
+import numpy as np
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.config import Config
+from vmoe_inform.data.skipped import SkippedRecords
+from vmoe_inform.data.sources import Source
+from vmoe_inform.data.training_batches import TrainingBatches
+from vmoe_inform.registry import Registry
+
+Batch = Mapping[str, Array]  # arrays [B, ...] by name
+HostBatch = dict[str, np.ndarray]
+Keys = tuple[Array, Array, Array]  # independent random keys of one training step
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """The one number that a run is compared by.
+
+    Attributes:
+      name: set and metric, such as ``clean/top1``; the log has it as ``evaluation/clean/top1``.
+      value: higher is better where ``higher_is_better`` says so.
+      higher_is_better: False for a loss or a perplexity.
+    """
+
+    name: str
+    value: float
+    higher_is_better: bool = True
+
+
+class Task(abc.ABC):
+    """A task of one config. Its methods on arrays are pure and run under ``jit``; the others read data on the host.
+
+    A batch holds the field ``input_field``, which the model's inputs are made of; those of evaluation also hold
+    ``index`` int32 [B], the number of each record in its source, and ``mask`` bool [B], False for filler.
+
+    Attributes:
+      inputs: the ``model.inputs`` that the task goes with.
+      input_field: name of the batch's field that the model's inputs are made of.
+      facts: names of the batch's fields that evaluation collects for every record.
+      headline_name: name of the headline.
+      config: of the run; of an opened task with all that the data decide.
+    """
+
+    inputs: ClassVar[str]
+    input_field: ClassVar[str]
+    facts: ClassVar[tuple[str, ...]] = ()
+    headline_name: ClassVar[str]
+
+    def __init__(self, config: Config):
+        """Reads no data.
+
+        Raises:
+          ValueError: the model takes other inputs.
+        """
+        if config.model.inputs != self.inputs:
+            raise checks.error("model.inputs", f"{self.inputs!r} with task = {config.task!r}", config.model.inputs)
+        self.config = config
+
+    # ------------------------------------------------------------------------------------------------------ on devices
+
+    @abc.abstractmethod
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Names, shapes and types of a training batch over all processes."""
+
+    @abc.abstractmethod
+    def prepare(self, keys: Keys | None, batch: Batch) -> dict[str, Array]:
+        """A batch of the host as model and loss take it.
+
+        Args:
+          keys: of the random changes of training; None in evaluation, which changes nothing at random.
+          batch: as of :meth:`batch_shapes`, or of :meth:`evaluation_batches`; or its ``input_field`` alone.
+
+        Returns:
+          ``inputs``, what the model is called with, and whatever :meth:`loss` looks at, [B, ...] each.
+        """
+
+    @abc.abstractmethod
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The objective without the auxiliary losses of routing, and what else the log is to say of a step.
+
+        Args:
+          outputs: of the model: logits, or hidden states with the head's kernel where the logits are too many.
+          batch: prepared.
+
+        Returns:
+          the mean over the batch's examples, so that the mean over equal parts of a batch is that of the batch; and
+          scalar metrics by name, means too.
+        """
+
+    def kept(self, outputs: Any, batch: Batch) -> Tree:
+        """What evaluation keeps of a batch, [B, ...] each: by default the model's outputs, all of them.
+
+        Args:
+          outputs: of the model.
+          batch: of :meth:`evaluation_batches`, prepared.
+        """
+        del batch
+        return outputs
+
+    # ----------------------------------------------------------------------------------------------------- on the host
+
+    @abc.abstractmethod
+    def opened(self) -> Self:
+        """The task with its training data found, and with the config that they complete (names of classes, ...).
+
+        Raises:
+          ValueError: data that do not fit the config.
+          FileNotFoundError: missing data.
+        """
+
+    @property
+    @abc.abstractmethod
+    def num_records(self) -> int:
+        """Training examples of an epoch."""
+
+    @property
+    @abc.abstractmethod
+    def test_source(self) -> Source:
+        """What the headline is measured on."""
+
+    @abc.abstractmethod
+    def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> TrainingBatches:
+        """Endless batches of a process, decided by the seed, whose position a checkpoint keeps.
+
+        Args:
+          skipped: counts unreadable records.
+          process_index, process_count: the share of this process.
+        """
+
+    @abc.abstractmethod
+    def evaluation_batches(
+        self, source: Source, skipped: SkippedRecords, process_index: int, process_count: int
+    ) -> Iterator[HostBatch]:
+        """Every record of a source once, in batches that end with filler.
+
+        Args:
+          source: that the model can be asked about.
+          skipped: counts this process's unreadable records.
+          process_index, process_count: the share of this process; all make the same number of batches.
+
+        Raises:
+          ValueError: a source that the model was not trained for, or too many unreadable records.
+        """
+
+    @abc.abstractmethod
+    def headline(self, kept: Tree, facts: Mapping[str, np.ndarray]) -> Headline:
+        """The run's number.
+
+        Args:
+          kept: as :meth:`kept` gives it, of all n readable records of :attr:`test_source` in their order.
+          facts: :attr:`facts` [n] of the same records.
+        """
+
+
+TASKS: Registry[type[Task]] = Registry("task")
+
+
+def from_config(config: Config) -> Task:
+    """The task that ``config.task`` names.
+
+    Raises:
+      ValueError: an unknown task, or one that does not go with the model.
+    """
+    if config.task not in TASKS:
+        raise checks.unknown("task", f"one of {', '.join(TASKS)}", config.task, TASKS)
+    return TASKS[config.task](config)
