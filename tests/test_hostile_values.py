@@ -190,7 +190,7 @@ def test_hostile_options_in_the_name_of_a_router(name):
     for option in steps.all_steps()[name].option_types:
         chosen = [
             router
-            for router in presets.ROUTERS
+            for router in (*presets.ROUTERS, *(f"{inform}_vmoe" for inform in steps.INFORM_STEPS))
             if name in config_lib.parse_model(_model(router)).router.step_names or routers.get(router) == name
         ]
         for text in [text for text in TEXTS if "," not in text] if chosen else ():

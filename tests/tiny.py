@@ -26,7 +26,13 @@ SYSTEMS = (
     "expert_choice",
     "soft",
 )
-BEYOND_THE_PAPERS = ("symphony_across_layers", "symphony_oja")  # inform steps without a preset
+BEYOND_THE_PAPERS = ("symphony_across_layers", "symphony_oja")  # inform steps of our own
+# Products of the papers' tables, and of our own steps with their baselines.
+INFORMED = tuple(
+    f"{step}_{base}"
+    for step in ("similarity", "attention", "symphony", *BEYOND_THE_PAPERS)
+    for base in ("vmoe", "smoe_top1", "smoe_top2", "glam", "xmoe", "smoe_dropout")
+)
 
 
 def config_dict(router: str = "vmoe", **overrides: Any) -> ml_collections.ConfigDict:

@@ -187,7 +187,7 @@ def test_every_system_has_records_and_tables(systems, name):
 def test_every_preset_is_a_product_of_these_steps(systems, informed):
     made = [informed[0], *systems[0].values()]
     together = {step for model in made for step in model.config.router.step_names}
-    for name in presets.ROUTERS:
+    for name in (*presets.ROUTERS, *tiny.INFORMED):
         config = config_lib.default()
         presets.set_router(config, name)
         assert set(config_lib.parse_model(config.model).router.step_names) <= together, name

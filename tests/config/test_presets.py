@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny
+from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import presets
+from vmoe_inform.routing import steps
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
@@ -34,13 +37,12 @@ BASES = ("vmoe", "smoe_top1", "smoe_top2", "glam", "xmoe", "smoe_dropout")
 
 def test_there_are_config_files_and_all_systems_of_the_papers():
     assert "digits" in {path.stem for path in FILES}
-    products = {f"{inform}_{base}" for inform in ("similarity", "attention", "symphony") for base in BASES}
     others = {"alternate_vmoe", "stablemoe", "hash", "base", "expert_choice", "soft"}
-    assert set(presets.ROUTERS) == {*BASES, *products, *others}
+    assert set(presets.ROUTERS) == {*BASES, *others}
 
 
 @EVERY_FILE
-@pytest.mark.parametrize("router", presets.ROUTERS)
+@pytest.mark.parametrize("router", [*presets.ROUTERS, *tiny.INFORMED])
 def test_every_preset_in_every_file(path, router):
     config = config_lib.parse(load(path, f"router={router}"))
     assert config_lib.parse(json.loads(json.dumps(config_lib.to_json(config)))) == config
@@ -99,11 +101,66 @@ def test_products_are_their_base_with_an_inform_step_and_renormalised_weights(ba
     assert plain.moe == informed.moe
     back = dataclasses.replace(informed.router, inform="none", options=plain.router.options)
     assert back == plain.router
-    assert presets.ROUTERS[base].where == presets.ROUTERS[f"{inform}_{base}"].where
+    assert presets.find_router(base).where == presets.find_router(f"{inform}_{base}").where
+
+
+@pytest.mark.parametrize("step", sorted(set(steps.all_steps()) - {"distilled"}))
+def test_a_registered_step_is_a_router_at_once(step):
+    """STEP_NAME has that step in place of NAME's, and nothing that the step does not go with."""
+    base = {"balanced_assignment": "smoe_top1"}.get(step, "vmoe")
+    model = model_of(f"{step}_{base}")
+    assert step in model.router.step_names
+    plain = model_of(base)
+    assert model.moe == plain.moe
+    assert len(set(model.router.step_names) - set(plain.router.step_names)) <= 1 + (step == "soft")
+
+
+def test_a_step_that_is_registered_later_is_a_router_too(monkeypatch, capsys):
+    def mean(probabilities, context, *, share: checks.Share = 0.3):
+        """Each token with the mean over its image."""
+
+    monkeypatch.setitem(steps.INFORM_STEPS._entries, "image_mean", steps.InformStep("image_mean", mean))
+    config = load(FILES[0], "router=image_mean_vmoe@image_mean.share=0.5")
+    assert config.model.router.inform == "image_mean"
+    assert config.model.router.options.image_mean.share == 0.5
+    with pytest.raises(SystemExit):
+        load(FILES[0], "router=help")
+    assert "image_mean_vmoe" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"router preset: expected .* image_mean, .*'image_men_vmoe' \(did you"):
+        load(FILES[0], "router=image_men_vmoe")
+
+
+def test_a_step_that_is_named_as_a_part_of_a_preset_hides_nothing(monkeypatch):
+    monkeypatch.setitem(steps.INFORM_STEPS._entries, "alternate", steps.InformStep("alternate", lambda p, c: p))
+    with pytest.raises(ValueError, match="router: expected a name of its own for each: alternate_vmoe is a preset"):
+        model_of("alternate_vmoe")
+
+
+@pytest.mark.parametrize(
+    ("given", "inform", "renormalized"),
+    [
+        ("informed", "none", False),
+        ("informed", "similarity", True),
+        (False, "similarity", False),
+        ("one", "none", "one"),
+    ],
+)
+def test_an_inform_step_that_is_set_by_hand_renormalises_as_its_preset_does(given, inform, renormalized):
+    config = config_lib.default()
+    presets.set_router(config, "vmoe")
+    config.model.router.inform = inform
+    if given != "informed":
+        config.model.router.options.top_experts.renormalize = given
+    model = config_lib.parse_model(config.model)
+    assert model.router.options["top_experts"]["renormalize"] is renormalized or given == "one"
+    assert (model == model_of("similarity_vmoe")) == (renormalized is True)
+    # What is written out stays: an older run, or one that says so, is not renormalised.
+    assert config_lib.parse_model(dataclasses.asdict(model)) == model
 
 
 def test_options_that_the_papers_fix():
-    options = {name: model_of(name).router.options for name in presets.ROUTERS}
+    names = [*presets.ROUTERS, "similarity_vmoe", "attention_vmoe", "symphony_vmoe"]
+    options = {name: model_of(name).router.options for name in names}
     assert options["vmoe"] == {"linear": {"bias": False}, "top_experts": {"renormalize": False}}
     assert options["smoe_top1"]["linear"]["bias"] is options["smoe_top2"]["linear"]["bias"] is True
     assert options["similarity_vmoe"]["similarity"] == {
@@ -161,8 +218,9 @@ def test_help_lists_every_router_in_one_line(capsys):
         load(FILES[0], "router=help")
     assert stop.value.code == 0
     lines = capsys.readouterr().out.splitlines()
-    for name in presets.ROUTERS:
+    for name in (*presets.ROUTERS, *(f"{step}_vmoe" for step in steps.all_steps())):
         assert sum(line.split()[0] == name and len(line.split()) > 3 for line in lines) == 1
+    for name in presets.ROUTERS:
         assert len(presets.ROUTERS[name].summary) < 120
 
 

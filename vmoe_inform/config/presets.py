@@ -70,7 +70,7 @@ def _vmoe(model: Model) -> None:
     """V-MoE (Riquelme 2021): linear with noise 1/E, top K not renormalised, importance and load loss"""
     _plain(model, "linear")
     model.router.noise_std = 1.0
-    model.router.options.top_experts.renormalize = False
+    model.router.options.top_experts.renormalize = "informed"
     model.router.losses.importance = 0.005
     model.router.losses.load = 0.005
 
@@ -150,40 +150,64 @@ def _alternate_vmoe(model: Model) -> None:
     """V-MoE informed by attention in one MoE layer and by similarity in the next (Mutual-Inform SMoE)"""
     _vmoe(model)
     model.router.inform_by_layer = ("attention", "similarity")
-    model.router.options.top_experts.renormalize = True
 
 
-def _informed(step: str, base: Preset) -> Callable[[Model], None]:
+def _product(step: steps.Step, base: str) -> Preset:
+    """A preset with that step in place of its own, and without what the step does not go with."""
+    preset = ROUTERS[base]
+    needs_two_layers = isinstance(step, steps.InformStep) and step.skips_first_layer
+
     def apply(model: Model) -> None:
-        base.apply(model)
-        model.router.inform = step
-        model.router.options.top_experts.renormalize = True
+        preset.apply(model)
+        router = model.router
+        if isinstance(step, steps.InformStep):
+            router.inform = step.name
+        elif isinstance(step, steps.ScoreStep):
+            router.score = step.name
+            if not step.takes_noise:
+                router.noise_std = router.losses.load = 0.0
+            if step.selects is not None and router.select not in step.selects:
+                router.select = step.selects[0]
+        else:
+            router.select = step.name
 
-    return apply
+    where = preset.where or ("last2" if needs_two_layers else None)
+    return Preset(f"{base} with {step.name}: {_summary(step)}", apply, where)
 
 
-for _base_name in ("vmoe", "smoe_top1", "smoe_top2", "glam", "xmoe", "smoe_dropout"):
-    for _step in ("similarity", "attention", "symphony"):
-        _preset = ROUTERS[_base_name]
-        _by = {
-            "similarity": "similar tokens inform each other (Mutual-Inform SMoE)",
-            "attention": "tokens inform each other by the attention posterior (Mutual-Inform SMoE)",
-            "symphony": "experts that are chosen together inform each other (SymphonySMoE)",
-        }[_step]
-        ROUTERS.add(
-            f"{_step}_{_base_name}",
-            Preset(f"{_base_name}, and {_by}", _informed(_step, _preset), _preset.where),
-        )
+def _summary(step: steps.Step) -> str:
+    return step.summary.replace("``", "").removesuffix(".")
+
+
+def find_router(name: str) -> Preset:
+    """A preset, or for ``STEP_PRESET`` the preset with a registered step, as in ``symphony_glam``.
+
+    Raises:
+      ValueError: unknown name, or one that is both.
+    """
+    products = [(name.removesuffix(f"_{base}"), base) for base in ROUTERS if name.endswith(f"_{base}")]
+    known = steps.all_steps()
+    found = [_product(known[step], base) for step, base in products if step in known]
+    if name in ROUTERS:
+        if found:
+            raise checks.error("router", f"a name of its own for each: {name} is a preset", found[0].summary)
+        return ROUTERS[name]
+    if not found:
+        expected = f"one of {', '.join(ROUTERS)}, or STEP_NAME with one of the steps {', '.join(known)}"
+        raise checks.unknown("router preset", expected, name, [*ROUTERS, *(f"{step}_vmoe" for step in known)])
+    return found[0]
 
 
 def describe_routers() -> str:
-    """The presets, one line each."""
-    width = max(map(len, ROUTERS))
-    lines = [f"  {name:<{width}}  {ROUTERS[name].summary}" for name in ROUTERS]
+    """The presets, and what each registered step makes of vmoe, one line each."""
+    products = {f"{name}_vmoe": _summary(step) for name, step in steps.all_steps().items()}
+    width = max(map(len, [*ROUTERS, *products]))
     return "\n".join(
         [
             "router=NAME is one of",
-            *lines,
+            *(f"  {name:<{width}}  {ROUTERS[name].summary}" for name in ROUTERS),
+            "router=STEP_NAME is that router with a registered step, as in",
+            *(f"  {name:<{width}}  {summary}" for name, summary in products.items()),
             "router=NAME@STEP.OPTION=VALUE@... sets options of its steps, as in xmoe@cosine.temperature=0.1",
         ]
     )
@@ -194,13 +218,13 @@ def set_router(config: ml_collections.ConfigDict, name: str) -> None:
 
     Args:
       config: what a config file edits.
-      name: of the preset; ``NAME@STEP.OPTION=VALUE``, repeatedly, sets options of its steps too.
+      name: as of :func:`find_router`; ``NAME@STEP.OPTION=VALUE``, repeatedly, sets options of its steps too.
 
     Raises:
       ValueError: unknown name, step or option; lists the known ones.
     """
     name, *settings = name.split("@")
-    ROUTERS[name].apply(config.model)
+    find_router(name).apply(config.model)
     router = config.model.router
     named = config_lib.RouterConfig(router.score, router.inform, router.inform_by_layer, router.select)
     chosen = {step: steps.all_steps()[step] for step in named.step_names}
@@ -282,7 +306,7 @@ def start(
         raise SystemExit(0)
     config = config_lib.default()
     set_variant(config, chosen["variant"])
-    places = chosen["where"] or ROUTERS[chosen["router"].partition("@")[0]].where or where
+    places = chosen["where"] or find_router(chosen["router"].partition("@")[0]).where or where
     set_experts(config, chosen["experts"], places)
     set_router(config, chosen["router"])
     if recipes:

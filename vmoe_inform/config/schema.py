@@ -68,13 +68,16 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def _with_chosen_options(model: ModelConfig) -> ModelConfig:
-    """Keeps the options of the chosen steps only, all of them written out."""
+    """Keeps the options of the chosen steps only, all of them written out and resolved."""
     router, known = model.router, steps.all_steps()
     options = {
         name: {**known[name].option_defaults, **router.options.get(name, {})}
         for name in router.step_names
         if known[name].option_types
     }
+    select = steps.SELECT_STEPS[router.select]
+    if select.name in options:
+        options[select.name] = select.resolve(bool(router.inform_steps), **options[select.name])
     return dataclasses.replace(model, router=dataclasses.replace(router, options=options))
 
 

@@ -105,11 +105,28 @@ def _token_choice(
     )
 
 
-@register_select("top_experts", grows=True)
+def _resolve_renormalize(informed: bool, *, renormalize: Renormalize | Literal["informed"]) -> dict[str, Renormalize]:
+    return {"renormalize": informed if renormalize == "informed" else renormalize}
+
+
+def _check_renormalize(sizes: LayerSizes, *, renormalize: Renormalize | Literal["informed"]) -> None:
+    if renormalize == "informed":
+        raise checks.error("renormalize", "true, false or 'one', as a parsed config has it", renormalize)
+
+
+@register_select("top_experts", grows=True, resolve=_resolve_renormalize, check=_check_renormalize)
 def top_experts_step(
-    probabilities: Float[Array, "G S E"], context: SelectContext, *, renormalize: Renormalize = True
+    probabilities: Float[Array, "G S E"],
+    context: SelectContext,
+    *,
+    renormalize: Renormalize | Literal["informed"] = True,
 ) -> Assignment:
-    """Every token takes its K most probable experts, as long as these have slots."""
+    """Every token takes its K most probable experts, as long as these have slots.
+
+    The weights of the chosen experts are scaled to sum 1 if ``renormalize``; ``"informed"``: if the router has inform
+    steps, whose probabilities need not sum to 1 (V-MoE itself does not scale them).
+    """
+    assert renormalize != "informed"  # resolved when a config is parsed
     weights, indices = top_experts(probabilities, context.k, renormalize=renormalize, active=context.active)
     return _token_choice(context, weights, indices, probabilities.shape[-1])
 

@@ -61,6 +61,11 @@ def _no_check_duration(total_steps: int, **options: Any) -> None:
     del total_steps, options
 
 
+def _no_resolve(informed: bool, **options: Any) -> dict[str, Any]:
+    del informed
+    return options
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """A registered function together with its options (name -> type) and their defaults.
@@ -204,12 +209,15 @@ class SelectStep(Step):
     """``function(probabilities [G, S, E], context: SelectContext, **options) -> Plan``.
 
     Attributes:
+      resolve: ``resolve(informed, **options) -> options``, called when a config is parsed: writes out options that
+        depend on whether the router has inform steps. The others of the step's functions see the result.
       grows: the step heeds ``context.active``, so that K may grow in training.
       uses_probabilities: False: it works on logits alone, so that inform steps would have no effect and are refused.
       fills_slots: every slot is filled, as many as there are choices: capacity factors do not apply.
       smallest_capacity_factor: in training.
     """
 
+    resolve: Callable[..., dict[str, Any]] = _no_resolve
     grows: bool = False
     uses_probabilities: bool = True
     fills_slots: bool = False
