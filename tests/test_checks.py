@@ -4,9 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmoe_inform import checks
-from vmoe_inform.analysis import api as runs
-from vmoe_inform.runs import checkpoints
+from vmoe_inform import analysis, checks
 
 NAN, INF = float("nan"), float("inf")
 
@@ -127,7 +125,7 @@ def test_misfit(value, hint, words):
 def test_paths_that_python_gives_are_read_as_those_of_settings(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert checks.local_path("workdir", "~/run") == checks.local_path("workdir", tmp_path / "run") == tmp_path / "run"
-    for read in (checkpoints.load, runs.load, runs.analyze):
+    for read in (runs.load, analysis.load, analysis.analyze):
         with pytest.raises(FileNotFoundError, match=f"received '{tmp_path}/run'"):
             read("~/run")
         with pytest.raises(ValueError, match="workdir: expected path on this machine"):

@@ -31,7 +31,7 @@ def train(tmp_path_factory) -> Iterator[processes.Forks]:
 
 @pytest.fixture(scope="module")
 def evaluate(tmp_path_factory) -> Iterator[processes.Forks]:
-    imports = ("evaluation.report", "evaluation.run")
+    imports = ("report.page", "evaluation.run")
     with processes.Forks("evaluate", tmp_path_factory.mktemp("evaluate"), imports=imports) as forks:
         yield forks
 

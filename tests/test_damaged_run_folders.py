@@ -18,12 +18,13 @@ from vmoe_inform import checks, storage
 from vmoe_inform.analysis import write as analysis_write
 from vmoe_inform.config import Config, ModelConfig
 from vmoe_inform.data.records import ArrayRecords, Source
-from vmoe_inform.evaluation import run, units
+from vmoe_inform.evaluation import units
+from vmoe_inform.evaluation.files import EvaluationFiles
 from vmoe_inform.report import analyses
 from vmoe_inform.report import page as report
 from vmoe_inform.report.page import render_table, write_report
 from vmoe_inform.runs import folder as run_folder
-from vmoe_inform.runs.place import Place
+from vmoe_inform.runs.checkpoint_path import CheckpointPath
 from vmoe_inform.studies import measure, plan, progress, summary
 from vmoe_inform.training.logging import MetricsLogger, last_step, read_metrics
 
@@ -39,12 +40,12 @@ def whole(tmp_path_factory):
     with MetricsLogger(folder) as logger:
         for step in (1, 2, 3):
             logger.log(step, {"loss": 1.0 / step})
-    place = Place(folder)
-    storage.write_json(place.results, results()["attention_vmoe"])
+    files = EvaluationFiles(CheckpointPath(folder))
+    storage.write_json(files.results, results()["attention_vmoe"])
     shown = example()
     arrays = {name: np.asarray([shown[name]]) for name in ("image", "label", "prediction", "confidence")}
     experts = {f"experts/{block}": maps[None] for block, maps in shown["experts"].items()}
-    storage.write_arrays(place.examples, arrays | experts)
+    storage.write_arrays(files.examples, arrays | experts)
     storage.write_json(folder / "analysis" / "analysis.json", {"run": {"step": 3, "suite": "clean", "count": 3}})
     storage.write_text(folder / "analysis" / "figures" / "load.svg", "<svg/>")
     storage.write_json(folder / plan.RESULT_FILE, study_sample.result("plain", 0))
@@ -128,25 +129,25 @@ def use_metrics(folder):
 
 
 def use_results(folder):
-    place = Place(folder)
+    files = EvaluationFiles(CheckpointPath(folder))
     with one_line_or_right():
-        found = run.read_results(place)
+        found = files.read_results()
         with one_line_or_right():
             render_table({"run": found})
-            write_report(place.report, {"run": found})
-    finished = run._read_finished(place, 1380, "0123456789abcdef")
+            write_report(files.report, {"run": found})
+    finished = files.read_finished(1380, {"0123456789abcdef"})
     assert set(finished["suites"]) in (set(), {"clean", "c", "r", "o"})
-    run._write(place, results()["attention_vmoe"], ("clean",))
-    assert run.read_results(place)["checkpoint_step"] == 1380
+    files.write_results(results()["attention_vmoe"], ("clean",))
+    assert files.read_results()["checkpoint_step"] == 1380
 
 
 def use_examples(folder):
-    place = Place(folder)
-    found = run.read_examples(place)
+    files = EvaluationFiles(CheckpointPath(folder))
+    found = files.read_examples()
     assert len(found) <= 1
-    assert run._has_examples(place) == (bool(found) or not storage.exists(place.examples))
-    storage.write_arrays(place.examples, {"image": np.zeros(1)}, within=folder)
-    assert run.read_examples(place) == []
+    assert files.examples_are_damaged() == (not found and storage.exists(files.examples))
+    storage.write_arrays(files.examples, {"image": np.zeros(1)}, within=folder)
+    assert files.read_examples() == []
 
 
 def use_analysis(folder):
@@ -188,17 +189,17 @@ def _variants(value):
 
 def test_results_of_any_other_shape_are_refused_or_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_pictures", lambda results: collections.defaultdict(dict))
-    place, shown = Place(tmp_path), 0
+    files, shown = EvaluationFiles(CheckpointPath(tmp_path)), 0
     entry = {**results()["attention_vmoe"], "seed": 1, "data": {"source": "x", "classes_are_imagenet": True}}
     entry["suites"]["clean"]["worst_classes"] = [{"class": "x", "top1": 0.5, "count": 2}]
     entry["suites"]["fewshot"] = {"top1": 0.5, "top1_by_shots": {"1": 0.4, "5": 0.5}, "count": 9, "seed": 0}
     for changed in _variants(entry):
-        place.results.parent.mkdir(exist_ok=True)
-        place.results.write_text(json.dumps(changed))
+        files.results.parent.mkdir(exist_ok=True)
+        files.results.write_text(json.dumps(changed))
         with one_line_or_right():
-            found = run.read_results(place)
+            found = files.read_results()
             render_table({"run": found})
-            write_report(place.report, {"run": found})
+            write_report(files.report, {"run": found})
             shown += 1
     assert shown > 10
 
@@ -246,10 +247,10 @@ def test_folders_of_a_run_are_no_links(folder, tmp_path, name):
     (folder / name).rename(outside)
     (folder / name).symlink_to(outside)
     before = sorted(outside.rglob("*"))
-    place = Place(folder)
+    files = EvaluationFiles(CheckpointPath(folder))
     assert analyses.read(folder) is None or name == "evaluation"
     for use in (
-        lambda: run.read_results(place) if name == "evaluation" else storage.files(folder / name, "", within=folder),
+        lambda: files.read_results() if name == "evaluation" else storage.files(folder / name, "", within=folder),
         lambda: storage.write_text(folder / name / "new", "", within=folder),
     ):
         with pytest.raises(checks.InputError, match=rf"{name}: expected a folder; received a symbolic link"):

@@ -32,17 +32,13 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from vmoe_inform import checks, command_line, storage, text
-from vmoe_inform import config as config_lib
-from vmoe_inform.axes import Tree
-from vmoe_inform.config import sizes
 from vmoe_inform.evaluation import suites as suites_lib
-from vmoe_inform.runs import place as place_lib
-from vmoe_inform.runs.place import Place
+from vmoe_inform.runs import checkpoint_path
+from vmoe_inform.runs.checkpoint_path import CheckpointPath
 from vmoe_inform.sharding import processes
 
 if TYPE_CHECKING:
-    from vmoe_inform.evaluation.predict import Predictor
-    from vmoe_inform.evaluation.run import Results
+    from vmoe_inform.evaluation.files import Results
 
 _JOIN_PROCESSES = command_line.define_processes()
 _WORKDIR = flags.DEFINE_multi_string(
@@ -64,11 +60,11 @@ _HERE = command_line.define_machine()
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
-    places = place_lib.parse_list(_WORKDIR.value, flag="--workdir")
-    if not places:
+    paths = checkpoint_path.parse_list(_WORKDIR.value, flag="--workdir")
+    if not paths:
         raise checks.error("--workdir", "the folder of a run", None)
-    others = place_lib.parse_list(_COMPARE.value, flag="--compare")
-    names = place_lib.names_of([*places, *others])
+    others = checkpoint_path.parse_list(_COMPARE.value, flag="--compare")
+    names = checkpoint_path.names_of([*paths, *others])
     suites = list(suites_lib.names()) if _SUITES.value == ("all",) else _SUITES.value
     if suites is not None:
         if not suites or "all" in suites:
@@ -78,6 +74,7 @@ def main(_: list[str]) -> int:
     import rich.console
 
     from vmoe_inform.evaluation import earlier, run
+    from vmoe_inform.evaluation.files import EvaluationFiles
     from vmoe_inform.report import analyses
     from vmoe_inform.report import page as report
 
@@ -85,14 +82,14 @@ def main(_: list[str]) -> int:
         storage.check_writable(pathlib.Path(_PREDICTIONS.value), "--predictions")  # before what is computed for it
 
     since = earlier.now()
-    beside = [run.read_results(place) for place in others]
-    evaluated = [_evaluate(place, name, suites) for place, name in zip(places, names, strict=False)]
+    beside = [EvaluationFiles(path).read_results() for path in others]
+    evaluated = [_evaluate(path, name, suites) for path, name in zip(paths, names, strict=False)]
     if _REPORT.value and processes.is_main():
         everything = dict(zip(names, [*evaluated, *beside], strict=True))
-        examples = {name: run.read_examples(place) for name, place in zip(names, places, strict=False)}
+        examples = {name: EvaluationFiles(path).read_examples() for name, path in zip(names, paths, strict=False)}
         rich.console.Console().print(report.render_table(everything, since=since))
-        page = places[0].report
-        of_routers = {name: analyses.read(place.workdir) for name, place in zip(names, [*places, *others], strict=True)}
+        page = EvaluationFiles(paths[0]).report
+        of_routers = {name: analyses.read(path.folder) for name, path in zip(names, [*paths, *others], strict=True)}
         found = {name: analysis for name, analysis in of_routers.items() if analysis is not None}
         report.write_report(page, everything, examples=examples, analyses=found, since=since)
         print(text.printable(f"report: {page}"))
@@ -100,43 +97,25 @@ def main(_: list[str]) -> int:
     return command_line.BAD_INPUT if any(damaged.values()) else 0
 
 
-def _evaluate(place: Place, name: str, suites: Sequence[str] | None) -> "Results":
-    import jax
-
+def _evaluate(path: CheckpointPath, name: str, suites: Sequence[str] | None) -> "Results":
     from vmoe_inform.evaluation import run
-    from vmoe_inform.evaluation.predict import Predictor
-    from vmoe_inform.runs import restore as restore_lib
-    from vmoe_inform.runs.folder import hash_by_older_versions, read_config
-    from vmoe_inform.sharding.watchdog import Watchdog
+    from vmoe_inform.runs import run as runs
+    from vmoe_inform.sharding import watchdog as watchdog_lib
 
-    config = read_config(place.workdir)
-    here = config_lib.override(config, _HERE())
-    step = restore_lib.find_step(place.workdir, place.step)
-
-    watchdog = Watchdog(config.train.watchdog_seconds, config.train.watchdog_start_seconds, processes.place())
-
-    def restore() -> tuple["Predictor", dict[str, Tree]]:
-        restored = restore_lib.restore(place.workdir, step)
-        config_lib.check_evaluation_batch(here, restored.mesh.size)
-        sizes.check_memory(here, restored.mesh.size, jax.local_device_count(), train=False)
-        return Predictor(restored.model, here, restored.mesh, watch=watchdog), restored.variables
+    saved = runs.find(path.folder, path.step, name=name, here=_HERE())
 
     def say(line: str) -> None:
         if processes.is_main():
             print(text.printable(line))
 
-    say(f"{name}: step {step}")
-    with watchdog:
+    say(f"{name}: step {saved.step}")
+    with watchdog_lib.of_run(saved.config.train) as watchdog:
         return run.evaluate(
-            place,
-            config,
-            step,
-            config.evaluation.suites if suites is None else suites,
-            restore=restore,
-            here=here,
-            older_hash=hash_by_older_versions(place.workdir),
+            saved,
+            saved.config.evaluation.suites if suites is None else suites,
             predictions=None if _PREDICTIONS.value is None else pathlib.Path(_PREDICTIONS.value) / text.file_name(name),
-            report_progress=say,
+            watchdog=watchdog,
+            say=say,
         )
 
 

@@ -16,15 +16,15 @@ from tests import processes, tiny
 from tests.analysis import sample
 from vmoe_inform import analysis as analysis_lib
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis import api as runs_lib
 from vmoe_inform.analysis.collect import analysis as collect
 from vmoe_inform.analysis.collect import images as images_lib
 from vmoe_inform.analysis.collect import shown_images, tables
-from vmoe_inform.analysis.collect.observing import Observer, Subject
+from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.nn import models
 from vmoe_inform.runs.checkpoints import Checkpoints
 from vmoe_inform.runs.folder import write_config
+from vmoe_inform.runs.run import Run
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.mesh import make_mesh
 
@@ -48,9 +48,19 @@ def _variables(config):
 
 
 @pytest.fixture(scope="module")
-def subject():
-    config = _config()
-    return Subject("mine", config, make_mesh(1, 1, jax.devices()[:1]), _variables(config))
+def checkpoints():
+    """Of one run, by step."""
+    config, mesh = _config(), make_mesh(1, 1, jax.devices()[:1])
+    model = models.from_config(config.model)
+    return {
+        step: Run("mine", pathlib.Path("mine"), step, config, model, variables, mesh)
+        for step, variables in _variables(config).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def newest(checkpoints):
+    return checkpoints[20]
 
 
 class MadeUpImages:
@@ -72,25 +82,28 @@ class MadeUpImages:
 
 
 @pytest.fixture(scope="module")
-def found(subject):
+def found(checkpoints):
     """The run next to its own earlier checkpoint, with all corruptions."""
-    earlier = Subject("other", subject.config, subject.mesh, {10: subject.variables[10]})
-    states = {step: jax.device_get(variables["routing"]) for step, variables in subject.variables.items()}
+    before, newest = checkpoints.values()
+    other = dataclasses.replace(before, name="other")
+    states = {step: jax.device_get(run.variables["routing"]) for step, run in checkpoints.items()}
     choice = images_lib.parse("c")
     said = []
-    made = collect.collect(subject, MadeUpImages(), choice, other=earlier, adjacency_states=states, say=said.append)
+    made = collect.collect(
+        newest, MadeUpImages(), choice, before=before, other=other, adjacency_states=states, say=said.append
+    )
     assert len(said) == 3 + 15
     return made
 
 
-def test_corruptions_that_cannot_be_had_are_said_before_any_work(subject):
+def test_corruptions_that_cannot_be_had_are_said_before_any_work(newest):
     class NoCorruptions(MadeUpImages):
         def corrupted(self, corruption, severity):
             raise ValueError("not available")
 
     said = []
     with pytest.raises(ValueError, match="not available"):
-        collect.collect(subject, NoCorruptions(), images_lib.parse("c"), say=said.append)
+        collect.collect(newest, NoCorruptions(), images_lib.parse("c"), say=said.append)
     assert said == []
 
 
@@ -141,10 +154,10 @@ def test_corruptions_reroute_tokens_only_where_they_change_the_image(found):
     assert rerouted["frost"] == rerouted["snow"]
 
 
-def test_the_tables_are_those_of_the_experts_of_every_token(found, subject):
+def test_the_tables_are_those_of_the_experts_of_every_token(found, checkpoints):
     """The fluctuation, worked out once more from the choices of the two checkpoints; on eight devices."""
-    observer = Observer(subject.config, make_mesh(4, 2))
-    seen = [observer.observe(jax.device_get(subject.variables[step]), MadeUpImages().clean()) for step in STEPS]
+    observer = Observer(dataclasses.replace(checkpoints[20], mesh=make_mesh(4, 2)))
+    seen = [observer.observe(jax.device_get(run.variables), MadeUpImages().clean()) for run in checkpoints.values()]
     changed = tables.fluctuation(seen[0].chosen, seen[1].chosen)
     assert changed["block_1"]["set"] > 0
     assert found[0]["fluctuation"]["layers"]["block_1"] == pytest.approx(changed["block_1"])
@@ -153,9 +166,9 @@ def test_the_tables_are_those_of_the_experts_of_every_token(found, subject):
     assert seen[1].chosen["block_1"].dtype == np.uint8
 
 
-def test_the_page_shows_readable_images_clean_and_in_every_severity(subject):
+def test_the_page_shows_readable_images_clean_and_in_every_severity(newest):
     images, readable = MadeUpImages(), np.arange(15) % 5 != 0
-    views = shown_images.views_of([subject], images, readable, "frost")
+    views = shown_images.views_of([newest], images, readable, "frost")
     assert views.labels == images.labels[readable].tolist()
     assert list(views.images) == [("", 0), *(("frost", severity) for severity in (1, 2, 3, 4, 5))]
     np.testing.assert_array_equal(views.images["frost", 2], (images.pixels // 3)[readable])
@@ -208,46 +221,47 @@ def test_runs_of_other_classes_are_not_set_beside_each_other():
     collect.check_comparable(own, _config())  # of an older version
 
 
-def test_a_run_with_its_classes_in_another_order_is_shown_in_this_ones(subject):
-    own, other = (
-        dataclasses.replace(subject, config=_config(data__class_names=names)) for names in (CLASSES, CLASSES[::-1])
-    )
-    shown = runs_lib.in_order_of(own, other)
-    assert shown.config == own.config
-    for step, before in other.variables.items():
-        after = shown.variables[step]
-        for name, values in before["params"]["head"].items():
-            np.testing.assert_array_equal(after["params"]["head"][name], values[..., ::-1])
-        assert after["params"]["block_1"] is before["params"]["block_1"]
-    assert runs_lib.in_order_of(subject, other) is other  # of an older version
+def test_a_run_with_its_classes_in_another_order_is_shown_in_this_ones(newest):
+    other = dataclasses.replace(newest, config=_config(data__class_names=CLASSES[::-1]))
+    shown = other.with_classes_in_order_of(CLASSES)
+    assert shown.config == _config(data__class_names=CLASSES)
+    before, after = other.variables["params"], shown.variables["params"]
+    for name, values in before["head"].items():
+        np.testing.assert_array_equal(after["head"][name], values[..., ::-1])
+    assert after["block_1"] is before["block_1"]
+    assert newest.class_names == ()  # of an older version
+    assert newest.with_classes_in_order_of(CLASSES) is newest
+    assert other.with_classes_in_order_of(newest.class_names) is other
 
 
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-def _write_run(workdir: pathlib.Path, config, variables) -> pathlib.Path:
-    write_config(workdir, config)
-    with Checkpoints(workdir, keep=5) as checkpoints:
-        for step, of_step in variables.items():
+def _write_run(workdir: pathlib.Path, runs) -> pathlib.Path:
+    write_config(workdir, runs[0].config)
+    with Checkpoints(workdir, keep=5) as saved:
+        for run in runs:
             state = TrainState(
-                step=jnp.int32(step),
+                step=jnp.int32(run.step),
                 seed=jnp.uint32(0),
-                params=of_step["params"],
-                opt_state=optax.sgd(0.1).init(of_step["params"]),
-                routing=of_step.get("routing", {}),
+                params=run.variables["params"],
+                opt_state=optax.sgd(0.1).init(run.variables["params"]),
+                routing=run.variables["routing"],
                 ema_params=None,
             )
-            checkpoints.save(state, iter(grain.MapDataset.range(3).to_iter_dataset()))
+            saved.save(state, iter(grain.MapDataset.range(3).to_iter_dataset()))
     return workdir
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, subject):
+def runs(tmp_path_factory, checkpoints):
     """Runs with two checkpoints, of other K, without MoE layers, without a checkpoint, and with a file in the way."""
     folder = tmp_path_factory.mktemp("runs")
-    _write_run(folder / "mine", subject.config, subject.variables)
+    _write_run(folder / "mine", list(checkpoints.values()))
     write_config(folder / "one_expert", _config(model__moe__num_selected_experts=1))
     write_config(folder / "dense", _config(model__moe__layers="none", model__router__inform="none"))
+    for name in ("one_expert", "dense"):  # none of which is read
+        (folder / name / "checkpoints").symlink_to(folder / "mine" / "checkpoints")
     write_config(folder / "new", _config())
     write_config(folder / "blocked", _config())
     (folder / "blocked" / "analysis").touch()
@@ -307,25 +321,25 @@ def test_bad_input_is_one_line_that_says_what_differs(ended, arguments):
     assert len(errors.strip().splitlines()) == 1, errors
 
 
-def test_a_run_at_hand(runs, subject):
+def test_a_run_at_hand(runs, newest):
     run_at_hand = analysis_lib.load(runs / "mine", 10)
     assert (run_at_hand.name, run_at_hand.step) == ("mine", 10)
-    sample_of_it = run_at_hand.sample(8)
+    sample_of_it = analysis_lib.sample(run_at_hand, 8)
     assert sample_of_it.images.shape == (8, 32, 32, 3)
     assert sample_of_it.images.dtype == np.uint8
     # Evenly over the 364 test images.
-    source = images_lib.Images(subject.config).clean()
+    source = images_lib.Images(newest.config).clean()
     assert sample_of_it.labels.tolist() == [source.records[i * 364 // 8]["label"] for i in range(8)]
-    trace = run_at_hand.trace(sample_of_it, keep=["indices"], graphs=True)
+    trace = analysis_lib.trace(run_at_hand, sample_of_it, keep=["indices"], graphs=True)
     (layer,) = (trace.layers[block] for block in list(trace.layers)[-1:])
-    assert layer.graph.shape == (8, subject.config.model.num_tokens, subject.config.model.num_tokens)
-    view = run_at_hand.view(sample_of_it)
+    assert layer.graph.shape == (8, newest.config.model.num_tokens, newest.config.model.num_tokens)
+    view = analysis_lib.view(run_at_hand, sample_of_it)
     assert (view.run, view.condition, len(view.predictions)) == ("mine", ("", 0), 8)
     np.testing.assert_array_equal(view.layers[list(trace.layers)[-1]].experts, layer.indices)
     moved = analysis_lib.load(runs / "mine", 10, here={"data.directory": "elsewhere"})
     assert moved.config == config_lib.override(run_at_hand.config, {"data.directory": "elsewhere"})
     with pytest.raises(ValueError, match="suite: expected clean, or c:NAME:SEVERITY: one set of images; received 'c'"):
-        run_at_hand.sample(8, "c")
+        analysis_lib.sample(run_at_hand, 8, "c")
 
 
 def test_a_model_without_routers_is_not_loaded(runs):

@@ -46,7 +46,7 @@ def informed():
 
 @pytest.fixture(scope="module")
 def whole(informed):
-    return analysis.trace(*informed, _images(), graphs=True, batch_size=4)
+    return tracing.trace(*informed, _images(), graphs=True, batch_size=4)
 
 
 def test_a_record_is_what_the_model_did(informed, whole):
@@ -85,7 +85,7 @@ def test_a_trace_has_all_that_figures_of_one_set_of_images_take(informed, whole)
 
 def test_one_device_and_eight_and_batches_of_any_size_give_the_same(informed, whole):
     mesh = make_mesh(4, 2)
-    on_mesh = analysis.trace(*informed, _images(), graphs=True, mesh=mesh)  # one batch of 16
+    on_mesh = tracing.trace(*informed, _images(), graphs=True, mesh=mesh)  # one batch of 16
     assert jax.tree.structure(on_mesh.layers) == jax.tree.structure(whole.layers)
     for one, eight in zip(jax.tree.leaves(whole.layers), jax.tree.leaves(on_mesh.layers), strict=True):
         np.testing.assert_allclose(one, eight, atol=2e-5)
@@ -93,7 +93,7 @@ def test_one_device_and_eight_and_batches_of_any_size_give_the_same(informed, wh
 
 
 def test_only_what_is_asked_for_leaves_the_devices(informed):
-    found = analysis.trace(*informed, _images(4), keep=("indices",), batch_size=4)
+    found = tracing.trace(*informed, _images(4), keep=("indices",), batch_size=4)
     kept = {
         field.name
         for field in dataclasses.fields(LayerTrace)
@@ -120,7 +120,7 @@ def test_only_what_is_asked_for_leaves_the_devices(informed):
 def test_what_cannot_be_traced_is_refused_before_anything_is_compiled(changes, message):
     arguments = {"model": _model("vmoe"), "variables": {}, "images": _images(4)} | changes
     with pytest.raises(ValueError, match=re.escape(message)):
-        analysis.trace(**arguments)
+        tracing.trace(**arguments)
 
 
 # ---------------------------------------------------------------------------------------------------- every router

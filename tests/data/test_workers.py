@@ -156,7 +156,7 @@ _STOPPED = """
 import multiprocessing, os, signal
 from tests.data.test_workers import NoiseRecords, start
 from vmoe_inform.data import pipeline, workers
-from vmoe_inform.training.watchdog import Watchdog
+from vmoe_inform.sharding.watchdog import Watchdog
 if __name__ == "__main__":
     iterator = start(NoiseRecords(), pipeline.SkippedRecords(1.0), num_workers=1)
     (worker,) = multiprocessing.active_children()

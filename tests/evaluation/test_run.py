@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,8 +15,14 @@ from tests import imagenet_tiny
 from vmoe_inform.config import AttackConfig, Config, ModelConfig, identity
 from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
 from vmoe_inform.evaluation import run
+from vmoe_inform.evaluation.evaluator import Evaluator
+from vmoe_inform.evaluation.files import EvaluationFiles
 from vmoe_inform.evaluation.suites.base import AttackedPredictions
-from vmoe_inform.runs.place import Place
+from vmoe_inform.evaluation.work import look
+from vmoe_inform.nn import models
+from vmoe_inform.runs.checkpoint_path import CheckpointPath
+from vmoe_inform.runs.run import Run, SavedRun
+from vmoe_inform.sharding.mesh import make_mesh
 
 from . import imagenet_sample as sample
 
@@ -38,38 +45,42 @@ def undated(results):
     return results | {"suites": suites}
 
 
-class Restored(Exception):
-    """The checkpoint was asked for, which is to say that something is predicted."""
+def saved_run(folder, config, *, step=8, named=None, here=None, older_hash="older"):
+    path = CheckpointPath(folder, named)
+    return SavedRun("run", path, step, (step,), config, config if here is None else here, older_hash)
 
 
-def _evaluate(workdir, suites=("a",), *, config=CONFIG, step=8):
-    def restore():
-        raise Restored
+def files_of(folder, step=None):
+    return EvaluationFiles(CheckpointPath(folder, step))
 
-    place = Place(workdir)
-    place.folder.mkdir(exist_ok=True)
-    place.results.write_text(json.dumps(FINISHED))
-    return run.evaluate(place, config, step, suites, restore=restore)
+
+def _evaluate(folder, suites=("a",), *, config=CONFIG, step=8):
+    """There is no checkpoint to load."""
+    files_of(folder).folder.mkdir(exist_ok=True)
+    files_of(folder).results.write_text(json.dumps(FINISHED))
+    return run.evaluate(saved_run(folder, config, step=step), suites)
+
+
+no_checkpoint = pytest.raises(FileNotFoundError, match="checkpoint: expected one")
 
 
 def test_what_is_there_for_this_checkpoint_is_kept(tmp_path):
     assert _evaluate(tmp_path) == FINISHED
-    with pytest.raises(Restored):
+    with no_checkpoint:
         _evaluate(tmp_path, ("a", "clean"))
 
 
 def test_what_an_older_version_has_finished_counts(tmp_path):
     """It hashed all settings, so that its hash is another."""
-    place = Place(tmp_path)
-    place.folder.mkdir()
-    place.results.write_text(json.dumps(FINISHED | {"config_hash": "older"}))
-    results = run.evaluate(place, CONFIG, 8, ("a",), restore=pytest.fail, older_hash="older")
-    assert results == FINISHED == run.read_results(place)
+    files = files_of(tmp_path)
+    files.folder.mkdir()
+    files.results.write_text(json.dumps(FINISHED | {"config_hash": "older"}))
+    assert run.evaluate(saved_run(tmp_path, CONFIG), ("a",)) == FINISHED == files.read_results()
 
 
 @pytest.mark.parametrize("other", [{"step": 4}, {"config": dataclasses.replace(CONFIG, seed=1)}], ids=str)
 def test_results_of_another_checkpoint_are_not_mixed_in(tmp_path, other):
-    with pytest.raises(Restored):
+    with no_checkpoint:
         _evaluate(tmp_path, (), **other)  # not even what belongs to no suite
 
 
@@ -112,18 +123,16 @@ def directory(tmp_path_factory):
     return directory
 
 
-def evaluate_sample(workdir, config, predictor, *, suites=SUITES, step=8, **options):
-    lines = []
-    results = run.evaluate(
-        Place(workdir),
-        config,
-        step,
-        suites,
-        restore=lambda: (predictor, {"params": {}}),
-        report_progress=lines.append,
-        **options,
-    )
-    return results, lines
+def evaluate_sample(folder, config, predictor, *, suites=SUITES, predictions=None, say=None, **options):
+    """As :func:`vmoe_inform.evaluation.run.evaluate` does it, with another predictor; None: with none."""
+    lines, saved = [], saved_run(folder, config, **options)
+    say = lines.append if say is None else say
+    work = look(saved, suites, again=predictions is not None)
+    if work.is_left:
+        mesh, model = make_mesh(1, 1, jax.devices()[:1]), models.from_config(config.model)
+        evaluated = Run("run", folder, saved.step, saved.config, model, {"params": {}}, mesh)
+        run.complete(work, Evaluator(evaluated, predictor), predictions=predictions, say=say)
+    return run.conclude(work, say=say), lines
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +233,7 @@ def test_what_is_missing_is_said_and_the_rest_is_evaluated(directory, tmp_path):
     for name in ("a", "o", "real"):
         assert "nowhere" in results["suites"][name]["not_available"]
         assert sum(line.startswith(f"{name}: not available: ") for line in lines) == 1
-    assert run.read_results(Place(tmp_path)) == results
+    assert files_of(tmp_path).read_results() == results
     # Once the data are there, what was missing is evaluated.
     predictor = CountingPredictor()
     results, _ = evaluate_sample(tmp_path, config, predictor, suites=suites)
@@ -271,29 +280,22 @@ def test_figures_stay_when_the_images_are_gone(directory, whole, tmp_path):
 
 
 def test_evaluations_side_by_side_keep_each_others_figures(directory, tmp_path):
-    config, place = sample.config(directory), Place(tmp_path)
+    config, files = sample.config(directory), files_of(tmp_path)
 
     def finish_another(line):  # while this evaluation is at work
         if line.startswith("clean: "):
-            written = json.loads(place.results.read_text())
+            written = json.loads(files.results.read_text())
             written["suites"]["v2"] = {"top1": 0.5, "count": 3}
-            place.results.write_text(json.dumps(written))
+            files.results.write_text(json.dumps(written))
 
-    results = run.evaluate(
-        place,
-        config,
-        8,
-        ("clean", "a"),
-        restore=lambda: (CountingPredictor(), {"params": {}}),
-        report_progress=finish_another,
-    )
+    results, _ = evaluate_sample(tmp_path, config, CountingPredictor(), suites=("clean", "a"), say=finish_another)
     assert set(results["suites"]) == {"clean", "a", "v2"}
-    assert run.read_results(place) == results
+    assert files.read_results() == results
 
 
 def test_an_evaluation_beside_another_keeps_what_that_has_on_other_data(directory, other_directory, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    config, place, before = sample.config(directory), Place(tmp_path), whole[1]["suites"]["clean"]
+    config, files, before = sample.config(directory), files_of(tmp_path), whole[1]["suites"]["clean"]
     others = []
 
     def evaluate_other_data(line):  # while this evaluation is at work, of other suites
@@ -301,18 +303,11 @@ def test_an_evaluation_beside_another_keeps_what_that_has_on_other_data(director
             here = _on(config, other_directory)
             others.append(evaluate_sample(tmp_path, config, CountingPredictor(), suites=("clean",), here=here)[0])
 
-    left = json.loads(place.results.read_text())
+    left = json.loads(files.results.read_text())
     del left["suites"]["a"]
-    place.results.write_text(json.dumps(left))
-    run.evaluate(
-        place,
-        config,
-        8,
-        ("a",),
-        restore=lambda: (CountingPredictor(), {"params": {}}),
-        report_progress=evaluate_other_data,
-    )
-    results = run.read_results(place)
+    files.results.write_text(json.dumps(left))
+    evaluate_sample(tmp_path, config, CountingPredictor(), suites=("a",), say=evaluate_other_data)
+    results = files.read_results()
     assert results["suites"]["clean"] == others[0]["suites"]["clean"]
     assert results["other_data"]["clean"] == [before]
     assert "count" in results["suites"]["a"]
@@ -345,14 +340,14 @@ def test_predictions_for_others(directory, whole, tmp_path):
 def test_a_named_checkpoint_has_files_of_its_own(directory, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     config = sample.config(directory)
-    named = Place(tmp_path, 4)
-    results = run.evaluate(named, config, 4, ("a",), restore=lambda: (CountingPredictor(), {"params": {}}))
-    assert run.read_results(named) == results
+    named = files_of(tmp_path, 4)
+    results, _ = evaluate_sample(tmp_path, config, CountingPredictor(), suites=("a",), step=4, named=4)
+    assert named.read_results() == results
     assert set(results["suites"]) == {"a"}
-    assert run.read_results(Place(tmp_path)) == whole[1]
+    assert files_of(tmp_path).read_results() == whole[1]
     assert named.results.name == "results_step_4.json"
     with pytest.raises(FileNotFoundError, match=rf"--workdir={tmp_path}@5"):
-        run.read_results(Place(tmp_path, 5))
+        files_of(tmp_path, 5).read_results()
 
 
 def _on(config, directory):
@@ -388,7 +383,7 @@ def test_other_data_are_another_evaluation(directory, other_directory, whole, tm
     assert len(predictor.predicted) == 1
     assert results["suites"]["clean"] == whole[1]["suites"]["clean"]
     assert [entry["data"]["place"] for entry in results["other_data"]["clean"]] == [str(other_directory / "val")]
-    assert run.read_results(Place(tmp_path)) == results
+    assert files_of(tmp_path).read_results() == results
     for line in ("clean", "sketch"):
         assert any(shown.startswith(f"{line}: 12 images, from before: evaluated 20") for shown in lines)
 
@@ -397,9 +392,9 @@ def test_suites_that_are_known_on_other_data_only_stay(directory, whole, tmp_pat
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     before = json.loads(json.dumps(whole[1]))
     before["other_data"] = {"v2": [before["suites"].pop("a")]}
-    Place(tmp_path).results.write_text(json.dumps(before))
+    files_of(tmp_path).results.write_text(json.dumps(before))
     assert evaluate_sample(tmp_path, sample.config(directory), None, suites=("clean",))[0] == before
-    assert run.read_results(Place(tmp_path)) == before
+    assert files_of(tmp_path).read_results() == before
 
 
 def test_a_copy_of_the_data_is_the_same_evaluation(directory, whole, tmp_path):
@@ -427,7 +422,7 @@ def test_results_of_older_versions_say_that_they_know_no_data(directory, other_d
     for entry in older["suites"].values():
         del entry["data"], entry["evaluated"]
     older["data"] = {"source": "folder", "classes_are_imagenet": True}
-    Place(tmp_path).results.write_text(json.dumps(older))
+    files_of(tmp_path).results.write_text(json.dumps(older))
     config = sample.config(directory)
     results, lines = evaluate_sample(tmp_path, config, None, suites=("clean",))
     assert results == older
@@ -446,7 +441,7 @@ def test_facts_of_the_run(whole, directory):
     assert (facts["model"]["image_size_px"], facts["model"]["patch_size_px"]) == (32, 8)
     # Half of them from all over the images that are taken for something else (all but a few of these twelve), and then
     # what is left of the others.
-    examples = run.read_examples(Place(whole[0]))
+    examples = files_of(whole[0]).read_examples()
     assert len({example["label"] for example in examples}) > 4
     assert len(examples) == 8
     assert examples[0]["image"].shape == (32, 32, 3)
@@ -460,42 +455,42 @@ def test_dates_and_data_that_are_none_are_damage(whole, tmp_path, change):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     results = json.loads(json.dumps(whole[1]))
     (results if "other_data" in change else results["suites"]["clean"]).update(change)
-    Place(tmp_path).results.write_text(json.dumps(results))
+    files_of(tmp_path).results.write_text(json.dumps(results))
     with pytest.raises(ValueError, match=r"results.json: expected .*evaluate it again"):
-        run.read_results(Place(tmp_path))
+        files_of(tmp_path).read_results()
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00\xff", b'{"suites": {}}', b"{" * 10_000, b'{"a": NaN}', b"[]"])
 def test_damaged_results_are_put_aside_and_evaluated_again(directory, whole, tmp_path, damage, caplog):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    place, predictor = Place(tmp_path), CountingPredictor()
-    place.results.write_bytes(damage)
+    files, predictor = files_of(tmp_path), CountingPredictor()
+    files.results.write_bytes(damage)
     results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor, suites=SUITES)
     assert undated(results) == undated(whole[1])
-    assert run.read_results(place) == results
+    assert files.read_results() == results
     assert len(predictor.predicted) == 1  # the clean images, for what is not kept set by set
-    assert (place.folder / "damaged_results.json").read_bytes() == damage
+    assert (files.folder / "damaged_results.json").read_bytes() == damage
     assert sum("results.json: expected " in line for line in caplog.text.splitlines()) == 1
-    place.results.write_bytes(damage)
+    files.results.write_bytes(damage)
     with pytest.raises(ValueError, match=rf"evaluate it again: python -m vmoe_inform.evaluate --workdir={tmp_path}\)$"):
-        run.read_results(place)
+        files.read_results()
 
 
 def test_damaged_examples_are_made_again(directory, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    place = Place(tmp_path)
-    before = run.read_examples(place)
-    place.examples.write_bytes(place.examples.read_bytes()[:-100])
-    assert run.read_examples(place) == []
+    files = files_of(tmp_path)
+    before = files.read_examples()
+    files.examples.write_bytes(files.examples.read_bytes()[:-100])
+    assert files.read_examples() == []
     evaluate_sample(tmp_path, sample.config(directory), CountingPredictor(), suites=("a",))
-    assert [example["label"] for example in run.read_examples(place)] == [example["label"] for example in before]
+    assert [example["label"] for example in files.read_examples()] == [example["label"] for example in before]
 
 
 def test_units_that_were_tampered_with_are_computed_again(directory, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    place, predictor = Place(tmp_path), CountingPredictor()
-    place.results.unlink()
-    unit = place.folder / "units" / "step_8" / "a" / "a.npz"
+    files, predictor = files_of(tmp_path), CountingPredictor()
+    files.results.unlink()
+    unit = files.folder / "units" / "step_8" / "a" / "a.npz"
     unit.unlink()
     unit.symlink_to("/etc/passwd")
     results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor, suites=("a",))

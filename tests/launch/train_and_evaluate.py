@@ -7,25 +7,14 @@ from absl import flags
 
 from vmoe_inform import command_line, train
 from vmoe_inform.evaluation import run
-from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.runs import restore
-from vmoe_inform.runs.place import Place
+from vmoe_inform.runs import run as runs
 from vmoe_inform.sharding import processes
 
 
 def main(arguments: list[str]) -> int:
     code = train.main(arguments)
     workdir = pathlib.Path(flags.FLAGS.workdir)
-    restored = restore.restore(workdir)
-    predictor = Predictor(restored.model, restored.config, restored.mesh)
-    run.evaluate(
-        Place(workdir),
-        restored.config,
-        restored.step,
-        ["clean"],
-        restore=lambda: (predictor, restored.variables),
-        report_progress=print if processes.is_main() else lambda line: None,
-    )
+    run.evaluate(runs.find(workdir), ["clean"], say=print if processes.is_main() else lambda line: None)
     return code
 
 

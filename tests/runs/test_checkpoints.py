@@ -25,12 +25,11 @@ import optax
 import pytest
 from orbax.checkpoint._src.path import async_path
 
-from tests import tiny
 from vmoe_inform import checks, storage
-from vmoe_inform import config as config_lib
-from vmoe_inform.runs import checkpoints, checksums
+from vmoe_inform.runs import checksums
+from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
-from vmoe_inform.runs.folder import read_config, write_config
+from vmoe_inform.runs.folder import read_config
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.mesh import make_mesh
 from vmoe_inform.sharding.rules import tree_shardings
@@ -117,17 +116,6 @@ def test_restored_onto_another_mesh(tmp_path, before, after):
 def test_another_model_is_refused_with_the_paths(two):
     with pytest.raises(ValueError, match=r"checkpoint 2 is of another model.*head/kernel: expected \(5, 3\); .*\(4, 3"):
         _restore(two, width=5)
-
-
-def test_numpy_arrays_for_notebooks(damaged):
-    config = config_lib.parse(tiny.config_dict())
-    write_config(damaged, config)
-    loaded = checkpoints.load(damaged)
-    assert (loaded.config, loaded.step) == (config, 2)
-    chex.assert_trees_all_equal(loaded.params, jax.device_get(_state(2).ema_params))
-    chex.assert_trees_all_equal(loaded.routing, jax.device_get(_state(2).routing))
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves((loaded.params, loaded.routing)))
-    chex.assert_trees_all_equal(checkpoints.load(str(damaged), step=1).params, jax.device_get(_state(1).ema_params))
 
 
 @pytest.mark.parametrize(
@@ -319,9 +307,12 @@ def test_a_checkpoint_of_an_older_version(tmp_path, warnings):
     """
     with zipfile.ZipFile(GOLDEN) as archive:
         archive.extractall(tmp_path)
-    loaded = checkpoints.load(tmp_path)
+    loaded = runs.load(tmp_path)
     assert loaded.step == 2
-    total = sum(float(np.abs(leaf.astype(np.float64)).sum()) for leaf in jax.tree.leaves(loaded.params))
+    total = sum(
+        float(np.abs(leaf.astype(np.float64)).sum())
+        for leaf in jax.tree.leaves(jax.device_get(loaded.variables["params"]))
+    )
     assert total == pytest.approx(579.0830734471757, rel=1e-9)
     assert any("cannot be verified" in line for line in warnings)
     built = program.build(read_config(tmp_path), 4)
@@ -330,7 +321,7 @@ def test_a_checkpoint_of_an_older_version(tmp_path, warnings):
         state = of_run.restore(built.state_shapes, data)
     assert int(state.step) == 2
     assert next(data) == 32  # two batches of 16
-    chex.assert_trees_all_equal(jax.device_get(state.ema_params), loaded.params)
+    chex.assert_trees_all_equal(state.ema_params, loaded.variables["params"])
 
 
 # -------------------------------------------------------------------------------------------------------------- saving

@@ -14,7 +14,7 @@ from vmoe_inform.sharding import watchdog
 
 _PROCESS = """
 import threading, time
-from vmoe_inform.training.watchdog import Watchdog
+from vmoe_inform.sharding.watchdog import Watchdog
 
 now = 0.0
 

@@ -9,9 +9,8 @@ from tests import imagenet_tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.data.images import ilsvrc, label_sets
 from vmoe_inform.evaluation import run
-from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.runs import restore
-from vmoe_inform.runs.place import Place
+from vmoe_inform.evaluation.files import EvaluationFiles
+from vmoe_inform.runs import run as runs
 from vmoe_inform.training import loop
 
 
@@ -53,18 +52,9 @@ def workdir(config, tmp_path_factory):
 
 
 def test_a_run_is_trained_and_evaluated_through_the_prepared_files(config, workdir):
-    restored = restore.restore(workdir)
-    place = Place(workdir)
-    predictor = Predictor(restored.model, restored.config, restored.mesh)
-    results = run.evaluate(
-        place,
-        config,
-        restored.step,
-        ["clean", "real", "a", "r", "o", "v2"],
-        restore=lambda: (predictor, restored.variables),
-        report_progress=lambda _: None,
-    )
-    assert results == json.loads(place.results.read_text())
+    saved = runs.find(workdir)
+    results = run.evaluate(saved, ["clean", "real", "a", "r", "o", "v2"], say=lambda _: None)
+    assert results == json.loads(EvaluationFiles(saved.path).results.read_text())
     suites = results["suites"]
     # Sixteen validation images were prepared; of each suite there is an image of each of its 200 classes.
     assert {name: suites[name]["count"] for name in ("clean", "a", "r", "o")} == {

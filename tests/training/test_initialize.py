@@ -10,7 +10,7 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.runs import restore
+from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.checkpoints import Checkpoints
 from vmoe_inform.runs.folder import check_same_run, write_config
 from vmoe_inform.training import initialize, loop, program
@@ -47,7 +47,7 @@ def source(tmp_path_factory):
     """A run that keeps a moving average: its folder, and what evaluation takes of it."""
     folder = tmp_path_factory.mktemp("source")
     loop.train(_config(), folder, stop_at_step=8)
-    return folder, restore.restore(folder).variables
+    return folder, runs.load(folder).variables
 
 
 def _fresh(config):

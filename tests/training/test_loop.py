@@ -13,7 +13,7 @@ import pytest
 from tests import tiny
 from tests.training.hooks.test_profile import steps_traced
 from vmoe_inform import config as config_lib
-from vmoe_inform.runs import restore
+from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.folder import read_config
 from vmoe_inform.sharding.watchdog import Watchdog
@@ -142,7 +142,7 @@ def test_a_damaged_checkpoint_is_one_clear_line(finished, tmp_path, damage):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     damage(tmp_path / "checkpoints" / "20" / "state")
     with pytest.raises(ValueError, match=r"checkpoint 20 in .*: expected whole files .*; received ") as caught:
-        restore.restore(tmp_path)
+        runs.load(tmp_path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600 + len(str(tmp_path))
 
@@ -196,8 +196,7 @@ def test_readers_touch_nothing(finished):
     workdir, _ = finished
     unfinished = workdir / "checkpoints" / "25.orbax-checkpoint-tmp"
     unfinished.mkdir()
-    restored = restore.restore(workdir)
-    assert restored.step == restore.find_step(workdir) == 20
+    assert runs.find(workdir).load().step == runs.find(workdir).step == 20
     assert unfinished.exists()
     unfinished.rmdir()
 

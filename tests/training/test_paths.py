@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.runs import restore
+from vmoe_inform.runs import run as runs
 from vmoe_inform.sharding.rules import path_name
 from vmoe_inform.training import loop, paths
 from vmoe_inform.training import program as program_lib
@@ -170,7 +170,7 @@ def test_fine_tuning_a_run_from_which_parts_are_frozen_also_after_a_restart(tmp_
     """With a moving average, Symphony's state, parameters in parts on several devices, and negative zeros."""
     options = {"router": "symphony_vmoe", "train__ema_decay": 0.9}
     loop.train(config_lib.parse(tiny.config_dict(**options)), tmp_path / "source", stop_at_step=3)
-    start = restore.restore(tmp_path / "source").variables
+    start = runs.load(tmp_path / "source").variables
     config = config_lib.parse(
         tiny.config_dict(
             **options,

@@ -1,20 +1,20 @@
 """What a trained router does: records of a model at work, tables of them, figures, and maps of single images.
 
     run = analysis.load("runs/attention")                        # the model of a run's newest checkpoint
-    sample = run.sample(24, "c:fog:3")                           # test images, here in fog
-    trace = run.trace(sample, graphs=True)                       # a record for each MoE layer
+    sample = analysis.sample(run, 24, "c:fog:3")                 # test images, here in fog
+    trace = analysis.trace(run, sample, graphs=True)             # a record for each MoE layer
     analysis.maps.routing_map(sample.images[0], trace)           # patches in the colours of their experts
 
     found, views = analysis.analyze("runs/attention")            # tables of all test images, as analysis.json has them
     analysis.figures(found)                                      # matplotlib figures by name
     analysis.routing_page(views)                                 # an HTML page to look at single images
 
-``python -m vmoe_inform.analyze`` writes all of these. :func:`trace` takes any model and any images.
+``python -m vmoe_inform.analyze`` writes all of these. :mod:`~vmoe_inform.analysis.collect.tracing` takes any model and
+any images.
 """
 
-from vmoe_inform.analysis.api import Run, Sample, analyze, load
+from vmoe_inform.analysis.api import Sample, analyze, load, sample, trace, view
 from vmoe_inform.analysis.collect import tables
-from vmoe_inform.analysis.collect.tracing import trace
 from vmoe_inform.analysis.document import of_trace
 from vmoe_inform.analysis.draw import maps
 from vmoe_inform.analysis.draw.catalogue import figures
@@ -22,7 +22,6 @@ from vmoe_inform.analysis.draw.comparison import comparison_figure
 from vmoe_inform.analysis.page.render import routing_frame, routing_page
 
 __all__ = [
-    "Run",
     "Sample",
     "analyze",
     "comparison_figure",
@@ -32,6 +31,8 @@ __all__ = [
     "of_trace",
     "routing_frame",
     "routing_page",
+    "sample",
     "tables",
     "trace",
+    "view",
 ]

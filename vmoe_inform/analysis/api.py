@@ -7,26 +7,22 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from vmoe_inform import checks, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import analysis, images, shown_images, tracing
 from vmoe_inform.analysis.collect.images import WHOLE, Images
-from vmoe_inform.analysis.collect.observing import Subject
 from vmoe_inform.analysis.collect.tables import Table
 from vmoe_inform.analysis.collect.traces import Trace
 from vmoe_inform.analysis.collect.views import CLEAN, KEPT, Condition, View, Views
-from vmoe_inform.axes import Int, Tree
-from vmoe_inform.config import Config, from_text
+from vmoe_inform.axes import Int
+from vmoe_inform.config import from_text
 from vmoe_inform.data.images import augment
-from vmoe_inform.nn.vit import VisionTransformer
-from vmoe_inform.runs import heads, restore
-from vmoe_inform.runs import place as place_lib
-from vmoe_inform.runs.folder import read_config
-from vmoe_inform.sharding import processes
-from vmoe_inform.sharding.watchdog import Watchdog
+from vmoe_inform.runs import checkpoint_path
+from vmoe_inform.runs import run as runs
+from vmoe_inform.runs.run import Run, SavedRun
+from vmoe_inform.sharding import watchdog as watchdog_lib
 
 _LAST_TWO = "last2"
 _NOTHING: Mapping[str, Any] = {}
@@ -49,56 +45,40 @@ class Sample:
     condition: Condition = CLEAN
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A trained model and the run it is from.
+def sample(run: Run, number: int = 24, suite: str = "clean") -> Sample:
+    """Test images of a run, evenly over the whole set.
 
-    Attributes:
-      name: for titles.
-      config: of the run.
-      step: optimizer steps that the model was trained for.
-      model: the Flax module.
-      variables: what ``model.apply`` takes.
-      mesh: that the variables lie on.
+    Args:
+      run: whose test set is shown.
+      number: at most this many.
+      suite: ``"clean"``, or ``"c:NAME:SEVERITY"`` for the same images under a corruption.
+
+    Raises:
+      ValueError: no such suite, or images that cannot be had.
     """
+    choice = images.parse(suite)
+    if choice.all_corruptions:
+        raise checks.error("suite", "clean, or c:NAME:SEVERITY: one set of images", suite)
+    there = Images(run.config, number)
+    source, crop, condition = there.clean(), None, CLEAN
+    if choice.corruption is not None and choice.severity is not None:
+        condition = (choice.corruption, choice.severity)
+        source, crop = there.corrupted(*condition), WHOLE
+    labels = [source.records[index]["label"] for index in range(len(source.records))]
+    shown = images.pixels_of(source, run.config, crop=crop)
+    return Sample(shown, np.asarray(labels, np.int32), there.class_names, condition)
 
-    name: str
-    config: Config
-    step: int
-    model: VisionTransformer
-    variables: dict[str, Tree]
-    mesh: Mesh
 
-    def sample(self, number: int = 24, suite: str = "clean") -> Sample:
-        """Test images, evenly over the whole set.
+def trace(run: Run, shown: Sample, *, keep: Collection[str] | None = None, graphs: bool = False) -> Trace:
+    """What each MoE layer of a run does to a sample; see :func:`vmoe_inform.analysis.collect.tracing.trace`, which
+    takes any model and any images."""
+    normalized = np.asarray(augment.normalize(jnp.asarray(shown.images), run.config.data))
+    return tracing.trace(run.model, run.variables, normalized, keep=keep, graphs=graphs, mesh=run.mesh)
 
-        Args:
-          number: at most so many.
-          suite: ``"clean"``, or ``"c:NAME:SEVERITY"`` for the same images under a corruption.
 
-        Raises:
-          ValueError: no such suite, or images that cannot be had.
-        """
-        choice = images.parse(suite)
-        if choice.all_corruptions:
-            raise checks.error("suite", "clean, or c:NAME:SEVERITY: one set of images", suite)
-        there = Images(self.config, number)
-        source, crop, condition = there.clean(), None, CLEAN
-        if choice.corruption is not None and choice.severity is not None:
-            condition = (choice.corruption, choice.severity)
-            source, crop = there.corrupted(*condition), WHOLE
-        labels = [source.records[place]["label"] for place in range(len(source.records))]
-        shown = images.pixels_of(source, self.config, crop=crop)
-        return Sample(shown, np.asarray(labels, np.int32), there.class_names, condition)
-
-    def trace(self, sample: Sample, *, keep: Collection[str] | None = None, graphs: bool = False) -> Trace:
-        """What each MoE layer does to the images; see :func:`vmoe_inform.analysis.collect.tracing.trace`."""
-        normalized = np.asarray(augment.normalize(jnp.asarray(sample.images), self.config.data))
-        return tracing.trace(self.model, self.variables, normalized, keep=keep, graphs=graphs, mesh=self.mesh)
-
-    def view(self, sample: Sample) -> View:
-        """What maps and the interactive page show of these images."""
-        return View.of(self.trace(sample, keep=KEPT, graphs=True), run=self.name, condition=sample.condition)
+def view(run: Run, shown: Sample) -> View:
+    """What maps and the interactive page show of a sample."""
+    return View.of(trace(run, shown, keep=KEPT, graphs=True), run=run.name, condition=shown.condition)
 
 
 def load(
@@ -117,14 +97,11 @@ def load(
       here: fields of the run's config that are others on this machine, as for :func:`analyze`.
 
     Raises:
-      FileNotFoundError, ValueError: as :func:`vmoe_inform.runs.restore.restore`; a model without MoE layers.
+      FileNotFoundError, ValueError: as :func:`vmoe_inform.runs.run.load`; a model without MoE layers.
     """
-    workdir = checks.local_path("workdir", workdir)
-    config = config_lib.override(read_config(workdir), here)
-    tracing.check_has_routers(config.model)
-    restored = restore.restore(workdir, step)
-    name = name or place_lib.name_of(workdir)
-    return Run(name, config, restored.step, restored.model, restored.variables, restored.mesh)
+    saved = runs.find(workdir, step, name=name, here=here)
+    tracing.check_has_routers(saved.config.model)
+    return saved.load_intact()
 
 
 def analyze(
@@ -156,40 +133,42 @@ def analyze(
     Raises:
       ValueError, FileNotFoundError: bad input; the message says field, expected and received.
     """
-    workdir = checks.local_path("workdir", workdir)
     choice = images.parse(suite)
-    config = config_lib.override(read_config(workdir), here)
+    saved = runs.find(workdir, here=here)
+    config = saved.config
     tracing.check_has_routers(config.model)
-    steps = _steps(restore.kept_steps(workdir), workdir, checkpoints)
-    place = None if against is None else place_lib.parse(str(against), flag="--against")
-    if place is not None:
-        other_config = config_lib.override(read_config(place.workdir), here)
-        analysis.check_comparable(config, other_config)
-        other_step = restore.find_step(place.workdir, place.step)
+    *earlier, newest = _steps(saved, checkpoints)
+    saved_other = None
+    if against is not None:
+        path = checkpoint_path.parse(str(against), flag="--against")
+        saved_other = runs.find(path.folder, path.step, here=here)
+        analysis.check_comparable(config, saved_other.config)
+        if saved_other.name == saved.name:
+            saved_other = dataclasses.replace(saved_other, name=text.printable(str(path)))
     there = Images(config, number)
-    own = _subject(workdir, place_lib.name_of(workdir), config, steps)
-    other = None
-    if place is not None:
-        name = place_lib.name_of(place.workdir)
-        name = name if name != own.name else text.printable(str(place))
-        other = in_order_of(own, _subject(place.workdir, name, other_config, [other_step]))
-    states = restore.routing_states(workdir) if tracing.has_adjacency(config.model) else {}
-    seconds = config.train.watchdog_seconds if watched else None
-    with Watchdog(seconds, config.train.watchdog_start_seconds, processes.place()) as watch:
+    own = saved.at(newest).load()
+    config_lib.check_evaluation_batch(config, own.mesh.size)
+    before = saved.at(earlier[0]).load() if earlier else None
+    other = None if saved_other is None else saved_other.load().with_classes_in_order_of(own.class_names)
+    states = saved.routing_states() if tracing.has_adjacency(config.model) else {}
+    with watchdog_lib.of_run(config.train) if watched else watchdog_lib.OFF as watchdog:
         found, readable = analysis.collect(
-            own, there, choice, other=other, adjacency_states=states, watch=watch, say=say
+            own, there, choice, before=before, other=other, adjacency_states=states, watchdog=watchdog, say=say
         )
-    subjects = [own] if other is None else [own, other]
-    return found, shown_images.views_of(subjects, there, readable, shown_images.corruption_to_show(choice, found))
+    shown = [own] if other is None else [own, other]
+    return found, shown_images.views_of(shown, there, readable, shown_images.corruption_to_show(choice, found))
 
 
-def _steps(kept: list[int], workdir: pathlib.Path, wanted: str | None) -> list[int]:
+def _steps(saved: SavedRun, wanted: str | None) -> tuple[int, ...]:
     """One or two of the steps that are kept, ascending."""
+    kept = saved.kept_steps
     if wanted is None:
         return kept[-2:]
     if wanted == _LAST_TWO:
         if len(kept) < 2:
-            raise FileNotFoundError(f"--checkpoints=last2: expected two checkpoints in {workdir}; received step {kept}")
+            raise FileNotFoundError(
+                f"--checkpoints=last2: expected two checkpoints in {saved.folder}; received step {[*kept]}"
+            )
         return kept[-2:]
     texts = wanted.split(",")
     if len(texts) > 2 or not all(step.isdecimal() for step in texts) or len(set(texts)) != len(texts):
@@ -198,25 +177,5 @@ def _steps(kept: list[int], workdir: pathlib.Path, wanted: str | None) -> list[i
     for step in steps:
         if step not in kept:
             there = ", ".join(map(str, kept))
-            raise FileNotFoundError(f"--checkpoints: expected steps among {there} in {workdir}; received {step}")
-    return steps
-
-
-def in_order_of(own: Subject, other: Subject) -> Subject:
-    """Another run whose labels and logits are in the order of this run's classes, if it is known for both."""
-    names, theirs = own.config.data.class_names, other.config.data.class_names
-    if not names or not theirs:
-        return other
-    config = dataclasses.replace(other.config, data=dataclasses.replace(other.config.data, class_names=names))
-    variables = {
-        step: {**of_step, "params": heads.in_order(of_step["params"], theirs, names)}
-        for step, of_step in other.variables.items()
-    }
-    return dataclasses.replace(other, config=config, variables=variables)
-
-
-def _subject(workdir: pathlib.Path, name: str, config: Config, steps: list[int]) -> Subject:
-    restored = {step: restore.restore(workdir, step) for step in steps}
-    mesh = restored[steps[-1]].mesh
-    config_lib.check_evaluation_batch(config, mesh.size)
-    return Subject(name, config, mesh, {step: of_step.variables for step, of_step in restored.items()})
+            raise FileNotFoundError(f"--checkpoints: expected steps among {there} in {saved.folder}; received {step}")
+    return tuple(steps)

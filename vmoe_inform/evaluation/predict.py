@@ -18,16 +18,16 @@ from vmoe_inform.data.pipeline import Batch, SkippedRecords, evaluation_batches,
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack, margin_losses
 from vmoe_inform.evaluation.suites.base import AttackedPredictions, Features, Predictions
-from vmoe_inform.evaluation.watch import NoWatch, Watch
 from vmoe_inform.nn.router import TRACE
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.routing import effective_neighbours, routing_entropy
 from vmoe_inform.sharding import processes
+from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.mesh import batch_sharding, replicated
 from vmoe_inform.sharding.rules import gathered
+from vmoe_inform.sharding.watchdog import Watchdog
 
 _CHOSEN = "chosen"
-_NO_WATCH = NoWatch()
 PerImage = dict[str, dict[str, Array]]
 Chosen = dict[str, np.ndarray]  # by MoE layer: experts of every token [n, N, K], the first choice first
 
@@ -59,14 +59,14 @@ class Predictor:
     the images of its group, and not on processes, devices or batch size.
     """
 
-    def __init__(self, model: VisionTransformer, config: Config, mesh: Mesh, *, watch: Watch = _NO_WATCH):
+    def __init__(self, model: VisionTransformer, config: Config, mesh: Mesh, *, watchdog: Watchdog = watchdog_lib.OFF):
         """Args:
         model: from :func:`vmoe_inform.nn.models.from_config`.
         config: data (normalisation, threads) and evaluation (batch size).
         mesh: the images of a batch are spread over all its devices.
-        watch: is told of every batch.
+        watchdog: is told of every batch.
         """
-        self._watch = watch
+        self._watchdog = watchdog
         self._config = config
         self._mesh = mesh
         self._model = model
@@ -233,16 +233,16 @@ class Predictor:
         """
         self._check_classes(source)
         sharding = batch_sharding(self._mesh)
-        self._watch.expect_pause()  # to compile
+        self._watchdog.expect_pause()  # to compile
         for local in self._batches(source, skipped, crop):
             batch = {name: jax.make_array_from_process_local_data(sharding, local[name]) for name in local}
             with jax.set_mesh(self._mesh):
                 outputs = function(variables, *(batch[name] for name in ("image", "mask", *inputs)))
                 facts = self._everywhere({name: batch[name] for name in ("mask", "label", "index")})
             whole = {name: np.asarray(values) for name, values in facts.items()}
-            self._watch.finished("a batch of evaluation")
+            self._watchdog.finished("a batch of evaluation")
             yield outputs, whole
-        self._watch.expect_pause()  # what is made of all batches may take long
+        self._watchdog.expect_pause()  # what is made of all batches may take long
 
     def _check_classes(self, source: Source) -> None:
         """Raises ValueError for a source whose labels would mean other classes than the model's."""

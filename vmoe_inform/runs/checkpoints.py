@@ -6,9 +6,7 @@ come from (seed, step).
 """
 
 import contextlib
-import dataclasses
 import logging as standard_logging
-import os
 import pathlib
 import shutil
 import time
@@ -25,12 +23,10 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from vmoe_inform import checks
-from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.runs import checksums, positions, saved_trees
 from vmoe_inform.runs import integrity as intact
-from vmoe_inform.runs.folder import read_config
 from vmoe_inform.runs.integrity import DamagedCheckpointError
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
@@ -364,41 +360,3 @@ class Checkpoints:
             yield
         except (OSError, ValueError, KeyError) as problem:
             raise intact.damaged(self._folder, step, problem) from None
-
-
-@dataclasses.dataclass(frozen=True)
-class Loaded:
-    """What a run has learned, as NumPy arrays.
-
-    Attributes:
-      config: of the run.
-      step: optimizer steps that it was trained for.
-      params: the parameters; their moving average if the run keeps one.
-      routing: states of the routers' steps, ``{}`` if there are none.
-    """
-
-    config: config_lib.Config
-    step: int
-    params: Tree
-    routing: Tree
-
-
-def load(workdir: str | os.PathLike[str], step: int | None = None) -> Loaded:
-    """Reads a checkpoint into the memory of this machine, wherever it was trained; for notebooks.
-
-    ``models.from_config(loaded.config.model).apply({"params": loaded.params, "routing": loaded.routing}, ...)`` is the
-    model.
-
-    Args:
-      workdir: of the run.
-      step: of the checkpoint; None: the newest intact one, with a warning if it is not the newest.
-
-    Raises:
-      FileNotFoundError: no run, no checkpoint, or none of that step.
-      ValueError: the config or the checkpoint is damaged.
-    """
-    workdir = checks.local_path("workdir", workdir)
-    config = read_config(workdir)
-    with Checkpoints(workdir) as checkpoints:
-        step, arrays = checkpoints.load_arrays(step, names=("params", "ema_params", "routing"))
-    return Loaded(config, step, arrays["ema_params"] or arrays["params"], arrays["routing"] or {})

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from vmoe_inform.config import TrainConfig
 from vmoe_inform.exit_codes import STUCK
+from vmoe_inform.sharding import processes
 
 
 class Watchdog:
@@ -96,3 +98,11 @@ class Watchdog:
         )
         faulthandler.dump_traceback(all_threads=True)
         os._exit(STUCK)
+
+
+OFF = Watchdog(None, 0.0)  # watches nothing
+
+
+def of_run(train: TrainConfig) -> Watchdog:
+    """This process's watchdog, as a run's settings ask for it."""
+    return Watchdog(train.watchdog_seconds, train.watchdog_start_seconds, processes.place())

@@ -9,15 +9,13 @@ import numpy as np
 from absl import logging
 
 from vmoe_inform import checks, storage
-from vmoe_inform.axes import Tree
 from vmoe_inform.config import DataConfig, identity, with_class_names
 from vmoe_inform.data import sources
-from vmoe_inform.evaluation import fingerprints, stored
-from vmoe_inform.evaluation import run as run_lib
+from vmoe_inform.evaluation import fingerprints, stored, work
+from vmoe_inform.evaluation.evaluator import Evaluator
 from vmoe_inform.evaluation.predict import Chosen
-from vmoe_inform.evaluation.restored import RestoredRun
 from vmoe_inform.routing import fluctuation_rate
-from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.folder import recorded_class_names
 from vmoe_inform.studies.plan import RESULT_FILE, Run
 from vmoe_inform.training import loop
@@ -56,26 +54,22 @@ def complete(run: Run, stop: StopRequest) -> None:
     # Costs no second compilation where this process trained the run: the compiled step is at hand.
     cost = program_lib.describe(trained.program)
     config = trained.config
-    suites, missing = run_lib.load_suites(config.evaluation.suites, config)
+    suites, missing = work.load_suites(config.evaluation.suites, config)
 
     def check_stop() -> None:
         if stop.received is not None:
             raise Stopped
 
-    def measure(variables: dict[str, Tree]) -> tuple[Result, Chosen]:
-        restored = RestoredRun(config, trained.predictor, variables)
-        entries = {name: restored.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
+    def measure(checkpoint: runs.Run) -> tuple[Result, Chosen]:
+        evaluator = Evaluator(checkpoint, trained.predictor)
+        entries = {name: evaluator.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
         entries |= {name: {"not_available": reason} for name, reason in missing.items()}
-        _, routing, chosen = restored.clean
+        _, routing, chosen = evaluator.clean
         return {"suites": entries, "routing": routing}, chosen
 
-    shapes = trained.program.state_shapes
-    with Checkpoints(run.folder) as checkpoints:
-        variables = [
-            checkpoints.restore_variables({"params": shapes.params, "routing": shapes.routing}, step=step)[1]
-            for step in run.measured_steps
-        ]
-    (before, chosen_before), (last, chosen_last) = (measure(of_step) for of_step in variables)
+    saved = runs.find(run.folder)
+    checkpoints = [saved.at(step).load(trained.program.mesh) for step in run.measured_steps]
+    (before, chosen_before), (last, chosen_last) = (measure(checkpoint) for checkpoint in checkpoints)
     _write_chosen(run, {"one_epoch_before": chosen_before, "last": chosen_last})
     result = {
         "router": run.router,
@@ -83,7 +77,10 @@ def complete(run: Run, stop: StopRequest) -> None:
         "config_hash": identity.config_hash(run.config),
         "data": data_of(config.data),
         "parameters": cost["parameters"],
-        "flops": {"training_step": cost["flops"], "evaluation_batch": trained.predictor.flops(variables[-1])},
+        "flops": {
+            "training_step": cost["flops"],
+            "evaluation_batch": trained.predictor.flops(checkpoints[-1].variables),
+        },
         "seconds": {"training": trained_at - started, "evaluation": time.monotonic() - trained_at},
         "one_epoch_before": {"step": run.measured_steps[0], **before},
         "last": {"step": run.measured_steps[1], **last},

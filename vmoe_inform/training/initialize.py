@@ -13,13 +13,11 @@ from absl import logging
 
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.data import classes
-from vmoe_inform.nn import models
 from vmoe_inform.runs import heads
-from vmoe_inform.runs.checkpoints import Checkpoints
-from vmoe_inform.runs.folder import CONFIG_FILE, read_config
+from vmoe_inform.runs import run as runs
+from vmoe_inform.runs.folder import CONFIG_FILE
 from vmoe_inform.runs.saved_trees import check_same_model
 from vmoe_inform.runs.state import TrainState
-from vmoe_inform.sharding.rules import tree_shardings
 from vmoe_inform.training.program import Program
 
 _POSITIONS = "params/position_embedding"
@@ -51,31 +49,23 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program, class_na
         raise FileNotFoundError(
             f"train.initial_checkpoint: expected the folder of a run, with {CONFIG_FILE}; received {str(folder)!r}"
         )
-    config = read_config(folder)
-    model = models.from_config(config.model)
-    shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
-    shardings = tree_shardings(shapes, program.mesh)
-    expected = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
-    with Checkpoints(folder) as checkpoints:
-        step, saved = checkpoints.restore_variables(expected)
-    saved |= {"params": _with_head_for(class_names, saved["params"], config.data.class_names, folder)}
+    run = runs.find(folder).load_intact(program.mesh)
+    params = _with_head_for(class_names, run.variables["params"], run.class_names, folder)
     fresh = {"params": state.params, "routing": state.routing}
-    variables = adapt(step, saved, fresh)
+    variables = adapt(run.step, {**run.variables, "params": params}, fresh)
     averages = state.ema_params
     if averages is not None:
         # Under jit, where arrays may be spread over processes; the training step gives the memory of both away.
         copy = jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=_shardings(averages))
         averages = copy(variables["params"])
-    logging.info("started from step %d of %s", step, folder)
+    logging.info("started from step %d of %s", run.step, folder)
     return dataclasses.replace(state, params=variables["params"], routing=variables["routing"], ema_params=averages)
 
 
 def _with_head_for(class_names: Sequence[str], params: Tree, saved: Sequence[str], folder: pathlib.Path) -> Tree:
     """Another run's parameters with its head in the order of this run's classes, or without it if it has others."""
     if not saved or not class_names:
-        if not saved:
-            logging.warning("%s has no record of its classes: its head is taken if it has as many", folder)
-        return params
+        return params  # the head is taken if it has as many
     if heads.are_same(saved, class_names):
         return heads.in_order(params, saved, class_names)
     difference = classes.difference(saved, class_names)

@@ -27,6 +27,7 @@ from vmoe_inform.runs.folder import check_same_run, recorded_class_names, write_
 from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
+from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.training import initialize
 from vmoe_inform.training import program as program_lib
@@ -122,8 +123,7 @@ def start(plan: Plan, stack: contextlib.ExitStack, *, save_at_steps: Sequence[in
     """
     config, workdir = plan.config, plan.workdir
     process_index, process_count = processes.place()
-    seconds, start_seconds = config.train.watchdog_seconds, config.train.watchdog_start_seconds
-    watchdog = stack.enter_context(Watchdog(seconds, start_seconds, (process_index, process_count)))
+    watchdog = stack.enter_context(watchdog_lib.of_run(config.train))
     lock = stack.enter_context(RunLock(workdir))
     changed = check_same_run(workdir, config)
     skipped = SkippedRecords(config.data.max_skipped_share)

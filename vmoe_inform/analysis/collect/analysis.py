@@ -9,16 +9,17 @@ from vmoe_inform import checks
 from vmoe_inform.analysis import document
 from vmoe_inform.analysis.collect import tables
 from vmoe_inform.analysis.collect.images import WHOLE, Choice, Images
-from vmoe_inform.analysis.collect.observing import Observer, Seen, Subject
+from vmoe_inform.analysis.collect.observing import Observer, Seen
 from vmoe_inform.analysis.collect.tables import Table
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data import classes
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
-from vmoe_inform.evaluation.watch import NoWatch, Watch
+from vmoe_inform.runs.run import Run
+from vmoe_inform.sharding import watchdog as watchdog_lib
+from vmoe_inform.sharding.watchdog import Watchdog
 
 Say = Callable[[str], None]
-_NO_WATCH = NoWatch()
 
 
 def check_comparable(own: Config, other: Config) -> None:
@@ -47,27 +48,29 @@ def check_comparable(own: Config, other: Config) -> None:
 
 
 def collect(
-    own: Subject,
+    own: Run,
     images: Images,
     choice: Choice,
     *,
-    other: Subject | None = None,
+    before: Run | None = None,
+    other: Run | None = None,
     adjacency_states: Mapping[int, Tree] | None = None,
-    watch: Watch = _NO_WATCH,
+    watchdog: Watchdog = watchdog_lib.OFF,
     say: Say = print,
 ) -> tuple[Table, np.ndarray]:
-    """Looks at the newest checkpoint of a run, and at what changed since the one before, if there is one.
+    """Looks at a checkpoint of a run, and at what changed since an earlier one, if there is one.
 
     At no time are there probabilities of more than a batch; of all images the experts of their tokens are kept, a byte
     each (two from 256 experts on).
 
     Args:
-      own: with one or two checkpoints.
+      own: the run.
       images: that it is shown.
       choice: which of them.
-      other: a run to set beside it, with one checkpoint.
+      before: an earlier checkpoint of the run.
+      other: a run to compare it with.
       adjacency_states: by step, the collection ``routing`` of all checkpoints whose adjacencies are to be shown.
-      watch: is told of every batch.
+      watchdog: is told of every batch.
       say: called with a line for each piece of work that is done.
 
     Returns:
@@ -84,23 +87,22 @@ def collect(
     if choice.all_corruptions:
         images.corrupted(CORRUPTIONS[0], SEVERITIES[0])  # if there are none, that is said before any work
 
-    def facts_of(subject: Subject, seen: Seen) -> Table:
+    def facts_of(of: Run, seen: Seen) -> Table:
         return document.run_facts(
-            subject.config.model,
-            name=subject.name,
-            step=subject.step,
+            of.config.model,
+            name=of.name,
+            step=of.step,
             suite=str(choice),
             count=seen.count,
             top1=seen.top1,
         )
 
-    def layers_of(subject: Subject, seen: Seen) -> dict[str, Table]:
-        num_tokens = subject.config.model.num_tokens
+    def layers_of(of: Run, seen: Seen) -> dict[str, Table]:
+        num_tokens = of.config.model.num_tokens
         return {block: tables.layer_table(sums, num_tokens=num_tokens) for block, sums in seen.sums.items()}
 
-    observer = Observer(own.config, own.mesh, watch=watch)
-    variables = own.variables[own.step]
-    seen = observer.observe(variables, source, crop=crop)
+    observer = Observer(own, watchdog=watchdog)
+    seen = observer.observe(own.variables, source, crop=crop)
     say(f"{own.name}, step {own.step}: {seen.count:,} images ({choice}), top-1 {100 * seen.top1:.1f} %")
     layers = layers_of(own, seen)
     if adjacency_states:
@@ -108,23 +110,22 @@ def collect(
             layers[block]["adjacency"] = table
 
     fluctuation = None
-    if len(own.variables) > 1:
-        before = next(iter(own.variables))
-        changes = tables.fluctuation(_choices(observer, own.variables[before], source, crop, seen), _readable(seen))
-        fluctuation = {"from_step": before, "to_step": own.step, "layers": changes}
-        say(f"{own.name}: fluctuation from step {before} to {own.step}")
+    if before is not None:
+        changes = tables.fluctuation(_choices(observer, before.variables, source, crop, seen), _readable(seen))
+        fluctuation = {"from_step": before.step, "to_step": own.step, "layers": changes}
+        say(f"{own.name}: fluctuation from step {before.step} to {own.step}")
     against = None
     if other is not None:
         # Runs that differ in their seed only, or checkpoints of one, share what is compiled.
         same = (own.config.model, own.config.data) == (other.config.model, other.config.data)
-        observer_of_other = observer if same else Observer(other.config, other.mesh, watch=watch)
-        seen_by_other = observer_of_other.observe(other.variables[other.step], source, crop=crop)
+        observer_of_other = observer if same else Observer(other, watchdog=watchdog)
+        seen_by_other = observer_of_other.observe(other.variables, source, crop=crop)
         say(f"{other.name}, step {other.step}: top-1 {100 * seen_by_other.top1:.1f} %")
         against = {
             "run": facts_of(other, seen_by_other),
             "layers": tables.against(layers, layers_of(other, seen_by_other)),
         }
-    corruptions = _corruptions(observer, variables, images, seen, say) if choice.all_corruptions else None
+    corruptions = _corruptions(observer, own.variables, images, seen, say) if choice.all_corruptions else None
     found = document.analysis(
         facts_of(own, seen),
         layers,

@@ -6,44 +6,19 @@ from collections.abc import Iterator, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from vmoe_inform.analysis.collect.sums import LayerSums, add, layer_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.analysis.collect.tracing import apply_and_record, block_names
 from vmoe_inform.axes import Array, Bool, Tree
-from vmoe_inform.config import Config
 from vmoe_inform.data.images import augment
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.evaluation.watch import NoWatch, Watch
-from vmoe_inform.nn import models
+from vmoe_inform.runs.run import Run
+from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.mesh import replicated
-
-_NO_WATCH = NoWatch()
-
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """A run's model, as its checkpoints have it.
-
-    Attributes:
-      name: of the run, for titles.
-      config: of the run, as it holds on this machine.
-      mesh: that the variables lie on.
-      variables: by step, what ``model.apply`` takes; the newest last.
-    """
-
-    name: str
-    config: Config
-    mesh: Mesh
-    variables: Mapping[int, Tree]
-
-    @property
-    def step(self) -> int:
-        """Of the newest of the checkpoints."""
-        return list(self.variables)[-1]
+from vmoe_inform.sharding.watchdog import Watchdog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +46,14 @@ class Seen:
 class Observer:
     """A model compiled for looking at its routers; the checkpoints of a run share one."""
 
-    def __init__(self, config: Config, mesh: Mesh, *, watch: Watch = _NO_WATCH):
+    def __init__(self, run: Run, *, watchdog: Watchdog = watchdog_lib.OFF):
         """Args:
-        config: of the run, as it holds on this machine.
-        mesh: whose devices share out the images of a batch.
-        watch: is told of every batch.
+        run: of whose model; the devices of its mesh share out the images of a batch.
+        watchdog: is told of every batch.
         """
-        model = models.from_config(config.model)
+        model, config, mesh = run.model, run.config, run.mesh
         self._config = config
-        self._predictor = Predictor(model, config, mesh, watch=watch)
+        self._predictor = Predictor(model, config, mesh, watchdog=watchdog)
         smallest = np.min_scalar_type(config.model.moe.num_experts)  # which itself stands for no choice
         num_classes = config.model.num_classes
 

@@ -7,25 +7,22 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vmoe_inform.analysis.collect.images import WHOLE, Choice, Images, pixels_of, selected
-from vmoe_inform.analysis.collect.observing import Subject
 from vmoe_inform.analysis.collect.tables import Table
 from vmoe_inform.analysis.collect.tracing import trace
 from vmoe_inform.analysis.collect.views import CLEAN, KEPT, Condition, View, Views
 from vmoe_inform.axes import Bool
 from vmoe_inform.data.images import augment
 from vmoe_inform.data.images.published import SEVERITIES
-from vmoe_inform.nn import models
+from vmoe_inform.runs.run import Run
 
 NUM_IMAGES = 24
 
 
-def views_of(
-    subjects: Sequence[Subject], images: Images, readable: Bool[np.ndarray, " n"], corruption: str | None
-) -> Views:
+def views_of(runs: Sequence[Run], images: Images, readable: Bool[np.ndarray, " n"], corruption: str | None) -> Views:
     """Traces up to 24 readable images, evenly over all; of the token graphs only the largest entries are kept.
 
     Args:
-      subjects: the runs, each at its newest checkpoint; the first is the one that the page is about.
+      runs: the first is the one that the page is about.
       images: that were looked at.
       readable: which of them could be read.
       corruption: shown beside the clean images, in all severities; None: only these.
@@ -33,14 +30,14 @@ def views_of(
     there = np.flatnonzero(readable)
     number = min(NUM_IMAGES, len(there))
     places = there[np.arange(number) * len(there) // number].tolist()
-    config = subjects[0].config
+    config = runs[0].config
     clean = selected(images.clean(), places)
     shown: dict[Condition, np.ndarray] = {CLEAN: pixels_of(clean, config, crop=None)}
     if corruption is not None:
         for severity in SEVERITIES:
             source = selected(images.corrupted(corruption, severity), places)
             shown[corruption, severity] = pixels_of(source, config, crop=WHOLE)
-    views = [_view(subject, condition, pixels) for subject in subjects for condition, pixels in shown.items()]
+    views = [_view(run, condition, pixels) for run in runs for condition, pixels in shown.items()]
     labels = [int(clean.records[place]["label"]) for place in range(number)]
     return Views(shown, labels, images.class_names, views)
 
@@ -53,13 +50,13 @@ def corruption_to_show(choice: Choice, found: Table) -> str | None:
     return found["corruptions"]["names"][int(np.argmin(mean))]
 
 
-def _view(subject: Subject, condition: Condition, pixels: UInt8[np.ndarray, "n P P 3"]) -> View:
+def _view(run: Run, condition: Condition, pixels: UInt8[np.ndarray, "n P P 3"]) -> View:
     found = trace(
-        models.from_config(subject.config.model),
-        subject.variables[subject.step],
-        np.asarray(augment.normalize(jnp.asarray(pixels), subject.config.data)),
+        run.model,
+        run.variables,
+        np.asarray(augment.normalize(jnp.asarray(pixels), run.config.data)),
         keep=KEPT,
         graphs=True,
-        mesh=subject.mesh,
+        mesh=run.mesh,
     )
-    return View.of(found, run=subject.name, condition=condition)
+    return View.of(found, run=run.name, condition=condition)

@@ -2,12 +2,13 @@ import pathlib
 
 import pytest
 
-from vmoe_inform.runs.place import Place, names_of, parse, parse_list
+from vmoe_inform.evaluation.files import EvaluationFiles
+from vmoe_inform.runs.checkpoint_path import CheckpointPath, names_of, parse, parse_list
 
 
 def test_a_step_may_be_named(tmp_path):
-    assert parse("runs/a") == Place(pathlib.Path("runs/a"))
-    assert parse("runs/a@120") == Place(pathlib.Path("runs/a"), 120)
+    assert parse("runs/a") == CheckpointPath(pathlib.Path("runs/a"))
+    assert parse("runs/a@120") == CheckpointPath(pathlib.Path("runs/a"), 120)
     for text in ("runs/a@last", "@3", "runs/a@-1"):
         with pytest.raises(ValueError, match=f"--workdir: expected .* FOLDER@STEP .*; received '{text}'"):
             parse(text)
@@ -15,8 +16,8 @@ def test_a_step_may_be_named(tmp_path):
 
 def test_a_folder_that_is_called_so_is_itself(tmp_path):
     (tmp_path / "mixing@2").mkdir()
-    assert parse(str(tmp_path / "mixing@2")) == Place(tmp_path / "mixing@2")
-    assert parse(f"{tmp_path}/mixing@2@8") == Place(tmp_path / "mixing@2", 8)
+    assert parse(str(tmp_path / "mixing@2")) == CheckpointPath(tmp_path / "mixing@2")
+    assert parse(f"{tmp_path}/mixing@2@8") == CheckpointPath(tmp_path / "mixing@2", 8)
 
 
 def test_a_list_of_folders_whatever_they_are_called(tmp_path, monkeypatch):
@@ -24,14 +25,14 @@ def test_a_list_of_folders_whatever_they_are_called(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("a,b", "ü x=1", "c@7", "home/d"):
         pathlib.Path(name).mkdir(parents=True)
-    places = lambda *texts: [str(place) for place in parse_list(texts, flag="--workdir")]
-    assert places() == []
-    assert places("x,y@3", "z") == ["x", "y@3", "z"]
-    assert places("a,b", "a,b@12", "ü x=1,c@7", "c@7@3") == ["a,b", "a,b@12", "ü x=1", "c@7", "c@7@3"]
-    assert parse_list(["a,b@12"], flag="--workdir") == [Place(pathlib.Path("a,b"), 12)]
-    assert places("~/d@4", "c@7,~/d") == [f"{tmp_path}/home/d@4", "c@7", f"{tmp_path}/home/d"]
+    paths = lambda *texts: [str(path) for path in parse_list(texts, flag="--workdir")]
+    assert paths() == []
+    assert paths("x,y@3", "z") == ["x", "y@3", "z"]
+    assert paths("a,b", "a,b@12", "ü x=1,c@7", "c@7@3") == ["a,b", "a,b@12", "ü x=1", "c@7", "c@7@3"]
+    assert parse_list(["a,b@12"], flag="--workdir") == [CheckpointPath(pathlib.Path("a,b"), 12)]
+    assert paths("~/d@4", "c@7,~/d") == [f"{tmp_path}/home/d@4", "c@7", f"{tmp_path}/home/d"]
     long = ",".join(["runs"] * 2000)  # as a whole no path
-    assert places(long) == ["runs"] * 2000
+    assert paths(long) == ["runs"] * 2000
     for text, message in {
         "x,,y": "expected a comma list of folders without empty items; received 'x,,y'",
         "": "expected a comma list of folders without empty items; received ''",
@@ -44,7 +45,7 @@ def test_a_list_of_folders_whatever_they_are_called(tmp_path, monkeypatch):
 
 
 def test_a_named_step_has_files_of_its_own():
-    newest, named = Place(pathlib.Path("run")), Place(pathlib.Path("run"), 4)
+    newest, named = (EvaluationFiles(CheckpointPath(pathlib.Path("run"), step)) for step in (None, 4))
     assert newest.results == pathlib.Path("run/evaluation/results.json")
     for kind in ("results", "examples", "report"):
         assert getattr(newest, kind) != getattr(named, kind)

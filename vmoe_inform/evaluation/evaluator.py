@@ -1,13 +1,14 @@
-"""One checkpoint of a run, and what its model says of images."""
+"""What the model of a run says of images."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
-from vmoe_inform.axes import Tree
-from vmoe_inform.config import Config
+from vmoe_inform import config as config_lib
+from vmoe_inform.config import sizes
 from vmoe_inform.data.images import pixels as images_lib
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import metrics
@@ -23,40 +24,52 @@ from vmoe_inform.evaluation.suites.base import (
     Suite,
     test_split,
 )
+from vmoe_inform.runs.run import Run
+from vmoe_inform.sharding import watchdog as watchdog_lib
+from vmoe_inform.sharding.watchdog import Watchdog
 
 _NUM_EXAMPLES = 8
 
 
-class RestoredRun:
-    """Predictions of one restored model; those of the clean images are made once, for all that need them."""
+class Evaluator:
+    """What a run's model says of images; the predictions of the clean ones are made once, for all that need them."""
 
-    def __init__(self, config: Config, predictor: Predictor, variables: dict[str, Tree]):
+    def __init__(self, run: Run, predictor: Predictor):
         """Args:
-        config: of the run.
-        predictor: of its model.
-        variables: of one of its checkpoints.
+        run: whose model is evaluated.
+        predictor: of its model; the checkpoints of a run can share one.
         """
-        self.variables = variables
-        self._config = config
+        self.run = run
         self._predictor = predictor
-        self._clean_source = test_split(config.data)
+        self._clean_source = test_split(run.config.data)
+
+    @classmethod
+    def of(cls, run: Run, watchdog: Watchdog = watchdog_lib.OFF) -> "Evaluator":
+        """With a predictor on the run's mesh; ``watchdog`` is told of every batch.
+
+        Raises:
+          ValueError: batches that the mesh cannot share out, or that this machine cannot hold.
+        """
+        config_lib.check_evaluation_batch(run.config, run.mesh.size)
+        sizes.check_memory(run.config, run.mesh.size, jax.local_device_count(), train=False)
+        return cls(run, Predictor(run.model, run.config, run.mesh, watchdog=watchdog))
 
     @functools.cached_property
     def clean(self) -> tuple[Predictions, dict[str, dict[str, Any]], Chosen]:
         """Predictions for the clean images, what the routers did, and the experts of every token."""
-        return self._predictor.predict_with_routing(self.variables, self._clean_source)
+        return self._predictor.predict_with_routing(self.run.variables, self._clean_source)
 
     def predict(self, source: Source, *, crop: float | None = None) -> Predictions:
         """Predictions for images as they are; ``crop`` replaces ``data.evaluation_crop``."""
-        return self._predictor.predict(self.variables, source, crop=crop)
+        return self._predictor.predict(self.run.variables, source, crop=crop)
 
     def predict_attacked(self, source: Source, attack: Attack) -> AttackedPredictions:
         """Predictions for images that are changed so that the model mistakes them."""
-        return self._predictor.predict_attacked(self.variables, source, attack)
+        return self._predictor.predict_attacked(self.run.variables, source, attack)
 
     def features(self, source: Source) -> Features:
         """What the model's head sees of each image."""
-        return self._predictor.features(self.variables, source)
+        return self._predictor.features(self.run.variables, source)
 
     def predict_set(self, name: str, image_set: ImageSet, source: Source) -> Predictions:
         """Predictions for the set ``name`` of a suite, whose images are ``source``."""
@@ -89,7 +102,7 @@ class RestoredRun:
         right = np.flatnonzero(predicted == predictions.labels)
         num_wrong = min(len(wrong), max(_NUM_EXAMPLES // 2, _NUM_EXAMPLES - len(right)))
         chosen = np.concatenate([_spread(wrong, num_wrong), _spread(right, _NUM_EXAMPLES - num_wrong)])
-        model, crop = self._config.model, self._config.data.evaluation_crop
+        model, crop = self.run.config.model, self.run.config.data.evaluation_crop
         size, side = model.image_size_px, model.image_size_px // model.patch_size_px
         records = self._clean_source.records
         names = np.asarray(self._clean_source.class_names)

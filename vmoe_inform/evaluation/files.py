@@ -1,0 +1,125 @@
+"""The files that an evaluation of a checkpoint keeps in its run's folder."""
+
+import dataclasses
+import pathlib
+import shlex
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from absl import logging
+
+from vmoe_inform import locks, storage
+from vmoe_inform.evaluation import earlier, stored
+from vmoe_inform.runs.checkpoint_path import CheckpointPath
+from vmoe_inform.sharding import processes
+
+Results = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationFiles:
+    """The evaluation of one checkpoint on the disk. One that was asked for by its step has files of its own.
+
+    Attributes:
+      path: of the checkpoint.
+    """
+
+    path: CheckpointPath
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Of all evaluations of the run."""
+        return self.path.folder / "evaluation"
+
+    @property
+    def results(self) -> pathlib.Path:
+        """All figures."""
+        return self.folder / f"results{self._suffix}.json"
+
+    @property
+    def examples(self) -> pathlib.Path:
+        """Clean images with the experts of their patches."""
+        return self.folder / f"examples{self._suffix}.npz"
+
+    @property
+    def report(self) -> pathlib.Path:
+        """The page about this checkpoint."""
+        return self.folder / f"report{self._suffix}.html"
+
+    def units(self, step: int) -> pathlib.Path:
+        """Folder of the scores that are kept set by set, of the checkpoint of this step."""
+        return self.folder / "units" / f"step_{step}"
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.path.step is None else f"_step_{self.path.step}"
+
+    def read_results(self) -> Results:
+        """The results of an evaluated checkpoint.
+
+        Raises:
+          FileNotFoundError: it was not evaluated.
+          DamagedFileError: they are not what was written.
+        """
+        command = f"python -m vmoe_inform.evaluate --workdir={shlex.quote(str(self.path))}"
+        try:
+            return stored.read_results(self.results, within=self.path.folder)
+        except FileNotFoundError:
+            expected = f"the results of an evaluated run ({command})"
+            raise FileNotFoundError(f"{self.results}: expected {expected}; received no file") from None
+        except storage.DamagedFileError as problem:
+            raise problem.with_remedy(f"evaluate it again: {command}") from None
+
+    def read_examples(self) -> list[dict[str, Any]]:
+        """The examples, one dictionary an image, as the report takes them; empty if there are none."""
+        try:
+            return stored.read_examples(self.examples, within=self.path.folder)
+        except FileNotFoundError:
+            return []
+        except storage.DamagedFileError as problem:
+            logging.warning("no examples: %s", problem)
+            return []
+
+    def examples_are_damaged(self) -> bool:
+        """Whether the examples have to be made again; with a warning. Where there are none, nothing is damaged."""
+        try:
+            stored.read_examples(self.examples, within=self.path.folder)
+        except FileNotFoundError:
+            return False
+        except storage.DamagedFileError as problem:
+            logging.warning("%s; made again", problem)
+            return True
+        return False
+
+    def read_finished(self, step: int, config_hashes: Collection[str]) -> Results:
+        """Results of an earlier call, if they are of this step and config; else none. Damaged ones are put aside."""
+        try:
+            results = stored.read_results(self.results, within=self.path.folder)
+        except FileNotFoundError:
+            return {"suites": {}}
+        except storage.DamagedFileError as problem:
+            if processes.is_main():
+                logging.warning("%s; moved to %s and evaluated again", problem, storage.set_aside(self.results))
+            return {"suites": {}}
+        is_of_this = results["checkpoint_step"] == step and results["config_hash"] in config_hashes
+        return results if is_of_this else {"suites": {}}
+
+    def write_examples(self, examples: dict[str, Any]) -> None:
+        """Writes the examples; of several processes, the main one does."""
+        if processes.is_main():
+            storage.write_arrays(self.examples, examples, within=self.path.folder, compressed=True)
+
+    def write_results(self, results: Results, changed: Sequence[str]) -> None:
+        """Writes the results, of the suites only those that changed: another evaluation may be at work on others.
+
+        Args:
+          results: of this evaluation; takes up what others have written since.
+          changed: suites whose entries it has made or taken up.
+        """
+        if not processes.is_main():
+            return
+        with locks.held(self.results, within=self.path.folder):
+            written = self.read_finished(results.get("checkpoint_step", -1), {results.get("config_hash", "")})
+            earlier.add(written, results, changed)
+            results |= {key: written[key] for key in ("suites", earlier.OTHER_DATA) if key in written}
+            storage.write_json(self.results, results, within=self.path.folder)

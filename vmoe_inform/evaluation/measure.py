@@ -1,0 +1,78 @@
+"""Measures one suite, set by set: from the scores that are kept, and from predictions for the rest."""
+
+from collections.abc import Callable
+
+from absl import logging
+
+from vmoe_inform import checks
+from vmoe_inform.evaluation.evaluator import Evaluator
+from vmoe_inform.evaluation.suites.base import TEST_SET, Entry, NotAvailable, Scores, Suite
+from vmoe_inform.evaluation.units import PredictionFiles, Unit, Units
+from vmoe_inform.sharding import processes
+
+Say = Callable[[str], None]
+
+
+def measure(evaluator: Evaluator, suite: Suite, units: Units, files: PredictionFiles | None, say: Say) -> Entry:
+    """The suite's entry of results.json.
+
+    Args:
+      evaluator: predicts the sets that are not kept.
+      suite: loaded for the run's config.
+      units: scores of sets that are kept; grow.
+      files: for the predictions themselves; None: they are not kept.
+      say: called with one line for each set of several that is predicted.
+
+    Raises:
+      NotAvailable, InputError: the suite cannot be measured.
+    """
+    try:
+        return suite.entry(_scores(evaluator, suite, units, files, say))
+    except checks.InputError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError) as problem:
+        # Whole files, and yet not what was written.
+        words = "%s: %s cannot be made of the scores kept there, which are computed again (%s)"
+        logging.warning(words, units.folder, suite.name, problem)
+        return suite.entry(_scores(evaluator, suite, units, files, say, anew=True))
+
+
+def _scores(
+    evaluator: Evaluator,
+    suite: Suite,
+    units: Units,
+    files: PredictionFiles | None,
+    say: Say,
+    *,
+    anew: bool = False,
+) -> dict[str, Scores]:
+    """Scores of each set; ``anew`` takes none that is kept."""
+    scores = {}
+    for number, (name, image_set) in enumerate(suite.sets.items(), start=1):
+        unit = Unit(suite.name, name, image_set, image_set.load())
+        kept = None if anew else units.read(unit)
+        is_left = kept is None or (files is not None and not files.has(unit))
+        if processes.any_process(is_left) or kept is None:
+            predictions = evaluator.predict_set(name, image_set, unit.source)
+            kept = suite.score(name, predictions)
+            if processes.is_main():
+                units.write(unit, kept)
+                if files is not None:
+                    files.write(unit, predictions)
+            if len(suite.sets) > 1:
+                where = f"set {number} of {len(suite.sets)}"
+                say(f"{suite.name}, {where}, {name}: {len(predictions.labels):,} images")
+        scores[name] = kept
+    return scores
+
+
+def keep_clean(evaluator: Evaluator, suite: Suite, units: Units) -> None:
+    """Keeps the scores of the clean images for a suite that wants them, once they are predicted."""
+    if TEST_SET not in suite.sets or not processes.is_main():
+        return
+    image_set = suite.sets[TEST_SET]
+    try:
+        scores = suite.score(TEST_SET, evaluator.clean[0])
+    except NotAvailable:  # which is said when it is the suite's turn
+        return
+    units.write(Unit(suite.name, TEST_SET, image_set, image_set.load()), scores)

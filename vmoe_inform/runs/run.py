@@ -1,0 +1,184 @@
+"""`Run`: a trained model and where it is from. ``load("runs/digits")`` gives one; ``find`` looks without loading."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import logging
+from jax.sharding import Mesh
+
+from vmoe_inform import checks
+from vmoe_inform import config as config_lib
+from vmoe_inform.axes import Tree
+from vmoe_inform.config import Config, identity
+from vmoe_inform.nn import models
+from vmoe_inform.nn.models import Model
+from vmoe_inform.runs import heads
+from vmoe_inform.runs.checkpoint_path import CheckpointPath, name_of
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.folder import hash_by_older_versions, read_config
+from vmoe_inform.runs.integrity import DamagedCheckpointError
+from vmoe_inform.sharding.mesh import make_mesh
+from vmoe_inform.sharding.rules import tree_shardings
+
+_AS_RECORDED: Mapping[str, Any] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model and where it is from.
+
+    Attributes:
+      name: for titles.
+      folder: of the run.
+      step: optimizer steps that the model was trained for.
+      config: of the run, as it holds on this machine.
+      model: the Flax module.
+      variables: what ``model.apply`` takes, with the moving average of the parameters if the run keeps one.
+      mesh: that the variables lie on.
+    """
+
+    name: str
+    folder: pathlib.Path
+    step: int
+    config: Config
+    model: Model
+    variables: dict[str, Tree]
+    mesh: Mesh
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the logits; empty for runs of older versions."""
+        return self.config.data.class_names
+
+    def with_classes_in_order_of(self, class_names: Sequence[str]) -> "Run":
+        """The same run with its logits in this order; unchanged if the names of either are not known."""
+        if not class_names or not self.class_names:
+            return self
+        params = heads.in_order(self.variables["params"], self.class_names, class_names)
+        data = dataclasses.replace(self.config.data, class_names=tuple(class_names))
+        config = dataclasses.replace(self.config, data=data)
+        return dataclasses.replace(self, config=config, variables={**self.variables, "params": params})
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """A checkpoint of a run that was found and is not loaded.
+
+    Attributes:
+      name: for titles.
+      path: of the checkpoint as it was asked for.
+      step: optimizer steps done in the checkpoint.
+      kept_steps: those of all checkpoints of the run, ascending.
+      recorded: the config in the run's folder.
+      config: the same as it holds on this machine, with other folders, processes or batches.
+      older_hash: of the recorded config, as versions made it that hashed all settings.
+    """
+
+    name: str
+    path: CheckpointPath
+    step: int
+    kept_steps: tuple[int, ...]
+    recorded: Config
+    config: Config
+    older_hash: str
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Of the run."""
+        return self.path.folder
+
+    @property
+    def config_hash(self) -> str:
+        """Of the recorded config; results of the run are known by it."""
+        return identity.config_hash(self.recorded)
+
+    def at(self, step: int) -> "SavedRun":
+        """Another checkpoint of the run; ``step`` is one of ``kept_steps``."""
+        return dataclasses.replace(self, path=CheckpointPath(self.folder, step), step=step)
+
+    def load(self, mesh: Mesh | None = None) -> Run:
+        """Loads the checkpoint, whatever mesh it was trained on.
+
+        Args:
+          mesh: that the variables shall lie on; None: all devices.
+
+        Raises:
+          ValueError: the checkpoint is damaged, or does not fit the run's config.
+        """
+        return self._load(self.step, mesh)
+
+    def load_intact(self, mesh: Mesh | None = None) -> Run:
+        """As :meth:`load`; if no step was asked for, the newest intact checkpoint stands in for a damaged one, with a
+        warning."""
+        return self._load(self.path.step, mesh)
+
+    def _load(self, step: int | None, mesh: Mesh | None) -> Run:
+        if not self.config.data.class_names:
+            logging.warning(
+                "%s has no record of its classes (older version): they are compared by number only", self.folder
+            )
+        mesh = make_mesh(jax.device_count(), 1) if mesh is None else mesh
+        model = models.from_config(self.config.model)
+        shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
+        shardings = tree_shardings(shapes, mesh)
+        expected = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
+        with Checkpoints(self.folder) as checkpoints:
+            step, variables = checkpoints.restore_variables(expected, step=step)
+        return Run(self.name, self.folder, step, self.config, model, variables, mesh)
+
+    def routing_states(self) -> dict[int, Tree]:
+        """The collection ``routing`` of each checkpoint by step, as NumPy arrays; damaged checkpoints are left out."""
+        states = {}
+        with Checkpoints(self.folder) as checkpoints:
+            for step in self.kept_steps:
+                try:
+                    states[step] = checkpoints.load_arrays(step, names=("routing",))[1]["routing"]
+                except DamagedCheckpointError as damage:
+                    logging.warning("%s", damage)
+        return states
+
+
+def find(
+    folder: str | os.PathLike[str],
+    step: int | None = None,
+    *,
+    name: str | None = None,
+    here: Mapping[str, Any] = _AS_RECORDED,
+) -> SavedRun:
+    """Finds a checkpoint of a run; nothing of the checkpoint is read.
+
+    Args:
+      folder: of the run.
+      step: of the checkpoint; None: the newest.
+      name: for titles; None: that of the folder.
+      here: fields of the run's config that differ on this machine, e.g. ``{"data.directory": "/data"}``.
+
+    Raises:
+      FileNotFoundError: no run, no checkpoint yet, or none of that step; lists those that there are.
+      ValueError: a damaged config, or fields that it does not have.
+    """
+    path = CheckpointPath(checks.local_path("workdir", folder), step)
+    recorded = read_config(path.folder)
+    config = config_lib.override(recorded, here)
+    with Checkpoints(path.folder) as checkpoints:
+        found, kept = checkpoints.find_step(step), tuple(checkpoints.steps())
+    name = name_of(path.folder) if name is None else name
+    return SavedRun(name, path, found, kept, recorded, config, hash_by_older_versions(path.folder))
+
+
+def load(
+    folder: str | os.PathLike[str],
+    step: int | None = None,
+    *,
+    name: str | None = None,
+    here: Mapping[str, Any] = _AS_RECORDED,
+) -> Run:
+    """Loads a run onto all devices of this machine; args and errors as :func:`find` and :meth:`SavedRun.load`.
+
+    The newest checkpoint is the newest intact one, with a warning if it is not the newest.
+    """
+    return find(folder, step, name=name, here=here).load_intact()
