@@ -1,6 +1,7 @@
 """Every test runs on eight virtual CPU devices, with implicit rank promotion an error."""
 
 import importlib.metadata
+import logging
 import os
 import shutil
 import signal
@@ -94,6 +95,18 @@ def shapes_unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """What is warned of; absl's logger does not hand records on to pytest by itself."""
+    found: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())
+    logger = logging.getLogger("absl")
+    logger.addHandler(handler)
+    yield found
+    logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from vmoe_inform import analysis, checks
+from vmoe_inform.runs import run as runs
 
 NAN, INF = float("nan"), float("inf")
 

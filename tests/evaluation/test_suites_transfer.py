@@ -14,6 +14,7 @@ from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.suites.base import Features, NotAvailable
 from vmoe_inform.nn import models
 from vmoe_inform.sharding.mesh import make_mesh
+from vmoe_inform.sharding.watchdog import Watchdog
 
 CONFIG = config_lib.parse(tiny.config_dict(evaluation__shots=(5, 1)))
 SKIPPED = 3  # the number of a record that cannot be read, wherever there are enough
@@ -66,10 +67,11 @@ def test_linear_learns_from_all_training_images(monkeypatch):
     assert set(entry) == {"top1", "top1_standard_error", "count", "skipped"}
 
 
-class RecordingWatch:
-    """A watch (vmoe_inform.evaluation.watch) that keeps what it is told."""
+class RecordingWatchdog(Watchdog):
+    """Keeps what it is told."""
 
     def __init__(self):
+        super().__init__(None, 0.0)
         self.heard = []
 
     def expect_pause(self):
@@ -87,12 +89,12 @@ def test_features_are_what_the_head_sees():
     variables = models.initialize(model, jax.random.key(0))
     head = variables["params"]["head"]
     head["kernel"] = jax.random.normal(jax.random.key(1), head["kernel"].shape)
-    watch = RecordingWatch()
-    predictor = Predictor(model, config, make_mesh(1, 1, jax.devices()[:1]), watch=watch)
+    watchdog = RecordingWatchdog()
+    predictor = Predictor(model, config, make_mesh(1, 1, jax.devices()[:1]), watchdog=watchdog)
     images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), np.uint8)
     source = Source(ArrayRecords(images, np.arange(70) % 10), tuple("0123456789"))
     features, predictions = predictor.features(variables, source), predictor.predict(variables, source)
-    assert watch.heard == ["pause", "a batch of evaluation", "a batch of evaluation", "pause"] * 2
+    assert watchdog.heard == ["pause", "a batch of evaluation", "a batch of evaluation", "pause"] * 2
     assert features.values.shape == (70, 8)
     assert np.all(np.abs(features.values) < 1)  # behind the tanh
     np.testing.assert_allclose(features.values @ head["kernel"] + head["bias"][None], predictions.logits, atol=1e-5)
