@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv at the root of the repository and installs this package with its pinned requirements into it.
-# A second start does nothing while requirements.txt, pyproject.toml and this script are the same.
+# A second start does nothing while requirements.txt, pyproject.toml, setup.py and this script are the same.
 #
 #   ./launch/install.sh                      # the first Python 3.11 to 3.13 that it finds; without one, uv fetches one
 #   PYTHON=/path/to/python ./launch/install.sh
@@ -61,7 +61,7 @@ make_environment() {
 
 stamp=.venv/installed
 # The place is part of it: an editable install and the scripts of an environment hold absolute paths.
-wanted="$(pwd) $(cat requirements.txt pyproject.toml launch/install.sh | cksum)"
+wanted="$(pwd) $(cat requirements.txt pyproject.toml setup.py launch/install.sh | cksum)"
 if fits && [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
@@ -77,3 +77,4 @@ echo "install: installing the requirements into .venv"
 # opencv-python-headless and its other needs are among the requirements.
 "$python" -m pip install --quiet --disable-pip-version-check --no-deps imagecorruptions-imaug==1.1.5
 echo "$wanted" >"$stamp"
+echo "install: done. For the commands (vmoe-train, vmoe-evaluate, ...) in this shell: source .venv/bin/activate"

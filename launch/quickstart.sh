@@ -39,3 +39,10 @@ tail -n 1 "$directory/vmoe.log"
 .venv/bin/python -m vmoe_inform.evaluate --workdir="$directory/vmoe" --suites="$suites" --noreport
 .venv/bin/python -m vmoe_inform.evaluate --workdir="$directory/attention_vmoe" --compare="$directory/vmoe" \
     --suites="$suites"
+cat <<END
+
+quickstart: done. Your own next, for example:
+    source .venv/bin/activate
+    vmoe-train --config=digits:router=symphony_vmoe --workdir=$directory/symphony_vmoe
+    vmoe-evaluate --workdir=$directory/symphony_vmoe --compare=$directory/vmoe --suites=$suites
+END

@@ -54,6 +54,7 @@ ALLOWED = {
     "performance": TASKS | {"evaluation", "training", "studies"},
     "interop": MODEL,
     "command_line": CONFIG | {"sharding"},  # what the command lines share
+    "commands": set(),  # the console scripts, which run command lines by name
 }
 COMMAND_LINES = {"train", "evaluate", "analyze", "study", "benchmark", "compile_check", "drill"}
 EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)

@@ -1,7 +1,6 @@
-"""What the set-up promises: the devices, the checks that are on, the package's files, no libGL."""
+"""What the set-up promises: the devices, the checks that are on, the scripts, no libGL."""
 
 import importlib.metadata
-import importlib.resources
 import os
 import pathlib
 import re
@@ -131,7 +130,7 @@ class Machine:
         (self.root / "launch").mkdir(parents=True)
         self.programs.mkdir()
         self.calls.touch()
-        for name in ("requirements.txt", "requirements-test.txt", "pyproject.toml"):
+        for name in ("requirements.txt", "requirements-test.txt", "pyproject.toml", "setup.py"):
             (self.root / name).write_bytes((ROOT / name).read_bytes())
         for path in (ROOT / "launch").glob("*.sh"):
             (self.root / "launch" / path.name).write_bytes(path.read_bytes())
@@ -207,10 +206,14 @@ def test_install_takes_a_python_of_uv_where_the_system_has_only_an_old_or_a_new_
 def test_install_makes_the_environment_anew_for_another_python_only(machine):
     machine.has_python("python3.11", (3, 11))
     machine.has_python("python3.13", (3, 13))
+    told = 0
     for variables, made in (({}, 1), ({}, 1), ({"PYTHON": "python3.11"}, 1), ({"PYTHON": "python3.13"}, 2), ({}, 2)):
         run = machine.run("install.sh", **variables)
         assert run.returncode == 0, run.stderr
         assert len(machine.called("-m venv")) == made, variables
+        is_new = made > told
+        assert ("source .venv/bin/activate" in run.stdout) == is_new
+        told = made
     assert machine.run("install.sh", PYTHON="python3.14").returncode == 1  # not there: said, not passed over
 
 
@@ -255,11 +258,6 @@ def test_a_run_without_a_browser_ends_with_how_many_tests_it_left_out(machine):
     assert re.fullmatch(
         r"NOT RUN: \d tests: no Chromium .*apt-get install chromium libatomic1\)", run.stdout.splitlines()[-1]
     )
-
-
-def test_package_brings_its_template_and_its_types():
-    assert importlib.resources.files("vmoe_inform").joinpath("py.typed").is_file()
-    assert importlib.resources.files("vmoe_inform.report").joinpath("report.html.jinja").is_file()
 
 
 def test_no_loaded_module_links_libgl():

@@ -1,5 +1,6 @@
 """Config files with mistakes, and fields on the command line."""
 
+import json
 import re
 
 import pytest
@@ -138,3 +139,45 @@ def test_paths_of_a_config_are_local(tmp_path, monkeypatch):
                 config_files.take_fields([f"--config.{field}={path}"])
         for path in ("", "a b,c/ü@=", "./gs:/x", "a:b", "x~"):
             assert config_files.take_fields([f"--config.{field}={path}"])[1] == {field: path}
+
+
+def test_the_config_of_a_run_repeats_it(tmp_path):
+    """Also with the options of a step that the run did not have, and a field of an older version's name left out."""
+    config = config_lib.parse(
+        config_files.load("digits:router=xmoe@cosine.temperature=0.1", {"model.num_classes": 12, "train.epochs": 3.0})
+    )
+    written = config_lib.to_json(config_lib.with_class_names(config, [str(number) for number in range(12)]))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(written))
+    loaded = config_files.load(str(path))
+    assert config_lib.to_json(config_lib.parse(loaded)) == written
+    changed = config_lib.parse(config_files.load(str(path), {"model.router.score": "linear", "train.epochs": 4.0}))
+    assert (changed.model.router.options["linear"], changed.train.epochs) == ({"bias": False}, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "argument", "message"),
+    [
+        ("{", "", r"FILE: expected JSON as it was written; received "),
+        ("[]", "", r"FILE: expected JSON as it was written; received .* in place of an object"),
+        ('{"sed": 3}', "", r"FILE: config: expected one of the keys .*; received 'sed' \(did you mean 'seed'\?\)"),
+        ("{}", "", r"FILE: train: expected exactly one of train.steps and train.epochs"),
+        ("{}", ":router=vmoe", r"--config: expected FILE without :ARGUMENT; it says what every setting is; received"),
+    ],
+)
+def test_a_damaged_config_of_a_run_is_one_line(tmp_path, content, argument, message):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"^{message.replace('FILE', re.escape(str(path)))}"):
+        config_files.load(f"{path}{argument}")
+    with pytest.raises(ValueError, match=rf"^--config: expected a config file, such as {re.escape(str(path))}; rec"):
+        config_files.load(str(tmp_path))
+
+
+def test_a_name_that_is_nearly_a_config_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    known = r"--config: expected a config file, or one of the names digits, fashion_mnist, imagenet; received "
+    for given, meant in {"configs/digits.py": "digits", "digits.py": "digits", "other": ""}.items():
+        with pytest.raises(ValueError, match=known) as problem:
+            config_files.load(given)
+        assert ("did you mean 'digits', which comes with the package?" in str(problem.value)) == bool(meant)

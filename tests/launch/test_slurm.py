@@ -14,7 +14,7 @@ from tests.launch import slurm_cluster
 from tests.launch.slurm_cluster import Cluster, Job
 from tests.launch.test_lost_processes import FLAGS
 from tests.processes import ROOT
-from vmoe_inform.drill import checkpoint_steps
+from vmoe_inform.drill.kills import checkpoint_steps
 
 _MISSING = slurm_cluster.missing_programs()
 pytestmark = [

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.machinery
 import importlib.util
+import pathlib
 import re
 import sys
 import traceback
@@ -11,8 +12,8 @@ from typing import Any
 
 import ml_collections
 
-from vmoe_inform import checks
-from vmoe_inform.config import from_text, groups, migrations
+from vmoe_inform import checks, storage
+from vmoe_inform.config import from_text, groups, migrations, schema
 from vmoe_inform.config.settings import Config
 
 _MODULE = "vmoe_inform_config_file"
@@ -61,30 +62,24 @@ def take_fields(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
-    """What the function ``get_config`` of a file returns, with some fields set.
+    """The config that a file describes, with some fields set.
 
     Args:
-      file: FILE or FILE:ARGUMENT, of which get_config gets the argument.
+      file: FILE or FILE:ARGUMENT, whose function ``get_config`` gets the argument; the NAME of a config that comes with
+        the package in place of FILE; or the ``config.json`` of a run.
       fields: values by field, as of :func:`take_fields`.
 
     Raises:
       ValueError: no such file, or it is no config file; says in which line what went wrong.
     """
     name, colon, argument = file.partition(":")
-    path = checks.conform("--config", name, checks.GivenPath)
-    try:
-        config = _module(path).get_config(*([argument] if colon else []))
-    except checks.InputError:
-        raise
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as problem:
-        if problem.filename == path:
-            raise checks.error("--config", "a config file", path) from None
-        raise _as_input_error(path, problem) from None
-    except Exception as problem:  # a mistake in a file that a user wrote
-        raise _as_input_error(path, problem) from None
-    if not isinstance(config, ml_collections.ConfigDict):
-        expected = f"a ConfigDict from get_config of {path}, such as vmoe_inform.config.default()"
-        raise checks.error("--config", expected, config)
+    path = _locate(checks.conform("--config", name, checks.GivenPath))
+    if path.suffix == ".json":
+        if colon:
+            raise checks.error("--config", f"{path} without :ARGUMENT; it says what every setting is", file)
+        config = _of_run(path)
+    else:
+        config = _returned_by(path, [argument] if colon else [])
     for field, value in (fields or {}).items():
         try:
             config.update_from_flattened_dict({field: value})
@@ -93,9 +88,55 @@ def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.C
     return config
 
 
-def _module(path: str) -> Any:
+def packaged() -> dict[str, pathlib.Path]:
+    """The config files that come with the package, by name: in its folder once installed, beside it in a checkout."""
+    package = pathlib.Path(__file__).parents[1]
+    folder = next((one for one in (package / "configs", package.parent / "configs") if one.is_dir()), None)
+    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
+
+
+def _locate(given: str) -> pathlib.Path:
+    path, known = pathlib.Path(given), packaged()
+    if not path.is_file() and given in known:
+        return known[given]
+    if path.is_dir() and (path / "config.json").is_file():
+        raise checks.error("--config", f"a config file, such as {path / 'config.json'}", given)
+    if not path.exists():
+        meant = f" (did you mean {path.stem!r}, which comes with the package?)" if path.stem in known else ""
+        problem = checks.error("--config", f"a config file, or one of the names {', '.join(known)}", given)
+        raise checks.InputError(f"{problem}{meant}")
+    return path
+
+
+def _of_run(path: pathlib.Path) -> ml_collections.ConfigDict:
+    """The resolved config that a run wrote, of this version or an older one."""
+    tree = storage.read_json(path, dict[str, Any])
+    try:
+        return schema.to_config_dict(schema.parse(migrations.migrate(tree)))
+    except checks.InputError as problem:
+        raise checks.InputError(f"{path}: {problem}") from None
+
+
+def _returned_by(path: pathlib.Path, arguments: Sequence[str]) -> ml_collections.ConfigDict:
+    try:
+        config = _module(path).get_config(*arguments)
+    except checks.InputError:
+        raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as problem:
+        if problem.filename == str(path):
+            raise checks.error("--config", "a config file", str(path)) from None
+        raise _as_input_error(path, problem) from None
+    except Exception as problem:  # a mistake in a file that a user wrote
+        raise _as_input_error(path, problem) from None
+    if not isinstance(config, ml_collections.ConfigDict):
+        expected = f"a ConfigDict from get_config of {path}, such as vmoe_inform.config.default()"
+        raise checks.error("--config", expected, config)
+    return config
+
+
+def _module(path: pathlib.Path) -> Any:
     """The file as a module; dataclasses and pickled functions in it need it to be known by its name."""
-    loader = importlib.machinery.SourceFileLoader(_MODULE, path)
+    loader = importlib.machinery.SourceFileLoader(_MODULE, str(path))
     spec = importlib.util.spec_from_loader(_MODULE, loader)
     assert spec is not None  # as the loader is given
     module = importlib.util.module_from_spec(spec)
@@ -106,10 +147,10 @@ def _module(path: str) -> Any:
     return module
 
 
-def _as_input_error(path: str, problem: Exception) -> checks.InputError:
+def _as_input_error(path: pathlib.Path, problem: Exception) -> checks.InputError:
     """The error in one line, with the last line of the config file that led to it."""
-    lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == path]
-    if isinstance(problem, SyntaxError) and problem.filename == path:
+    lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(path)]
+    if isinstance(problem, SyntaxError) and problem.filename == str(path):
         lines.append(problem.lineno)
     where = f"{path}, line {lines[-1]}" if lines else path
     unknown = re.search(r'Key "(\w+)" does not exist', str(problem))  # as a ConfigDict says it

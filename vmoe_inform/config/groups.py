@@ -36,7 +36,7 @@ def _field_for(value: Any, hint: Any) -> Any:
 
 
 def to_config_dict(instance: Any) -> ml_collections.ConfigDict:
-    """A dataclass of settings as a ConfigDict; ``options`` gets those of every registered step."""
+    """A dataclass of settings as a ConfigDict; ``options`` gets those of every registered step that it lacks."""
     kind: Any = type(instance)
     hints = _hints(kind)
     entries: dict[str, Any] = {}
@@ -47,7 +47,7 @@ def to_config_dict(instance: Any) -> ml_collections.ConfigDict:
         elif field.name == "options":
             entries[field.name] = ml_collections.ConfigDict(
                 {
-                    name: {o: _field_for(step.option_defaults[o], step.option_types[o]) for o in step.option_types}
+                    name: _options_of(step, value.get(name, {}))
                     for name, step in steps.all_steps().items()
                     if step.option_types
                 }
@@ -55,6 +55,11 @@ def to_config_dict(instance: Any) -> ml_collections.ConfigDict:
         else:
             entries[field.name] = _field_for(value, hint)
     return ml_collections.ConfigDict(entries)
+
+
+def _options_of(step: steps.Step, given: Mapping[str, Any]) -> dict[str, Any]:
+    values = {**step.option_defaults, **given}
+    return {name: _field_for(values[name], hint) for name, hint in step.option_types.items()}
 
 
 def _parse_options(given: Any, prefix: str) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,12 @@ JsonValue = Any
 
 def default() -> ml_collections.ConfigDict:
     """All settings at their defaults, as the ConfigDict that a config file edits; unknown keys are refused."""
-    return groups.to_config_dict(Config()).lock()
+    return to_config_dict(Config())
+
+
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """A config as a config file returns it; ``parse(to_config_dict(config)) == config``."""
+    return groups.to_config_dict(config).lock()
 
 
 def parse_model(given: Any) -> ModelConfig:

@@ -1,5 +1,6 @@
 """Parts of the drill, and a short one; the long one is a command (docs/reliability.md)."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -9,12 +10,15 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
+from tests import processes
 from tests.launch.test_lost_processes import FLAGS
 from tests.runs.test_checkpoints import _write
-from vmoe_inform import checks, drill
+from vmoe_inform import checks
+from vmoe_inform.drill import kills, run
+from vmoe_inform.drill.compare import differing
+from vmoe_inform.drill.kills import Kill
+from vmoe_inform.drill.training import Training
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def process():
 
 def _kill(process, workdir, **options):
     defaults = {"moment": "any", "number": signal.SIGTERM, "seconds": 0.0, "every_steps": 10}
-    return drill.kill_one(process, workdir, **(defaults | options))
+    return kills.kill_one(process, workdir, **(defaults | options))
 
 
 def test_killed_at_any_moment(process, tmp_path):
@@ -53,7 +57,7 @@ time.sleep(3600)
     with subprocess.Popen([sys.executable, "-c", writes]) as process:
         _, code = _kill(process, tmp_path, moment="evaluation")
     assert code == -signal.SIGTERM
-    assert drill.last_logged(tmp_path)["step"] == 20
+    assert kills.last_logged(tmp_path)["step"] == 20
 
 
 def test_a_process_that_is_done_cannot_be_killed(tmp_path):
@@ -63,36 +67,33 @@ def test_a_process_that_is_done_cannot_be_killed(tmp_path):
 
 def test_states_of_a_run(tmp_path):
     folder = tmp_path / "checkpoints"
-    assert drill.checkpoint_steps(tmp_path) == []
+    assert kills.checkpoint_steps(tmp_path) == []
     for name in ("5", "20", "damaged_30", "40.orbax-checkpoint-tmp"):
         (folder / name).mkdir(parents=True)
-    assert drill.checkpoint_steps(tmp_path) == [5, 20]
-    assert drill.is_saving(tmp_path)
+    assert kills.checkpoint_steps(tmp_path) == [5, 20]
+    assert kills.is_saving(tmp_path)
     (tmp_path / "metrics.jsonl").write_text('{"step": 20, "loss": 1.0}\n{"step": 20, "evalua')
-    assert drill.is_evaluating(tmp_path, 10)
-    assert not drill.is_evaluating(tmp_path, 15)
+    assert kills.is_evaluating(tmp_path, 10)
+    assert not kills.is_evaluating(tmp_path, 15)
 
 
 def test_every_array_and_the_position_are_compared(tmp_path):
     runs = {name: tmp_path / name for name in ("one", "two", "other")}
     _write(runs["one"], 1, 2)
     shutil.copytree(runs["one"], runs["two"])
-    assert drill.differing(runs["one"], runs["two"]) == []
+    assert differing(runs["one"], runs["two"]) == []
     position = runs["two"] / "checkpoints" / "2" / "data" / "process_0-of-1.json"
     (position.parents[1] / "checksums.json").unlink()  # or the change would be found before it is compared
     position.write_text(json.dumps({"next_index": 7}))
-    assert drill.differing(runs["one"], runs["two"]) == ["process_0-of-1.json"]
+    assert differing(runs["one"], runs["two"]) == ["process_0-of-1.json"]
     _write(runs["other"], 1)
-    found = drill.differing(runs["one"], runs["other"])
+    found = differing(runs["one"], runs["other"])
     assert {"params/head/kernel", "ema_params/head/kernel", "step", "step of the checkpoint"} <= set(found)
     assert "opt_state/0/mu/head/kernel" not in found  # zero in both
 
 
-def test_help_lists_the_routers_and_kills_nothing(capsys):
-    with flagsaver.flagsaver(router="help"):
-        flags.FLAGS.mark_as_parsed()
-        assert drill.main(["drill"]) == 0
-    assert "symphony_vmoe " in capsys.readouterr().out
+def test_help_lists_the_routers_and_kills_nothing():
+    assert "symphony_vmoe " in processes.run("drill", "--router=help")
 
 
 def test_training_that_refuses_its_router_is_one_line(tmp_path):
@@ -107,13 +108,13 @@ def test_training_that_refuses_its_router_is_one_line(tmp_path):
             return subprocess.Popen([sys.executable, "-c", "raise SystemExit(2)"])
 
     with pytest.raises(checks.InputError, match=r"^router preset: expected one of vmoe; received 'no'$"):
-        drill.drill(Refuses(), tmp_path, kills=1, seed=0, every_steps=10)
+        run.drill(Refuses(), tmp_path, kills=1, seed=0, every_steps=10)
 
 
 def test_the_table():
-    kill = drill.Kill(run=1, moment="save", signal="SIGKILL", after_seconds=1.0, step=20, exit_code=-9)
-    kills = [{**vars(kill)}, {**vars(kill)}, {**vars(kill), "signal": "SIGTERM", "exit_code": 75}]
-    text = drill.table({"kills": kills, "runs": [[], ["params/a"]], "seconds": 90.0, "seconds_uninterrupted": 5.0})
+    kill = Kill(run=1, moment="save", signal="SIGKILL", after_seconds=1.0, step=20, exit_code=-9)
+    of_each = [kill, kill, dataclasses.replace(kill, signal="SIGTERM", exit_code=75)]
+    text = run.table(run.Result(of_each, [[], ["params/a"]], seconds=90.0, seconds_uninterrupted=5.0))
     assert "| save | SIGKILL | -9 | 2 |\n| save | SIGTERM | 75 | 1 |" in text
     assert "3 kills in 2 runs; 1 ended bit-identical to the uninterrupted one; 1.5 min" in text
 
@@ -124,8 +125,8 @@ def test_a_short_drill(tmp_path):
     After SIGTERM a run resumes in tests/studies/test_study.py and in tests/training/test_loop.py.
     """
     flags = ("--config.train.steps=12", "--config.checkpoint.every_steps=4", "--config.evaluation.every_steps=6")
-    training = drill.Training([*FLAGS, *flags], pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
-    result = drill.drill(training, tmp_path, kills=1, seed=7, every_steps=6)
-    assert result["runs"] == [[]] * len(result["runs"])  # bit-identical
-    (kill,) = result["kills"]
-    assert kill["exit_code"] == -signal.SIGKILL or kill["signal"] == "SIGTERM"
+    training = Training([*FLAGS, *flags], pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+    result = run.drill(training, tmp_path, kills=1, seed=7, every_steps=6)
+    assert result.runs == [[]] * len(result.runs)  # bit-identical
+    (kill,) = result.kills
+    assert kill.exit_code == -signal.SIGKILL or kill.signal == "SIGTERM"

@@ -1,51 +1,17 @@
-"""What the command lines share: flags read from a config file, and errors in one line instead of a traceback."""
+"""Flags: typed ones, those that several commands share, and ``--config``."""
 
-import io
-import logging as standard_logging
 import os
 import pathlib
-import sys
-import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import ml_collections
-from absl import app, flags, logging
+from absl import flags
 
-from vmoe_inform import checks, text
+from vmoe_inform import checks
 from vmoe_inform.config import Config, from_text, groups
 from vmoe_inform.config import files as config_files
-from vmoe_inform.exit_codes import (
-    BAD_INPUT,
-    DIVERGED,
-    DOES_NOT_FIT,
-    INTERRUPTED,
-    MISSING_PROCESS,
-    STOPPED,
-    STORAGE,
-    STUCK,
-)
 from vmoe_inform.sharding import processes
-
-__all__ = [
-    "BAD_INPUT",
-    "DIVERGED",
-    "DOES_NOT_FIT",
-    "MISSING_PROCESS",
-    "STOPPED",
-    "STORAGE",
-    "STUCK",
-    "define",
-    "define_config",
-    "define_json",
-    "define_machine",
-    "define_path",
-    "define_processes",
-    "run",
-]
-_LAST_SECONDS = 2.0  # that process 0 leaves the others to say what they have found: JAX ends them when it is gone
-
 
 flags.disclaim_key_flags()  # a flag that is defined through this module is its caller's, among those that --help shows
 
@@ -139,13 +105,13 @@ class ConfigFlag:
         return self._loaded
 
 
-_CONFIG = ConfigFlag()
+CONFIG = ConfigFlag()
 
 
 def define_config() -> ConfigFlag:
     """Defines ``--config=FILE[:ARGUMENT]`` with ``--config.a.b=VALUE`` for every field."""
-    _CONFIG.define()
-    return _CONFIG
+    CONFIG.define()
+    return CONFIG
 
 
 def define_processes() -> Callable[[], None]:
@@ -183,107 +149,3 @@ def define_machine() -> Callable[[], dict[str, Any]]:
         "Draw C while it is evaluated where no published files are, however long that takes.",
     )
     return lambda: {field: holder.value for field, holder in holders.items() if holder.value not in (None, "")}
-
-
-def _fail(problem: BaseException, code: int = BAD_INPUT) -> None:
-    print(text.printable(f"error: {problem}"), file=sys.stderr)
-    _leave(code)
-
-
-def _leave(code: int) -> None:
-    """Ends this process. One of several must not wait for the others to end as well: they wait for this one."""
-    if processes.place()[1] > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        time.sleep(_LAST_SECONDS if processes.is_main() else 0.0)
-        os._exit(code)
-    sys.exit(code)
-
-
-def _parse(arguments: Sequence[str]) -> list[str]:
-    try:
-        program, *rest = flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
-        if _CONFIG.is_defined:
-            rest, _CONFIG.fields = config_files.take_fields(rest)
-        return flags.FLAGS([program, *rest])
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as problem:
-        _fail(in_our_words(problem))
-    raise AssertionError("not reached: _fail exits")
-
-
-def in_our_words(problem: BaseException) -> BaseException:
-    """Absl wraps errors of the value of a flag in a message of its own: the error itself, or the message as ours."""
-    if isinstance(problem, checks.InputError):
-        return problem
-    if isinstance(problem.__context__, checks.InputError):
-        return problem.__context__
-    flag, separator, reason = str(problem).removeprefix("flag --").partition(": ")
-    name, equals, value = flag.partition("=")
-    if not (separator and equals):
-        return problem
-    why = f" ({reason})" if len(reason) < 200 else ""  # it may repeat the value
-    return checks.error(f"--{name}", f"a value of the flag's type{why}", value)
-
-
-def _printable(record: standard_logging.LogRecord) -> bool:
-    """Lets no name in a message command the terminal."""
-    record.msg, record.args = text.printable(record.getMessage(), keep="\n\t"), None
-    return True
-
-
-def _check_words(words: Sequence[str], subcommands: Sequence[str], operands: str) -> None:
-    if operands:
-        if not words:
-            raise checks.error("command line", f"{operands}, and flags (--name=value)", "none")
-        return
-    if subcommands and (len(words) != 1 or words[0] not in subcommands):
-        raise checks.error("command line", f"one of {', '.join(subcommands)}, and flags", " ".join(words))
-    if words and not subcommands:
-        raise checks.error("command line", "flags only (--name=value)", " ".join(words))
-
-
-def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = (), operands: str = "") -> None:
-    """Parses the flags and runs ``main``, whose result is the exit code.
-
-    ``main`` gets the words of the command line that are no flags: the program's name and, if there are any, one of
-    ``subcommands``, or one or more words of what ``operands`` says, such as ``"archives to unpack"``. Bad input (flags,
-    configs, missing paths) prints one line and exits with 2, a diverged run with 3, one whose processes do not find or
-    lose each other with 69, one whose files cannot be written with 74; a mistake of the program itself keeps its
-    traceback.
-    """
-
-    def guarded(arguments: list[str]) -> None:
-        # Orbax warns each time that a folder is opened for reading only, which is what evaluation means to do.
-        logging.get_absl_logger().addFilter(lambda record: "directory is read only" not in str(record.msg))
-        logging.get_absl_logger().addFilter(_printable)
-        for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding does not have is no reason to end
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
-        logging.set_verbosity(logging.WARNING if not flags.FLAGS["verbosity"].present else flags.FLAGS.verbosity)
-        try:
-            _check_words(arguments[1:], subcommands, operands)
-            code = main(arguments)
-        except (checks.InputError, FileNotFoundError, NotADirectoryError, PermissionError) as problem:
-            _fail(problem)
-        except ChildProcessError as problem:
-            _fail(problem, MISSING_PROCESS)
-        except OSError as problem:
-            _fail(problem, STORAGE)
-        except FloatingPointError as problem:
-            _fail(problem, DIVERGED)
-        except KeyboardInterrupt:  # at once: other threads may be saving, or be what is waited for
-            print("error: interrupted", file=sys.stderr, flush=True)
-            os._exit(INTERRUPTED)
-        except processes.MissingProcessError as problem:
-            _fail(problem, MISSING_PROCESS)
-        except Exception as problem:
-            gone = processes.missing(problem)
-            if gone is not None:
-                _fail(gone, MISSING_PROCESS)
-            if processes.place()[1] == 1:
-                raise
-            traceback.print_exc()
-            _leave(1)
-        sys.exit(code)
-
-    app.run(guarded, flags_parser=_parse)

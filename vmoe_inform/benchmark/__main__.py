@@ -1,0 +1,63 @@
+"""Measures what the package costs, as ratios to references of the same run.
+
+    python -m vmoe_inform.benchmark layer [--experts=8,32,128] [--groups=1,8,32] [--dispatch=NAMES]
+    python -m vmoe_inform.benchmark step [--config=FILE:ARGUMENT] [--dispatch=NAMES]
+    python -m vmoe_inform.benchmark inform [--steps=NAMES] [--tokens=50,197,577,1025,4097]
+    python -m vmoe_inform.benchmark input [--config=FILE:ARGUMENT]
+    python -m vmoe_inform.benchmark input --against=tf.data [--image_size_px=224] [--photographs=DIR]
+
+layer: a MoE layer over a dense MLP that does the same activated work. step: images a second of the train step, and its
+useful operations a second over those of a plain matrix product. inform: a model with each inform step over the same
+model without it. input: images a second of the input pipeline over those that the step consumes; or training images
+made of JPEGs in a second of a core, over those that tf.data makes (extra ``prepare``).
+
+What is compared takes turns in one process; the tables show medians with their quartiles, --json=FILE writes all of it.
+With --topology=v5e:2x2, layer, step and inform compile for one chip of that TPU, which need not be there (extra
+``tpu``): estimated cycles are compared instead of times.
+"""
+
+import json
+import sys
+import time
+
+from absl import flags
+
+from vmoe_inform import command_line
+from vmoe_inform.benchmark import inform, layer, shared, step
+from vmoe_inform.benchmark import input as input_benchmark
+
+for _module in (shared, layer, step, inform, input_benchmark):
+    flags.adopt_module_key_flags(_module)  # --help shows them
+_JSON = command_line.define_json("File for the rows, with machine and settings.")
+
+BENCHMARKS = {
+    "layer": layer.BENCHMARK,
+    "step": step.BENCHMARK,
+    "inform": inform.BENCHMARK,
+    "input": input_benchmark.BENCHMARK,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code."""
+    from vmoe_inform.performance import tables
+
+    subcommand = arguments[1]
+    shared.check_flags(subcommand, BENCHMARKS)
+    file = _JSON()
+    start = time.perf_counter()
+    settings, measured = BENCHMARKS[subcommand].measure()
+    rows = []
+    for row in measured:
+        rows.append(row)
+        print(f"\r{len(rows)} rows after {time.perf_counter() - start:.0f} s", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    print(tables.render(rows))
+    if file is not None:
+        document = {"header": shared.header(subcommand, settings), "rows": [tables.flatten(row) for row in rows]}
+        file.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main, subcommands=tuple(BENCHMARKS))

@@ -1,0 +1,40 @@
+"""What the command lines share: flags, configs, and errors in one line instead of a traceback."""
+
+from vmoe_inform.command_line._flags import (
+    ConfigFlag,
+    define,
+    define_config,
+    define_json,
+    define_machine,
+    define_path,
+    define_processes,
+)
+from vmoe_inform.command_line._run import in_our_words, run
+from vmoe_inform.exit_codes import (
+    BAD_INPUT,
+    DIVERGED,
+    DOES_NOT_FIT,
+    MISSING_PROCESS,
+    STOPPED,
+    STORAGE,
+    STUCK,
+)
+
+__all__ = [
+    "BAD_INPUT",
+    "DIVERGED",
+    "DOES_NOT_FIT",
+    "MISSING_PROCESS",
+    "STOPPED",
+    "STORAGE",
+    "STUCK",
+    "ConfigFlag",
+    "define",
+    "define_config",
+    "define_json",
+    "define_machine",
+    "define_path",
+    "define_processes",
+    "in_our_words",
+    "run",
+]

@@ -1,0 +1,72 @@
+"""Kills training at random moments, and checks that it still ends with the same bits.
+
+    python -m vmoe_inform.drill --kills=50 --seed=0 [--router=NAME] [--workdir=DIR] [--json=FILE]
+
+Trains a small model on the digits without a kill. Then starts the same training in a new folder, sends its process
+SIGKILL or SIGTERM, and starts it again until all steps are done; and so on, until there were that many kills. A kill
+comes at a random moment of the process, of a save, or of an evaluation. Every array of the last checkpoint and the
+position in the data are compared with those of the uninterrupted run, bit for bit.
+
+Prints a table; the exit code is 0 only if all runs are identical. Compiled programs are kept in DIR, so that a process
+starts quickly; DIR has to be new or empty.
+
+NAME is a router as config files take it, such as ``stablemoe@distilled.switch_step=100``: a run has 400 steps. The
+model has two blocks, of which the second has experts; a router that needs both says ``alternate_vmoe,where=0+1``.
+"""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+
+from vmoe_inform import checks, command_line, storage
+from vmoe_inform.config import presets
+from vmoe_inform.drill.run import drill, table
+from vmoe_inform.drill.training import Training
+
+_KILLS = command_line.define("kills", checks.PositiveInt, 50, "How often training is killed.")
+_SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the signals.")
+_ROUTER = command_line.define("router", checks.Name, "symphony_vmoe", "Of the model that is trained.")
+_WORKDIR = command_line.define_path("workdir", "Folder for the runs; by default one that is deleted at the end.")
+_JSON = command_line.define_json("File for the result.")
+
+_EVALUATION_STEPS = 40
+_SMALL = (
+    "--config.model.num_layers=2",
+    "--config.model.hidden_size=16",
+    "--config.model.mlp_size=32",
+    "--config.model.num_heads=2",
+    "--config.train.epochs=None",
+    "--config.train.steps=400",
+    "--config.train.batch_size=16",
+    "--config.train.ema_decay=0.9",
+    "--config.train.log_every_steps=20",
+    "--config.optimizer.warmup_steps=10",
+    "--config.checkpoint.every_steps=20",
+    f"--config.evaluation.every_steps={_EVALUATION_STEPS}",
+    "--config.evaluation.batch_size=64",
+)
+
+
+def main(_: list[str]) -> int:
+    """Returns the exit code."""
+    file = _JSON()
+    if _ROUTER.value == "help":  # training would end well at once, without a checkpoint
+        print(presets.describe_routers())
+        return 0
+    config = f"--config=digits:variant=Ti/16,experts=4,router={_ROUTER.value}"
+    with tempfile.TemporaryDirectory() as temporary:
+        workdir = pathlib.Path(_WORKDIR.value or temporary).absolute()
+        if workdir.is_dir() and any(workdir.iterdir()):
+            raise checks.error("--workdir", "a new or empty folder", str(workdir))
+        storage.check_writable(workdir, "--workdir")
+        training = Training([config, *_SMALL], workdir / "compiled")
+        result = drill(training, workdir, kills=_KILLS.value, seed=_SEED.value, every_steps=_EVALUATION_STEPS)
+    print(table(result))
+    if file is not None:
+        file.write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+    return 1 if any(result.runs) else 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)

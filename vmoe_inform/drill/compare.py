@@ -1,0 +1,30 @@
+"""Whether two runs ended with the same bits."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from vmoe_inform.runs import saved_trees
+from vmoe_inform.runs.checkpoints import Checkpoints
+
+
+def differing(workdir: pathlib.Path, other: pathlib.Path) -> list[str]:
+    """What is not the same to the last bit in the last checkpoints of two runs: paths of arrays and files."""
+    found: list[str] = []
+    trees, positions = list[dict[str, Any]](), list[dict[str, Any]]()
+    for folder in (workdir, other):
+        with Checkpoints(folder) as checkpoints:
+            step, arrays = checkpoints.load_arrays()
+        trees.append(saved_trees.by_path(arrays) | {"step of the checkpoint": np.int64(step)})
+        data = folder / "checkpoints" / str(step) / "data"
+        positions.append({path.name: path.read_bytes() for path in data.glob("process_*")})
+    for one, two in (trees, positions):
+        found += [name for name in sorted(one.keys() | two.keys()) if not _identical(one.get(name), two.get(name))]
+    return found
+
+
+def _identical(one: Any, two: Any) -> bool:
+    if isinstance(one, np.ndarray | np.generic) and isinstance(two, np.ndarray | np.generic):
+        return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()
+    return type(one) is type(two) and one == two
