@@ -84,12 +84,13 @@ def _imagenet(config: ml_collections.ConfigDict) -> None:
 
 
 def vmoe300(config: ml_collections.ConfigDict) -> None:
-    """The original's numbers, but for what is said here.
+    """The original's numbers, with three differences.
 
-    It leaves 1 % of the training images out to choose by, and so takes 46,448 steps, not 46,918; its experts begin
-    alike, these do not; it mixes by one share for the images of a device, this by one for the batch. Its Adam with
-    decoupled weight decay on kernels (head, router and patch embedding too) is the optimizer ``adamw`` with its default
-    pattern: gradients clipped, Adam's step, decay added, all times the learning rate.
+    The original leaves out 1 % of the training images for validation, and so takes 46,448 steps, not 46,918. Its
+    experts start alike; these do not. It mixes by one share for the images of a device, this by one for the batch.
+
+    Its Adam has decoupled weight decay on kernels, also of head, router and patch embedding. That is the optimizer
+    ``adamw`` with its default pattern: gradients clipped, Adam's step, decay added, all times the learning rate.
     """
     _imagenet(config)
     # With a sigmoid for each class, training starts from the share that a class has.

@@ -42,7 +42,7 @@ def blocks_of_markdown(text: str) -> Iterator[str]:
 
 
 def sentences(block: str) -> Iterator[str]:
-    block = re.sub(r"``?[^`]+``?", "`code`", " ".join(block.split()))
+    block = re.sub(r"(:\w+:)?``?[^`]+``?", "`code`", " ".join(block.split()))
     block = re.sub(r"\$[^$]+\$", "formula", block)
     yield from re.split(rf"{ABBREVIATIONS}[.!?]\)?\*{{0,2}} +(?=[\"'(\[*]{{0,3}}[A-Z`\d])", block)
 
@@ -61,33 +61,38 @@ def prose_of_module(path: pathlib.Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield from blocks_of_docstring(ast.get_docstring(node) or "")
-    comments: list[tuple[int, str]] = []
+    comments: list[str] = []
+    last = 0  # the line of the last comment that has a line of its own
     with path.open("rb") as file:
         for token in tokenize.tokenize(file.readline):
             if token.type == tokenize.COMMENT:
                 comment = token.string.lstrip("#: ")
-                if comments and comments[-1][0] == token.start[0] - 1 and token.line.strip().startswith("#"):
-                    comments[-1] = (token.start[0], f"{comments[-1][1]} {comment}")
+                is_prose = not token.string.startswith("#  ")  # but the line of a table
+                if last == token.start[0] - 1 and is_prose:
+                    comments[-1] = f"{comments[-1]} {comment}"
                 else:
-                    comments.append((token.start[0], comment))
-    yield from (comment for _, comment in comments)
+                    comments.append(comment)
+                last = token.start[0] if token.line.strip().startswith("#") else 0
+    yield from comments
 
 
 def blocks_of_docstring(docstring: str) -> Iterator[str]:
     """As of Markdown; the lines of a section such as ``Args:`` are blocks, each with those that continue it."""
     lines: list[str] = []
-    in_section = False
-    for line in docstring.splitlines():
+    item = None  # what an item of the section that the line is in begins with
+    for number, line in enumerate(docstring.splitlines()):
         if re.fullmatch(r"(Args|Returns|Raises|Attributes|Yields|Example):+", line):
-            in_section = True
+            item = r"\S" if number == 0 else r"  \S"  # that of __init__ begins with its arguments
             lines += ["", ""]
-        elif in_section and re.match(r"  \S", line):
+        elif item is not None and re.match(item, line):
             lines += ["", line.strip()]
         else:
             if line and not line.startswith(" "):
-                in_section = False
-            lines.append(line if not in_section else line.strip())
-    yield from blocks_of_markdown("\n".join(lines))
+                item = None
+            lines.append(line if item is None else line.strip())
+    for block in blocks_of_markdown("\n".join(lines)):
+        if "====" not in block:  # a table
+            yield block
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -5,7 +5,7 @@ letter    meaning
 ========  =====================================================================
 B         images (or sequences) of a batch
 N         tokens of one image
-R         those of them whose rows of an N x N matrix are worked on at a time
+R         tokens whose rows of an N x N matrix are processed at a time
 D         hidden size: width of a token
 H         attention heads
 F         width of one head, D / H
@@ -14,7 +14,7 @@ K         experts selected for each token
 G         routing groups
 S         tokens of one group (images per group x N)
 C         capacity: slots of one expert for one group
-T         rows that one expert works on for one group: its C slots, or all S tokens in the reference; rows of a block
+T         rows of one expert for one group: its C slots, or all S tokens in the reference; rows of a block
 X         blocks of rows of one expert each
 M         width of the hidden layer of an MLP or expert
 ========  =====================================================================

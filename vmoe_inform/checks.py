@@ -236,15 +236,15 @@ def local_path(field: str, value: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def conform(field: str, value: Any, hint: Any) -> Any:
-    """Returns ``value`` as the type ``hint`` says.
+    """Returns ``value`` as the type ``hint``.
 
-    An int passes for a float and a list for a tuple, nothing else is converted.
+    An int becomes a float and a list a tuple; nothing else is converted.
 
     Args:
       field: name of the field, for the error message.
       value: what the user gave.
-      hint: bool, int, float, str, None, Literal, tuple[X, ...], tuple[X, Y], a union of those, or Annotated; of what
-        it is annotated with, a Bound, Text or LocalPath has to hold.
+      hint: bool, int, float, str, None, Literal, tuple[X, ...], tuple[X, Y], a union of those, or Annotated. The
+        value has to satisfy the Bound, Text or LocalPath of an Annotated.
 
     Raises:
       ValueError: if the value does not fit; the message has field, expected and received.

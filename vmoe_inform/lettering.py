@@ -1,8 +1,8 @@
-"""Text in figures: what users named stands there as it is, in a font that has it, or as code where none has.
+"""Text in figures: names of users are drawn as they are, in a font that has them, or as code where none has.
 
-matplotlib reads ``$`` as mathematics, leaves names with a leading underscore out of legends, and draws boxes for what
-its font does not have. Every text that is not of this library goes through :func:`shown` on its way into a figure,
-every legend with such text through :func:`legend`, and every function that draws is ``@plain``.
+matplotlib reads ``$`` as mathematics, leaves names with a leading underscore out of legends, and draws boxes for
+characters without a glyph. So every text from outside this library goes through :func:`shown`, and every legend with
+such text through :func:`legend`. Every function that draws is ``@plain``.
 """
 
 import functools

@@ -15,10 +15,10 @@ _MOST_FILE_NAME_BYTES = 120  # file systems allow 255, of which a suffix and a t
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""The text with every character that is not drawn as code, e.g. ``\x1b``, ``\n``, ``\u202e``.
+    r"""The text with every invisible character as its code, e.g. ``\x1b``, ``\n``, ``\u202e``.
 
-    These are control characters (which a terminal obeys), line breaks, marks that change the direction of writing,
-    halves of surrogate pairs (of a file name that is no UTF-8), and code points without a character.
+    These are control characters (which a terminal obeys), line breaks, and marks that change the direction of writing.
+    Halves of surrogate pairs (from a file name that is no UTF-8) and code points without a character count, too.
 
     Args:
       text: any.
@@ -60,10 +60,10 @@ def markdown_code(text: str, *, in_table: bool = False) -> str:
 
 
 def file_name(text: str) -> str:
-    """The text as the name of a file or folder: other texts have other names.
+    """The text as the name of a file or folder: different texts have different names.
 
-    Letters, digits, spaces and ``_.-@=+`` stay, and all else, such as a slash, is written as %XX. A name that would be
-    hidden or lead elsewhere (``..``) does not begin with its dot, and the end of a long one is a hash of the whole.
+    Letters, digits, spaces and ``_.-@=+`` stay. All else, such as a slash, becomes %XX. A leading dot is escaped, since
+    such names are hidden or lead elsewhere (``..``). A long name ends in a hash of the whole.
     """
     signs = [sign if sign.isalnum() or sign in "_.-@=+ " else _percent(sign) for sign in text]
     if not signs or signs[0] == ".":

@@ -97,16 +97,16 @@ def compression(path: Path) -> str:
 
 
 def unpack_command(archive: Path) -> str:
-    """What to type to unpack an archive beside itself."""
+    """The command that unpacks an archive into its own folder."""
     return shlex.join(["python", "-m", "vmoe_inform.data.unpack", str(archive), f"--directory={archive.parent}"])
 
 
 def check_parts(archive: Path, name: str) -> tuple[str, ...]:
-    """Folders and file name of a member, in which ``.`` is left out.
+    """Folders and file name of a member, without ``.``.
 
     Raises:
-      ValueError: a name that is absolute or has ``..``, which could lead out of the folder that is unpacked into; one
-        that no file system takes, or in very many folders.
+      ValueError: a name that is absolute or has ``..``, and so could leave the target folder. Also one that no file
+        system takes, or in very many folders.
     """
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if name.startswith("/") or ".." in parts or not parts:

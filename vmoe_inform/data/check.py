@@ -1,11 +1,11 @@
-"""Looks at the data of a config before a long run: both splits and, for ImageNet, every published suite.
+"""Checks the data of a config before a long run: both splits and, for ImageNet, every published suite.
 
     python -m vmoe_inform.data.check --config=configs/imagenet.py [--directory=DIR]
 
-Says of each set whether it was found and where it was looked for, compares its numbers of images with the published
-ones, checks labels, decodes ten images and draws them in DIR/contact_sheet.png. The exit code is 0 if both splits and
-all suites that were found are sound, otherwise 2. Labels of TFDS's data sets are checked for the decoded images only,
-those of folders and tars for all.
+For each set it prints whether and where it was found, and compares the number of images with the published one. It
+checks labels, decodes ten images and draws them in DIR/contact_sheet.png. Labels of TFDS's data sets are checked for
+the decoded images only, those of folders and tars for all. The exit code is 0 if both splits and all suites found are
+sound, otherwise 2.
 """
 
 import pathlib

@@ -1,7 +1,7 @@
-"""Records -> batches on the host: read by threads or processes, shuffled by seed, restored exactly from a checkpoint.
+"""Records to batches on the host: read by threads or processes, shuffled by seed, restored exactly from a checkpoint.
 
-Everything random about a record comes from (seed, position in the order of all epochs), so that an image does not
-depend on which thread, worker process or host reads it. Worker processes are spawned, not forked.
+All randomness of a record comes from (seed, position in the order of all epochs). So an image does not depend on the
+thread, worker process or host that reads it. Worker processes are spawned, not forked.
 """
 
 import itertools
@@ -41,23 +41,22 @@ def train_iterator(
 ) -> TrainingBatches:
     """Endless training batches, decided by ``seed`` and the share of this process.
 
-    All processes together go through every record once an epoch, and make the batches that one process would make, a
-    part each, whatever the number of workers. An unreadable record is replaced by another, see
-    :class:`vmoe_inform.data.images.readers.TrainingReader`. Batches run on over the end of an epoch: none is short.
-    ``get_state`` and ``set_state`` of the iterator restore the position exactly, also within an epoch; ``close`` ends
-    its threads and processes.
+    All processes together read every record once an epoch. Each makes its part of the batches that one process would
+    make, with any number of workers. An unreadable record is replaced by another, see
+    :class:`vmoe_inform.data.images.readers.TrainingReader`. Batches continue over the end of an epoch, so none is
+    short. ``get_state`` and ``set_state`` of the iterator restore the position exactly, also within an epoch. ``close``
+    ends its threads and processes.
 
-    When this returns, all worker processes have started and made something: before an accelerator is touched, if this
-    is called before.
+    When this returns, all worker processes have started and produced a batch. Call it before JAX starts accelerators.
 
     Args:
       source: what to read.
       image_size_px: P.
       batch_size: b, images of a batch of this process.
       seed: of the order and the augmentation, 0 to 2^32 - 1.
-      data: crop and augmentation; ``prefetch_batches`` are kept ready, made by ``num_workers`` processes of
-        ``num_threads`` threads each. Without workers the threads are of this process; with 0 of both, the one thread
-        that puts batches together does it all, which is the fastest for small images in memory.
+      data: crop and augmentation. ``num_workers`` processes of ``num_threads`` threads each keep ``prefetch_batches``
+        ready. Without workers the threads are of this process. With 0 of both, the one thread that assembles batches
+        does it all, which is fastest for small images in memory.
       skipped: counts the unreadable records.
       process_index, process_count: the share of this process.
 
@@ -78,7 +77,7 @@ def train_iterator(
     chunk = batch_size if data.num_workers == 0 else _largest_divisor(batch_size, _CHUNK_IMAGES)
     chunks = _chunks(share, data.num_threads, chunk, data.num_workers, image_size_px)
     batches = chunks if chunk == batch_size else chunks.batch(batch_size // chunk, batch_fn=_concatenate)
-    # One thread prepares whole batches beside the training step.
+    # One thread prepares whole batches during the training step.
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=data.prefetch_batches)
     iterator = TrainingBatches(iter(prefetched), skipped, chunk, batch_size // chunk)
     if data.num_workers > 0:
@@ -106,20 +105,20 @@ def evaluation_batches(
     process_count: int = 1,
     total: Callable[[int], int] = int,
 ) -> Iterator[Batch]:
-    """Every record once, in order: all processes together make the batches that one process would make, a part each.
+    """Every record once, in order. Each process makes its part of the batches that one process would make.
 
-    An unreadable record leaves its place to a black image of mask False, and so do the records that the last batch
-    lacks. So images that share experts' slots (``model.moe.group_size_sequences`` consecutive ones) are the same ones
-    for every batch size that whole groups fit in, and every number of processes and workers.
+    A black image of mask False takes the place of an unreadable record, and fills up the last batch. Images that share
+    experts' slots are ``model.moe.group_size_sequences`` consecutive ones. They are the same for every batch size that
+    whole groups fit in, and for every number of processes and workers.
 
     Args:
       source: what to read.
       image_size_px: P.
       batch_size: b, of this process; of all together, a multiple of the sequences of a group.
       skipped: counts this process's unreadable records.
-      crop: side of the centred square that is looked at, as a share of the image's shorter side.
+      crop: side of the centred square that is read, as a share of the image's shorter side.
       num_threads: threads that read ahead two batches; 0 reads in the caller's thread, best for arrays in memory.
-      num_workers: processes of this number of threads each that read instead of this one, chunks of records in turn.
+      num_workers: processes that read instead of this one, with ``num_threads`` threads each, in turn by chunks.
       process_index, process_count: the share of this process; all make the same number of batches.
       total: the sum of a number over all processes.
 

@@ -8,8 +8,8 @@ import grain
 class ShareOfBatches(grain.MapDataset[Any]):
     """The examples of one process, if all processes together make the batches that one process would make.
 
-    A batch of all has ``batch_size`` examples of each process, one process's after the other's: process p of n takes
-    the examples from p * ``batch_size`` on of every n * ``batch_size``.
+    A batch of all has ``batch_size`` examples of each process, in the order of the processes. Of every n *
+    ``batch_size`` examples, process p of n takes ``batch_size`` from p * ``batch_size`` on.
     """
 
     def __init__(self, parent: grain.MapDataset[Any], *, batch_size: int, process_index: int, process_count: int):
@@ -36,9 +36,9 @@ class ShareOfBatches(grain.MapDataset[Any]):
 class ChunksInTurn(grain.MapDataset[Any]):
     """The same examples in the order in which worker processes make chunks of consecutive ones.
 
-    Grain gives worker w of n the elements w, w + n, ... of a data set, and takes chunks from the workers in turn. Of
-    this data set, those elements are chunks w, w + n, ... of the parent: what comes from the workers is the parent in
-    its own order, whatever their number.
+    Grain gives worker w of n the elements w, w + n, ... of a data set, and takes chunks from the workers in turn. In
+    this data set, those elements are chunks w, w + n, ... of the parent. So the workers yield the parent in its own
+    order, for any number of workers.
     """
 
     def __init__(self, parent: grain.MapDataset[Any], *, chunk: int, num_workers: int):

@@ -8,7 +8,7 @@ from absl import logging
 
 from vmoe_inform import checks
 
-SKIPPED = "skipped"  # in examples and batches, beside "image" and "label": the unreadable records among them
+SKIPPED = "skipped"  # key in examples and batches, like "image" and "label": the number of unreadable records
 _LOGGED_IN_FULL = 5
 _RECORDS_BEFORE_JUDGING = 100
 
@@ -30,8 +30,8 @@ class SkippedRecords:
     """Counts records that could not be read, and stops the run when they are too many. Safe to share by threads.
 
     A record that is read again in a later epoch counts again, so that the share is that of the data set. Each process
-    of a run judges what it reads itself, which is dealt to it in random order: to judge all together, all would have to
-    wait for each other at every batch.
+    of a run judges its own records, which come in random order. To judge all together, the processes would have to wait
+    for each other at every batch.
 
     Attributes:
       count: records skipped so far.

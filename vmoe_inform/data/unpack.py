@@ -4,9 +4,9 @@
 
 Takes tar, tar.gz, tar.bz2, tar.xz and zip. ``ILSVRC2012_img_train.tar``, a tar of a tar for each class, becomes
 ``DIR/train/class/*.JPEG``, and ``ILSVRC2012_img_val.tar`` ``DIR/val/*.JPEG``; others keep their own folders. Members
-that are absolute, have ``..`` in their names, or are links or devices are refused, as is an archive that unpacks to
-more than --max_unpacked_gb; nothing that is there is overwritten. Files appear in DIR when an archive was unpacked
-whole and its checksums are right.
+are refused if they are absolute, have ``..`` in their names, or are links or devices. So are archives that unpack to
+more than --max_unpacked_gb. Existing files are never overwritten. Files appear in DIR once an archive is unpacked whole
+and its checksums are right.
 """
 
 import pathlib

@@ -52,8 +52,8 @@ def unpack(
 
     Raises:
       FileNotFoundError: no such archive.
-      ValueError: not an archive, or a damaged one; a member that is refused or comes twice; more than ``max_bytes``; a
-        file or folder that is there already.
+      ValueError: no archive or a damaged one, or more than ``max_bytes``. Also a member that is refused or comes twice,
+        or a file or folder that exists already.
       OSError: the disk is full, for instance. After any of these ``directory`` is as it was.
     """
     if not archive.is_file():
@@ -62,7 +62,7 @@ def unpack(
     directory.mkdir(parents=True, exist_ok=True)
     for left in sorted(directory.glob(f"{_TEMPORARY}*")):
         print(text.printable(f"left by an unpacking that was interrupted, or runs now: {left}"))
-    # Beside the place where the files will be, so that they can be renamed.
+    # On the file system of the target, so that the files can be renamed.
     with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=directory) as temporary, archives.whole(archive):
         members = _of_zip if archives.compression(archive) == "zip" else _of_tar
         count = 0

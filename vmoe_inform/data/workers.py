@@ -53,8 +53,10 @@ def _check_shared_memory(num_workers: int, chunk_bytes: int) -> None:
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """A worker ends when its parent says so or is gone, not by a signal to all processes of the run: after that the
-    parent finishes its step and saves."""
+    """Makes a worker ignore signals to all processes of the run, after which the parent still finishes its step.
+
+    A worker ends when its parent ends it or is gone.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)  # the workers are the parallelism

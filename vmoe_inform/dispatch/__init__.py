@@ -1,13 +1,13 @@
 """Ways to move tokens to experts and back.
 
 A router ends in a plan, of one of three kinds: tokens that choose experts (:class:`Assignment`), slots that choose
-tokens (:class:`SlotChoice`), soft slots (:class:`SoftSlots`). :func:`carry_out` does what it says: it hands each expert
-its tokens as rows [E, G, T, D], where empty rows are zero, and returns the sum of each token's expert outputs times
+tokens (:class:`SlotChoice`), or soft slots (:class:`SoftSlots`). :func:`carry_out` executes it. Each expert receives
+its tokens as rows [E, G, T, D], where empty rows are zero. The result is the sum of each token's expert outputs times
 their weights. A dropped assignment contributes nothing.
 
 For tokens that choose experts there are several dispatchers, interchangeable behind one contract:
-``dispatcher(tokens [G, S, D], assignment, experts) -> outputs [G, S, D]``. One of them hands its rows over in another
-shape: blocks [X, T, D] of one expert each, and the expert of each block [X] (E: none) as second argument.
+``dispatcher(tokens [G, S, D], assignment, experts) -> outputs [G, S, D]``. ``ragged`` passes its rows in another shape:
+blocks [X, T, D] of one expert each. Its second argument is the expert of each block [X], where E means none.
 """
 
 from collections.abc import Callable

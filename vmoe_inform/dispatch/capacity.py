@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
 
-# From so many experts on, sorting the choices is faster than counting them in a table with a column for each expert.
+# From this number of experts on, sorting the choices is faster than counting them in a table with a column per expert.
 _EXPERTS_TO_SORT = 32
 
 
@@ -60,8 +60,8 @@ def expert_capacity(
 ) -> int:
     """Slots of one expert for one group: ceil(S K factor / E), rounded up to a multiple (V-MoE, Sec. 2.2).
 
-    A token takes at most one slot of an expert, so more than S slots are never used: the result is at most S
-    rounded up to the multiple.
+    A token takes at most one slot of an expert, so at most S slots are used. The result is at most S rounded up to the
+    multiple.
 
     Raises:
       ValueError: an argument below 1, or factor not > 0.
@@ -75,8 +75,8 @@ def expert_capacity(
         if value < 1:
             raise checks.error(field, "an integer >= 1", value)
     checks.positive("factor", factor)
-    # In binary and in this order, as the original V-MoE does: ceil(100 * 1.1 / 2) is 56, not 55, and a checkpoint of
-    # theirs drops the same tokens here as there.
+    # In binary and in this order, as in the original V-MoE: ceil(100 * 1.1 / 2) is 56, not 55. So a checkpoint of
+    # theirs drops the same tokens here.
     slots = math.ceil(group_size * num_selected_experts * factor / num_experts)
     return math.ceil(min(slots, group_size) / multiple_of) * multiple_of
 

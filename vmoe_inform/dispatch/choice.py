@@ -4,9 +4,9 @@ import jax
 
 from vmoe_inform.dispatch.products import LEAST_FOR_LOOP
 
-# From so many times the assignments on, slots cost more than ragged products do over batched ones: less on CPUs with
-# many rows for each expert, where loops over large blocks lose little, than on CPUs with few, and on TPUs, whose
-# grouped kernels have nothing fused to them (docs/performance.md).
+# From this ratio of slots to assignments on, ragged products are faster than batched ones (docs/performance.md). The
+# ratio is smaller on CPUs with many rows for each expert, where loops over large blocks lose little. It is larger on
+# CPUs with few rows, and on TPUs, whose grouped kernels have nothing fused to them.
 _SLOTS_THAT_COST_IN_LARGE_BLOCKS = 1.25
 _SLOTS_THAT_COST = 3.0
 _ROWS_FOR_LARGE_BLOCKS = 512  # of an expert

@@ -1,9 +1,9 @@
 """Dispatch by integer maps: tokens are gathered into expert slots, and expert outputs gathered back.
 
-With both maps at hand, slot of each choice and token of each slot, the backward pass of either gather is a gather
-through the other map. No scatter-add of wide rows is ever compiled; the only scatters are of single numbers.
+One map has the slot of each choice, the other the token of each slot. The backward pass of either gather is a gather
+through the other map. No scatter-add of wide rows is compiled; the only scatters are of single numbers.
 
-Two orders of axes save copies: slots lie as [E, G, C], as the experts want their rows, and choices as [K, G, S], so
+Two orders of axes save copies. Slots lie as [E, G, C], the order of the experts' rows. Choices lie as [K, G, S], so
 that the sum over the choices of a token adds whole arrays.
 """
 

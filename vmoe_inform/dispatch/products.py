@@ -1,7 +1,7 @@
 """Products of rows with the matrix of their expert, with gradients that cost what the product costs.
 
-Each is written down once as a loop over experts, which CPUs are fastest with, and once for the compilers and kernels
-of accelerators; the choice is made when the program is compiled for one or the other.
+Each is written once as a loop over experts, which is fastest on CPUs, and once for the compilers and kernels of
+accelerators. The choice is made when the program is compiled.
 """
 
 import functools

@@ -47,12 +47,13 @@ def _tpu(kinds: tuple[str, ...], gibibytes: int, peak: float, clock_hz: float, a
     return Tpu(kinds, gibibytes * 2**30, peak, peak, clock_hz, axes, compiler)
 
 
-# Peaks, memory and clocks as the maker states them for a chip, where a chip of v2, v3 or TPU7x is two devices:
+# Peaks, memory and clocks as the maker states them for a chip; a chip of v2, v3 or TPU7x is two devices.
+#
 #   v2         Jouppi et al., "A Domain-Specific Supercomputer for Training Deep Neural Networks", CACM 63(7), 2020
 #   v3, v4     Jouppi et al., arXiv 2304.01433, Table 4
 #   v5e to v6e cloud.google.com/tpu/docs/v5e, v5p, v6e
-#   tpu7x      cloud.google.com/tpu/docs/tpu7x; its clock is not stated: the one at which as many matrix units as
-#              those of a v6e, which the compiler's estimates of products fit to, reach the peak
+#   tpu7x      cloud.google.com/tpu/docs/tpu7x. Its clock is not stated: here it is the one at which the matrix units
+#              of a v6e reach the peak, which fits the compiler's estimates of products.
 #   A100       "NVIDIA A100 Tensor Core GPU Architecture", white paper, 2020, Table 1; A100 80GB data sheet
 #   H100       "NVIDIA H100 Tensor Core GPU Architecture", white paper, 2022, Table 2 (SXM5, PCIe)
 #   H200       data sheet of the H200 SXM: the H100's peaks

@@ -28,17 +28,17 @@ _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attribu
 
 
 def count_processes(environment: Mapping[str, str], tpu_vm_attribute: Callable[[str], str] | None = None) -> int:
-    """How many processes the launcher of this one has started; 1 if nothing says otherwise.
+    """Number of processes that the launcher of this one has started; by default 1.
 
-    SLURM steps of several tasks, GKE and TPU VMs are known. An empty variable is as good as none.
+    SLURM steps of several tasks, GKE and TPU VMs are known. An empty variable counts as none.
 
     Args:
       environment: variables of this process.
-      tpu_vm_attribute: reads an attribute of a TPU VM's metadata, ``""`` if there is none; by default those of the
-        machine that this is.
+      tpu_vm_attribute: reads an attribute of a TPU VM's metadata, ``""`` if there is none; by default those of this
+        machine.
 
     Raises:
-      ValueError: a launcher that JAX does not know has started several, a SLURM step lacks variables, or a task does
+      ValueError: a launcher unknown to JAX has started several, or a SLURM step lacks variables. Also if a task does
         not see the GPUs of the others on its node.
     """
     step = _slurm_step(environment)

@@ -54,20 +54,20 @@ def initialize(
 ) -> None:
     """Joins the processes of a run, before anything starts JAX's devices; does nothing if there is only one.
 
-    With arguments, processes that were started by hand meet at process 0's address. Without, the environment says
-    whether there are others (:mod:`vmoe_inform.sharding.launchers`); JAX knows how to find those.
+    With arguments, processes that were started by hand meet at process 0's address. Without, the environment states
+    whether there are others (:mod:`vmoe_inform.sharding.launchers`), and JAX finds them.
 
     Args:
       coordinator_address: HOST:PORT of process 0, which it can open.
-      num_processes: of the run; 1 needs neither of the others, and whatever the environment says.
+      num_processes: of the run; 1 needs neither of the others, in any environment.
       process_id: number of this process, from 0.
       timeout_seconds: how long to wait for all. If JAX itself waits longer, this process ends with the exit code
         ``MISSING_PROCESS`` and one line.
 
     Raises:
-      ValueError: some of the three without the others, or numbers that do not go together; or the environment is that
-        of several processes that JAX cannot bring together.
-      MissingProcessError: not all came.
+      ValueError: some of the three without the others, or numbers that contradict each other. Also if the environment
+        is that of several processes that JAX cannot join.
+      MissingProcessError: a process did not join in time.
     """
     checks.conform("--initialization_timeout_seconds", timeout_seconds, checks.Seconds)
     # JAX would take SIGTERM for itself; the loop turns it into a saved checkpoint, and agrees on the step by itself.

@@ -1,7 +1,7 @@
 """Processes that were started by hand meet at the coordinator's port before JAX uses it.
 
-JAX aborts a process that waits in vain or has another's number, with a stack trace and without saying which one is
-missing. Here all of them hear the same sentence instead.
+JAX aborts a process that waits in vain or has another's number. Its stack trace does not say which one is missing. Here
+all of them print the same sentence instead.
 """
 
 import json
@@ -32,7 +32,7 @@ def parse_address(address: str) -> tuple[str, int]:
 
 
 def meet(address: str, num_processes: int, process_id: int, timeout_seconds: float) -> None:
-    """Returns when all processes of the run are there; the port is free again then.
+    """Returns when all processes of the run have joined; the port is free again then.
 
     Args:
       address: HOST:PORT, where process 0 listens.
@@ -40,9 +40,9 @@ def meet(address: str, num_processes: int, process_id: int, timeout_seconds: flo
       timeout_seconds: how long to wait.
 
     Raises:
-      MissingProcessError: not all came; process 0 tells the others which are missing.
-      ValueError: two processes with the same number or different ideas of how many there are, in all of them; or a
-        port that process 0 cannot have.
+      MissingProcessError: some did not join; process 0 tells the others which are missing.
+      ValueError: in all of them, two processes with the same number or with different numbers of processes. Also a port
+        that process 0 cannot open.
     """
     deadline = time.monotonic() + timeout_seconds
     if process_id == 0:
@@ -71,7 +71,7 @@ def _wait_for_all(address: str, num_processes: int, deadline: float, timeout_sec
                     continue
                 other = introduced["process_id"]
                 taken = other == 0 or other in there
-                there[-1 - len(there) if taken else other] = connection  # it shall hear what is wrong, too
+                there[-1 - len(there) if taken else other] = connection  # so that it receives the error, too
                 if introduced["num_processes"] != num_processes:
                     raise checks.error(
                         "--num_processes", f"{num_processes} as process 0 has it", introduced["num_processes"]

@@ -1,8 +1,8 @@
 """Parameter path -> PartitionSpec. A path that no rule matches is an error, never silently replicated.
 
-Experts lie along the mesh axis ``expert``. Along ``fsdp``, the axis of every kernel that has the model's width is cut
-up; vectors, embeddings and routers are small and whole on every device. A step gathers what is cut up before it uses it
-(:func:`gathered`), so that what is computed is the same on every mesh.
+Experts are sharded over the mesh axis ``expert``. Kernels are sharded over ``fsdp``, along the axis of the model's
+width. Vectors, embeddings and routers are small and whole on every device. A step gathers sharded parameters before it
+uses them (:func:`gathered`), so that the arithmetic is the same on every mesh.
 """
 
 import re

@@ -14,10 +14,10 @@ from vmoe_inform.sharding import processes
 
 
 class Watchdog:
-    """A thread that ends the process unless it hears in time that something was finished; a context manager.
+    """A thread that ends the process unless :meth:`finished` is called in time; a context manager.
 
-    The stacks of all threads are written to standard error first. The process ends at once, without waiting for other
-    threads or processes, with the exit code ``STUCK``: the others miss it then, and end too.
+    It writes the stacks of all threads to standard error first. The process ends at once with the exit code ``STUCK``,
+    without waiting for other threads or processes. The other processes of the run then notice, and end too.
     """
 
     def __init__(

@@ -24,17 +24,17 @@ def normalize(images: Array, data: DataConfig) -> Float[Array, "B P P 3"]:
 
 
 def augment(key: Array, images: UInt8[Array, "B P P 3"], data: DataConfig) -> UInt8[Array, "B P P 3"]:
-    """Turns, zooms, moves and mirrors each image at random, as far as the settings say.
+    """Rotates, zooms, shifts and mirrors each image at random, within the settings.
 
-    By up to ``data.random_rotation_degrees`` and a factor of up to 1 + ``data.random_zoom`` (either way) about the
-    centre, with bilinear interpolation; by up to ``data.random_shift_px`` whole pixels; mirrored with probability 1/2
-    if ``data.random_flip``.
+    Rotation is by up to ``data.random_rotation_degrees``, zoom by a factor of up to 1 + ``data.random_zoom`` (either
+    way). Both are about the centre, with bilinear interpolation. Shifts are up to ``data.random_shift_px`` whole
+    pixels. With ``data.random_flip`` an image is mirrored with probability 1/2.
 
-    What this uncovers is black (0): the background of digits and garments, and what the usual padding-and-cropping
-    of photographs shows. Repeating the edge would draw strokes that touch it out into bars.
+    Uncovered pixels are black (0), as the background of digits and garments, and as padding of photographs. Repeating
+    the edge would turn strokes that touch it into bars.
 
     Args:
-      key: of this step; an image's change depends on the key and on its place in the batch.
+      key: of this step; an image's change depends on the key and on its position in the batch.
       images: pixels 0 to 255.
       data: the settings.
     """
@@ -161,11 +161,11 @@ def mixup(
 def cutmix(
     key: Array, images: Float[Array, "B P P 3"], targets: Float[Array, "B classes"], alpha: float
 ) -> tuple[Float[Array, "B P P 3"], Float[Array, "B classes"]]:
-    """Puts a rectangle of the image before it in the batch into each image (Yun 2019, arXiv 1905.04899, Sec. 3.1).
+    """CutMix: replaces a rectangle of each image by that of the image before it (Yun 2019, arXiv 1905.04899, Sec. 3.1).
 
-    One rectangle is drawn for the whole batch: lambda ~ Beta(alpha, alpha), sides of sqrt(1 - lambda) P pixels, its
-    centre uniform, cut off at the edges of the image (Eq. 2). An image's target keeps the share of the pixels that
-    the image keeps.
+    One rectangle is drawn for the whole batch (Eq. 2). With lambda ~ Beta(alpha, alpha) its sides are sqrt(1 - lambda)
+    P pixels. Its centre is uniform, and the edges of the image cut it off. An image's target keeps the share of the
+    pixels that the image keeps.
 
     Args:
       key, images, targets, alpha: as :func:`mixup`.

@@ -20,7 +20,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # wh
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _JPEG_START = b"\xff\xd8\xff"
 _PLAIN_COLORS = ("Gray", "RGB", "YCbCr")  # the others, CMYK and YCCK, are stored inverted, which Pillow knows
-# libjpeg warns of these and goes on with all pixels intact; its other warnings stand for pixels that it made up.
+# libjpeg warns of these and continues with all pixels intact. Its other warnings stand for invented pixels.
 _HARMLESS = ("extraneous bytes before marker", "Inconsistent progression sequence", "Unknown Adobe color transform")
 
 
@@ -45,15 +45,15 @@ def size(content: bytes) -> tuple[int, int]:
 def decode(content: bytes, min_height: int = 0, min_width: int = 0) -> UInt8[np.ndarray, "height width 3"]:
     """Pixels of an image file, as red, green and blue.
 
-    JPEG is decoded by libjpeg-turbo with the exact DCT and smooth chroma. What that does not turn into RGB goes to
-    Pillow: CMYK, other formats (also under the name of a JPEG), and files of which libjpeg warns though all pixels are
-    there. Gray images get three equal channels, transparency is dropped, 16 bits become the upper 8.
+    libjpeg-turbo decodes JPEG, with the exact DCT and smooth chroma. Pillow decodes the rest: CMYK, other formats (also
+    under the name of a JPEG), and complete files of which libjpeg warns. Gray images get three equal channels,
+    transparency is dropped, and 16 bits become the upper 8.
 
     Args:
       content: of the file.
-      min_height, min_width: size that is enough; both 0 for the whole image. A JPEG at least twice as large is then
-        decoded at 1/2, 3/8, 1/4 or 1/8 by its low frequencies alone. That is quicker, and close to averaging each
-        block of pixels, but not the same pixels as decoding all and resizing: for training, not for evaluation.
+      min_height, min_width: sufficient size; both 0 for the whole image. A JPEG at least twice as large is then decoded
+        at 1/2, 3/8, 1/4 or 1/8 by its low frequencies alone. That is faster, and close to averaging each block of
+        pixels. The pixels differ from those of decoding all and resizing, so it is for training, not for evaluation.
 
     Raises:
       UnreadableImageError: no image, or not a whole one.

@@ -13,8 +13,8 @@ _DIGITS_TEST_EVERY = 5
 def digits(data: DataConfig, split: str) -> Source:
     """scikit-learn's 1,797 handwritten digits, gray 8 x 8; the splits are ``train`` and ``test``.
 
-    Of each digit the 1st, 6th, 11th, ... image is for the test, so that the split is stratified (364 of 1,797) and
-    depends on no random generator. Intensities 0 to 16 become 0 to 255.
+    The 1st, 6th, 11th, ... image of each digit is for the test. So the split is stratified (364 of 1,797) and depends
+    on no random generator. Intensities 0 to 16 become 0 to 255.
     """
     from sklearn.datasets import load_digits
 

@@ -41,8 +41,10 @@ class FlatImages:
         return [wordnet_id for wordnet_id in found if wordnet_id is not None]
 
     def label_names(self) -> tuple[str, ...]:
-        """Classes that the labels number where no other split says so: those of the images, or all of ImageNet's 1,000
-        for validation images, which are known by their numbers."""
+        """Classes that the labels number, where no other split states them.
+
+        These are the classes of the images, or all of ImageNet's 1,000 for validation images, which have numbers.
+        """
         if all(map(ilsvrc.validation_number, self.names)):
             return label_sets.wordnet_ids()
         return tuple(sorted(set(self.classes())))

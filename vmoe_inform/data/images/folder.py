@@ -17,14 +17,15 @@ def folder(data: DataConfig, split: str) -> Source:
 
     Instead of a folder, the split may be an uncompressed tar ``split.tar`` of class folders, read in place. The split
     may lie where Kaggle's copy of ImageNet has it (``ILSVRC/Data/CLS-LOC/split``), and the class folders in a folder of
-    the split. A split of ImageNet's images may also be without class folders, if their names tell their classes: the
-    validation images as the published tar has them (``val/ILSVRC2012_val_00000001.JPEG``, ...), and those of Hugging
-    Face's copy (``train/n01440764_18_n01440764.JPEG``, ``val/ILSVRC2012_val_00000001_n01751748.JPEG``, ...).
+    the split.
+
+    A split of ImageNet's images needs no class folders if the file names state the classes. These are the validation
+    images of the published tar (``val/ILSVRC2012_val_00000001.JPEG``, ...), and those of Hugging Face's copy
+    (``train/n01440764_18_n01440764.JPEG``, ``val/ILSVRC2012_val_00000001_n01751748.JPEG``, ...).
 
     Raises:
       FileNotFoundError: a missing folder, one without classes, or classes without images.
-      ValueError: classes that are not those of the training split, whose labels would mean something else; an archive
-        that is refused.
+      ValueError: classes other than those of the training split, or an archive that is refused.
     """
     suffixes = ", ".join(suffix[1:] for suffix in trees.IMAGE_SUFFIXES)
     expected = f"{split}/CLASS/*.jpg (or {suffixes}), or {split}.tar of that"

@@ -57,8 +57,8 @@ def _read_idx(path: Path, num_dimensions: int) -> np.ndarray:
 def idx(data: DataConfig, split: str) -> Source:
     """Files in MNIST's format, gzipped or not, in ``data.directory``; the splits are ``train`` and ``test`` (t10k).
 
-    The files name no classes: a class is called by its number, and there are as many as the largest label of the
-    label files says.
+    The files name no classes, so classes are called by their numbers. The largest label of the label files sets how
+    many there are.
     """
     if split not in _IDX_PREFIXES:
         raise checks.error("split of idx files", "one of 'train', 'test'", split)

@@ -52,8 +52,10 @@ def subset(name: str) -> tuple[str, ...]:
 
 
 def alexnet_errors() -> tuple[Mapping[str, float], float]:
-    """AlexNet's top-1 error by corruption of ImageNet-C (mean over the five severities), and on clean images
-    (Hendrycks and Dietterich 2019, arXiv 1903.12261): what mCE divides by."""
+    """AlexNet's top-1 error by corruption of ImageNet-C (mean over the five severities), and on clean images.
+
+    mCE divides by these (Hendrycks and Dietterich 2019, arXiv 1903.12261).
+    """
     errors = _file()["imagenet_c"]
     return errors["alexnet_top1_error"], errors["alexnet_clean_top1_error"]
 

@@ -38,12 +38,12 @@ def to_square(image: np.ndarray | bytes, image_size_px: int, crop: float = 1.0) 
 def inception_crop(
     image: np.ndarray | bytes, image_size_px: int, min_area: float, random: np.random.Generator
 ) -> UInt8[np.ndarray, "P P 3"]:
-    """Decodes if need be, takes a random part and resizes it to a square.
+    """Decodes if needed, takes a random part and resizes it to a square.
 
-    What has to be quick for each image of each epoch differs from :func:`to_square` in two ways. Of a JPEG whose part
-    is at least twice as large as the result, only the low frequencies are decoded, see
-    :func:`~vmoe_inform.data.images.decode.decode`. OpenCV resizes, faster than Pillow: by the mean over the area
-    that a pixel of the result covers, which is antialiased too, or bilinearly if the part is smaller than the result.
+    For speed in training it differs from :func:`to_square` in two ways. If the part of a JPEG is at least twice as
+    large as the result, only its low frequencies are decoded (:func:`~vmoe_inform.data.images.decode.decode`). OpenCV
+    resizes, faster than Pillow. It takes the mean over the area of a pixel of the result, which is antialiased, too. If
+    the part is smaller than the result, it is bilinear.
 
     Args:
       image: as :func:`to_square` takes it.
@@ -77,9 +77,9 @@ def central_square(height: int, width: int, crop: float = 1.0) -> Box:
 def inception_box(height: int, width: int, min_area: float, random: np.random.Generator) -> Box:
     """A random part of an image, in whole pixels (Szegedy 2015, arXiv 1409.4842, Sec. 6).
 
-    Its area is uniform between ``min_area`` and 1 times the image's, the logarithm of width / height is uniform between
-    those of 3/4 and 4/3, and its place is uniform. What does not fit into the image is drawn again; after ten draws it
-    is the largest square in the centre.
+    Its area is uniform between ``min_area`` and 1 times the image's. The logarithm of width / height is uniform between
+    those of 3/4 and 4/3, and the position is uniform. A part that does not fit into the image is drawn again. After ten
+    draws it is the largest square in the centre.
 
     Args:
       height, width: of the image in pixels.

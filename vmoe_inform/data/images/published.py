@@ -1,8 +1,13 @@
 """ImageNet's robustness suites as they are published: folders, tars read in place, or prepared by TFDS.
 
-Hendrycks et al. 2021 (A and O, arXiv 1907.07174; R, arXiv 2006.16241), Hendrycks and Dietterich 2019 (C, arXiv
-1903.12261), Recht et al. 2019 (V2, arXiv 1902.10811), Wang et al. 2019 (Sketch, arXiv 1905.13549), Beyer et al. 2020
-(ReaL, arXiv 2006.07159).
+Sources:
+
+- A and O: Hendrycks et al. 2021, arXiv 1907.07174
+- R: Hendrycks et al. 2021, arXiv 2006.16241
+- C: Hendrycks and Dietterich 2019, arXiv 1903.12261
+- V2: Recht et al. 2019, arXiv 1902.10811
+- Sketch: Wang et al. 2019, arXiv 1905.13549
+- ReaL: Beyer et al. 2020, arXiv 2006.07159
 """
 
 import dataclasses
@@ -38,8 +43,8 @@ class PublishedSuite:
 
     Attributes:
       title: in tables and errors.
-      folders: names of its folder where people unpack it, in any spelling, the first one to be recommended; its archive
-        has the same name with a suffix.
+      folders: usual names of its unpacked folder, in any spelling; the first is recommended. Its archive has the same
+        name with a suffix.
       tfds_name: of TFDS' data set; None where TFDS has none.
       count: images.
       subset: its 200 classes in :mod:`label_sets`; None for all of ImageNet's.
@@ -96,9 +101,9 @@ def load(suite: PublishedSuite, data: DataConfig, class_names: Sequence[str]) ->
 
     Raises:
       MissingSuiteError: it is not there, or has none of the model's classes.
-      ValueError: class folders that are not exactly the suite's classes that the model knows; an archive that is
-        refused; several folders or archives of the suite; classes that are not ImageNet's. When a record of TFDS is
-        read: a label outside the suite.
+      ValueError: class folders other than the suite's classes that the model knows, or classes that are not
+        ImageNet's. Also an archive that is refused, or several folders or archives of the suite. When a record of
+        TFDS is read: a label outside the suite.
     """
     labels = _labels(suite, class_names)
     place = _find(suite, data)

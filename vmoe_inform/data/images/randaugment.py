@@ -1,7 +1,7 @@
 """RandAugment on the host (Cubuk 2019, arXiv 1909.13719), with the magnitudes of Google's Cloud TPU models.
 
-Those are what google-research/vmoe trains with. Each operation is a pure function of an image and of what decides it,
-registered with what it means at a level of 0 to 10.
+google-research/vmoe trains with these. Each operation is a pure function of an image and its random values. It is
+registered with its meaning at a level of 0 to 10.
 """
 
 import dataclasses
@@ -102,8 +102,10 @@ def _invert(picture: Picture, level: float, draw: Draw) -> Picture:
 
 @OPERATIONS.register("Posterize")
 def _posterize(picture: Picture, level: float, draw: Draw) -> Picture:
-    """Keeps the upper 0.4 * level bits, rounded down: 4 at 10. Where that is none, at levels below 2.5, the uppermost
-    bit stays, as TensorFlow's shift of a byte by all its bits is one by 7."""
+    """Keeps the upper 0.4 * level bits, rounded down: 4 at level 10.
+
+    At levels below 2.5 that is none. Then the uppermost bit stays, since TensorFlow shifts a byte by at most 7 bits.
+    """
     return ImageOps.posterize(picture, max(1, int(level / MAX_LEVEL * 4)))
 
 
@@ -165,7 +167,7 @@ def _rotate(picture: Picture, level: float, draw: Draw) -> Picture:
 
 @OPERATIONS.register("ShearX")
 def _shear_x(picture: Picture, level: float, draw: Draw) -> Picture:
-    """Row y shows what was 0.03 * level * y pixels beside it, either way."""
+    """Shears: row y is shifted by 0.03 * level * y pixels, either way."""
     shear = draw.sign * level / MAX_LEVEL * _SHEAR
     return _affine(picture, (1, shear, 0, 0, 1, 0))
 
@@ -191,8 +193,10 @@ def _translate_y(picture: Picture, level: float, draw: Draw) -> Picture:
 
 @OPERATIONS.register("Cutout")
 def _cutout(picture: Picture, level: float, draw: Draw) -> Picture:
-    """Grays the pixels within 4 * level (at 224 px and more) of a random one: a square of up to 80 px, cut off at the
-    edges of the image."""
+    """Grays the pixels within 4 * level (at 224 px and more) of a random one.
+
+    It is a square of up to 80 px, cut off at the edges of the image.
+    """
     reach = int(_pixels(picture, level, _CUTOUT_PX))
     row, column = int(draw.row * picture.height), int(draw.column * picture.width)
     pixels = np.array(picture)

@@ -24,10 +24,10 @@ class TrainingReader:
     data: DataConfig
 
     def __call__(self, index: int, random: np.random.Generator) -> dict[str, Any]:
-        """The record as arrays; in place of an unreadable one, another that is drawn.
+        """The record as arrays; another record is drawn in place of an unreadable one.
 
-        So every position of the order has an image, which depends on nothing but ``index`` and ``random``: not on what
-        else could not be read, nor on which process or worker reads it.
+        So every position of the order has an image that depends on ``index`` and ``random`` alone. Other unreadable
+        records, processes and workers do not affect it.
 
         Args:
           index: of the record.

@@ -214,8 +214,8 @@ def tfds(data: DataConfig, split: str) -> Source:
 
     Raises:
       FileNotFoundError: see :func:`builder_of`.
-      ValueError: no name, an unknown split, a data set without class labels; when a record is read, a label that is
-        out of range (as in ImageNet's test split, whose labels are not public).
+      ValueError: no name, an unknown split, or a data set without class labels. When a record is read: a label out of
+        range, as in ImageNet's test split, whose labels are not public.
     """
     if not data.tfds_name:
         raise checks.error("data.tfds_name", "the name of a TFDS data set", data.tfds_name)

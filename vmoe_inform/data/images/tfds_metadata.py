@@ -1,7 +1,7 @@
-"""What a data set that TFDS has prepared says of itself, looked at before TFDS reads it.
+"""Checks the metadata of a prepared TFDS data set before TFDS reads it.
 
-A prepared folder names the Python class of each feature, and TFDS imports the module of a class that it does not know:
-a folder from elsewhere could have any module imported that Python finds. Only TFDS' own classes are accepted.
+A prepared folder names the Python class of each feature, and TFDS imports the module of an unknown class. So a folder
+from elsewhere could import any module that Python finds. Only TFDS' own classes are accepted.
 """
 
 import json
@@ -23,14 +23,14 @@ _NAME = re.compile(r"\w[\w.\-]*")
 
 
 def check(folder: Path) -> None:
-    """Looks at all metadata that TFDS may read of one data set.
+    """Checks all metadata that TFDS may read of one data set.
 
     Args:
-      folder: of the data set, with its configs and versions in it; one that is not there is fine.
+      folder: of the data set, with its configs and versions; it may be missing.
 
     Raises:
-      ValueError: a feature of a class that is not TFDS' own, a default config that leads out of the folder, or a file
-        that cannot be read.
+      ValueError: a feature of a foreign class, a default config that leads out of the folder, or a file that cannot be
+        read.
     """
     for pattern in _FOLDERS:
         for path in sorted(folder.glob(pattern + _FEATURES)):

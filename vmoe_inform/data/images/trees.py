@@ -171,7 +171,7 @@ def _refuse_empty(place: str, empty: Sequence[str]) -> None:
 
 
 def _no_images(root: Path) -> dict[str, int]:
-    """Files of a root that lie beside the class folders."""
+    """Files of a root next to the class folders."""
     with os.scandir(root) as entries:
         return {".": sum(not entry.is_dir() and is_image(entry.name) for entry in entries)}
 
