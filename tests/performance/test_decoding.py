@@ -18,13 +18,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 _BESIDE_TENSORFLOW = """
 import dataclasses, json, sys
 import numpy as np
-from vmoe_inform.data import decode, images
+from vmoe_inform.data.images import decode, pixels
 from vmoe_inform.performance import decoding
 
 files = decoding.photographs(4)
 rows = decoding.measure(files, image_size_px=64, min_area=0.5, repeats=1, seconds=0.05)
 # Of whole images (an area of 1, or the image itself if that does not fit) both give the same but for resizing.
-ours = [images.to_square(content, 64) for content in files if decode.size(content) == (500, 500)]
+ours = [pixels.to_square(content, 64) for content in files if decode.size(content) == (500, 500)]
 whole = next(decoding.tf_data_batches(files, 64, 0.9999, antialias=True)())
 difference = np.abs(whole[3].astype(int) - ours[0]).mean()
 print(json.dumps({"rows": [dataclasses.asdict(row) for row in rows], "shape": whole.shape, "difference": difference}))
