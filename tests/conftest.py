@@ -114,15 +114,3 @@ def prepared_imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """TFDS' data directory with a tiny ``imagenet2012``, made once for all workers (tests/imagenet_tiny.py)."""
     base = tmp_path_factory.getbasetemp()
     return imagenet_tiny.prepared(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[str]]:
-    """What is warned of; absl's logger does not hand records on to pytest by itself."""
-    found: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: found.append(record.getMessage())
-    logger = logging.getLogger("absl")
-    logger.addHandler(handler)
-    yield found
-    logger.removeHandler(handler)
