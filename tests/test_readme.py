@@ -4,6 +4,7 @@ import importlib
 import pathlib
 import re
 import sys
+import tomllib
 
 import jax
 import numpy as np
@@ -87,6 +88,7 @@ def test_pages_name_files_and_modules_that_exist(page):
 
 # Folders where a path in `backticks` may start: the repository and, for short, the package and its tests.
 PLACES = (ROOT, ROOT / "vmoe_inform", ROOT / "tests")
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 FOLDERS = {path.name for place in PLACES for path in place.iterdir() if path.is_dir()} - {"data", "runs"}
 
 
@@ -94,8 +96,11 @@ def missing_names(text: str) -> list[str]:
     """Commands, dotted names and paths in a page's text that are none of this repository's."""
     missing = [name for name in re.findall(r"python3? -m (vmoe_inform[\w.]*)", text) if not is_module(name)]
     missing += [name for name in re.findall(r"(?<![/\w.])vmoe_inform(?:\.\w+)+", text) if not is_name(name)]
-    for path in re.findall(r"(?<![\w/.$])((?:\w+/)+[\w.]+\.(?:py|md|sh|sbatch|yaml|ipynb|npz|txt))\b", text):
-        if (path.split("/")[0] in FOLDERS or "/test_" in path) and not any((place / path).exists() for place in PLACES):
+    missing += [name for name in re.findall(r"(?<![\w/-])vmoe-(?!inform)[a-z-]+", text) if name not in SCRIPTS]
+    for path in re.findall(
+        r"(?<![\w/.$])((?:(?:\w+/)+[\w.]+|test_\w+)\.(?:py|md|sh|sbatch|yaml|ipynb|npz|txt))\b", text
+    ):
+        if (path.split("/")[0] in FOLDERS or "test_" in path) and not any((place / path).exists() for place in PLACES):
             missing.append(path)
     return missing
 
@@ -114,8 +119,9 @@ def is_name(name: str) -> bool:
 
 
 def test_missing_names_are_found():
-    text = "`vmoe_inform.nn.made_up`, python -m vmoe_inform.traim, `training/made_up.py`, `launch/test_made_up.py`"
-    assert len(missing_names(text)) == 5  # the command is a name, too
+    text = "`vmoe_inform.nn.made_up`, `training/made_up.py`, `launch/test_made_up.py`, `test_made_up.py`"
+    text += "python -m vmoe_inform.traim, vmoe-traim"
+    assert len(missing_names(text)) == 7  # the module of the command is a name, too
     assert missing_names("`vmoe_inform.routing.inform`, `training/step.py`, RUN/analysis/figures.py") == []
 
 
