@@ -12,15 +12,15 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.analysis import sample as analysis_sample
 from tests.report.sample_results import example, results
 from tests.studies import sample as study_sample
 from vmoe_inform import checks, storage
-from vmoe_inform.analysis import write as analysis_write
+from vmoe_inform.analysis import stored as analysis_stored
 from vmoe_inform.config import Config, ModelConfig
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.evaluation import units
 from vmoe_inform.evaluation.files import EvaluationFiles
-from vmoe_inform.report import analyses
 from vmoe_inform.report import page as report
 from vmoe_inform.report.page import render_table, write_report
 from vmoe_inform.runs import folder as run_folder
@@ -46,7 +46,7 @@ def whole(tmp_path_factory):
     arrays = {name: np.asarray([shown[name]]) for name in ("image", "label", "prediction", "confidence")}
     experts = {f"experts/{block}": maps[None] for block, maps in shown["experts"].items()}
     storage.write_arrays(files.examples, arrays | experts)
-    storage.write_json(folder / "analysis" / "analysis.json", {"run": {"step": 3, "suite": "clean", "count": 3}})
+    storage.write_json(folder / "analysis" / "analysis.json", analysis_sample.content())
     storage.write_text(folder / "analysis" / "figures" / "load.svg", "<svg/>")
     storage.write_json(folder / plan.RESULT_FILE, study_sample.result("plain", 0))
     (folder / "log.txt").write_text("a line\n")
@@ -151,10 +151,10 @@ def use_examples(folder):
 
 
 def use_analysis(folder):
-    found = analyses.read(folder)
+    found = analysis_stored.for_report(folder)
     assert found is None or SECRET not in str(found.pictures)
     with one_line_or_right():
-        analysis_write.storage.write_json(folder / "analysis" / "analysis.json", {}, within=folder)
+        storage.write_json(folder / "analysis" / "analysis.json", {}, within=folder)
 
 
 def use_study(folder):
@@ -248,7 +248,7 @@ def test_folders_of_a_run_are_no_links(folder, tmp_path, name):
     (folder / name).symlink_to(outside)
     before = sorted(outside.rglob("*"))
     files = EvaluationFiles(CheckpointPath(folder))
-    assert analyses.read(folder) is None or name == "evaluation"
+    assert analysis_stored.for_report(folder) is None or name == "evaluation"
     for use in (
         lambda: files.read_results() if name == "evaluation" else storage.files(folder / name, "", within=folder),
         lambda: storage.write_text(folder / name / "new", "", within=folder),

@@ -22,14 +22,15 @@ from vmoe_inform.analysis.draw import adjacency as figures_adjacency
 from vmoe_inform.analysis.draw import catalogue as analysis_figures
 from vmoe_inform.analysis.draw import comparison as figures_comparison
 from vmoe_inform.analysis.draw import corruptions as figures_corruptions
-from vmoe_inform.analysis.draw import layers as figures_layers
+from vmoe_inform.analysis.draw import decisions as figures_decisions
+from vmoe_inform.analysis.draw import experts as figures_experts
 from vmoe_inform.analysis.draw import maps
 from vmoe_inform.analysis.draw import margins as figures_margins
+from vmoe_inform.analysis.draw import neighbours as figures_neighbours
 from vmoe_inform.analysis.page.render import routing_page
 from vmoe_inform.data.images import contact_sheet
 from vmoe_inform.report import figures, routing_figures
 from vmoe_inform.report import page as report
-from vmoe_inform.report.analyses import Analysis
 from vmoe_inform.report.page import render_table, write_report
 from vmoe_inform.studies import drawing as study_figures
 from vmoe_inform.studies import report as study_report
@@ -121,7 +122,9 @@ DRAWING = (
     figures_adjacency,
     figures_comparison,
     figures_corruptions,
-    figures_layers,
+    figures_decisions,
+    figures_experts,
+    figures_neighbours,
     figures_margins,
     maps,
     study_figures,
@@ -208,10 +211,8 @@ def test_figures_of_the_report(results):
 
 
 def test_figures_of_an_analysis():
-    found = analysis_sample.analysis(
-        name=NAMES[0], other_name=NAMES[2], corruptions=tuple(NAMES), num_classes=len(NAMES)
-    )
-    found["class_names"] = NAMES
+    made = analysis_sample.content(name=NAMES[0], other_name=NAMES[2], corruptions=tuple(NAMES), num_classes=len(NAMES))
+    found = analysis_sample.of(made | {"class_names": NAMES})
     drawn = analysis_figures.figures(found)
     for name, figure in drawn.items():
         shown = {
@@ -289,7 +290,7 @@ def test_the_report_is_the_page_it_would_be_with_other_names(results, tmp_path, 
             tmp_path / "report.html",
             results,
             examples={names[0]: [example(label=name, prediction=name)]},
-            analyses={names[0]: Analysis(1, name, 1, name, {name: "data:,"})},
+            analyses={names[0]: report.RouterFigures(1, name, 1, name, {name: "data:,"})},
         )
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert text.printable(page, keep="\n\t") == page

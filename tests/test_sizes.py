@@ -15,7 +15,6 @@ LONG_FILES = {
     "storage.py",
 }
 LONG_FUNCTIONS = {
-    "analysis/collect/analysis.py:collect",
     "training/loop.py:train",
     "training/step.py:make_train_step",
 }

@@ -2,7 +2,7 @@
 
     python -m vmoe_inform.analyze --workdir=DIR [--checkpoints=last2] [--against=OTHER_DIR[@STEP]] [--suite=clean]
 
-Writes into DIR/analysis: analysis.json (from which every figure can be drawn, see vmoe_inform/analysis/document.py),
+Writes into DIR/analysis: analysis.json (from which every figure can be drawn, see vmoe_inform/analysis/results.py),
 the figures as figures/NAME.png and .svg, and routing.html, which shows routing maps of single images. The report that
 vmoe_inform.evaluate writes afterwards has the figures too. docs/analysis.md says what they show.
 
@@ -43,15 +43,14 @@ def main(_: list[str]) -> None:
         raise checks.error("--workdir", "the folder of a run", None)
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import api as runs
-    from vmoe_inform.analysis import write
+    from vmoe_inform.analysis import stored
     from vmoe_inform.analysis.page.render import routing_page
-    from vmoe_inform.report import analyses
     from vmoe_inform.runs.folder import read_config
 
     workdir = pathlib.Path(_WORKDIR.value)
     read_config(workdir)  # no folder is made in what is no run
-    storage.check_folders(workdir / analyses.FOLDER / analyses.FIGURES, workdir)  # before hours of work, not after
-    storage.check_writable(workdir / analyses.FOLDER)
+    storage.check_folders(workdir / stored.FOLDER / stored.FIGURES, workdir)  # before hours of work, not after
+    storage.check_writable(workdir / stored.FOLDER)
     found, views = runs.analyze(
         workdir,
         checkpoints=_CHECKPOINTS.value,
@@ -63,7 +62,7 @@ def main(_: list[str]) -> None:
         say=print if processes.is_main() else lambda line: None,
     )
     if processes.is_main():
-        for path in write.write(workdir, found, routing_page(views)):
+        for path in stored.write(workdir, found, routing_page(views)):
             print(text.printable(str(path)))
 
 

@@ -73,9 +73,9 @@ def main(_: list[str]) -> int:
     _JOIN_PROCESSES()
     import rich.console
 
+    from vmoe_inform.analysis import stored
     from vmoe_inform.evaluation import earlier, run
     from vmoe_inform.evaluation.files import EvaluationFiles
-    from vmoe_inform.report import analyses
     from vmoe_inform.report import page as report
 
     if _PREDICTIONS.value is not None and processes.is_main():
@@ -89,7 +89,8 @@ def main(_: list[str]) -> int:
         examples = {name: EvaluationFiles(path).read_examples() for name, path in zip(names, paths, strict=False)}
         rich.console.Console().print(report.render_table(everything, since=since))
         page = EvaluationFiles(paths[0]).report
-        of_routers = {name: analyses.read(path.folder) for name, path in zip(names, [*paths, *others], strict=True)}
+        everywhere = zip(names, [*paths, *others], strict=True)
+        of_routers = {name: stored.for_report(path.folder) for name, path in everywhere}
         found = {name: analysis for name, analysis in of_routers.items() if analysis is not None}
         report.write_report(page, everything, examples=examples, analyses=found, since=since)
         print(text.printable(f"report: {page}"))

@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from vmoe_inform import documents
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
-from vmoe_inform.analysis.collect.views import CLEAN, View, Views
+from vmoe_inform.analysis.collect.views import UNCORRUPTED, View, Views
+from vmoe_inform.analysis.results import Analysis
 
 QUANTILES = (5, 25, 50, 75, 95)
 
 
-def analysis(
+def content(
     *,
     num_experts: int = 4,
     num_layers: int = 2,
@@ -21,7 +23,7 @@ def analysis(
     other_name: str = "vmoe",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """analysis.json of a run whose tokens hear each other and whose experts have an adjacency."""
+    """analysis.json of a run whose tokens attend to each other and whose experts have an adjacency."""
     random = np.random.default_rng(seed)
     blocks = [f"block_{2 * layer + 1}" for layer in range(num_layers)]
 
@@ -42,7 +44,7 @@ def analysis(
         }
 
     return {
-        "version": 1,
+        "version": 2,
         "run": run_of(name),
         "layers": {block: _layer(random, num_experts, num_classes, depth) for depth, block in enumerate(blocks)},
         "class_names": [str(label) for label in range(num_classes)],
@@ -54,8 +56,19 @@ def analysis(
         "against": {
             "run": run_of(other_name),
             "layers": {
-                block: {"entropy_ratio": 0.8 + 0.03 * depth, "other_entropy": 0.7, "other_load_cv": 0.4}
+                block: {
+                    "entropy_ratio": 0.8 + 0.03 * depth,
+                    "entropy": 0.7,
+                    "load_cv": 0.4,
+                    "load": [1 / num_experts] * num_experts,
+                    "dropped": 0.02,
+                }
                 for depth, block in enumerate(blocks)
+            },
+            "fluctuation": {
+                "from_step": 1200,
+                "to_step": 1380,
+                "layers": {block: {"set": 0.10, "first": 0.05} for block in blocks},
             },
         },
         "corruptions": {
@@ -74,9 +87,24 @@ def analysis(
     }
 
 
-def plain_analysis(**changes: Any) -> dict[str, Any]:
+def analysis(**changes: Any) -> Analysis:
+    """What :func:`content` is read as."""
+    return of(content(**changes))
+
+
+def of(found: dict[str, Any]) -> Analysis:
+    """What a content of analysis.json is read as."""
+    return documents.from_json(found, Analysis)
+
+
+def plain_analysis(**changes: Any) -> Analysis:
+    """What :func:`plain_content` is read as."""
+    return of(plain_content(**changes))
+
+
+def plain_content(**changes: Any) -> dict[str, Any]:
     """analysis.json of a run of the plain router: one checkpoint, no run beside it, no corruptions."""
-    found = analysis(**changes)
+    found = content(**changes)
     for layer in found["layers"].values():
         layer.update(graph=None, adjacency=None)
     return {**found, "fluctuation": None, "against": None, "corruptions": None}
@@ -175,9 +203,9 @@ def views(
     seed: int = 0,
     **of_traces: Any,
 ) -> Views:
-    """Images, clean and in fog, before several routers; in the second run no token hears another."""
+    """Images, clean and in fog, before several routers; in the second run no token attends to another."""
     random = np.random.default_rng(seed)
-    conditions = [CLEAN, *(("fog", severity) for severity in severities)]
+    conditions = [UNCORRUPTED, *(("fog", severity) for severity in severities)]
     shown = {
         (name, severity): np.clip(
             (1 - 0.15 * severity) * images(count, size_px)

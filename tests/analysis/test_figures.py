@@ -3,19 +3,16 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from tests.report.test_figures import fits, lines_by_label, texts
 from vmoe_inform.analysis.draw import _panels as panels
-from vmoe_inform.analysis.draw import adjacency as figures_adjacency
-from vmoe_inform.analysis.draw import comparison as figures_comparison
-from vmoe_inform.analysis.draw import corruptions as figures_corruptions
-from vmoe_inform.analysis.draw import layers as figures_layers
-from vmoe_inform.analysis.draw import margins as figures_margins
+from vmoe_inform.analysis.draw import adjacency, comparison, corruptions, decisions, experts, margins, neighbours
 from vmoe_inform.analysis.draw.catalogue import figures
 from vmoe_inform.evaluation.corruptions import CORRUPTIONS
 from vmoe_inform.report import styles
 
-from .sample import analysis, plain_analysis
+from .sample import analysis, content, of, plain_analysis, plain_content
 
 LONG = "runs/imagenet/2026-11-22/attention_vmoe_s32_last2_seed0"
 PLAIN = ["load", "entropy", "margin", "flips", "specialisation"]
@@ -32,17 +29,17 @@ def test_figures_are_those_that_there_are_data_for():
 
 
 def test_what_no_layer_has_is_left_out():
-    found = plain_analysis()
+    found = plain_content()
     for layer in found["layers"].values():
         layer.update(margin=None, flips=None, specialisation=None)
-    assert list(figures(found)) == ["load", "entropy"]
+    assert list(figures(of(found))) == ["load", "entropy"]
 
 
 def test_a_layer_without_a_table_is_left_out_of_the_figure():
-    found = analysis(num_layers=3)
+    found = content(num_layers=3)
     for key in ("margin", "flips", "graph", "adjacency", "specialisation"):
         found["layers"]["block_3"][key] = None
-    drawn = figures(found)
+    drawn = figures(of(found))
     assert [axes.get_title().partition(":")[0] for axes in drawn["margin"].axes] == ["block 1", "block 5"]
     assert list(lines_by_label(drawn["flips"].axes[0])) == ["block 1", "block 5"]
     assert list(lines_by_label(drawn["spectral_gap"].axes[0])) == ["block 1", "block 5"]
@@ -55,75 +52,111 @@ def ticks(axes):
     return [label.get_text() for label in axes.get_xticklabels()]
 
 
-def test_fluctuation_of_the_set_and_of_the_first_expert():
-    (axes,) = figures_layers.fluctuation_figure(analysis()).axes
+def test_fluctuation_of_both_runs_of_the_set_and_of_the_first_expert():
+    figure = decisions.fluctuation_figure(analysis())
+    (axes,) = figure.axes
     lines = lines_by_label(axes)
-    assert lines["another set of experts"].get_ydata() == pytest.approx([4, 6])
-    assert lines["another first expert"].get_ydata() == pytest.approx([2, 3])
+    assert lines["attention_vmoe, set"].get_ydata() == pytest.approx([4, 6])
+    assert lines["attention_vmoe, first"].get_ydata() == pytest.approx([2, 3])
+    assert lines["vmoe, set"].get_ydata() == pytest.approx([10, 10])
+    assert lines["vmoe, first"].get_ydata() == pytest.approx([5, 5])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "attention_vmoe, step 1,242 to 1,380",
+        "vmoe, step 1,200 to 1,380",
+        "another set of experts",
+        "another first expert",
+    ]
     assert ticks(axes) == ["1", "3"]
-    assert axes.get_title(loc="left").replace("\n", " ") == "Tokens routed elsewhere at step 1,380 than at step 1,242"
+    one = content()
+    one["against"]["fluctuation"] = None  # a run with a single checkpoint
+    assert len(lines_by_label(decisions.fluctuation_figure(of(one)).axes[0])) == 2
+
+
+@pytest.mark.parametrize("name", [*PLAIN, *INFORMED, *COMPARED])
+def test_every_figure_names_its_run_its_step_and_its_images(drawn, name):
+    words = " ".join(found.get_text() for found in drawn[name].findobj(Text)).replace("\n", " ")
+    assert "attention_vmoe, step 1,380" in words
+    assert "200 images (clean)" in words
+    if name in ("load", "entropy", "entropy_ratio", "fluctuation"):
+        assert "compared with vmoe, step 1,380" in words
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return figures(analysis())
 
 
 def test_entropy_of_the_run_before_informing_and_of_the_other_run():
-    (axes,) = figures_layers.entropy_figure(analysis()).axes
+    (axes,) = decisions.entropy_figure(analysis()).axes
     lines = lines_by_label(axes)
     assert lines["attention_vmoe"].get_ydata() == pytest.approx([0.5 * math.log(4)] * 2)
     assert lines["attention_vmoe, before informing"].get_ydata() == pytest.approx([0.6 * math.log(4)] * 2)
     assert lines["vmoe"].get_ydata() == pytest.approx([0.7] * 2)
-    assert texts(axes) == ["all 4 experts alike: 1.39"]
+    assert texts(axes) == [
+        "all 4 experts equally probable: 1.39",
+        "attention_vmoe, step 1,380, compared with\nvmoe, step 1,380; 200 images (clean)",
+    ]
 
 
 def test_entropy_has_one_line_where_nothing_informs():
-    found = plain_analysis()
+    found = plain_content()
     for layer in found["layers"].values():
         layer["base_entropy"] = layer["entropy"]
-    assert list(lines_by_label(figures_layers.entropy_figure(found).axes[0])) == ["attention_vmoe"]
+    assert list(lines_by_label(decisions.entropy_figure(of(found)).axes[0])) == ["attention_vmoe"]
 
 
 def test_another_run_with_fewer_layers_stands_where_its_layers_are():
-    found = analysis(num_layers=3)
+    found = content(num_layers=3)
     del found["against"]["layers"]["block_1"]
-    assert list(lines_by_label(figures_layers.entropy_figure(found).axes[0])["vmoe"].get_xdata()) == [1, 2]
+    assert list(lines_by_label(decisions.entropy_figure(of(found)).axes[0])["vmoe"].get_xdata()) == [1, 2]
     found["against"]["layers"]["block_3"]["entropy_ratio"] = None  # the other router is always certain
-    assert ticks(figures_layers.entropy_ratio_figure(found).axes[0]) == ["5"]
+    assert ticks(decisions.entropy_ratio_figure(of(found)).axes[0]) == ["5"]
 
 
-def test_entropy_ratio_says_in_how_many_layers_it_is_below_one():
+def test_entropy_ratio_of_each_layer():
     found = analysis(num_layers=8)  # 0.8, 0.83, ... 1.01
-    (axes,) = figures_layers.entropy_ratio_figure(found).axes
+    (axes,) = decisions.entropy_ratio_figure(found).axes
     line, points = axes.get_lines()
     assert list(line.get_ydata()) == [1, 1]
     assert points.get_ydata() == pytest.approx(0.8 + 0.03 * np.arange(8))
     title = axes.get_title(loc="left").replace("\n", " ")
-    assert title == "attention_vmoe is more decided than vmoe in 7 of 8 layers (below 1)"
+    assert title == "Entropy relative to vmoe: below 1 is more decided"
 
 
-def test_load_has_each_expert_an_even_share_and_the_cv():
+def test_load_has_each_expert_of_both_runs_an_even_share_and_the_cv():
     found = analysis()
-    first, second = figures_layers.load_figure(found).axes
-    assert [bar.get_height() for bar in first.patches] == pytest.approx(
-        [100 * share for share in found["layers"]["block_1"]["load"]]
-    )
+    first, second, other, _ = experts.load_figure(found).axes
+    heights = [[bar.get_height() for bar in axes.patches] for axes in (first, other)]
+    assert heights[0] == pytest.approx([100 * share for share in found.layers["block_1"].load])
+    assert heights[1] == pytest.approx([25] * 4)
     assert [bar.get_facecolor()[:3] for bar in first.patches] == styles.expert_colors(4)
     assert first.get_lines()[0].get_ydata() == pytest.approx([25, 25])
-    assert first.get_title() == f"block 1: CV {found['layers']['block_1']['load_cv']:.2f}"
-    assert (texts(first) + texts(second)) == ["the other run: CV 0.40", "1 % dropped\nthe other run: CV 0.40"]
-    assert first.get_ylim() == second.get_ylim()
+    assert first.get_title() == f"block 1: CV {found.layers['block_1'].load_cv:.2f}"
+    assert [axes.get_ylabel() for axes in (first, second, other)] == ["attention_vmoe", "", "vmoe"]
+    assert (texts(first), texts(second), texts(other)) == ([""], ["1 % dropped"], ["2 % dropped"])
+    assert first.get_ylim() == second.get_ylim() == other.get_ylim()
+
+
+def test_load_of_one_run_where_the_others_is_unknown():
+    found = content()
+    for layer in found["against"]["layers"].values():
+        layer["load"] = None  # as in files of version 1
+    assert len(experts.load_figure(of(found)).axes) == len(experts.load_figure(plain_analysis()).axes) == 2
 
 
 def test_neighbours_show_the_spread_over_tokens():
-    number, own = figures_layers.neighbours_figure(analysis()).axes
+    number, own = neighbours.neighbours_figure(analysis()).axes
     thin, thick, median, mean = number.get_lines()[:4]
     assert (*thin.get_ydata(), *thick.get_ydata()) == (2, 30, 5, 14)
     assert (*median.get_ydata(), *mean.get_ydata()) == (8, 9)
     assert own.get_lines()[0].get_ydata() == pytest.approx([2, 90])
-    assert number.get_ylabel() == "effective number, of 65"
+    assert number.get_ylabel() == "tokens, of 65; itself included"
 
 
 def test_specialisation_has_a_row_for_each_class():
     found = analysis()
-    axes = figures_layers.specialisation_figure(found).axes[0]
-    shares = np.asarray(found["layers"]["block_1"]["specialisation"]["share"])
+    axes = experts.specialisation_figure(found).axes[0]
+    shares = np.asarray(found.layers["block_1"].specialisation.share)
     np.testing.assert_allclose(axes.images[0].get_array(), 100 * shares)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2"]
     # of 3 classes and 4 experts the classes have the lower entropy, ln 3
@@ -132,7 +165,7 @@ def test_specialisation_has_a_row_for_each_class():
 
 def test_many_classes_are_ordered_by_their_main_expert():
     found = analysis(num_classes=40, num_experts=5)
-    axes = figures_layers.specialisation_figure(found).axes[0]
+    axes = experts.specialisation_figure(found).axes[0]
     shown = np.asarray(axes.images[0].get_array())
     main = shown.argmax(1)
     assert list(main) == sorted(main)
@@ -142,62 +175,62 @@ def test_many_classes_are_ordered_by_their_main_expert():
 
 
 def test_names_of_classes_are_words_of_some_length():
-    found = analysis(num_classes=2)
+    found = content(num_classes=2)
     found["class_names"] = ["n01440764", "n02099601"]
-    axes = figures_layers.specialisation_figure(found).axes[0]
+    axes = experts.specialisation_figure(of(found)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["tench", "golden retriever"]
     found["class_names"] = ["an unreasonably long name", "b"]
-    axes = figures_layers.specialisation_figure(found).axes[0]
+    axes = experts.specialisation_figure(of(found)).axes[0]
     assert axes.get_yticklabels()[0].get_text() == "an unreasonably…"
 
 
 def test_margins_are_shares_of_the_tokens_with_their_median():
     found = analysis()
-    margin = found["layers"]["block_1"]["margin"]
-    first, second = figures_margins.margin_figure(found).axes
+    margin = found.layers["block_1"].margin
+    first, second = margins.margin_figure(found).axes
     values, edges, _ = first.patches[0].get_data()
-    assert values == pytest.approx(100 * np.asarray(margin["counts"]) / 4000)
-    assert list(edges) == margin["edges"]
-    assert first.get_lines()[0].get_xdata()[0] == margin["quantiles"][2]
+    assert values == pytest.approx(100 * np.asarray(margin.counts) / 4000)
+    assert tuple(edges) == margin.edges
+    assert first.get_lines()[0].get_xdata()[0] == margin.median == margin.quantiles[2]
     assert first.get_ylim() == second.get_ylim()
 
 
 def test_flips_over_the_size_of_the_change():
     found = analysis()
-    (axes,) = figures_margins.flips_figure(found).axes
+    (axes,) = margins.flips_figure(found).axes
     line = lines_by_label(axes)["block 3"]
-    flips = found["layers"]["block_3"]["flips"]
-    assert list(line.get_xdata()) == flips["perturbation"]
-    assert line.get_ydata() == pytest.approx(100 * np.asarray(flips["share"]))
+    flips = found.layers["block_3"].flips
+    assert tuple(line.get_xdata()) == flips.perturbation
+    assert line.get_ydata() == pytest.approx(100 * np.asarray(flips.share))
     assert axes.get_xscale() == "log"  # 0.001 to 0.3
 
 
 def test_adjacency_as_a_heat_map_with_its_numbers():
     found = analysis()
-    matrix = np.asarray(found["layers"]["block_1"]["adjacency"]["matrix"])
-    axes = figures_adjacency.adjacency_figure(found).axes[0]
+    matrix = np.asarray(found.layers["block_1"].adjacency.matrix)
+    axes = adjacency.adjacency_figure(found).axes[0]
     np.testing.assert_allclose(axes.images[0].get_array(), matrix)
     assert texts(axes) == [f"{value:.2f}" for value in matrix.ravel()]
-    assert texts(figures_adjacency.adjacency_figure(analysis(num_experts=9)).axes[0]) == []
+    assert texts(adjacency.adjacency_figure(analysis(num_experts=9)).axes[0]) == []
 
 
 MATRIX = np.array([[0.5, 0.4, 0.0, 0.1], [0.2, 0.6, 0.2, 0.0], [0.0, 0.4, 0.6, 0.0], [0.3, 0.0, 0.0, 0.7]])
 
 
 def test_edges_are_means_of_both_directions():
-    assert figures_adjacency.edges_of(MATRIX, None) == pytest.approx({(0, 1): 0.3, (0, 3): 0.2, (1, 2): 0.3})
+    assert adjacency.edges_of(MATRIX, None) == pytest.approx({(0, 1): 0.3, (0, 3): 0.2, (1, 2): 0.3})
 
 
 def test_each_expert_keeps_its_strongest_edges():
     weights = np.array([[0, 5, 1, 2], [5, 0, 4, 1], [1, 4, 0, 1], [2, 1, 1, 0]], float)
     # Strongest of 0: 1; of 1: 0; of 2: 1; of 3: 0.
-    assert set(figures_adjacency.edges_of(weights, 1)) == {(0, 1), (1, 2), (0, 3)}
+    assert set(adjacency.edges_of(weights, 1)) == {(0, 1), (1, 2), (0, 3)}
 
 
 def test_adjacency_as_a_graph_has_edges_as_wide_as_their_weight():
-    found = analysis(num_layers=1)
+    found = content(num_layers=1)
     found["layers"]["block_1"]["adjacency"]["matrix"] = MATRIX.tolist()
-    (axes,) = figures_adjacency.adjacency_graph_figure(found).axes
+    (axes,) = adjacency.adjacency_graph_figure(of(found)).axes
     lines, nodes = axes.collections
     np.testing.assert_allclose(nodes.get_offsets(), [[0, 1], [1, 0], [0, -1], [-1, 0]], atol=1e-12)
     assert lines.get_linewidths() == pytest.approx([5 * 2 / 3, 5, 5])  # weights 0.2, 0.3, 0.3
@@ -207,27 +240,27 @@ def test_adjacency_as_a_graph_has_edges_as_wide_as_their_weight():
 
 
 def test_an_adjacency_of_nothing_has_no_edges():
-    found = analysis(num_layers=1)
+    found = content(num_layers=1)
     found["layers"]["block_1"]["adjacency"]["matrix"] = np.zeros((4, 4)).tolist()
-    assert figures_adjacency.adjacency_graph_figure(found).axes[0].collections[0].get_segments() == []
-    assert fits(figures_adjacency.adjacency_figure(found))
+    assert adjacency.adjacency_graph_figure(of(found)).axes[0].collections[0].get_segments() == []
+    assert fits(adjacency.adjacency_figure(of(found)))
 
 
 def test_one_expert_has_no_graph():
-    found = analysis(num_experts=1, num_layers=1, num_classes=1)
+    found = content(num_experts=1, num_layers=1, num_classes=1)
     found.update(fluctuation=None, against=None, corruptions=None)
-    assert "adjacency_graph" not in figures(found)
+    assert "adjacency_graph" not in figures(of(found))
 
 
 def test_spectral_gap_over_the_steps():
-    (axes,) = figures_adjacency.spectral_gap_figure(analysis()).axes
+    (axes,) = adjacency.spectral_gap_figure(analysis()).axes
     line = lines_by_label(axes)["block 3"]
     assert list(line.get_xdata()) == [460, 920, 1380]
     assert line.get_ydata() == pytest.approx([0.9, 0.58, 0.48])
 
 
 def test_rerouted_share_over_the_accuracy_lost():
-    figure = figures_corruptions.rerouted_figure(analysis())
+    figure = corruptions.rerouted_figure(analysis())
     lines = lines_by_label(figure.axes[1])
     assert list(lines) == ["shot_noise", "fog", "pixelate"]
     assert lines["fog"].get_xdata() == pytest.approx([3, 12, 21, 30, 39])  # 91 % minus 88, 79, 70, 61, 52
@@ -236,7 +269,7 @@ def test_rerouted_share_over_the_accuracy_lost():
 
 
 def test_corruptions_in_numbers():
-    moved, accuracy = figures_corruptions.corruptions_figure(analysis()).axes
+    moved, accuracy = corruptions.corruptions_figure(analysis()).axes
     # the mean of both layers: 0.05 severity + 0.02 place + 0.01
     np.testing.assert_allclose(moved.images[0].get_array()[1], [8, 13, 18, 23, 28])
     np.testing.assert_allclose(accuracy.images[0].get_array()[1], [3, 12, 21, 30, 39])
@@ -245,26 +278,29 @@ def test_corruptions_in_numbers():
 
 
 def test_every_corruption_is_of_a_family():
-    assert {figures_corruptions.family_of(name) for name in CORRUPTIONS} == {"noise", "blur", "weather", "digital"}
-    assert figures_corruptions.family_of("rotation") == "other"
+    assert {corruptions.family_of(name) for name in CORRUPTIONS} == {"noise", "blur", "weather", "digital"}
+    assert corruptions.family_of("rotation") == "other"
 
 
 def test_comparison_has_a_line_for_each_run():
     runs = {"attention": analysis(), "plain": plain_analysis()}
-    figure = figures_comparison.comparison_figure(runs)
+    figure = comparison.comparison_figure(runs)
     by_title = {axes.get_title(): lines_by_label(axes) for axes in figure.axes}
     assert len(by_title) == 6
-    assert by_title["How undecided: entropy"]["plain"].get_ydata() == pytest.approx([0.5 * math.log(4)] * 2)
-    assert by_title["How restless: fluctuation"]["attention"].get_ydata() == pytest.approx([4, 6])
-    assert list(by_title["How restless: fluctuation"]["plain"].get_ydata()) == []
-    only_plain = figures_comparison.comparison_figure({"plain": plain_analysis()})
-    titles = [axes.get_title().partition(":")[0] for axes in only_plain.axes]
-    assert titles == ["How undecided", "How uneven", "How sure", "How specialised"]
+    assert by_title["Routing entropy"]["plain"].get_ydata() == pytest.approx([0.5 * math.log(4)] * 2)
+    assert by_title["Fluctuation"]["attention"].get_ydata() == pytest.approx([4, 6])
+    assert list(by_title["Fluctuation"]["plain"].get_ydata()) == []
+    only_plain = comparison.comparison_figure({"plain": plain_analysis()})
+    titles = [axes.get_title() for axes in only_plain.axes]
+    assert titles == ["Routing entropy", "CV of the load", "Median margin", "Specialisation in classes"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        f"{run}, step 1,380 (top-1 91.0 %)" for run in runs
+    ]
 
 
 def test_comparison_of_nothing_is_refused():
     with pytest.raises(ValueError, match="analyses: expected at least one"):
-        figures_comparison.comparison_figure({})
+        comparison.comparison_figure({})
 
 
 @pytest.fixture(scope="module")
@@ -272,14 +308,15 @@ def large():
     found = analysis(
         num_experts=64, num_layers=5, num_classes=40, name=LONG, other_name=LONG[:-1] + "1", corruptions=CORRUPTIONS
     )
-    return {**figures(found), "comparison": figures_comparison.comparison_figure({LONG: found, LONG[:-1]: found})}
+    return {**figures(found), "comparison": comparison.comparison_figure({LONG: found, LONG[:-1]: found})}
 
 
 @pytest.fixture(scope="module")
 def small():
-    found = analysis(num_layers=1, num_experts=2, num_classes=2, corruptions=("fog",))
-    found["class_names"] = ["n02099601", "n01484850"]
-    return {**figures(found), "comparison": figures_comparison.comparison_figure({"a": found})}
+    made = content(num_layers=1, num_experts=2, num_classes=2, corruptions=("fog",))
+    made["class_names"] = ["n02099601", "n01484850"]
+    found = of(made)
+    return {**figures(found), "comparison": comparison.comparison_figure({"a": found})}
 
 
 @pytest.mark.parametrize("name", [*PLAIN, *INFORMED, *COMPARED, "comparison"])

@@ -98,7 +98,7 @@ def expected_bars(view, block, image, patch):
     return found
 
 
-def view_of(shown, run, condition=views_lib.CLEAN):
+def view_of(shown, run, condition=views_lib.UNCORRUPTED):
     (found,) = [view for view in shown.views if (view.run, view.condition) == (run, condition)]
     return found
 
@@ -200,7 +200,7 @@ def test_patches_that_go_elsewhere_are_marked_for_one_router(fresh, shown):
     panel(fresh, 1).get_by_label("Router", exact=True).select_option(RUNS[0])
     panel(fresh, 1).get_by_label("Image", exact=True).select_option("fog")
     fresh.get_by_label("lines to what is heard").uncheck()
-    experts = [np.sort(view_of(shown, RUNS[0], c).layers["block_1"].experts[0]) for c in (views_lib.CLEAN, FOG)]
+    experts = [np.sort(view_of(shown, RUNS[0], c).layers["block_1"].experts[0]) for c in (views_lib.UNCORRUPTED, FOG)]
     assert marks.count() == np.any(experts[0] != experts[1], axis=-1).sum() > 0
     assert fresh.locator("#moved").is_visible()
 

@@ -16,10 +16,12 @@ from tests import processes, tiny
 from tests.analysis import sample
 from vmoe_inform import analysis as analysis_lib
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect import analysis as collect
+from vmoe_inform import documents
+from vmoe_inform.analysis.collect import choices, comparable, layers, shown_images
 from vmoe_inform.analysis.collect import images as images_lib
-from vmoe_inform.analysis.collect import shown_images, tables
+from vmoe_inform.analysis.collect.analysis import of_checkpoints
 from vmoe_inform.analysis.collect.observing import Observer
+from vmoe_inform.analysis.results import Analysis, RunFacts
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.nn import models
 from vmoe_inform.runs.checkpoints import Checkpoints
@@ -86,13 +88,21 @@ def found(checkpoints):
     """The run next to its own earlier checkpoint, with all corruptions."""
     before, newest = checkpoints.values()
     other = dataclasses.replace(before, name="other")
+    other_before = dataclasses.replace(newest, name="other", step=5)
     states = {step: jax.device_get(run.variables["routing"]) for step, run in checkpoints.items()}
     choice = images_lib.parse("c")
     said = []
-    made = collect.collect(
-        newest, MadeUpImages(), choice, before=before, other=other, adjacency_states=states, say=said.append
+    made = of_checkpoints(
+        newest,
+        MadeUpImages(),
+        choice,
+        before=before,
+        other=other,
+        other_before=other_before,
+        adjacency_states=states,
+        say=said.append,
     )
-    assert len(said) == 3 + 15
+    assert len(said) == 4 + 15
     return made
 
 
@@ -103,7 +113,7 @@ def test_corruptions_that_cannot_be_had_are_said_before_any_work(newest):
 
     said = []
     with pytest.raises(ValueError, match="not available"):
-        collect.collect(newest, NoCorruptions(), images_lib.parse("c"), say=said.append)
+        of_checkpoints(newest, NoCorruptions(), images_lib.parse("c"), say=said.append)
     assert said == []
 
 
@@ -117,39 +127,51 @@ def _keys(value):
 
 
 def test_the_content_has_exactly_the_keys_that_the_figures_are_drawn_from(found):
-    assert _keys(found[0]) == _keys(sample.analysis())
-    assert json.loads(json.dumps(found[0], allow_nan=False)) == found[0]
+    content = documents.to_json(found[0])
+    assert _keys(content) == _keys(sample.content())
+    assert documents.from_json(json.loads(json.dumps(content, allow_nan=False)), Analysis) == found[0]
 
 
 def test_what_was_looked_at(found):
     analysis, readable = found
     assert readable.all()
-    assert analysis["run"] == {
-        "name": "mine",
-        "step": 20,
-        "router": "linear + attention + symphony",
-        "num_experts": 4,
-        "num_selected_experts": 2,
-        "num_tokens": 5,
-        "class_token": True,
-        "grid": [2, 2],
-        "layers": ["block_1"],
-        "suite": "clean",
-        "count": 15,
-        "top1": analysis["corruptions"]["clean_top1"],
-    }
-    assert analysis["against"]["run"]["step"] == 10
-    assert analysis["layers"]["block_1"]["adjacency"]["steps"] == [10, 20]
-    assert (analysis["fluctuation"]["from_step"], analysis["fluctuation"]["to_step"]) == STEPS
+    assert analysis.run == RunFacts(
+        name="mine",
+        step=20,
+        router="linear + attention + symphony",
+        num_experts=4,
+        num_selected_experts=2,
+        num_tokens=5,
+        class_token=True,
+        grid=(2, 2),
+        layers=("block_1",),
+        suite="clean",
+        count=15,
+        top1=analysis.corruptions.clean_top1,
+    )
+    assert analysis.against.run.step == 10
+    assert analysis.layers["block_1"].adjacency.steps == (10, 20)
+    assert (analysis.fluctuation.from_step, analysis.fluctuation.to_step) == STEPS
+
+
+def test_the_other_run_is_looked_at_as_this_one_is(found):
+    """Its newest checkpoint is this one's earlier one, and the other way round."""
+    own, other = found[0], found[0].against
+    assert (other.fluctuation.from_step, other.fluctuation.to_step) == (5, 10)
+    assert other.fluctuation.layers == own.fluctuation.layers
+    layer = other.layers["block_1"]
+    assert layer.entropy_ratio == own.layers["block_1"].entropy / layer.entropy
+    assert len(layer.load) == 4
+    assert layer.load != own.layers["block_1"].load
 
 
 def test_corruptions_reroute_tokens_only_where_they_change_the_image(found):
-    corruptions = found[0]["corruptions"]
-    assert len(corruptions["names"]) == 15
-    rerouted = dict(zip(corruptions["names"], corruptions["rerouted"]["block_1"], strict=True))
-    top1 = dict(zip(corruptions["names"], corruptions["top1"], strict=True))
-    assert rerouted["fog"] == [0.0] * 5
-    assert top1["fog"] == [corruptions["clean_top1"]] * 5
+    corruptions = found[0].corruptions
+    assert len(corruptions.names) == 15
+    rerouted = dict(zip(corruptions.names, corruptions.rerouted["block_1"], strict=True))
+    top1 = dict(zip(corruptions.names, corruptions.top1, strict=True))
+    assert rerouted["fog"] == (0.0,) * 5
+    assert top1["fog"] == (corruptions.clean_top1,) * 5
     assert min(rerouted["frost"]) > 0
     assert rerouted["frost"] == rerouted["snow"]
 
@@ -158,11 +180,12 @@ def test_the_tables_are_those_of_the_experts_of_every_token(found, checkpoints):
     """The fluctuation, worked out once more from the choices of the two checkpoints; on eight devices."""
     observer = Observer(dataclasses.replace(checkpoints[20], mesh=make_mesh(4, 2)))
     seen = [observer.observe(jax.device_get(run.variables), MadeUpImages().clean()) for run in checkpoints.values()]
-    changed = tables.fluctuation(seen[0].chosen, seen[1].chosen)
-    assert changed["block_1"]["set"] > 0
-    assert found[0]["fluctuation"]["layers"]["block_1"] == pytest.approx(changed["block_1"])
-    table = tables.layer_table(seen[1].sums["block_1"], num_tokens=5)
-    _same(table | {"adjacency": None}, found[0]["layers"]["block_1"] | {"adjacency": None})
+    changed = choices.fluctuation(seen[0].chosen, seen[1].chosen)
+    assert changed["block_1"].set > 0
+    _same(documents.to_json(found[0].fluctuation.layers["block_1"]), documents.to_json(changed["block_1"]))
+    layer = layers.of_sums(seen[1].sums["block_1"], num_tokens=5)
+    shown = dataclasses.replace(found[0].layers["block_1"], adjacency=None)
+    _same(documents.to_json(layer), documents.to_json(shown))
     assert seen[1].chosen["block_1"].dtype == np.uint8
 
 
@@ -177,10 +200,12 @@ def test_the_page_shows_readable_images_clean_and_in_every_severity(newest):
 
 
 def test_the_corruption_on_the_page():
-    assert shown_images.corruption_to_show(images_lib.parse("clean"), {"corruptions": None}) is None
-    assert shown_images.corruption_to_show(images_lib.parse("c:snow:2"), {"corruptions": None}) == "snow"
-    worst = {"names": ["fog", "frost"], "top1": [[0.5, 0.4], [0.9, 0.1]]}  # means 0.45 and 0.5
-    assert shown_images.corruption_to_show(images_lib.parse("c"), {"corruptions": worst}) == "fog"
+    nothing = sample.plain_analysis()
+    assert shown_images.corruption_to_show(images_lib.parse("clean"), nothing) is None
+    assert shown_images.corruption_to_show(images_lib.parse("c:snow:2"), nothing) == "snow"
+    worst = sample.content(corruptions=("fog", "frost"))
+    worst["corruptions"]["top1"] = [[0.5, 0.4], [0.9, 0.1]]  # means 0.45 and 0.5
+    assert shown_images.corruption_to_show(images_lib.parse("c"), sample.of(worst)) == "fog"
 
 
 def _same(one, other):
@@ -209,16 +234,16 @@ def _same(one, other):
 )
 def test_runs_of_another_shape_are_not_set_beside_each_other(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        collect.check_comparable(_config(), _config(**changes))
-    collect.check_comparable(_config(), _config(model__router__inform="none", seed=3))
+        comparable.check_comparable(_config(), _config(**changes))
+    comparable.check_comparable(_config(), _config(model__router__inform="none", seed=3))
 
 
 def test_runs_of_other_classes_are_not_set_beside_each_other():
     own, other = _config(data__class_names=CLASSES), _config(data__class_names=(*"abc", *CLASSES[3:]))
     with pytest.raises(ValueError, match=r"another shape. classes: missing: 0, 1, 2; unknown: a, b, c"):
-        collect.check_comparable(own, other)
-    collect.check_comparable(own, _config(data__class_names=CLASSES[::-1]))
-    collect.check_comparable(own, _config())  # of an older version
+        comparable.check_comparable(own, other)
+    comparable.check_comparable(own, _config(data__class_names=CLASSES[::-1]))
+    comparable.check_comparable(own, _config())  # of an older version
 
 
 def test_a_run_with_its_classes_in_another_order_is_shown_in_this_ones(newest):
@@ -292,7 +317,7 @@ def ended(runs, tmp_path_factory):
         tuple(re.sub(r"\{(\w+)\}", lambda match: str(runs / match[1]), argument) for argument in arguments)
         for arguments in (*CASES, GOOD)
     ]
-    imports = ("analysis.page.render", "analysis.api", "analysis.write")
+    imports = ("analysis.page.render", "analysis.api", "analysis.stored")
     found = processes.run_many("analyze", lines, tmp_path_factory.mktemp("ended"), imports=imports)
     return dict(zip((*CASES, GOOD), found, strict=True))
 
@@ -304,8 +329,11 @@ def test_the_command_writes_tables_figures_and_the_page(runs, ended):
     folder = runs / "mine" / "analysis"
     assert printed.splitlines()[-3:] == [str(folder / name) for name in ("analysis.json", "routing.html", "figures")]
     analysis = json.loads((folder / "analysis.json").read_text())
-    assert _keys(analysis) == _keys(sample.analysis() | {"corruptions": None})
+    content = sample.content()
+    content["corruptions"] = content["against"]["fluctuation"] = None
+    assert _keys(analysis) == _keys(content)
     assert analysis["fluctuation"]["from_step"] == 10
+    assert analysis["against"]["fluctuation"] is None  # of its checkpoints none is earlier
     names = {path.stem for path in (folder / "figures").glob("*.svg")}
     assert {"load", "entropy", "entropy_ratio", "fluctuation", "margin", "neighbours", "spectral_gap"} <= names
     assert names == {path.stem for path in (folder / "figures").glob("*.png")}

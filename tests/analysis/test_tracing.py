@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tests.analysis import sample
 from vmoe_inform import analysis
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect import tables, tracing
+from vmoe_inform.analysis.collect import tracing
+from vmoe_inform.analysis.collect.adjacencies import adjacencies
+from vmoe_inform.analysis.collect.layers import of_sums
 from vmoe_inform.analysis.collect.sums import add, layer_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.config import presets
@@ -73,14 +74,11 @@ def test_a_record_is_what_the_model_did(informed, whole):
 def test_a_trace_has_all_that_figures_of_one_set_of_images_take(informed, whole):
     labels, class_names = np.arange(NUM_IMAGES), [str(digit) for digit in range(10)]
     found = analysis.of_trace(informed[0], whole, labels, class_names, name="mine", step=7)
-    expected = sample.plain_analysis()
-    assert found.keys() == expected.keys()
-    assert found["run"].keys() == expected["run"].keys()
-    assert found["layers"]["block_1"].keys() == expected["layers"]["block_1"].keys()
-    assert (found["run"]["step"], found["run"]["count"]) == (7, NUM_IMAGES)
-    assert found["run"]["top1"] == np.mean(whole.logits.argmax(-1) == labels)
-    assert found["layers"]["block_1"]["graph"] is not None
-    assert found["fluctuation"] is found["against"] is found["corruptions"] is None
+    assert (found.run.step, found.run.count) == (7, NUM_IMAGES)
+    assert found.run.top1 == np.mean(whole.logits.argmax(-1) == labels)
+    assert found.layers["block_1"].graph is not None
+    assert found.fluctuation is found.against is found.corruptions is None
+    assert "margin" in analysis.figures(found)
 
 
 def test_one_device_and_eight_and_batches_of_any_size_give_the_same(informed, whole):
@@ -171,16 +169,16 @@ def test_every_system_has_records_and_tables(systems, name):
         assert (layer.margin is not None) == (config.router.select not in ("expert_choice", "soft"))
         assert layer.indices.min() >= 0
         assert layer.indices.max() <= config.moe.num_experts
-        table = tables.layer_table(add(None, sums[block]), num_tokens=config.num_tokens)
-        assert sum(table["load"]) == pytest.approx(1.0)
-        assert 0 <= table["entropy"] <= np.log(config.moe.num_experts) + 1e-6
-        assert table["specialisation"]["mutual_information"] >= 0
-        assert (table["margin"] is None) == (table["flips"] is None) == (layer.margin is None)
+        made = of_sums(add(None, sums[block]), num_tokens=config.num_tokens)
+        assert sum(made.load) == pytest.approx(1.0)
+        assert 0 <= made.entropy <= np.log(config.moe.num_experts) + 1e-6
+        assert made.specialisation.mutual_information >= 0
+        assert (made.margin is None) == (made.flips is None) == (layer.margin is None)
     if "routing" in variables[name]:
         states = {1: variables[name]["routing"]}
-        matrices = tables.adjacency(config, states)
+        matrices = adjacencies(config, states)
         has_one = name in ("symphony_smoe_dropout", "beyond")  # Symphony, and Symphony by Oja's rule
-        assert all((table is not None) == has_one for table in matrices.values())
+        assert all((matrix is not None) == has_one for matrix in matrices.values())
         assert tracing.has_adjacency(config) == has_one
 
 

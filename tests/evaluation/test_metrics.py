@@ -159,3 +159,10 @@ def test_standard_error_by_hand():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_coefficient_of_variation():
+    assert metrics.coefficient_of_variation([0.25] * 4) == 0.0
+    assert metrics.coefficient_of_variation([0.5, 0.5, 0.0, 0.0]) == pytest.approx(1.0)  # all 1/4 off a mean of 1/4
+    assert metrics.coefficient_of_variation([1.0, 0.0, 0.0, 0.0]) == pytest.approx(np.sqrt(3))
+    assert metrics.coefficient_of_variation([0.0, 0.0]) == 0.0

@@ -68,12 +68,6 @@ def test_pairs_need_the_same_seeds():
         summary.compare([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
-def test_coefficient_of_variation():
-    assert summary.coefficient_of_variation([0.25] * 4) == 0.0
-    assert summary.coefficient_of_variation([0.5, 0.5, 0.0, 0.0]) == pytest.approx(1.0)  # all 1/4 off a mean of 1/4
-    assert summary.coefficient_of_variation([1.0, 0.0, 0.0, 0.0]) == pytest.approx(math.sqrt(3))
-
-
 def test_measures_of_a_run():
     assert summary.measures_of(sample.result("mixing", 0, clean=0.8, entropy=0.5)) == {
         "accuracy/clean": 0.8,

@@ -14,14 +14,16 @@ any images.
 """
 
 from vmoe_inform.analysis.api import Sample, analyze, load, sample, trace, view
-from vmoe_inform.analysis.collect import tables
-from vmoe_inform.analysis.document import of_trace
+from vmoe_inform.analysis.collect.analysis import of_trace
 from vmoe_inform.analysis.draw import maps
 from vmoe_inform.analysis.draw.catalogue import figures
 from vmoe_inform.analysis.draw.comparison import comparison_figure
 from vmoe_inform.analysis.page.render import routing_frame, routing_page
+from vmoe_inform.analysis.results import Analysis
+from vmoe_inform.analysis.stored import read
 
 __all__ = [
+    "Analysis",
     "Sample",
     "analyze",
     "comparison_figure",
@@ -29,10 +31,10 @@ __all__ = [
     "load",
     "maps",
     "of_trace",
+    "read",
     "routing_frame",
     "routing_page",
     "sample",
-    "tables",
     "trace",
     "view",
 ]

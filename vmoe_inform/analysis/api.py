@@ -11,11 +11,13 @@ from jaxtyping import UInt8
 
 from vmoe_inform import checks, text
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect import analysis, images, shown_images, tracing
+from vmoe_inform.analysis.collect import images, shown_images, tracing
+from vmoe_inform.analysis.collect.analysis import of_checkpoints
+from vmoe_inform.analysis.collect.comparable import check_comparable
 from vmoe_inform.analysis.collect.images import WHOLE, Images
-from vmoe_inform.analysis.collect.tables import Table
 from vmoe_inform.analysis.collect.traces import Trace
-from vmoe_inform.analysis.collect.views import CLEAN, KEPT, Condition, View, Views
+from vmoe_inform.analysis.collect.views import KEPT, UNCORRUPTED, Condition, View, Views
+from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.axes import Int
 from vmoe_inform.config import from_text
 from vmoe_inform.data.images import augment
@@ -42,7 +44,7 @@ class Sample:
     images: UInt8[np.ndarray, "n P P 3"]
     labels: Int[np.ndarray, " n"]
     class_names: Sequence[str]
-    condition: Condition = CLEAN
+    condition: Condition = UNCORRUPTED
 
 
 def sample(run: Run, number: int = 24, suite: str = "clean") -> Sample:
@@ -60,7 +62,7 @@ def sample(run: Run, number: int = 24, suite: str = "clean") -> Sample:
     if choice.all_corruptions:
         raise checks.error("suite", "clean, or c:NAME:SEVERITY: one set of images", suite)
     there = Images(run.config, number)
-    source, crop, condition = there.clean(), None, CLEAN
+    source, crop, condition = there.clean(), None, UNCORRUPTED
     if choice.corruption is not None and choice.severity is not None:
         condition = (choice.corruption, choice.severity)
         source, crop = there.corrupted(*condition), WHOLE
@@ -73,7 +75,8 @@ def trace(run: Run, shown: Sample, *, keep: Collection[str] | None = None, graph
     """What each MoE layer of a run does to a sample; see :func:`vmoe_inform.analysis.collect.tracing.trace`, which
     takes any model and any images."""
     normalized = np.asarray(augment.normalize(jnp.asarray(shown.images), run.config.data))
-    return tracing.trace(run.model, run.variables, normalized, keep=keep, graphs=graphs, mesh=run.mesh)
+    label = f"{run.name}, step {run.step:,}"
+    return tracing.trace(run.model, run.variables, normalized, keep=keep, graphs=graphs, mesh=run.mesh, label=label)
 
 
 def view(run: Run, shown: Sample) -> View:
@@ -114,7 +117,7 @@ def analyze(
     here: Mapping[str, Any] = _NOTHING,
     watched: bool = False,
     say: Callable[[str], None] = print,
-) -> tuple[Table, Views]:
+) -> tuple[Analysis, Views]:
     """What ``python -m vmoe_inform.analyze`` shows of a run, without writing it.
 
     Args:
@@ -128,7 +131,7 @@ def analyze(
       say: called with a line for each piece of work that is done.
 
     Returns:
-      the content of analysis.json (:mod:`vmoe_inform.analysis.document`), and what the interactive page shows.
+      the content of analysis.json, and what the interactive page shows.
 
     Raises:
       ValueError, FileNotFoundError: bad input; the message says field, expected and received.
@@ -142,18 +145,30 @@ def analyze(
     if against is not None:
         path = checkpoint_path.parse(str(against), flag="--against")
         saved_other = runs.find(path.folder, path.step, here=here)
-        analysis.check_comparable(config, saved_other.config)
+        check_comparable(config, saved_other.config)
         if saved_other.name == saved.name:
             saved_other = dataclasses.replace(saved_other, name=text.printable(str(path)))
     there = Images(config, number)
     own = saved.at(newest).load()
     config_lib.check_evaluation_batch(config, own.mesh.size)
     before = saved.at(earlier[0]).load() if earlier else None
-    other = None if saved_other is None else saved_other.load().with_classes_in_order_of(own.class_names)
+    other = other_before = None
+    if saved_other is not None:
+        other = saved_other.load().with_classes_in_order_of(own.class_names)
+        step = _earlier_step(saved_other, like=earlier)
+        other_before = None if step is None else saved_other.at(step).load()
     states = saved.routing_states() if tracing.has_adjacency(config.model) else {}
     with watchdog_lib.of_run(config.train) if watched else watchdog_lib.OFF as watchdog:
-        found, readable = analysis.collect(
-            own, there, choice, before=before, other=other, adjacency_states=states, watchdog=watchdog, say=say
+        found, readable = of_checkpoints(
+            own,
+            there,
+            choice,
+            before=before,
+            other=other,
+            other_before=other_before,
+            adjacency_states=states,
+            watchdog=watchdog,
+            say=say,
         )
     shown = [own] if other is None else [own, other]
     return found, shown_images.views_of(shown, there, readable, shown_images.corruption_to_show(choice, found))
@@ -179,3 +194,11 @@ def _steps(saved: SavedRun, wanted: str | None) -> tuple[int, ...]:
             there = ", ".join(map(str, kept))
             raise FileNotFoundError(f"--checkpoints: expected steps among {there} in {saved.folder}; received {step}")
     return tuple(steps)
+
+
+def _earlier_step(saved: SavedRun, *, like: Sequence[int]) -> int | None:
+    """Since when the fluctuation of the run compared with is: where it is kept, since the same step as of the run."""
+    kept = [step for step in saved.kept_steps if step < saved.step]
+    if not like or not kept:
+        return None
+    return like[0] if like[0] in kept else kept[-1]

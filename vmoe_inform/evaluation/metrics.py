@@ -216,3 +216,9 @@ def standard_error(values: ArrayLike) -> float:
     if values.ndim != 1 or not len(values):
         raise checks.error("values", "shape [n] with n >= 1", values.shape)
     return float(values.std() / np.sqrt(len(values)))
+
+
+def coefficient_of_variation(load: ArrayLike) -> float:
+    """Standard deviation over mean of the experts' loads [E]: 0 if all are alike, sqrt(E - 1) if one expert has all."""
+    shares = np.asarray(load, np.float64)
+    return float(shares.std() / shares.mean()) if shares.any() else 0.0

@@ -14,6 +14,7 @@ from vmoe_inform.report.scores import entries_of, title
 from vmoe_inform.report.styles import (
     GREY,
     empty_figure,
+    label_log_scale,
     legend_columns,
     legend_name,
     room_for_legend,
@@ -138,9 +139,10 @@ def reliability_figure(results: Mapping[str, Results]) -> Figure:
     lowest, highest = below.dataLim.intervaly
     if highest > 20 * lowest:
         below.set_yscale("log")
+        label_log_scale(below.yaxis)
     else:
         below.set_ylim(bottom=0)
-    below.yaxis.set_major_formatter("{x:,.0f}")
+        below.yaxis.set_major_formatter("{x:,.0f}")
     below.set_ylabel("images")
     below.set_xlabel("confidence of the answer in %")
     below.set_xlim(-2, 102)

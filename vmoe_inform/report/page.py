@@ -21,6 +21,7 @@ images that a figure is worked out from (of ``c`` each counts once, however many
 suite's headline with its count must be there: what else is missing has no place in table and page.
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -36,10 +37,28 @@ from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
 from vmoe_inform.evaluation.headlines import Headline, Results, headline
 from vmoe_inform.report import figures, routing_figures, scores, tables, templates
-from vmoe_inform.report.analyses import Analysis
 from vmoe_inform.report.pictures import FigureKind, data_uri, encode
 
 Example = Mapping[str, Any]  # as routing_figures.example_figure takes it
+
+
+@dataclasses.dataclass(frozen=True)
+class RouterFigures:
+    """Figures of what a run's routers do.
+
+    Attributes:
+      step: of the checkpoint that was looked at.
+      suite: what images it was shown.
+      count: how many.
+      page: where the page of single images is.
+      pictures: by what they show, addresses for ``<img src>``.
+    """
+
+    step: int
+    suite: str
+    count: int
+    page: str
+    pictures: Mapping[str, str]
 
 
 def render_table(results: Mapping[str, Results], *, since: str = "") -> rich.table.Table:
@@ -101,7 +120,7 @@ def write_report(
     results: Mapping[str, Results],
     *,
     examples: Mapping[str, Sequence[Example]] | None = None,
-    analyses: Mapping[str, Analysis] | None = None,
+    analyses: Mapping[str, RouterFigures] | None = None,
     since: str = "",
 ) -> None:
     """Writes a self-contained HTML page: pictures and style inside, nothing fetched from anywhere.

@@ -11,9 +11,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from vmoe_inform import lettering
 
@@ -91,6 +93,15 @@ def room_for_legend(runs: Sequence[str], columns: int | None = None) -> float:
     """
     lines = math.ceil(len(runs) / (columns or legend_columns(runs)))
     return 0.21 * max(lines - 2, 0)
+
+
+def label_log_scale(axis: Axis) -> None:
+    """Labels a logarithmic axis at powers of ten, or at 1, 2 and 5 times these where it has fewer than two of them."""
+    lowest, highest = sorted(axis.get_view_interval())
+    powers = math.floor(math.log10(highest)) - math.ceil(math.log10(lowest)) + 1
+    axis.set_major_locator(LogLocator(subs=(1.0,) if powers > 2 else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def empty_figure(width: float, height: float) -> Figure:

@@ -15,6 +15,7 @@ import scipy.stats
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation.headlines import headline
+from vmoe_inform.evaluation.metrics import coefficient_of_variation
 
 LEVEL = 0.95
 
@@ -89,12 +90,6 @@ def compare(values: Sequence[float], reference: Sequence[float]) -> Comparison:
     own, other = np.asarray(values, float), np.asarray(reference, float)
     ratio = t_interval(list(own / other)) if (other != 0).all() else None
     return Comparison(t_interval(list(own)), t_interval(list(own - other)), ratio)
-
-
-def coefficient_of_variation(load: Sequence[float]) -> float:
-    """Standard deviation over mean of the experts' shares [E]: 0 if all get the same, sqrt(E - 1) if one gets all."""
-    shares = np.asarray(load, float)
-    return float(shares.std() / shares.mean())
 
 
 def measures_of(result: Mapping[str, Any]) -> Measures:

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vmoe_inform.analysis.collect.images import WHOLE, Choice, Images, pixels_of, selected
-from vmoe_inform.analysis.collect.tables import Table
 from vmoe_inform.analysis.collect.tracing import trace
-from vmoe_inform.analysis.collect.views import CLEAN, KEPT, Condition, View, Views
+from vmoe_inform.analysis.collect.views import KEPT, UNCORRUPTED, Condition, View, Views
+from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.axes import Bool
 from vmoe_inform.data.images import augment
 from vmoe_inform.data.images.published import SEVERITIES
@@ -29,25 +29,25 @@ def views_of(runs: Sequence[Run], images: Images, readable: Bool[np.ndarray, " n
     """
     there = np.flatnonzero(readable)
     number = min(NUM_IMAGES, len(there))
-    places = there[np.arange(number) * len(there) // number].tolist()
+    chosen = there[np.arange(number) * len(there) // number].tolist()
     config = runs[0].config
-    clean = selected(images.clean(), places)
-    shown: dict[Condition, np.ndarray] = {CLEAN: pixels_of(clean, config, crop=None)}
+    clean = selected(images.clean(), chosen)
+    shown: dict[Condition, np.ndarray] = {UNCORRUPTED: pixels_of(clean, config, crop=None)}
     if corruption is not None:
         for severity in SEVERITIES:
-            source = selected(images.corrupted(corruption, severity), places)
+            source = selected(images.corrupted(corruption, severity), chosen)
             shown[corruption, severity] = pixels_of(source, config, crop=WHOLE)
     views = [_view(run, condition, pixels) for run in runs for condition, pixels in shown.items()]
-    labels = [int(clean.records[place]["label"]) for place in range(number)]
+    labels = [int(clean.records[index]["label"]) for index in range(number)]
     return Views(shown, labels, images.class_names, views)
 
 
-def corruption_to_show(choice: Choice, found: Table) -> str | None:
+def corruption_to_show(choice: Choice, found: Analysis) -> str | None:
     """The one that was chosen; of all, the one that costs most accuracy; else none."""
-    if found["corruptions"] is None:
+    if found.corruptions is None:
         return choice.corruption
-    mean = np.mean(found["corruptions"]["top1"], axis=1)
-    return found["corruptions"]["names"][int(np.argmin(mean))]
+    mean = np.mean(found.corruptions.top1, axis=1)
+    return found.corruptions.names[int(np.argmin(mean))]
 
 
 def _view(run: Run, condition: Condition, pixels: UInt8[np.ndarray, "n P P 3"]) -> View:

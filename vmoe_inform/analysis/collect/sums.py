@@ -34,7 +34,7 @@ class GraphSums:
     Attributes:
       neighbours: sum of the effective neighbours.
       neighbour_counts: rows by log(effective neighbours) / log(N), in even bins.
-      self_weight: sum of what tokens hear of themselves.
+      self_weight: sum of the weights of the tokens themselves.
       self_weight_counts: rows by that, in quadratic bins.
     """
 

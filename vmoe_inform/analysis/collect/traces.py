@@ -12,7 +12,7 @@ from vmoe_inform.axes import Float, Int
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerTrace:
-    """One MoE layer's routing of n images of N tokens; a field that was not asked for is None.
+    """One MoE layer's routing of n images of N tokens; a field that was not kept is None.
 
     Attributes:
       base: softmax of the router's own logits.
@@ -24,7 +24,7 @@ class LayerTrace:
       dropped: share of a token's choices that got no slot.
       margin: K-th minus (K + 1)-th largest informed probability; infinite where K = E; None also where it is not the
         tokens that choose.
-      graph: row i holds how much token i hears of each token; None also where tokens do not mix.
+      graph: row i holds the weights with which token i attends to each token; None also where tokens do not mix.
     """
 
     base: Float[np.ndarray, "n N E"] | None = None
@@ -48,6 +48,7 @@ class Trace:
       num_experts: E.
       grid: rows and columns of patches.
       class_token: whether token 0 is the class token; the patches follow, row by row.
+      label: what was traced, for titles, e.g. ``"vmoe, step 537"``; may be empty.
     """
 
     logits: Float[np.ndarray, "n classes"]
@@ -55,3 +56,4 @@ class Trace:
     num_experts: int
     grid: tuple[int, int]
     class_token: bool
+    label: str = ""

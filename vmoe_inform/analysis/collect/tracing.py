@@ -40,11 +40,13 @@ def trace(
     graphs: bool = False,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
+    label: str = "",
 ) -> Trace:
     """What each MoE layer does to the images, in evaluation mode.
 
-    Only what is asked for leaves the devices. Groups are made of images that follow each other, and filler images take
-    no slots, so that the result does not depend on the size of the batches.
+    Only what is kept leaves the devices. Consecutive images form groups that share the experts' slots; filler images
+    take none, so that the result does not depend on the size of the batches. Where tokens find no free slot, or experts
+    choose, it does depend on which images share a group.
 
     Args:
       model: from :func:`vmoe_inform.nn.models.from_config`.
@@ -55,6 +57,7 @@ def trace(
         none.
       batch_size: images at a time, a multiple of the devices times ``model.moe.group_size_sequences``; None: about 64.
       mesh: whose devices share out the images of a batch; None: the default device.
+      label: what is traced, for titles.
 
     Raises:
       ValueError: a model without MoE layers, images of another size or not normalised, a field that there is not, or a
@@ -95,6 +98,7 @@ def trace(
         num_experts=config.moe.num_experts,
         grid=(side, side),
         class_token=config.classifier == "token",
+        label=label,
     )
 
 

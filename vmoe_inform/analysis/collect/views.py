@@ -1,7 +1,7 @@
 """What the interactive page shows: a few images, clean and corrupted, and what each run's router did to them.
 
-Token graphs are large. A :class:`View` keeps of each token only the others that it hears most, so that the traces can
-be made, cut down and let go one after the other.
+Token graphs are large. A :class:`View` keeps of each token only its strongest neighbours, so that traces can be made,
+cut down and let go one after the other.
 """
 
 import dataclasses
@@ -19,17 +19,17 @@ KEPT = ("informed", "base_indices", "indices", "weights")  # what a trace has to
 MOST_NEIGHBOURS = 6
 
 Condition = tuple[str, int]  # corruption and severity
-CLEAN: Condition = ("", 0)
+UNCORRUPTED: Condition = ("", 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """What tokens hear.
+    """What tokens attend to; the weights of a token sum to 1 over all tokens.
 
     Attributes:
-      itself: how much of what a token hears is itself.
-      others: the M other tokens that it hears most, the loudest first.
-      weights: how much of what it hears is each of them.
+      itself: weight of the token itself.
+      others: the M other tokens of the largest weights, the largest first.
+      weights: of these.
     """
 
     itself: Float[np.ndarray, "n N"]
@@ -46,7 +46,7 @@ class LayerView:
       weights: of the chosen experts, as the outputs are multiplied by.
       own_experts: what a token would have chosen by itself; None where that is not known.
       undecided: routing entropy over the most it could be, ln E; None where that is not known.
-      neighbours: None where tokens do not hear each other.
+      neighbours: None where tokens do not attend to each other.
     """
 
     experts: Int[np.ndarray, "n N K"]
@@ -62,7 +62,7 @@ class View:
 
     Attributes:
       run: its name.
-      condition: corruption and severity of the images; :data:`CLEAN`.
+      condition: corruption and severity of the images; :data:`UNCORRUPTED`.
       predictions: the classes it says.
       confidence: the probability of that class.
       layers: by block name.
@@ -79,7 +79,7 @@ class View:
     class_token: bool
 
     @classmethod
-    def of(cls, trace: Trace, *, run: str, condition: Condition = CLEAN) -> "View":
+    def of(cls, trace: Trace, *, run: str, condition: Condition = UNCORRUPTED) -> "View":
         """A view of a trace that has the fields :data:`KEPT`, and graphs where neighbours are to be shown.
 
         Raises:
@@ -201,13 +201,13 @@ def _taken(view: View, rows: np.ndarray) -> View:
 
     layers = {}
     for block, layer in view.layers.items():
-        heard = layer.neighbours
+        near = layer.neighbours
         layers[block] = LayerView(
             experts=layer.experts[rows],
             weights=layer.weights[rows],
             own_experts=taken(layer.own_experts),
             undecided=taken(layer.undecided),
-            neighbours=heard and Neighbours(heard.itself[rows], heard.others[rows], heard.weights[rows]),
+            neighbours=near and Neighbours(near.itself[rows], near.others[rows], near.weights[rows]),
         )
     return dataclasses.replace(
         view, predictions=view.predictions[rows], confidence=view.confidence[rows], layers=layers

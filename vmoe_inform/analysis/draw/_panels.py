@@ -15,10 +15,11 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
 from vmoe_inform import lettering
+from vmoe_inform.analysis.results import RunFacts
 from vmoe_inform.lettering import shown
+from vmoe_inform.report.styles import GREY, legend_name, single_axes
 
 _MOST_COLUMNS = 4
-_WIDEST_SPACING = 50.0  # values further apart than this factor are shown on a logarithmic axis
 _TITLE_LINE, _SMALL_LINE = 0.22, 0.17  # inches
 _TITLE_CHARACTERS, _SMALL_CHARACTERS = 9.3, 12.5  # an inch of letters of 12 and 9 points
 
@@ -53,6 +54,7 @@ def panels(
     names: Sequence[str],
     title: str,
     *,
+    subtitle: str = "",
     caption: str = "",
     label: str = "",
     layout: Layout | None = None,
@@ -65,6 +67,7 @@ def panels(
     Args:
       names: one diagram each; those of layers are written with spaces.
       title: of the figure.
+      subtitle: below the title, smaller: which run, at which step (:func:`named`).
       caption: below all diagrams: what their x axes show.
       label: beside all diagrams: what their y axes show.
       layout: sizes.
@@ -73,12 +76,14 @@ def panels(
       columns: how many diagrams stand beside each other.
     """
     size = layout or Layout()
-    columns = columns or (3 if len(names) in (5, 6, 9) else min(len(names), _MOST_COLUMNS))
+    columns = columns or panel_columns(len(names))
     rows = math.ceil(len(names) / columns)
     inner = columns * size.width + (columns - 1) * size.beside
     width = max(size.left + inner + size.right, 4.6)
     title_lines, caption_lines = in_lines(title, width, _TITLE_CHARACTERS), in_lines(caption, width, _SMALL_CHARACTERS)
-    top = 0.15 + _TITLE_LINE * len(title_lines) + max(size.above, 0.32)
+    subtitle_lines = in_lines(subtitle, width, _SMALL_CHARACTERS) if subtitle else []
+    titles = _TITLE_LINE * len(title_lines) + _SMALL_LINE * len(subtitle_lines) + 0.04 * bool(subtitle)
+    top = 0.15 + titles + max(size.above, 0.32)
     in_a_line = max(int((width - 0.2) / (0.6 + max((len(str(a.get_label())) for a in legend), default=0) / 13)), 1)
     legend_height = 0.1 + 0.2 * math.ceil(len(legend) / in_a_line) if legend else 0.0
     bottom = size.bottom + (_SMALL_LINE * len(caption_lines) + 0.08) * bool(caption) + legend_height + 0.08
@@ -100,12 +105,15 @@ def panels(
     drawn = dict(zip(names, all_axes.flat, strict=False))
     for axes in all_axes.flat[len(names) :]:
         axes.remove()
-    for place, (name, axes) in enumerate(drawn.items()):
+    for position, (name, axes) in enumerate(drawn.items()):
         axes.set_title(shown(layer_name(name), most=40), fontsize=9.5)
         axes.tick_params(labelsize=8.5)
-        if share and place + columns >= len(names):  # the lowest of its column
+        if share and position + columns >= len(names):  # the lowest of its column
             axes.xaxis.set_tick_params(labelbottom=True)
     figure.suptitle("\n".join(map(shown, title_lines)), fontsize=12, y=1 - 0.1 / height, va="top")
+    if subtitle:
+        y = 1 - (0.13 + _TITLE_LINE * len(title_lines)) / height
+        figure.text(0.5, y, "\n".join(map(shown, subtitle_lines)), fontsize=9, color=GREY, ha="center", va="top")
     if caption:
         middle = (size.left + spare / 2 + inner / 2) / width if width > 6 else 0.5
         y = (0.08 + legend_height) / height
@@ -119,32 +127,34 @@ def panels(
     return figure, drawn
 
 
+def panel_columns(number: int) -> int:
+    """How many of ``number`` diagrams stand in a row."""
+    return 3 if number in (5, 6, 9) else min(number, _MOST_COLUMNS)
+
+
 def color_bar(figure: Figure, shown: ScalarMappable, drawn: Sequence[Axes], label: str) -> Colorbar:
     """A colour bar right of all diagrams; the layout has to leave an inch for it."""
     boxes = [axes.get_position() for axes in drawn]
     bottom, top, right = min(box.y0 for box in boxes), max(box.y1 for box in boxes), max(box.x1 for box in boxes)
     width = figure.get_figwidth()
     length = min(top - bottom, 3.0 / figure.get_figheight())
-    place = (right + 0.15 / width, (top + bottom - length) / 2, 0.14 / width, length)
-    bar = figure.colorbar(shown, cax=figure.add_axes(place))
+    box = (right + 0.15 / width, (top + bottom - length) / 2, 0.14 / width, length)
+    bar = figure.colorbar(shown, cax=figure.add_axes(box))
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8.5)
     return bar
 
 
 def layers_axes(layers: Sequence[str]) -> tuple[Figure, Axes]:
-    """A figure with one diagram, wide enough for so many layers along its x axis."""
-    figure = Figure(figsize=(max(5.2, 1.6 + 0.45 * len(layers)), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
+    """A figure with one diagram, wide enough for the layers along its x axis."""
+    figure, axes = single_axes(max(5.2, 1.6 + 0.45 * len(layers)), 3.8)
     axes.grid(axis="y", alpha=0.3)
     layers_along(axes, layers)
     return figure, axes
 
 
 def layers_along(axes: Axes, layers: Sequence[str]) -> None:
-    """Names the places 0, 1, ... of the x axis after the layers."""
+    """Names the positions 0, 1, ... of the x axis after the layers."""
     numbers = [block.removeprefix("block_") for block in layers]
     all_numbered = all(number.isdecimal() for number in numbers)
     names = numbers if all_numbered else list(layers)
@@ -157,14 +167,31 @@ def layers_along(axes: Axes, layers: Sequence[str]) -> None:
     axes.set_xlim(-0.5, len(layers) - 0.5)
 
 
-def titled(figure: Figure, axes: Axes, title: str) -> None:
-    """Writes the title of a figure with one diagram above it, in as many lines as it needs."""
-    lines = in_lines(title, figure.get_figwidth() - 0.7, _TITLE_CHARACTERS)
-    axes.set_title("\n".join(map(shown, lines)), fontsize=12, loc="left", pad=10)
+def titled(figure: Figure, axes: Axes, title: str, subtitle: str) -> None:
+    """Writes the titles of a figure with one diagram above it, each in as many lines as it needs."""
+    width = figure.get_figwidth() - 0.7
+    lines, small = in_lines(title, width, _TITLE_CHARACTERS), in_lines(subtitle, width, _SMALL_CHARACTERS)
+    axes.annotate(
+        "\n".join(map(shown, small)),
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 8),
+        textcoords="offset points",
+        fontsize=9,
+        color=GREY,
+        va="bottom",
+    )
+    axes.set_title("\n".join(map(shown, lines)), fontsize=12, loc="left", pad=12 + 72 * _SMALL_LINE * len(small))
+
+
+def named(run: RunFacts, other: RunFacts | None = None) -> str:
+    """Which run a figure shows, at which step and on which images; and the run that it is compared with."""
+    compared = "" if other is None else f", compared with {legend_name(other.name)}, step {other.step:,}"
+    return f"{legend_name(run.name)}, step {run.step:,}{compared}; {run.count:,} images ({run.suite})"
 
 
 def in_lines(text: str, width: float, characters: float) -> list[str]:
-    """A text in lines of about the same length that fit into so many inches of so many characters each."""
+    """A text in lines of about the same length that fit into a width in inches, of ``characters`` each."""
     number = max(math.ceil(len(text) / (characters * width)), 1)
     while True:
         longest, found = math.ceil(len(text) / number), [""]
@@ -176,9 +203,3 @@ def in_lines(text: str, width: float, characters: float) -> list[str]:
         if max(map(len, found)) <= characters * width or number >= len(text.split(" ")):
             return found
         number += 1
-
-
-def scale_of(values: Sequence[float]) -> str:
-    """``"log"`` if the values are positive and far apart, else ``"linear"``."""
-    lowest, highest = min(values), max(values)
-    return "log" if lowest > 0 and highest > _WIDEST_SPACING * lowest else "linear"

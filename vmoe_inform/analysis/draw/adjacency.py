@@ -1,7 +1,6 @@
 """Pictures of the expert graph of a Symphony router: as a heat map, as a graph, and its spectral gap in training."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from vmoe_inform.analysis.draw._panels import Layout, color_bar, layer_name, panels, titled
+from vmoe_inform.analysis.draw._panels import Layout, color_bar, layer_name, named, panels, titled
+from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.lettering import legend, plain
 from vmoe_inform.report.styles import SHADES, depth_styles, expert_colors, single_axes
-
-Analysis = Mapping[str, Any]
 
 _MOST_WRITTEN_EXPERTS = 8  # numbers in smaller cells could not be read
 _MOST_NUMBERED_EXPERTS = 32
@@ -30,12 +28,13 @@ def adjacency_figure(analysis: Analysis) -> Figure:
       analysis: with ``adjacency`` in at least one layer.
     """
     matrices = _matrices(analysis)
-    num_experts = analysis["run"]["num_experts"]
+    num_experts = analysis.run.num_experts
     figure, drawn = panels(
         list(matrices),
-        "How much experts have to do with each other",
-        caption="expert that is heard",
-        label="expert that hears",
+        "How experts are mixed: the adjacency of each layer",
+        subtitle=named(analysis.run),
+        caption="expert whose probability is mixed in",
+        label="expert",
         layout=Layout(width=2.1, height=2.1, left=0.6, right=0.95),
     )
     highest = max(matrix.max() for matrix in matrices.values())
@@ -63,12 +62,13 @@ def adjacency_graph_figure(analysis: Analysis) -> Figure:
       analysis: with ``adjacency`` in at least one layer, of at least two experts.
     """
     matrices = _matrices(analysis)
-    num_experts = analysis["run"]["num_experts"]
+    num_experts = analysis.run.num_experts
     kept = None if num_experts <= _MOST_JOINED_EXPERTS else 3 if num_experts <= _MOST_NUMBERED_EXPERTS else 1
     which = {None: "", 3: "; the three strongest of each expert", 1: "; the strongest of each expert"}[kept]
     figure, drawn = panels(
         list(matrices),
-        "Which experts work together",
+        "Which experts are mixed with which",
+        subtitle=named(analysis.run),
         caption=f"edges as wide as the adjacency of two experts, mean of both directions{which}",
         layout=Layout(width=2.3, height=2.3, left=0.1, right=0.1, beside=0.05, bottom=0.05),
     )
@@ -82,7 +82,7 @@ def edges_of(matrix: np.ndarray, most_of_a_node: int | None) -> dict[tuple[int, 
 
     Args:
       matrix: [E, E]; the weight of {j, k} is the mean of [j, k] and [k, j].
-      most_of_a_node: an edge is kept if it is among so many strongest of one of its ends; None keeps all.
+      most_of_a_node: an edge is kept if it is among this number of strongest edges of one of its ends; None keeps all.
     """
     weights = (matrix + matrix.T) / 2
     np.fill_diagonal(weights, 0.0)
@@ -102,14 +102,14 @@ def spectral_gap_figure(analysis: Analysis) -> Figure:
     Args:
       analysis: with ``adjacency`` in at least one layer.
     """
-    layers = {b: layer["adjacency"] for b, layer in analysis["layers"].items() if layer["adjacency"] is not None}
+    layers = {b: layer.adjacency for b, layer in analysis.layers.items() if layer.adjacency is not None}
     figure, axes = single_axes(6.4, 3.9)
     handles: list[Line2D] = []
     styles = depth_styles(list(layers))
     for block, adjacency in layers.items():
         handles += axes.plot(
-            adjacency["steps"],
-            adjacency["spectral_gap"],
+            adjacency.steps,
+            adjacency.spectral_gap,
             marker="o",
             markersize=4,
             label=layer_name(block),
@@ -121,29 +121,29 @@ def spectral_gap_figure(analysis: Analysis) -> Figure:
     axes.set_xlabel("step of training")
     axes.set_ylabel("spectral gap, 1 - second |eigenvalue|")
     axes.grid(alpha=0.3)
-    titled(figure, axes, "How strongly the experts' graph mixes: 1 entirely, 0 not at all")
+    titled(figure, axes, "How strongly the experts' graph mixes: 1 entirely, 0 not at all", named(analysis.run))
     legend(figure, handles, loc="outside right center", frameon=False)
     return figure
 
 
 def _matrices(analysis: Analysis) -> dict[str, np.ndarray]:
     return {
-        block: np.asarray(layer["adjacency"]["matrix"], float)
-        for block, layer in analysis["layers"].items()
-        if layer["adjacency"] is not None
+        block: np.asarray(layer.adjacency.matrix, float)
+        for block, layer in analysis.layers.items()
+        if layer.adjacency is not None
     }
 
 
 def _draw_graph(axes: Axes, edges: Mapping[tuple[int, int], float], num_experts: int) -> None:
     angles = np.pi / 2 - 2 * np.pi * np.arange(num_experts) / num_experts  # clockwise from the top
-    places = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    nodes = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     strongest = max(edges.values(), default=1.0)
     ordered = sorted(edges, key=lambda pair: edges[pair])  # the strongest are drawn last, over the others
     widest = 5.0 if num_experts <= _MOST_NUMBERED_EXPERTS else 2.5
     shares = np.array([edges[pair] / strongest for pair in ordered])
     axes.add_collection(
         LineCollection(
-            [places[list(pair)] for pair in ordered],
+            [nodes[list(pair)] for pair in ordered],
             linewidths=widest * shares,
             colors=[(0.15, 0.2, 0.3, 0.15 + 0.75 * share) for share in shares],
             zorder=1,
@@ -151,11 +151,11 @@ def _draw_graph(axes: Axes, edges: Mapping[tuple[int, int], float], num_experts:
     )
     numbered = num_experts <= _MOST_NUMBERED_EXPERTS
     size = min(170.0, 22_000 / (num_experts * max(num_experts, 10)))
-    across, up = places.T
+    across, up = nodes.T
     colors = expert_colors(num_experts)
     axes.scatter(across, up, s=max(size, 8.0), c=colors, edgecolors="black", linewidths=0.6, zorder=2)
     if numbered:
-        for expert, (x, y) in enumerate(1.24 * places):
+        for expert, (x, y) in enumerate(1.24 * nodes):
             axes.text(x, y, str(expert), ha="center", va="center", fontsize=8)
     axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal")
     axes.axis("off")

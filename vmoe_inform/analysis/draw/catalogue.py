@@ -1,16 +1,11 @@
-"""All pictures of an analysis: a dict in the format of analysis.json in, matplotlib Figures out."""
+"""All figures of an analysis, by name."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from vmoe_inform.analysis.draw import adjacency as figures_adjacency
-from vmoe_inform.analysis.draw import corruptions as figures_corruptions
-from vmoe_inform.analysis.draw import layers as figures_layers
-from vmoe_inform.analysis.draw import margins as figures_margins
-
-Analysis = Mapping[str, Any]
+from vmoe_inform.analysis.draw import adjacency, corruptions, decisions, experts, margins, neighbours
+from vmoe_inform.analysis.results import Analysis, Layer
 
 
 def figures(analysis: Analysis) -> dict[str, Figure]:
@@ -19,27 +14,27 @@ def figures(analysis: Analysis) -> dict[str, Figure]:
     Args:
       analysis: as analysis.json has it.
     """
-    layers = analysis["layers"].values()
+    against = analysis.against
 
-    def in_a_layer(key: str) -> bool:
-        return any(layer[key] is not None for layer in layers)
+    def in_a_layer(part: Callable[[Layer], object]) -> bool:
+        return any(part(layer) is not None for layer in analysis.layers.values())
 
-    has_experts = analysis["run"]["num_experts"] > 1
-    against = analysis["against"]
-    has_ratios = against is not None and any(layer["entropy_ratio"] is not None for layer in against["layers"].values())
+    has_experts = analysis.run.num_experts > 1
+    has_ratios = against is not None and any(layer.entropy_ratio is not None for layer in against.layers.values())
+    has_adjacency = in_a_layer(lambda layer: layer.adjacency)
     drawings = {
-        "load": (figures_layers.load_figure, True),
-        "entropy": (figures_layers.entropy_figure, True),
-        "entropy_ratio": (figures_layers.entropy_ratio_figure, has_ratios),
-        "fluctuation": (figures_layers.fluctuation_figure, analysis["fluctuation"] is not None),
-        "margin": (figures_margins.margin_figure, in_a_layer("margin")),
-        "flips": (figures_margins.flips_figure, in_a_layer("flips")),
-        "neighbours": (figures_layers.neighbours_figure, in_a_layer("graph")),
-        "specialisation": (figures_layers.specialisation_figure, in_a_layer("specialisation")),
-        "adjacency": (figures_adjacency.adjacency_figure, in_a_layer("adjacency")),
-        "adjacency_graph": (figures_adjacency.adjacency_graph_figure, in_a_layer("adjacency") and has_experts),
-        "spectral_gap": (figures_adjacency.spectral_gap_figure, in_a_layer("adjacency")),
-        "corruptions": (figures_corruptions.corruptions_figure, analysis["corruptions"] is not None),
-        "rerouted": (figures_corruptions.rerouted_figure, analysis["corruptions"] is not None),
+        "load": (experts.load_figure, True),
+        "entropy": (decisions.entropy_figure, True),
+        "entropy_ratio": (decisions.entropy_ratio_figure, has_ratios),
+        "fluctuation": (decisions.fluctuation_figure, analysis.fluctuation is not None),
+        "margin": (margins.margin_figure, in_a_layer(lambda layer: layer.margin)),
+        "flips": (margins.flips_figure, in_a_layer(lambda layer: layer.flips)),
+        "neighbours": (neighbours.neighbours_figure, in_a_layer(lambda layer: layer.graph)),
+        "specialisation": (experts.specialisation_figure, in_a_layer(lambda layer: layer.specialisation)),
+        "adjacency": (adjacency.adjacency_figure, has_adjacency),
+        "adjacency_graph": (adjacency.adjacency_graph_figure, has_adjacency and has_experts),
+        "spectral_gap": (adjacency.spectral_gap_figure, has_adjacency),
+        "corruptions": (corruptions.corruptions_figure, analysis.corruptions is not None),
+        "rerouted": (corruptions.rerouted_figure, analysis.corruptions is not None),
     }
     return {name: draw(analysis) for name, (draw, has_data) in drawings.items() if has_data}

@@ -1,18 +1,14 @@
 """Pictures of how routing moves as images are corrupted, and of the accuracy that goes with it."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vmoe_inform.analysis.draw._panels import Layout, panels
+from vmoe_inform.analysis.draw._panels import Layout, named, panels
+from vmoe_inform.analysis.results import Analysis, Corruptions
 from vmoe_inform.lettering import plain, shown
-from vmoe_inform.report.styles import BLACK, BLUE, GREEN, PURPLE, SHADES, VERMILION, empty_figure
-
-Analysis = Mapping[str, Any]
+from vmoe_inform.report.styles import BLACK, BLUE, GREEN, GREY, PURPLE, SHADES, VERMILION, empty_figure
 
 # ImageNet-C's kinds of corruption (Hendrycks and Dietterich 2019).
 FAMILIES = {
@@ -44,14 +40,16 @@ def rerouted_figure(analysis: Analysis) -> Figure:
     Args:
       analysis: with ``corruptions``.
     """
-    found = analysis["corruptions"]
-    families = list(dict.fromkeys(family_of(name) for name in found["names"]))
+    found = analysis.corruptions
+    assert found is not None
+    families = list(dict.fromkeys(family_of(name) for name in found.names))
     styles = {family: _STYLES.get(family, _OTHER_STYLE) for family in families}
-    first, last = found["severities"][0], found["severities"][-1]
+    first, last = found.severities[0], found.severities[-1]
     figure, drawn = panels(
-        list(found["rerouted"]),
+        list(found.rerouted),
         "As images get worse, do tokens go elsewhere?",
-        caption=f"top-1 accuracy lost, in points (clean: {100 * found['clean_top1']:.1f} %);"
+        subtitle=named(analysis.run),
+        caption=f"top-1 accuracy lost, in points (clean: {100 * found.clean_top1:.1f} %);"
         f" a line is a corruption, from severity {first} to {last}",
         label="tokens with other experts",
         layout=Layout(width=2.2, height=1.9, left=0.75),
@@ -62,10 +60,10 @@ def rerouted_figure(analysis: Analysis) -> Figure:
     )
     lost = _lost(found)
     for block, axes in drawn.items():
-        rerouted = 100 * np.asarray(found["rerouted"][block], float)
-        for place, name in enumerate(found["names"]):
+        rerouted = 100 * np.asarray(found.rerouted[block], float)
+        for row, name in enumerate(found.names):
             color, marker = styles[family_of(name)]
-            axes.plot(lost[place], rerouted[place], color=color, marker=marker, markersize=3.5, linewidth=1, label=name)
+            axes.plot(lost[row], rerouted[row], color=color, marker=marker, markersize=3.5, linewidth=1, label=name)
         axes.yaxis.set_major_formatter("{x:g} %")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
@@ -80,12 +78,13 @@ def corruptions_figure(analysis: Analysis) -> Figure:
     Args:
       analysis: with ``corruptions``.
     """
-    found = analysis["corruptions"]
-    names, severities = found["names"], found["severities"]
-    rerouted = 100 * np.mean([np.asarray(shares, float) for shares in found["rerouted"].values()], axis=0)
+    found = analysis.corruptions
+    assert found is not None
+    names, severities = found.names, found.severities
+    rerouted = 100 * np.mean([np.asarray(shares, float) for shares in found.rerouted.values()], axis=0)
     figure = empty_figure(7.2, 1.5 + 0.27 * len(names))
     moved, accuracy = figure.subplots(1, 2, sharey=True)
-    num_layers = len(found["rerouted"])
+    num_layers = len(found.rerouted)
     mean = "" if num_layers == 1 else f" (mean of {num_layers} layers)"
     for axes, values, title, unit in (
         (moved, rerouted, "Tokens with other experts", f"%{mean}"),
@@ -98,9 +97,8 @@ def corruptions_figure(analysis: Analysis) -> Figure:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     moved.set_yticks(range(len(names)), [shown(name.replace("_", " "), most=30) for name in names])
-    figure.suptitle(
-        f"What each corruption does ({100 * found['clean_top1']:.1f} % are right on clean images)", fontsize=12
-    )
+    figure.suptitle(f"What each corruption does (clean top-1: {100 * found.clean_top1:.1f} %)", fontsize=12)
+    figure.supxlabel(shown(named(analysis.run)), fontsize=9, color=GREY)
     return figure
 
 
@@ -112,6 +110,6 @@ def _annotated(axes: Axes, values: np.ndarray) -> None:
         axes.text(column, row, str(round(value)), ha="center", va="center", fontsize=9, color=color)
 
 
-def _lost(found: Mapping[str, Any]) -> np.ndarray:
+def _lost(found: Corruptions) -> np.ndarray:
     """Points of top-1 accuracy [names, severities]."""
-    return 100 * (found["clean_top1"] - np.asarray(found["top1"], float))
+    return 100 * (found.clean_top1 - np.asarray(found.top1, float))

@@ -1,5 +1,6 @@
-"""Tables of hand-worked records; nothing is compiled but what adds them up."""
+"""What layers did, of hand-worked records; nothing is compiled but what adds them up."""
 
+import dataclasses
 import math
 
 import jax
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect import tables
+from vmoe_inform.analysis.collect import adjacencies, choices, layers
+from vmoe_inform.analysis.collect.analysis import compared
 from vmoe_inform.analysis.collect.sums import add, layer_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
+from vmoe_inform.analysis.results import Change, Layer, OtherLayer
 
 LOG = math.log
 
@@ -33,8 +36,8 @@ def _trace(**changes) -> Trace:
     return Trace(np.zeros((2, 2), np.float32), {"block_1": layer}, num_experts=3, grid=(1, 2), class_token=False)
 
 
-def _table(labels=(0, 1), **changes) -> tables.Table:
-    return tables.layer_tables(_trace(**changes), np.array(labels), num_classes=2)["block_1"]
+def _layer(labels=(0, 1), **changes) -> Layer:
+    return layers.of_trace(_trace(**changes), np.array(labels), num_classes=2)["block_1"]
 
 
 def test_entropies_are_means_over_tokens():
@@ -44,22 +47,22 @@ def test_entropies_are_means_over_tokens():
         -(0.4 * LOG(0.4) + 0.35 * LOG(0.35) + 0.25 * LOG(0.25)),
         0.0,
     )
-    table = _table()
-    assert table["entropy"] == pytest.approx(sum(of_tokens) / 4, abs=1e-6)
-    assert table["base_entropy"] == pytest.approx(LOG(3), abs=1e-6)
+    layer = _layer()
+    assert layer.entropy == pytest.approx(sum(of_tokens) / 4, abs=1e-6)
+    assert layer.base_entropy == pytest.approx(LOG(3), abs=1e-6)
 
 
 def test_load_and_dropped():
-    table = _table()
-    assert table["load"] == pytest.approx([0.75, 0.25, 0.0])
+    layer = _layer()
+    assert layer.load == pytest.approx([0.75, 0.25, 0.0])
     # mean 1/3, variance ((0.75 - 1/3)^2 + (0.25 - 1/3)^2 + (1/3)^2) / 3 = 0.0972222
-    assert table["load_cv"] == pytest.approx(math.sqrt(0.0972222) * 3, abs=1e-5)
-    assert table["dropped"] == 0.25
+    assert layer.load_cv == pytest.approx(math.sqrt(0.0972222) * 3, abs=1e-5)
+    assert layer.dropped == 0.25
 
 
 def test_a_change_flips_tokens_whose_margin_is_at_most_twice_as_large():
-    flips = _table()["flips"]
-    found = dict(zip(flips["perturbation"], flips["share"], strict=True))
+    flips = _layer().flips
+    found = dict(zip(flips.perturbation, flips.share, strict=True))
     # margins 0.05, 0.25, 0.5, 1
     assert found[0.02] == 0.0
     assert found[0.05] == 0.25
@@ -69,40 +72,40 @@ def test_a_change_flips_tokens_whose_margin_is_at_most_twice_as_large():
 
 
 def test_margins_are_counted_in_bars_up_to_the_largest():
-    margin = _table()["margin"]
-    edges, counts = np.array(margin["edges"]), np.array(margin["counts"])
+    margin = _layer().margin
+    edges, counts = np.array(margin.edges), np.array(margin.counts)
     assert len(edges) == len(counts) + 1
     assert edges[0] == 0.0
     assert edges[-1] == 1.0
     assert np.all(np.diff(edges) == pytest.approx(1 / 32, abs=1e-3))
     assert counts.sum() == 4
     for value in (0.05, 0.25, 0.5, 1.0):
-        place = min(np.searchsorted(edges, value, side="right") - 1, len(counts) - 1)
-        assert counts[max(place - 1, 0) : place + 2].sum() >= 1
+        bar = min(np.searchsorted(edges, value, side="right") - 1, len(counts) - 1)
+        assert counts[max(bar - 1, 0) : bar + 2].sum() >= 1
     # A quarter of the margins is up to 0.05, half up to 0.25.
-    assert margin["quantiles"][1:4] == pytest.approx([0.05, 0.25, 0.5], abs=1e-3)
+    assert margin.quantiles[1:4] == pytest.approx([0.05, 0.25, 0.5], abs=1e-3)
 
 
-def test_the_graph_tells_how_many_tokens_one_hears():
-    graph = _table()["graph"]
+def test_the_graph_tells_to_how_many_tokens_one_attends():
+    graph = _layer().graph
     # rows (1, 0), (1/2, 1/2), (0, 1), (0.1, 0.9)
     last = math.exp(-(0.1 * LOG(0.1) + 0.9 * LOG(0.9)))
-    assert graph["effective_neighbours"]["mean"] == pytest.approx((1 + 2 + 1 + last) / 4, abs=1e-5)
-    assert graph["effective_neighbours"]["quantiles"][1:] == pytest.approx([1.0, 1.0, last, 2.0], abs=2e-3)
+    assert graph.effective_neighbours.mean == pytest.approx((1 + 2 + 1 + last) / 4, abs=1e-5)
+    assert graph.effective_neighbours.quantiles[1:] == pytest.approx([1.0, 1.0, last, 2.0], abs=2e-3)
     # A token's own weight stands on the diagonal: 1, 1/2 of the first image, 0, 0.9 of the second.
-    assert graph["self_weight"]["mean"] == pytest.approx(2.4 / 4)
-    assert graph["self_weight"]["quantiles"][1:4] == pytest.approx([0.0, 0.5, 0.9], abs=1e-3)
-    assert _table(graph=None)["graph"] is None
+    assert graph.self_weight.mean == pytest.approx(2.4 / 4)
+    assert graph.self_weight.quantiles[1:4] == pytest.approx([0.0, 0.5, 0.9], abs=1e-3)
+    assert _layer(graph=None).graph is None
 
 
 def test_specialisation_is_the_mutual_information_of_class_and_expert():
     # Assignments by class and expert: (1, 1, 0) of class 0 and (2, 0, 0) of class 1.
-    found = _table()["specialisation"]
-    assert found["class_entropy"] == pytest.approx(LOG(2))
-    assert found["expert_entropy"] == pytest.approx(-(0.75 * LOG(0.75) + 0.25 * LOG(0.25)))
+    found = _layer().specialisation
+    assert found.class_entropy == pytest.approx(LOG(2))
+    assert found.expert_entropy == pytest.approx(-(0.75 * LOG(0.75) + 0.25 * LOG(0.25)))
     expected = 0.25 * LOG(0.25 / (0.5 * 0.75)) + 0.25 * LOG(0.25 / (0.5 * 0.25)) + 0.5 * LOG(0.5 / (0.5 * 0.75))
-    assert found["mutual_information"] == pytest.approx(expected, abs=1e-6)
-    assert found["share"] == [[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]
+    assert found.mutual_information == pytest.approx(expected, abs=1e-6)
+    assert found.share == ((0.5, 0.5, 0.0), (1.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -114,18 +117,18 @@ def test_specialisation_is_the_mutual_information_of_class_and_expert():
     ],
 )
 def test_mutual_information_of_extremes(load, information):
-    found = tables.specialisation(np.array(load))
-    assert found["mutual_information"] == pytest.approx(information, abs=1e-12)
-    assert all(sum(row) == pytest.approx(1.0) or sum(row) == 0.0 for row in found["share"])
+    found = layers.specialisation(np.array(load))
+    assert found.mutual_information == pytest.approx(information, abs=1e-12)
+    assert all(sum(row) == pytest.approx(1.0) or sum(row) == 0.0 for row in found.share)
 
 
 def test_without_another_choice_there_are_no_margins():
     chosen = np.broadcast_to(np.arange(3), (2, 2, 3))
-    table = _table(indices=chosen, margin=np.full((2, 2), np.inf, np.float32))
-    assert table["margin"] is None
-    assert table["flips"] is None
-    table = _table(margin=None)  # experts choose
-    assert table["margin"] is None
+    layer = _layer(indices=chosen, margin=np.full((2, 2), np.inf, np.float32))
+    assert layer.margin is None
+    assert layer.flips is None
+    layer = _layer(margin=None)  # experts choose
+    assert layer.margin is None
 
 
 def test_filler_images_count_nothing_and_batches_add_up():
@@ -133,36 +136,38 @@ def test_filler_images_count_nothing_and_batches_add_up():
     sums_of = jax.jit(lambda mask: layer_sums(layer, jnp.array([0, 1]), mask, num_classes=2))
     whole = add(None, sums_of(jnp.array([True, True])))
     total = None
-    for place in range(2):
-        total = add(total, sums_of(np.arange(2) == place))
-    first, second = (tables.layer_table(sums, num_tokens=2) for sums in (whole, total))
-    assert first.keys() == second.keys()
-    for key in ("entropy", "base_entropy", "dropped", "load_cv"):
-        assert first[key] == pytest.approx(second[key], abs=1e-6)
-    for key in ("margin", "flips", "specialisation", "load"):
-        assert first[key] == second[key]
+    for image in range(2):
+        total = add(total, sums_of(np.arange(2) == image))
+    first, second = (layers.of_sums(sums, num_tokens=2) for sums in (whole, total))
+    for name in ("entropy", "base_entropy", "dropped", "load_cv"):
+        assert getattr(first, name) == pytest.approx(getattr(second, name), abs=1e-6)
+    for name in ("margin", "flips", "specialisation", "load"):
+        assert getattr(first, name) == getattr(second, name)
 
 
 def test_fluctuation_is_of_the_set_and_of_the_first_choice():
     before = {"block_1": np.array([[[0, 1], [2, 3], [1, 0], [5, 5]]])}
     after = {"block_1": np.array([[[1, 0], [2, 0], [1, 0], [5, 5]]])}
     # The first token swaps its two, the second takes another second expert, the others stay.
-    assert tables.fluctuation(before, after) == {"block_1": {"set": 0.25, "first": 0.25}}
+    assert choices.fluctuation(before, after) == {"block_1": Change(set=0.25, first=0.25)}
     with pytest.raises(ValueError, match=r"MoE layers: expected block_1; received 'block_2'"):
-        tables.fluctuation(before, {"block_2": after["block_1"]})
+        choices.fluctuation(before, {"block_2": after["block_1"]})
     with pytest.raises(ValueError, match="choices of block_1"):
-        tables.fluctuation(before, {"block_1": after["block_1"][..., :1]})
+        choices.fluctuation(before, {"block_1": after["block_1"][..., :1]})
 
 
 def test_entropy_ratio_against_another_run():
-    own = {"block_1": _table()}
-    other = {"block_1": _table() | {"entropy": 2 * own["block_1"]["entropy"], "load_cv": 0.5}}
-    found = tables.against(own, other)["block_1"]
-    assert found == {"entropy_ratio": 0.5, "other_entropy": 2 * own["block_1"]["entropy"], "other_load_cv": 0.5}
-    other["block_1"]["entropy"] = 0.0
-    assert tables.against(own, other)["block_1"]["entropy_ratio"] is None
+    own = {"block_1": _layer()}
+    its = dataclasses.replace(_layer(), entropy=2 * own["block_1"].entropy, load_cv=0.5)
+    assert compared(own, {"block_1": its}) == {
+        "block_1": OtherLayer(
+            entropy_ratio=0.5, entropy=2 * own["block_1"].entropy, load_cv=0.5, load=its.load, dropped=0.25
+        )
+    }
+    decided = dataclasses.replace(its, entropy=0.0)
+    assert compared(own, {"block_1": decided})["block_1"].entropy_ratio is None
     with pytest.raises(ValueError, match="MoE layers"):
-        tables.against(own, {})
+        compared(own, {})
 
 
 def _symphony(**options):
@@ -179,29 +184,29 @@ def test_spectral_gap_is_of_the_matrix_that_the_router_applies():
 
     # Rows without a count act as identity rows: eigenvalues 1 and 1, then [[0.9, 0.1], [0.2, 0.8]]: 1 and 0.7.
     states = {20: state([[0.9, 0.1], [0.2, 0.8]]), 10: state(np.zeros((2, 2)))}
-    found = tables.adjacency(_symphony(), states)["block_0"]
-    assert found["steps"] == [10, 20]
-    assert found["spectral_gap"] == pytest.approx([0.0, 0.3], abs=1e-6)
-    assert np.array(found["matrix"]) == pytest.approx(np.array([[0.9, 0.1], [0.2, 0.8]]))
-    assert tables.adjacency(_symphony(), states, step=10)["block_0"]["matrix"] == [[1.0, 0.0], [0.0, 1.0]]
+    found = adjacencies.adjacencies(_symphony(), states)["block_0"]
+    assert found.steps == (10, 20)
+    assert found.spectral_gap == pytest.approx([0.0, 0.3], abs=1e-6)
+    assert np.array(found.matrix) == pytest.approx(np.array([[0.9, 0.1], [0.2, 0.8]]))
+    assert adjacencies.adjacencies(_symphony(), states, step=10)["block_0"].matrix == ((1.0, 0.0), (0.0, 1.0))
     # Without what is below the threshold: [[0.9, 0], [0.2, 0.8]], eigenvalues 0.9 and 0.8.
-    found = tables.adjacency(_symphony(threshold=0.15), states)["block_0"]
-    assert found["spectral_gap"][1] == pytest.approx(0.2, abs=1e-6)
-    assert found["matrix"][0][1] == 0.0
+    found = adjacencies.adjacencies(_symphony(threshold=0.15), states)["block_0"]
+    assert found.spectral_gap[1] == pytest.approx(0.2, abs=1e-6)
+    assert found.matrix[0][1] == 0.0
 
 
 def test_routers_without_a_matrix_of_experts_have_no_adjacency():
     config = config_lib.default().model
     config.moe.layers, config.num_layers = (0,), 1
-    assert tables.adjacency(config_lib.parse_model(config), {10: {}}) == {"block_0": None}
+    assert adjacencies.adjacencies(config_lib.parse_model(config), {10: {}}) == {"block_0": None}
 
 
 def test_what_was_not_kept_is_named():
     with pytest.raises(ValueError, match=r"trace of block_1: expected the field 'load'"):
-        _table(load=None)
+        _layer(load=None)
     with pytest.raises(ValueError, match=r"labels: expected one for each of the 2 images; received \[3\]"):
-        _table(labels=(0, 1, 0))
+        _layer(labels=(0, 1, 0))
     with pytest.raises(ValueError, match=r"labels: expected 0 to 1, of 2 classes; received \[0, 2\]"):
-        _table(labels=(0, 2))
+        _layer(labels=(0, 2))
     with pytest.raises(ValueError, match="the field 'indices'"):
-        tables.choices(_trace(indices=None))
+        choices.choices(_trace(indices=None))

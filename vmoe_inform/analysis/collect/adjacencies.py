@@ -1,0 +1,59 @@
+"""The matrices of experts that routers such as Symphony multiply a token's probabilities with."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmoe_inform.analysis.results import Adjacency
+from vmoe_inform.axes import Float, Tree
+from vmoe_inform.config import ModelConfig, options_of
+from vmoe_inform.routing import spectral_gap
+from vmoe_inform.routing.steps import INFORM_STEPS
+
+
+def adjacencies(
+    config: ModelConfig, states: Mapping[int, Tree], *, step: int | None = None
+) -> dict[str, Adjacency | None]:
+    """By block the matrix that a token's probabilities are multiplied with, and its spectral gap over the training.
+
+    The gap is 1 - the second largest absolute eigenvalue (SymphonySMoE, Proposition 1), of the matrix as the router
+    applies it: small entries left out if it has a threshold, identity rows for experts that were never chosen. None
+    where no step multiplies with such a matrix; a product where several do.
+
+    Args:
+      config: of the model.
+      states: by training step, the collection ``routing``.
+      step: whose matrix is kept; None: the newest.
+    """
+    found: dict[str, Adjacency | None] = {}
+    for ordinal, layer in enumerate(config.moe_layers):
+        block = f"block_{layer}"
+        names = [name for name in config.router.inform_steps_of(ordinal) if INFORM_STEPS[name].adjacency is not None]
+        if not names:
+            found[block] = None
+            continue
+        matrices = {step: _matrix(names, config, states[step][block]) for step in sorted(states)}
+        shown = matrices[max(matrices) if step is None else step]
+        found[block] = Adjacency(
+            steps=tuple(matrices),
+            spectral_gap=tuple(_spectral_gap(matrix) for matrix in matrices.values()),
+            matrix=tuple(map(tuple, shown.tolist())),
+        )
+    return found
+
+
+def _matrix(names: Sequence[str], config: ModelConfig, states: Tree) -> Float[np.ndarray, "E E"]:
+    product = np.eye(config.moe.num_experts, dtype=np.float32)
+    for name in names:
+        function = INFORM_STEPS[name].adjacency
+        assert function is not None
+        state = jnp.asarray(states["moe"]["router"][name]["state"])
+        product = np.asarray(function(state, **options_of(config.router, INFORM_STEPS[name]))) @ product
+    return product
+
+
+def _spectral_gap(matrix: Float[np.ndarray, "E E"]) -> float:
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # accelerators have no such eigenvalues
+        return float(spectral_gap(jnp.asarray(matrix)))

@@ -1,0 +1,57 @@
+"""Two sets of choices of the same tokens, by two checkpoints or on two versions of the images."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vmoe_inform import checks
+from vmoe_inform.analysis.collect.traces import Trace
+from vmoe_inform.analysis.results import Change
+from vmoe_inform.axes import Int
+
+Chosen = Mapping[str, Int[np.ndarray, "n N K"]]  # by block: the experts of every token, E where there is none
+
+
+def fluctuation(before: Chosen, after: Chosen) -> dict[str, Change]:
+    """By block the share of tokens whose choice changed between two checkpoints, shown the same images.
+
+    ``set``: their K experts are not the same (Mutual-Inform SMoE, Fig. 2: one or both of two were switched);
+    ``first``: the first choice is not.
+
+    Raises:
+      ValueError: choices of other layers, or of other images, tokens or K.
+    """
+    _check_alike(before, after)
+    return {
+        block: Change(
+            set=float(np.mean(changed(before[block], after[block]))),
+            first=float(np.mean(before[block][..., 0] != after[block][..., 0])),
+        )
+        for block in after
+    }
+
+
+def changed(before: Int[np.ndarray, "*batch K"], after: Int[np.ndarray, "*batch K"]) -> np.ndarray:
+    """Whether each token's set of K experts is another one."""
+    return np.any(np.sort(before, axis=-1) != np.sort(after, axis=-1), axis=-1)
+
+
+def choices(trace: Trace) -> dict[str, np.ndarray]:
+    """The experts of every token, by block, as :func:`fluctuation` takes them.
+
+    Raises:
+      ValueError: they were not kept.
+    """
+    found = {}
+    for block, layer in trace.layers.items():
+        if layer.indices is None:
+            raise checks.error(f"trace of {block}", "the field 'indices' (trace(..., keep=...))", None)
+        found[block] = layer.indices
+    return found
+
+
+def _check_alike(before: Chosen, after: Chosen) -> None:
+    if list(before) != list(after):
+        raise checks.error("MoE layers", ", ".join(before), ", ".join(after))
+    for block in before:
+        checks.shape(f"choices of {block}", after[block].shape, before[block].shape)

@@ -1,0 +1,259 @@
+"""The content of analysis.json, from which every figure can be drawn: dataclasses whose fields are the keys there.
+
+Shares are between 0 and 1, entropies in nats, probabilities those that experts are chosen by unless said otherwise.
+``block`` is a MoE layer's name in the model. What is None was not asked for, or has no meaning for the router.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from vmoe_inform import checks
+
+VERSION = 2  # of the schema
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_MEDIAN = QUANTILES.index(0.5)
+
+Row = tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFacts:
+    """What was looked at.
+
+    Attributes:
+      name: of the run.
+      step: of the checkpoint.
+      router: its steps in words.
+      num_experts, num_selected_experts: E and K.
+      num_tokens: N, of an image.
+      class_token: whether token 0 is the class token.
+      grid: rows and columns of patches.
+      layers: blocks with a MoE layer.
+      suite: what the images are, ``"clean"`` or ``"c:NAME:SEVERITY"``.
+      count: of images.
+      top1: share of them that are classified correctly.
+    """
+
+    name: str
+    step: checks.NonNegativeInt
+    router: str
+    num_experts: checks.PositiveInt
+    num_selected_experts: checks.PositiveInt
+    num_tokens: checks.PositiveInt
+    class_token: bool
+    grid: tuple[int, int]
+    layers: tuple[str, ...]
+    suite: str
+    count: checks.NonNegativeInt
+    top1: checks.Share
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A quantity's distribution over tokens.
+
+    Attributes:
+      mean: over tokens.
+      quantiles: at :data:`QUANTILES`, interpolated in bins of about a thousandth.
+    """
+
+    mean: float
+    quantiles: Row
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenGraph:
+    """How far tokens attend to each other.
+
+    Attributes:
+      effective_neighbours: exp(entropy) of a row of the graph; 1 is the token alone.
+      self_weight: weight of the token itself.
+    """
+
+    effective_neighbours: Spread
+    self_weight: Spread
+
+
+@dataclasses.dataclass(frozen=True)
+class Margin:
+    """Histogram of the K-th minus the (K + 1)-th largest probability.
+
+    Attributes:
+      edges: of the bars.
+      counts: tokens of each.
+      quantiles: as of :class:`Spread`.
+    """
+
+    edges: Row
+    counts: tuple[int, ...]
+    quantiles: Row
+
+    @property
+    def median(self) -> float:
+        return self.quantiles[_MEDIAN]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flips:
+    """Tokens that a change of the probabilities could send to other experts.
+
+    Attributes:
+      perturbation: largest change of a probability.
+      share: of the tokens, for each.
+    """
+
+    perturbation: Row
+    share: Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Specialisation:
+    """Which experts work on which class.
+
+    Attributes:
+      mutual_information: of class and expert.
+      class_entropy, expert_entropy: of the assignments.
+      share: of the class's assignments, by class and expert.
+    """
+
+    mutual_information: float
+    class_entropy: float
+    expert_entropy: float
+    share: tuple[Row, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Adjacency:
+    """The matrix of experts that a token's probabilities are multiplied with.
+
+    Attributes:
+      steps: of training.
+      spectral_gap: at each of them.
+      matrix: [E, E], at the step that was looked at.
+    """
+
+    steps: tuple[int, ...]
+    spectral_gap: Row
+    matrix: tuple[Row, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One MoE layer.
+
+    Attributes:
+      entropy: mean over tokens.
+      base_entropy: the same of the router's own logits.
+      load: share of the assignments by expert, before any is dropped.
+      load_cv: its standard deviation over its mean.
+      dropped: share of the assignments that get no slot.
+      graph: None where tokens do not attend to each other.
+      margin, flips: None where no token chooses, or K = E.
+      specialisation: of experts in classes.
+      adjacency: None where no step multiplies with a matrix of experts.
+    """
+
+    entropy: float
+    base_entropy: float
+    load: Row
+    load_cv: float
+    dropped: float
+    graph: TokenGraph | None
+    margin: Margin | None
+    flips: Flips | None
+    specialisation: Specialisation | None
+    adjacency: Adjacency | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """Share of the tokens of a layer whose choice changed.
+
+    Attributes:
+      set: the K experts are not the same set.
+      first: the first choice is another.
+    """
+
+    set: checks.Share
+    first: checks.Share
+
+
+@dataclasses.dataclass(frozen=True)
+class Fluctuation:
+    """What changed from one checkpoint to another, by block; both were shown the same images."""
+
+    from_step: int
+    to_step: int
+    layers: Mapping[str, Change]
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherLayer:
+    """The same MoE layer of the run compared with.
+
+    Attributes:
+      entropy_ratio: this run's entropy over the other's; None if that is 0.
+      entropy, load_cv, load, dropped: the other's, as of :class:`Layer`; the last two are None in files of version 1.
+    """
+
+    entropy_ratio: float | None
+    entropy: float
+    load_cv: float
+    load: Row | None = None
+    dropped: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherRun:
+    """The run compared with, which was shown the same images.
+
+    Attributes:
+      run: what it is.
+      layers: by block.
+      fluctuation: None if one of its checkpoints was looked at.
+    """
+
+    run: RunFacts
+    layers: Mapping[str, OtherLayer]
+    fluctuation: Fluctuation | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Corruptions:
+    """What each corruption does.
+
+    Attributes:
+      names, severities: of the corruptions.
+      top1: accuracy, by corruption and severity.
+      clean_top1: on the same images without corruption.
+      rerouted: share of the tokens with another set of experts than on the clean image, by block, then as ``top1``.
+    """
+
+    names: tuple[str, ...]
+    severities: tuple[int, ...]
+    top1: tuple[Row, ...]
+    clean_top1: checks.Share
+    rerouted: Mapping[str, tuple[Row, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What a run's routers do.
+
+    Attributes:
+      run: what was looked at.
+      layers: by block.
+      class_names: of the labels.
+      fluctuation: from an earlier checkpoint of the run.
+      against: another run.
+      corruptions: all of them.
+      version: of the schema.
+    """
+
+    run: RunFacts
+    layers: Mapping[str, Layer]
+    class_names: tuple[str, ...]
+    fluctuation: Fluctuation | None = None
+    against: OtherRun | None = None
+    corruptions: Corruptions | None = None
+    version: int = VERSION

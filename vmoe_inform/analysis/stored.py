@@ -1,0 +1,132 @@
+"""An analysis in the folder of its run: analysis.json, the figures, and the page of single images."""
+
+import dataclasses
+import functools
+import pathlib
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from absl import logging
+from matplotlib.figure import Figure
+
+from vmoe_inform import checks, documents, storage
+from vmoe_inform.analysis.draw.catalogue import figures
+from vmoe_inform.analysis.results import VERSION, Analysis, OtherLayer, OtherRun, RunFacts
+from vmoe_inform.report.page import RouterFigures
+from vmoe_inform.report.pictures import FigureKind, data_uri, encode
+
+FOLDER = "analysis"
+DOCUMENT = "analysis.json"
+FIGURES = "figures"
+PAGE = "routing.html"
+_MOST_FIGURE_BYTES = 1 << 26
+
+
+def write(workdir: pathlib.Path, analysis: Analysis, page: str) -> list[pathlib.Path]:
+    """Writes document, figures and page, in place of an earlier analysis of the run.
+
+    Args:
+      workdir: of the run.
+      analysis: what analysis.json shall hold.
+      page: the HTML page.
+
+    Returns:
+      what was written: files, and the folder of the figures.
+    """
+    folder = workdir / FOLDER
+    # Six digits of each number are more than are known, and a third of the file.
+    storage.write_json(folder / DOCUMENT, _rounded(documents.to_json(analysis)), within=workdir, indent=None)
+    storage.write_text(folder / PAGE, page, within=workdir)
+    _write_figures(folder / FIGURES, figures(analysis), within=workdir)
+    return [folder / name for name in (DOCUMENT, PAGE, FIGURES)]
+
+
+def read(workdir: pathlib.Path) -> Analysis:
+    """The analysis.json of a run, written by this version of the library or an earlier one.
+
+    Raises:
+      FileNotFoundError: the run was not analysed.
+      DamagedFileError, InputError, OSError: as :func:`vmoe_inform.documents.read`.
+    """
+    return documents.read(workdir / FOLDER / DOCUMENT, _VERSIONS, within=workdir)
+
+
+def for_report(workdir: pathlib.Path) -> RouterFigures | None:
+    """The figures of a run's analysis; None if there is none, or, with a warning and its remedy, if it is damaged."""
+    folder = workdir / FOLDER
+    try:
+        run = read(workdir).run
+        paths = storage.files(folder / FIGURES, ".svg", within=workdir)
+        pictures = {
+            path.stem.replace("_", " "): data_uri(
+                storage.read_bytes(path, most_bytes=_MOST_FIGURE_BYTES, within=workdir), "svg"
+            )
+            for path in paths
+        }
+    except FileNotFoundError:
+        return None
+    except checks.InputError as problem:
+        remedy = f"python -m vmoe_inform.analyze --workdir={shlex.quote(str(workdir))}"
+        logging.warning("the analysis of %s is left out: %s (analyze it again: %s)", workdir, problem, remedy)
+        return None
+    return RouterFigures(run.step, run.suite, run.count, str(folder / PAGE), pictures)
+
+
+def _write_figures(folder: pathlib.Path, drawn: dict[str, Figure], *, within: pathlib.Path) -> None:
+    """Each as PNG and SVG."""
+    storage.check_folders(folder, within)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier analysis, which may have had others
+    for name, figure in drawn.items():
+        for kind in get_args(FigureKind):
+            storage.write_bytes(folder / f"{name}.{kind}", encode(figure, kind), within=within)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------------------------------------------- earlier versions
+
+
+@dataclasses.dataclass(frozen=True)
+class _OtherLayer1:
+    entropy_ratio: float | None
+    other_entropy: float
+    other_load_cv: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _OtherRun1:
+    run: RunFacts
+    layers: Mapping[str, _OtherLayer1]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Analysis1:
+    """Without load and fluctuation of the other run, whose numbers had names of their own."""
+
+    against: _OtherRun1 | None
+
+
+def _from_version_1(value: Any) -> Analysis:
+    against = documents.from_json(value, _Analysis1).against
+    analysis = documents.from_json({**value, "against": None, "version": VERSION}, Analysis)
+    if against is None:
+        return analysis
+    layers = {
+        block: OtherLayer(layer.entropy_ratio, layer.other_entropy, layer.other_load_cv)
+        for block, layer in against.layers.items()
+    }
+    return dataclasses.replace(analysis, against=OtherRun(against.run, layers))
+
+
+_VERSIONS: Mapping[int, Callable[[Any], Analysis]] = {
+    1: _from_version_1,
+    VERSION: functools.partial(documents.from_json, kind=Analysis),
+}
