@@ -212,10 +212,10 @@ def test_flat_validation_images_get_imagenets_own_labels(tmp_path, kind):
     # Images 1 and 3 are of n01751748 and n02105855, positions 65 and 230 of the 1,000; image 2 of n09193705, 970.
     assert labels_of(alone) == [65, 970, 230]
     imagenet_tiny.write_class_tree(tmp_path / "train", VALIDATION_CLASSES, 1)
-    beside = sources.load(data, "val")
-    assert (beside.class_names, labels_of(beside)) == (VALIDATION_CLASSES, [0, 2, 1])
-    assert (beside.records.name(2), beside.records[2]["image"]) == ("ILSVRC2012_val_00000003.JPEG", b"3")
-    assert beside.origin == f"published {kind}"
+    published = sources.load(data, "val")
+    assert (published.class_names, labels_of(published)) == (VALIDATION_CLASSES, [0, 2, 1])
+    assert (published.records.name(2), published.records[2]["image"]) == ("ILSVRC2012_val_00000003.JPEG", b"3")
+    assert published.origin == f"published {kind}"
 
 
 @pytest.mark.parametrize(

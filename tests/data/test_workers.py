@@ -145,7 +145,7 @@ def test_a_worker_that_is_killed_is_one_clear_error():
     try:
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(ChildProcessError, match=r"data: expected worker processes .* that go on; .*exit code -9"):
+        with pytest.raises(ChildProcessError, match=r"data: expected worker .* that keep running; .*exit code -9"):
             take(iterator, 100)
     finally:
         iterator.close()

@@ -136,7 +136,7 @@ def test_both_fall_back_to_the_same_checkpoint_and_one_is_killed(workdir):
     # The other notices at once: no checkpoint is being saved, for which it would wait.
     assert ended.codes == [exit_codes.MISSING_PROCESS, -signal.SIGKILL], ended.said
     (line,) = [line for line in ended.said[0].splitlines() if line.startswith("error: ")]
-    assert "expected all 2 to go on" in line
+    assert "expected all 2 to continue" in line
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def _joint(attention, means, outputs, sigma):
 
 
 def attention_posterior(attention, means, outputs, sigma=1.0):
-    # One head at a time, so that no head's density vanishes beside another's.
+    # One head at a time, so that no head's density vanishes next to another's.
     joint = np.concatenate(
         [_joint(attention[h : h + 1], means[h : h + 1], outputs, sigma) for h in range(len(attention))]
     )

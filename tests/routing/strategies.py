@@ -34,7 +34,7 @@ def probabilities(shape):
 
 
 def masks(size):
-    """Which token may hear which; every token may hear itself."""
+    """Which token may attend to which; every token may attend to itself."""
     return arrays.arrays(bool, (size, size), fill=st.nothing()).map(lambda mask: mask | np.eye(size, dtype=bool))
 
 

@@ -164,7 +164,7 @@ def test_the_scale_of_the_scores_changes_nothing():
 
 def test_batch_axes_equal_a_loop_also_under_jit():
     rng = np.random.default_rng(3)
-    # Groups that need many rounds stand beside groups that need none.
+    # Groups that need many rounds stand next to groups that need none.
     scores = (rng.normal(size=(2, 3, 24, 4)) + 4 * rng.normal(size=(2, 3, 1, 4))).astype(np.float32)
     scores[0, 1] = np.tile(np.eye(4), (6, 1))
     scores[1, 2] = 0.0

@@ -14,7 +14,7 @@ from vmoe_inform.routing.blocks import map_row_blocks
 
 N, D, H, F, E = 6, 4, 3, 2, 5
 SIZES = (1, 3, 4)  # rows of blocks: each its own, a divisor of N, and one that leaves a smaller block
-MASK = jnp.asarray(np.random.default_rng(0).random((N, N)) < 0.5).at[2].set(False)  # a token that may hear nobody
+MASK = jnp.asarray(np.random.default_rng(0).random((N, N)) < 0.5).at[2].set(False)  # a token with an empty row
 
 
 def sizes(tokens):

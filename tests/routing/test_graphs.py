@@ -47,7 +47,7 @@ def test_token_similarity_weight_is_not_transposed():
 
 
 def test_attention_posterior_and_head_posterior():
-    # One token hears itself and another, u = 0 and sigma^2 = 1/2, so that N(u | m) ~ exp(-m^2).
+    # One token attends to itself and another, u = 0 and sigma^2 = 1/2, so that N(u | m) ~ exp(-m^2).
     # Means with m^2 = ln 2 and 0 have likelihoods 1/2 and 1.
     # Head 0: prior 1/2, 1/2 x likelihoods 1/2, 1 = 1/4, 1/2 -> posterior 1/3, 2/3, evidence 3/4.
     # Head 1: prior 3/4, 1/4 x likelihoods 1, 1 -> posterior 3/4, 1/4, evidence 1. Heads: 3/7, 4/7.
@@ -137,7 +137,7 @@ def test_a_causal_mask_hides_later_tokens():
         before, after = (np.asarray(informed(r)) for r in (base(), changed))
         np.testing.assert_array_equal(before[:-1], after[:-1])
         assert not np.allclose(before[-1], after[-1])
-        np.testing.assert_allclose(before[0], changed[0], rtol=1e-6)  # the first hears only itself
+        np.testing.assert_allclose(before[0], changed[0], rtol=1e-6)  # the first attends to itself alone
 
 
 def test_block_size_does_not_change_the_result():
@@ -242,7 +242,7 @@ def test_posteriors_of_attention_with_exact_zeros(sigma):
         np.testing.assert_allclose(np.sum(heads, axis=-1), 1.0, rtol=1e-5)
         np.testing.assert_array_equal(graph[:, :, 0], 0.0)  # what the prior rules out stays out
         np.testing.assert_array_equal(graph[0, 1], np.eye(N)[2])
-        np.testing.assert_array_equal(graph[:, 3], np.tile(np.eye(N)[3], (H, 1)))  # an empty row hears itself
+        np.testing.assert_array_equal(graph[:, 3], np.tile(np.eye(N)[3], (H, 1)))  # an empty row attends to itself
         assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 

@@ -238,7 +238,7 @@ def test_in_the_limit_of_temperature_zero_no_token_is_less_sure_than_before(cold
     # The paper's proof needs the row of the graph to become one-hot, that is a single most similar token (nearest mean)
     # among J_i; the next tests show why. Integers make the gap to the second at least 1 (1/2 for attention): divided by
     # the temperature 1e-3 (sigma^2 = 1e-6) it is 1000 (500,000), and float32's exp(-88) is 0 already. The log prior of
-    # attention, at most 2 * 8 / sqrt(2), is nothing beside it.
+    # attention, at most 2 * 8 / sqrt(2), is negligible.
     rng = np.random.default_rng(0)
     rows, from_others, less_sure_unrestricted = 0, 0, 0
     for _ in range(60):
@@ -263,19 +263,20 @@ def test_in_the_limit_of_temperature_zero_no_token_is_less_sure_than_before(cold
 
 
 def test_two_tokens_equally_near_can_make_a_token_less_sure_at_every_temperature():
-    # u_0 = (1, 0) has the product 2 with both (2, 1) and (2, -1), and 1 with itself. At low temperature it hears both
-    # alike: they are sure of different experts, and token 0 gets 1/2, 1/2 though all it heard were surer than itself.
+    # u_0 = (1, 0) has the product 2 with both (2, 1) and (2, -1), and 1 with itself. At low temperature it attends to
+    # both alike: they are sure of different experts, and token 0 gets 1/2, 1/2 though all others were surer than
+    # itself.
     u = np.array([[1, 0], [2, 1], [2, -1]], np.float32)
     r = np.array([[0.7, 0.3], [1.0, 0.0], [0.0, 1.0]], np.float32)
     for temperature in (1e-1, 1e-3, 1e-6):
         p, _ = similarity(r, u, np.eye(2, dtype=np.float32), lower_or_equal_entropy(r), np.float32(temperature))
-        # At 0.1 it still hears itself with a weight of exp(-10) / 2.
+        # At 0.1 it still attends to itself with a weight of exp(-10) / 2.
         np.testing.assert_allclose(p[0], [0.5, 0.5], atol=1e-5)
 
 
 def test_a_token_that_is_sure_of_one_expert_is_not_before_the_limit():
-    # Both tokens have entropy 0, so each is in the other's J_i: u = 1, 2 at temperature 1 / ln 2 hear each other by
-    # 2^1 : 2^2 and 2^2 : 2^4. Proposition 1 promises its inequality in the limit only.
+    # Both tokens have entropy 0, so each is in the other's J_i: u = 1, 2 at temperature 1 / ln 2 attend to each other
+    # by 2^1 : 2^2 and 2^2 : 2^4. Proposition 1 promises its inequality in the limit only.
     u, r = np.array([[1], [2]], np.float32), np.eye(2, dtype=np.float32)
     p, _ = similarity(r, u, np.eye(1, dtype=np.float32), lower_or_equal_entropy(r), np.float32(1 / np.log(2)))
     np.testing.assert_allclose(p, [[1 / 3, 2 / 3], [1 / 5, 4 / 5]], rtol=1e-5)

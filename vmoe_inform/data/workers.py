@@ -84,6 +84,6 @@ def until_a_worker_ends(iterator: Iterator[_Element]) -> Iterator[_Element]:
         except RuntimeError as problem:
             if _ENDED not in str(problem):
                 raise
-            expected = "worker processes (data.num_workers) that go on; has this machine too little memory?"
+            expected = "worker processes (data.num_workers) that keep running; has this machine too little memory?"
             raise ChildProcessError(str(checks.error("data", expected, str(problem)))) from None
         yield element

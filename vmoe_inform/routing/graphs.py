@@ -30,7 +30,7 @@ def identity_graph(graph: Array) -> Array:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Hearing:
+class MaskRows:
     """Rows of a mask, created on demand: which tokens R of the N tokens may attend to.
 
     Attributes:
@@ -55,15 +55,15 @@ class Hearing:
         return jnp.broadcast_to(self.given | (alone & itself), shape)
 
 
-def hearing_of(mask: GivenMask, num_tokens: int) -> Hearing:
+def rows_of_mask(mask: GivenMask, num_tokens: int) -> MaskRows:
     """All rows of a mask; raises ValueError unless it is None, "causal" or an array [..., N, N]."""
     positions = jnp.arange(num_tokens)[:, None]
     if mask is None or isinstance(mask, str):
         if mask not in (None, "causal"):
             raise checks.error("mask", "None, 'causal' or an array", mask)
-        return Hearing(positions, None, causal=mask == "causal")
+        return MaskRows(positions, None, causal=mask == "causal")
     checks.shape("mask", mask.shape, ("...", num_tokens, num_tokens))
-    return Hearing(positions, mask, causal=False)
+    return MaskRows(positions, mask, causal=False)
 
 
 def weights_of_scaled(
@@ -123,10 +123,10 @@ class _Similarity(NamedTuple):
     keys: Float[Array, "*batch N D"]
     scale: float | Float[Array, ""]
 
-    def weights(self, queries: Float[Array, "*batch R D"], hearing: Hearing) -> Float[Array, "*batch R N"]:
+    def weights(self, queries: Float[Array, "*batch R D"], mask_rows: MaskRows) -> Float[Array, "*batch R N"]:
         """Rows of the graph for the tokens with these queries, up to a factor of each row."""
         products = float32_einsum("...id,...jd->...ij", queries, self.keys)
-        allowed = hearing.allowed(products.shape)
+        allowed = mask_rows.allowed(products.shape)
         return weights_of_scaled(products, self.scale, None if allowed is None else jnp.where(allowed, 0.0, -jnp.inf))
 
 
@@ -176,7 +176,7 @@ def token_similarity(
       ValueError: temperature not > 0, unknown metric or mask, or a weight or mask whose shape does not fit.
     """
     similarity = _similarity(tokens, weight, temperature, metric)
-    return normalize_rows(similarity.weights(similarity.queries, hearing_of(mask, tokens.shape[-2])))
+    return normalize_rows(similarity.weights(similarity.queries, rows_of_mask(mask, tokens.shape[-2])))
 
 
 def inform(probabilities: Float[Array, "*batch N E"], graph: Float[Array, "*batch N N"]) -> Float[Array, "*batch N E"]:
@@ -232,10 +232,10 @@ def similarity_informed(
     checks.shape("probabilities", probabilities.shape, ("...", num_tokens, "E"))
     similarity = _similarity(tokens, weight, temperature, metric)
 
-    def informed(rows: tuple[Array, Hearing]) -> Float[Array, "*batch R E"]:
+    def informed(rows: tuple[Array, MaskRows]) -> Float[Array, "*batch R E"]:
         return mix(similarity.weights(*rows), probabilities)
 
-    return map_row_blocks(informed, (similarity.queries, hearing_of(mask, num_tokens)), block_size=block_size)
+    return map_row_blocks(informed, (similarity.queries, rows_of_mask(mask, num_tokens)), block_size=block_size)
 
 
 def _identity_initializer(

@@ -15,13 +15,13 @@ from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.routing.blocks import map_row_blocks
 from vmoe_inform.routing.graphs import (
     GivenMask,
-    Hearing,
     Mask,
-    hearing_of,
+    MaskRows,
     identity_graph,
     mask_of_option,
     mix,
     normalize_rows,
+    rows_of_mask,
     weights_of_scaled,
 )
 from vmoe_inform.routing.products import float32_einsum
@@ -163,38 +163,41 @@ def _logits(queries: Float[Array, "*batch H R F"], keys: Float[Array, "*batch H 
     return float32_einsum("...hif,...hjf->...hij", queries, keys) / queries.shape[-1] ** 0.5
 
 
-def _allowed_to_heads(hearing: Hearing, shape: tuple[int, ...]) -> Bool[Array, "*batch H R N"] | None:
-    allowed = hearing.allowed((*shape[:-3], *shape[-2:]))
+def _allowed_to_heads(mask_rows: MaskRows, shape: tuple[int, ...]) -> Bool[Array, "*batch H R N"] | None:
+    allowed = mask_rows.allowed((*shape[:-3], *shape[-2:]))
     return None if allowed is None else jnp.broadcast_to(allowed[..., None, :, :], shape)
 
 
 def _head_entropies(
-    queries: Float[Array, "*batch H N F"], keys: Float[Array, "*batch H N F"], hearing: Hearing, block_size: int | None
+    queries: Float[Array, "*batch H N F"],
+    keys: Float[Array, "*batch H N F"],
+    mask_rows: MaskRows,
+    block_size: int | None,
 ) -> Float[Array, "*batch H N 1"]:
     """Entropies of the rows of each head's attention, without a gradient."""
     queries, keys = jax.lax.stop_gradient((queries, keys))
 
-    def entropies(rows: tuple[Array, Hearing]) -> Float[Array, "*batch H R 1"]:
-        queries, hearing = rows
+    def entropies(rows: tuple[Array, MaskRows]) -> Float[Array, "*batch H R 1"]:
+        queries, mask_rows = rows
         logits = _logits(queries, keys)
-        allowed = _allowed_to_heads(hearing, logits.shape)
+        allowed = _allowed_to_heads(mask_rows, logits.shape)
         return softmax_entropy(logits if allowed is None else jnp.where(allowed, logits, -jnp.inf))[..., None]
 
-    return map_row_blocks(entropies, (queries, hearing), block_size=block_size)
+    return map_row_blocks(entropies, (queries, mask_rows), block_size=block_size)
 
 
-def _head_of_each_token(seen: _SeenByHeads, hearing: Hearing, block_size: int | None) -> Int[Array, "*batch 1 N 1"]:
+def _head_of_each_token(seen: _SeenByHeads, mask_rows: MaskRows, block_size: int | None) -> Int[Array, "*batch 1 N 1"]:
     """The head with the lowest mean entropy over the tokens that a token may attend to."""
-    entropies = _head_entropies(seen.queries, seen.keys, hearing, block_size)
+    entropies = _head_entropies(seen.queries, seen.keys, mask_rows, block_size)
 
-    def heads(hearing: Hearing) -> Int[Array, "*batch 1 R 1"]:
-        shape = (*entropies.shape[:-3], hearing.positions.shape[0], entropies.shape[-2])
-        heard = hearing.allowed(shape)
-        assert heard is not None  # there is a mask
-        sums = float32_einsum("...ij,...hjo->...hio", heard, entropies)
+    def heads(mask_rows: MaskRows) -> Int[Array, "*batch 1 R 1"]:
+        shape = (*entropies.shape[:-3], mask_rows.positions.shape[0], entropies.shape[-2])
+        allowed = mask_rows.allowed(shape)
+        assert allowed is not None  # there is a mask
+        sums = float32_einsum("...ij,...hjo->...hio", allowed, entropies)
         return jnp.argmin(sums, axis=-3, keepdims=True)
 
-    return map_row_blocks(heads, hearing, block_size=block_size)
+    return map_row_blocks(heads, mask_rows, block_size=block_size)
 
 
 def _map_graph(
@@ -211,14 +214,14 @@ def _map_graph(
     The graph is the posterior over (h, j), summed over h: H'[i,h] A'_h[i,j] of Lemma 1 under the uniform prior 1/H.
     All but one head of a token may be ruled out.
     """
-    variance, hearing = _variance(sigma), hearing_of(mask, seen.queries.shape[-2])
+    variance, mask_rows = _variance(sigma), rows_of_mask(mask, seen.queries.shape[-2])
     by_token = heads == "lowest_entropy" and not _one_head_for_all(heads, mask)
-    head = _head_of_each_token(seen, hearing, block_size) if by_token else None
+    head = _head_of_each_token(seen, mask_rows, block_size) if by_token else None
 
-    def used(rows: tuple[Array, Array, Hearing, Array | None]) -> Array:
-        queries, outputs, hearing, head = rows
+    def used(rows: tuple[Array, Array, MaskRows, Array | None]) -> Array:
+        queries, outputs, mask_rows, head = rows
         logits = _logits(queries, seen.keys)
-        allowed = _allowed_to_heads(hearing, logits.shape)
+        allowed = _allowed_to_heads(mask_rows, logits.shape)
         # Of a single head the constant of a row cancels.
         log_prior = jax.nn.log_softmax(logits, axis=-1, where=allowed) if heads == "posterior" else logits
         if allowed is not None:
@@ -230,7 +233,7 @@ def _map_graph(
         joint = weights_of_scaled(evidence, variance, log_prior, axis=(-3, -1))
         return use(jnp.sum(joint, axis=-3))
 
-    return map_row_blocks(used, (seen.queries, seen.outputs, hearing, head), block_size=block_size)
+    return map_row_blocks(used, (seen.queries, seen.outputs, mask_rows, head), block_size=block_size)
 
 
 def _inform_by_heads(probabilities: Float[Array, "*batch N E"], seen: _SeenByHeads, **how: Any) -> Array:
@@ -276,7 +279,7 @@ def attention_informed(
     checks.shape("keys", keys.shape, queries.shape)
     _check_posterior_shapes((*queries.shape[:-1], queries.shape[-2]), means, outputs)
     if _one_head_for_all(heads, mask):
-        entropies = _head_entropies(queries, keys, hearing_of(None, queries.shape[-2]), block_size)
+        entropies = _head_entropies(queries, keys, rows_of_mask(None, queries.shape[-2]), block_size)
         index = jnp.argmin(jnp.mean(entropies, axis=(-2, -1)), axis=-1)[..., None, None, None]
         queries, keys, means = (jnp.take_along_axis(array, index, axis=-3) for array in (queries, keys, means))
     seen = _SeenByHeads(queries, keys, outputs[..., None, :, :], means, _squared_lengths(means))

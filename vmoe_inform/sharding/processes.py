@@ -183,4 +183,4 @@ def missing(problem: BaseException) -> MissingProcessError | None:
     if count == 1 or _GONE.search(str(problem)) is None:
         return None
     reason = " ".join(str(problem).split())[:_REASON_LENGTH]
-    return MissingProcessError(f"processes: expected all {count} to go on; process {index} received {reason!r}")
+    return MissingProcessError(f"processes: expected all {count} to continue; process {index} received {reason!r}")

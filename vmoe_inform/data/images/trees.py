@@ -209,8 +209,8 @@ def read_tar(archive: Path, inside: tuple[str, ...] = ()) -> Tree:
     (root,) = roots
     folders = {folder[-1] for folder in archives.tar_folders(archive) if folder[:-1] == root and is_class(folder[-1])}
     _refuse_empty(place, sorted(folders - {member.parts[-2] for member in images}))
-    beside = [m for m in members if m.parts[:-2] in roots and len(m.parts) > 1 and not is_image(m.parts[-1])]
-    _warn(place, collections.Counter(member.parts[-2] for member in beside), _not_classes(archive, root))
+    others = [m for m in members if m.parts[:-2] in roots and len(m.parts) > 1 and not is_image(m.parts[-1])]
+    _warn(place, collections.Counter(member.parts[-2] for member in others), _not_classes(archive, root))
     files = [(member.parts[-2], member.parts[-1]) for member in images]
     if len(set(files)) < len(files):
         raise checks.error(place, "each file once", f"{len(files) - len(set(files))} twice")
@@ -222,8 +222,8 @@ def _not_classes(archive: Path, root: tuple[str, ...] | None) -> list[str]:
     """Folders of a tar that lie where class folders are, and are none."""
     start = root or ()
     paths = [*archives.tar_folders(archive), *(member.parts[:-1] for member in archives.tar_members(archive))]
-    beside = {path[len(start)] for path in paths if path[: len(start)] == start and len(path) > len(start)}
-    return sorted(name for name in beside if not is_class(name))
+    names = {path[len(start)] for path in paths if path[: len(start)] == start and len(path) > len(start)}
+    return sorted(name for name in names if not is_class(name))
 
 
 def read(path: Path) -> Tree:
