@@ -63,7 +63,7 @@ def _dry_run(config: config_lib.Config) -> int:
     from vmoe_inform.data import sources
     from vmoe_inform.training import program
 
-    records = sources.load(config.data, config.data.train_split).records
+    records = sources.training(config.data).records
     steps = program.total_steps(config, len(records))
     costs = program.describe(program.build(config, steps))
     if not processes.is_main():

@@ -10,8 +10,8 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import classes, sources
 from vmoe_inform.data.images.tfds import TfdsRecords
-from vmoe_inform.data.records import ArrayRecords, Source
-from vmoe_inform.evaluation.derived_records import CorruptedRecords, SelectedRecords
+from vmoe_inform.data.records import ArrayRecords, SelectedRecords, Source
+from vmoe_inform.evaluation.derived_records import CorruptedRecords
 
 IMAGES = np.zeros((3, 8, 8, 1), np.uint8)
 ARRAYS = ArrayRecords(IMAGES, np.array([0, 1, 2], np.int32))

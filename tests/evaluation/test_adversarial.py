@@ -7,9 +7,9 @@ import pytest
 
 from vmoe_inform import config as config_lib
 from vmoe_inform.data import sources
+from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.evaluation import adversarial
 from vmoe_inform.evaluation.adversarial import FastGradientSign, ProjectedGradient
-from vmoe_inform.evaluation.derived_records import SelectedRecords
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.nn import models
 from vmoe_inform.sharding.mesh import make_mesh

@@ -4,9 +4,10 @@ import pickle
 import numpy as np
 import pytest
 
+from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import ArrayRecords
 from vmoe_inform.evaluation import corruptions
-from vmoe_inform.evaluation.derived_records import CorruptedRecords, SelectedRecords
+from vmoe_inform.evaluation.derived_records import CorruptedRecords
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 40, 48, 3)).astype(np.uint8)
 RECORDS = ArrayRecords(IMAGES, np.arange(6))

@@ -9,8 +9,8 @@ import pytest
 from tests.imagenet_tiny import write_files
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import sources
-from vmoe_inform.data.records import ArrayRecords, Source
-from vmoe_inform.evaluation.derived_records import CorruptedRecords, SelectedRecords
+from vmoe_inform.data.records import ArrayRecords, SelectedRecords, Source
+from vmoe_inform.evaluation.derived_records import CorruptedRecords
 from vmoe_inform.evaluation.fingerprints import fingerprint, place_of, together
 
 FILES = {f"{name}/{number}.png": f"{name} {number}".encode() for name in ("ant", "bee") for number in range(3)}

@@ -41,6 +41,10 @@ class Records(Protocol):
         """The same records, with ``labels[label]`` for each label."""
         ...
 
+    def selected(self, numbers: Int[np.ndarray, " k"], /) -> "Records":
+        """The records of these numbers, in this order, under their own names."""
+        ...
+
 
 @dataclass(frozen=True)
 class Source:
@@ -71,10 +75,17 @@ SOURCES: Registry[SourceFunction] = Registry("data source")
 
 @dataclass(frozen=True, eq=False)
 class ArrayRecords:
-    """Records in memory: images uint8 [n, height, width, channels], labels integer [n]."""
+    """Records in memory.
+
+    Attributes:
+      images: uint8 [n, height, width, channels].
+      labels: integer [n].
+      numbers: integer [n], what to call each record; None: 0 to n - 1.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    numbers: Int[np.ndarray, " n"] | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -90,10 +101,37 @@ class ArrayRecords:
         return {"image": self.images[index], "label": int(self.labels[index])}
 
     def name(self, index: int) -> str:
-        return str(index)
+        return str(index if self.numbers is None else int(self.numbers[index]))
 
     def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "ArrayRecords":
         return dataclasses.replace(self, labels=labels[self.labels].astype(np.int32))
+
+    def selected(self, numbers: Int[np.ndarray, " k"]) -> "ArrayRecords":
+        own = numbers if self.numbers is None else self.numbers[numbers]
+        return ArrayRecords(self.images[numbers], self.labels[numbers], own)
+
+
+@dataclass(frozen=True)
+class SelectedRecords:
+    """Some of the records of a set, ``chosen`` their numbers in it."""
+
+    records: Records
+    chosen: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.records[self.chosen[index]]
+
+    def name(self, index: int) -> str:
+        return self.records.name(self.chosen[index])
+
+    def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "SelectedRecords":
+        return dataclasses.replace(self, records=self.records.relabelled(labels))
+
+    def selected(self, numbers: Int[np.ndarray, " k"]) -> "SelectedRecords":
+        return SelectedRecords(self.records, tuple(self.chosen[number] for number in numbers))
 
 
 def existing_directory(data: DataConfig, expected: str) -> Path:

@@ -1,5 +1,15 @@
-"""Where labelled images come from: random-access records, by the name that ``config.data.source`` gives."""
+"""Where labelled images come from: random-access records, by the name that ``config.data.source`` gives.
 
+A run learns from :func:`training` and is measured on :func:`test`. With ``data.validation_share`` both are parts of the
+training split, so that settings can be chosen without a look at the test images.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool
+
+from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import classes
 from vmoe_inform.data.images import digits, folder, idx_files, tfds  # noqa: F401  (they register their sources)
@@ -14,7 +24,10 @@ __all__ = [
     "Records",
     "Source",
     "SourceFunction",
+    "held_out",
     "load",
+    "test",
+    "training",
 ]
 
 
@@ -26,3 +39,46 @@ def load(data: DataConfig, split: str) -> Source:
       FileNotFoundError: data that are not where the config says; the message says what is expected there.
     """
     return classes.in_order(SOURCES[data.source](data, split), data.class_names, f"classes of split {split!r}")
+
+
+def training(data: DataConfig) -> Source:
+    """The images that a run learns from: ``data.train_split`` without those held out for validation.
+
+    Raises:
+      ValueError, FileNotFoundError: as :func:`load`; or ``data.validation_share`` leaves no image on one side.
+    """
+    source = load(data, data.train_split)
+    return _part(source, ~held_out(len(source.records), data.validation_share), data)
+
+
+def test(data: DataConfig) -> Source:
+    """The clean images that a run is measured on: ``data.test_split``, or those held out of ``data.train_split``.
+
+    Raises:
+      ValueError, FileNotFoundError: as :func:`training`.
+    """
+    if data.validation_share == 0:
+        return load(data, data.test_split)
+    source = load(data, data.train_split)
+    return _part(source, held_out(len(source.records), data.validation_share), data)
+
+
+def held_out(count: int, share: float) -> Bool[np.ndarray, " n"]:
+    """Which of ``count`` records are held out for validation: ``share`` of them, evenly spread.
+
+    Record i is held out if the fractional part of i / golden ratio is below ``share``. Any run of consecutive records
+    has its share of them to within a few (Weyl's sequence of the golden ratio has the lowest discrepancy), so a
+    split that is sorted by class is held out class by class. No period of the records, such as 0 1 2 ... 9 0 1 2 ...,
+    coincides with an irrational step. The choice depends on no random generator.
+    """
+    golden_ratio = (1 + 5**0.5) / 2
+    return np.mod(np.arange(count) / golden_ratio, 1.0) < share
+
+
+def _part(source: Source, chosen: Bool[np.ndarray, " n"], data: DataConfig) -> Source:
+    if chosen.all():
+        return source
+    if not chosen.any():
+        expected = f"a share that leaves images of split {data.train_split!r} ({len(chosen)}) on both sides"
+        raise checks.error("data.validation_share", expected, data.validation_share)
+    return dataclasses.replace(source, records=source.records.selected(np.flatnonzero(chosen)))

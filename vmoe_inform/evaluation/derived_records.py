@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vmoe_inform.data.images import pixels as images
-from vmoe_inform.data.sources import Record, Records
+from vmoe_inform.data.records import Record, Records, SelectedRecords
 from vmoe_inform.evaluation import corruptions
 
 # The corruptions draw from numpy's global generator, whose threads would get in each other's way.
@@ -50,22 +50,5 @@ class CorruptedRecords:
     def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "CorruptedRecords":
         return dataclasses.replace(self, records=self.records.relabelled(labels))
 
-
-@dataclasses.dataclass(frozen=True)
-class SelectedRecords:
-    """Some of the records of a set, ``chosen`` their numbers in it."""
-
-    records: Records
-    chosen: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> Record:
-        return self.records[self.chosen[index]]
-
-    def name(self, index: int) -> str:
-        return self.records.name(self.chosen[index])
-
-    def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "SelectedRecords":
-        return dataclasses.replace(self, records=self.records.relabelled(labels))
+    def selected(self, numbers: Int[np.ndarray, " k"]) -> SelectedRecords:
+        return SelectedRecords(self, tuple(numbers.tolist()))

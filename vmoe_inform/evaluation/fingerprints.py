@@ -7,8 +7,9 @@ import numpy as np
 
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data.images.trees import FileRecords
+from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import ArrayRecords, Records, Source
-from vmoe_inform.evaluation.derived_records import CorruptedRecords, SelectedRecords
+from vmoe_inform.evaluation.derived_records import CorruptedRecords
 
 _IMAGES_READ = 32  # of a set
 

@@ -15,7 +15,7 @@ from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data import pipeline
 from vmoe_inform.data.images import decode
-from vmoe_inform.data.sources import Record, Source
+from vmoe_inform.data.records import Record, SelectedRecords, Source
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.timing import Clock, Spread
 
@@ -68,6 +68,9 @@ class EncodedRecords:
 
     def relabelled(self, labels: np.ndarray) -> "EncodedRecords":
         return self  # there is one class
+
+    def selected(self, numbers: np.ndarray) -> SelectedRecords:
+        return SelectedRecords(self, tuple(numbers.tolist()))
 
 
 def measure(

@@ -48,7 +48,7 @@ def measure(config: Config, *, repeats: int, seconds: float = 3.0) -> list[Input
       ValueError: no or too many unreadable records; devices that do not fit the batch.
       FileNotFoundError: data that are not where the config says.
     """
-    source = sources.load(config.data, config.data.train_split)
+    source = sources.training(config.data)
     step = TrainStep(config, jax.devices())
     batch_size = config.train.batch_size
     step_seconds = timing.stopwatch(step)

@@ -97,8 +97,8 @@ Flops: TypeAlias = Annotated[float, checks.Bound(above=0.0, at_most=1e40)]
 
 def data_of(data: DataConfig) -> dict[str, str]:
     """Fingerprints of the images that a run learns from and is measured on."""
-    splits = {"train": data.train_split, "test": data.test_split}
-    return {name: fingerprints.fingerprint(sources.load(data, split)) for name, split in splits.items()}
+    read = {"train": sources.training(data), "test": sources.test(data)}
+    return {name: fingerprints.fingerprint(source) for name, source in read.items()}
 
 
 def check_data(runs: Sequence[Run]) -> None:

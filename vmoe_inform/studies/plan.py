@@ -119,7 +119,7 @@ def make(
                     f"{config.model.moe_layers} for {router}",
                 )
         if config.data not in num_records:
-            num_records[config.data] = len(sources.load(config.data, config.data.train_split).records)
+            num_records[config.data] = len(sources.training(config.data).records)
         measured = _measured_steps(config, num_records[config.data])
         runs[router] = [
             Run(

@@ -71,7 +71,7 @@ class Classification(Task):
 
     @functools.cached_property
     def _train_source(self) -> Source:
-        return sources.load(self.config.data, self.config.data.train_split)
+        return sources.training(self.config.data)
 
     @property
     def num_records(self) -> int:
@@ -79,8 +79,8 @@ class Classification(Task):
 
     @functools.cached_property
     def test_source(self) -> Source:
-        """``data.test_split``."""
-        return sources.load(self.config.data, self.config.data.test_split)
+        """The images that the run is measured on."""
+        return sources.test(self.config.data)
 
     def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> TrainingBatches:
         return train_iterator(

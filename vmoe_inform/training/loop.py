@@ -142,7 +142,7 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
     changes = check_same_run(workdir, config)
     if any(change.effect is Effect.RESULTS for change in changes) or not (workdir / "checkpoints").is_dir():
         return None
-    total = program_lib.total_steps(config, len(sources.load(config.data, config.data.train_split).records))
+    total = program_lib.total_steps(config, len(sources.training(config.data).records))
     accuracy = logged_accuracy(workdir, total)
     if accuracy is None:  # before looking at checkpoints, which starts JAX's devices
         return None

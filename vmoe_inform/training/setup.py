@@ -70,13 +70,13 @@ def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None) -> Pl
     workdir = checks.local_path("workdir", workdir)
     suites.check_names(config.evaluation.suites)
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
-    train_source = sources.load(config.data, config.data.train_split)
+    train_source = sources.training(config.data)
     if config.model.num_classes != train_source.num_classes:
         raise checks.error(
             "model.num_classes", f"the {train_source.num_classes} classes of the data", config.model.num_classes
         )
     config = config_lib.with_class_names(config, train_source.class_names)
-    test_source = sources.load(config.data, config.data.test_split)
+    test_source = sources.test(config.data)
     total = program_lib.total_steps(config, len(train_source.records))
     last = total if stop_at_step is None else min(stop_at_step, total)
     check_same_run(workdir, config)  # before the folder is made, and again when no other process can change it

@@ -11,9 +11,9 @@ from vmoe_inform import checks
 from vmoe_inform.config import Config
 from vmoe_inform.data.images import pixels as images_lib
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
+from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import suites
-from vmoe_inform.evaluation.derived_records import SelectedRecords
 from vmoe_inform.evaluation.suites import NotAvailable, Suite, test_split
 from vmoe_inform.evaluation.suites.c import GENERATED
 

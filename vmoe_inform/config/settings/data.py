@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 from vmoe_inform import checks
-from vmoe_inform.checks import Bound, Name, Path, PositiveFloat, Share
+from vmoe_inform.checks import Bound, Name, Path, PositiveFloat, Share, ShareBelowOne
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.config.settings.bounds import Number, Threads
 
@@ -18,6 +18,8 @@ class DataConfig:
       directory: where the data lie (idx, folder, tfds).
       tfds_name: TFDS builder, e.g. ``imagenet2012`` (tfds).
       train_split, test_split: names of the splits, as the source calls them.
+      validation_share: share of the training split that is held out of training and evaluated on instead of the test
+        split, to choose settings by; 0: none.
       suites_directory: where published evaluation suites lie, one folder or tar file each (ImageNet).
       class_names: of the classes, in the order of the labels, which are matched by name; empty: those of the training
         split, in its order. A run records them.
@@ -43,6 +45,7 @@ class DataConfig:
     tfds_name: Name = ""
     train_split: Name = "train"
     test_split: Annotated[Name, Effect.RESULTS] = "test"
+    validation_share: ShareBelowOne = 0.0
     suites_directory: Annotated[Path, Effect.MACHINE] = ""
     class_names: Annotated[tuple[Annotated[str, checks.Text(1000)], ...], Effect.CLASSES] = ()
     pixel_mean: Number | tuple[Number, ...] = 0.5

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data.images import ilsvrc, tfds_metadata
-from vmoe_inform.data.records import SOURCES, Record, Source
+from vmoe_inform.data.records import SOURCES, Record, SelectedRecords, Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,9 @@ class TfdsRecords:
     def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "TfdsRecords":
         known = self.labels >= 0
         return dataclasses.replace(self, labels=np.where(known, labels[np.where(known, self.labels, 0)], -1))
+
+    def selected(self, numbers: Int[np.ndarray, " k"]) -> SelectedRecords:
+        return SelectedRecords(self, tuple(numbers.tolist()))
 
 
 def read(data_source: Sequence[Any], index: int) -> dict[str, Any]:

@@ -59,6 +59,10 @@ class FileRecords:
     def relabelled(self, labels: Int[np.ndarray, " classes"]) -> "FileRecords":
         return dataclasses.replace(self, labels=labels[self.labels].astype(np.int32))
 
+    def selected(self, numbers: Int[np.ndarray, " k"]) -> "FileRecords":
+        spans = None if self.spans is None else self.spans[numbers]
+        return dataclasses.replace(self, names=self.names[numbers], labels=self.labels[numbers], spans=spans)
+
 
 @functools.cache
 def _descriptor(path: str) -> int:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from vmoe_inform.config import Config
+from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import MARGIN, Attack
-from vmoe_inform.evaluation.derived_records import SelectedRecords
 from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.evaluation.suites._labelled import accuracy, accuracy_scores
 from vmoe_inform.evaluation.suites.base import (

@@ -11,7 +11,7 @@ from vmoe_inform.evaluation.suites.base import Entry, Predictions, Scores, test_
 
 def both_splits(config: Config) -> list[Source]:
     """What a classifier learns from, and what it is tested on."""
-    return [sources.load(config.data, config.data.train_split), test_split(config.data)]
+    return [sources.training(config.data), test_split(config.data)]
 
 
 def hit_scores(_: str, predictions: Predictions) -> Scores:

@@ -38,7 +38,7 @@ def _filtered(config: Config) -> Suite:
             f"source {config.data.source!r} has no reference classifier built in: it would need a folder with the "
             "images of the same classes that a simple classifier gets wrong, one folder each, as ImageNet-A is"
         )
-    train, test = sources.load(config.data, config.data.train_split), test_split(config.data)
+    train, test = sources.training(config.data), test_split(config.data)
     train_records, test_records = train.records, test.records
     assert isinstance(train_records, ArrayRecords)  # as both sources with a reference classifier give them
     assert isinstance(test_records, ArrayRecords)

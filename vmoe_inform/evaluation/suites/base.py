@@ -147,4 +147,4 @@ class Suite:
 @functools.lru_cache(maxsize=1)
 def test_split(data: DataConfig) -> Source:
     """The clean test images. Kept, since every suite asks for them and 50,000 files take a while to list."""
-    return sources.load(data, data.test_split)
+    return sources.test(data)

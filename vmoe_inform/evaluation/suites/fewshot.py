@@ -9,8 +9,8 @@ from vmoe_inform import checks
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources
 from vmoe_inform.data.images.trees import FileRecords
+from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import ArrayRecords, Source
-from vmoe_inform.evaluation.derived_records import SelectedRecords
 from vmoe_inform.evaluation.suites._transfer import both_splits, hit_accuracy, hit_scores
 from vmoe_inform.evaluation.suites.base import (
     Entry,
@@ -41,7 +41,7 @@ def few_shot(config: Config) -> Suite:
     @functools.cache  # for every number of shots
     def features(model: TrainedModel) -> tuple[Features, Features, np.ndarray]:
         """Of chosen training images and of the test images; and the places of the former, [classes, shots]."""
-        train = sources.load(config.data, config.data.train_split)
+        train = sources.training(config.data)
 
         def label_of(index: int) -> int:
             records = train.records

@@ -17,7 +17,7 @@ def linear(config: Config) -> Suite:
     source = test_split(config.data)
 
     def predict(model: TrainedModel, _: Source) -> Predictions:
-        train = model.features(sources.load(config.data, config.data.train_split))
+        train = model.features(sources.training(config.data))
         test = model.features(source)
         logits = linear_logits(train.values, train.labels, test.values, num_classes=source.num_classes)
         return Predictions(logits, test.labels, test.indices, test.skipped + train.skipped)
