@@ -250,7 +250,7 @@ def test_folders_of_a_run_are_no_links(folder, tmp_path, name):
     files = EvaluationFiles(CheckpointPath(folder))
     assert analysis_stored.for_report(folder) is None or name == "evaluation"
     for use in (
-        lambda: files.read_results() if name == "evaluation" else storage.files(folder / name, "", within=folder),
+        lambda: files.read_results() if name == "evaluation" else storage.matching(folder / name, "*", within=folder),
         lambda: storage.write_text(folder / name / "new", "", within=folder),
     ):
         with pytest.raises(checks.InputError, match=rf"{name}: expected a folder; received a symbolic link"):

@@ -13,10 +13,8 @@ FOUNDATION = {
     "registry",
     "checks",
     "documents",
-    "locks",
     "exit_codes",
     "storage",
-    "strict",
     "text",
 }
 PURE = FOUNDATION | {"routing", "dispatch"}
@@ -30,12 +28,10 @@ ALLOWED = {
     "registry": {"checks"},
     "checks": set(),
     "exit_codes": set(),
-    "strict": set(),
     "text": set(),
     "lettering": {"text"},  # matplotlib; for what draws
-    "storage": {"checks", "strict"},
+    "storage": {"checks"},
     "documents": {"checks", "storage"},
-    "locks": {"storage"},
     "dispatch": FOUNDATION,
     "routing": FOUNDATION | {"dispatch"},  # a router ends in a plan that dispatch carries out
     "config": PURE,

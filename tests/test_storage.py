@@ -10,7 +10,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from vmoe_inform import checks, locks, storage
+from vmoe_inform import checks, storage
+from vmoe_inform.storage import locks
 
 ARRAYS = {
     "a": np.arange(6).reshape(2, 3),
@@ -111,11 +112,11 @@ def test_only_files_are_opened(path, kind):
 
 def test_a_lock_is_waited_for(path):
     with locks.held(path):
-        other = locks.open_file(path.with_name(f".{path.name}.lock"))
+        other = locks.LockFile(path.with_name(f".{path.name}.lock"))
         with pytest.raises(BlockingIOError):
-            locks.take(other, wait=False)
-    assert locks.take(other, wait=True)
-    os.close(other)
+            other.take(wait=False)
+    with other:
+        assert other.take(wait=True)
 
 
 def test_results_are_written_where_the_file_system_has_no_locks(path, monkeypatch, caplog):
@@ -156,7 +157,7 @@ def test_folders_on_the_way_are_folders_of_the_run(path, tmp_path, there):
     for use in (
         lambda: storage.read_json(path, within=run),
         lambda: storage.read_arrays(path.with_name("x.npz"), within=run),
-        lambda: storage.files(path.parent, "", within=run),
+        lambda: storage.matching(path.parent, "*", within=run),
         lambda: storage.write_text(path, "", within=run),
         lambda: storage.appending(path, within=run),
         lambda: storage.make_folder(path.parent, within=run),
@@ -187,7 +188,7 @@ def test_json_that_was_not_written_here(path, kind):
 def test_arrays_that_were_not_written_here(path, kind, monkeypatch):
     path.parent.mkdir(parents=True)
     NPZ[kind](path)
-    monkeypatch.setattr("vmoe_inform.strict._MOST_UNPACKED_BYTES", 1 << 22)
+    monkeypatch.setattr("vmoe_inform.storage.strict._MOST_UNPACKED_BYTES", 1 << 22)
     with pytest.raises(storage.DamagedFileError, match=f"^{path}: expected arrays as they were written; ") as found:
         storage.read_arrays(path)
     assert "\n" not in str(found.value)
@@ -260,3 +261,30 @@ def test_put_aside_twice(path):
     for name in ("damaged_file", "damaged_file_2"):
         storage.write_text(path, "x")
         assert storage.set_aside(path) == path.with_name(name)
+
+
+def test_what_is_below_a_folder(tmp_path):
+    for name in ("3", "12", "12.tmp", "x/3", "007"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "5").write_text("no folder")
+    (tmp_path / "x" / "a.svg").write_text("")
+    assert storage.numbered_folders(tmp_path) == [3, 7, 12]
+    assert storage.numbered_folders(tmp_path / "nowhere") == storage.matching(tmp_path / "nowhere", "*") == []
+    assert storage.matching(tmp_path, "x/*.svg") == [tmp_path / "x" / "a.svg"]
+    assert sorted(storage.regular_files(tmp_path)) == ["5", "x/a.svg"]
+    os.mkfifo(tmp_path / "x" / "3" / "pipe")
+    with pytest.raises(storage.DamagedFileError, match=r"x/3/pipe: expected a file or folder; received a named pipe"):
+        list(storage.regular_files(tmp_path))
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    with pytest.raises(storage.DamagedFileError, match=r"link: expected a folder; received a symbolic link"):
+        list(storage.regular_files(tmp_path / "link"))
+
+
+def test_removing_follows_no_link(tmp_path):
+    (tmp_path / "kept" / "inside").mkdir(parents=True)
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "folder/link"):
+        (tmp_path / name).symlink_to(tmp_path / "kept")
+    for name in ("link", "folder", "nothing"):
+        storage.remove(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["inside", "kept"]

@@ -199,10 +199,10 @@ DAMAGE = {
     "file too many": (lambda folder: (folder / "state" / "more").touch(), "not a file of the checkpoint"),
     "symbolic link": (_link, "a symbolic link"),
     "linked folder": (_link_folder, "a symbolic link"),
-    "pipe": (lambda folder: os.mkfifo(folder / "state" / "pipe"), "a pipe, socket or device"),
-    "pipe for a file": (_pipe, "a pipe, socket or device"),
+    "pipe": (lambda folder: os.mkfifo(folder / "state" / "pipe"), "a named pipe in place of a file"),
+    "pipe for a file": (_pipe, "a named pipe in place of a file"),
     "folder for a file": (_folder_for_a_file, "missing"),
-    "pipe for the checksums": (_pipe_for_checksums, "a pipe, socket or device"),
+    "pipe for the checksums": (_pipe_for_checksums, "a named pipe in place of a file"),
     "another step": (_rename, r"step 1, as if its folder had been renamed"),
     "broken checksums": (lambda folder: (folder / checksums.CHECKSUM_FILE).write_text("{"), "not what was written"),
 }
@@ -269,7 +269,7 @@ def test_a_pipe_is_not_waited_for_where_only_the_step_is_read(damaged, caplog):
     with Checkpoints(damaged) as of_run:
         assert of_run.is_of_its_step(1)
         assert not of_run.is_of_its_step(2)
-    assert "state/manifest.ocdbt: a pipe, socket or device in place of a file" in caplog.text
+    assert "state/manifest.ocdbt: a named pipe in place of a file" in caplog.text
 
 
 def test_a_folder_renamed_to_a_later_step_is_not_the_end_of_training(damaged):

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import pathlib
 import shlex
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -58,7 +57,7 @@ def for_report(workdir: pathlib.Path) -> RouterFigures | None:
     folder = workdir / FOLDER
     try:
         run = read(workdir).run
-        paths = storage.files(folder / FIGURES, ".svg", within=workdir)
+        paths = storage.matching(folder / FIGURES, "*.svg", within=workdir)
         pictures = {
             path.stem.replace("_", " "): data_uri(
                 storage.read_bytes(path, most_bytes=_MOST_FIGURE_BYTES, within=workdir), "svg"
@@ -77,7 +76,7 @@ def for_report(workdir: pathlib.Path) -> RouterFigures | None:
 def _write_figures(folder: pathlib.Path, drawn: dict[str, Figure], *, within: pathlib.Path) -> None:
     """Each as PNG and SVG."""
     storage.check_folders(folder, within)
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier analysis, which may have had others
+    storage.remove(folder)  # of an earlier analysis, which may have had others
     for name, figure in drawn.items():
         for kind in get_args(FigureKind):
             storage.write_bytes(folder / f"{name}.{kind}", encode(figure, kind), within=within)

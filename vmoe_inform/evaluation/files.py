@@ -8,10 +8,11 @@ from typing import Any
 
 from absl import logging
 
-from vmoe_inform import locks, storage
+from vmoe_inform import storage
 from vmoe_inform.evaluation import earlier, stored
 from vmoe_inform.runs.checkpoint_path import CheckpointPath
 from vmoe_inform.sharding import processes
+from vmoe_inform.storage import locks
 
 Results = dict[str, Any]
 

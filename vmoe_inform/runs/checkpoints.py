@@ -8,7 +8,6 @@ come from (seed, step).
 import contextlib
 import logging as standard_logging
 import pathlib
-import shutil
 import time
 import traceback
 import types
@@ -22,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.axes import Tree
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.runs import checksums, positions, saved_trees
@@ -99,13 +98,9 @@ class Checkpoints:
 
     def _remove_unfinished(self) -> bool:
         """Removes checkpoints that were not completed; returns whether there were any."""
-        unfinished = list(self._folder.glob(f"*{_UNFINISHED}"))
+        unfinished = storage.matching(self._folder, f"*{_UNFINISHED}")
         for path in unfinished:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):  # then a save of that step says so
-                    path.unlink()
+            storage.remove(path)  # what stays is said by a save of that step
         return bool(unfinished)
 
     def __enter__(self) -> "Checkpoints":

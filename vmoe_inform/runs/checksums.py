@@ -1,10 +1,6 @@
 """Checksums of a checkpoint's files: written as a part of it, compared before anything of it is read."""
 
-import hashlib
-import os
 import pathlib
-import stat
-from collections.abc import Iterator
 from concurrent import futures
 from typing import TypedDict
 
@@ -40,7 +36,7 @@ def verify(folder: pathlib.Path) -> bool:
         symbolic link, through which a checkpoint from elsewhere could make this process read any file of this machine.
     """
     try:
-        files = list(_files(folder))
+        files = _files(folder)
         try:
             expected = storage.read_json(folder / CHECKSUM_FILE, _Checksums)["sha256"]
         except FileNotFoundError:
@@ -62,11 +58,7 @@ def verify(folder: pathlib.Path) -> bool:
 
 def check_kinds(folder: pathlib.Path) -> None:
     """Raises DamagedError if a checkpoint has anything but files and folders; nothing of them is read."""
-    try:
-        for _ in _files(folder):
-            pass
-    except OSError as problem:
-        raise DamagedError(f"{problem.filename}: {problem.strerror}") from None
+    _files(folder)
 
 
 def check_can_be_listed(folder: pathlib.Path) -> None:
@@ -76,37 +68,25 @@ def check_can_be_listed(folder: pathlib.Path) -> None:
       folder: of a checkpoint.
     """
     for name in _WRITTEN_LAST:
-        path = folder / name
-        if storage.exists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            raise DamagedError(f"{name}: a link, folder, pipe, socket or device in place of a file")
+        try:
+            storage.check_is_file(folder / name)
+        except storage.DamagedFileError as problem:
+            raise DamagedError(f"{name}: {problem.received} in place of a file") from None
 
 
-def _files(folder: pathlib.Path) -> Iterator[str]:
+def _files(folder: pathlib.Path) -> list[str]:
     """Names, relative to the checkpoint, of the files that have a checksum."""
-    if folder.is_symlink():
-        raise DamagedError(f"{folder.name}: a symbolic link")
-    for directory, subdirectories, files in os.walk(folder, onerror=_raise):
-        for name in (*subdirectories, *files):
-            path = pathlib.Path(directory, name)
-            relative = path.relative_to(folder).as_posix()
-            mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                raise DamagedError(f"{relative}: a symbolic link")
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
-                raise DamagedError(f"{relative}: a pipe, socket or device in place of a file")
-            if name in files and relative not in (CHECKSUM_FILE, *_WRITTEN_LAST):
-                yield relative
-
-
-def _raise(problem: OSError) -> None:
-    raise problem
+    try:
+        names = list(storage.regular_files(folder))
+    except storage.DamagedFileError as problem:
+        name = folder.name if problem.path == folder else problem.path.relative_to(folder).as_posix()
+        raise DamagedError(f"{name}: {problem.received} in place of {problem.expected}") from None
+    except OSError as problem:
+        raise DamagedError(f"{problem.filename}: {problem.strerror}") from None
+    return [name for name in names if name not in (CHECKSUM_FILE, *_WRITTEN_LAST)]
 
 
 def _checksums(folder: pathlib.Path) -> dict[str, str]:
-    def checksum(name: str) -> str:
-        with (folder / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    names = list(_files(folder))
+    names = _files(folder)
     with futures.ThreadPoolExecutor(_THREADS) as threads:
-        return dict(zip(names, threads.map(checksum, names), strict=True))
+        return dict(zip(names, threads.map(storage.sha256, [folder / name for name in names]), strict=True))

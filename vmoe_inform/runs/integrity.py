@@ -50,7 +50,7 @@ def check_kinds(folder: pathlib.Path, step: int) -> None:
 
 def check_can_be_listed(folder: pathlib.Path) -> None:
     """Raises DamagedCheckpointError if a checkpoint must be moved away before the folder of all can be opened."""
-    for step in sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal() and path.is_dir()):
+    for step in storage.numbered_folders(folder):
         try:
             checksums.check_can_be_listed(folder / str(step))
         except checksums.DamagedError as problem:

@@ -5,6 +5,7 @@ to be tidied up. DIR/train.lock is never deleted: two processes could then lock 
 for error messages, and tells whether the folder still is the one that was locked.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,8 +16,10 @@ from typing import Any, Self
 
 from absl import logging
 
-from vmoe_inform import checks, locks, storage, strict
+from vmoe_inform import checks, storage
 from vmoe_inform.sharding import processes
+from vmoe_inform.storage import strict
+from vmoe_inform.storage.locks import LockFile
 
 LOCK_FILE = "train.lock"
 _OWNER_BYTES = 4096
@@ -43,7 +46,7 @@ class RunLock:
         workdir: an existing folder that can be written to.
         """
         self._workdir, self._path = workdir, workdir / LOCK_FILE
-        self._descriptor: int | None = None
+        self._lock: LockFile | None = None
         self._owner = {
             "process": os.getpid(),
             "host": socket.gethostname(),
@@ -59,13 +62,13 @@ class RunLock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def check(self) -> None:
         """Raises RemovedError if the folder no longer is the one that was locked; process 0 alone looks after it."""
-        if self._descriptor is not None and not self._is_in_place():
+        if self._lock is not None and not self._is_in_place():
             raise RemovedError(
                 f"workdir: expected {str(self._workdir)!r} to stay while training runs; it was removed or replaced"
             )
@@ -83,8 +86,9 @@ class RunLock:
         """Takes the lock; otherwise returns in one line why not."""
         try:
             for _ in range(_ATTEMPTS):
-                self._descriptor = self._locked()
-                _write(self._descriptor, self._owner)
+                self._lock = self._locked()
+                with contextlib.suppress(OSError):  # such as a full disk: the lock holds without
+                    self._lock.write((json.dumps(self._owner) + "\n").encode())
                 if self._is_in_place():
                     return ""
                 self.__exit__()  # the file was removed since it was opened
@@ -92,21 +96,21 @@ class RunLock:
         except checks.InputError as problem:
             return str(problem)
 
-    def _locked(self) -> int:
-        """The lock file's descriptor, when it is locked."""
+    def _locked(self) -> LockFile:
+        """The lock file, when it is locked."""
         begun, told = time.monotonic(), False
         while True:
-            descriptor = _open(self._path)
+            lock = _open(self._path)
             try:
-                if not locks.take(descriptor, wait=False):
+                if not lock.take(wait=False):
                     words = "%s: this file system has no locks; two trainings in one folder are noticed late"
                     logging.warning(words, self._path)
-                return descriptor
+                return lock
             except BlockingIOError:
-                owner = _owner_in(os.pread(descriptor, _OWNER_BYTES, 0))
-                os.close(descriptor)
+                owner = _owner_in(lock.read(_OWNER_BYTES))
+                lock.close()
             except OSError as problem:
-                os.close(descriptor)
+                lock.close()
                 raise checks.error(str(self._path), "a file that can be locked", problem.strerror) from None
             is_here = owner.get("machine") == self._owner["machine"]
             patience = _PATIENCE_SECONDS_HERE if is_here else _PATIENCE_SECONDS_ELSEWHERE
@@ -120,9 +124,9 @@ class RunLock:
             time.sleep(_LOOK_EVERY_SECONDS)
 
 
-def _open(path: pathlib.Path) -> int:
+def _open(path: pathlib.Path) -> LockFile:
     try:
-        return locks.open_file(path)
+        return LockFile(path)
     except OSError as problem:
         raise checks.error(str(path), "a file that can be written to", problem.strerror) from None
 
@@ -133,14 +137,6 @@ def _machine() -> str:
         return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return socket.gethostname()
-
-
-def _write(descriptor: int, owner: dict[str, Any]) -> None:
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, (json.dumps(owner) + "\n").encode(), 0)
-    except OSError:
-        pass  # such as a full disk: the lock holds without
 
 
 def _owner_in(content: bytes) -> dict[str, Any]:

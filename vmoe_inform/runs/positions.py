@@ -7,14 +7,16 @@ from typing import Any
 
 from absl import logging
 
-from vmoe_inform import strict
+from vmoe_inform import storage
 from vmoe_inform.data.training_batches import WORKERS, TrainingBatches
 from vmoe_inform.sharding import processes
 
 
 def writers_of(checkpoint: pathlib.Path) -> set[int]:
     """How many processes have written their positions into a checkpoint: one number, if it is whole."""
-    names = (re.fullmatch(r"process_\d+-of-(\d+)\.json", path.name) for path in (checkpoint / "data").glob("*"))
+    names = (
+        re.fullmatch(r"process_\d+-of-(\d+)\.json", path.name) for path in storage.matching(checkpoint / "data", "*")
+    )
     return {int(name[1]) for name in names if name is not None}
 
 
@@ -28,10 +30,7 @@ def are_of_others(checkpoint: pathlib.Path, data: TrainingBatches) -> bool:
     if writers_of(checkpoint) - {count}:
         return True
     path = checkpoint / "data" / f"process_{index}-of-{count}.json"
-    try:
-        saved = strict.parse_json(path.read_bytes())
-    except ValueError as problem:
-        raise ValueError(f"{path.name}: {problem}") from None
+    saved = storage.read_json(path)
     now = data.get_state()
     if _num_workers(saved) != _num_workers(now):
         return True

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
+from vmoe_inform import storage
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.data import classes
 from vmoe_inform.runs import heads
@@ -45,7 +46,7 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program, class_na
       FileNotFoundError: no run there, or no checkpoint in it.
       ValueError: its model differs in more than image size and head; lists the differing paths.
     """
-    if not (folder / CONFIG_FILE).is_file():
+    if not storage.exists(folder / CONFIG_FILE):
         raise FileNotFoundError(
             f"train.initial_checkpoint: expected the folder of a run, with {CONFIG_FILE}; received {str(folder)!r}"
         )

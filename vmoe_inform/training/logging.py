@@ -16,7 +16,8 @@ import rich.console
 import rich.progress
 from absl import logging
 
-from vmoe_inform import checks, storage, strict
+from vmoe_inform import checks, storage
+from vmoe_inform.storage import strict
 from vmoe_inform.training import tensorboard
 
 _TAIL_BYTES = 1 << 18  # which hold more than one line

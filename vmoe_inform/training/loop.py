@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import jax
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.checkpoints import CHECKPOINT_FOLDER, Checkpoints
 from vmoe_inform.runs.folder import check_same_run, recorded_class_names
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.training import program as program_lib
@@ -140,7 +140,7 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
     workdir = checks.local_path("workdir", workdir)
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
     changes = check_same_run(workdir, config)
-    if any(change.effect is Effect.RESULTS for change in changes) or not (workdir / "checkpoints").is_dir():
+    if any(change.effect is Effect.RESULTS for change in changes) or not storage.exists(workdir / CHECKPOINT_FOLDER):
         return None
     total = program_lib.total_steps(config, len(sources.training(config.data).records))
     accuracy = logged_accuracy(workdir, total)

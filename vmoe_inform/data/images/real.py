@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from vmoe_inform import checks, strict
+from vmoe_inform import checks
 from vmoe_inform.data.images import ilsvrc, label_sets, tfds
+from vmoe_inform.storage import strict
 
 FILE = "real.json"
 TFDS_NAME = "imagenet2012_real"

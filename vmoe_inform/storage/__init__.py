@@ -1,0 +1,71 @@
+"""The files of a run: how they are read, listed and written. No other module knows.
+
+A run's folder may come from elsewhere, or from a disk that was full. So a file is read only if it is one: never through
+a symbolic link, never from a pipe or a device, never beyond a size. Its content is checked before it is used. Writing
+replaces a file whole or not at all, and never writes through a link.
+
+Every function takes ``within``, the folder of the run: below it no folder on the way to the file may be a link. The
+folder itself may be one, as in ``runs/latest -> runs/7``.
+"""
+
+from vmoe_inform.storage._paths import (
+    DamagedFileError,
+    check_folders,
+    check_is_file,
+    check_writable,
+    exists,
+    make_folder,
+    matching,
+    numbered_folders,
+    open_descriptor,
+    regular_files,
+    remove,
+    set_aside,
+)
+from vmoe_inform.storage._read import (
+    MOST_LINES_BYTES,
+    opened,
+    read_arrays,
+    read_bytes,
+    read_json,
+    read_json_lines,
+    sha256,
+)
+from vmoe_inform.storage._write import (
+    GrowingFile,
+    appending,
+    replacing,
+    write_arrays,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+__all__ = [
+    "MOST_LINES_BYTES",
+    "DamagedFileError",
+    "GrowingFile",
+    "appending",
+    "check_folders",
+    "check_is_file",
+    "check_writable",
+    "exists",
+    "make_folder",
+    "matching",
+    "numbered_folders",
+    "open_descriptor",
+    "opened",
+    "read_arrays",
+    "read_bytes",
+    "read_json",
+    "read_json_lines",
+    "regular_files",
+    "remove",
+    "replacing",
+    "set_aside",
+    "sha256",
+    "write_arrays",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
