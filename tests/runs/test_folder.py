@@ -37,7 +37,7 @@ def _write(workdir: pathlib.Path, **overrides) -> config_lib.Config:
 
 
 def test_a_run_of_an_older_version_is_the_same_run(older):
-    config = config_lib.parse(json.loads((older / "config.json").read_text()))
+    config = read_config(older)
     assert check_same_run(older, config) == []
     assert hash_by_older_versions(older) == "d1b83fac829c46c4"  # as that version worked it out
     assert identity.config_hash(config) == "6cb7076d3ce3d49b"  # as every version since has worked it out
