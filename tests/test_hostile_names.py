@@ -235,7 +235,7 @@ def test_a_study(tmp_path):
     against = routers[0]
     comparisons = summary.summarize(measures, against)
     cost = {router: {"training_step": 1.0, "evaluation_batch": 1.0} for router in routers}
-    drawn = study_figures.figures(comparisons, summary.overhead(cost, against), against=against)
+    drawn = study_figures.figures(comparisons, summary.overhead(cost, against), against=against, study=NAMES[0])
     for figure in drawn.values():
         check_figure(figure, against)
     assert [label.get_text() for label in drawn["load_and_cost"].axes[0].get_yticklabels()][2] == "_hidden"

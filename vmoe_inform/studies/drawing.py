@@ -1,11 +1,12 @@
-"""The pictures of a study: one row a router, a mean and its interval in each panel, a line where routers compare equal.
+"""The figures of a study: one row a router, and in each panel its paired difference from the router compared with.
 
-Colours are those of Okabe and Ito (2008); MoE layers differ in marker too. A filled mark is a difference whose interval
-excludes "no difference".
+Intervals are those of the differences (or ratios) themselves, so that a filled mark, whose interval excludes "no
+difference", is what it looks like. MoE layers differ in colour and marker.
 """
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,18 +21,7 @@ from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
 
 Summary = Mapping[str, Mapping[str, Comparison]]
 
-
-@dataclasses.dataclass(frozen=True)
-class Mark:
-    """What a panel shows of one router.
-
-    Attributes:
-      interval: mean and bounds, in the panel's unit; without width for figures that have no uncertainty.
-      filled: whether the mark is filled.
-    """
-
-    interval: Interval
-    filled: bool
+_LEAST_ROOM, _MOST_ROOM = 0.25, 1.15  # beside the marks, in median half widths of the intervals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,162 +30,162 @@ class Panel:
 
     Attributes:
       title, label: above and below the axes.
-      series: marks by series (MoE layer) and router.
-      equal_at: where the router compared with lies; None draws no line.
+      series: paired intervals by series (MoE layer) and router, in the panel's unit; without width where there is no
+        uncertainty.
+      equal_at: where a router lies that does not differ.
+      is_exact: whether the figures are the same for every seed by construction.
     """
 
     title: str
     label: str
-    series: Mapping[str, Mapping[str, Mark]]
-    equal_at: float | None
+    series: Mapping[str, Mapping[str, Interval]]
+    equal_at: float = 0.0
+    is_exact: bool = False
 
 
 @plain
-def figures(comparisons: Summary, overhead: Mapping[str, Mapping[str, float]], *, against: str) -> dict[str, Figure]:
-    """The figures by name.
+def figures(
+    comparisons: Summary, overhead: Mapping[str, Mapping[str, float]], *, against: str, study: str
+) -> dict[str, Figure]:
+    """The figures by name; none of a study of one router.
 
     Args:
       comparisons: see :func:`vmoe_inform.studies.summary.summarize`.
       overhead: see :func:`vmoe_inform.studies.summary.overhead`.
       against: the router compared with.
+      study: what was trained, for the titles, e.g. ``"configs/digits.py, 1,433 steps, 3 seeds"``.
     """
-    routers = list(comparisons)
-    others = [router for router in routers if router != against]
+    routers = [router for router in comparisons if router != against]
+    if not routers:
+        return {}
     layers = [name.removeprefix("load_cv/") for name in comparisons[against] if name.startswith("load_cv/")]
     suites = [name.removeprefix("accuracy/") for name in comparisons[against] if name.startswith("accuracy/")]
-    drawn = {}
-    if others and suites:
-        panels = [
+
+    def of_layers(title: str, measure: str, scale: float, unit: str) -> Panel:
+        own = (scale * comparisons[against][f"{measure}/{layer}"].mean.mean for layer in layers)
+        label = f"difference{unit and f' in {unit}'}\n{against}: {', '.join(f'{value:.3g}' for value in own)}"
+        series = {layer: _differences(comparisons, routers, f"{measure}/{layer}", scale) for layer in layers}
+        return Panel(title, label, series)
+
+    groups = {
+        "accuracy": [
             Panel(
                 suites_lib.kind(suite).short_title,
                 "difference in points",
-                {"": _differences(comparisons, others, f"accuracy/{suite}", 100.0)},
-                0.0,
+                {"": _differences(comparisons, routers, f"accuracy/{suite}", 100.0)},
             )
             for suite in suites
         ]
-        drawn["accuracy"] = _draw(panels, others, against, f"Score minus that of {against} with the same seed")
+    }
     if layers:
-        drawn["fluctuation_and_entropy"] = _draw(
-            [
-                Panel(
-                    "Fluctuation in the last epoch",
-                    "tokens with other experts in %",
-                    {layer: _means(comparisons, routers, f"fluctuation/{layer}", 100.0) for layer in layers},
-                    None,
-                ),
-                Panel(
-                    "Routing entropy",
-                    f"ratio to {against}",
-                    {layer: _ratios(comparisons, routers, f"entropy/{layer}") for layer in layers},
-                    1.0,
-                ),
-            ],
-            routers,
-            against,
-        )
-        drawn["load_and_cost"] = _draw(
-            [
-                Panel(
-                    "Imbalance of experts",
-                    "load: standard deviation / mean",
-                    {layer: _means(comparisons, routers, f"load_cv/{layer}", 1.0) for layer in layers},
-                    None,
-                ),
-                Panel(
-                    "Effective neighbours",
-                    "tokens that a token hears",
-                    {layer: _means(comparisons, routers, f"effective_neighbours/{layer}", 1.0) for layer in layers},
-                    1.0,
-                ),
-                _overhead_panel(overhead, against),
-            ],
-            routers,
-            against,
-        )
-    return drawn
+        ratios = {layer: _ratios(comparisons, routers, f"entropy/{layer}") for layer in layers}
+        groups["fluctuation_and_entropy"] = [
+            of_layers("Fluctuation in the last epoch, %", "fluctuation", 100.0, "points"),
+            Panel("Routing entropy", "ratio", ratios, 1.0),
+        ]
+        groups["load_and_cost"] = [
+            of_layers("CV of the load", "load_cv", 1.0, ""),
+            of_layers("Effective neighbours", "effective_neighbours", 1.0, "tokens"),
+            _overhead_panel(overhead, routers),
+        ]
+    titles = {
+        "accuracy": f"Scores compared with {against}",
+        "fluctuation_and_entropy": f"Fluctuation and entropy compared with {against}",
+        "load_and_cost": f"Load, neighbours and cost compared with {against}",
+    }
+    return {name: _draw(panels, routers, titles[name], study) for name, panels in groups.items() if panels}
 
 
-def _scaled(interval: Interval, scale: float) -> Interval:
-    return Interval(scale * interval.mean, scale * interval.low, scale * interval.high)
-
-
-def _differences(comparisons: Summary, routers: Sequence[str], name: str, scale: float) -> dict[str, Mark]:
+def _differences(comparisons: Summary, routers: Sequence[str], name: str, scale: float) -> dict[str, Interval]:
     found = {router: comparisons[router][name].difference for router in routers if name in comparisons[router]}
-    return {router: Mark(_scaled(interval, scale), interval.excludes(0.0)) for router, interval in found.items()}
+    return {router: Interval(scale * of.mean, scale * of.low, scale * of.high) for router, of in found.items()}
 
 
-def _means(comparisons: Summary, routers: Sequence[str], name: str, scale: float) -> dict[str, Mark]:
-    found = {router: comparisons[router][name] for router in routers if name in comparisons[router]}
-    return {router: Mark(_scaled(of.mean, scale), of.difference.excludes(0.0)) for router, of in found.items()}
-
-
-def _ratios(comparisons: Summary, routers: Sequence[str], name: str) -> dict[str, Mark]:
+def _ratios(comparisons: Summary, routers: Sequence[str], name: str) -> dict[str, Interval]:
     found = {router: comparisons[router][name].ratio for router in routers if name in comparisons[router]}
-    return {router: Mark(ratio, ratio.excludes(1.0)) for router, ratio in found.items() if ratio is not None}
+    return {router: ratio for router, ratio in found.items() if ratio is not None}
 
 
-def _overhead_panel(overhead: Mapping[str, Mapping[str, float]], against: str) -> Panel:
-    return Panel(
-        "Compiled flops",
-        f"overhead over {against} in %",
-        {
-            purpose.replace("_", " "): {
-                router: Mark(Interval(*(100 * of[purpose],) * 3), True) for router, of in overhead.items()
-            }
-            for purpose in overhead[against]
-        },
-        0.0,
-    )
+def _overhead_panel(overhead: Mapping[str, Mapping[str, float]], routers: Sequence[str]) -> Panel:
+    series = {
+        purpose.replace("_", " "): {router: Interval(*(100 * overhead[router][purpose],) * 3) for router in routers}
+        for purpose in overhead[routers[0]]
+    }
+    return Panel("Compiled flops", "overhead in %", series, is_exact=True)
 
 
-def _draw(panels: Sequence[Panel], routers: Sequence[str], against: str, title: str | None = None) -> Figure:
+def _draw(panels: Sequence[Panel], routers: Sequence[str], title: str, study: str) -> Figure:
     # Settings that are part of a router's name stand below it.
     lines = [router.split("@") for router in routers]
     width = 0.5 + 0.085 * max(len(line) for of_label in lines for line in of_label) + 2.5 * len(panels)
     row_height = 0.16 + 0.18 * max(map(len, lines))
-    figure = empty_figure(width, 1.9 + row_height * len(routers))
+    figure = empty_figure(width, 2.2 + row_height * len(routers))
     columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, panel in zip(columns, panels, strict=True):
-        _draw_panel(axes, panel, routers)
+    are_cut = [_draw_panel(axes, panel, routers) for axes, panel in zip(columns, panels, strict=True)]
     columns[0].set_yticks(range(len(routers)), ["\n".join(map(shown, of_label)) for of_label in lines])
     columns[0].set_ylim(len(routers) - 0.5, -0.5)
-    if title is not None:
-        figure.suptitle(shown(title), fontsize=11)
-    figure.supxlabel(
-        f"bars: {100 * LEVEL:.0f} % interval over the seeds; filled: the paired difference to "
-        f"{shown(against)} is clear of 0",
-        fontsize=9,
-        color=GREY,
-    )
+    figure.suptitle(shown(title), fontsize=11)
+    words = [
+        study,
+        f"bars: {100 * LEVEL:.0f} % interval of the difference (ratio) between runs of the same seed",
+        "filled: clear of no difference" + (", arrow: the interval reaches beyond the axis" if any(are_cut) else ""),
+    ]
+    figure.supxlabel("\n".join(map(shown, words)), fontsize=9, color=GREY)
     return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel, routers: Sequence[str]) -> None:
-    if panel.equal_at is not None:
-        axes.axvline(panel.equal_at, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    handles = []
+def _draw_panel(axes: Axes, panel: Panel, routers: Sequence[str]) -> bool:
+    """Draws one column; whether an interval reaches beyond its axis."""
+    axes.axvline(panel.equal_at, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    low, high = visible_range([of for marks in panel.series.values() for of in marks.values()], panel.equal_at)
+    axes.set_xlim(low, high)
+    handles, is_cut = [], False
     offsets = np.linspace(-0.2, 0.2, len(panel.series)) if len(panel.series) > 1 else [0.0]
     styles = series_styles(list(panel.series))
     for (series, marks), offset in zip(panel.series.items(), offsets, strict=True):
         color, marker = styles[series]["color"], styles[series]["marker"]
-        for router, mark in marks.items():
-            interval = mark.interval
+        for router, interval in marks.items():
+            row = routers.index(router) + offset
+            is_filled = panel.is_exact or interval.excludes(panel.equal_at)
             axes.errorbar(
                 interval.mean,
-                routers.index(router) + offset,
+                row,
                 xerr=interval.half_width if interval.high > interval.low else None,
                 fmt=marker,
                 color=color,
-                markerfacecolor=color if mark.filled else "white",
+                markerfacecolor=color if is_filled else "white",
                 markersize=6,
                 capsize=2,
             )
+            for edge, arrow, reaches_beyond in ((low, "<", interval.low < low), (high, ">", interval.high > high)):
+                if reaches_beyond:
+                    axes.plot(edge, row, marker=arrow, color=color, markersize=6, clip_on=False, zorder=3)
+                    is_cut = True
         handles.append(Line2D([], [], color=color, marker=marker, linestyle="none", label=series))
+    _label(axes, panel, handles)
+    return is_cut
+
+
+def visible_range(intervals: Sequence[Interval], equal_at: float) -> tuple[float, float]:
+    """What an axis shows: every mean and ``equal_at``, and of the intervals what leaves the means apart.
+
+    With two or three seeds a t-interval is many times as wide as what differs between routers. Beside the means there
+    is twice their range, at most 1.15 and at least 0.25 of the median half width.
+    """
+    means = [equal_at, *(interval.mean for interval in intervals)]
+    span = max(means) - min(means)
+    half_width = statistics.median([interval.half_width for interval in intervals]) if intervals else 0.0
+    room = min(max(2 * span, _LEAST_ROOM * half_width), _MOST_ROOM * half_width)
+    room = max(room, 0.08 * span, 1e-9)
+    return min(means) - room, max(means) + room
+
+
+def _label(axes: Axes, panel: Panel, handles: Sequence[Line2D]) -> None:
     axes.set_title(
         shown(panel.title), fontsize=10, pad=6.0 + (16.0 * math.ceil(len(handles) / 2) if len(handles) > 1 else 0.0)
     )
-    axes.set_xlabel(shown(panel.label), fontsize=9)
+    axes.set_xlabel("\n".join(map(shown, panel.label.split("\n"))), fontsize=9)
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if len(handles) > 1:  # between the title and the axes, where it hides no mark

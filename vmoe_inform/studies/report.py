@@ -63,7 +63,12 @@ def write(
         "runs": [result for of_router in results.values() for result in of_router],
     }
     storage.write_json(workdir / JSON_FILE, study, within=workdir)
-    pictures = drawing.figures(comparisons, summary.overhead(flops, against), against=against)
+    pictures = drawing.figures(
+        comparisons,
+        summary.overhead(flops, against),
+        against=against,
+        study=f"{file}, {study['steps']['last']:,} steps, {len(study['seeds'])} seeds",
+    )
     for name, figure in pictures.items():
         storage.write_bytes(workdir / FIGURES_FOLDER / f"{name}.png", encode(figure, "png"), within=workdir)
     storage.write_text(workdir / TABLES_FILE, tables(study, comparisons, list(pictures)), within=workdir)
@@ -127,8 +132,8 @@ def _layer(comparisons: Summary, against: str, block: str) -> str:
         f"## Routing in {text.markdown(block)}, on the clean test images\n\n"
         "Fluctuation: tokens whose set of experts changed in the last epoch. Entropy: of the probabilities that "
         "experts are selected by, mean over tokens. Load CV: standard deviation over mean of the experts' shares (0 is "
-        "perfect balance). Effective neighbours: tokens that a token hears, itself included (1: no mixing). Dropped: "
-        "assignments that found no free slot.\n\n" + _table(comparisons, against, columns)
+        "perfect balance). Effective neighbours: tokens that a token attends to, itself included (1: no mixing). "
+        "Dropped: assignments that found no free slot.\n\n" + _table(comparisons, against, columns)
     )
 
 
