@@ -29,7 +29,8 @@ class Panel:
     """One column of a figure.
 
     Attributes:
-      title, label: above and below the axes.
+      title: above the axes.
+      label: below the axes, by line.
       series: paired intervals by series (MoE layer) and router, in the panel's unit; without width where there is no
         uncertainty.
       equal_at: where a router lies that does not differ.
@@ -37,7 +38,7 @@ class Panel:
     """
 
     title: str
-    label: str
+    label: Sequence[str]
     series: Mapping[str, Mapping[str, Interval]]
     equal_at: float = 0.0
     is_exact: bool = False
@@ -63,7 +64,7 @@ def figures(
 
     def of_layers(title: str, measure: str, scale: float, unit: str) -> Panel:
         own = (scale * comparisons[against][f"{measure}/{layer}"].mean.mean for layer in layers)
-        label = f"difference{unit and f' in {unit}'}\n{against}: {', '.join(f'{value:.3g}' for value in own)}"
+        label = (f"difference in {unit}", f"{against}: {', '.join(f'{value:.3g}' for value in own)}")
         series = {layer: _differences(comparisons, routers, f"{measure}/{layer}", scale) for layer in layers}
         return Panel(title, label, series)
 
@@ -71,7 +72,7 @@ def figures(
         "accuracy": [
             Panel(
                 suites_lib.kind(suite).short_title,
-                "difference in points",
+                ("difference in points",),
                 {"": _differences(comparisons, routers, f"accuracy/{suite}", 100.0)},
             )
             for suite in suites
@@ -81,10 +82,10 @@ def figures(
         ratios = {layer: _ratios(comparisons, routers, f"entropy/{layer}") for layer in layers}
         groups["fluctuation_and_entropy"] = [
             of_layers("Fluctuation in the last epoch, %", "fluctuation", 100.0, "points"),
-            Panel("Routing entropy", "ratio", ratios, 1.0),
+            Panel("Routing entropy", ("ratio",), ratios, 1.0),
         ]
         groups["load_and_cost"] = [
-            of_layers("CV of the load", "load_cv", 1.0, ""),
+            of_layers("CV of the load", "load_cv", 1.0, "CV"),
             of_layers("Effective neighbours", "effective_neighbours", 1.0, "tokens"),
             _overhead_panel(overhead, routers),
         ]
@@ -111,7 +112,7 @@ def _overhead_panel(overhead: Mapping[str, Mapping[str, float]], routers: Sequen
         purpose.replace("_", " "): {router: Interval(*(100 * overhead[router][purpose],) * 3) for router in routers}
         for purpose in overhead[routers[0]]
     }
-    return Panel("Compiled flops", "overhead in %", series, is_exact=True)
+    return Panel("Compiled flops", ("overhead in %",), series, is_exact=True)
 
 
 def _draw(panels: Sequence[Panel], routers: Sequence[str], title: str, study: str) -> Figure:
@@ -184,7 +185,7 @@ def _label(axes: Axes, panel: Panel, handles: Sequence[Line2D]) -> None:
     axes.set_title(
         shown(panel.title), fontsize=10, pad=6.0 + (16.0 * math.ceil(len(handles) / 2) if len(handles) > 1 else 0.0)
     )
-    axes.set_xlabel("\n".join(map(shown, panel.label.split("\n"))), fontsize=9)
+    axes.set_xlabel("\n".join(map(shown, panel.label)), fontsize=9)
     axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
