@@ -65,12 +65,12 @@ def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.C
     """The config that a file describes, with some fields set.
 
     Args:
-      file: FILE or FILE:ARGUMENT, whose function ``get_config`` gets the argument; the NAME of a config that comes with
-        the package in place of FILE; or the ``config.json`` of a run.
+      file: FILE or FILE:ARGUMENT, whose function ``get_config`` gets the argument. FILE may be the NAME of a config
+        that comes with the package. Or the ``config.json`` of a run.
       fields: values by field, as of :func:`take_fields`.
 
     Raises:
-      ValueError: no such file, or it is no config file; says in which line what went wrong.
+      ValueError: no such file, or it is no config file; the message has the line and the problem.
     """
     name, colon, argument = file.partition(":")
     path = _locate(checks.conform("--config", name, checks.GivenPath))
@@ -89,7 +89,7 @@ def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.C
 
 
 def packaged() -> dict[str, pathlib.Path]:
-    """The config files that come with the package, by name: in its folder once installed, beside it in a checkout."""
+    """The config files that come with the package, by name: in its folder once installed, next to it in a checkout."""
     package = pathlib.Path(__file__).parents[1]
     folder = next((one for one in (package / "configs", package.parent / "configs") if one.is_dir()), None)
     return {} if folder is None else {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}

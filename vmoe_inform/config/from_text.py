@@ -23,8 +23,8 @@ def literal(text: str) -> Any:
 def value(field: str, text: str, hint: Any) -> Any:
     """What ``text`` means for a field of the type ``hint``.
 
-    A number, ``None``, ``true`` and ``false`` are themselves. Where the field takes a tuple, ``a,b`` is one, and so is
-    a single ``a`` if the field takes nothing but tuples; ``('a','b')`` is the same. All else is text.
+    A number, ``None``, ``true`` and ``false`` are themselves. Where the field takes a tuple, ``a,b`` is one, and
+    ``('a','b')`` is the same. If the field takes only tuples, a single ``a`` is one, too. All else is text.
 
     Args:
       field: its name, for the error message.

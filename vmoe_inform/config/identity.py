@@ -1,7 +1,7 @@
-"""What of a config makes a run the same run, and its scores the same scores.
+"""Which settings identify a run, and which identify its scores.
 
-Every field of settings/ has an effect. Two configs are compared by it: field by field, each with its default where a
-config file says nothing, so that a version with more settings than that which began a run can still continue it.
+Every field of settings/ has an effect. Two configs are compared field by field. A field that a config file lacks has
+its default, so a later version with more settings can still continue a run.
 """
 
 import dataclasses
@@ -116,8 +116,7 @@ def _plain(value: Any) -> Any:
 def changes(before: Any, after: Any) -> list[Change]:
     """Fields that differ between two resolved configs, in alphabetical order.
 
-    A step of the router that only one of them has is seen by its name in ``model.router``; its options are no
-    differences of their own.
+    A step of the router that only one of them has differs by its name in ``model.router``; its options do not count.
     """
     old, new = settings_of(before), settings_of(after)
     return [
@@ -130,9 +129,8 @@ def changes(before: Any, after: Any) -> list[Change]:
 def config_hash(config: Any, effects: Collection[Effect] = (Effect.TRAINING, Effect.RESULTS)) -> str:
     """16 hexadecimal digits that change with every setting of these effects, of a resolved config.
 
-    Settings at their defaults do not count, so that one that a later version adds does not change the hash of older
-    runs. For the same reason a default is never changed, and a setting that was renamed counts by its first name: an
-    older run would have another hash.
+    Settings at their defaults do not count, so a new setting does not change the hash of older runs. For the same
+    reason defaults never change, and a renamed setting counts by its first name.
 
     Args:
       config: a dataclass of settings/.

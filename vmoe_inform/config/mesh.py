@@ -9,10 +9,10 @@ from vmoe_inform.config.settings import Config, ModelConfig
 def mesh_sizes(config: Config, num_devices: int, num_slices: int = 1) -> dict[str, int]:
     """Sizes of the axes ``replica``, ``fsdp`` and ``expert`` of the mesh over ``num_devices`` devices.
 
-    An ``expert`` of None becomes the greatest common divisor of the experts and the devices of a slice: with more
-    devices than experts every device has one, in several replicas; where they do not go together, a device has several
-    experts; and 1 where experts have to be on every device (ragged dispatch). A ``replica`` of None takes all devices
-    that are left.
+    An ``expert`` of None becomes the greatest common divisor of the experts and the devices of a slice. With more
+    devices than experts every device has one expert, in several replicas. Otherwise a device may have several experts.
+    With ragged dispatch, where all experts are on every device, it is 1. A ``replica`` of None takes the devices that
+    are left.
 
     Raises:
       ValueError: the sizes do not multiply to the devices, or a batch cannot be shared out in whole groups.

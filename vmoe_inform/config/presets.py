@@ -291,8 +291,8 @@ def start(
 
     Args:
       argument: comma list of ``key=value`` with the keys below, or None.
-      router, variant, experts, where: what holds where the argument says nothing; a router that has places of its own
-        for the MoE layers goes before ``where``.
+      router, variant, experts, where: defaults of the argument's keys. A router with its own positions of MoE layers
+        overrides ``where``.
       recipes: ways to train by the file's names for them, with the key ``recipe``; the first is the default. The
         chosen one edits the config after all else.
 

@@ -23,10 +23,10 @@ def check_model(model: ModelConfig) -> None:
 
 
 def check_memory(config: Config, num_devices: int, num_local_devices: int, *, train: bool = True) -> None:
-    """Raises ValueError if a batch of the config cannot lie in this machine's memory.
+    """Raises ValueError if a batch of the config cannot fit into this machine's memory.
 
-    Counted are the images as they are read and, on CPUs and accelerators alike, as numbers: a batch that passes may
-    still be too large for the model's activations.
+    It counts the images as they are read, and as numbers on CPUs or accelerators. A batch that passes may still be too
+    large for the model's activations.
 
     Args:
       config: of the run.

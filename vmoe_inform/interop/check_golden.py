@@ -2,14 +2,20 @@
 
     python -m vmoe_inform.interop.check_golden FILE.npz [FILE.npz ...]
 
-Each file holds ``config.json`` (settings by the original's names), ``param/PATH``, ``images``, ``cotangent``, and what
-the original computed from them: ``logits``, ``loss`` = sum(logits * cotangent) + sum over groups of all blocks'
-auxiliary losses, ``metric/NAME`` (one value per group), ``grad/PATH``. Exits with 0 only if every largest error,
-relative to the array's largest entry, is at most 1e-4; with 1 if one is larger; with 2 on bad input.
+Each file holds ``config.json`` (settings by the original's names), ``param/PATH``, ``images`` and ``cotangent``. It
+also holds the results of the original:
 
-The softmax of the attention ignores the bias of the keys, so that its gradient is zero and what either program finds
-there is rounding. A gradient that is below 1e-6 of the file's largest gradient in *both* programs counts as zero in
-both, and its error is given relative to that largest gradient.
+- ``logits``;
+- ``loss`` = sum(logits * cotangent) + sum over groups of all blocks' auxiliary losses;
+- ``metric/NAME``, one value per group;
+- ``grad/PATH``.
+
+Errors are relative to the array's largest entry. The exit code is 0 if all are at most 1e-4, 1 if one is larger, and 2
+on bad input.
+
+The softmax of the attention ignores the bias of the keys. Its gradient is zero, and either program finds rounding
+there. A gradient below 1e-6 of the file's largest gradient in *both* programs counts as zero. Its error is relative to
+that largest gradient.
 """
 
 import json

@@ -66,8 +66,8 @@ _SETTINGS = {
     "noise_std": "router.noise_std",
 }
 
-# What a setting is that need not be named; every other one must be. The values are the original's own defaults, but
-# for the noise and the losses: the original adds them unless told not to, a recorded run has those that it names.
+# Defaults of optional settings; every other one must be named. The values are the original's own defaults, except noise
+# and losses. The original adds those by default; a recorded run has the ones that it names.
 _DEFAULTS = {
     "batch_priority": False,
     "capacity_multiple_of": 4,
@@ -99,8 +99,8 @@ def model_config(settings: Mapping[str, Any]) -> config_lib.ModelConfig:
 
     Args:
       settings: by the original's names, e.g. ``{"mlp_dim": 64, ...}``. The one ``capacity_factor`` holds for training
-        and evaluation. Left out: no batch priority, capacities in multiples of 4, a class token, no representation
-        layer, weights that are not renormalized, no noise, no auxiliary loss.
+        and evaluation. The defaults are capacities in multiples of 4 and a class token. By default there is no batch
+        priority, representation layer, renormalization, noise or auxiliary loss.
 
     Raises:
       ValueError: an unknown setting, missing ones, or values that make no model.

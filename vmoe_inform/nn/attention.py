@@ -41,9 +41,9 @@ class SelfAttention(nn.Module):
       dropout_rate: dropout of the attention weights in training.
       block_size: tokens whose attention weights are in memory at a time, also for gradients; None for all N.
       dtype: type of the products; softmax statistics are float32.
-      implementation: ``"fused"``: the TPU kernel of :mod:`vmoe_inform.nn.fused_attention`; ``"xla"``: the same in
-        single operations; ``"auto"``: the kernel on TPUs where it fits and neither dropout nor a block size is asked
-        for, otherwise single operations.
+      implementation: ``"fused"`` is the TPU kernel of :mod:`vmoe_inform.nn.fused_attention`, ``"xla"`` the same in
+        single operations. ``"auto"`` is the kernel on TPUs where it fits, without dropout or a block size, otherwise
+        single operations.
     """
 
     num_heads: int
@@ -102,8 +102,11 @@ class SelfAttention(nn.Module):
         return outputs, AttentionRecord(queries, keys, values, attended, kernel, entropies)
 
     def _is_fused(self, shape: tuple[int, ...], *, has_dropout: bool) -> bool:
-        """Whether the kernel is used. That is decided here and not when XLA knows the platform: of two ways to choose
-        from then, both would leave what their gradients need, and one of them that is N x N numbers."""
+        """Whether the kernel is used.
+
+        That is decided here and not when XLA knows the platform. Both ways would then keep what their gradients need,
+        and one of them needs N x N numbers.
+        """
         possible = not has_dropout and self.block_size is None and fits(shape[1], shape[2], self.num_heads, self.dtype)
         on_tpu = current_platform() == "tpu"
         if self.implementation == "fused" and not possible:
@@ -150,7 +153,7 @@ def _attend(
             key, rate = key_and_rate
             attention = dropout(jax.random.fold_in(key, positions[0, 0]), attention, rate)
         attended = jnp.einsum("bhij,bjhf->bihf", attention, values)
-        # Beside the softmax the entropies cost no more than another sum over its rows.
+        # Next to the softmax the entropies cost no more than another sum over its rows.
         entropies = jnp.swapaxes(softmax_entropy(jax.lax.stop_gradient(logits)), 1, 2) if record else None
         return attended, entropies
 

@@ -10,8 +10,8 @@ from vmoe_inform.axes import Array, Float
 def add_bias(tokens: Float[Array, "B N *features"], bias: Float[Array, "*features"]) -> Float[Array, "B N *features"]:
     """tokens + bias, of the same type.
 
-    The gradient of the bias is a sum over all tokens of the batch: a product with ones adds in float32 whatever the
-    type is, in the matrix unit of an accelerator.
+    The gradient of the bias is a sum over all tokens of the batch. A product with ones adds in float32 for any type, in
+    the matrix unit of an accelerator.
     """
     return tokens + bias[None, None]
 

@@ -21,9 +21,9 @@ class Block(nn.Module):
     Attributes:
       config: of the model.
       moe_ordinal: of this block's MoE layer among all, from 0; None for a dense block.
-      drop_rate: probability that one of the two branches is left out for an image in training (stochastic depth,
-        arXiv 1603.09382); the others are scaled, so that the expected value stays. Tokens that a MoE layer routes for
-        nothing still take their slots and count in its losses: what an expert sees does not depend on luck.
+      drop_rate: probability that an image skips one of the two branches in training (stochastic depth, arXiv
+        1603.09382). The others are scaled, so that the expected value stays. Tokens of skipped MoE layers still take
+        their slots and count in the losses, so the input of an expert does not depend on chance.
     """
 
     config: ModelConfig

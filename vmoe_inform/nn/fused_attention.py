@@ -1,14 +1,14 @@
 """Attention of all heads as one TPU kernel each way: weights of N x N numbers never leave the chip.
 
-Queries, keys and values are taken as the projections give them, [B, N, D] with the heads side by side, so that no array
-is made for each head. One program of a kernel has one image, and the lanes of one head or of as many heads as share the
-128 lanes of a register. A product of a head that shares its lanes is a product of all these lanes, with those of the
-other heads set to zero: the matrix unit takes 128 lanes in any case, and nothing moves from lane to lane.
+Queries, keys and values come as the projections give them, [B, N, D] with the heads side by side. So no array is made
+for each head. One program of a kernel has one image and one head, or the heads that share the 128 lanes of a register.
+Such a head's product is a product of all these lanes, with those of the other heads set to zero. The matrix unit takes
+128 lanes in any case, and nothing moves from lane to lane.
 
-Weights lie as [N keys, R queries], so that what a query has one of (maximum, sum, entropy) lies along the lanes: it
-takes no sums across lanes, and is stored as it is. The backward pass makes the weights again from the logarithms of the
-sums (FlashAttention-2, arXiv 2307.08691, Algorithm 2). All keys of an image are on the chip, so that a softmax sees its
-whole row at once, and nothing has to be corrected afterwards as it is there.
+Weights lie as [N keys, R queries]. So the maximum, sum and entropy of a query lie along the lanes. They need no sums
+across lanes, and are stored as they are. The backward pass recomputes the weights from the logarithms of the sums
+(FlashAttention-2, arXiv 2307.08691, Algorithm 2). All keys of an image are on the chip, so a softmax sees its whole row
+at once. Unlike there, nothing has to be corrected afterwards.
 """
 
 import functools
@@ -32,11 +32,11 @@ _VMEM_BYTES = 14 * 2**20  # of the 16 MiB that the compiler lets a kernel have u
 
 
 def fits(num_tokens: int, width: int, num_heads: int, dtype: Any) -> bool:
-    """Whether the kernels can do it.
+    """Whether the kernels support these sizes.
 
-    The width D must be a multiple of 128; the width of a head a multiple of 128 or a divisor of it that is at least 16
-    (each head of narrower ones would take as much work as one of 128); and an image's tokens in the lanes of one
-    program must fit into the chip's memory next to what is worked out from them.
+    The width D must be a multiple of 128. The width of a head must be a multiple of 128, or a divisor of it that is at
+    least 16. Narrower heads would each take the work of one of 128. An image's tokens in the lanes of one program must
+    fit into the chip's memory, next to the results.
 
     Args:
       num_tokens: N.

@@ -75,12 +75,12 @@ def apply_experts(
     dropout_rate: float = 0.0,
     dropout_key: Array | None = None,
 ) -> Array:
-    """What the experts make of their rows.
+    """The experts' outputs for their rows.
 
     Args:
       parameters: from :class:`Experts`.
-      rows: [E, G, T, D], worked on where the mesh axis ``expert`` has the experts; or blocks [X, T, D] of one expert
-        each, worked on where they are.
+      rows: [E, G, T, D], processed on the devices of the experts (mesh axis ``expert``). Or blocks [X, T, D] of one
+        expert each, processed where they are.
       expert_of_block: of blocks; E for a block of none.
       dtype: type of the products.
       dropout_rate, dropout_key: dropout as in :class:`Mlp`; no key, no dropout.
@@ -94,8 +94,8 @@ def apply_experts(
         return array if dropout_key is None else dropout(jax.random.fold_in(dropout_key, layer), array, dropout_rate)
 
     if expert_of_block is None:
-        # Groups on the devices that hold their tokens, then experts on theirs: without the first, the partitioner cuts
-        # the gathers before and after by experts, and sums their rows over devices. So each change is one all-to-all.
+        # Groups on the devices of their tokens, then experts on theirs. Each change is then one all-to-all. Without the
+        # first, the partitioner cuts the gathers before and after by experts, and sums their rows over devices.
         rows = constrain(constrain(rows, None, AXES), EXPERT, (REPLICA, FSDP))
     activations = nn.gelu(_linear(hidden, rows, expert_of_block, dtype), approximate=True)
     outputs = drop(_linear(output, drop(activations, 0), expert_of_block, dtype), 1)

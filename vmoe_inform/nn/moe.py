@@ -21,9 +21,11 @@ from vmoe_inform.sharding.mesh import AXES, EXPERT, axis_size, on_each_device
 class MoeLayer(nn.Module):
     """Replaces the MLP of a block (V-MoE, arXiv 2106.05974, Sec. 2).
 
-    While the collection ``intermediates`` is mutable, the layer leaves there what analysis looks at: the ``routing``
-    (:class:`vmoe_inform.nn.router.Routing`), ``weights`` and ``indices`` [B, N, K] of the chosen experts (E: none), the
-    ``load`` that a token puts on each expert [B, N, E] and the share of it that is ``dropped`` [B, N].
+    While the collection ``intermediates`` is mutable, the layer stores there what analysis reads:
+
+    - ``routing`` (:class:`vmoe_inform.nn.router.Routing`);
+    - ``weights`` and ``indices`` [B, N, K] of the chosen experts (E: none);
+    - ``load`` [B, N, E] of a token on each expert, and the share of it that is ``dropped`` [B, N].
 
     Attributes:
       config: of the model.

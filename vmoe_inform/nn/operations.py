@@ -6,11 +6,11 @@ from vmoe_inform.config import ModelConfig
 def training_flops_per_image(config: ModelConfig) -> float:
     """Floating-point operations of one image in a training step: forward pass, and twice that for the gradients.
 
-    Counted are the matrix products of the Transformer (arXiv 2204.02311, Appendix B), two operations for a product of
-    two numbers: patch embedding, attention, MLPs, K experts of each token, pooling and head. Not counted is what
-    another implementation or another router would do with less: routing, moving tokens, slots that stay empty,
-    rematerialisation, and all that is done element by element. So two routers of equal MFU train equally fast, and what
-    a router costs lowers it. Dropped tokens count as if they were not; where K grows, it is ``num_selected_experts``.
+    It counts the matrix products of the Transformer (arXiv 2204.02311, Appendix B), two operations for a product of two
+    numbers. These are patch embedding, attention, MLPs, K experts of each token, pooling and head. It does not count
+    routing, moving tokens, empty slots, rematerialisation and element-wise work. So two routers of equal MFU train
+    equally fast, and the cost of a router lowers it. Dropped tokens count in full. Where K grows, it is
+    ``num_selected_experts``.
     """
     width, hidden, num_tokens = config.hidden_size, config.mlp_size, config.num_tokens
     patches = (config.image_size_px // config.patch_size_px) ** 2

@@ -43,7 +43,7 @@ class Headline:
 class Task(abc.ABC):
     """A task of one config. Its methods on arrays are pure and run under ``jit``; the others read data on the host.
 
-    A batch holds the field ``input_field``, which the model's inputs are made of; those of evaluation also hold
+    A batch holds the field ``input_field``, which the model's inputs are made of. Batches of evaluation also hold
     ``index`` int32 [B], the number of each record in its source, and ``mask`` bool [B], False for filler.
 
     Attributes:

@@ -69,7 +69,7 @@ class Config:
     Attributes:
       seed: decides the parameters, the data order and all noise.
       task: registered name of what is learned.
-      profile: so many steps of this start of the run are traced, into DIR/profile; None: none.
+      profile: steps to profile after each (re)start, into DIR/profile; None disables profiling.
     """
 
     seed: Annotated[Seed, Effect.TRAINING] = 0

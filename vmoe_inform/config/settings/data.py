@@ -18,22 +18,24 @@ class DataConfig:
       directory: where the data lie (idx, folder, tfds).
       tfds_name: TFDS builder, e.g. ``imagenet2012`` (tfds).
       train_split, test_split: names of the splits, as the source calls them.
-      validation_share: share of the training split that is held out of training and evaluated on instead of the test
-        split, to choose settings by; 0: none.
-      suites_directory: where published evaluation suites lie, one folder or tar file each (ImageNet).
-      class_names: of the classes, in the order of the labels, which are matched by name; empty: those of the training
-        split, in its order. A run records them.
+      validation_share: share of the training split that is held out of training, and evaluated in place of the test
+        split;
+        0: none.
+      suites_directory: folder of published evaluation suites, one folder or tar file each (ImageNet).
+      class_names: names of the classes, in the order of the labels; empty: those of the training split, in its order.
+        A run records them, and matches classes by name.
       pixel_mean, pixel_std: normalisation of pixels in [0, 1], one number or one for each of red, green and blue.
       crop: of training images: ``"center"``, the largest square, or ``"inception"``, a random part of random area
         and shape (Szegedy 2015, arXiv 1409.4842, Sec. 6).
       crop_min_area: least share of the image's area that an inception crop takes.
-      evaluation_crop: side of the centred square that evaluation looks at, as a share of the image's shorter side.
-      randaugment_layers, randaugment_magnitude: RandAugment (arXiv 1909.13719) on the host: so many operations,
-        0 is off, of a magnitude from 0 to 10.
+      evaluation_crop: side of the centred square that evaluation reads, as a share of the image's shorter side.
+      randaugment_layers: number of RandAugment operations (arXiv 1909.13719), on the host; 0 disables it.
+      randaugment_magnitude: their magnitude, 0 to 10.
       random_erasing: probability that a rectangle of a training image is filled with noise (arXiv 1708.04896).
-      random_rotation_degrees, random_zoom, random_shift_px, random_flip: augmentation of training images on the
-        device: turned by up to so many degrees, zoomed by a factor of up to 1 + so much, moved by up to so many pixels
-        in each direction, mirrored left-right with probability 1/2.
+      random_rotation_degrees: largest rotation of a training image, on the device, as the next three.
+      random_zoom: the zoom factor is at most 1 + this, either way.
+      random_shift_px: largest shift in each direction.
+      random_flip: whether an image is mirrored left-right with probability 1/2.
       num_workers: processes that read, decode and augment; 0: threads of this process do.
       num_threads: threads of each such process; 0 is best for data in memory.
       prefetch_batches: batches kept ready.

@@ -17,7 +17,7 @@ class AttackConfig:
       num_steps: of PGD.
       step_size: of a step of PGD, in the unit of epsilon.
       seed: of PGD's random start.
-      images: so many test images, evenly over the split, are attacked; None: all.
+      images: number of test images to attack, evenly over the split; None: all.
     """
 
     epsilon: Annotated[float, Bound(above=0.0, at_most=255.0)] = 1.0
@@ -32,7 +32,7 @@ class EvaluationConfig:
     """What is evaluated, and how.
 
     Attributes:
-      every_steps: clean accuracy is measured every so many training steps, and after the last; None: only then.
+      every_steps: training steps between measurements of clean accuracy; None: only after the last step.
       suites: default of ``python -m vmoe_inform.evaluate --suites=``.
       ece_bins: equal-width bins of the expected calibration error.
       cache_directory: where generated suites are kept; empty for ``$XDG_CACHE_HOME/vmoe_inform``.

@@ -32,12 +32,11 @@ class RouterConfig:
     Attributes:
       score: tokens -> logits.
       inform: ``"none"``, one step, or a tuple of steps applied in order.
-      inform_by_layer: different choices for the MoE layers, the first for the first of them, and so on, beginning
-        again when they are used up; empty: ``inform`` in all layers.
+      inform_by_layer: one choice for each MoE layer in order, repeated for further layers; empty: ``inform`` in all.
       select: probabilities -> K weights and experts.
       noise_std: standard deviation of the training noise on the logits, in units of 1/E (V-MoE: 1).
-      options: options by step name; a config file holds those of every registered step, of which a parsed config
-        keeps the chosen steps' only.
+      options: options by step name. A config file holds those of every registered step, a parsed config those of the
+        chosen ones.
       losses: weights of the auxiliary losses.
     """
 
@@ -107,12 +106,12 @@ class ModelConfig:
       inputs: what the model makes its tokens of.
       classifier: ``"token"`` (class token), ``"gap"`` (mean over tokens) or ``"map"`` (attention pooling).
       representation_size: width of a tanh layer before the head; None for none.
-      stochastic_depth_rate: probability that the last block's branches are left out for an image in training
-        (arXiv 1603.09382); it grows linearly from 0 at the first block.
+      stochastic_depth_rate: probability that an image skips the last block's branches in training (arXiv 1603.09382).
+        It grows linearly from 0 at the first block.
       attention_block_size: tokens of an image whose attention weights are in memory at a time; None for all.
-      attention: ``"auto"`` (on TPUs the kernel where it can, otherwise XLA), ``"xla"`` or ``"fused"`` (the kernel).
-      remat: what each block keeps for the gradient: ``"none"`` everything, ``"dots"`` the results of products
-        with parameters, ``"full"`` its input only; the rest is computed once more in the backward pass.
+      attention: ``"auto"`` (on TPUs the kernel where it fits, otherwise XLA), ``"xla"`` or ``"fused"`` (the kernel).
+      remat: what each block keeps for the gradient. ``"none"`` is everything, ``"dots"`` the results of products with
+        parameters, ``"full"`` its input only. The backward pass recomputes the rest.
       dtype: type of activations and matrix products outside the router; parameters are float32.
     """
 

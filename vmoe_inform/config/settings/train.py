@@ -26,15 +26,15 @@ class TrainConfig:
       loss: ``"softmax"`` or ``"sigmoid"`` cross-entropy.
       mixup_alpha, cutmix_alpha: parameters of the Beta distributions of mixup and CutMix on the device; 0 is off.
         Where both are on, each batch gets one of them with probability 1/2.
-      initial_checkpoint: folder of a run whose newest parameters this one starts from (fine-tuning); its position
+      initial_checkpoint: folder of a run whose newest parameters this one starts from (fine-tuning). Its position
         embeddings are interpolated to this image size, and a head for other classes starts anew.
-      gradient_accumulation_steps: parts that a batch is worked through in.
+      gradient_accumulation_steps: parts of a batch, processed one after the other.
       ema_decay: decay of the moving average of parameters that evaluation uses; 0 is off.
-      max_nonfinite_steps: so many steps in a row may have a loss or gradient that is not finite; their updates are left
-        out. One more stops the run. 0: the first one does.
-      watchdog_seconds: the process ends if no step, batch of evaluation or save is finished for so long; None: never.
-      watchdog_start_seconds: the same until the first step, and the first batch of evaluation, are finished, both of
-        which are compiled; and for what ``vmoe_inform.evaluate`` does between two sets of images.
+      max_nonfinite_steps: at most this many steps in a row may have a loss or gradient that is not finite; their
+        updates are skipped. One more stops the run.
+      watchdog_seconds: timeout between finished steps, batches of evaluation and saves; None disables the watchdog.
+      watchdog_start_seconds: timeout until the first step, and the first batch of evaluation, which are compiled. Also
+        for the work of ``vmoe_inform.evaluate`` between two sets of images.
     """
 
     steps: Annotated[PositiveInt | None, Effect.RESULTS] = None
@@ -65,11 +65,11 @@ class OptimizerConfig:
       momentum: share of the step before that is added to the gradient (sgd).
       weight_decay: decoupled, times the learning rate (adamw, sgd).
       weight_decay_pattern: regular expression; parameters in whose path it is found are decayed.
-      weight_decay_multipliers: pairs of regular expression and factor of the weight decay; of those found in a
-        parameter's path the first counts, and where none is, the factor is 1.
-      multipliers: the same of the learning rate, and so of the whole update, weight decay included.
-      frozen: regular expressions; parameters in whose path one is found stay as they are, and so do states of router
-        steps. They have no gradient, no state of the optimizer and no weight decay.
+      weight_decay_multipliers: pairs of regular expression and factor of the weight decay. The first one found in a
+        parameter's path counts; without one the factor is 1.
+      multipliers: the same for the learning rate, and so for the whole update, weight decay included.
+      frozen: regular expressions. Parameters and states of router steps in whose path one is found never change. They
+        have no gradient, no state of the optimizer and no weight decay.
       gradient_clip_norm: largest global norm of the gradient; None does not clip.
     """
 
@@ -92,10 +92,10 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """A checkpoint is written every so many steps and after the last; the newest ``keep`` stay.
+    """A checkpoint is written every ``every_steps`` steps and after the last; the newest ``keep`` stay.
 
     Attributes:
-      on_error: what happens when one cannot be written: ``"stop"`` ends the run; ``"continue"`` says so and tries again
+      on_error: what follows when one cannot be written. ``"stop"`` ends the run. ``"continue"`` logs it and tries again
         at the next; the last one has to be written in any case.
     """
 
