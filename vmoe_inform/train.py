@@ -2,14 +2,15 @@
 
     python -m vmoe_inform.train --config=configs/digits.py:router=attention_vmoe --workdir=DIR
 
-Writes DIR/config.json (resolved), DIR/metrics.jsonl, DIR/tensorboard and DIR/checkpoints. Started again on the same
-DIR it goes on from the newest checkpoint, data position included. Exit codes: 0 all steps done, 2 bad input, 3 the
-loss or the gradient is not finite, 69 not all processes of the run came, 74 files such as a checkpoint cannot be
-written, 75 stopped by SIGTERM or SIGINT after saving, 124 ended by the watchdog, 130 interrupted; see
-docs/reliability.md.
+Writes DIR/config.json (resolved), DIR/metrics.jsonl, DIR/tensorboard and DIR/checkpoints. Rerun the command to resume
+from the newest checkpoint, bit-identically. docs/reliability.md has all exit codes:
+
+- 0: all steps done; 2: bad input; 3: the loss or the gradient is not finite;
+- 69: a process of the run is missing; 74: files such as a checkpoint cannot be written;
+- 75: stopped by SIGTERM or SIGINT after saving; 124: ended by the watchdog; 130: interrupted.
 
 A run may have several processes (docs/launching.md). On the workers of a TPU slice and in the steps of a SLURM job they
-find each other; started by hand, each gets
+find each other. Started by hand, each gets
 
     --coordinator_address=HOST:PORT --num_processes=N --process_id=I [--initialization_timeout_seconds=S]
 

@@ -1,7 +1,7 @@
 """Adversarial images, bounded in the largest change of a pixel: pure functions of the gradient of a loss.
 
-Pixels are float32 from 0 to 255; an adversarial image stays in that range and within ``epsilon`` of the original, and
-is not rounded to whole pixel values.
+Pixels are float32 from 0 to 255. An adversarial image stays in that range and within ``epsilon`` of the original. It is
+not rounded to whole pixel values.
 """
 
 import dataclasses
@@ -23,17 +23,19 @@ class Attack(Protocol):
     """A way to change images; hashable, since a program is compiled for each."""
 
     def perturb(self, gradient: Gradient, images: Array, indices: Array) -> Adversarial:
-        """Adversarial images [B, P, P, 3] of ``images``, whose numbers in their set are ``indices`` [B]; and whether
-        an image's gradient was zero in some step [B]: the attack could not work on it, which is not robustness."""
+        """Adversarial images [B, P, P, 3] of ``images``, whose numbers in their set are ``indices`` [B].
+
+        Also whether an image's gradient was zero in some step [B]. Then the attack failed, which is not robustness.
+        """
         ...
 
 
 def margin_losses(logits: Float[Array, "B classes"], labels: Int[Array, " B"]) -> Float[Array, " B"]:
     """Largest logit of another class minus that of the label (Carlini and Wagner 2017, arXiv 1608.04644, Sec. 5, f6).
 
-    Positive where the model is wrong. Unlike the cross-entropy, whose gradient is softmax(logits) minus the label, it
-    has a gradient of the same size however sure the model is: in float32 that difference is 0 from a margin of 17 on.
-    Logits that are larger by a factor give the same signs, and so the same attack.
+    It is positive where the model is wrong. Its gradient has the same size for any confidence. That of the
+    cross-entropy is softmax(logits) minus the label, which in float32 is 0 from a margin of 17 on. Scaled logits give
+    the same signs, and so the same attack.
 
     Args:
       logits: of at least two classes.

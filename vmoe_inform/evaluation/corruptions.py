@@ -1,7 +1,7 @@
 """The 15 corruptions in five severities of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261), generated.
 
 The package ``imagecorruptions`` draws them. Every image's randomness is seeded by (seed, corruption, severity, index
-of the image), so that a picture does not depend on the order or on the process in which it is made.
+of the image). So a picture does not depend on the order or the process in which it is made.
 """
 
 import concurrent.futures

@@ -16,10 +16,10 @@ _DRAWING = threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
 class CorruptedRecords:
-    """The records of a set, each at the model's size and with one corruption: for sets too large to keep 75 of them.
+    """The records of a set, each at the model's size and with one corruption, for sets too large to keep 75 of them.
 
-    An image's randomness is seeded by its number, so that it does not matter in what order, in which process or how
-    often it is read. Several processes draw beside each other; the threads of one take turns.
+    An image's randomness is seeded by its number. So the order, the process and the number of reads do not matter.
+    Several processes draw in parallel; the threads of one take turns.
 
     Attributes:
       records: of the clean images.

@@ -15,10 +15,10 @@ _IMAGES_READ = 32  # of a set
 
 
 def fingerprint(source: Source) -> str:
-    """16 hexadecimal digits that other images, names, labels or classes change.
+    """16 hexadecimal digits that depend on images, names, labels and classes.
 
-    Of the images themselves 32 are read, evenly over the set: a copy of a data set has the fingerprint of the original,
-    and one that was made anew, at another quality for instance, has another.
+    Of the images 32 are read, evenly over the set. A copy of a data set has the fingerprint of the original. A set that
+    was encoded again, at another quality for instance, has another.
     """
     records = _drawn_from(source.records)
     hasher = hashlib.sha256()

@@ -14,8 +14,8 @@ from vmoe_inform import checks
 
 DIGITS = string.digits
 
-# Left out as looking like a digit in one font or another, more so in few pixels: B 8, D O Q o 0, G b 6, I i l 1,
-# S s 5, Z z 2, g q 9. T, Y and A stay: a 7 or a 4 has no such symmetry.
+# Letters that look like a digit in some font are left out, as few pixels make it worse. They are B (8), D O Q o (0),
+# G b (6), I i l (1), S s (5), Z z (2) and g q (9). T, Y and A stay, since a 7 or a 4 has no such symmetry.
 _LIKE_DIGITS = "BDGIOQSZbgiloqsz"
 LETTERS = "".join(letter for letter in string.ascii_letters if letter not in _LIKE_DIGITS)
 
@@ -24,10 +24,10 @@ _DRAWN_HEIGHT_PX = 256
 
 
 def glyphs(characters: str, size_px: int) -> tuple[UInt8[np.ndarray, "n P P 1"], Int[np.ndarray, " n"]]:
-    """Every character in every font that has it; what two fonts draw alike is there once.
+    """Every character in every font that has it, without duplicates.
 
-    A glyph is scaled, with its proportions, to fill the height of the frame (a wide one the width) and centred, as
-    the digits are normalised. The pixels are means over the area that they cover, as the digits' pixels are.
+    Glyphs are normalised like the digits: scaled with their proportions to the height of the frame (wide ones to the
+    width) and centred. The pixels are means over the area that they cover.
 
     Args:
       characters: digits and ASCII letters.
@@ -57,8 +57,8 @@ def glyphs(characters: str, size_px: int) -> tuple[UInt8[np.ndarray, "n P P 1"],
 def fonts_with(character: str) -> list[Path]:
     """Font files, in the order of their names, whose glyph for ``character`` is that digit or letter.
 
-    A font must map the code point, and to a glyph of the right name: symbol fonts put arrows and primes in the
-    places of digits, Computer Modern's italic old-style figures, and a font of last resort one box for everything.
+    A font must map the code point to a glyph of the right name. Symbol fonts have arrows and primes in the places of
+    digits, and Computer Modern's italic has old-style figures. A font of last resort has one box for everything.
     """
     return [path for path, names in _glyph_names().items() if names.get(character) == _glyph_name(character)]
 

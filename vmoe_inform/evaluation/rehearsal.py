@@ -2,8 +2,8 @@
 
     python -m vmoe_inform.evaluation.rehearsal --source_directory=DIR --directory=OUT
 
-Every garment gets the WordNet id of one of ImageNet's classes, and what is evaluated on ImageNet gets its counterpart,
-by the procedure that the published suite was made by as far as that goes:
+Every garment gets the WordNet id of one of ImageNet's classes. Every suite gets a counterpart, made by the procedure of
+the published suite where possible:
 
     OUT/train, OUT/val                           class folders of JPEGs; val/*/ILSVRC2012_val_00000001.JPEG ...
     OUT/suites/imagenet-c/CORRUPTION/SEVERITY    the 15 corruptions in 5 severities of the validation images
@@ -14,7 +14,7 @@ by the procedure that the published suite was made by as far as that goes:
     OUT/suites/sketch                            further test images as outlines
     OUT/suites/real.json                         classes of at least two of the five nearest neighbours
 
-A training, an evaluation and its report can so be rehearsed from end to end before the real data are there.
+So a training, an evaluation and its report can be rehearsed from end to end before the real data are there.
 """
 
 import json

@@ -66,13 +66,13 @@ def few_shot_logits(
 ) -> Float[np.ndarray, "m classes"]:
     """Regularised least squares from standardised features to targets 1 for the class and -1 for the others.
 
-    As ViT (arXiv 2010.11929, Sec. 4.1) and V-MoE (arXiv 2106.05974, Sec. 3.2) evaluate representations. In closed
-    form, min over W and b of |X W + b - Y|^2 + ``regularization`` |W|^2: X is centred, so that b is the mean of Y and W
-    solves (X^T X + r I) W = X^T Y, or is X^T (X X^T + r I)^-1 Y where features outnumber images.
+    ViT (arXiv 2010.11929, Sec. 4.1) and V-MoE (arXiv 2106.05974, Sec. 3.2) evaluate representations this way. It is the
+    minimum over W and b of |X W + b - Y|^2 + r |W|^2 in closed form. X is centred, so that b is the mean of Y. W solves
+    (X^T X + r I) W = X^T Y. Where features outnumber images, it is X^T (X X^T + r I)^-1 Y.
 
     Args:
-      train_features, train_labels: what is learned from.
-      test_features: what is classified.
+      train_features, train_labels: to learn from.
+      test_features: to classify.
       num_classes: of the labels.
       regularization: r, > 0. Others try several and keep the best on the test images; here it is fixed.
 
@@ -116,16 +116,16 @@ def linear_logits(
 ) -> Float[np.ndarray, "m classes"]:
     """Multinomial logistic regression on standardised features.
 
-    Minimises the mean cross-entropy + ``regularization`` / (2 n) |W|^2 with free biases, as scikit-learn's
-    LogisticRegression with C = 1 / ``regularization``, and like it by SciPy's L-BFGS. But the gradients are made on the
-    accelerator: with ImageNet's 1.28 million features of width 512 and 1,000 classes, each is 4e12 operations, which
-    takes a processor a minute or more.
+    It minimises the mean cross-entropy + ``regularization`` / (2 n) |W|^2 with free biases. That is scikit-learn's
+    LogisticRegression with C = 1 / ``regularization``, also by SciPy's L-BFGS. But the accelerator computes the
+    gradients. With ImageNet's 1.28 million features of width 512 and 1,000 classes, each is 4e12 operations, which
+    takes a CPU a minute or more.
 
     Args:
       train_features, train_labels, test_features, num_classes: as for :func:`few_shot_logits`.
       regularization: >= 0.
-      tolerance: it is done when no derivative is larger.
-      max_iterations: it is done, with a warning, after so many.
+      tolerance: it stops when no derivative is larger.
+      max_iterations: it stops, with a warning, after this number.
 
     Returns:
       log-odds, float64.

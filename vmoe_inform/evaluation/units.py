@@ -47,8 +47,8 @@ class Unit:
 class Units:
     """Scores that are kept in ``folder``, of one checkpoint of one run.
 
-    A file that is damaged, or of another checkpoint, of other images or settings, is as good as none; so is one of a
-    set with images that could not be read, which may have been mended since.
+    A file that is damaged, or of another checkpoint, other images or other settings, counts as none. So does one of a
+    set with unreadable images, which may be mended by now.
 
     Attributes:
       folder: of the units.

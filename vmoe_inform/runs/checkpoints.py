@@ -1,8 +1,8 @@
 """Checkpoints of a run: the training state and the data position, written together as one orbax step.
 
-Orbax writes into a temporary folder and renames it, so that a checkpoint is there whole or not at all; the checksums of
-its files are a part of it. Saving goes on in the background; random keys need no place of their own, since all of them
-come from (seed, step).
+Orbax writes into a temporary folder and renames it, so a checkpoint exists whole or not at all. The checksums of its
+files are a part of it. Saving continues in the background. Random keys are not stored, since all of them come from
+(seed, step).
 """
 
 import contextlib
@@ -80,10 +80,10 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        """Opens the folder; if not only for reading, after it was tidied of what earlier processes left unfinished.
+        """Opens the folder; unless it is only read, unfinished checkpoints of earlier processes are removed first.
 
-        Orbax would tidy in a thread that it does not wait for when a manager is closed: late, that thread removes
-        what the next manager of the folder is writing.
+        Orbax would remove them in a thread that it does not wait for when a manager is closed. If late, that thread
+        removes what the next manager of the folder is writing.
         """
         if self._keep is not None:
             _silence_traces()
@@ -119,7 +119,7 @@ class Checkpoints:
         except SavingError as problem:
             if error is None:
                 raise
-            logging.error("%s", problem)  # beside what ends the run
+            logging.error("%s", problem)  # in addition to the error that ends the run
 
     def latest_step(self) -> int | None:
         """Steps done in the newest checkpoint; None if there is none."""
@@ -169,10 +169,10 @@ class Checkpoints:
             ) from problem
 
     def _open_anew(self) -> None:
-        """A manager in place of the one that failed, which would say so for ever.
+        """A manager in place of the one that failed, which would report the failure for ever.
 
-        Other writes of the failed save go on for a while and make its folder anew when it is removed, over which orbax
-        would stumble in the next save: so first that folder has to be gone for good.
+        Other writes of the failed save continue for a while, and recreate its folder when it is removed. Orbax would
+        fail on it in the next save. So first that folder has to be gone for good.
         """
         gone = 0
         for _ in range(_LOOKS if processes.is_main() else 0):

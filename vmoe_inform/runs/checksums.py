@@ -32,8 +32,8 @@ def verify(folder: pathlib.Path) -> bool:
       False if it has none: one of an older version of the library, which cannot be verified.
 
     Raises:
-      DamagedError: a file has changed, is missing or is not of the checkpoint; or there is a pipe, a device, or a
-        symbolic link, through which a checkpoint from elsewhere could make this process read any file of this machine.
+      DamagedError: a file has changed, is missing or is not of the checkpoint. Also a pipe, a device, or a symbolic
+        link, through which a checkpoint from elsewhere could make this process read any file of this machine.
     """
     try:
         files = _files(folder)

@@ -1,8 +1,8 @@
 """One training at a time in a run's folder.
 
-The operating system holds the lock and frees it when the process that took it ends, however it ends: nothing is left
-to be tidied up. DIR/train.lock is never deleted: two processes could then lock two files of that name. What it says is
-for error messages, and tells whether the folder still is the one that was locked.
+The operating system holds the lock and frees it when the process that took it ends, for any reason. Nothing is left to
+tidy up. DIR/train.lock is never deleted, since two processes could then lock two files of that name. Its content is for
+error messages, and tells whether the folder is still the one that was locked.
 """
 
 import contextlib

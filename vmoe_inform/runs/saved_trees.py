@@ -1,4 +1,4 @@
-"""What orbax is asked for, and what a checkpoint has beside what is expected of it."""
+"""What orbax is asked to restore, and what a checkpoint has in addition."""
 
 import pathlib
 import re
@@ -18,10 +18,10 @@ from vmoe_inform.sharding.rules import path_name
 
 
 def check_path(folder: pathlib.Path) -> None:
-    """Raises ValueError if orbax would take the path of a run, or of its checkpoints, for something else than a name.
+    """Raises ValueError if orbax would take the path of a run, or of its checkpoints, for a pattern or an address.
 
-    It lists files by patterns that begin with the path, and opens them by address: it would write checkpoints that it
-    cannot read, or read those of other folders.
+    It lists files by patterns that begin with the path, and opens them by address. So it would write checkpoints that
+    it cannot read, or read those of other folders.
     """
     path = str(folder.absolute())
     if re.search(r"[*?\[\]\\\udc80-\udcff]|(?:^|/)[A-Za-z][A-Za-z0-9+.-]*:/", path + "/"):

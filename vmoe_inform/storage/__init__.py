@@ -1,7 +1,7 @@
-"""The files of a run: how they are read, listed and written. No other module knows.
+"""Reads, lists and writes the files of a run. No other module does.
 
-A run's folder may come from elsewhere, or from a disk that was full. So a file is read only if it is one: never through
-a symbolic link, never from a pipe or a device, never beyond a size. Its content is checked before it is used. Writing
+A run's folder may come from elsewhere, or from a disk that was full. So only regular files are read: never through a
+symbolic link, never from a pipe or a device, never beyond a size. Their content is checked before it is used. Writing
 replaces a file whole or not at all, and never writes through a link.
 
 Every function takes ``within``, the folder of the run: below it no folder on the way to the file may be a link. The

@@ -58,8 +58,8 @@ def read_json(
       most_bytes: the file may have.
 
     Raises:
-      DamagedFileError: also if it is no UTF-8 or no JSON, holds NaN or infinity, an integer beyond 64 bits, a key twice
-        or more than 64 levels, or is not of the type.
+      DamagedFileError: also if it is no UTF-8 or no JSON, or is not of the type. Also for NaN, infinity, an integer
+        beyond 64 bits, a key that occurs twice, or more than 64 levels.
       FileNotFoundError, InputError, OSError: as :func:`opened`.
     """
     content = read_bytes(path, most_bytes=most_bytes, within=within)

@@ -28,10 +28,10 @@ class LockFile:
         self._descriptor = open_descriptor(path, os.O_RDWR | os.O_CREAT)
 
     def take(self, *, wait: bool) -> bool:
-        """Locks the file until it is closed; the system closes it when the process ends, however it ends.
+        """Locks the file until it is closed; the system closes it when the process ends, for any reason.
 
-        The lock is one of `fcntl`, which network file systems pass on to their server, and of the open file: one of a
-        process would be lost when any descriptor of the file is closed in it. One of `flock` is not passed on by all.
+        The lock is one of `fcntl`, which network file systems pass on to their server; not all pass on `flock`. It
+        belongs to the open file. A lock of the process would be lost when any descriptor of the file is closed in it.
 
         Args:
           wait: for another that holds the lock.

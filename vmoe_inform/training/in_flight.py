@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-_MOST = 4  # so many steps ahead hide what holds the host up now and then; each has a batch in the devices' memory
+_MOST = 4  # steps ahead; they hide short delays of the host, and each has a batch in the devices' memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,10 @@ class FinishedStep:
 class StepsInFlight:
     """A queue of started steps, from which finished ones are taken in order.
 
-    Nothing is asked of the devices that would hold them up: the host looks whether steps have ended whenever it has
-    started another, and waits for the oldest only if enough others are left for the devices to do meanwhile. So the
-    times are exact where the devices are what takes long. Where the host or the data do, a step's end is noticed when
-    the next is started, and steps that are found together share the time since the one before.
+    The queue never holds the devices up. Whenever the host has started a step, it checks which earlier ones have ended.
+    It waits for the oldest only if enough others are left for the devices. So the times are exact where the devices are
+    the bottleneck. Where the host or the data are, a step's end is noticed when the next is started. Steps that are
+    found together share the time since the one before.
     """
 
     def __init__(self, most: int = _MOST, clock: Callable[[], float] = time.perf_counter):

@@ -31,10 +31,9 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program, class_na
     """The state before the first step, with the newest parameters of another run.
 
     These are the moving average, if that run keeps one. Position embeddings are resized to this model's image size.
-    The head, with the tanh layer before it, moves as a whole, its classes in this run's order; or, if anything of it or
-    its classes differ, it starts anew (ViT, arXiv 2010.11929, Sec. 3.2). States of the router's steps move too; a step
-    that the other run does not have starts with a fresh one. All else has to be the same, and the optimizer begins with
-    nothing.
+    The head, with the tanh layer before it, moves as a whole, its classes in this run's order. If it or its classes
+    differ, it starts anew (ViT, arXiv 2010.11929, Sec. 3.2). States of the router's steps move too; a step that the
+    other run lacks starts with a fresh one. All else has to be the same. The optimizer starts anew.
 
     Args:
       folder: of the other run.

@@ -31,7 +31,7 @@ _BACKWARD_IN_BLOCK = ("moe", "mlp", "mlp_norm", "attention", "attention_norm")
 def parameter_groups(params: Tree) -> dict[str, list[Any]]:
     """Parameters by part of the model, such as ``block_1/moe``, in the order of the backward pass.
 
-    A gradient that is not finite makes those of all groups after it so, too: the first is where it began, unless the
+    A gradient that is not finite makes those of all later groups so, too. So the first group is the origin, unless the
     loss itself is not finite.
     """
     groups: dict[str, list[Any]] = {}

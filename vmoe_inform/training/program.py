@@ -94,8 +94,8 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
       devices: all devices of all processes by default.
 
     Raises:
-      ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.mesh_sizes`; or the
-        router does not go with the number of steps; or a pattern of the optimizer matches no parameter.
+      ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.mesh_sizes`. Also if the
+        router does not fit the number of steps, or a pattern of the optimizer matches no parameter.
     """
     task = tasks.from_config(config)
     check_duration(config, num_steps)

@@ -34,8 +34,8 @@ class Training:
 class Hook:
     """Something that a run does besides its steps. Methods that a hook does not override do nothing.
 
-    The loop calls hooks in the order of their list. It calls them in every process at the same steps, so a hook may
-    communicate between processes, provided that each of its decisions is the same in all of them.
+    The loop calls hooks in the order of their list. It calls them in every process at the same steps. So a hook may
+    communicate between processes, if each of its decisions is the same in all of them.
 
     Attributes:
       counts_as_step_time: whether the time of :meth:`act` belongs to the next step in ``step_seconds``.
@@ -62,8 +62,8 @@ class Hook:
     def act(self, training: Training) -> None:
         """Called after each step for which the hook is due, with all steps finished.
 
-        Also called before :meth:`begin` for the step that a run resumes from, since the process before may have
-        stopped on the way: a hook recognises what is done already.
+        Also called before :meth:`begin` for the step that a run resumes from, since the process before may have stopped
+        in between. A hook recognises what is done already.
         """
 
     def end(self, training: Training) -> None:

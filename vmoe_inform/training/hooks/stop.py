@@ -16,7 +16,7 @@ from vmoe_inform.training.stopping import Stopped, StopRequest
 class Stop(Hook):
     """Agrees on stopping across processes.
 
-    Between steps the processes tell each other on the devices, and read the answer one step later: no process waits
+    Between steps the processes tell each other on the devices, and read the answer one step later. So no process waits
     for a step that it has just started.
     """
 
