@@ -6,14 +6,15 @@
     python -m vmoe_inform.benchmark input [--config=FILE:ARGUMENT]
     python -m vmoe_inform.benchmark input --against=tf.data [--image_size_px=224] [--photographs=DIR]
 
-layer: a MoE layer over a dense MLP that does the same activated work. step: images a second of the train step, and its
-useful operations a second over those of a plain matrix product. inform: a model with each inform step over the same
-model without it. input: images a second of the input pipeline over those that the step consumes; or training images
-made of JPEGs in a second of a core, over those that tf.data makes (extra ``prepare``).
+- layer: a MoE layer over a dense MLP that does the same activated work.
+- step: images per second of the train step, and its useful operations per second over those of a plain matrix product.
+- inform: a model with each inform step over the same model without it.
+- input: images per second of the input pipeline over those that the step consumes. With --against=tf.data: training
+  images made of JPEGs per core second, over those of tf.data (extra ``prepare``).
 
-What is compared takes turns in one process; the tables show medians with their quartiles, --json=FILE writes all of it.
-With --topology=v5e:2x2, layer, step and inform compile for one chip of that TPU, which need not be there (extra
-``tpu``): estimated cycles are compared instead of times.
+Both sides of a comparison take turns in one process. The tables show medians with their quartiles; --json=FILE writes
+all of it. With --topology=v5e:2x2, layer, step and inform compile for one chip of that TPU, which need not be there
+(extra ``tpu``). Then estimated cycles are compared instead of times.
 """
 
 import json

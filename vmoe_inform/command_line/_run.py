@@ -92,11 +92,10 @@ def _prepare_terminal() -> None:
 def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = (), operands: str = "") -> None:
     """Parses the flags and runs ``main``, whose result is the exit code.
 
-    ``main`` gets the words of the command line that are no flags: the program's name and, if there are any, one of
-    ``subcommands``, or one or more words of what ``operands`` says, such as ``"archives to unpack"``. Bad input (flags,
-    configs, missing paths) prints one line and exits with 2, a diverged run with 3, one whose processes do not find or
-    lose each other with 69, one whose files cannot be written with 74; a mistake of the program itself keeps its
-    traceback.
+    ``main`` gets the words of the command line that are no flags. These are the program's name and, if there are any,
+    one of ``subcommands``, or one or more ``operands``, such as ``"archives to unpack"``. Bad input (flags, configs,
+    missing paths) prints one line and exits with 2. A diverged run exits with 3, one with missing processes with 69,
+    and one whose files cannot be written with 74. A bug keeps its traceback.
     """
 
     def guarded(arguments: list[str]) -> None:

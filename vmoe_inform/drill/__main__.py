@@ -2,16 +2,16 @@
 
     python -m vmoe_inform.drill --kills=50 --seed=0 [--router=NAME] [--workdir=DIR] [--json=FILE]
 
-Trains a small model on the digits without a kill. Then starts the same training in a new folder, sends its process
-SIGKILL or SIGTERM, and starts it again until all steps are done; and so on, until there were that many kills. A kill
-comes at a random moment of the process, of a save, or of an evaluation. Every array of the last checkpoint and the
+Trains a small model on the digits without a kill. Then it starts the same training in a new folder, sends its process
+SIGKILL or SIGTERM, and restarts it until all steps are done. It repeats this until the number of kills is reached. A
+kill comes at a random moment of the process, of a save, or of an evaluation. Every array of the last checkpoint and the
 position in the data are compared with those of the uninterrupted run, bit for bit.
 
-Prints a table; the exit code is 0 only if all runs are identical. Compiled programs are kept in DIR, so that a process
-starts quickly; DIR has to be new or empty.
+Prints a table; the exit code is 0 only if all runs are identical. DIR keeps compiled programs, so that processes start
+quickly. It has to be new or empty.
 
-NAME is a router as config files take it, such as ``stablemoe@distilled.switch_step=100``: a run has 400 steps. The
-model has two blocks, of which the second has experts; a router that needs both says ``alternate_vmoe,where=0+1``.
+NAME is a router as config files take it, such as ``stablemoe@distilled.switch_step=100``. A run has 400 steps. The
+model has two blocks, and the second has experts. A router that needs both is ``alternate_vmoe,where=0+1``.
 """
 
 import dataclasses

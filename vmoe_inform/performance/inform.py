@@ -1,8 +1,8 @@
 """What informing costs: the forward pass of a model with an inform step, over the same model without it.
 
-Both are the same but for the step: sizes, router, K, weights renormalised or not, slots. The logits are computed as in
-evaluation. From ``block_size`` on, no N x N matrix is there in either: the attention of all blocks, and the steps that
-have an option ``block_size``, work through the tokens in blocks.
+Both have the same sizes, router, K, renormalisation and slots. The logits are computed as in evaluation. From
+``block_size`` on, neither has an N x N matrix. The attention of all blocks, and the steps with an option
+``block_size``, then process the tokens in blocks.
 """
 
 import dataclasses
@@ -152,8 +152,8 @@ class _Forward:
         """The pass with its arguments made.
 
         Args:
-          leaves: variables of other models by path, which this one shares as far as they fit; what is missing is
-            made and added.
+          leaves: variables of other models by path, which this one shares where they fit; missing ones are made and
+            added.
         """
         paths, structure = jax.tree_util.tree_flatten_with_path(self._shapes)
         shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in paths}

@@ -15,7 +15,7 @@ from vmoe_inform.performance.timing import Clock, Spread
 
 @dataclasses.dataclass(frozen=True)
 class InputRow:
-    """The input pipeline of a run beside its step.
+    """The input pipeline of a run, compared with its step.
 
     Attributes:
       source: of the data.
@@ -72,10 +72,10 @@ def measure(config: Config, *, repeats: int, seconds: float = 3.0) -> list[Input
 
 
 def drain(source: Source, config: Config, seconds: float, clock: Clock = time.perf_counter) -> float:
-    """Images a second of a training pipeline from which batches are taken as fast as they come.
+    """Images per second of a training pipeline whose batches are taken as fast as they come.
 
-    The clock starts when the first batch is there, so that starting threads does not count; taken at once, batches
-    never pile up, so that none is counted that was made before.
+    The clock starts at the first batch, so starting threads does not count. Batches are taken at once, so none is
+    counted that was made before.
 
     Args:
       source: of the data.

@@ -1,10 +1,9 @@
 """What a MoE layer costs over a dense MLP that does the same activated work.
 
-The MoE layer is the module that a model has: router, auxiliary losses and metrics, dispatch and experts, in training
-mode. Tokens are random and LayerNormed, the router's weights fresh, so that loads are uneven, but mildly. The experts
-are MLPs and every token meets K of them, so that the same activated work is one dense MLP of their width on K times as
-many tokens. What the MoE layer takes more than that is the price of being sparse: routing, moving tokens, slots that
-stay empty, more weights to read.
+The MoE layer is the module of a model: router, auxiliary losses and metrics, dispatch and experts, in training mode.
+Tokens are random and LayerNormed, and the router's weights fresh, so loads are mildly uneven. The experts are MLPs, and
+every token meets K of them. So the same activated work is one dense MLP of their width on K times as many tokens. The
+rest is the price of sparsity: routing, moving tokens, empty slots, more weights to read.
 """
 
 import dataclasses
@@ -81,7 +80,7 @@ def measure(
       experts, images_per_group, dispatchers: there is a row for every combination of them.
       images: B.
       repeats: rounds that count.
-      timed_up_to: a dispatcher that compiles to more than so many times the operations of the MLP is not timed.
+      timed_up_to: a dispatcher that compiles to more than this multiple of the MLP's operations is not timed.
       topology: a device to compile for instead of one of this machine; then nothing is timed.
 
     Yields:

@@ -38,7 +38,7 @@ def devices_of(topology: str, num_slices: int = 1) -> Sequence[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise checks.error("topology", f"libtpu, the compiler for TPUs ({INSTALL})", "a machine without it")
     _say_that_there_is_no_tpu()
-    # Four chips on a host, in a square, as far as there are as many.
+    # Four chips on a host, in a square, if there are that many.
     bounds = (*(min(2, length) for length in lengths[:2]), 1)
     try:
         return topologies.get_topology_desc(
@@ -54,8 +54,10 @@ def devices_of(topology: str, num_slices: int = 1) -> Sequence[jax.Device]:
 
 @contextlib.contextmanager
 def uncached() -> Iterator[None]:
-    """While programs are compiled for devices that are not there: they do not go to JAX's compilation cache on disk,
-    from which they could be written but not read back."""
+    """Keeps programs for devices that are not there out of JAX's compilation cache on disk.
+
+    They could be written to it but not read back.
+    """
     name = "jax_persistent_cache_min_compile_time_secs"
     seconds = getattr(jax.config, name)
     jax.config.update(name, float("inf"))

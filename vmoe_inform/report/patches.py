@@ -1,6 +1,6 @@
 """An image with its patches in the colours of their experts.
 
-Below the colours the image is grey and nowhere dark: mixed with its own colours or with black, those of the experts
+Below the colours the image is grey and nowhere dark. Mixed with its own colours or with black, the experts' colours
 could not be told apart.
 """
 

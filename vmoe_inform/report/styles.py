@@ -120,7 +120,7 @@ def single_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def small_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of this size in inches with one diagram, one of many beside each other.
+    """A figure of this size in inches with one diagram, one of many in a row.
 
     Their margins are fixed: diagrams line up, and are drawn in half the time that finding margins takes.
     """

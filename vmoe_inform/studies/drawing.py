@@ -21,7 +21,7 @@ from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
 
 Summary = Mapping[str, Mapping[str, Comparison]]
 
-_LEAST_ROOM, _MOST_ROOM = 0.25, 1.15  # beside the marks, in median half widths of the intervals
+_LEAST_ROOM, _MOST_ROOM = 0.25, 1.15  # on either side of the marks, in median half widths of the intervals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +170,8 @@ def _draw_panel(axes: Axes, panel: Panel, routers: Sequence[str]) -> bool:
 def visible_range(intervals: Sequence[Interval], equal_at: float) -> tuple[float, float]:
     """What an axis shows: every mean and ``equal_at``, and of the intervals what leaves the means apart.
 
-    With two or three seeds a t-interval is many times as wide as what differs between routers. Beside the means there
-    is twice their range, at most 1.15 and at least 0.25 of the median half width.
+    With two or three seeds a t-interval is much wider than the differences between routers. The room on either side of
+    the means is twice their range, at most 1.15 and at least 0.25 of the median half width.
     """
     means = [equal_at, *(interval.mean for interval in intervals)]
     span = max(means) - min(means)

@@ -1,7 +1,7 @@
-"""Which runs a study is made of. Everything that can be wrong with a study is found here, before anything is trained.
+"""The runs of a study. Every mistake in a study is found here, before anything is trained.
 
-A study is the product of routers and seeds: every router is trained with the same seeds, so with the same order of the
-data, and is compared with one of them seed by seed.
+A study is the product of routers and seeds. Every router is trained with the same seeds, and so with the same order of
+the data. It is compared with one of the routers seed by seed.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ class Run:
 def check_request(
     routers: Sequence[str], *, against: str, num_seeds: int, jobs: int, file: str, overrides: Mapping[str, Any]
 ) -> None:
-    """Checks what a study is asked for, as far as it can be checked without its configs.
+    """Checks the arguments of a study, where that needs no configs.
 
     Raises:
       ValueError: no router, one given twice, ``against`` not among them, fewer than two seeds, no job, or a router or
@@ -97,8 +97,8 @@ def make(
       load: router -> its config, as :func:`vmoe_inform.config.parse` takes it.
 
     Raises:
-      ValueError: an impossible config, two routers that are the same, a training that is not longer than an epoch, or
-        a ``workdir`` with runs of another config.
+      ValueError: an impossible config, two equal routers, a training of at most an epoch, or a ``workdir`` with runs of
+        another config.
       FileNotFoundError: missing data.
     """
     runs: dict[str, list[Run]] = {}

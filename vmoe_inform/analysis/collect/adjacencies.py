@@ -19,7 +19,7 @@ def adjacencies(
     """By block the matrix that a token's probabilities are multiplied with, and its spectral gap over the training.
 
     The gap is 1 - the second largest absolute eigenvalue (SymphonySMoE, Proposition 1), of the matrix as the router
-    applies it: small entries left out if it has a threshold, identity rows for experts that were never chosen. None
+    applies it. Entries below the threshold are left out, and experts that were never chosen have identity rows. None
     where no step multiplies with such a matrix; a product where several do.
 
     Args:

@@ -6,7 +6,7 @@ from vmoe_inform.data import classes
 
 
 def check_comparable(own: Config, other: Config) -> None:
-    """Raises ValueError, with all that differs, unless two runs' routers can be set beside each other."""
+    """Raises ValueError, with all that differs, unless two runs' routers can be compared."""
     facts = {
         "model.moe.num_experts (E)": lambda config: config.model.moe.num_experts,
         "model.moe.num_selected_experts (K)": lambda config: config.model.moe.num_selected_experts,

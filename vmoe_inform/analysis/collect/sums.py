@@ -1,7 +1,7 @@
 """Sums over tokens from which all tables follow: their size does not depend on the number of images.
 
-They are made on the devices, batch by batch, and added up on the host. Distributions are counted in so many bins that
-quantiles and diagrams can be read off them.
+They are made on the devices, batch by batch, and added up on the host. Distributions have enough bins for quantiles and
+diagrams.
 """
 
 import dataclasses

@@ -44,9 +44,9 @@ def trace(
 ) -> Trace:
     """What each MoE layer does to the images, in evaluation mode.
 
-    Only what is kept leaves the devices. Consecutive images form groups that share the experts' slots; filler images
-    take none, so that the result does not depend on the size of the batches. Where tokens find no free slot, or experts
-    choose, it does depend on which images share a group.
+    Only what is kept leaves the devices. Consecutive images form groups that share the experts' slots. Filler images
+    take none, so the result does not depend on the size of the batches. Where tokens find no free slot, or experts
+    choose, it depends on the images of the group.
 
     Args:
       model: from :func:`vmoe_inform.nn.models.from_config`.
@@ -60,8 +60,8 @@ def trace(
       label: what is traced, for titles.
 
     Raises:
-      ValueError: a model without MoE layers, images of another size or not normalised, a field that there is not, or a
-        batch size that does not fit.
+      ValueError: a model without MoE layers, images of another size or not normalised, an unknown field, or a batch
+        size that does not fit.
     """
     config = model.config
     check_has_routers(config)

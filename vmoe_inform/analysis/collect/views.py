@@ -116,7 +116,7 @@ class Views:
     views: Sequence[View]
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the parts are not of the same images, or the runs cannot stand beside each other."""
+        """Raises ValueError where the parts are not of the same images, or the runs cannot be compared."""
         if not self.views:
             raise checks.error("views", "at least one", self.views)
         for condition, images in self.images.items():
@@ -182,7 +182,7 @@ def undecided(probabilities: Float[np.ndarray, "*batch E"], num_experts: int) ->
 
 
 def neighbours_of(graph: Float[np.ndarray, "n N N"], number: int = MOST_NEIGHBOURS) -> Neighbours:
-    """Of each row of a token graph the diagonal, and the ``number`` largest entries beside it (or all there are)."""
+    """Of each row of a token graph the diagonal, and the ``number`` largest other entries (or all of them)."""
     num_tokens = graph.shape[-1]
     number = min(number, num_tokens - 1)
     itself = np.diagonal(graph, axis1=1, axis2=2)

@@ -30,7 +30,7 @@ class Layout:
 
     Attributes:
       width, height: of each diagram.
-      left: beside the diagrams, for tick labels and the name of the axis.
+      left: left of the diagrams, for tick labels and the name of the axis.
       right: for a colour bar.
       beside, above: between diagrams, and for the title of each.
       bottom: for the tick labels below the diagrams.
@@ -62,18 +62,18 @@ def panels(
     share: bool = True,
     columns: int | None = None,
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with one diagram for each name, at most four beside each other.
+    """A figure with one diagram for each name, at most four in a row.
 
     Args:
       names: one diagram each; those of layers are written with spaces.
       title: of the figure.
       subtitle: below the title, smaller: which run, at which step (:func:`named`).
       caption: below all diagrams: what their x axes show.
-      label: beside all diagrams: what their y axes show.
+      label: left of all diagrams: what their y axes show.
       layout: sizes.
       legend: what is explained at the bottom, in as many lines as it needs.
       share: whether the diagrams share both axes.
-      columns: how many diagrams stand beside each other.
+      columns: diagrams in a row.
     """
     size = layout or Layout()
     columns = columns or panel_columns(len(names))

@@ -1,8 +1,7 @@
 """What a compiled program costs on one device: operations, bytes, memory, cycles and communication.
 
-The compiler's own analysis counts the body of a loop once, however often it runs. Here the instructions of a body count
-as often as it does, wherever the number can be known from the text of the program; ``unknown_loops`` says how many
-loops are left that count once.
+The compiler's own analysis counts the body of a loop once. Here the instructions of a body count as often as it runs,
+wherever the text of the program states the number. ``unknown_loops`` is the number of loops that still count once.
 """
 
 import dataclasses
@@ -25,13 +24,13 @@ class Costs:
       bytes_accessed: read and written by the instructions, loops as often as they run.
       temp_bytes, argument_bytes, output_bytes: memory of intermediate values, of what goes in, and of what comes out.
       code_bytes: memory of the program itself.
-      peak_bytes: memory that all of them need, with outputs that take the place of arguments counted once.
-      estimated_cycles: the compiler's own estimates, summed over the instructions that run, plus the operations of
-        kernels that have none (Pallas, ragged products) at the chip's peak; None where the compiler states none (CPU).
-      collectives: how often each kind runs, and with how many bytes: the larger of what goes in and what comes out.
-      without_cycles: instructions that do work which no estimate covers, by kind, and the bytes they read and write:
-        on TPUs gathers, scatters, sorts and sums over windows. Collectives are not among them.
-      unknown_loops: loops whose number of runs cannot be told; their bodies count once.
+      peak_bytes: memory that all of them need; outputs in the place of arguments count once.
+      estimated_cycles: the compiler's own estimates, summed over the instructions that run. Kernels without one
+        (Pallas, ragged products) add their operations at the chip's peak. None where the compiler states none (CPU).
+      collectives: how often each kind runs, and its bytes, the larger of input and output.
+      without_cycles: instructions whose work no estimate covers, by kind, and the bytes they read and write. On TPUs
+        these are gathers, scatters, sorts and sums over windows. Collectives are not among them.
+      unknown_loops: loops with an unknown number of runs; their bodies count once.
     """
 
     flops: float

@@ -57,7 +57,7 @@ class Counted:
         )
 
     def repeated(self, number: int) -> "Counted":
-        """A loop that runs this so many times."""
+        """A loop around this with a known number of runs."""
         return Counted(
             self.once,
             self.loops.times(number) + self.once.times(number - 1),

@@ -36,7 +36,7 @@ def _kernel_flops(instruction: hlo.Instruction) -> float | None:
 
 _FREE = {
     *("after-all", "bitcast", "constant", "get-tuple-element", "parameter", "partition-id", "replica-id", "tuple"),
-    # Copies between memories run beside the computation; their time is that of whoever waits for them.
+    # Copies between memories run in parallel with the computation; their time is that of the waiting instruction.
     *("copy-start", "copy-done", "slice-start", "slice-done", "async-update", "async-done"),
 }
 _FREE_CALLS = {"AllocateBuffer", "ConcatBitcast"}
@@ -48,7 +48,7 @@ def takes_time(module: hlo.Module, instruction: hlo.Instruction) -> bool:
         return False
     if instruction.attribute(r'custom_call_target="(\w+)"') in _FREE_CALLS:
         return False
-    return any(shape.elements > 1 for shape in instruction.shapes)  # numbers are computed beside everything else
+    return any(shape.elements > 1 for shape in instruction.shapes)  # numbers run in parallel with everything else
 
 
 def kind(module: hlo.Module, instruction: hlo.Instruction) -> str:

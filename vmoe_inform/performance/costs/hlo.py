@@ -1,4 +1,4 @@
-"""Compiled programs as the compiler prints them (HLO text), parsed as far as counting their costs needs it."""
+"""Compiled programs as the compiler prints them (HLO text), parsed for counting their costs."""
 
 import dataclasses
 import math
