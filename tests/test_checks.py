@@ -126,7 +126,7 @@ def test_misfit(value, hint, words):
 def test_paths_that_python_gives_are_read_as_those_of_settings(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert checks.local_path("workdir", "~/run") == checks.local_path("workdir", tmp_path / "run") == tmp_path / "run"
-    for read in (runs.load, analysis.load, analysis.analyze):
+    for read in (runs.load, analysis.load, analysis.load_inputs):
         with pytest.raises(FileNotFoundError, match=f"received '{tmp_path}/run'"):
             read("~/run")
         with pytest.raises(ValueError, match="workdir: expected path on this machine"):

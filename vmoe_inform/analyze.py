@@ -42,25 +42,27 @@ def main(_: list[str]) -> None:
     if _WORKDIR.value is None:
         raise checks.error("--workdir", "the folder of a run", None)
     _JOIN_PROCESSES()
-    from vmoe_inform.analysis import api as runs
-    from vmoe_inform.analysis import stored
+    from vmoe_inform.analysis import api, stored
+    from vmoe_inform.analysis.inputs import load_inputs
     from vmoe_inform.analysis.page.render import routing_page
     from vmoe_inform.runs.folder import read_config
+    from vmoe_inform.sharding import watchdog as watchdog_lib
 
     workdir = pathlib.Path(_WORKDIR.value)
     read_config(workdir)  # no folder is made in what is no run
     storage.check_folders(workdir / stored.FOLDER / stored.FIGURES, workdir)  # before hours of work, not after
     storage.check_writable(workdir / stored.FOLDER)
-    found, views = runs.analyze(
+    runs, images = load_inputs(
         workdir,
         checkpoints=_CHECKPOINTS.value,
+        against=_AGAINST.value,
         suite=_SUITE.value,
         number=_IMAGES.value,
-        against=_AGAINST.value,
         here=_HERE(),
-        watched=True,
-        say=print if processes.is_main() else lambda line: None,
     )
+    say = print if processes.is_main() else lambda line: None
+    with watchdog_lib.of_run(runs.own.config.train) as watchdog:
+        found, views = api.analyze(runs, images, watchdog=watchdog, say=say)
     if processes.is_main():
         for path in stored.write(workdir, found, routing_page(views)):
             print(text.printable(str(path)))

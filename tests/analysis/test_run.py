@@ -21,6 +21,7 @@ from vmoe_inform.analysis.collect import choices, comparable, layers, shown_imag
 from vmoe_inform.analysis.collect import images as images_lib
 from vmoe_inform.analysis.collect.analysis import of_checkpoints
 from vmoe_inform.analysis.collect.observing import Observer
+from vmoe_inform.analysis.inputs import AnalysedRuns
 from vmoe_inform.analysis.results import Analysis, RunFacts
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.nn import models
@@ -65,21 +66,22 @@ def newest(checkpoints):
     return checkpoints[20]
 
 
-class MadeUpImages:
+class MadeUpImages(images_lib.Images):
     """Noise on a shade for each class; a corruption darkens it, the more the severer."""
 
     class_names = CLASSES
 
     def __init__(self, count=15):
+        self._config, self.choice = _config(), images_lib.parse("c")
         random = np.random.default_rng(3)
         self.labels = random.integers(0, 10, count).astype(np.int32)
-        self.pixels = random.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+        self.noise = random.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
 
     def clean(self):
-        return Source(ArrayRecords(self.pixels, self.labels), CLASSES)
+        return Source(ArrayRecords(self.noise, self.labels), CLASSES)
 
     def corrupted(self, corruption, severity):
-        darker = self.pixels if corruption == "fog" else self.pixels // (1 + severity)
+        darker = self.noise if corruption == "fog" else self.noise // (1 + severity)
         return Source(ArrayRecords(darker, self.labels), CLASSES)
 
 
@@ -90,18 +92,9 @@ def found(checkpoints):
     other = dataclasses.replace(before, name="other")
     other_before = dataclasses.replace(newest, name="other", step=5)
     states = {step: jax.device_get(run.variables["routing"]) for step, run in checkpoints.items()}
-    choice = images_lib.parse("c")
     said = []
-    made = of_checkpoints(
-        newest,
-        MadeUpImages(),
-        choice,
-        before=before,
-        other=other,
-        other_before=other_before,
-        adjacency_states=states,
-        say=said.append,
-    )
+    runs = AnalysedRuns(newest, before, other, other_before, states)
+    made = of_checkpoints(runs, MadeUpImages(), say=said.append)
     assert len(said) == 4 + 15
     return made
 
@@ -113,7 +106,7 @@ def test_corruptions_that_cannot_be_had_are_said_before_any_work(newest):
 
     said = []
     with pytest.raises(ValueError, match="not available"):
-        of_checkpoints(newest, NoCorruptions(), images_lib.parse("c"), say=said.append)
+        of_checkpoints(AnalysedRuns(newest), NoCorruptions(), say=said.append)
     assert said == []
 
 
@@ -194,7 +187,7 @@ def test_the_page_shows_readable_images_clean_and_in_every_severity(newest):
     views = shown_images.views_of([newest], images, readable, "frost")
     assert views.labels == images.labels[readable].tolist()
     assert list(views.images) == [("", 0), *(("frost", severity) for severity in (1, 2, 3, 4, 5))]
-    np.testing.assert_array_equal(views.images["frost", 2], (images.pixels // 3)[readable])
+    np.testing.assert_array_equal(views.images["frost", 2], (images.noise // 3)[readable])
     assert [view.condition for view in views.views] == list(views.images)
     assert all(view.layers["block_1"].neighbours is not None for view in views.views)
 

@@ -5,7 +5,8 @@
     trace = analysis.trace(run, sample, graphs=True)             # a record for each MoE layer
     analysis.maps.routing_map(sample.images[0], trace)           # patches in the colours of their experts
 
-    found, views = analysis.analyze("runs/attention")            # tables of all test images, as analysis.json has them
+    runs, images = analysis.load_inputs("runs/attention")       # its newest checkpoints, its test images
+    found, views = analysis.analyze(runs, images)                # tables of all test images, as analysis.json has them
     analysis.figures(found)                                      # matplotlib figures by name
     analysis.routing_page(views)                                 # an HTML page to look at single images
 
@@ -13,22 +14,25 @@
 any images.
 """
 
-from vmoe_inform.analysis.api import Sample, analyze, load, sample, trace, view
+from vmoe_inform.analysis.api import Sample, analyze, sample, trace, view
 from vmoe_inform.analysis.collect.analysis import of_trace
 from vmoe_inform.analysis.draw import maps
 from vmoe_inform.analysis.draw.catalogue import figures
 from vmoe_inform.analysis.draw.comparison import comparison_figure
+from vmoe_inform.analysis.inputs import AnalysedRuns, load, load_inputs
 from vmoe_inform.analysis.page.render import routing_frame, routing_page
 from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.analysis.stored import read
 
 __all__ = [
+    "AnalysedRuns",
     "Analysis",
     "Sample",
     "analyze",
     "comparison_figure",
     "figures",
     "load",
+    "load_inputs",
     "maps",
     "of_trace",
     "read",

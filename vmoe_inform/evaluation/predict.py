@@ -69,6 +69,7 @@ class Predictor:
         self._watchdog = watchdog
         self._config = config
         self._mesh = mesh
+        self._sharding = batch_sharding(mesh)  # of a batch
         self._model = model
 
         def apply(variables: Tree, images: Array, mask: Array, **options: Any) -> Any:
@@ -168,9 +169,8 @@ class Predictor:
     def lower(self, variables: Tree) -> jax.stages.Lowered:
         """One batch of :meth:`predict`, ready to be compiled; ``variables`` may be shapes with shardings."""
         size, count = self._config.model.image_size_px, self._config.evaluation.batch_size
-        sharding = batch_sharding(self._mesh)
-        images = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=sharding)
-        mask = jax.ShapeDtypeStruct((count,), jnp.bool_, sharding=sharding)
+        images = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=self._sharding)
+        mask = jax.ShapeDtypeStruct((count,), jnp.bool_, sharding=self._sharding)
         with jax.set_mesh(self._mesh):
             return self._logits.lower(variables, images, mask)
 
@@ -232,10 +232,9 @@ class Predictor:
           ValueError: as :meth:`predict`.
         """
         self._check_classes(source)
-        sharding = batch_sharding(self._mesh)
         self._watchdog.expect_pause()  # to compile
         for local in self._batches(source, skipped, crop):
-            batch = {name: jax.make_array_from_process_local_data(sharding, local[name]) for name in local}
+            batch = {name: jax.make_array_from_process_local_data(self._sharding, local[name]) for name in local}
             with jax.set_mesh(self._mesh):
                 outputs = function(variables, *(batch[name] for name in ("image", "mask", *inputs)))
                 facts = self._everywhere({name: batch[name] for name in ("mask", "label", "index")})

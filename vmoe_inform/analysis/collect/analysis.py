@@ -9,14 +9,13 @@ import numpy as np
 from vmoe_inform import checks
 from vmoe_inform.analysis.collect import adjacencies, corruptions, layers
 from vmoe_inform.analysis.collect.choices import fluctuation
-from vmoe_inform.analysis.collect.comparable import check_comparable
 from vmoe_inform.analysis.collect.facts import run_facts
-from vmoe_inform.analysis.collect.images import WHOLE, Choice, Images
+from vmoe_inform.analysis.collect.images import Images
 from vmoe_inform.analysis.collect.observing import Observer, Seen
 from vmoe_inform.analysis.collect.traces import Trace
+from vmoe_inform.analysis.inputs import AnalysedRuns
 from vmoe_inform.analysis.results import Analysis, Fluctuation, Layer, OtherLayer, OtherRun, RunFacts
 from vmoe_inform.axes import Int, Tree
-from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
 from vmoe_inform.data.sources import Source
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.runs.run import Run
@@ -57,14 +56,9 @@ def of_trace(
 
 
 def of_checkpoints(
-    own: Run,
+    runs: AnalysedRuns,
     images: Images,
-    choice: Choice,
     *,
-    before: Run | None = None,
-    other: Run | None = None,
-    other_before: Run | None = None,
-    adjacency_states: Mapping[int, Tree] | None = None,
     watchdog: Watchdog = watchdog_lib.OFF,
     say: Say = print,
 ) -> tuple[Analysis, np.ndarray]:
@@ -74,13 +68,8 @@ def of_checkpoints(
     each (two from 256 experts on).
 
     Args:
-      own: the run.
-      images: that it is shown.
-      choice: which of them.
-      before: an earlier checkpoint of the run.
-      other: a run to compare it with.
-      other_before: an earlier checkpoint of that.
-      adjacency_states: by step, the collection ``routing`` of all checkpoints whose adjacencies are to be shown.
+      runs: what is looked at.
+      images: that they are shown.
       watchdog: is told of every batch.
       say: called with a line for each piece of work that is done.
 
@@ -88,20 +77,14 @@ def of_checkpoints(
       the analysis, and which of the images could be read [n].
 
     Raises:
-      ValueError: images that are unavailable, too many that cannot be read, or ``other`` of another shape.
+      ValueError: images that are unavailable, too many that cannot be read.
     """
-    if other is not None:
-        check_comparable(own.config, other.config)
-    source, crop = images.clean(), None
-    if choice.corruption is not None and choice.severity is not None:
-        source, crop = images.corrupted(choice.corruption, choice.severity), WHOLE
-    if choice.all_corruptions:
-        images.corrupted(CORRUPTIONS[0], SEVERITIES[0])  # if there are none, that is said before any work
-    look = _Look(source, crop, str(choice), say)
+    own, other = runs.own, runs.other
+    look = _Look(*images.chosen(), str(images.choice), say)
 
     observer = Observer(own, watchdog=watchdog)
-    run, of_layers, changes, seen = look.at(own, before, observer)
-    states = adjacency_states or {}
+    run, of_layers, changes, seen = look.at(own, runs.before, observer)
+    states = runs.adjacency_states
     matrices = adjacencies.adjacencies(own.config.model, states, step=own.step) if states else {}
     found = Analysis(
         run=run,
@@ -113,10 +96,10 @@ def of_checkpoints(
         # Runs that differ in their seed only, or checkpoints of one, share what is compiled.
         same = (own.config.model, own.config.data) == (other.config.model, other.config.data)
         its_observer = observer if same else Observer(other, watchdog=watchdog)
-        its_run, its_layers, its_changes, _ = look.at(other, other_before, its_observer)
+        its_run, its_layers, its_changes, _ = look.at(other, runs.other_before, its_observer)
         against = OtherRun(its_run, compared(of_layers, its_layers), its_changes)
         found = dataclasses.replace(found, against=against)
-    if choice.all_corruptions:
+    if images.choice.all_corruptions:
         all_corruptions = corruptions.of_all(observer, own.variables, images, seen, say)
         found = dataclasses.replace(found, corruptions=all_corruptions)
     return found, seen.readable

@@ -54,4 +54,6 @@ def _check_alike(before: Chosen, after: Chosen) -> None:
     if list(before) != list(after):
         raise checks.error("MoE layers", ", ".join(before), ", ".join(after))
     for block in before:
-        checks.shape(f"choices of {block}", after[block].shape, before[block].shape)
+        if before[block].shape != after[block].shape:
+            expected = f"shape {[*before[block].shape]}"
+            raise checks.error(f"choices of {block}", expected, [*after[block].shape])

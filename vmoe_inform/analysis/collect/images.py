@@ -38,6 +38,9 @@ class Choice:
         return _CLEAN if self.corruption is None else f"c:{self.corruption}:{self.severity}"
 
 
+CLEAN_IMAGES = Choice()
+
+
 def parse(text: str) -> Choice:
     """``clean``, ``c`` or ``c:NAME:SEVERITY``.
 
@@ -57,12 +60,13 @@ def parse(text: str) -> Choice:
 
 
 class Images:
-    """The same images, clean and under corruptions."""
+    """The images that an analysis looks at, and the same ones clean and under corruptions."""
 
-    def __init__(self, config: Config, limit: int | None = None):
+    def __init__(self, config: Config, limit: int | None = None, choice: Choice = CLEAN_IMAGES):
         """Args:
         config: of the run, as it holds on this machine.
-        limit: at most so many images, evenly over the test split; None: all.
+        limit: at most this many images, evenly over the test split; None: all.
+        choice: which of them are looked at.
 
         Raises:
           ValueError: a limit below 1, or damaged data.
@@ -71,6 +75,7 @@ class Images:
         if limit is not None and limit < 1:
             raise checks.error("--images", "a number >= 1", limit)
         self._config = config
+        self.choice = choice
         self._clean = test_split(config.data)
         number = len(self._clean.records)
         size = number if limit is None else min(limit, number)
@@ -81,6 +86,29 @@ class Images:
     def class_names(self) -> tuple[str, ...]:
         """Of the labels."""
         return tuple(self._clean.class_names)
+
+    def chosen(self) -> tuple[Source, float | None]:
+        """The images that are looked at, and their crop as :meth:`Predictor.predict` takes it.
+
+        Raises:
+          ValueError: corrupted images are wanted and unavailable; all of them are asked for before any work.
+        """
+        if self.choice.all_corruptions:
+            self.corrupted(CORRUPTIONS[0], SEVERITIES[0])
+        if self.choice.corruption is None or self.choice.severity is None:
+            return self.clean(), None
+        return self.corrupted(self.choice.corruption, self.choice.severity), WHOLE
+
+    def pixels(self, source: Source, *, crop: float | None) -> UInt8[np.ndarray, "n P P 3"]:
+        """All images of a (small) source, as the model sees them before they are normalised.
+
+        Args:
+          source: whose records can all be read.
+          crop: as :meth:`chosen` gives it.
+        """
+        size, crop = self._config.model.image_size_px, self._config.data.evaluation_crop if crop is None else crop
+        records = source.records
+        return np.stack([images_lib.to_square(records[index]["image"], size, crop) for index in range(len(records))])
 
     def clean(self) -> Source:
         """The images as they are."""
@@ -125,19 +153,6 @@ class Images:
 def selected(source: Source, places: Sequence[int]) -> Source:
     """Of the records of a source only those of these numbers."""
     return dataclasses.replace(source, records=SelectedRecords(source.records, tuple(places)))
-
-
-def pixels_of(source: Source, config: Config, *, crop: float | None) -> UInt8[np.ndarray, "n P P 3"]:
-    """All images of a (small) source, as the model sees them before they are normalised.
-
-    Args:
-      source: whose records can all be read.
-      config: of the run.
-      crop: as :meth:`vmoe_inform.evaluation.predict.Predictor.predict` takes it.
-    """
-    size, crop = config.model.image_size_px, config.data.evaluation_crop if crop is None else crop
-    records = source.records
-    return np.stack([images_lib.to_square(records[place]["image"], size, crop) for place in range(len(records))])
 
 
 def _file_name(source: Source, place: int) -> str:

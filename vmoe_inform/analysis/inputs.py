@@ -1,0 +1,146 @@
+"""What an analysis looks at: checkpoints and images, found and checked first, then loaded."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vmoe_inform import checks, text
+from vmoe_inform import config as config_lib
+from vmoe_inform.analysis.collect import tracing
+from vmoe_inform.analysis.collect.comparable import check_comparable
+from vmoe_inform.analysis.collect.images import Images, parse
+from vmoe_inform.axes import Tree
+from vmoe_inform.config import from_text
+from vmoe_inform.runs import checkpoint_path, run
+from vmoe_inform.runs.run import Run, SavedRun
+
+_LAST_TWO = "last2"
+_AS_RECORDED: Mapping[str, Any] = {}
+_NONE: Mapping[int, Tree] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysedRuns:
+    """The checkpoints that an analysis looks at.
+
+    Attributes:
+      own: the run.
+      before: an earlier checkpoint of the run, since which its routing has changed; or None.
+      other: a run to compare it with; or None.
+      other_before: an earlier checkpoint of that; or None.
+      adjacency_states: by step, the collection ``routing`` of the run's checkpoints; empty if it has no adjacencies.
+    """
+
+    own: Run
+    before: Run | None = None
+    other: Run | None = None
+    other_before: Run | None = None
+    adjacency_states: Mapping[int, Tree] = dataclasses.field(default_factory=lambda: _NONE)
+
+
+def load(
+    workdir: str | os.PathLike[str],
+    step: int | None = None,
+    *,
+    name: str | None = None,
+    here: Mapping[str, Any] = _AS_RECORDED,
+) -> Run:
+    """A run's checkpoint, on all devices of this machine.
+
+    Args:
+      workdir: of the run.
+      step: of the checkpoint; None: the newest.
+      name: for titles; None: that of the folder.
+      here: fields of the run's config that differ on this machine, e.g. ``{"data.directory": "/data"}``.
+
+    Raises:
+      FileNotFoundError, ValueError: as :func:`vmoe_inform.runs.run.load`; a model without MoE layers.
+    """
+    return _find(workdir, step, name=name, here=here).load_intact()
+
+
+def load_inputs(
+    workdir: str | os.PathLike[str],
+    *,
+    checkpoints: str | None = None,
+    against: str | os.PathLike[str] | None = None,
+    suite: str = "clean",
+    number: int | None = None,
+    here: Mapping[str, Any] = _AS_RECORDED,
+) -> tuple[AnalysedRuns, Images]:
+    """What ``python -m vmoe_inform.analyze`` looks at.
+
+    Args:
+      workdir: of the run.
+      checkpoints: ``"last2"``, ``"STEP,STEP"`` or ``"STEP"``; None: the newest two, or the only one.
+      against: another run, ``FOLDER`` or ``FOLDER@STEP``.
+      suite: ``"clean"``, ``"c:NAME:SEVERITY"`` or ``"c"``, see :func:`vmoe_inform.analysis.collect.images.parse`.
+      number: look at at most this many images, evenly over the test set; None: all.
+      here: fields of the runs' configs that differ on this machine, as for :func:`load`.
+
+    Raises:
+      ValueError, FileNotFoundError: bad input, missing data included; the message says field, expected and received.
+    """
+    choice = parse(suite)
+    saved = _find(workdir, here=here)
+    *earlier, newest = _steps(saved, checkpoints)
+    saved_other = None if against is None else _find_other(saved, os.fspath(against), here)
+    images = Images(saved.config, number, choice)
+
+    own = saved.at(newest).load()
+    config_lib.check_evaluation_batch(own.config, own.mesh.size)
+    before = saved.at(earlier[0]).load() if earlier else None
+    states = saved.routing_states() if tracing.has_adjacency(own.config.model) else {}
+    if saved_other is None:
+        return AnalysedRuns(own, before, adjacency_states=states), images
+    other = saved_other.load().with_classes_in_order_of(own.class_names)
+    step = _earlier_step(saved_other, like=earlier)
+    other_before = None if step is None else saved_other.at(step).load()
+    return AnalysedRuns(own, before, other, other_before, states), images
+
+
+def _find(
+    folder: str | os.PathLike[str], step: int | None = None, *, name: str | None = None, here: Mapping[str, Any]
+) -> SavedRun:
+    saved = run.find(folder, step, name=name, here=here)
+    tracing.check_has_routers(saved.config.model)
+    return saved
+
+
+def _find_other(saved: SavedRun, against: str, here: Mapping[str, Any]) -> SavedRun:
+    """The run to compare with, called by its path if both are called the same."""
+    path = checkpoint_path.parse(against, flag="--against")
+    other = run.find(path.folder, path.step, here=here)
+    check_comparable(saved.config, other.config)
+    return dataclasses.replace(other, name=text.printable(str(path))) if other.name == saved.name else other
+
+
+def _steps(saved: SavedRun, wanted: str | None) -> tuple[int, ...]:
+    """One or two of the steps that are kept, ascending."""
+    kept = saved.kept_steps
+    if wanted is None:
+        return kept[-2:]
+    if wanted == _LAST_TWO:
+        if len(kept) < 2:
+            raise FileNotFoundError(
+                f"--checkpoints=last2: expected two checkpoints in {saved.folder}; received step {[*kept]}"
+            )
+        return kept[-2:]
+    texts = wanted.split(",")
+    if len(texts) > 2 or not all(step.isdecimal() for step in texts) or len(set(texts)) != len(texts):
+        raise checks.error("--checkpoints", "last2, STEP, or STEP,STEP of two different steps", wanted)
+    steps = sorted(from_text.value("--checkpoints", text, checks.NonNegativeInt) for text in texts)
+    for step in steps:
+        if step not in kept:
+            there = ", ".join(map(str, kept))
+            raise FileNotFoundError(f"--checkpoints: expected steps among {there} in {saved.folder}; received {step}")
+    return tuple(steps)
+
+
+def _earlier_step(saved: SavedRun, *, like: Sequence[int]) -> int | None:
+    """Since when the fluctuation of the run compared with is: where it is kept, since the same step as of the run."""
+    kept = [step for step in saved.kept_steps if step < saved.step]
+    if not like or not kept:
+        return None
+    return like[0] if like[0] in kept else kept[-1]
