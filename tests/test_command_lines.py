@@ -53,9 +53,9 @@ def test_train_then_evaluate_then_evaluate_again(trained, evaluate):
     assert results["checkpoint_step"] == 8
     assert len(results["config_hash"]) == 16
     clean = results["suites"]["clean"]
-    assert {"top1", "top5", "nll", "ece", "count"} <= set(clean)
+    assert set(clean["metrics"]) == {"top1", "top5", "nll", "ece", "aurc"}
     assert clean["count"] == 364
-    assert 0.0 <= results["suites"]["o"]["aupr"] <= 1.0
+    assert 0.0 <= results["suites"]["o"]["metrics"]["aupr"] <= 1.0
     layer = results["routing"]["block_1"]
     assert set(layer) == {"entropy", "load", "effective_neighbours", "dropped"}
     assert sum(layer["load"]) == pytest.approx(1.0, abs=1e-5)
@@ -82,6 +82,19 @@ def test_train_then_evaluate_then_evaluate_again(trained, evaluate):
     shown = re.findall(r"^(\w+): .* images, from before: evaluated 20.* UTC, digits$", again, flags=re.MULTILINE)
     assert shown == ["clean", "r", "o"]
     assert "attention: clean, r, o: evaluated 20" in " ".join(again.split())
+
+
+def test_suites_that_cannot_be_evaluated_are_an_error_if_there_are_no_others(trained, evaluate):
+    before = sorted(trained.rglob("*"))
+    code, printed, errors = evaluate.run(f"--workdir={trained}", "--suites=sketch")
+    assert (code, printed) == (2, "attention: step 8\n")
+    message = "error: attention: suites: expected some .*; received none: sketch: there is no such suite for other .*\n"
+    assert re.fullmatch(message, errors)
+    assert sorted(trained.rglob("*")) == before
+    printed = evaluate.succeed(f"--workdir={trained}", "--suites=clean,sketch")
+    assert "sketch: not available: there is no such suite" in printed
+    later = evaluate.succeed(f"--workdir={trained}", "--suites=clean")
+    assert "ketch" not in later
 
 
 def test_a_finished_run_is_not_trained_again(trained, train):

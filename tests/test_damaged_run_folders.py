@@ -13,19 +13,22 @@ import numpy as np
 import pytest
 
 from tests.analysis import sample as analysis_sample
-from tests.report.sample_results import example, results
+from tests.evaluation.test_results import VERSION_1
+from tests.report.sample_results import example, results, with_suite
 from tests.studies import sample as study_sample
-from vmoe_inform import checks, storage
+from vmoe_inform import checks, documents, storage
 from vmoe_inform.analysis import stored as analysis_stored
 from vmoe_inform.config import Config, ModelConfig
 from vmoe_inform.data.records import ArrayRecords, Source
-from vmoe_inform.evaluation import units
+from vmoe_inform.evaluation import stored, units
 from vmoe_inform.evaluation.files import EvaluationFiles
+from vmoe_inform.evaluation.results import CleanImages, SuiteResult, WorstClass
 from vmoe_inform.report import page as report
 from vmoe_inform.report.page import render_table, write_report
 from vmoe_inform.runs import folder as run_folder
 from vmoe_inform.runs.checkpoint_path import CheckpointPath
 from vmoe_inform.studies import measure, plan, progress, summary
+from vmoe_inform.studies import results as study_results
 from vmoe_inform.training.logging import MetricsLogger, last_step, read_metrics
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
@@ -41,14 +44,14 @@ def whole(tmp_path_factory):
         for step in (1, 2, 3):
             logger.log(step, {"loss": 1.0 / step})
     files = EvaluationFiles(CheckpointPath(folder))
-    storage.write_json(files.results, results()["attention_vmoe"])
+    stored.write_results(files.results, results()["attention_vmoe"], within=folder)
     shown = example()
     arrays = {name: np.asarray([shown[name]]) for name in ("image", "label", "prediction", "confidence")}
     experts = {f"experts/{block}": maps[None] for block, maps in shown["experts"].items()}
     storage.write_arrays(files.examples, arrays | experts)
     storage.write_json(folder / "analysis" / "analysis.json", analysis_sample.content())
     storage.write_text(folder / "analysis" / "figures" / "load.svg", "<svg/>")
-    storage.write_json(folder / plan.RESULT_FILE, study_sample.result("plain", 0))
+    study_results.write(folder / plan.RESULT_FILE, study_sample.result("plain", 0), within=folder)
     (folder / "log.txt").write_text("a line\n")
     return folder
 
@@ -136,9 +139,9 @@ def use_results(folder):
             render_table({"run": found})
             write_report(files.report, {"run": found})
     finished = files.read_finished(1380, {"0123456789abcdef"})
-    assert set(finished["suites"]) in (set(), {"clean", "c", "r", "o"})
+    assert finished is None or set(finished.suites) == {"clean", "c", "r", "o"}
     files.write_results(results()["attention_vmoe"], ("clean",))
-    assert files.read_results()["checkpoint_step"] == 1380
+    assert files.read_results().checkpoint_step == 1380
 
 
 def use_examples(folder):
@@ -190,10 +193,11 @@ def _variants(value):
 def test_results_of_any_other_shape_are_refused_or_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_pictures", lambda results: collections.defaultdict(dict))
     files, shown = EvaluationFiles(CheckpointPath(tmp_path)), 0
-    entry = {**results()["attention_vmoe"], "seed": 1, "data": {"source": "x", "classes_are_imagenet": True}}
-    entry["suites"]["clean"]["worst_classes"] = [{"class": "x", "top1": 0.5, "count": 2}]
-    entry["suites"]["fewshot"] = {"top1": 0.5, "top1_by_shots": {"1": 0.4, "5": 0.5}, "count": 9, "seed": 0}
-    for changed in _variants(entry):
+    few = SuiteResult(9, {"top1": 0.5}, top1_by_shots={"1": 0.4, "5": 0.5}, seed=0)
+    found = with_suite(results(), "attention_vmoe", "clean", worst_classes=(WorstClass("x", 0.5, 2),))["attention_vmoe"]
+    suites = {"clean": found.suites["clean"], "c": found.suites["c"], "fewshot": few}
+    whole = dataclasses.replace(found, seed=1, data=CleanImages("x", classes_are_imagenet=True), suites=suites)
+    for changed in [*_variants(documents.to_json(whole, leave_out_empty=True)), *_variants(VERSION_1)]:
         files.results.parent.mkdir(exist_ok=True)
         files.results.write_text(json.dumps(changed))
         with one_line_or_right():
@@ -206,7 +210,7 @@ def test_results_of_any_other_shape_are_refused_or_shown(tmp_path, monkeypatch):
 
 def test_results_of_a_study_of_any_other_shape_are_put_aside_or_compared(tmp_path):
     of_study, compared = _study_run(tmp_path), 0
-    for changed in _variants(study_sample.result("plain", 0)):
+    for changed in _variants(documents.to_json(study_sample.result("plain", 0), leave_out_empty=True)):
         (tmp_path / plan.RESULT_FILE).write_text(json.dumps(changed))
         measure.put_damaged_aside(of_study)
         if of_study.is_finished:

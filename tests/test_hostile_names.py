@@ -1,5 +1,6 @@
 """Names that users chose, through every output: they stand there as they are, and command nobody."""
 
+import dataclasses
 import html.parser
 import inspect
 import io
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from tests.analysis import sample as analysis_sample
-from tests.report.sample_results import example
+from tests.report.sample_results import example, with_suite
 from tests.report.sample_results import results as sample_results
 from tests.studies import sample as study_sample
 from vmoe_inform import lettering, text
@@ -29,6 +30,15 @@ from vmoe_inform.analysis.draw import margins as figures_margins
 from vmoe_inform.analysis.draw import neighbours as figures_neighbours
 from vmoe_inform.analysis.page.render import routing_page
 from vmoe_inform.data.images import contact_sheet
+from vmoe_inform.evaluation.results import (
+    CleanImages,
+    Missing,
+    Reliability,
+    RiskCoverage,
+    RouterFacts,
+    SuiteResult,
+    WorstClass,
+)
 from vmoe_inform.report import figures, routing_figures
 from vmoe_inform.report import page as report
 from vmoe_inform.report.page import render_table, write_report
@@ -170,17 +180,17 @@ def results():
     """Every name is a run; suites, corruptions, classes and layers have such names too."""
     first, second = sample_results().values()
     made = dict.fromkeys(NAMES, second)
-    top1 = {"top1": 0.5, "count": 10}
-    worst = [{"class": name, "top1": 0.1, "count": 5} for name in NAMES]
-    made[NAMES[0]] = first | {
-        "suites": first["suites"]
-        | {name: top1 | {"worst_classes": worst, "origin": name} for name in NAMES}
-        | {"c": first["suites"]["c"] | {"per_corruption": {name: [0.5] * 5 for name in NAMES}}},
-        "routing": dict.fromkeys(NAMES, first["routing"]["block_1"]),
-        "model": {**first["model"], "router": {"score": NAMES[0], "inform": NAMES}},
-        "data": {"source": NAMES[4]},
-    }
-    made[NAMES[1]] = second | {"suites": second["suites"] | {NAMES[2]: {"not_available": NAMES[4]}}}
+    worst = tuple(WorstClass(name, 0.1, 5) for name in NAMES)
+    named = {name: SuiteResult(10, {"top1": 0.5}, worst_classes=worst, origin=name) for name in NAMES}
+    corrupted = dataclasses.replace(first.suites["c"], per_corruption=dict.fromkeys(NAMES, (0.5,) * 5))
+    made[NAMES[0]] = dataclasses.replace(
+        first,
+        suites={**first.suites, **named, "c": corrupted},
+        routing=dict.fromkeys(NAMES, first.routing["block_1"]),
+        model=dataclasses.replace(first.model, router=RouterFacts(NAMES[0], tuple(NAMES))),
+        data=CleanImages(NAMES[4]),
+    )
+    made[NAMES[1]] = dataclasses.replace(second, missing={NAMES[2]: Missing(NAMES[4])})
     return made
 
 
@@ -191,20 +201,15 @@ def test_figures_of_the_report(results):
     check_figure(routing_figures.entropy_figure(results), *ends, *NAMES[:4])
     for name, figure in figures.corruption_figures(results).items():
         check_figure(figure, lettering.legible(name.replace("_", " "))[:29])
-    for name, figure in list(routing_figures.load_figures(results[NAMES[0]]["routing"]).items())[:5]:
+    for name, figure in list(routing_figures.load_figures(results[NAMES[0]].routing).items())[:5]:
         check_figure(figure, lettering.legible(name)[:29])
-    curve = {"coverage": [0.5, 1.0], "risk": [0.1, 0.2]}
-    clean = {
-        name: {"suites": {"clean": {**r["suites"]["clean"], "risk_coverage": curve}}} for name, r in results.items()
-    }
+    curve = RiskCoverage((0.5, 1.0), (0.1, 0.2))
+    reliability = Reliability((0.5, 0.9), (0.5, 0.9), (10, 500))
+    clean = {}
+    for name in results:
+        clean = with_suite(results | clean, name, "clean", risk_coverage=curve, reliability=reliability)
     check_figure(figures.risk_coverage_figures(clean)["clean"])
-    reliability = {"confidence": [0.5, 0.9], "accuracy": [0.5, 0.9], "count": [10, 500]}
-    check_figure(
-        figures.reliability_figure(
-            {name: {"suites": {"clean": {"reliability": reliability, "ece": 0.1}}} for name in NAMES}
-        ),
-        *ends,
-    )
+    check_figure(figures.reliability_figure(clean), *ends)
     for name in NAMES:
         shown = text.printable(name).partition(",")[0]
         check_figure(routing_figures.example_figure(example(label=name), num_experts=4), shown)

@@ -44,13 +44,24 @@ def read(
         raise storage.DamagedFileError(path, "JSON as it was written", str(problem)) from None
 
 
-def to_json(value: Any) -> Any:
-    """A document as dicts, lists and numbers, which ``json.dumps`` takes and :func:`from_json` reads."""
+def to_json(value: Any, *, leave_out_empty: bool = False) -> Any:
+    """A document as dicts, lists and numbers, which ``json.dumps`` takes and :func:`from_json` reads.
+
+    Args:
+      value: the document.
+      leave_out_empty: whether fields that have a default are left out where they are None or of no length.
+    """
+    inner = functools.partial(to_json, leave_out_empty=leave_out_empty)
     if dataclasses.is_dataclass(value):
-        return {_key(field): to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {
+            _key(field): inner(item)
+            for field, item in fields.items()
+            if not (leave_out_empty and _has_default(field) and (item is None or item in ("", (), {}, [])))
+        }
     if isinstance(value, Mapping):
-        return {key: to_json(item) for key, item in value.items()}
-    return [to_json(item) for item in value] if isinstance(value, tuple | list) else value
+        return {key: inner(item) for key, item in value.items()}
+    return [inner(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def from_json(value: Any, kind: type[Document]) -> Document:
@@ -92,7 +103,7 @@ def _read_fields(value: Any, kind: Any, name: str) -> Any:
     for field, key, hint in _fields(kind):
         if key in value:
             found[field.name] = _read(value[key], hint, f"{name}.{key}".removeprefix("."))
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        elif not _has_default(field):
             raise ValueError(f"{name}: no {key!r}".removeprefix(": "))
     return kind(**found)
 
@@ -117,6 +128,10 @@ def _check(holds: bool, value: Any, expected: str, field: str) -> None:
 def _fields(kind: Any) -> tuple[tuple[dataclasses.Field[Any], str, Any], ...]:
     hints = get_type_hints(kind, include_extras=True)
     return tuple((field, _key(field), hints[field.name]) for field in dataclasses.fields(kind))
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _key(field: dataclasses.Field[Any]) -> str:

@@ -9,13 +9,14 @@ DIR@STEP, results_step_STEP.json and report_step_STEP.html. ``--compare`` only s
 report has the figures of runs that vmoe_inform.analyze looked into, too. ``--suites=all`` evaluates every suite; one
 whose data are missing is reported as not available, with what to put where.
 
-Nothing is computed twice: a suite with figures of this checkpoint, config and data is shown from before, which the
+Nothing is computed twice: a suite with a result of this checkpoint, config and data is shown from before, which the
 table and the report say, with date and data. So are the sets that are done of an unfinished one (DIR/evaluation/units),
 if all of their images could be read. Data are known by a fingerprint of their names, labels and 32 images of each set,
-wherever they lie. Other data are another evaluation; figures on those of before stay under ``other_data`` in
+wherever they lie. Other data are another evaluation; results on those of before stay under ``other_data`` in
 results.json. To have everything computed anew, delete DIR/evaluation.
 
-A suite whose data are damaged is reported as such, the others are evaluated, and the exit code is 2.
+A suite whose data are damaged is reported as such, the others are evaluated, and the exit code is 2. So it is if none
+of the suites can be evaluated for a run.
 
 ``--data_directory``, ``--suites_directory``, ``--num_workers``, ``--batch_size`` and ``--generate_corruptions`` say how
 it is on this machine, in place of the run's settings. The same data elsewhere make no other results of it.
@@ -26,7 +27,7 @@ too (124): ``train.watchdog_seconds`` for a batch, ``train.watchdog_start_second
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -38,7 +39,7 @@ from vmoe_inform.runs.checkpoint_path import CheckpointPath
 from vmoe_inform.sharding import processes
 
 if TYPE_CHECKING:
-    from vmoe_inform.evaluation.files import Results
+    from vmoe_inform.evaluation.results import Results
 
 _JOIN_PROCESSES = command_line.define_processes()
 _WORKDIR = flags.DEFINE_multi_string(
@@ -71,31 +72,55 @@ def main(_: list[str]) -> int:
             raise checks.error("--suites", "at least one suite, or all alone", ",".join(suites))
         suites_lib.check_names(suites, "--suites")
     _JOIN_PROCESSES()
-    import rich.console
-
-    from vmoe_inform.analysis import stored
     from vmoe_inform.evaluation import earlier, run
     from vmoe_inform.evaluation.files import EvaluationFiles
-    from vmoe_inform.report import page as report
 
     if _PREDICTIONS.value is not None and processes.is_main():
         storage.check_writable(pathlib.Path(_PREDICTIONS.value), "--predictions")  # before what is computed for it
 
     since = earlier.now()
-    beside = [EvaluationFiles(path).read_results() for path in others]
-    evaluated = [_evaluate(path, name, suites) for path, name in zip(paths, names, strict=False)]
-    if _REPORT.value and processes.is_main():
-        everything = dict(zip(names, [*evaluated, *beside], strict=True))
-        examples = {name: EvaluationFiles(path).read_examples() for name, path in zip(names, paths, strict=False)}
-        rich.console.Console().print(report.render_table(everything, since=since))
-        page = EvaluationFiles(paths[0]).report
-        everywhere = zip(names, [*paths, *others], strict=True)
-        of_routers = {name: stored.for_report(path.folder) for name, path in everywhere}
-        found = {name: analysis for name, analysis in of_routers.items() if analysis is not None}
-        report.write_report(page, everything, examples=examples, analyses=found, since=since)
-        print(text.printable(f"report: {page}"))
-    damaged = {name: run.damaged_suites(results) for name, results in zip(names, evaluated, strict=False)}
-    return command_line.BAD_INPUT if any(damaged.values()) else 0
+    others_by_name = dict(zip(names[len(paths) :], others, strict=True))
+    beside = {name: EvaluationFiles(path).read_results() for name, path in others_by_name.items()}
+    evaluated: dict[str, Results] = {}
+    problems = []
+    for name, path in zip(names, paths, strict=False):
+        try:
+            evaluated[name] = _evaluate(path, name, suites)
+        except run.NothingAvailableError as problem:  # no reason to leave the other runs undone
+            problems.append(f"{name}: {problem}")
+    if _REPORT.value and evaluated and processes.is_main():
+        _report(dict(zip(names, paths, strict=False)) | others_by_name, evaluated, beside, since=since)
+    if problems:
+        raise checks.InputError("; ".join(problems))
+    return command_line.BAD_INPUT if any(map(run.damaged_suites, evaluated.values())) else 0
+
+
+def _report(
+    paths: Mapping[str, CheckpointPath],
+    evaluated: Mapping[str, "Results"],
+    beside: Mapping[str, "Results"],
+    *,
+    since: str,
+) -> None:
+    """Prints the table and writes the page of the first run that was evaluated."""
+    import rich.console
+
+    from vmoe_inform.analysis import stored
+    from vmoe_inform.evaluation.files import EvaluationFiles
+    from vmoe_inform.report import page as report
+
+    everything = {**evaluated, **beside}
+    rich.console.Console().print(report.render_table(everything, since=since))
+    page = EvaluationFiles(paths[next(iter(evaluated))]).report
+    of_routers = {name: stored.for_report(paths[name].folder) for name in everything}
+    report.write_report(
+        page,
+        everything,
+        examples={name: EvaluationFiles(paths[name]).read_examples() for name in evaluated},
+        analyses={name: analysis for name, analysis in of_routers.items() if analysis is not None},
+        since=since,
+    )
+    print(text.printable(f"report: {page}"))
 
 
 def _evaluate(path: CheckpointPath, name: str, suites: Sequence[str] | None) -> "Results":

@@ -92,10 +92,10 @@ def found(router, layout):
 def test_predictions(layout, router):
     ours, routing, chosen = found(router, layout)
     theirs, routing_of_first, chosen_by_first = found(router, FIRST)
-    assert router != "vmoe" or routing["block_1"]["dropped"] > 0.2  # or nothing is shown here
+    assert router != "vmoe" or routing["block_1"].dropped > 0.2  # or nothing is shown here
     np.testing.assert_array_equal(ours.indices, np.delete(np.arange(COUNT), BROKEN))
     np.testing.assert_array_equal(chosen["block_1"], chosen_by_first["block_1"])
-    assert routing["block_1"]["dropped"] == routing_of_first["block_1"]["dropped"]
+    assert routing["block_1"].dropped == routing_of_first["block_1"].dropped
     # With other shapes on a device, its matrix products round otherwise.
     same_shapes = layout[0] // layout[2] == FIRST[0] // FIRST[2]
     np.testing.assert_allclose(ours.logits, theirs.logits, rtol=0, atol=0 if same_shapes else 2e-6)

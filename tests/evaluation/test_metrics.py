@@ -53,17 +53,17 @@ def test_negative_log_likelihood_of_extreme_logits_is_finite():
 def test_reliability_and_calibration_error_by_hand():
     # Confidence 0.55 hit, 0.75 miss, 0.9 hit, 0.85 miss, in five bins: (0.4, 0.6], (0.6, 0.8], and two in (0.8, 1].
     diagram = metrics.reliability([True, False, True, False], [0.55, 0.75, 0.9, 0.85], 5)
-    np.testing.assert_allclose(diagram["edges"], [0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert diagram["count"] == [0, 0, 1, 1, 2]
-    np.testing.assert_allclose(diagram["accuracy"], [0, 0, 1, 0, 0.5])
-    np.testing.assert_allclose(diagram["confidence"], [0, 0, 0.55, 0.75, 0.875])
+    np.testing.assert_allclose(diagram.edges, [0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert diagram.count == (0, 0, 1, 1, 2)
+    np.testing.assert_allclose(diagram.accuracy, [0, 0, 1, 0, 0.5])
+    np.testing.assert_allclose(diagram.confidence, [0, 0, 0.55, 0.75, 0.875])
     # (1 * 0.45 + 1 * 0.75 + 2 * 0.375) / 4 = 0.4875
     assert metrics.calibration_error(diagram) == pytest.approx(0.4875)
 
 
 def test_certain_predictions_fall_into_the_last_bin():
     diagram = metrics.reliability([True], [1.0])
-    assert diagram["count"] == [0] * 14 + [1]
+    assert diagram.count == (0,) * 14 + (1,)
     assert metrics.calibration_error(diagram) == 0.0
 
 
@@ -75,7 +75,7 @@ def test_log_doubt_is_that_of_the_other_classes_together():
 
 
 def test_confidence_on_an_edge_belongs_to_the_bin_below():
-    assert metrics.reliability([True], [0.5], 2)["count"] == [1, 0]  # bins (0, 0.5] and (0.5, 1]
+    assert metrics.reliability([True], [0.5], 2).count == (1, 0)  # bins (0, 0.5] and (0.5, 1]
 
 
 def test_calibration_error_of_one_bin_is_the_gap_of_the_means(random_predictions):
@@ -89,17 +89,17 @@ def test_risk_and_coverage_by_hand():
     # From the most confident: right, wrong, right, right; errors among the first 1, 2, 3, 4: 0, 1/2, 1/3, 1/4.
     hits, confidences = [True, True, False, True], [0.5, 0.9, 0.8, 0.6]
     found = metrics.risk_coverage(hits, confidences, 4)
-    assert found["coverage"] == [0.25, 0.5, 0.75, 1.0]
-    np.testing.assert_allclose(found["risk"], [0, 1 / 2, 1 / 3, 1 / 4])
+    assert found.coverage == (0.25, 0.5, 0.75, 1.0)
+    np.testing.assert_allclose(found.risk, [0, 1 / 2, 1 / 3, 1 / 4])
     assert metrics.area_under_risk_coverage(hits, confidences) == pytest.approx((1 / 2 + 1 / 3 + 1 / 4) / 4)
     # A coverage of 1/8 of four predictions is at least one, 3/8 are at least two.
-    np.testing.assert_allclose(metrics.risk_coverage(hits, confidences, 8)["risk"][:3], [0, 0, 1 / 2])
+    np.testing.assert_allclose(metrics.risk_coverage(hits, confidences, 8).risk[:3], [0, 0, 1 / 2])
 
 
 def test_risk_does_not_depend_on_the_order_of_equal_confidences():
     # All as confident: every order is as likely, and the errors among any part of them are those of the whole.
     for hits in ([True, False, False, True], [False, False, True, True]):
-        np.testing.assert_allclose(metrics.risk_coverage(hits, [0.5] * 4, 4)["risk"], [0.5] * 4)
+        np.testing.assert_allclose(metrics.risk_coverage(hits, [0.5] * 4, 4).risk, [0.5] * 4)
         assert metrics.area_under_risk_coverage(hits, [0.5] * 4) == 0.5
 
 

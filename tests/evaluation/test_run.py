@@ -1,6 +1,5 @@
 """What is evaluated again, and what is not."""
 
-import copy
 import dataclasses
 import json
 import re
@@ -12,11 +11,13 @@ import pytest
 from PIL import Image
 
 from tests import imagenet_tiny
+from vmoe_inform import documents
 from vmoe_inform.config import AttackConfig, Config, ModelConfig, identity
 from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
 from vmoe_inform.evaluation import run
 from vmoe_inform.evaluation.evaluator import Evaluator
 from vmoe_inform.evaluation.files import EvaluationFiles
+from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites.base import AttackedPredictions
 from vmoe_inform.evaluation.work import look
 from vmoe_inform.nn import models
@@ -38,11 +39,12 @@ FINISHED = {
 
 def undated(results):
     """Without the times at which suites were evaluated."""
-    suites = {
-        name: {key: value for key, value in entry.items() if key != "evaluated"}
-        for name, entry in results["suites"].items()
-    }
-    return results | {"suites": suites}
+    suites = {name: dataclasses.replace(result, evaluated="") for name, result in results.suites.items()}
+    return dataclasses.replace(results, suites=suites, missing={})
+
+
+def write(folder, value):
+    files_of(folder).results.write_text(json.dumps(value))
 
 
 def saved_run(folder, config, *, step=8, named=None, here=None, older_hash="older"):
@@ -65,7 +67,8 @@ no_checkpoint = pytest.raises(FileNotFoundError, match="checkpoint: expected one
 
 
 def test_what_is_there_for_this_checkpoint_is_kept(tmp_path):
-    assert _evaluate(tmp_path) == FINISHED
+    results = _evaluate(tmp_path)
+    assert (results.suites, results.checkpoint_step) == ({"a": SuiteResult(1, {"top1": 1.0})}, 8)
     with no_checkpoint:
         _evaluate(tmp_path, ("a", "clean"))
 
@@ -75,7 +78,10 @@ def test_what_an_older_version_has_finished_counts(tmp_path):
     files = files_of(tmp_path)
     files.folder.mkdir()
     files.results.write_text(json.dumps(FINISHED | {"config_hash": "older"}))
-    assert run.evaluate(saved_run(tmp_path, CONFIG), ("a",)) == FINISHED == files.read_results()
+    results = run.evaluate(saved_run(tmp_path, CONFIG), ("a",))
+    assert results == files.read_results()
+    assert results.config_hash == identity.config_hash(CONFIG)
+    assert results.suites["a"].metrics == {"top1": 1.0}
 
 
 @pytest.mark.parametrize("other", [{"step": 4}, {"config": dataclasses.replace(CONFIG, seed=1)}], ids=str)
@@ -217,9 +223,9 @@ def test_units_of_other_images_are_made_again(directory, whole, tmp_path):
     predictor = CountingPredictor()
     results, _ = evaluate_sample(tmp_path / "run", config, predictor, suites=("clean", "a", "sketch"), here=here)
     assert len(predictor.predicted) == 3
-    assert results["suites"]["sketch"]["count"] == 6
-    assert undated(results)["suites"]["clean"] == undated(whole[1])["suites"]["clean"]
-    assert results["config_hash"] == whole[1]["config_hash"]  # where data lie does not make another run of it
+    assert results.suites["sketch"].count == 6
+    assert undated(results).suites["clean"] == undated(whole[1]).suites["clean"]
+    assert results.config_hash == whole[1].config_hash  # where data lie does not make another run of it
 
 
 def test_what_is_missing_is_said_and_the_rest_is_evaluated(directory, tmp_path):
@@ -229,16 +235,27 @@ def test_what_is_missing_is_said_and_the_rest_is_evaluated(directory, tmp_path):
     )
     suites = ("clean", "a", "o", "real")
     results, lines = evaluate_sample(tmp_path, config, CountingPredictor(), suites=suites, here=here)
-    assert results["suites"]["clean"]["count"] == 12
+    assert results.suites["clean"].count == 12
     for name in ("a", "o", "real"):
-        assert "nowhere" in results["suites"][name]["not_available"]
+        assert "nowhere" in results.missing[name].reason
         assert sum(line.startswith(f"{name}: not available: ") for line in lines) == 1
-    assert files_of(tmp_path).read_results() == results
+    assert set(results.suites) == {"clean"}
+    # That is so here and today: no other evaluation shows it.
+    assert files_of(tmp_path).read_results() == dataclasses.replace(results, missing={})
     # Once the data are there, what was missing is evaluated.
     predictor = CountingPredictor()
     results, _ = evaluate_sample(tmp_path, config, predictor, suites=suites)
-    assert all("count" in entry for entry in results["suites"].values())
+    assert set(results.suites) == set(suites)
     assert len(predictor.predicted) == 3  # a, o, and the clean images for o and real
+
+
+def test_an_evaluation_of_nothing_that_is_here_is_an_error_and_leaves_nothing(directory, tmp_path):
+    saved = saved_run(tmp_path, CONFIG)  # of digits
+    with pytest.raises(run.NothingAvailableError, match=r"^suites: expected some that .*; sketch: there is no such"):
+        run.evaluate(saved, ("v2", "sketch"))
+    assert list(tmp_path.iterdir()) == []
+    with no_checkpoint:  # it would be loaded for the others
+        run.evaluate(saved, ("clean", "sketch"))
 
 
 def test_damaged_suites_are_said_and_the_rest_is_evaluated(directory, tmp_path):
@@ -252,9 +269,9 @@ def test_damaged_suites_are_said_and_the_rest_is_evaluated(directory, tmp_path):
     suites = ("r", "sketch", "a")
     results, _ = evaluate_sample(tmp_path / "run", config, Unreadable(), suites=suites, here=here)
     assert run.damaged_suites(results) == ["sketch", "r"]
-    assert results["suites"]["r"]["not_available"].startswith("damaged data: data: expected at most 1.00% unreadable")
-    assert sample.CLASSES[0] in results["suites"]["sketch"]["not_available"]
-    assert results["suites"]["a"]["count"] == 6
+    assert results.missing["r"].reason.startswith("data: expected at most 1.00% unreadable")
+    assert sample.CLASSES[0] in results.missing["sketch"].reason
+    assert results.suites["a"].count == 6
 
 
 class Unreadable(CountingPredictor):
@@ -285,17 +302,17 @@ def test_evaluations_side_by_side_keep_each_others_figures(directory, tmp_path):
     def finish_another(line):  # while this evaluation is at work
         if line.startswith("clean: "):
             written = json.loads(files.results.read_text())
-            written["suites"]["v2"] = {"top1": 0.5, "count": 3}
+            written["suites"]["v2"] = {"metrics": {"top1": 0.5}, "count": 3}
             files.results.write_text(json.dumps(written))
 
     results, _ = evaluate_sample(tmp_path, config, CountingPredictor(), suites=("clean", "a"), say=finish_another)
-    assert set(results["suites"]) == {"clean", "a", "v2"}
+    assert set(results.suites) == {"clean", "a", "v2"}
     assert files.read_results() == results
 
 
 def test_an_evaluation_beside_another_keeps_what_that_has_on_other_data(directory, other_directory, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    config, files, before = sample.config(directory), files_of(tmp_path), whole[1]["suites"]["clean"]
+    config, files, before = sample.config(directory), files_of(tmp_path), whole[1].suites["clean"]
     others = []
 
     def evaluate_other_data(line):  # while this evaluation is at work, of other suites
@@ -308,9 +325,9 @@ def test_an_evaluation_beside_another_keeps_what_that_has_on_other_data(director
     files.results.write_text(json.dumps(left))
     evaluate_sample(tmp_path, config, CountingPredictor(), suites=("a",), say=evaluate_other_data)
     results = files.read_results()
-    assert results["suites"]["clean"] == others[0]["suites"]["clean"]
-    assert results["other_data"]["clean"] == [before]
-    assert "count" in results["suites"]["a"]
+    assert results.suites["clean"] == others[0].suites["clean"]
+    assert results.other_data["clean"] == (before,)
+    assert "a" in results.suites
 
 
 def test_predictions_for_others(directory, whole, tmp_path):
@@ -343,7 +360,7 @@ def test_a_named_checkpoint_has_files_of_its_own(directory, whole, tmp_path):
     named = files_of(tmp_path, 4)
     results, _ = evaluate_sample(tmp_path, config, CountingPredictor(), suites=("a",), step=4, named=4)
     assert named.read_results() == results
-    assert set(results["suites"]) == {"a"}
+    assert set(results.suites) == {"a"}
     assert files_of(tmp_path).read_results() == whole[1]
     assert named.results.name == "results_step_4.json"
     with pytest.raises(FileNotFoundError, match=rf"--workdir={tmp_path}@5"):
@@ -375,14 +392,14 @@ def test_other_data_are_another_evaluation(directory, other_directory, whole, tm
     assert len(predictor.predicted) == 1  # the clean ones; the sketches are the same
     assert "clean: 12 images" in lines
     assert any(line.startswith("sketch: 12 images, from before: evaluated 20") for line in lines)
-    assert results["suites"]["clean"]["data"]["place"] == results["data"]["place"] == str(other_directory / "val")
-    assert results["other_data"]["clean"] == [whole[1]["suites"]["clean"]]
+    assert results.suites["clean"].data.place == results.data.place == str(other_directory / "val")
+    assert results.other_data["clean"] == (whole[1].suites["clean"],)
     # Back to the first data: nothing is predicted but what the routers do.
     predictor = CountingPredictor()
     results, lines = evaluate_sample(tmp_path, config, predictor, suites=suites)
     assert len(predictor.predicted) == 1
-    assert results["suites"]["clean"] == whole[1]["suites"]["clean"]
-    assert [entry["data"]["place"] for entry in results["other_data"]["clean"]] == [str(other_directory / "val")]
+    assert results.suites["clean"] == whole[1].suites["clean"]
+    assert [entry.data.place for entry in results.other_data["clean"]] == [str(other_directory / "val")]
     assert files_of(tmp_path).read_results() == results
     for line in ("clean", "sketch"):
         assert any(shown.startswith(f"{line}: 12 images, from before: evaluated 20") for shown in lines)
@@ -390,9 +407,9 @@ def test_other_data_are_another_evaluation(directory, other_directory, whole, tm
 
 def test_suites_that_are_known_on_other_data_only_stay(directory, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    before = json.loads(json.dumps(whole[1]))
-    before["other_data"] = {"v2": [before["suites"].pop("a")]}
-    files_of(tmp_path).results.write_text(json.dumps(before))
+    suites = dict(whole[1].suites)
+    before = dataclasses.replace(whole[1], other_data={"v2": (suites.pop("a"),)}, suites=suites)
+    write(tmp_path, documents.to_json(before))
     assert evaluate_sample(tmp_path, sample.config(directory), None, suites=("clean",))[0] == before
     assert files_of(tmp_path).read_results() == before
 
@@ -410,7 +427,7 @@ def test_data_that_are_gone_leave_the_figures_of_before(directory, whole, tmp_pa
     config = sample.config(directory)
     here = _on(config, tmp_path / "nowhere")
     results, lines = evaluate_sample(tmp_path, config, None, suites=("clean",), here=here)
-    assert results == whole[1]
+    assert dataclasses.replace(results, missing={}) == whole[1]
     assert lines[0].startswith("clean: not available: data.directory: expected a directory")
     assert re.fullmatch(r"clean: 12 images, from before: evaluated 20\d\d-.* UTC, .*/val", lines[1])
 
@@ -418,14 +435,18 @@ def test_data_that_are_gone_leave_the_figures_of_before(directory, whole, tmp_pa
 def test_results_of_older_versions_say_that_they_know_no_data(directory, other_directory, whole, tmp_path):
     """They count where the run's config says that the data lie, as they always did, and nowhere else."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    older = json.loads(json.dumps(whole[1]))
-    for entry in older["suites"].values():
-        del entry["data"], entry["evaluated"]
-    older["data"] = {"source": "folder", "classes_are_imagenet": True}
-    files_of(tmp_path).results.write_text(json.dumps(older))
+    older = {
+        **FINISHED,
+        "config_hash": whole[1].config_hash,
+        "suites": {"clean": {"top1": 0.5, "top1_standard_error": 0.1, "count": 12}, "o": {"not_available": "then"}},
+        "data": {"source": "folder", "classes_are_imagenet": True},
+    }
+    write(tmp_path, older)
     config = sample.config(directory)
     results, lines = evaluate_sample(tmp_path, config, None, suites=("clean",))
-    assert results == older
+    expected = SuiteResult(12, {"top1": 0.5}, standard_errors={"top1": 0.1})
+    assert results.suites == {"clean": expected}
+    assert results == files_of(tmp_path).read_results()
     expected = "clean: 12 images, from before: evaluated by an older version, which recorded neither date nor data"
     assert lines == [expected]
     predictor = CountingPredictor()
@@ -434,11 +455,11 @@ def test_results_of_older_versions_say_that_they_know_no_data(directory, other_d
 
 
 def test_facts_of_the_run(whole, directory):
-    facts = copy.deepcopy(whole[1])
-    assert re.fullmatch("[0-9a-f]{16}", facts["data"].pop("fingerprint"))
-    assert facts["data"] == {"source": "folder", "classes_are_imagenet": True, "place": str(directory / "val")}
-    assert facts["model"]["moe_layers"] == [5, 7]
-    assert (facts["model"]["image_size_px"], facts["model"]["patch_size_px"]) == (32, 8)
+    data, model = whole[1].data, whole[1].model
+    assert re.fullmatch("[0-9a-f]{16}", data.fingerprint)
+    assert (data.source, data.classes_are_imagenet, data.place) == ("folder", True, str(directory / "val"))
+    assert model.moe_layers == (5, 7)
+    assert (model.image_size_px, model.patch_size_px) == (32, 8)
     # Half of them from all over the images that are taken for something else (all but a few of these twelve), and then
     # what is left of the others.
     examples = files_of(whole[0]).read_examples()
@@ -453,7 +474,7 @@ def test_facts_of_the_run(whole, directory):
 )
 def test_dates_and_data_that_are_none_are_damage(whole, tmp_path, change):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    results = json.loads(json.dumps(whole[1]))
+    results = json.loads(files_of(tmp_path).results.read_text())
     (results if "other_data" in change else results["suites"]["clean"]).update(change)
     files_of(tmp_path).results.write_text(json.dumps(results))
     with pytest.raises(ValueError, match=r"results.json: expected .*evaluate it again"):
@@ -494,7 +515,7 @@ def test_units_that_were_tampered_with_are_computed_again(directory, whole, tmp_
     unit.unlink()
     unit.symlink_to("/etc/passwd")
     results, _ = evaluate_sample(tmp_path, sample.config(directory), predictor, suites=("a",))
-    assert undated(results)["suites"]["a"] == undated(whole[1])["suites"]["a"]
+    assert undated(results).suites["a"] == undated(whole[1]).suites["a"]
     assert not unit.is_symlink()
     shutil.rmtree(unit.parents[1])
     unit.parents[1].symlink_to("/tmp")

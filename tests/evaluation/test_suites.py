@@ -12,6 +12,7 @@ from PIL import Image
 from vmoe_inform.config import AttackConfig, Config, DataConfig, EvaluationConfig, ModelConfig
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation import corruptions, headlines, suites
+from vmoe_inform.evaluation.results import AttackFacts
 from vmoe_inform.evaluation.suites import AttackedPredictions, Predictions, _labelled, o
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
@@ -51,29 +52,29 @@ def of(logits, labels, skipped=0):
 
 
 def entry_of(suite, predictions):
-    return suite.entry({name: suite.score(name, own) for name, own in predictions.items()})
+    return suite.result({name: suite.score(name, own) for name, own in predictions.items()})
 
 
 def test_clean():
     suite = suites.load("clean", CONFIG)
     entry = entry_of(suite, {name: predict(own.load(), confident) for name, own in suite.sets.items()})
-    assert (entry["top1"], entry["top5"], entry["top1_standard_error"]) == (1.0, 1.0, 0.0)
-    assert (entry["count"], entry["skipped"]) == (364, 0)
+    assert (entry.metrics["top1"], entry.metrics["top5"], entry.standard_errors["top1"]) == (1.0, 1.0, 0.0)
+    assert (entry.count, entry.skipped) == (364, 0)
     # Probability of the label: e^5 / (e^5 + 9), all in one bin and all right.
     probability = np.exp(5) / (np.exp(5) + 9)
-    assert entry["nll"] == pytest.approx(-np.log(probability), rel=1e-5)
-    assert entry["ece"] == pytest.approx(1 - probability, rel=1e-5)
-    assert sum(entry["reliability"]["count"]) == 364
-    assert len(entry["reliability"]["count"]) == CONFIG.evaluation.ece_bins
-    assert (entry["aurc"], entry["risk_coverage"]["risk"]) == (0.0, [0.0] * 20)
-    assert len(entry["worst_classes"]) == 10
+    assert entry.metrics["nll"] == pytest.approx(-np.log(probability), rel=1e-5)
+    assert entry.metrics["ece"] == pytest.approx(1 - probability, rel=1e-5)
+    assert sum(entry.reliability.count) == 364
+    assert len(entry.reliability.count) == CONFIG.evaluation.ece_bins
+    assert (entry.metrics["aurc"], entry.risk_coverage.risk) == (0.0, (0.0,) * 20)
+    assert len(entry.worst_classes) == 10
 
 
 def test_top5_needs_more_than_five_classes():
     scores = _labelled.accuracy_scores(of(np.eye(4, 5), range(4), skipped=2))
     entry = _labelled.accuracy(scores, tuple("abcde"))
-    assert "top5" not in entry
-    assert entry["skipped"] == 2
+    assert "top5" not in entry.metrics
+    assert entry.skipped == 2
 
 
 def test_scores_take_a_few_bytes_an_image():
@@ -92,8 +93,8 @@ def test_masked_logits_by_hand():
     np.testing.assert_allclose(scores["confidence"], [np.e / total[0], np.e**2 / total[1]], rtol=1e-6)
     np.testing.assert_allclose(scores["nll"], [np.log(total[0]) - 1, np.log(total[1]) - 1], rtol=1e-6)
     entry = _labelled.accuracy(scores, tuple("abcde"))
-    assert (entry["top1"], entry["top1_unmasked"]) == (0.5, 0.0)
-    assert (entry["top1_standard_error"], entry["top1_unmasked_standard_error"]) == (0.5 / np.sqrt(2), 0.0)
+    assert (entry.metrics["top1"], entry.metrics["top1_unmasked"]) == (0.5, 0.0)
+    assert (entry.standard_errors["top1"], entry.standard_errors["top1_unmasked"]) == (0.5 / np.sqrt(2), 0.0)
     with pytest.raises(ValueError, match=r"labels: expected among the suite's 3 classes"):
         _labelled.accuracy_scores(of(logits, [1, 2]), np.array([1, 3, 4]))
 
@@ -103,13 +104,13 @@ def test_worst_classes_come_first_and_of_equal_ones_the_larger():
     hits = np.array([True, False, False, False, False, False, True])
     names = ("n01440764", "b", "c", "without images", "e")
     found = _labelled.worst_classes(labels, hits, names)
-    assert [(f["class"], f["top1"], f["count"]) for f in found] == [
+    assert [(f.name, f.top1, f.count) for f in found] == [
         ("b", 0.0, 3),
         ("c", 0.0, 1),
         ("n01440764", 0.5, 2),
         ("e", 1.0, 1),
     ]
-    assert found[2]["title"].startswith("tench")
+    assert found[2].title.startswith("tench")
 
 
 def test_corruptions_of_every_set_are_summarized(idx):
@@ -123,18 +124,18 @@ def test_corruptions_of_every_set_are_summarized(idx):
         right = np.arange(3) < int(severity) if corruption == "fog" else np.ones(3, bool)
         predictions[name] = of(np.eye(2)[np.where(right, labels, 1 - labels)], labels)
     entry = entry_of(suite, predictions)
-    assert entry["per_corruption"]["fog"] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
-    assert entry["per_corruption"]["snow"] == [1.0] * 5
+    assert entry.per_corruption["fog"] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
+    assert entry.per_corruption["snow"] == (1.0,) * 5
     # Image 0 is right in 75 of 75 sets, image 1 in 74, image 2 in 73.
-    assert entry["mean_top1"] == pytest.approx(74 / 75)
-    assert entry["mean_top1_standard_error"] == pytest.approx(np.std([73, 74, 75]) / 75 / np.sqrt(3))
-    assert (entry["count"], entry["skipped"], entry["generated"]) == (3, 0, True)
-    assert entry["origin"] == "generated"
-    assert not {"mce", "relative_mce"} & set(entry)  # AlexNet knows ImageNet's classes
+    assert entry.metrics["mean_top1"] == pytest.approx(74 / 75)
+    assert entry.standard_errors["mean_top1"] == pytest.approx(np.std([73, 74, 75]) / 75 / np.sqrt(3))
+    assert (entry.count, entry.skipped) == (3, 0)
+    assert entry.origin == "generated"
+    assert not {"mce", "relative_mce"} & set(entry.metrics)  # AlexNet knows ImageNet's classes
     # Three images, not 225 pictures; as sure as independent draws with that standard error would be.
-    found = headlines.headline("c", entry)
+    found = headlines.headline(entry)
     assert found.count == 3
-    draws = 74 / 75 * (1 / 75) / entry["mean_top1_standard_error"] ** 2
+    draws = 74 / 75 * (1 / 75) / entry.standard_errors["mean_top1"] ** 2
     assert (found.low, found.high) == pytest.approx(headlines.wilson_interval(74 / 75, draws))
 
 
@@ -181,8 +182,8 @@ def test_renditions_show_the_class_that_their_label_says():
     right = classifier.predict(source.records.images.reshape(len(source.records), -1) / 255) == source.records.labels
     assert right.mean() > 0.5
     entry = entry_of(suite, {"r": predict(source, confident)})
-    assert entry["top1"] == 1.0
-    assert entry["count"] == len(source.records) >= 150
+    assert entry.metrics["top1"] == 1.0
+    assert entry.count == len(source.records) >= 150
 
 
 def test_hard_digits_are_those_that_the_nearest_class_mean_gets_wrong():
@@ -225,10 +226,14 @@ def test_letters_against_test_images(idx, source, size_px):
 
     unsure = {"clean": predict(loaded["clean"], confident), "o": predict(loaded["o"], lambda label: np.zeros(10))}
     entry = entry_of(suite, unsure)
-    assert (entry["aupr"], entry["count"], entry["count_in_distribution"]) == (1.0, count, count_in_distribution)
+    assert (entry.metrics["aupr"], entry.count, entry.metrics["count_in_distribution"]) == (
+        1.0,
+        count,
+        count_in_distribution,
+    )
     # As confident of letters as of digits: the score knows nothing, and precision is the share of letters.
     fooled = {**unsure, "o": predict(loaded["o"], confident)}
-    assert entry_of(suite, fooled)["aupr"] == pytest.approx(count / (count + count_in_distribution))
+    assert entry_of(suite, fooled).metrics["aupr"] == pytest.approx(count / (count + count_in_distribution))
 
 
 @pytest.mark.parametrize(("source", "suite"), [("idx", "r"), *(("folder", suite) for suite in "rao")])
@@ -286,14 +291,16 @@ def test_attacked_images_are_spread_over_the_split_and_stand_beside_the_same_one
     attacked = AttackedPredictions(**vars(attacked), without_gradient=np.arange(100) < 7)
     scores = suite.score("pgd", attacked)
     np.testing.assert_array_equal(scores["index"], chosen)
-    entry = suite.entry({"unchanged": suite.score("unchanged", unchanged), "pgd": scores})
-    assert (entry["top1"], entry["clean_top1"], entry["count"], entry["without_gradient"]) == (0.25, 0.5, 100, 0.07)
-    assert {name: entry[name] for name in ("loss", "epsilon", "num_steps", "step_size", "seed")} == {
-        "loss": "margin",
-        "epsilon": 2.0,
-        "num_steps": 3,
-        "step_size": 0.25,
-        "seed": 5,
+    entry = suite.result({"unchanged": suite.score("unchanged", unchanged), "pgd": scores})
+    assert (entry.metrics["top1"], entry.metrics["clean_top1"], entry.count, entry.metrics["without_gradient"]) == (
+        0.25,
+        0.5,
+        100,
+        0.07,
+    )
+    assert (entry.attack, entry.seed) == (AttackFacts(2.0, num_steps=3, step_size=0.25, loss="margin"), 5)
+    assert suite.sets["pgd"].settings == {
+        **{"loss": "margin", "epsilon": 2.0, "num_steps": 3, "step_size": 0.25, "seed": 5, "images": 100}
     }
     one_step = suites.load("fgsm", config)
     assert one_step.sets["fgsm"].settings == {"loss": "margin", "epsilon": 2.0, "num_steps": 1, "images": 100}
@@ -309,6 +316,6 @@ def test_confidences_that_are_rounded_to_one_still_tell_right_from_wrong_and_kno
     scores = _labelled.accuracy_scores(of(logits, np.repeat([1, 0], 10)))
     assert (scores["confidence"] == 1.0).all()
     entry = _labelled.accuracy(scores, ("a", "b"))
-    assert entry["risk_coverage"]["risk"][9] == 0.0  # of the surer half
+    assert entry.risk_coverage.risk[9] == 0.0  # of the surer half
     outside = _labelled.accuracy_scores(of(logits[:10], np.zeros(10, int)))
-    assert o.told_apart(outside, _labelled.accuracy_scores(sure))["aupr"] == pytest.approx(1.0)
+    assert o.told_apart(outside, _labelled.accuracy_scores(sure)).metrics["aupr"] == pytest.approx(1.0)

@@ -33,7 +33,7 @@ def random_predictions(suite):
 
 
 def entry_of(suite, predictions):
-    return suite.entry({name: suite.score(name, own) for name, own in predictions.items()})
+    return suite.result({name: suite.score(name, own) for name, own in predictions.items()})
 
 
 def test_the_sample_is_in_the_subsets_that_it_says():
@@ -51,12 +51,12 @@ def test_a_and_r_are_masked_to_their_own_classes(config, name, classes):
     kept = own.logits[:, list(classes)].astype(np.float64)
     places = np.searchsorted(classes, own.labels)
     entry = entry_of(suite, found)
-    assert entry["top1"] == accuracy_score(places, kept.argmax(axis=1))
-    assert entry["top1_unmasked"] == accuracy_score(own.labels, own.logits.argmax(axis=1))
-    assert entry["nll"] == pytest.approx(-np.log(softmax(kept, axis=1)[np.arange(len(places)), places]).mean())
-    assert entry["classes"] == len(classes)
-    assert (entry["count"], entry["origin"]) == (len(classes) * sample.IMAGES_PER_CLASS, "published folder")
-    assert {worst["class"] for worst in entry["worst_classes"]} == {sample.CLASSES[label] for label in classes}
+    assert entry.metrics["top1"] == accuracy_score(places, kept.argmax(axis=1))
+    assert entry.metrics["top1_unmasked"] == accuracy_score(own.labels, own.logits.argmax(axis=1))
+    assert entry.metrics["nll"] == pytest.approx(-np.log(softmax(kept, axis=1)[np.arange(len(places)), places]).mean())
+    assert entry.classes == len(classes)
+    assert (entry.count, entry.origin) == (len(classes) * sample.IMAGES_PER_CLASS, "published folder")
+    assert {worst.name for worst in entry.worst_classes} == {sample.CLASSES[label] for label in classes}
 
 
 @pytest.mark.parametrize("name", ["v2", "sketch"])
@@ -69,9 +69,9 @@ def test_v2_and_sketch_are_of_all_classes(config, name):
     records = suite.sets[name].load().records
     for index, label in enumerate(own.labels):  # V2's folders have numbers, and the files here the classes' names
         assert records.name(index).rpartition("/")[2].startswith(sample.CLASSES[label])
-    assert entry["top1"] == accuracy_score(own.labels, own.logits.argmax(axis=1))
-    assert entry["top5"] == top_k_accuracy_score(own.labels, own.logits, k=5, labels=np.arange(6))
-    assert not {"classes", "top1_unmasked"} & set(entry)
+    assert entry.metrics["top1"] == accuracy_score(own.labels, own.logits.argmax(axis=1))
+    assert entry.metrics["top5"] == top_k_accuracy_score(own.labels, own.logits, k=5, labels=np.arange(6))
+    assert (entry.classes, "top1_unmasked" in entry.metrics) == (None, False)
 
 
 def test_o_is_told_from_test_images_of_its_classes(config):
@@ -82,9 +82,9 @@ def test_o_is_told_from_test_images_of_its_classes(config):
     positive = np.arange(len(logits)) >= kept.sum()
     entry = entry_of(suite, found)
     expected = average_precision_score(positive, -softmax(logits, axis=1).max(axis=1))
-    assert entry["aupr"] == pytest.approx(expected)
-    assert 0 < entry["aupr"] < 1
-    assert (entry["count"], entry["count_in_distribution"], entry["classes"]) == (4, 4, 2)
+    assert entry.metrics["aupr"] == pytest.approx(expected)
+    assert 0 < entry.metrics["aupr"] < 1
+    assert (entry.count, entry.metrics["count_in_distribution"], entry.classes) == (4, 4, 2)
 
 
 def test_o_by_hand(config):
@@ -97,7 +97,7 @@ def test_o_by_hand(config):
         "clean": sample.predictions(logits([0.9, 0.99, 0.6]), [4, 0, 5]),  # the second is of another class
         "o": sample.predictions(logits([0.7, 0.5]), [4, 5]),
     }
-    assert entry_of(suites.load("o", config), found)["aupr"] == pytest.approx((1 + 2 / 3) / 2)
+    assert entry_of(suites.load("o", config), found).metrics["aupr"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_real_takes_any_of_the_labels_and_leaves_out_images_without(config, tmp_path):
@@ -118,9 +118,9 @@ def test_real_takes_any_of_the_labels_and_leaves_out_images_without(config, tmp_
     logits = np.tile(np.eye(6)[4] * 3, (len(labels), 1))
     entry = entry_of(suite, {"clean": sample.predictions(logits, labels, skipped=1)})
     # Right of the ten that are left: image 1, and the two of class 4.
-    assert (entry["top1"], entry["count"], entry["excluded"], entry["skipped"]) == (0.3, 10, 2, 1)
-    assert "nll" not in entry
-    assert entry["aurc"] == pytest.approx(0.7)
+    assert (entry.metrics["top1"], entry.count, entry.metrics["excluded"], entry.skipped) == (0.3, 10, 2, 1)
+    assert "nll" not in entry.metrics
+    assert entry.metrics["aurc"] == pytest.approx(0.7)
 
 
 def test_real_needs_the_names_of_the_validation_images(config):
@@ -148,21 +148,21 @@ def test_published_corruptions_by_hand(config):
     assert len(suite.sets) == 75
     # Of 12 images 6 - s + 1 are right under fog, 6 under the others.
     entry = entry_of(suite, shown(suite, lambda name: 7 - int(name[-1]) if name.startswith("fog") else 6))
-    assert entry["per_corruption"]["fog"] == pytest.approx([6 / 12, 5 / 12, 4 / 12, 3 / 12, 2 / 12])
-    assert entry["mean_top1"] == pytest.approx((14 * 0.5 + 4 / 12) / 15)
-    assert (entry["count"], entry["origin"]) == (12, "published folder")
-    assert not {"generated", "mce", "relative_mce"} & set(entry)  # AlexNet's errors are of 1,000 classes
+    assert entry.per_corruption["fog"] == pytest.approx([6 / 12, 5 / 12, 4 / 12, 3 / 12, 2 / 12])
+    assert entry.metrics["mean_top1"] == pytest.approx((14 * 0.5 + 4 / 12) / 15)
+    assert (entry.count, entry.origin) == (12, "published folder")
+    assert not {"mce", "relative_mce"} & set(entry.metrics)  # AlexNet's errors are of 1,000 classes
 
 
 def test_errors_relative_to_alexnet_by_hand():
     # Accuracy 1/2 everywhere, but (6 + 5 + 4 + 3 + 2) / 60 = 1/3 under fog; 3/4 on clean images.
     top1 = {name: [0.5] * 5 for name in corruptions.CORRUPTIONS} | {"fog": [k / 12 for k in (6, 5, 4, 3, 2)]}
-    entry = c.against_alexnet(top1, clean_top1=0.75)
+    errors = c.against_alexnet(top1, clean_top1=0.75)
     reference, reference_clean = label_sets.alexnet_errors()
     mean_error = dict.fromkeys(corruptions.CORRUPTIONS, 1 / 2) | {"fog": 2 / 3}
-    assert entry["mce"] == pytest.approx(np.mean([mean_error[name] / reference[name] for name in reference]))
+    assert errors["mce"] == pytest.approx(np.mean([mean_error[name] / reference[name] for name in reference]))
     relative = [(mean_error[name] - 1 / 4) / (reference[name] - reference_clean) for name in reference]
-    assert entry["relative_mce"] == pytest.approx(np.mean(relative))
+    assert errors["relative_mce"] == pytest.approx(np.mean(relative))
     # AlexNet itself has 1 of both.
     alexnet = {name: [1 - error] * 5 for name, error in reference.items()}
     itself = c.against_alexnet(alexnet, clean_top1=1 - reference_clean)
@@ -184,7 +184,7 @@ def test_sets_that_do_not_show_the_same_images_are_refused(config):
         entry_of(suite, found)
     # But records that could not be read are no other images.
     found["snow/2"] = sample.predictions(np.eye(6)[np.arange(11) // 2], np.arange(11) // 2, skipped=1)
-    assert entry_of(suite, found)["skipped"] == 1
+    assert entry_of(suite, found).skipped == 1
 
 
 def test_an_incomplete_suite_says_what_is_missing(config, directory, tmp_path):
@@ -218,7 +218,7 @@ def test_corruptions_that_are_not_published_are_generated_and_say_so(config, tmp
     suite = suites.load("c", dataclasses.replace(config, data=data))
     assert suite.origin == "generated"
     entry = entry_of(suite, shown(suite, lambda name: 6))
-    assert (entry["generated"], entry["origin"], entry["mean_top1"]) == (True, "generated", 0.5)
+    assert (entry.origin, entry.metrics["mean_top1"]) == ("generated", 0.5)
 
 
 @pytest.mark.parametrize("name", ["a", "r", "o", "v2", "sketch", "real"])

@@ -36,18 +36,20 @@ class Pixels:
 
 def entry_of(suite, model):
     predictions = {name: own.predict(model, own.load()) for name, own in suite.sets.items()}
-    return suite.entry({name: suite.score(name, own) for name, own in predictions.items()})
+    return suite.result({name: suite.score(name, own) for name, own in predictions.items()})
 
 
 def test_few_shot():
     model = Pixels()
     entry = entry_of(suites.load("fewshot", CONFIG), model)
     assert model.asked == [10 * 5, 364]  # once for all numbers of shots: five images of each digit, and the test split
-    assert list(entry["top1_by_shots"]) == ["1", "5"]
-    assert 0.3 < entry["top1_by_shots"]["1"] < entry["top1_by_shots"]["5"] == entry["top1"]
+    assert list(entry.top1_by_shots) == ["1", "5"]
+    assert 0.3 < entry.top1_by_shots["1"] < entry.top1_by_shots["5"] == entry.metrics["top1"]
     # Of the share p of the 363 images that were read: sqrt(p (1 - p) / 363) with either of n and n - 1 in it.
-    assert entry["top1_standard_error"] == pytest.approx((entry["top1"] * (1 - entry["top1"]) / 363) ** 0.5, rel=0.01)
-    assert (entry["count"], entry["skipped"], entry["seed"]) == (363, 2, 0)
+    assert entry.standard_errors["top1"] == pytest.approx(
+        (entry.metrics["top1"] * (1 - entry.metrics["top1"]) / 363) ** 0.5, rel=0.01
+    )
+    assert (entry.count, entry.skipped, entry.seed) == (363, 2, 0)
     assert entry == entry_of(suites.load("fewshot", CONFIG), Pixels())
 
 
@@ -63,8 +65,8 @@ def test_linear_learns_from_all_training_images(monkeypatch):
     model = Pixels()
     entry = entry_of(suites.load("linear", CONFIG), model)
     assert model.asked == [1433, 364]
-    assert entry["top1"] > 0.9  # of the pixels; logistic regression is known to do well here
-    assert set(entry) == {"top1", "top1_standard_error", "count", "skipped"}
+    assert entry.metrics["top1"] > 0.9  # of the pixels; logistic regression is known to do well here
+    assert (set(entry.metrics), set(entry.standard_errors)) == ({"top1"}, {"top1"})
 
 
 class RecordingWatchdog(Watchdog):

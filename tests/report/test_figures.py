@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from vmoe_inform.evaluation.headlines import suites_of
+from vmoe_inform.evaluation.results import RiskCoverage
 from vmoe_inform.report import figures, routing_figures, styles
 
-from .sample_results import imagenet_examples, imagenet_results, results
+from .sample_results import imagenet_examples, imagenet_results, results, with_suite
 
 
 def lines_by_label(axes):
@@ -46,7 +47,7 @@ def test_corruption_figures_share_one_scale_and_show_the_clean_score():
 def test_reliability_figure_leaves_out_empty_bins():
     above, below = figures.reliability_figure(results()).axes
     (name,) = [label for label in lines_by_label(above) if label.startswith("attention_vmoe")]
-    assert name == "attention_vmoe (mean gap 2.0 points)"
+    assert name == "attention_vmoe (mean gap 7.0 points)"
     assert lines_by_label(above)[name].get_xdata() == pytest.approx([25, 90])
     assert lines_by_label(above)[name].get_ydata() == pytest.approx([50, 95])
     assert below.get_lines()[0].get_ydata() == pytest.approx([20, 180])
@@ -65,8 +66,8 @@ def test_no_figure_is_kept_by_pyplot():
 
 
 def test_risk_coverage_figures_show_every_suite_on_one_scale():
-    found = imagenet_results()
-    found["vmoe"]["suites"]["a"]["risk_coverage"] = {"coverage": [0.5, 1.0], "risk": [0.4, 0.8]}
+    curve = RiskCoverage((0.5, 1.0), (0.4, 0.8))
+    found = with_suite(imagenet_results(), "vmoe", "a", risk_coverage=curve)
     drawn = figures.risk_coverage_figures(found)
     assert list(drawn) == [suite for suite in suites_of(found) if suite in ("clean", "real", "v2", "r", "a", "sketch")]
     (axes,) = drawn["a"].axes
@@ -90,7 +91,7 @@ LONG = "runs/imagenet/2026-11-22/attention_vmoe_s32_last2_seed0"
         lambda found: figures.corruption_figures(found)["elastic_transform"],
         lambda found: figures.risk_coverage_figures(found)["sketch"],
         routing_figures.entropy_figure,
-        lambda found: routing_figures.load_figures(found["vmoe"]["routing"])["block_7"],
+        lambda found: routing_figures.load_figures(found["vmoe"].routing)["block_7"],
         lambda found: routing_figures.example_figure(imagenet_examples()[1], num_experts=8),
         lambda found: routing_figures.example_figure(imagenet_examples()[2], num_experts=8),
     ],

@@ -1,7 +1,8 @@
-import copy
+import dataclasses
 
 import pytest
 
+from vmoe_inform.evaluation.results import CleanImages, RouterFacts
 from vmoe_inform.report import papers
 
 from .sample_results import imagenet_results, results
@@ -10,9 +11,8 @@ TABLE = "Mutual-Inform SMoE, Table 2"
 
 
 def changed(**changes):
-    result = copy.deepcopy(imagenet_results()["vmoe"])
-    result["model"].update(changes)
-    return result
+    result = imagenet_results()["vmoe"]
+    return dataclasses.replace(result, model=dataclasses.replace(result.model, **changes))
 
 
 def test_each_informed_kind_is_set_beside_its_own_row():
@@ -28,7 +28,7 @@ def test_v_moes_own_figures_depend_on_the_image_size():
     assert (own, fine_tuned) == ({"clean": 73.1, "v2": 59.2}, {"clean": 75.9, "v2": 62.0})
 
 
-@pytest.mark.parametrize("layers", [(5, 7), [5, 7], [6, 7]])
+@pytest.mark.parametrize("layers", [(5, 7), (6, 7)])
 def test_the_last_two_blocks_may_be_counted_either_way(layers):
     assert papers.models_of(changed(moe_layers=layers))
 
@@ -42,11 +42,11 @@ def test_the_last_two_blocks_may_be_counted_either_way(layers):
         ({"num_layers": 12}, "num layers 12 instead of 8 blocks"),
         ({"hidden_size": 384}, "hidden size 384 instead of width 512"),
         ({"patch_size_px": 16}, "patch size px 16 instead of patches of 32 px"),
-        ({"moe_layers": [1, 3, 5, 7]}, "moe layers 1, 3, 5, 7 instead of MoE layers in the last two blocks"),
+        ({"moe_layers": (1, 3, 5, 7)}, "moe layers 1, 3, 5, 7 instead of MoE layers in the last two blocks"),
         ({"image_size_px": 256}, "images of 256 px"),
-        ({"router": {"score": "cosine", "inform": "none"}}, "router 'cosine' instead of a linear one"),
+        ({"router": RouterFacts("cosine")}, "router 'cosine' instead of a linear one"),
         (
-            {"router": {"score": "linear", "inform": ["attention", "similarity"]}},
+            {"router": RouterFacts("linear", ("attention", "similarity"))},
             "a router informed by attention and similarity",
         ),
     ],
@@ -59,6 +59,6 @@ def test_a_run_that_differs_is_not_compared_and_it_is_said_why(changes, words):
 
 def test_other_data_and_earlier_results_are_not_compared():
     assert not any(papers.applies(result) for result in results().values())
-    digits = {**changed(), "data": {"source": "digits", "classes_are_imagenet": False}}
+    digits = dataclasses.replace(changed(), data=CleanImages("digits"))
     assert not papers.applies(digits)
     assert papers.models_of(digits) == []

@@ -18,7 +18,7 @@ def texts(axes):
 
 
 def test_load_figures_show_every_expert_against_an_even_share():
-    found = routing_figures.load_figures(results()["attention_vmoe"]["routing"])
+    found = routing_figures.load_figures(results()["attention_vmoe"].routing)
     assert list(found) == ["block_1", "block_3"]
     (axes,) = found["block_1"].axes
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([50, 25, 25, 0])

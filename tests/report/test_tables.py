@@ -1,6 +1,9 @@
+import dataclasses
+
+from vmoe_inform.evaluation.results import WorstClass
 from vmoe_inform.report import tables
 
-from .sample_results import WORST_CLASSES, imagenet_results, results
+from .sample_results import WORST_CLASSES, imagenet_results, results, with_suite
 
 
 def test_corruptions_have_their_mean_over_the_severities():
@@ -19,11 +22,8 @@ def test_worst_classes_are_named_in_words_and_by_wordnet_id():
 
 
 def test_a_class_without_a_title_is_looked_up_or_stands_for_itself():
-    found = results()
-    found["vmoe"]["suites"]["clean"]["worst_classes"] = [
-        {key: value for key, value in WORST_CLASSES[2].items() if key != "title"},
-        {"class": "7", "top1": 0.5, "count": 4},
-    ]
+    worst = (dataclasses.replace(WORST_CLASSES[2], title=""), WorstClass("7", 0.5, 4))
+    found = with_suite(results(), "vmoe", "clean", worst_classes=worst)
     known, digit = tables.worst_classes(found)["clean"]["vmoe"]
     assert (known.title, known.name) == ("laptop, laptop computer", "n03642806")
     assert (digit.title, digit.name) == ("7", "")

@@ -1,15 +1,16 @@
 """Which runs are done, in which process, and what is said of those that fail."""
 
+import dataclasses
+
 import pytest
 
 from tests.studies import sample
 from tests.studies.test_plan import make
-from vmoe_inform import storage
-from vmoe_inform.studies import execute, measure, plan
+from vmoe_inform.studies import execute, measure, plan, results
 
 
 def _finish(run, stop):
-    storage.write_json(run.folder / plan.RESULT_FILE, sample.result(run.router, run.config.seed))
+    results.write(run.folder / plan.RESULT_FILE, sample.result(run.router, run.config.seed), within=run.folder)
 
 
 @pytest.fixture
@@ -28,12 +29,13 @@ def test_finished_runs_are_not_done_again(runs, monkeypatch):
 def test_runs_of_other_images_are_not_compared(runs, monkeypatch):
     """The folder of the data is no setting that decides a run, as data may be moved; what lies there is."""
     _finish(runs[0], None)
-    finished = sample.result(runs[1].router, runs[1].config.seed) | {"data": measure.data_of(runs[1].config.data)}
-    storage.write_json(runs[1].folder / plan.RESULT_FILE, finished)
+    path, data = runs[1].folder / plan.RESULT_FILE, measure.data_of(runs[1].config.data)
+    finished = dataclasses.replace(sample.result(runs[1].router, runs[1].config.seed), data=data)
+    results.write(path, finished, within=runs[1].folder)
     monkeypatch.setattr(measure, "complete", _finish)
     measure.check_data(runs)
-    finished["data"]["train"] = "0" * 16
-    storage.write_json(runs[1].folder / plan.RESULT_FILE, finished)
+    finished = dataclasses.replace(finished, data={**data, "train": "0" * 16})
+    results.write(path, finished, within=runs[1].folder)
     with pytest.raises(ValueError, match=f"--workdir: expected a study of the images .*; received '{runs[1].folder}, "):
         execute.execute(runs, jobs=1)
     assert not runs[2].is_finished

@@ -6,8 +6,7 @@ import pytest
 
 from tests.studies import sample
 from tests.studies.test_plan import make
-from vmoe_inform import storage
-from vmoe_inform.studies import plan, report
+from vmoe_inform.studies import plan, report, results
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def written(tmp_path_factory):
         ],
     }.items():
         for run, result in zip(runs[router], of_seeds, strict=True):
-            storage.write_json(run.folder / plan.RESULT_FILE, result)
+            results.write(run.folder / plan.RESULT_FILE, result, within=run.folder)
     report.write(workdir, runs, against="plain", file="d.py", overrides={"train.steps": 6})
     return workdir
 

@@ -100,8 +100,11 @@ def test_a_run_is_measured_at_the_ends_of_its_last_two_epochs(studied):
         assert (result["one_epoch_before"]["step"], result["last"]["step"]) == (3, 6)
         assert set(result["last"]["suites"]) == {"clean", "a"}
         logged = [entry for entry in read_metrics(folder / "metrics.jsonl") if "evaluation/clean/top1" in entry]
-        assert result["last"]["suites"]["clean"]["top1"] == logged[-1]["evaluation/clean/top1"]
-        assert result["one_epoch_before"]["suites"]["clean"]["nll"] != result["last"]["suites"]["clean"]["nll"]
+        assert result["last"]["suites"]["clean"]["metrics"]["top1"] == logged[-1]["evaluation/clean/top1"]
+        assert (
+            result["one_epoch_before"]["suites"]["clean"]["metrics"]["nll"]
+            != result["last"]["suites"]["clean"]["metrics"]["nll"]
+        )
 
 
 def test_fluctuation_is_that_of_the_experts_on_file(studied):
@@ -122,7 +125,7 @@ def test_the_study_compares_seed_by_seed(studied):
     workdir, _ = studied
     study, results = json.loads((workdir / "study.json").read_text()), _results(workdir)
     assert (study["against"], study["seeds"]) == ("vmoe", [0, 1])
-    top1 = {key: result["last"]["suites"]["clean"]["top1"] for key, result in results.items()}
+    top1 = {key: result["last"]["suites"]["clean"]["metrics"]["top1"] for key, result in results.items()}
     differences = [top1["symphony_vmoe", seed] - top1["vmoe", seed] for seed in (0, 1)]
     found = study["routers"]["symphony_vmoe"]["measures"]["accuracy/clean"]["difference"]
     assert found["mean"] == pytest.approx(np.mean(differences))

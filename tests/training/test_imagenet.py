@@ -1,6 +1,6 @@
 """ImageNet's recipe from TFDS's files to figures of its suites: few images, small layers, all 1,000 classes."""
 
-import json
+import dataclasses
 
 import pytest
 
@@ -54,21 +54,23 @@ def workdir(config, tmp_path_factory):
 def test_a_run_is_trained_and_evaluated_through_the_prepared_files(config, workdir):
     saved = runs.find(workdir)
     results = run.evaluate(saved, ["clean", "real", "a", "r", "o", "v2"], say=lambda _: None)
-    assert results == json.loads(EvaluationFiles(saved.path).results.read_text())
-    suites = results["suites"]
+    assert dataclasses.replace(results, missing={}) == EvaluationFiles(saved.path).read_results()
+    suites = results.suites
     # Sixteen validation images were prepared; of each suite there is an image of each of its 200 classes.
-    assert {name: suites[name]["count"] for name in ("clean", "a", "r", "o")} == {
+    assert {name: suites[name].count for name in ("clean", "a", "r", "o")} == {
         "clean": 16,
         "a": 200,
         "r": 200,
         "o": 200,
     }
-    assert suites["clean"]["origin"] == "TFDS"
-    assert suites["a"]["origin"] == "published folder"
-    assert suites["a"]["classes"] == suites["r"]["classes"] == suites["o"]["classes"] == 200
+    assert suites["clean"].origin == "TFDS"
+    assert suites["a"].origin == "published folder"
+    assert suites["a"].classes == suites["r"].classes == suites["o"].classes == 200
     known = set(label_sets.subset("o"))
-    assert suites["o"]["count_in_distribution"] == sum(name in known for name in ilsvrc.validation_classes()[:16])
+    assert suites["o"].metrics["count_in_distribution"] == sum(
+        name in known for name in ilsvrc.validation_classes()[:16]
+    )
     # Validation image 2 has no ReaL label.
-    assert (suites["real"]["count"], suites["real"]["excluded"]) == (15, 1)
-    assert "imagenetv2-matched-frequency-format-val" in suites["v2"]["not_available"]
-    assert results["data"]["classes_are_imagenet"]
+    assert (suites["real"].count, suites["real"].metrics["excluded"]) == (15, 1)
+    assert "imagenetv2-matched-frequency-format-val" in results.missing["v2"].reason
+    assert results.data.classes_are_imagenet

@@ -14,10 +14,10 @@ from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.adversarial import Attack
 from vmoe_inform.evaluation.predict import Chosen, Predictor
+from vmoe_inform.evaluation.results import LayerRouting, SuiteResult
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
     AttackedPredictions,
-    Entry,
     Features,
     ImageSet,
     Predictions,
@@ -55,7 +55,7 @@ class Evaluator:
         return cls(run, Predictor(run.model, run.config, run.mesh, watchdog=watchdog))
 
     @functools.cached_property
-    def clean(self) -> tuple[Predictions, dict[str, dict[str, Any]], Chosen]:
+    def clean(self) -> tuple[Predictions, dict[str, LayerRouting], Chosen]:
         """Predictions for the clean images, what the routers did, and the experts of every token."""
         return self._predictor.predict_with_routing(self.run.variables, self._clean_source)
 
@@ -75,8 +75,8 @@ class Evaluator:
         """Predictions for the set ``name`` of a suite, whose images are ``source``."""
         return self.clean[0] if name == TEST_SET else image_set.predict(self, source)
 
-    def measure(self, suite: Suite, *, before_each_set: Callable[[], None] = lambda: None) -> Entry:
-        """The suite's entry of ``results.json``, with nothing kept on the way.
+    def measure(self, suite: Suite, *, before_each_set: Callable[[], None] = lambda: None) -> SuiteResult:
+        """The suite's result, with nothing kept on the way.
 
         Args:
           suite: loaded for the run's config.
@@ -86,7 +86,7 @@ class Evaluator:
         for name, image_set in suite.sets.items():
             before_each_set()
             scores[name] = suite.score(name, self.predict_set(name, image_set, image_set.load()))
-        return suite.entry(scores)
+        return suite.result(scores)
 
     def examples(self) -> dict[str, Any]:
         """Clean images with their experts: up to half of them taken for something else, then others, each from all over

@@ -10,11 +10,10 @@ from absl import logging
 
 from vmoe_inform import storage
 from vmoe_inform.evaluation import earlier, stored
+from vmoe_inform.evaluation.results import Results
 from vmoe_inform.runs.checkpoint_path import CheckpointPath
 from vmoe_inform.sharding import processes
 from vmoe_inform.storage import locks
-
-Results = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,7 @@ class EvaluationFiles:
 
     @property
     def results(self) -> pathlib.Path:
-        """All figures."""
+        """All results."""
         return self.folder / f"results{self._suffix}.json"
 
     @property
@@ -92,35 +91,38 @@ class EvaluationFiles:
             return True
         return False
 
-    def read_finished(self, step: int, config_hashes: Collection[str]) -> Results:
+    def read_finished(self, step: int, config_hashes: Collection[str]) -> Results | None:
         """Results of an earlier call, if they are of this step and config; else none. Damaged ones are put aside."""
         try:
             results = stored.read_results(self.results, within=self.path.folder)
         except FileNotFoundError:
-            return {"suites": {}}
+            return None
         except storage.DamagedFileError as problem:
             if processes.is_main():
                 logging.warning("%s; moved to %s and evaluated again", problem, storage.set_aside(self.results))
-            return {"suites": {}}
-        is_of_this = results["checkpoint_step"] == step and results["config_hash"] in config_hashes
-        return results if is_of_this else {"suites": {}}
+            return None
+        is_of_this = results.checkpoint_step == step and results.config_hash in config_hashes
+        return results if is_of_this else None
 
     def write_examples(self, examples: dict[str, Any]) -> None:
         """Writes the examples; of several processes, the main one does."""
         if processes.is_main():
             storage.write_arrays(self.examples, examples, within=self.path.folder, compressed=True)
 
-    def write_results(self, results: Results, changed: Sequence[str]) -> None:
+    def write_results(self, results: Results, changed: Sequence[str]) -> Results:
         """Writes the results, of the suites only those that changed: another evaluation may be at work on others.
 
         Args:
-          results: of this evaluation; takes up what others have written since.
-          changed: suites whose entries it has made or taken up.
+          results: of this evaluation.
+          changed: suites whose results it has made or taken up.
+
+        Returns:
+          the results with what others have written since.
         """
         if not processes.is_main():
-            return
+            return results
         with locks.held(self.results, within=self.path.folder):
-            written = self.read_finished(results.get("checkpoint_step", -1), {results.get("config_hash", "")})
-            earlier.add(written, results, changed)
-            results |= {key: written[key] for key in ("suites", earlier.OTHER_DATA) if key in written}
-            storage.write_json(self.results, results, within=self.path.folder)
+            written = self.read_finished(results.checkpoint_step, {results.config_hash})
+            merged = results if written is None else earlier.merge(written, results, changed)
+            stored.write_results(self.results, merged, within=self.path.folder)
+        return merged

@@ -1,14 +1,12 @@
-"""The one figure of each suite that a reader sees first, with how sure it is."""
+"""The one metric of each suite that a reader sees first, with how sure it is."""
 
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation import suites as suites_lib
-
-Results = Mapping[str, Any]  # one run's results.json
+from vmoe_inform.evaluation.results import Results, SuiteResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +26,8 @@ class Headline:
 
 
 def suites_of(results: Mapping[str, Results]) -> list[str]:
-    """Names of all suites of all runs, in the order in which they are shown."""
-    return in_order(suite for result in results.values() for suite in result["suites"])
+    """Names of all suites of all runs, also of those that are missing here, in the order in which they are shown."""
+    return in_order(suite for result in results.values() for suite in (*result.suites, *result.missing))
 
 
 def in_order(found: Iterable[str]) -> list[str]:
@@ -38,38 +36,27 @@ def in_order(found: Iterable[str]) -> list[str]:
     return [suite for suite in known if suite in names] + [suite for suite in names if suite not in known]
 
 
-def headline(suite: str, figures: Mapping[str, Any]) -> Headline | None:
-    """The headline of a suite, or None when its data are not available.
-
-    Raises:
-      ValueError: results that hold neither the suite's metric nor ``not_available``.
-    """
-    if "not_available" in figures:
-        return None
-    metric = suites_lib.kind(suite).metric.name
-    for key in (metric, "count"):
-        if key not in figures:
-            raise checks.error(f"suites.{suite}", f"the key {key!r} or 'not_available'", sorted(figures))
-    return with_interval(figures, metric)
+def headline(result: SuiteResult) -> Headline:
+    """The headline of a suite."""
+    return with_interval(result, result.headline)
 
 
-def with_interval(figures: Mapping[str, Any], metric: str) -> Headline:
-    """The share ``metric`` of a suite's figures, with its interval.
+def with_interval(result: SuiteResult, metric: str) -> Headline:
+    """The share ``metric`` of a suite, with its interval.
 
-    The interval treats the images as drawn at random. Where the suite gives ``<metric>_standard_error`` (for C over
-    the images, whose corrupted versions are no independent draws), the interval is that of as many independent draws
-    as would have this error (Kish's effective sample size). Where it gives none, each image counts as one draw, which
-    for an area under the precision-recall curve is the binomial interval over the positives (Boyd, Eng and Page 2013).
+    The interval treats the images as drawn at random. Where the result has a standard error (for C over the images,
+    whose corrupted versions are no independent draws), the interval is that of as many independent draws as would have
+    this error (Kish's effective sample size). Where it has none, each image counts as one draw, which for an area under
+    the precision-recall curve is the binomial interval over the positives (Boyd, Eng and Page 2013).
 
     Args:
-      figures: a suite's entry of results.json.
-      metric: a key of it; the value is a share between 0 and 1.
+      result: of a suite.
+      metric: one of its metrics; the value is a share between 0 and 1.
     """
-    value, count = float(figures[metric]), int(figures["count"])
-    error = float(figures.get(f"{metric}_standard_error", 0.0))
-    draws = value * (1 - value) / error**2 if error > 0 and 0 < value < 1 else count
+    value, error = result.metrics[metric], result.standard_errors.get(metric, 0.0)
+    draws = value * (1 - value) / error**2 if error > 0 and 0 < value < 1 else result.count
     low, high = wilson_interval(value, draws)
-    return Headline(value, count, low, high)
+    return Headline(value, result.count, low, high)
 
 
 def wilson_interval(share: float, count: float, *, deviations: float = 1.96) -> tuple[float, float]:

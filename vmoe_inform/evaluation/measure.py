@@ -6,15 +6,16 @@ from absl import logging
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation.evaluator import Evaluator
-from vmoe_inform.evaluation.suites.base import TEST_SET, Entry, NotAvailable, Scores, Suite
+from vmoe_inform.evaluation.results import SuiteResult
+from vmoe_inform.evaluation.suites.base import TEST_SET, NotAvailable, Scores, Suite
 from vmoe_inform.evaluation.units import PredictionFiles, Unit, Units
 from vmoe_inform.sharding import processes
 
 Say = Callable[[str], None]
 
 
-def measure(evaluator: Evaluator, suite: Suite, units: Units, files: PredictionFiles | None, say: Say) -> Entry:
-    """The suite's entry of results.json.
+def measure(evaluator: Evaluator, suite: Suite, units: Units, files: PredictionFiles | None, say: Say) -> SuiteResult:
+    """The suite's result.
 
     Args:
       evaluator: predicts the sets that are not kept.
@@ -27,14 +28,14 @@ def measure(evaluator: Evaluator, suite: Suite, units: Units, files: PredictionF
       NotAvailable, InputError: the suite cannot be measured.
     """
     try:
-        return suite.entry(_scores(evaluator, suite, units, files, say))
+        return suite.result(_scores(evaluator, suite, units, files, say))
     except checks.InputError:
         raise
     except (KeyError, IndexError, TypeError, ValueError) as problem:
         # Whole files, and yet not what was written.
         words = "%s: %s cannot be made of the scores kept there, which are computed again (%s)"
         logging.warning(words, units.folder, suite.name, problem)
-        return suite.entry(_scores(evaluator, suite, units, files, say, anew=True))
+        return suite.result(_scores(evaluator, suite, units, files, say, anew=True))
 
 
 def _scores(

@@ -1,4 +1,4 @@
-"""Figures of a set of predictions, as pure functions on the host: arrays in, shares and nats out, in float64."""
+"""Metrics of a set of predictions, as pure functions on the host: arrays in, shares and nats out, in float64."""
 
 from collections.abc import Mapping
 
@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.special import log_softmax, logsumexp
 
 from vmoe_inform import checks
+from vmoe_inform.evaluation.results import Reliability, RiskCoverage
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +89,7 @@ def _checked_confidences(hits: ArrayLike, confidences: ArrayLike) -> tuple[np.nd
     return hits, confidences
 
 
-def reliability(hits: ArrayLike, confidences: ArrayLike, num_bins: int = 15) -> dict[str, list[float] | list[int]]:
+def reliability(hits: ArrayLike, confidences: ArrayLike, num_bins: int = 15) -> Reliability:
     """Confidence and accuracy in equal-width bins of the confidence, for a reliability diagram.
 
     Bin i holds confidences in (i / num_bins, (i + 1) / num_bins] (Guo et al. 2017, arXiv 1706.04599, Sec. 2).
@@ -99,7 +100,7 @@ def reliability(hits: ArrayLike, confidences: ArrayLike, num_bins: int = 15) -> 
       num_bins: >= 1.
 
     Returns:
-      {"edges": [num_bins + 1], "count", "accuracy", "confidence": [num_bins]}; the means of an empty bin are 0.
+      of each bin; the means of an empty one are 0.
 
     Raises:
       ValueError: shapes that do not fit, no predictions, confidences that are not finite, or no bins.
@@ -111,18 +112,17 @@ def reliability(hits: ArrayLike, confidences: ArrayLike, num_bins: int = 15) -> 
     bins = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, num_bins - 1)
     count = np.bincount(bins, minlength=num_bins)
     of_at_least_one = np.maximum(count, 1)
-    return {
-        "edges": edges.tolist(),
-        "count": count.tolist(),
-        "accuracy": (np.bincount(bins, weights=hits, minlength=num_bins) / of_at_least_one).tolist(),
-        "confidence": (np.bincount(bins, weights=confidences, minlength=num_bins) / of_at_least_one).tolist(),
-    }
+    return Reliability(
+        confidence=tuple((np.bincount(bins, weights=confidences, minlength=num_bins) / of_at_least_one).tolist()),
+        accuracy=tuple((np.bincount(bins, weights=hits, minlength=num_bins) / of_at_least_one).tolist()),
+        count=tuple(count.tolist()),
+        edges=tuple(edges.tolist()),
+    )
 
 
-def calibration_error(diagram: Mapping[str, list[float] | list[int]]) -> float:
+def calibration_error(diagram: Reliability) -> float:
     """Expected calibration error of a :func:`reliability` diagram: mean |accuracy - confidence| over the images."""
-    count, accuracy, confidence = (np.asarray(diagram[name]) for name in ("count", "accuracy", "confidence"))
-    return float(np.average(np.abs(accuracy - confidence), weights=count))
+    return float(np.average(np.abs(np.subtract(diagram.accuracy, diagram.confidence)), weights=diagram.count))
 
 
 def _risks(hits: ArrayLike, confidences: ArrayLike) -> Float[np.ndarray, " n"]:
@@ -137,7 +137,7 @@ def _risks(hits: ArrayLike, confidences: ArrayLike) -> Float[np.ndarray, " n"]:
     return np.cumsum(np.repeat(mean_errors, sizes)) / np.arange(1, len(hits) + 1)
 
 
-def risk_coverage(hits: ArrayLike, confidences: ArrayLike, num_coverages: int = 20) -> dict[str, list[float]]:
+def risk_coverage(hits: ArrayLike, confidences: ArrayLike, num_coverages: int = 20) -> RiskCoverage:
     """Share of errors that remains where the model answers only what it is most confident of.
 
     (Geifman and El-Yaniv 2017, arXiv 1705.08500, Sec. 2: selective risk and coverage.)
@@ -148,12 +148,12 @@ def risk_coverage(hits: ArrayLike, confidences: ArrayLike, num_coverages: int = 
       num_coverages: points, at equal distances up to a coverage of 1.
 
     Returns:
-      {"coverage": shares of the predictions, "risk": errors among them}, each [num_coverages].
+      shares of the predictions, and errors among them, each [num_coverages].
     """
     risks = _risks(hits, confidences)
     parts = np.arange(1, num_coverages + 1)
     answered = -(-parts * len(risks) // num_coverages)  # rounded up: at least one prediction
-    return {"coverage": (parts / num_coverages).tolist(), "risk": risks[answered - 1].tolist()}
+    return RiskCoverage(tuple((parts / num_coverages).tolist()), tuple(risks[answered - 1].tolist()))
 
 
 def area_under_risk_coverage(hits: ArrayLike, confidences: ArrayLike) -> float:

@@ -17,6 +17,7 @@ from vmoe_inform.data.images import augment
 from vmoe_inform.data.pipeline import Batch, SkippedRecords, evaluation_batches, workers_for_one_pass
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack, margin_losses
+from vmoe_inform.evaluation.results import LayerRouting
 from vmoe_inform.evaluation.suites.base import AttackedPredictions, Features, Predictions
 from vmoe_inform.nn.router import TRACE
 from vmoe_inform.nn.vit import VisionTransformer
@@ -152,18 +153,21 @@ class Predictor:
 
     def predict_with_routing(
         self, variables: Tree, source: Source
-    ) -> tuple[Predictions, dict[str, dict[str, Any]], Chosen]:
-        """As :meth:`predict`, and of each MoE layer the means over images: ``entropy`` (nats, of the informed
-        probabilities), ``load`` (E shares), ``effective_neighbours``, ``dropped`` (share); and every token's experts.
-        """
+    ) -> tuple[Predictions, dict[str, LayerRouting], Chosen]:
+        """As :meth:`predict`; of each MoE layer the means over images; and every token's experts."""
         (logits, layers), labels, indices, skipped = self._run(self._routing, variables, source)
-        routing: dict[str, dict[str, Any]] = {}
+        routing: dict[str, LayerRouting] = {}
         chosen: Chosen = {}
         for block, columns in layers.items():
             chosen[block] = columns.pop(_CHOSEN)
             means = {name: np.mean(values, axis=0) for name, values in columns.items()}
             means["load"] /= means["load"].sum()  # where experts choose, a token may count more or less than once
-            routing[block] = {name: values.tolist() for name, values in means.items()}
+            routing[block] = LayerRouting(
+                entropy=means["entropy"].item(),
+                load=tuple(means["load"].tolist()),
+                effective_neighbours=means["effective_neighbours"].item(),
+                dropped=means["dropped"].item(),
+            )
         return Predictions(logits, labels, indices, skipped), routing, chosen
 
     def lower(self, variables: Tree) -> jax.stages.Lowered:

@@ -4,24 +4,33 @@
 predicts that, and :func:`conclude` says what was not measured now.
 """
 
+import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from vmoe_inform import checks
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
 from vmoe_inform.evaluation.evaluator import Evaluator
-from vmoe_inform.evaluation.files import Results
 from vmoe_inform.evaluation.measure import keep_clean, measure
+from vmoe_inform.evaluation.results import CleanImages, Missing, ModelFacts, Results, RouterFacts
 from vmoe_inform.evaluation.suites.base import NotAvailable, test_split
 from vmoe_inform.evaluation.units import PredictionFiles, Units
-from vmoe_inform.evaluation.work import DAMAGED, Work, look, why
+from vmoe_inform.evaluation.work import Work, look, why
 from vmoe_inform.nn import models
 from vmoe_inform.runs.run import SavedRun
 from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.watchdog import Watchdog
 
 Say = Callable[[str], None]
+
+
+class NothingAvailableError(checks.InputError):
+    """None of the suites that were asked for can be evaluated here, or was before."""
+
+    def __init__(self, missing: Mapping[str, Missing]):
+        reasons = "; ".join(f"{name}: {missing[name].reason}" for name in missing)
+        super().__init__(f"suites: expected some that can be evaluated here; received none: {reasons}")
 
 
 def evaluate(
@@ -47,13 +56,16 @@ def evaluate(
       say: called with one line for each suite, and for each set of several that is predicted.
 
     Returns:
-      what the file of results holds.
+      what the file of results holds, and which suites are missing here.
 
     Raises:
+      NothingAvailableError: none of the suites can be evaluated here.
       ValueError: an unknown suite, or a damaged checkpoint.
       FileNotFoundError: the data set is missing.
     """
     work = look(saved, suites, again=predictions is not None)
+    if work.is_hopeless:
+        raise NothingAvailableError(work.missing)
     if work.is_left:
         complete(work, Evaluator.of(saved.load(), watchdog), predictions=predictions, say=say)
     return conclude(work, say=say)
@@ -67,71 +79,70 @@ def complete(work: Work, evaluator: Evaluator, *, predictions: pathlib.Path | No
       evaluator: of the checkpoint.
       predictions, say: as for :func:`evaluate`.
     """
-    saved, results = work.saved, work.results
+    saved = work.saved
     units = Units(work.files.units(saved.step), saved.step, saved.config_hash, within=saved.folder)
     files = None if predictions is None else PredictionFiles(predictions, saved.step, saved.config_hash)
-    if work.needs_routing:
+    if work.needs_routing or work.results is None:
         for suite in work.left.values():
             keep_clean(evaluator, suite, units)  # they are predicted now in any case
-        results |= _facts(saved, evaluator)
         work.files.write_examples(evaluator.examples())
-        work.files.write_results(results, ())
+        work.results = work.files.write_results(_with_facts(saved, evaluator, work.results), ())
     for name, suite in work.left.items():
         try:
-            entry = measure(evaluator, suite, units, files, say)
+            result = measure(evaluator, suite, units, files, say)
         except (NotAvailable, checks.InputError) as problem:
             work.missing[name] = why(problem)
             continue
-        earlier.replace(results, name, {**entry, "data": work.data[name], "evaluated": earlier.now()})
-        say(f"{name}: {entry['count']:,} images")
-        work.files.write_results(results, (name,))
+        result = dataclasses.replace(result, data=work.data[name], evaluated=earlier.now())
+        say(f"{name}: {result.count:,} images")
+        work.results = work.files.write_results(earlier.replace(work.results, name, result), (name,))
 
 
 def conclude(work: Work, *, say: Say = print) -> Results:
-    """Writes which suites are missing, and says so, as it says which figures are from before; returns the results."""
-    results = work.results
-    missing_anew = [name for name in work.missing if not earlier.has_figures(results, name)]
-    for name in missing_anew:  # figures of before stay, where the images are gone now
-        results["suites"][name] = {"not_available": work.missing[name]}
-    for name, reason in work.missing.items():
-        say(f"{name}: not available: {reason}")
+    """Says which suites are missing and which results are from before; returns the results, with what is missing."""
+    assert work.results is not None  # else the routing was left, which makes them
+    for name, missing in work.missing.items():
+        say(f"{name}: not available: {'damaged data: ' if missing.is_damaged else ''}{missing.reason}")
     for name in work.suites:
-        if name not in work.left and earlier.has_figures(results, name):
-            entry = results["suites"][name]
-            say(f"{name}: {entry['count']:,} images, from before: evaluated {earlier.words(entry)}")
-    work.files.write_results(results, missing_anew)
-    return results
+        if name not in work.left and name in work.results.suites:
+            result = work.results.suites[name]
+            say(f"{name}: {result.count:,} images, from before: evaluated {earlier.words(result)}")
+    # Results of before stay, where the images are gone now.
+    return dataclasses.replace(work.files.write_results(work.results, ()), missing=work.missing)
 
 
 def damaged_suites(results: Results) -> list[str]:
-    """Names of suites that are there, but not as they should be."""
-    return [name for name, entry in results["suites"].items() if entry.get("not_available", "").startswith(DAMAGED)]
+    """Names of suites whose images are there, but not as they should be."""
+    return [name for name, missing in results.missing.items() if missing.is_damaged]
 
 
-def _facts(saved: SavedRun, evaluator: Evaluator) -> Results:
-    """What results.json says besides suites: of the checkpoint, its model, the clean images and the routers."""
+def _with_facts(saved: SavedRun, evaluator: Evaluator, results: Results | None) -> Results:
+    """The results of suites so far, with what is known of the checkpoint, its model, the clean images and routers."""
     config, source = saved.config, test_split(saved.config.data)
-    model = config.model
-    return {
-        "checkpoint_step": saved.step,
-        "config_hash": saved.config_hash,
-        "seed": config.seed,
-        "model": {
-            "parameters": models.num_parameters(evaluator.run.variables["params"]),
-            "router": {"score": model.router.score, "inform": list(model.router.inform_steps) or "none"},
-            "experts": model.moe.num_experts,
-            "experts_per_token": model.moe.num_selected_experts,
-            "num_classes": model.num_classes,
-            "image_size_px": model.image_size_px,
-            "patch_size_px": model.patch_size_px,
-            "num_layers": model.num_layers,
-            "hidden_size": model.hidden_size,
-            "moe_layers": list(model.moe_layers),
-        },
-        "data": {
-            "source": config.data.source,
-            "classes_are_imagenet": label_sets.is_imagenet(source.class_names),
-            **earlier.data_of_split(source, config.data),
-        },
-        "routing": evaluator.clean[1],
-    }
+    model, data = config.model, earlier.data_of_split(source, config.data)
+    return Results(
+        checkpoint_step=saved.step,
+        config_hash=saved.config_hash,
+        model=ModelFacts(
+            parameters=models.num_parameters(evaluator.run.variables["params"]),
+            router=RouterFacts(model.router.score, tuple(model.router.inform_steps)),
+            experts=model.moe.num_experts,
+            experts_per_token=model.moe.num_selected_experts,
+            num_classes=model.num_classes,
+            image_size_px=model.image_size_px,
+            patch_size_px=model.patch_size_px,
+            num_layers=model.num_layers,
+            hidden_size=model.hidden_size,
+            moe_layers=tuple(model.moe_layers),
+        ),
+        suites={} if results is None else results.suites,
+        routing=evaluator.clean[1],
+        seed=config.seed,
+        data=CleanImages(
+            source=config.data.source,
+            classes_are_imagenet=label_sets.is_imagenet(source.class_names),
+            place=data.place,
+            fingerprint=data.fingerprint,
+        ),
+        other_data={} if results is None else results.other_data,
+    )

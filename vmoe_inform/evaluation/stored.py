@@ -1,134 +1,25 @@
-"""Reads what an evaluation has written, and finds out whether it is whole; report.py says what the keys mean.
+"""Reads and writes the files of an evaluation."""
 
-Further keys are allowed everywhere: a suite may have figures of its own, and a newer version of the library more.
-"""
-
-import datetime
+import dataclasses
+import functools
 import pathlib
-from collections.abc import Mapping
-from typing import Annotated, Any, NotRequired, TypeAlias, TypedDict
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from vmoe_inform import checks, storage
-from vmoe_inform.evaluation.headlines import headline
+from vmoe_inform import documents, storage
+from vmoe_inform.evaluation import results_version_1
+from vmoe_inform.evaluation.results import VERSION, Results
 
-Figure: TypeAlias = Annotated[float, checks.Bound(at_least=-1e9, at_most=1e9)]  # whose square and sums are finite
-Amount: TypeAlias = Annotated[float, checks.Bound(at_least=0.0, at_most=1e9)]
-
-
-class Reliability(TypedDict):
-    """Bins of the confidence."""
-
-    confidence: list[Amount]
-    accuracy: list[Amount]
-    count: list[checks.NonNegativeInt]
+_VERSIONS: Mapping[int, Callable[[Any], Results]] = {
+    1: results_version_1.read_results,
+    VERSION: functools.partial(documents.from_json, kind=Results),
+}
 
 
-class RiskCoverage(TypedDict):
-    """Wrong answers over the share of images that get one."""
-
-    coverage: list[checks.Share]
-    risk: list[checks.Share]
-
-
-# ``class`` is a word of Python's.
-WorstClass = TypedDict(
-    "WorstClass", {"class": str, "title": NotRequired[str], "top1": checks.Share, "count": checks.NonNegativeInt}
-)
-
-
-class Data(TypedDict):
-    """Which images a score is of."""
-
-    place: str
-    fingerprint: str
-
-
-class Entry(TypedDict, total=False):
-    """A suite's figures."""
-
-    not_available: str
-    origin: str
-    data: Data
-    evaluated: str
-    generated: bool
-    count: checks.PositiveInt
-    count_in_distribution: checks.NonNegativeInt
-    skipped: checks.NonNegativeInt
-    excluded: checks.NonNegativeInt
-    classes: checks.PositiveInt
-    top1: checks.Share
-    top1_unmasked: checks.Share
-    top5: checks.Share
-    mean_top1: checks.Share
-    aupr: checks.Share
-    clean_top1: checks.Share
-    top1_standard_error: checks.NonNegativeFloat
-    top1_unmasked_standard_error: checks.NonNegativeFloat
-    mean_top1_standard_error: checks.NonNegativeFloat
-    aupr_standard_error: checks.NonNegativeFloat
-    top1_by_shots: dict[str, checks.Share]
-    nll: Figure
-    ece: checks.Share
-    aurc: checks.Share
-    mce: Figure | None
-    relative_mce: Figure | None
-    epsilon: Figure
-    num_steps: checks.PositiveInt
-    seed: int
-    per_corruption: dict[str, list[checks.Share]]
-    reliability: Reliability
-    risk_coverage: RiskCoverage
-    worst_classes: list[WorstClass]
-
-
-class Routing(TypedDict):
-    """What a layer's router did."""
-
-    entropy: Figure
-    load: list[Amount]
-    effective_neighbours: Figure | None
-    dropped: Figure
-
-
-class Router(TypedDict):
-    """How a model's routers choose."""
-
-    score: str
-    inform: str | list[str]
-
-
-class Model(TypedDict):
-    """What was evaluated."""
-
-    parameters: int
-    router: Router
-    experts: NotRequired[int]
-    experts_per_token: NotRequired[int]
-    num_classes: NotRequired[int]
-    image_size_px: NotRequired[int]
-    patch_size_px: NotRequired[int]
-    num_layers: NotRequired[int]
-    hidden_size: NotRequired[int]
-    moe_layers: NotRequired[list[int]]
-
-
-class Results(TypedDict):
-    """A whole results.json."""
-
-    checkpoint_step: checks.NonNegativeInt
-    config_hash: str
-    seed: NotRequired[int]
-    model: Model
-    data: NotRequired[dict[str, Any]]
-    suites: dict[str, Entry]
-    other_data: NotRequired[dict[str, list[Entry]]]
-    routing: dict[str, Routing]
-
-
-def read_results(path: pathlib.Path, *, within: pathlib.Path) -> dict[str, Any]:
-    """The content of a results.json.
+def read_results(path: pathlib.Path, *, within: pathlib.Path) -> Results:
+    """The content of a results.json, also of one that an older version wrote.
 
     Args:
       path: of the file.
@@ -139,48 +30,13 @@ def read_results(path: pathlib.Path, *, within: pathlib.Path) -> dict[str, Any]:
       DamagedFileError: it is not as an evaluation writes it.
       InputError, OSError: as :func:`vmoe_inform.storage.read_json`.
     """
-    results = storage.read_json(path, Results, within=within)
-    problem = problem_of(results)
-    if problem is not None:
-        raise storage.DamagedFileError(path, "the results of an evaluation", problem)
-    return results
+    return documents.read(path, _VERSIONS, within=within)
 
 
-def problem_of(results: Mapping[str, Any]) -> str | None:
-    """What is wrong with figures whose types are right, in words; None if nothing is.
-
-    Args:
-      results: with ``suites`` and ``routing``.
-    """
-    if not all(sum(routing["load"]) > 0 for routing in results["routing"].values()):
-        return "no load of any expert"
-    others = [(suite, entry) for suite, entries in results.get("other_data", {}).items() for entry in entries]
-    for suite, entry in [*results["suites"].items(), *others]:
-        curves = [
-            [entry[key][axis] for axis in kind.__annotations__]
-            for key, kind in (("reliability", Reliability), ("risk_coverage", RiskCoverage))
-            if key in entry
-        ]
-        lists = [set(map(len, curve)) for curve in curves]
-        lists += [{len(tops)} for tops in entry.get("per_corruption", {}).values()]
-        if any(len(lengths) != 1 or 0 in lengths for lengths in lists):
-            return f"curves of {suite} without points, or with more of one kind than of the other"
-        if not all(shots.isdecimal() for shots in entry.get("top1_by_shots", {})):
-            return f"shots of {suite} that are no numbers"
-        if "evaluated" in entry and not _is_date(entry["evaluated"]):
-            return f"a date of {suite} that is none"
-        try:
-            headline(suite, entry)
-        except checks.InputError as problem:
-            return str(problem)
-    return None
-
-
-def _is_date(text: str) -> bool:
-    try:
-        return datetime.datetime.fromisoformat(text).utcoffset() is not None
-    except ValueError:
-        return False
+def write_results(path: pathlib.Path, results: Results, *, within: pathlib.Path) -> None:
+    """Writes a results.json, whole or not at all; what is missing on this machine is left out."""
+    written = documents.to_json(dataclasses.replace(results, missing={}), leave_out_empty=True)
+    storage.write_json(path, written, within=within)
 
 
 def read_examples(path: pathlib.Path, *, within: pathlib.Path) -> list[dict[str, Any]]:

@@ -7,12 +7,11 @@ from vmoe_inform import checks, storage
 from vmoe_inform.config import Config, DataConfig
 from vmoe_inform.evaluation import earlier
 from vmoe_inform.evaluation import suites as suites_lib
-from vmoe_inform.evaluation.files import EvaluationFiles, Results
+from vmoe_inform.evaluation.files import EvaluationFiles
+from vmoe_inform.evaluation.results import Data, Missing, Results
 from vmoe_inform.evaluation.suites.base import NotAvailable, Suite, test_split
 from vmoe_inform.runs.run import SavedRun
 from vmoe_inform.sharding import processes
-
-DAMAGED = "damaged data: "
 
 
 @dataclasses.dataclass
@@ -22,7 +21,7 @@ class Work:
     Attributes:
       saved: the checkpoint.
       suites: names of those that were asked for.
-      results: what the file of results holds; grows.
+      results: what the file of results holds; grows. None as long as there is none.
       left: suites that have to be measured.
       missing: why other suites cannot be; grows.
       data: by suite, which images it shows.
@@ -31,16 +30,22 @@ class Work:
 
     saved: SavedRun
     suites: Sequence[str]
-    results: Results
+    results: Results | None
     left: dict[str, Suite]
-    missing: dict[str, str]
-    data: dict[str, dict[str, str]]
+    missing: dict[str, Missing]
+    data: dict[str, Data]
     needs_routing: bool
 
     @property
     def files(self) -> EvaluationFiles:
         """Where it is kept."""
         return EvaluationFiles(self.saved.path)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether suites were asked for, and none of them can be evaluated or was before."""
+        available = (name in self.left or earlier.has_result(self.results, name) for name in self.suites)
+        return bool(self.suites) and not any(available)
 
     @property
     def is_left(self) -> bool:
@@ -65,77 +70,74 @@ def look(saved: SavedRun, suites: Sequence[str], *, again: bool = False) -> Work
     storage.check_folders(files.units(saved.step), saved.folder)
     same_paths = _folders_of_data(saved.config.data) == _folders_of_data(saved.recorded.data)
     results = files.read_finished(saved.step, {saved.config_hash, saved.older_hash})
-    if "config_hash" in results:
-        results["config_hash"] = saved.config_hash
-    before = dict(results["suites"])
-    left, missing, data = _look(suites, results, saved.config, same_paths=same_paths, again=again)
-    if taken_up := [name for name in before if results["suites"][name] is not before[name]]:
-        files.write_results(results, taken_up)
+    if results is not None:
+        results = dataclasses.replace(results, config_hash=saved.config_hash)
+    work = Work(saved, suites, results, {}, {}, {}, needs_routing=False)
+    _look(work, saved.config, same_paths=same_paths, again=again)
     needs_routing = not _has_routing(results, saved.config, same_paths=same_paths) or files.examples_are_damaged()
-    return Work(saved, suites, results, left, missing, data, processes.any_process(needs_routing))
+    work.needs_routing = processes.any_process(needs_routing)
+    return work
 
 
 def _folders_of_data(data: DataConfig) -> tuple[str, str]:
     return data.directory, data.suites_directory
 
 
-def _look(
-    suites: Sequence[str], results: Results, config: Config, *, same_paths: bool, again: bool
-) -> tuple[dict[str, Suite], dict[str, str], dict[str, dict[str, str]]]:
-    """What is left to evaluate, why other suites cannot be, and which images all of them show.
+def _look(work: Work, config: Config, *, same_paths: bool, again: bool) -> None:
+    """Finds what is left to evaluate, why other suites cannot be, and which images all of them show.
 
-    A suite with figures of these images is not left, unless it is wanted ``again``; one whose images are gone keeps the
-    figures that it has.
+    A suite with a result on these images is not left, unless it is wanted ``again``; one whose images are gone keeps
+    the result that it has.
     """
-    left: dict[str, Suite] = {}
-    missing: dict[str, str] = {}
-    data: dict[str, dict[str, str]] = {}
-    for name in suites:
+    for name in work.suites:
         try:
             suite = suites_lib.load(name, config)
-            data[name] = earlier.data_of(suite, config.data)
+            work.data[name] = earlier.data_of(suite, config.data)
         except (NotAvailable, checks.InputError) as problem:
-            missing[name] = why(problem)
+            work.missing[name] = why(problem)
         except FileNotFoundError as problem:
-            if again or not earlier.has_figures(results, name):
+            if again or not earlier.has_result(work.results, name):
                 raise
-            missing[name] = str(problem)
+            work.missing[name] = why(problem)
         else:
-            if not earlier.take_up(results, name, data[name], same_paths=same_paths) or again:
-                left[name] = suite
-    for name in suites:  # all processes predict a suite, or none
-        if processes.any_process(name in missing) and name not in missing:
-            left.pop(name, None)
-            missing[name] = "not found by another of the processes"
-        if processes.any_process(name in left) and name not in missing and name not in left:
-            left[name] = suites_lib.load(name, config)
-    return left, missing, data
+            taken_up = earlier.take_up(work.results, name, work.data[name], same_paths=same_paths)
+            if taken_up is not None and taken_up is not work.results:
+                work.results = work.files.write_results(taken_up, (name,))
+            if taken_up is None or again:
+                work.left[name] = suite
+    for name in work.suites:  # all processes predict a suite, or none
+        if processes.any_process(name in work.missing) and name not in work.missing:
+            work.left.pop(name, None)
+            work.missing[name] = Missing("not found by another of the processes")
+        if processes.any_process(name in work.left) and name not in work.missing and name not in work.left:
+            work.left[name] = suites_lib.load(name, config)
 
 
-def _has_routing(results: Results, config: Config, *, same_paths: bool) -> bool:
+def _has_routing(results: Results | None, config: Config, *, same_paths: bool) -> bool:
     """Whether what is known of the routers is there, and is of the clean images here."""
-    if "routing" not in results:
+    if results is None:
         return False
     try:
         data = earlier.data_of_split(test_split(config.data), config.data)
     except FileNotFoundError:  # nor can they be looked at again
         return True
-    return earlier.is_of(results, data, same_paths=same_paths)
+    return earlier.is_of(results.data, data, same_paths=same_paths)
 
 
-def why(problem: Exception) -> str:
+def why(problem: Exception) -> Missing:
     """Why a suite is not available; damaged data are no reason to leave the other suites undone."""
-    return f"{DAMAGED}{problem}" if isinstance(problem, checks.InputError) else str(problem)
+    return Missing(str(problem), is_damaged=isinstance(problem, checks.InputError))
 
 
-def load_suites(names: Sequence[str], config: Config) -> tuple[dict[str, Suite], dict[str, str]]:
+def load_suites(names: Sequence[str], config: Config) -> tuple[dict[str, Suite], dict[str, Missing]]:
     """The suites that can be had, and why the others cannot.
 
     Raises:
       ValueError: an unknown suite.
       FileNotFoundError: the data set is missing.
     """
-    loaded, missing = {}, {}
+    loaded: dict[str, Suite] = {}
+    missing: dict[str, Missing] = {}
     for name in names:
         try:
             loaded[name] = suites_lib.load(name, config)

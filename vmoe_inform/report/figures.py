@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from vmoe_inform.evaluation.headlines import Results, headline, suites_of
+from vmoe_inform.evaluation.headlines import headline, suites_of
+from vmoe_inform.evaluation.metrics import calibration_error
+from vmoe_inform.evaluation.results import Reliability, Results
 from vmoe_inform.lettering import legend, plain, shown
-from vmoe_inform.report.scores import entries_of, title
+from vmoe_inform.report.scores import entries_of, per_corruption, title
 from vmoe_inform.report.styles import (
     GREY,
     empty_figure,
@@ -29,7 +31,7 @@ def headline_figure(results: Mapping[str, Results]) -> Figure:
     """Headline of every suite, one point with its 95 % interval for each run.
 
     Args:
-      results: results.json by run name.
+      results: by run name.
     """
     suites = [suite for suite in suites_of(results) if entries_of(results, suite)]
     figure, axes = single_axes(5.6, 1.2 + 0.75 * len(suites) + room_for_legend(list(results)))
@@ -41,9 +43,9 @@ def headline_figure(results: Mapping[str, Results]) -> Figure:
     offsets = np.linspace(-0.1, 0.26, len(results)) if len(results) > 1 else [0.08]
     for (run, style), offset in zip(series_styles(list(results)).items(), offsets, strict=True):
         found_in_row = {
-            row: found
+            row: headline(results[run].suites[suite])
             for row, suite in enumerate(suites)
-            if suite in results[run]["suites"] and (found := headline(suite, results[run]["suites"][suite]))
+            if suite in results[run].suites
         }
         values = [100 * found.value for found in found_in_row.values()]
         errors = [
@@ -74,9 +76,9 @@ def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
     """Accuracy over severity, one figure for each corruption, all on one scale; the dotted line is the clean score.
 
     Args:
-      results: results.json by run name; runs without suite C are left out.
+      results: by run name; runs without suite C are left out.
     """
-    by_run = {run: result["suites"].get("c", {}).get("per_corruption", {}) for run, result in results.items()}
+    by_run = per_corruption(results)
     names = list(dict.fromkeys(name for corruptions in by_run.values() for name in corruptions))
     styles = series_styles(list(results))
     lowest = min((100 * v for c in by_run.values() for scores in c.values() for v in scores), default=0.0)
@@ -88,9 +90,9 @@ def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
             if name in corruptions:
                 severities = range(1, len(corruptions[name]) + 1)
                 axes.plot(severities, [100 * v for v in corruptions[name]], markersize=5, label=run, **styles[run])
-                clean = results[run]["suites"].get("clean", {})
-                if "top1" in clean:
-                    axes.axhline(100 * clean["top1"], color=styles[run]["color"], linestyle=":", linewidth=1, zorder=1)
+                if "clean" in results[run].suites:
+                    clean = headline(results[run].suites["clean"])
+                    axes.axhline(100 * clean.value, color=styles[run]["color"], linestyle=":", linewidth=1, zorder=1)
         axes.set_ylim(bottom, 101.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(shown(name.replace("_", " "), most=30), fontsize=10)
@@ -111,26 +113,32 @@ def legend_figure(runs: Sequence[str]) -> Figure:
     return figure
 
 
+def reliability_diagrams(results: Mapping[str, Results]) -> dict[str, Reliability]:
+    """The diagrams of the clean images, by run name."""
+    found = {run: entry.reliability for run, entry in entries_of(results, "clean").items()}
+    return {run: diagram for run, diagram in found.items() if diagram is not None}
+
+
 @plain
 def reliability_figure(results: Mapping[str, Results]) -> Figure:
     """How often answers are right at each confidence (above), and how many images have it (below).
 
     Args:
-      results: results.json by run name; runs without ``suites.clean.reliability`` are left out.
+      results: by run name; runs without a diagram are left out.
     """
+    diagrams = reliability_diagrams(results)
     figure = empty_figure(5.2, 5.6 + room_for_legend(list(results), columns=1))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     handles = above.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="perfectly calibrated")
     for run, style in series_styles(list(results)).items():
-        clean = results[run]["suites"].get("clean", {})
-        if "reliability" not in clean:
+        if run not in diagrams:
             continue
-        bins = {key: np.asarray(values, float) for key, values in clean["reliability"].items()}
-        filled = bins["count"] > 0  # an empty bin has no accuracy
-        confidence = 100 * bins["confidence"][filled]
-        label = f"{legend_name(run)} (mean gap {100 * clean['ece']:.1f} points)"
-        handles += above.plot(confidence, 100 * bins["accuracy"][filled], label=label, **style)
-        below.plot(confidence, bins["count"][filled], **style)
+        bins = diagrams[run]
+        filled = np.asarray(bins.count) > 0  # an empty bin has no accuracy
+        confidence = 100 * np.asarray(bins.confidence)[filled]
+        label = f"{legend_name(run)} (mean gap {100 * calibration_error(bins):.1f} points)"
+        handles += above.plot(confidence, 100 * np.asarray(bins.accuracy)[filled], label=label, **style)
+        below.plot(confidence, np.asarray(bins.count)[filled], **style)
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
@@ -155,23 +163,22 @@ def risk_coverage_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
     """How many answers are wrong when only the surest are given, one figure for each suite, all on one scale.
 
     Args:
-      results: results.json by run name; suites without ``risk_coverage`` are left out. It has ``coverage``, shares of
-        the images that get an answer, and ``risk``, shares of these answers that are wrong.
+      results: by run name; suites without ``risk_coverage`` are left out.
     """
     found = {suite: entries_of(results, suite) for suite in suites_of(results)}
     curves = {
-        suite: {run: entry["risk_coverage"] for run, entry in entries.items() if "risk_coverage" in entry}
+        suite: {run: entry.risk_coverage for run, entry in entries.items() if entry.risk_coverage is not None}
         for suite, entries in found.items()
     }
     curves = {suite: by_run for suite, by_run in curves.items() if by_run}
-    highest = max((max(curve["risk"]) for by_run in curves.values() for curve in by_run.values()), default=1.0)
+    highest = max((max(curve.risk) for by_run in curves.values() for curve in by_run.values()), default=1.0)
     figures = {}
     for suite, by_run in curves.items():
         figure, axes = small_axes(3.4, 2.5)
         for run, curve in by_run.items():
             axes.plot(
-                100 * np.asarray(curve["coverage"]),
-                100 * np.asarray(curve["risk"]),
+                100 * np.asarray(curve.coverage),
+                100 * np.asarray(curve.risk),
                 label=run,
                 markersize=4,
                 markevery=4,

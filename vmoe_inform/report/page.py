@@ -1,24 +1,6 @@
 """The results of one or more runs as a table for the terminal and as one HTML file that needs nothing beside it.
 
-``results`` is everywhere a mapping from run name to what ``evaluate`` writes into results.json::
-
-    {"checkpoint_step": int, "config_hash": str, "seed": int, "data": {"source", "classes_are_imagenet"},
-     "model": {"parameters": int, "router": {...}, "num_classes", "image_size_px", ...},
-     "suites": {"clean": {"top1", "top5", "nll", "ece", "count", "skipped", "origin",
-                          "reliability": {"confidence": [bins], "accuracy": [bins], "count": [bins]},
-                          "risk_coverage": {"coverage": [n], "risk": [n]}, "aurc",
-                          "worst_classes": [{"class", "title", "top1", "count"}]},
-                "c": {"mean_top1", "mce", "relative_mce", "per_corruption": {name: [severities]}, "count"},
-                "r": {"top1", "top1_unmasked", "classes", "nll", "count"}, "a": {...},
-                "o": {"aupr", "count", "count_in_distribution"}, "pgd": {"top1", "clean_top1", "epsilon", "num_steps"},
-                "fewshot": {"top1", "top1_by_shots": {"1": ...}}, ...,
-                "<suite without data>": {"not_available": "what to put where"}},
-     "routing": {layer: {"entropy", "load": [E], "effective_neighbours", "dropped"}}}
-
-Scores are shares between 0 and 1; mce and relative_mce are ratios of errors, 1 is AlexNet's. ``count`` is the number of
-images that a figure is worked out from (of ``c`` each counts once, however many corruptions it is shown under);
-``<metric>_standard_error`` may stand beside a score. Only checkpoint_step, config_hash, model, suites, routing and a
-suite's headline with its count must be there: what else is missing has no place in table and page.
+``results`` is everywhere a mapping from run name to :class:`vmoe_inform.evaluation.results.Results`.
 """
 
 import dataclasses
@@ -35,7 +17,8 @@ from matplotlib.figure import Figure
 from vmoe_inform import checks, storage, text
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
-from vmoe_inform.evaluation.headlines import Headline, Results, headline
+from vmoe_inform.evaluation.headlines import Headline, headline
+from vmoe_inform.evaluation.results import Results
 from vmoe_inform.report import figures, routing_figures, scores, tables, templates
 from vmoe_inform.report.pictures import FigureKind, data_uri, encode
 
@@ -72,7 +55,7 @@ def render_table(results: Mapping[str, Results], *, since: str = "") -> rich.tab
         data.
 
     Raises:
-      ValueError: no results, or a suite without its headline.
+      ValueError: no results.
     """
     _check(results)
     rows = scores.score_rows(results)
@@ -134,7 +117,7 @@ def write_report(
       since: as for :func:`render_table`.
 
     Raises:
-      ValueError: no results, a suite without its headline, or examples or an analysis of a run without results.
+      ValueError: no results, or examples or an analysis of a run without results.
     """
     _check(results)
     examples, analyses = examples or {}, analyses or {}
@@ -160,9 +143,9 @@ def write_report(
         worst_classes={scores.title(results, s): by_run for s, by_run in tables.worst_classes(results).items()},
         details=tables.details(results),
         facts=tables.facts(results),
-        routing=[(run, layer, figures_) for run, r in results.items() for layer, figures_ in r["routing"].items()],
+        routing=[(run, layer, figures_) for run, r in results.items() for layer, figures_ in r.routing.items()],
         pictures=_pictures(results),
-        analyses={run: (analysis, results[run]["checkpoint_step"]) for run, analysis in analyses.items()},
+        analyses={run: (analysis, results[run].checkpoint_step) for run, analysis in analyses.items()},
         examples={run: _example_pictures(shown, results[run]) for run, shown in examples.items() if shown},
     )
     storage.write_text(pathlib.Path(path), page)
@@ -171,19 +154,14 @@ def write_report(
 def _check(results: Mapping[str, Results]) -> None:
     if not results:
         raise checks.error("results", "at least one run", dict(results))
-    for run, result in results.items():
-        for key in ("checkpoint_step", "config_hash", "model", "suites", "routing"):
-            if key not in result:
-                raise checks.error(f"results[{run!r}]", f"the key {key!r}", sorted(result))
 
 
 def _summary(results: Mapping[str, Results]) -> list[str]:
     """One sentence for each run that was tested on clean images."""
     sentences = []
     for run, result in results.items():
-        clean = result["suites"].get("clean", {})
-        found = headline("clean", clean) if clean else None
-        if found:
+        if "clean" in result.suites:
+            found = headline(result.suites["clean"])
             right = round(found.value * found.count)
             sentences.append(f"{run} names {right:,} of {found.count:,} clean test images right.")
     return sentences
@@ -199,14 +177,14 @@ def _pictures(results: Mapping[str, Results]) -> dict[str, Any]:
         "risk_coverage": {s: _address(figure) for s, figure in figures.risk_coverage_figures(results).items()},
         "entropy": "",
         "load": {
-            run: {name: _address(figure) for name, figure in routing_figures.load_figures(result["routing"]).items()}
+            run: {name: _address(figure) for name, figure in routing_figures.load_figures(result.routing).items()}
             for run, result in results.items()
-            if result["routing"]
+            if result.routing
         },
     }
-    if any(headline(suite, f) for result in results.values() for suite, f in result["suites"].items()):
+    if any(result.suites for result in results.values()):
         pictures["headlines"] = _address(figures.headline_figure(results))
-    if any("reliability" in result["suites"].get("clean", {}) for result in results.values()):
+    if figures.reliability_diagrams(results):
         pictures["reliability"] = _address(figures.reliability_figure(results))
     if pictures["load"]:
         pictures["entropy"] = _address(routing_figures.entropy_figure(results))
@@ -215,7 +193,7 @@ def _pictures(results: Mapping[str, Results]) -> dict[str, Any]:
 
 def _example_pictures(examples: Sequence[Example], result: Results) -> list[dict[str, Any]]:
     """Wrong answers first; ``width`` in CSS pixels, so that the letters of all pictures are of one size."""
-    num_experts = max((len(layer["load"]) for layer in result["routing"].values()), default=1)
+    num_experts = max((len(layer.load) for layer in result.routing.values()), default=1)
     pictures = []
     for example in sorted(examples, key=lambda example: example["prediction"] == example["label"]):
         label, prediction = example["label"], example["prediction"]

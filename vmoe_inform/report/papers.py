@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vmoe_inform.evaluation.headlines import Results
+from vmoe_inform.evaluation.results import ModelFacts, Results
 
 # Images of the sets that the papers' figures are over.
 NUM_IMAGES = {"clean": 50_000, "c": 50_000, "r": 30_000, "a": 7_500, "v2": 10_000}
@@ -64,7 +64,7 @@ MODELS = (
     Model(_CODE + "_ft_ilsvrc2012", "V-MoE S/32, fine-tuned at 384 px", (), 384, {"clean": 75.9, "v2": 62.0}),
 )
 
-# Keys of results.json's "model" -> (what every model above has, the same in words)
+# Facts of a model -> (what every model above has, the same in words)
 _ARCHITECTURE: dict[str, tuple[tuple[Any, ...], str]] = {
     "num_classes": ((1000,), "1,000 classes"),
     "num_layers": ((8,), "8 blocks"),
@@ -79,58 +79,48 @@ _ARCHITECTURE: dict[str, tuple[tuple[Any, ...], str]] = {
 
 def applies(result: Results) -> bool:
     """Whether there is anything to compare: the classes are ImageNet's and the results say what the model is."""
-    return bool(result.get("data", {}).get("classes_are_imagenet")) and _ARCHITECTURE.keys() <= result["model"].keys()
+    known = all(getattr(result.model, name) is not None for name in _ARCHITECTURE)
+    return known and result.data is not None and result.data.classes_are_imagenet
 
 
 def models_of(result: Results) -> list[Model]:
     """The papers' models that a run is of; none if it differs in anything that :func:`differences` looks at.
 
     Args:
-      result: one run's results.json.
+      result: of one run.
     """
-    if not applies(result) or _differences_of_architecture(result["model"]):
+    if not applies(result) or _differences_of_architecture(result.model):
         return []
-    model = result["model"]
-    return [m for m in MODELS if (m.inform, m.image_size_px) == (_inform(model), model["image_size_px"])]
+    model = result.model
+    return [m for m in MODELS if (m.inform, m.image_size_px) == (model.router.inform, model.image_size_px)]
 
 
 def differences(result: Results) -> list[str]:
     """What keeps a run that the papers apply to from being of one of their models, in words; empty if it is of one.
 
     Args:
-      result: one run's results.json.
+      result: of one run.
     """
     if models_of(result):
         return []
-    model = result["model"]
+    model = result.model
     found = _differences_of_architecture(model)
-    if not any(m.inform == _inform(model) for m in MODELS):
-        found.append(f"a router informed by {' and '.join(_inform(model))}")
-    elif not any((m.inform, m.image_size_px) == (_inform(model), model["image_size_px"]) for m in MODELS):
-        found.append(f"images of {model['image_size_px']} px")
+    if not any(m.inform == model.router.inform for m in MODELS):
+        found.append(f"a router informed by {' and '.join(model.router.inform)}")
+    elif not any((m.inform, m.image_size_px) == (model.router.inform, model.image_size_px) for m in MODELS):
+        found.append(f"images of {model.image_size_px} px")
     return found
 
 
-def _differences_of_architecture(model: Mapping[str, Any]) -> list[str]:
+def _differences_of_architecture(model: ModelFacts) -> list[str]:
     found = [
-        f"{key.replace('_', ' ')} {_plain(model[key])} instead of {words}"
+        f"{key.replace('_', ' ')} {_plain(getattr(model, key))} instead of {words}"
         for key, (allowed, words) in _ARCHITECTURE.items()
-        if _hashable(model[key]) not in allowed
+        if getattr(model, key) not in allowed
     ]
-    score = model["router"]["score"]
+    score = model.router.score
     return [*found, *([f"router {score!r} instead of a linear one"] if score != "linear" else [])]
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else f"{value:,}"
-
-
-def _inform(model: Mapping[str, Any]) -> tuple[str, ...]:
-    steps = model["router"]["inform"]
-    if isinstance(steps, str):
-        return () if steps == "none" else (steps,)
-    return tuple(steps)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else f"{value:,}"

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vmoe_inform import checks, text
 from vmoe_inform.data.images import label_sets
-from vmoe_inform.evaluation.headlines import Results
+from vmoe_inform.evaluation.results import LayerRouting, Results
 from vmoe_inform.lettering import legend, plain, shown
 from vmoe_inform.report.patches import paint_experts, show_image
 from vmoe_inform.report.styles import (
@@ -35,16 +35,16 @@ _PANEL = 1.35  # inches
 
 
 @plain
-def load_figures(routing: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
+def load_figures(routing: Mapping[str, LayerRouting]) -> dict[str, Figure]:
     """Share of the assignments that each expert gets, one figure for each MoE layer; the line is an even share.
 
     Args:
-      routing: one run's ``routing``: by layer, with ``load`` [E] that sums to 1.
+      routing: of one run, by layer.
     """
     figures = {}
-    highest = max((max(layer["load"]) for layer in routing.values()), default=1.0)
+    highest = max((max(layer.load) for layer in routing.values()), default=1.0)
     for name, layer in routing.items():
-        load = np.asarray(layer["load"], float)
+        load = np.asarray(layer.load, float)
         figure, axes = small_axes(3.2, 2.2)
         axes.bar(range(len(load)), 100 * load, color=expert_colors(len(load)))
         axes.axhline(100 / len(load), color=GREY, linestyle="--", linewidth=1)
@@ -65,15 +65,15 @@ def entropy_figure(results: Mapping[str, Results]) -> Figure:
     Args:
       results: results.json by run name.
     """
-    layers = list(dict.fromkeys(layer for result in results.values() for layer in result["routing"]))
+    layers = list(dict.fromkeys(layer for result in results.values() for layer in result.routing))
     figure, axes = single_axes(5.2, 3.2 + room_for_legend(list(results)))
     handles: list[Line2D] = []
     for run, style in series_styles(list(results)).items():
-        routing = results[run]["routing"]
+        routing = results[run].routing
         places = [place for place, layer in enumerate(layers) if layer in routing]
-        entropies = [routing[layers[place]]["entropy"] for place in places]
+        entropies = [routing[layers[place]].entropy for place in places]
         handles += axes.plot(places, entropies, label=legend_name(run), **style)
-    for num_experts in sorted({len(layer["load"]) for r in results.values() for layer in r["routing"].values()}):
+    for num_experts in sorted({len(layer.load) for r in results.values() for layer in r.routing.values()}):
         axes.axhline(math.log(num_experts), color=GREY, linestyle="--", linewidth=1)
         axes.annotate(
             f"undecided between {num_experts} experts: ln {num_experts} = {math.log(num_experts):.2f}",

@@ -1,22 +1,21 @@
 """Scores in rows, for terminal and page: the headline of every suite, what goes with it, what papers say."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from vmoe_inform.evaluation import suites as suites_lib
-from vmoe_inform.evaluation.headlines import Headline, Results, headline, suites_of, with_interval
+from vmoe_inform.evaluation.headlines import Headline, headline, suites_of, with_interval
 from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.results import Results, SuiteResult
 from vmoe_inform.report import papers
-
-Entry = Mapping[str, Any]  # what results.json says of a suite
 
 NOT_EVALUATED = "not evaluated"
 NOT_AVAILABLE = "not available"
 GENERATED = "generated"  # the origin of images that are not the published ones
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class ScoreRow:
     """One score of one suite.
 
@@ -48,7 +47,7 @@ class ScoreRow:
     published: tuple[float | None, ...]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PaperRow:
     """One score of a run beside a paper's.
 
@@ -72,21 +71,21 @@ class PaperRow:
     source: str
 
 
-def entries_of(results: Mapping[str, Results], suite: str) -> dict[str, Entry]:
-    """What each run that was evaluated on ``suite`` says of it, by run name."""
-    found = {run: result["suites"].get(suite, {}) for run, result in results.items()}
-    return {run: entry for run, entry in found.items() if entry and "not_available" not in entry}
+def entries_of(results: Mapping[str, Results], suite: str) -> dict[str, SuiteResult]:
+    """The results of each run that was evaluated on ``suite``, by run name."""
+    return {run: result.suites[suite] for run, result in results.items() if suite in result.suites}
+
+
+def per_corruption(results: Mapping[str, Results]) -> dict[str, Mapping[str, tuple[float, ...]]]:
+    """Accuracies under each corruption of C at each severity, by run name; of runs without C none."""
+    of_c = entries_of(results, "c")
+    return {run: of_c[run].per_corruption if run in of_c else {} for run in results}
 
 
 def origin(results: Mapping[str, Results], suite: str) -> str:
     """Where the suite's images are from, e.g. ``"generated"``; of every run where they differ; may be empty."""
-    found = [_origin(entry) for entry in entries_of(results, suite).values()]
+    found = [entry.origin for entry in entries_of(results, suite).values()]
     return " / ".join(filter(None, dict.fromkeys(found)))
-
-
-def _origin(entry: Entry) -> str:
-    # Earlier results.json say only whether a suite was generated.
-    return entry.get("origin", GENERATED if entry.get("generated") else "")
 
 
 def title(results: Mapping[str, Results], suite: str, *, short: bool = False) -> str:
@@ -101,7 +100,7 @@ def mixed_origins(results: Mapping[str, Results]) -> list[str]:
     return [
         title(results, suite)
         for suite in suites_of(results)
-        if len({_origin(entry) for entry in entries_of(results, suite).values()}) > 1
+        if len({entry.origin for entry in entries_of(results, suite).values()}) > 1
     ]
 
 
@@ -116,12 +115,11 @@ def score_rows(results: Mapping[str, Results]) -> list[ScoreRow]:
 
 def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
     kind, entries = suites_lib.kind(suite), entries_of(results, suite)
-    counts = " / ".join(dict.fromkeys(f"{entry['count']:,}" for entry in entries.values() if "count" in entry))
+    counts = " / ".join(dict.fromkeys(f"{entry.count:,}" for entry in entries.values()))
     shared: dict[str, Any] = {
         "suite": suite,
         "count": counts or "-",
-        "num_versions": max((sum(map(len, e.get("per_corruption", {}).values())) for e in entries.values()), default=1)
-        or 1,
+        "num_versions": max((sum(map(len, e.per_corruption.values())) for e in entries.values()), default=1) or 1,
     }
     yield ScoreRow(
         title=title(results, suite),
@@ -138,7 +136,7 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
     nothing = tuple(None for _ in results)
     below = {"title": kind.title, "remark": "", "is_headline": False, "published": nothing, **shared}
     for metric in kind.rows:
-        if any(metric.name in entry for entry in entries.values()):
+        if any(metric.name in entry.metrics for entry in entries.values()):
             yield ScoreRow(
                 short_title=metric.short_title or metric.title,
                 key=metric.name,
@@ -148,50 +146,56 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
                 **below,
             )
     # The most shots are the headline.
-    all_shots = sorted({int(shots) for entry in entries.values() for shots in entry.get("top1_by_shots", {})})
+    all_shots = sorted({int(shots) for entry in entries.values() for shots in entry.top1_by_shots})
     for shots in map(str, all_shots[:-1]):
-        by_shots = {run: {**entry, "top1": entry["top1_by_shots"].get(shots)} for run, entry in entries.items()}
         yield ScoreRow(
             short_title=f"{shots} a class",
             key="top1",
             metric=f"from {shots} training {'image' if shots == '1' else 'images'} of each class",
             less_is_better=False,
-            cells=tuple(_other_cell(by_shots.get(run), kind.metric) for run in results),
+            cells=tuple(_shots_cell(entries.get(run), shots) for run in results),
             **below,
         )
 
 
 def _headline_cell(result: Results, suite: str) -> Headline | str:
-    if suite not in result["suites"]:
-        return NOT_EVALUATED
-    return headline(suite, result["suites"][suite]) or NOT_AVAILABLE
+    if suite in result.suites:
+        return headline(result.suites[suite])
+    return NOT_AVAILABLE if suite in result.missing else NOT_EVALUATED
 
 
-def _other_cell(entry: Entry | None, metric: Metric) -> Headline | float | str:
-    if entry is None or entry.get(metric.name) is None:
+def _other_cell(entry: SuiteResult | None, metric: Metric) -> Headline | float | str:
+    if entry is None or metric.name not in entry.metrics:
         return "-"
-    return with_interval(entry, metric.name) if metric.unit == "share" else float(entry[metric.name])
+    return with_interval(entry, metric.name) if metric.unit == "share" else entry.metrics[metric.name]
 
 
-def _remark(entry: Entry) -> str:
+def _shots_cell(entry: SuiteResult | None, shots: str) -> Headline | str:
+    if entry is None or shots not in entry.top1_by_shots:
+        return "-"
+    # The standard error is that of the most shots.
+    same_images = dataclasses.replace(entry, metrics={entry.headline: entry.top1_by_shots[shots]})
+    return headline(same_images)
+
+
+def _remark(entry: SuiteResult) -> str:
     words = []
-    if "classes" in entry:
-        words.append(f"over {entry['classes']:,} classes")
-    if "epsilon" in entry:
-        words.append(f"pixels changed by up to {entry['epsilon']:.3g}/255")
-    if "num_steps" in entry:
-        words.append(f"{entry.get('loss', 'cross-entropy')} loss")  # what earlier results.json do not say
-        words.append("1 step" if entry["num_steps"] == 1 else f"{entry['num_steps']} steps")
-    if "seed" in entry:
-        words.append(f"seed {entry['seed']}")
-    if entry.get("top1_by_shots"):
-        words.append(f"from {max(map(int, entry['top1_by_shots']))} training images of each class")
+    if entry.classes is not None:
+        words.append(f"over {entry.classes:,} classes")
+    if entry.attack is not None:
+        steps = "1 step" if entry.attack.num_steps == 1 else f"{entry.attack.num_steps} steps"
+        words += [f"pixels changed by up to {entry.attack.epsilon:.3g}/255", f"{entry.attack.loss} loss", steps]
+    if entry.seed is not None:
+        words.append(f"seed {entry.seed}")
+    if entry.top1_by_shots:
+        words.append(f"from {max(map(int, entry.top1_by_shots))} training images of each class")
     return ", ".join(words)
 
 
 def _num_classes(results: Mapping[str, Results]) -> str:
-    numbers = {result["model"].get("num_classes") for result in results.values()}
-    return f"{numbers.pop():,}" if len(numbers) == 1 and None not in numbers else "known"
+    numbers = {result.model.num_classes for result in results.values()}
+    number = next(iter(numbers), None) if len(numbers) == 1 else None
+    return "known" if number is None else f"{number:,}"
 
 
 # ------------------------------------------------------------------------------------------------------- the papers
@@ -199,8 +203,7 @@ def _num_classes(results: Mapping[str, Results]) -> str:
 
 def _published(result: Results, suite: str) -> float | None:
     """The first paper's figure for the suite; None where the run has none, or has one for other images."""
-    entry = result["suites"].get(suite, {})
-    if not entry or "not_available" in entry or _origin(entry) == GENERATED:
+    if suite not in result.suites or result.suites[suite].origin == GENERATED:
         return None
     return next((model.top1[suite] for model in papers.models_of(result) if suite in model.top1), None)
 
@@ -217,7 +220,7 @@ def paper_rows(results: Mapping[str, Results]) -> list[PaperRow]:
                 entry = entries_of({run: result}, suite).get(run)
                 if entry is None:
                     continue
-                score, generated = with_interval(entry, suites_lib.kind(suite).metric.name), _origin(entry) == GENERATED
+                score, generated = headline(entry), entry.origin == GENERATED
                 warning = "generated images, not those of the paper" if generated else ""
                 if not generated and score.count != papers.NUM_IMAGES[suite]:
                     warning = f"over {score.count:,} of {papers.NUM_IMAGES[suite]:,} images"

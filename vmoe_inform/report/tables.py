@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from vmoe_inform import documents
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
+from vmoe_inform.evaluation import results as results_lib
 from vmoe_inform.evaluation import suites as suites_lib
-from vmoe_inform.evaluation.headlines import Results, suites_of
+from vmoe_inform.evaluation.headlines import suites_of
 from vmoe_inform.evaluation.metric_registry import Metric
-from vmoe_inform.report.scores import entries_of, title
+from vmoe_inform.evaluation.results import Results
+from vmoe_inform.report.scores import entries_of, per_corruption, title
 
-# Of every suite.
-_SKIPPED = Metric("skipped", "images left out because they could not be read", unit="images")
+_SKIPPED = "images left out because they could not be read"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class WorstClass:
 
 def corruption_rows(results: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
     """(corruption, one cell for each run): top-1 accuracy in %, mean over the severities."""
-    by_run = {run: entries_of(results, "c").get(run, {}).get("per_corruption", {}) for run in results}
+    by_run = per_corruption(results)
     names = dict.fromkeys(name for scores in by_run.values() for name in scores)
     return [
         (
@@ -51,30 +53,29 @@ def worst_classes(results: Mapping[str, Results]) -> dict[str, dict[str, list[Wo
     """The classes with the lowest accuracy, by suite and run; suites and runs that give none are left out."""
     found = {
         suite: {
-            run: [_worst_class(c) for c in entry["worst_classes"]]
+            run: [_worst_class(found) for found in entry.worst_classes]
             for run, entry in entries_of(results, suite).items()
-            if entry.get("worst_classes")
+            if entry.worst_classes
         }
         for suite in suites_of(results)
     }
     return {suite: by_run for suite, by_run in found.items() if by_run}
 
 
-def _worst_class(given: Mapping[str, Any]) -> WorstClass:
-    name = str(given["class"])
-    words = str(given.get("title", label_sets.title(name)))
-    return WorstClass(words, "" if words == name else name, float(given["top1"]), int(given["count"]))
+def _worst_class(found: results_lib.WorstClass) -> WorstClass:
+    words = found.title or label_sets.title(found.name)
+    return WorstClass(words, "" if words == found.name else found.name, found.top1, found.count)
 
 
 def facts(results: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
     """What each run is: (name, one cell for each run)."""
     flat = [
         {
-            "training steps of the checkpoint": result["checkpoint_step"],
-            **({"seed": result["seed"]} if "seed" in result else {}),
-            "hash of the configuration": result["config_hash"],
-            **_flatten(result.get("data", {}), "data: "),
-            **_flatten(result["model"]),
+            "training steps of the checkpoint": result.checkpoint_step,
+            **({} if result.seed is None else {"seed": result.seed}),
+            "hash of the configuration": result.config_hash,
+            **_flatten(documents.to_json(result.data) or {}, "data: "),
+            **_flatten(documents.to_json(result.model)),
         }
         for result in results.values()
     ]
@@ -86,7 +87,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():
         found.update(_flatten(value, f"{prefix}{name}: ") if isinstance(value, Mapping) else {prefix + name: value})
-    return found
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _plain(value: Any) -> str:
@@ -104,12 +105,14 @@ def details(results: Mapping[str, Results]) -> list[tuple[str, str, list[str]]]:
     rows = []
     for suite in suites_of(results):
         entries = entries_of(results, suite)
-        for metric in (*suites_lib.kind(suite).details, _SKIPPED):
-            values = {run: entry.get(metric.name) for run, entry in entries.items()}
-            # That no image was skipped, as is usual, needs no row.
-            if any(value if metric is _SKIPPED else value is not None for value in values.values()):
+        for metric in suites_lib.kind(suite).details:
+            values = {run: entry.metrics.get(metric.name) for run, entry in entries.items()}
+            if any(value is not None for value in values.values()):
                 cells = [_with_unit(values.get(run), metric) for run in results]
                 rows.append((title(results, suite), metric.title, cells))
+        if any(entry.skipped for entry in entries.values()):  # that none was, as is usual, needs no row
+            cells = [f"{entries[run].skipped:,}" if run in entries else "-" for run in results]
+            rows.append((title(results, suite), _SKIPPED, cells))
     return rows
 
 
@@ -117,7 +120,7 @@ def _with_unit(value: float | None, metric: Metric) -> str:
     if value is None:
         return "-"
     if metric.unit == "images":
-        return f"{value:,}"
+        return f"{value:,.0f}"
     return f"{value:.4f} nats" if metric.unit == "nats" else f"{100 * value:.2f} %"
 
 
@@ -139,9 +142,9 @@ def provenance(results: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
 def missing(results: Mapping[str, Results]) -> list[tuple[str, str]]:
     """(suite, what to put where), once however many runs lack it."""
     found = {
-        (suites_lib.kind(suite).title, str(result["suites"][suite]["not_available"])): None
+        (suites_lib.kind(suite).title, result.missing[suite].reason): None
         for suite in suites_of(results)
         for result in results.values()
-        if "not_available" in result["suites"].get(suite, {})
+        if suite in result.missing and suite not in result.suites
     }
     return list(found)

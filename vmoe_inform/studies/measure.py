@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeAlias, TypedDict
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,18 +11,18 @@ from absl import logging
 from vmoe_inform import checks, storage
 from vmoe_inform.config import DataConfig, identity, with_class_names
 from vmoe_inform.data import sources
-from vmoe_inform.evaluation import fingerprints, stored, work
+from vmoe_inform.evaluation import fingerprints, work
 from vmoe_inform.evaluation.evaluator import Evaluator
 from vmoe_inform.evaluation.predict import Chosen
 from vmoe_inform.routing import fluctuation_rate
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.folder import recorded_class_names
+from vmoe_inform.studies import results
 from vmoe_inform.studies.plan import RESULT_FILE, Run
+from vmoe_inform.studies.results import EpochResult, RunResult
 from vmoe_inform.training import loop
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.stopping import StopRequest
-
-Result = dict[str, Any]
 
 LOG_FILE = "log.txt"  # of a run that failed, or was done in a process of its own
 CHOSEN_FILE = "chosen_experts.npz"
@@ -60,39 +60,35 @@ def complete(run: Run, stop: StopRequest) -> None:
         if stop.received is not None:
             raise Stopped
 
-    def measure(checkpoint: runs.Run) -> tuple[Result, Chosen]:
+    def measure(checkpoint: runs.Run) -> tuple[EpochResult, Chosen]:
         evaluator = Evaluator(checkpoint, trained.predictor)
-        entries = {name: evaluator.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
-        entries |= {name: {"not_available": reason} for name, reason in missing.items()}
+        found = {name: evaluator.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
         _, routing, chosen = evaluator.clean
-        return {"suites": entries, "routing": routing}, chosen
+        return EpochResult(checkpoint.step, found, routing, missing), chosen
 
     saved = runs.find(run.folder)
     checkpoints = [saved.at(step).load(trained.program.mesh) for step in run.measured_steps]
     (before, chosen_before), (last, chosen_last) = (measure(checkpoint) for checkpoint in checkpoints)
     _write_chosen(run, {"one_epoch_before": chosen_before, "last": chosen_last})
-    result = {
-        "router": run.router,
-        "seed": run.config.seed,
-        "config_hash": identity.config_hash(run.config),
-        "data": data_of(config.data),
-        "parameters": cost["parameters"],
-        "flops": {
+    result = RunResult(
+        router=run.router,
+        seed=run.config.seed,
+        config_hash=identity.config_hash(run.config),
+        parameters=int(cost["parameters"]),
+        flops={
             "training_step": cost["flops"],
             "evaluation_batch": trained.predictor.flops(checkpoints[-1].variables),
         },
-        "seconds": {"training": trained_at - started, "evaluation": time.monotonic() - trained_at},
-        "one_epoch_before": {"step": run.measured_steps[0], **before},
-        "last": {"step": run.measured_steps[1], **last},
-        "fluctuation": {
+        seconds={"training": trained_at - started, "evaluation": time.monotonic() - trained_at},
+        one_epoch_before=before,
+        last=last,
+        fluctuation={
             block: float(fluctuation_rate(jnp.asarray(chosen_before[block]), jnp.asarray(chosen_last[block])))
             for block in chosen_last
         },
-    }
-    storage.write_json(run.folder / RESULT_FILE, result, within=run.folder)
-
-
-Flops: TypeAlias = Annotated[float, checks.Bound(above=0.0, at_most=1e40)]
+        data=data_of(config.data),
+    )
+    results.write(run.folder / RESULT_FILE, result, within=run.folder)
 
 
 def data_of(data: DataConfig) -> dict[str, str]:
@@ -108,43 +104,24 @@ def check_data(runs: Sequence[Run]) -> None:
     """
     here: dict[DataConfig, dict[str, str]] = {}
     for run in runs:
-        if not run.is_finished or "data" not in (result := read(run)):
+        if not run.is_finished or (data_of_result := read(run).data) is None:
             continue
         data = with_class_names(run.config, recorded_class_names(run.folder)).data
         if data not in here:
             here[data] = data_of(data)
-        if result["data"] != here[data]:
+        if data_of_result != here[data]:
             expected = "a study of the images that the config names, since its runs are compared"
             raise checks.error("--workdir", expected, f"{run.folder}, finished on others")
 
 
-class _Epoch(TypedDict):
-    suites: dict[str, stored.Entry]
-    routing: dict[str, stored.Routing]
-
-
-class _Result(TypedDict):
-    parameters: checks.PositiveInt
-    flops: dict[str, Flops]
-    one_epoch_before: _Epoch
-    last: _Epoch
-    fluctuation: dict[str, checks.Share]
-
-
-def read(run: Run) -> Result:
+def read(run: Run) -> RunResult:
     """The result of a finished run.
 
     Raises:
       FileNotFoundError: it is not finished.
       DamagedFileError: the result is not what was written.
     """
-    path = run.folder / RESULT_FILE
-    result = storage.read_json(path, _Result, within=run.folder)
-    for epoch in ("one_epoch_before", "last"):
-        problem = stored.problem_of(result[epoch])
-        if problem is not None:
-            raise storage.DamagedFileError(path, "the result of a run", problem)
-    return result
+    return results.read(run.folder / RESULT_FILE, within=run.folder)
 
 
 def put_damaged_aside(run: Run) -> None:

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vmoe_inform import storage, text
+from vmoe_inform import documents, storage, text
 from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.headlines import in_order
 from vmoe_inform.report.pictures import encode
@@ -43,7 +43,7 @@ def write(
         against,
     )
     # The compiled step is the same whatever the seed.
-    flops = {router: of_router[0]["flops"] for router, of_router in results.items()}
+    flops = {router: of_router[0].flops for router, of_router in results.items()}
     study: Study = {
         "config": file,
         "overrides": dict(overrides),
@@ -53,14 +53,16 @@ def write(
         "interval": f"{100 * LEVEL:.0f} %, Student t over the seeds; differences and ratios are paired by seed",
         "routers": {
             router: {
-                "parameters": results[router][0]["parameters"],
+                "parameters": results[router][0].parameters,
                 "flops": flops[router],
                 "flops_overhead": of_flops,
                 "measures": {name: dataclasses.asdict(found) for name, found in comparisons[router].items()},
             }
             for router, of_flops in summary.overhead(flops, against).items()
         },
-        "runs": [result for of_router in results.values() for result in of_router],
+        "runs": [
+            documents.to_json(result, leave_out_empty=True) for of_router in results.values() for result in of_router
+        ],
     }
     storage.write_json(workdir / JSON_FILE, study, within=workdir)
     pictures = drawing.figures(

@@ -8,7 +8,6 @@ seeds, with one degree of freedom less than there are seeds.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -16,6 +15,7 @@ import scipy.stats
 from vmoe_inform import checks
 from vmoe_inform.evaluation.headlines import headline
 from vmoe_inform.evaluation.metrics import coefficient_of_variation
+from vmoe_inform.studies.results import RunResult
 
 LEVEL = 0.95
 
@@ -92,7 +92,7 @@ def compare(values: Sequence[float], reference: Sequence[float]) -> Comparison:
     return Comparison(t_interval(list(own)), t_interval(list(own - other)), ratio)
 
 
-def measures_of(result: Mapping[str, Any]) -> Measures:
+def measures_of(result: RunResult) -> Measures:
     """The measures of one run by name.
 
     ``accuracy/<suite>`` is the suite's headline at the end and ``accuracy_one_epoch_before/<suite>`` an epoch before
@@ -101,19 +101,19 @@ def measures_of(result: Mapping[str, Any]) -> Measures:
     the tokens whose set of experts changed).
 
     Args:
-      result: a run's ``result.json``.
+      result: of a run.
     """
     measures: Measures = {}
-    for prefix, epoch in (("accuracy", "last"), ("accuracy_one_epoch_before", "one_epoch_before")):
-        for suite, figures in result[epoch]["suites"].items():
-            found = headline(suite, figures)
-            if found is not None:
-                measures[f"{prefix}/{suite}"] = found.value
-    for block, routing in result["last"]["routing"].items():
-        for name in ("entropy", "effective_neighbours", "dropped"):
-            measures[f"{name}/{block}"] = routing[name]
-        measures[f"load_cv/{block}"] = coefficient_of_variation(routing["load"])
-    for block, rate in result["fluctuation"].items():
+    for prefix, epoch in (("accuracy", result.last), ("accuracy_one_epoch_before", result.one_epoch_before)):
+        for suite, found in epoch.suites.items():
+            measures[f"{prefix}/{suite}"] = headline(found).value
+    for block, routing in result.last.routing.items():
+        measures[f"entropy/{block}"] = routing.entropy
+        if routing.effective_neighbours is not None:
+            measures[f"effective_neighbours/{block}"] = routing.effective_neighbours
+        measures[f"dropped/{block}"] = routing.dropped
+        measures[f"load_cv/{block}"] = coefficient_of_variation(routing.load)
+    for block, rate in result.fluctuation.items():
         measures[f"fluctuation/{block}"] = rate
     return measures
 

@@ -1,20 +1,20 @@
 """Test images changed within a small bound so that the model mistakes them, by the gradient through all of it."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from vmoe_inform.config import Config
 from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation.adversarial import MARGIN, Attack
+from vmoe_inform.evaluation.adversarial import Attack
 from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.results import AttackFacts, SuiteResult
 from vmoe_inform.evaluation.suites._labelled import accuracy, accuracy_scores
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
     AttackedPredictions,
-    Entry,
     ImageSet,
     Predictions,
     Scores,
@@ -35,7 +35,7 @@ ROWS = (
 )
 
 
-def attacked_suite(name: str, attack: Attack, settings: Mapping[str, Any], config: Config) -> Suite:
+def attacked_suite(name: str, attack: Attack, facts: AttackFacts, config: Config, seed: int | None = None) -> Suite:
     """Accuracy under the attack, that for the same images as they are, and how many had no gradient."""
     source = test_split(config.data)
     wanted = config.evaluation.attack.images
@@ -47,7 +47,8 @@ def attacked_suite(name: str, attack: Attack, settings: Mapping[str, Any], confi
     # Of all images, the predictions that every suite shares. Some are predicted by themselves, as they are attacked, in
     # the same groups of images that share experts' slots.
     before = TEST_SET if number == len(source.records) else UNCHANGED
-    settings = {"loss": MARGIN, **settings}
+    settings = {name: value for name, value in dataclasses.asdict(facts).items() if value is not None}
+    settings |= {} if seed is None else {"seed": seed}
 
     def predict(model: TrainedModel, images: Source) -> Predictions:
         return model.predict_attacked(images, attack)
@@ -58,13 +59,12 @@ def attacked_suite(name: str, attack: Attack, settings: Mapping[str, Any], confi
             scores["without_gradient"] = predictions.without_gradient
         return scores | {"index": chosen[scores["index"]].astype(np.int32)}
 
-    def summarize(scores: Mapping[str, Scores]) -> Entry:
-        return {
-            **accuracy(scores[name], source.class_names),
+    def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
+        shares = {
             "clean_top1": float(scores[before]["hit"].mean()),
             "without_gradient": float(scores[name]["without_gradient"].mean()),
-            **settings,
         }
+        return dataclasses.replace(accuracy(scores[name], source.class_names, also=shares), attack=facts, seed=seed)
 
     sets = {
         before: ImageSet(lambda: attacked, settings={"images": number}),

@@ -1,7 +1,7 @@
 """Accuracy on labelled images, for all suites that measure it: scores of each image, and metrics of the scores."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -11,7 +11,8 @@ from vmoe_inform.data.images import label_sets
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.metric_registry import AURC, NLL, TOP5, Metric
-from vmoe_inform.evaluation.suites.base import Entry, ImageSet, Predictions, Scores, Suite
+from vmoe_inform.evaluation.results import SuiteResult, WorstClass
+from vmoe_inform.evaluation.suites.base import ImageSet, Predictions, Scores, Suite
 
 DETAILS = (TOP5, NLL, AURC)
 UNMASKED = Metric("top1_unmasked", "the same, over all {classes} classes", "over all classes")
@@ -53,46 +54,48 @@ def accuracy_scores(predictions: Predictions, classes: Int[np.ndarray, " k"] | N
     }
 
 
-def accuracy(scores: Scores, class_names: Sequence[str]) -> Entry:
+def accuracy(scores: Scores, class_names: Sequence[str], *, also: Mapping[str, float] | None = None) -> SuiteResult:
     """Metrics of :func:`accuracy_scores`, with the standard error of each share.
 
     Args:
       scores: of one set. Without ``nll`` (several labels are right) there is none.
       class_names: of the labels.
+      also: the suite's own metrics.
     """
     hits, ranks = scores["hit"], -scores["log_doubt"]
-    entry: Entry = {"top1": float(hits.mean()), "top1_standard_error": metrics.standard_error(hits)}
+    measured = {"top1": float(hits.mean())}
+    errors = {"top1": metrics.standard_error(hits)}
     if "hit_top5" in scores:
-        entry["top5"] = float(scores["hit_top5"].mean())
+        measured["top5"] = float(scores["hit_top5"].mean())
     if "hit_unmasked" in scores:
-        entry["top1_unmasked"] = float(scores["hit_unmasked"].mean())
-        entry["top1_unmasked_standard_error"] = metrics.standard_error(scores["hit_unmasked"])
+        measured["top1_unmasked"] = float(scores["hit_unmasked"].mean())
+        errors["top1_unmasked"] = metrics.standard_error(scores["hit_unmasked"])
     if "nll" in scores:
-        entry["nll"] = float(scores["nll"].mean(dtype=np.float64))
-    return {
-        **entry,
-        "risk_coverage": metrics.risk_coverage(hits, ranks),
-        "aurc": metrics.area_under_risk_coverage(hits, ranks),
-        "worst_classes": worst_classes(scores["label"], hits, class_names),
-        "count": len(hits),
-        "skipped": int(scores["skipped"]),
-    }
+        measured["nll"] = float(scores["nll"].mean(dtype=np.float64))
+    return SuiteResult(
+        count=len(hits),
+        metrics={**measured, "aurc": metrics.area_under_risk_coverage(hits, ranks), **(also or {})},
+        standard_errors=errors,
+        skipped=int(scores["skipped"]),
+        risk_coverage=metrics.risk_coverage(hits, ranks),
+        worst_classes=worst_classes(scores["label"], hits, class_names),
+    )
 
 
-def worst_classes(labels: np.ndarray, hits: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
+def worst_classes(labels: np.ndarray, hits: np.ndarray, class_names: Sequence[str]) -> tuple[WorstClass, ...]:
     """The ten classes of lowest accuracy among those with images, the worst first; of equal ones the larger first."""
     count = np.bincount(labels, minlength=len(class_names))
     top1 = np.bincount(labels, weights=hits, minlength=len(class_names)) / np.maximum(count, 1)
     order = sorted(map(int, np.flatnonzero(count)), key=lambda label: (top1[label], -count[label]))
-    return [
-        {
-            "class": class_names[label],
-            "title": label_sets.title(class_names[label]),
-            "top1": float(top1[label]),
-            "count": int(count[label]),
-        }
+    return tuple(
+        WorstClass(
+            name=class_names[label],
+            top1=float(top1[label]),
+            count=int(count[label]),
+            title=label_sets.title(class_names[label]),
+        )
         for label in order[:_NUM_WORST_CLASSES]
-    ]
+    )
 
 
 def accuracy_suite(name: str, source: Source, classes: Int[np.ndarray, " k"] | None = None) -> Suite:
@@ -104,9 +107,9 @@ def accuracy_suite(name: str, source: Source, classes: Int[np.ndarray, " k"] | N
       classes: labels that are told apart, ascending; None: all.
     """
 
-    def summarize(scores: Mapping[str, Scores]) -> Entry:
-        masked = {} if classes is None else {"classes": len(classes)}
-        return accuracy(scores[name], source.class_names) | masked
+    def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
+        found = accuracy(scores[name], source.class_names)
+        return found if classes is None else dataclasses.replace(found, classes=len(classes))
 
     return Suite(
         name,

@@ -6,7 +6,8 @@ from vmoe_inform.config import Config
 from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import metrics
-from vmoe_inform.evaluation.suites.base import Entry, Predictions, Scores, test_split
+from vmoe_inform.evaluation.results import SuiteResult
+from vmoe_inform.evaluation.suites.base import Predictions, Scores, test_split
 
 
 def both_splits(config: Config) -> list[Source]:
@@ -26,11 +27,11 @@ def hit_scores(_: str, predictions: Predictions) -> Scores:
     }
 
 
-def hit_accuracy(scores: Scores) -> Entry:
+def hit_accuracy(scores: Scores) -> SuiteResult:
     hits = scores["hit"]
-    return {
-        "top1": float(hits.mean()),
-        "top1_standard_error": metrics.standard_error(hits),
-        "count": len(hits),
-        "skipped": int(scores["skipped"]),
-    }
+    return SuiteResult(
+        count=len(hits),
+        metrics={"top1": float(hits.mean())},
+        standard_errors={"top1": metrics.standard_error(hits)},
+        skipped=int(scores["skipped"]),
+    )

@@ -19,8 +19,8 @@ from vmoe_inform.config import DataConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
+from vmoe_inform.evaluation.results import SuiteResult
 
-Entry = dict[str, Any]  # of results.json
 Scores = dict[str, np.ndarray]  # arrays [n], one value an image; "skipped" is a number
 
 TEST_SET = "clean"  # name of the set of all test images as they are, which several suites look at
@@ -126,22 +126,24 @@ class Suite:
       summarize: scores of all sets, by their names -> the suite's metrics.
       origin: of the images, as sources state it.
       made_from: the images that the metrics depend on, from which the suite is known again; None: all sets.
+      headline: the metric that stands for the suite; the registry sets it.
     """
 
     name: str
     sets: Mapping[str, ImageSet]
     score: Callable[[str, Predictions], Scores]
-    summarize: Callable[[Mapping[str, Scores]], Entry]
+    summarize: Callable[[Mapping[str, Scores]], SuiteResult]
     origin: str = ""
     made_from: Callable[[], Sequence[Source]] | None = None
+    headline: str = "top1"
 
     def images(self) -> Sequence[Source]:
         """Sets from which the suite is known again; cheap where its sets are many or generated."""
         return [image_set.load() for image_set in self.sets.values()] if self.made_from is None else self.made_from()
 
-    def entry(self, scores: Mapping[str, Scores]) -> Entry:
-        """The suite's entry of ``results.json``: its metrics, and where its images are from."""
-        return self.summarize(scores) | ({"origin": self.origin} if self.origin else {})
+    def result(self, scores: Mapping[str, Scores]) -> SuiteResult:
+        """What the suite measures, and where its images are from."""
+        return dataclasses.replace(self.summarize(scores), headline=self.headline, origin=self.origin)
 
 
 @functools.lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ ImageNet-C is published as files. Where they are missing, and for other data set
 scores are marked, since they are not quite those of the published files, which were drawn from larger images.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
@@ -15,11 +16,11 @@ from vmoe_inform.data.images import label_sets, published
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import corruptions, metrics
 from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import _imagenet
 from vmoe_inform.evaluation.suites._generated_corruptions import GENERATED, LoadSet, generated
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
-    Entry,
     ImageSet,
     NotAvailable,
     Predictions,
@@ -151,13 +152,14 @@ def _suite(load_set: LoadSet, origin: str, config: Config, *, clean: Mapping[str
         for severity in corruptions.SEVERITIES
     }
 
-    def summarize(scores: Mapping[str, Scores]) -> Entry:
-        entry = _summarize({name: own for name, own in scores.items() if name != TEST_SET})
+    def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
+        result = _summarize({name: own for name, own in scores.items() if name != TEST_SET})
         if TEST_SET in scores:
-            entry |= against_alexnet(entry["per_corruption"], float(scores[TEST_SET]["hit"].mean()))
+            errors = against_alexnet(result.per_corruption, float(scores[TEST_SET]["hit"].mean()))
+            result = dataclasses.replace(result, metrics={**result.metrics, **errors})
         if origin == GENERATED:  # of images that could not be read, no versions are made
-            entry |= {"generated": True, "skipped": len(test_split(config.data).records) - entry["count"]}
-        return entry
+            result = dataclasses.replace(result, skipped=len(test_split(config.data).records) - result.count)
+        return result
 
     def made_from() -> list[Source]:
         """Of 75 published sets three, since it takes long to list them all; else what they are generated from."""
@@ -181,7 +183,7 @@ def _score(_: str, predictions: Predictions) -> Scores:
     }
 
 
-def _summarize(scores: Mapping[str, Scores]) -> Entry:
+def _summarize(scores: Mapping[str, Scores]) -> SuiteResult:
     """Mean over the 75 sets, and each corruption's own figures."""
     sizes = {name: len(own["hit"]) + int(own["skipped"]) for name, own in scores.items()}
     size = max(sizes.values())
@@ -189,7 +191,7 @@ def _summarize(scores: Mapping[str, Scores]) -> Entry:
         if received != size:
             raise NotAvailable(f"all 75 sets have to show the same {size} images: found {received} in {name}")
     top1 = {
-        name: [float(scores[f"{name}/{severity}"]["hit"].mean()) for severity in corruptions.SEVERITIES]
+        name: tuple(float(scores[f"{name}/{severity}"]["hit"].mean()) for severity in corruptions.SEVERITIES)
         for name in corruptions.CORRUPTIONS
     }
     # The sets show the same images, so it is over the images that the mean is uncertain.
@@ -197,16 +199,17 @@ def _summarize(scores: Mapping[str, Scores]) -> Entry:
     hits = np.concatenate([own["hit"] for own in scores.values()])
     times_shown = np.bincount(index, minlength=size)
     of_image = np.bincount(index, weights=hits, minlength=size)[times_shown > 0] / times_shown[times_shown > 0]
-    return {
-        "mean_top1": float(np.mean(list(top1.values()))),
-        "mean_top1_standard_error": metrics.standard_error(of_image),
-        "per_corruption": top1,
-        "count": len(of_image),
-        "skipped": max(int(own["skipped"]) for own in scores.values()),
-    }
+    return SuiteResult(
+        count=len(of_image),
+        metrics={"mean_top1": float(np.mean(list(top1.values())))},
+        headline="mean_top1",
+        standard_errors={"mean_top1": metrics.standard_error(of_image)},
+        skipped=max(int(own["skipped"]) for own in scores.values()),
+        per_corruption=top1,
+    )
 
 
-def against_alexnet(top1: Mapping[str, list[float]], clean_top1: float) -> Entry:
+def against_alexnet(top1: Mapping[str, Sequence[float]], clean_top1: float) -> dict[str, float]:
     """Mean corruption error and the relative one, in units of AlexNet's (arXiv 1903.12261, Sec. 4.2).
 
     Args:

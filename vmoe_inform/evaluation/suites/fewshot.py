@@ -1,5 +1,6 @@
 """What a model's features are worth to a linear classifier that learns from few images of each class."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -11,9 +12,9 @@ from vmoe_inform.data import sources
 from vmoe_inform.data.images.trees import FileRecords
 from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import ArrayRecords, Source
+from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites._transfer import both_splits, hit_accuracy, hit_scores
 from vmoe_inform.evaluation.suites.base import (
-    Entry,
     Features,
     ImageSet,
     NotAvailable,
@@ -69,9 +70,9 @@ def few_shot(config: Config) -> Suite:
         logits = few_shot_logits(train.values[own], train.labels[own], test.values, num_classes=source.num_classes)
         return Predictions(logits, test.labels, test.indices, test.skipped + train.skipped)
 
-    def summarize(scores: Mapping[str, Scores]) -> Entry:
+    def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
         top1 = {str(shots): float(scores[_set_name(shots)]["hit"].mean()) for shots in sorted(config.evaluation.shots)}
-        return {**hit_accuracy(scores[_set_name(most)]), "top1_by_shots": top1, "seed": _SEED}
+        return dataclasses.replace(hit_accuracy(scores[_set_name(most)]), top1_by_shots=top1, seed=_SEED)
 
     sets = {
         _set_name(shots): ImageSet(lambda: source, functools.partial(predict, shots), {"shots": shots, "seed": _SEED})

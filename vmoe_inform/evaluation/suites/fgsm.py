@@ -1,7 +1,8 @@
 """The fast gradient sign method (Goodfellow et al. 2014, arXiv 1412.6572) on test images."""
 
 from vmoe_inform.config import Config
-from vmoe_inform.evaluation.adversarial import FastGradientSign
+from vmoe_inform.evaluation.adversarial import MARGIN, FastGradientSign
+from vmoe_inform.evaluation.results import AttackFacts
 from vmoe_inform.evaluation.suites._attacked import ROWS, attacked_suite
 from vmoe_inform.evaluation.suites._labelled import DETAILS
 from vmoe_inform.evaluation.suites.base import Suite
@@ -18,4 +19,4 @@ from vmoe_inform.evaluation.suites.registry import register
 def fast_gradient_sign(config: Config) -> Suite:
     """One step along the sign of the gradient (arXiv 1412.6572)."""
     epsilon = config.evaluation.attack.epsilon
-    return attacked_suite("fgsm", FastGradientSign(epsilon), {"epsilon": epsilon, "num_steps": 1}, config)
+    return attacked_suite("fgsm", FastGradientSign(epsilon), AttackFacts(epsilon, num_steps=1, loss=MARGIN), config)

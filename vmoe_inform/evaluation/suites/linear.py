@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites._transfer import both_splits, hit_accuracy, hit_scores
-from vmoe_inform.evaluation.suites.base import Entry, ImageSet, Predictions, Scores, Suite, TrainedModel, test_split
+from vmoe_inform.evaluation.suites.base import ImageSet, Predictions, Scores, Suite, TrainedModel, test_split
 from vmoe_inform.evaluation.suites.registry import register
 from vmoe_inform.evaluation.transfer import linear_logits
 
@@ -24,7 +25,7 @@ def linear(config: Config) -> Suite:
 
     sets = {"linear": ImageSet(lambda: source, predict)}
 
-    def summarize(scores: Mapping[str, Scores]) -> Entry:
+    def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
         return hit_accuracy(scores["linear"])
 
     return Suite("linear", sets, hit_scores, summarize, source.origin, lambda: both_splits(config))

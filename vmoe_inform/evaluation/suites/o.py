@@ -4,6 +4,7 @@ AUPR with the objects as positives and minus the largest probability as the scor
 1907.07174, Sec. 4).
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,10 +14,10 @@ from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation import glyphs, metrics
 from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import _imagenet
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
-    Entry,
     ImageSet,
     NotAvailable,
     Predictions,
@@ -61,8 +62,8 @@ def _imagenet_o(config: Config) -> Suite:
             "skipped": np.asarray(predictions.skipped),
         }
 
-    def summarize(scores: Mapping[str, Scores]) -> Entry:
-        return told_apart(scores["o"], scores[TEST_SET]) | {"classes": len(classes)}
+    def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
+        return dataclasses.replace(told_apart(scores["o"], scores[TEST_SET]), classes=len(classes))
 
     sets = {TEST_SET: ImageSet(lambda: test_split(config.data)), "o": ImageSet(lambda: source)}
     return Suite("o", sets, score, summarize, source.origin)
@@ -86,13 +87,13 @@ def _letters(config: Config) -> Suite:
         log_doubt = metrics.log_doubt(predictions.logits).astype(np.float32)
         return {"log_doubt": log_doubt, "skipped": np.asarray(predictions.skipped)}
 
-    def summarize(scores: Mapping[str, Scores]) -> Entry:
+    def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
         return told_apart(scores["o"], scores[TEST_SET])
 
     return Suite("o", {TEST_SET: ImageSet(lambda: test), "o": ImageSet(letters)}, score, summarize)
 
 
-def told_apart(outside: Scores, inside: Scores) -> Entry:
+def told_apart(outside: Scores, inside: Scores) -> SuiteResult:
     """How well the confidence tells objects of no known class from images of known ones, as for ImageNet-O.
 
     AUPR with the former as positives and minus the largest probability as the score (arXiv 1907.07174, Sec. 4), in the
@@ -105,9 +106,12 @@ def told_apart(outside: Scores, inside: Scores) -> Entry:
     """
     doubts = np.concatenate([inside["log_doubt"], outside["log_doubt"]])
     positive = np.arange(len(doubts)) >= len(inside["log_doubt"])
-    return {
-        "aupr": metrics.area_under_precision_recall(doubts, positive),
-        "count": len(outside["log_doubt"]),
-        "count_in_distribution": len(inside["log_doubt"]),
-        "skipped": int(outside["skipped"]) + int(inside["skipped"]),
-    }
+    return SuiteResult(
+        count=len(outside["log_doubt"]),
+        metrics={
+            "aupr": metrics.area_under_precision_recall(doubts, positive),
+            "count_in_distribution": len(inside["log_doubt"]),
+        },
+        headline="aupr",
+        skipped=int(outside["skipped"]) + int(inside["skipped"]),
+    )

@@ -1,9 +1,8 @@
 """Projected gradient descent (Madry et al. 2017, arXiv 1706.06083) on test images."""
 
-import dataclasses
-
 from vmoe_inform.config import Config
-from vmoe_inform.evaluation.adversarial import ProjectedGradient
+from vmoe_inform.evaluation.adversarial import MARGIN, ProjectedGradient
+from vmoe_inform.evaluation.results import AttackFacts
 from vmoe_inform.evaluation.suites._attacked import ROWS, attacked_suite
 from vmoe_inform.evaluation.suites._labelled import DETAILS
 from vmoe_inform.evaluation.suites.base import Suite
@@ -21,4 +20,5 @@ def projected_gradient(config: Config) -> Suite:
     """Several small steps from a random start (arXiv 1706.06083)."""
     settings = config.evaluation.attack
     attack = ProjectedGradient(settings.epsilon, settings.step_size, settings.num_steps, settings.seed)
-    return attacked_suite("pgd", attack, dataclasses.asdict(attack), config)
+    facts = AttackFacts(settings.epsilon, settings.num_steps, settings.step_size, loss=MARGIN)
+    return attacked_suite("pgd", attack, facts, config, seed=settings.seed)

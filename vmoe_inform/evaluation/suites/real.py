@@ -9,11 +9,11 @@ from vmoe_inform.data import inspection
 from vmoe_inform.data.images import ilsvrc, published
 from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.metric_registry import AURC, Metric
+from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import _imagenet
 from vmoe_inform.evaluation.suites._labelled import accuracy
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
-    Entry,
     ImageSet,
     NotAvailable,
     Predictions,
@@ -86,10 +86,10 @@ def reassessed_labels(config: Config) -> Suite:
             "skipped": np.asarray(predictions.skipped),
         }
 
-    def summarize(scores: Mapping[str, Scores]) -> Entry:
+    def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
         own = scores[TEST_SET]
         if not len(own["hit"]):
             raise NotAvailable("none of the test images has a ReaL label among the model's classes")
-        return accuracy(own, source.class_names) | {"excluded": int(own["excluded"])}
+        return accuracy(own, source.class_names, also={"excluded": int(own["excluded"])})
 
     return Suite("real", {TEST_SET: ImageSet(lambda: source)}, score, summarize, source.origin)

@@ -109,7 +109,7 @@ def load(name: str, config: Config) -> Suite:
         not installed, or they do not go with the model's image size.
     """
     check_names([name], "suite")
-    return _FUNCTIONS[name](config)
+    return dataclasses.replace(_FUNCTIONS[name](config), headline=kind(name).metric.name)
 
 
 def published_suites() -> list[PublishedSuite]:

@@ -1,0 +1,90 @@
+"""The result of one run of a study, as it is written to result.json."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeAlias
+
+from vmoe_inform import checks, documents, storage
+from vmoe_inform.evaluation import results_version_1
+from vmoe_inform.evaluation.results import Amount, LayerRouting, Missing, SuiteResult
+
+VERSION = 2  # of the schema
+
+Flops: TypeAlias = Annotated[float, checks.Bound(above=0.0, at_most=1e40)]
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochResult:
+    """What was measured at the end of an epoch.
+
+    Attributes:
+      step: training steps by then.
+      suites: by name.
+      routing: by MoE layer.
+      missing: by name, suites that could not be evaluated.
+    """
+
+    step: checks.NonNegativeInt
+    suites: Mapping[str, SuiteResult]
+    routing: Mapping[str, LayerRouting]
+    missing: Mapping[str, Missing] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a run of a study has found.
+
+    Attributes:
+      router, seed: which run.
+      config_hash: of the settings that decide the result.
+      parameters: of the model.
+      flops: of ``training_step`` and ``evaluation_batch``, on each device.
+      seconds: of ``training`` and ``evaluation``.
+      one_epoch_before, last: measured at the ends of the last two epochs.
+      fluctuation: by MoE layer, share of the tokens whose set of experts changed between the two.
+      data: fingerprints of the images of ``train`` and ``test``; None in files of older versions.
+      version: of the schema.
+    """
+
+    router: str
+    seed: int
+    config_hash: str
+    parameters: checks.PositiveInt
+    flops: Mapping[str, Flops]
+    seconds: Mapping[str, Amount]
+    one_epoch_before: EpochResult
+    last: EpochResult
+    fluctuation: Mapping[str, checks.Share]
+    data: Mapping[str, str] | None = None
+    version: int = VERSION
+
+
+def _read_version_1(value: Any) -> RunResult:
+    found = dict(results_version_1.object_of(value, "result"))
+    for name in ("one_epoch_before", "last"):
+        epoch = results_version_1.object_of(found.get(name), name)
+        found[name] = {**epoch, "suites": results_version_1.suites_of(epoch.get("suites"))}
+    return documents.from_json(found, RunResult)
+
+
+_VERSIONS: Mapping[int, Callable[[Any], RunResult]] = {
+    1: _read_version_1,
+    VERSION: functools.partial(documents.from_json, kind=RunResult),
+}
+
+
+def read(path: pathlib.Path, *, within: pathlib.Path) -> RunResult:
+    """The result in a file, also one that an older version wrote.
+
+    Raises:
+      FileNotFoundError: the run is not finished.
+      DamagedFileError: the result is not what was written.
+    """
+    return documents.read(path, _VERSIONS, within=within)
+
+
+def write(path: pathlib.Path, result: RunResult, *, within: pathlib.Path) -> None:
+    """Writes the result, whole or not at all."""
+    storage.write_json(path, documents.to_json(result, leave_out_empty=True), within=within)
