@@ -19,9 +19,10 @@ def without(found, block, field):
 
 
 def test_each_patch_has_the_colour_and_number_of_its_first_expert():
-    found = trace()
+    found = dataclasses.replace(trace(), label="a run, step 3")
     figure = maps.routing_map(images()[1], found, 1)
     image, first, second, key = figure.axes
+    assert "a run, step 3" in [text.get_text() for text in figure.texts]
     assert [axes.get_title() for axes in (image, first, second)] == ["image", "block 1", "block 3"]
     np.testing.assert_array_equal(image.images[0].get_array(), images()[1])
     experts = found.layers["block_1"].indices[1, 1:, 0].reshape(4, 4)  # token 0 is the class token
@@ -82,14 +83,18 @@ def test_each_expert_has_its_map():
     np.testing.assert_array_equal(figure.axes[3].images[1].get_array(), wanted)
 
 
-def test_token_graph_has_lines_to_what_is_heard_most():
+def test_token_graph_has_lines_to_the_strongest_neighbours():
     found = trace()
     row, column = 1, 2
     figure = maps.token_graph(images()[0], found, "block_1", (row, column))
     lines, shares, _ = figure.axes
-    heard = found.layers["block_1"].graph[0, 1 + 4 * row + column]
-    np.testing.assert_allclose(shares.images[1].get_array(), 100 * heard[1:].reshape(4, 4))
-    others = np.argsort(-np.where(np.arange(17) == 7, -1, heard))[:8]
+    weights = found.layers["block_1"].graph[0, 1 + 4 * row + column]
+    shown = shares.images[1].get_array()
+    assert np.ma.getmaskarray(shown)[row, column]  # its own weight is not on the scale of the others
+    np.testing.assert_allclose(np.delete(shown, 6), np.delete(100 * weights[1:], 6))
+    assert shares.images[1].get_clim()[1] == pytest.approx(100 * np.delete(weights[1:], 6).max())
+    assert texts(shares) == [f"{100 * weights[7]:.0f} %"]
+    others = np.argsort(-np.where(np.arange(17) == 7, -1, weights))[:8]
     drawn = [line for line in lines.get_lines() if line.get_color() == "black"]
     ends = [(line.get_xdata()[1], line.get_ydata()[1]) for line in drawn]
     # Patches of 8 px; a line to the class token would have no place.
@@ -97,7 +102,7 @@ def test_token_graph_has_lines_to_what_is_heard_most():
     assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in drawn} == {(20, 12)}
     widths = [line.get_linewidth() for line in drawn]
     assert widths == sorted(widths, reverse=True)
-    assert shares.get_title() == f"itself {100 * heard[7]:.0f} %, class token {100 * heard[0]:.0f} %"
+    assert shares.get_title() == f"itself {100 * weights[7]:.0f} %, class token {100 * weights[0]:.0f} %"
     marked = shares.patches[0]
     assert (marked.get_xy(), marked.get_width()) == ((16, 8), 8)
 

@@ -88,10 +88,10 @@ def expected_bars(view, block, image, patch):
     found = [f"expert {expert} {round(100 * float(weight))} %" for expert, weight in pairs]
     if layer.neighbours is None:
         return found
-    heard = layer.neighbours
-    found.append(f"itself {round(100 * float(heard.itself[image, token]))} %")
+    near = layer.neighbours
+    found.append(f"itself {round(100 * float(near.itself[image, token]))} %")
     columns = view.grid[1]
-    for other, weight in zip(heard.others[image, token], heard.weights[image, token], strict=True):
+    for other, weight in zip(near.others[image, token], near.weights[image, token], strict=True):
         place = int(other) - view.class_token
         name = f"row {place // columns + 1}, col. {place % columns + 1}" if place >= 0 else "class token"
         found.append(f"{name} {round(100 * float(weight))} %")
@@ -128,11 +128,11 @@ def test_what_is_misplaced_is_found(fresh):
     assert any(words.startswith("cut: H1") for words in fresh.evaluate(MISPLACED))
 
 
-def test_hovering_shows_the_experts_and_what_is_heard(fresh, shown):
+def test_hovering_shows_the_experts_and_the_neighbours(fresh, shown):
     for patch in (1, 14):
         hover(fresh, 0, patch)
         assert bars(fresh, 0) == expected_bars(view_of(shown, RUNS[0]), "block_1", 0, patch)
-        # The other picture shows the same patch; there no token hears another.
+        # The other picture shows the same patch; there no token attends to another.
         assert bars(fresh, 1) == expected_bars(view_of(shown, RUNS[1]), "block_1", 0, patch)
     assert panel(fresh, 0).locator(".details h2").first.inner_text() == "Row 4, column 3"
     assert "only itself" in panel(fresh, 1).locator(".details").inner_text()
@@ -140,15 +140,15 @@ def test_hovering_shows_the_experts_and_what_is_heard(fresh, shown):
     assert panel(fresh, 1).locator("line.inner").count() == 0
 
 
-def test_lines_lead_to_what_is_heard_and_can_be_left_out(fresh, shown):
+def test_lines_lead_to_neighbours_and_can_be_left_out(fresh, shown):
     hover(fresh, 0, 5)
-    heard = view_of(shown, RUNS[0]).layers["block_1"].neighbours.others[0, 6]  # token 0 is the class token
+    near = view_of(shown, RUNS[0]).layers["block_1"].neighbours.others[0, 6]  # token 0 is the class token
     ends = fresh.evaluate(
         "[...document.querySelectorAll('line.inner')].map((l) => [+l.getAttribute('x2'), +l.getAttribute('y2')])"
     )
-    patches = [int(token) - 1 for token in heard if token > 0]
+    patches = [int(token) - 1 for token in near if token > 0]
     assert {(patch % 4 + 0.5, patch // 4 + 0.5) for patch in patches} <= {tuple(end) for end in ends}
-    fresh.get_by_label("lines to what is heard").uncheck()
+    fresh.get_by_label("lines to neighbours").uncheck()
     assert fresh.locator("line").count() == 0
 
 
@@ -199,7 +199,7 @@ def test_patches_that_go_elsewhere_are_marked_for_one_router(fresh, shown):
     assert not fresh.locator("#moved").is_visible()
     panel(fresh, 1).get_by_label("Router", exact=True).select_option(RUNS[0])
     panel(fresh, 1).get_by_label("Image", exact=True).select_option("fog")
-    fresh.get_by_label("lines to what is heard").uncheck()
+    fresh.get_by_label("lines to neighbours").uncheck()
     experts = [np.sort(view_of(shown, RUNS[0], c).layers["block_1"].experts[0]) for c in (views_lib.UNCORRUPTED, FOG)]
     assert marks.count() == np.any(experts[0] != experts[1], axis=-1).sum() > 0
     assert fresh.locator("#moved").is_visible()

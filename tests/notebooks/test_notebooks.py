@@ -79,6 +79,8 @@ def test_runs_in_short(path, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "notebook_runs"  # the last one looks at what the first one trained
     outputs = run(path, RUNS=str(folder), EPOCHS=1, **SHORT.get(path.stem, {}))
     assert len(pictures(outputs)) >= PICTURES[path.stem]
+    said = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
+    assert not [text for text in said if "Warning" in text]  # as of os.fork() below JAX's threads
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ _TITLES = {
 }
 _LABELS = {"weight": "weight of the first expert", "entropy": "entropy in nats"}
 _NEIGHBOURS = 8
-_LEAST_HEARD = 0.005  # of all that a patch hears: below, there is no line
+_LEAST_WEIGHT = 0.005  # below, there is no line
 
 
 @lettering.plain
@@ -48,12 +48,14 @@ def routing_map(image: Image, trace: Trace, index: int = 0, *, by: By = "expert"
     Raises:
       ValueError: an unknown ``by``, an index beyond the trace, or a trace that has not kept what is to be shown.
     """
-    figure, drawn = panels(["image", *trace.layers], _TITLES[_check_by(by)], layout=_layout(), share=False)
+    figure, drawn = panels(
+        ["image", *trace.layers], _TITLES[_check_by(by)], subtitle=trace.label, layout=_layout(), share=False
+    )
     axes = list(drawn.values())
     norm = _norm([trace], list(trace.layers), index, by)
     show_image(axes[0], image)
-    for block, place in zip(trace.layers, axes[1:], strict=True):
-        _paint(place, image, trace, block, index, by, norm)
+    for block, panel in zip(trace.layers, axes[1:], strict=True):
+        _paint(panel, image, trace, block, index, by, norm)
     _key(figure, axes, trace, by, norm)
     return figure
 
@@ -66,7 +68,7 @@ def side_by_side(
     by: By = "expert",
     layers: Sequence[str] | None = None,
 ) -> Figure:
-    """Maps of two or more routers, or of one router at two or more severities, beside each other.
+    """Maps of two or more routers, or of one router at two or more severities, next to each other.
 
     Args:
       shown: by the title of each column, the image and a trace in which it is number ``index``.
@@ -96,8 +98,8 @@ def side_by_side(
         show_image(drawn[f"image {title}"], image)
         for block in layers:
             _paint(drawn[f"{block} {title}"], image, trace, block, index, by, norm)
-    for place, axes in enumerate(drawn.values()):
-        row, column = divmod(place, len(shown))
+    for position, axes in enumerate(drawn.values()):
+        row, column = divmod(position, len(shown))
         axes.set_title(lettering.shown(legend_name(list(shown)[column])) if row == 0 else "", fontsize=9.5)
         axes.set_ylabel(lettering.shown(("image", *map(layer_name, layers))[row]) if column == 0 else "", fontsize=9.5)
     _key(figure, list(drawn.values()), traces[0], by, norm)
@@ -106,7 +108,7 @@ def side_by_side(
 
 @lettering.plain
 def expert_maps(image: Image, trace: Trace, block: str, index: int = 0) -> Figure:
-    """Where each expert of a layer is wanted: a map of its probability for each expert.
+    """The probability of each expert of a layer for each patch: one map an expert.
 
     Args:
       image: as it is to be shown.
@@ -121,7 +123,8 @@ def expert_maps(image: Image, trace: Trace, block: str, index: int = 0) -> Figur
     names = ["image", *(f"expert {expert}" for expert in range(trace.num_experts))]
     figure, drawn = panels(
         names,
-        f"What each expert of {layer_name(block)} is wanted for",
+        f"Which patches each expert of {layer_name(block)} is probable for",
+        subtitle=trace.label,
         layout=_layout(1.4 if trace.num_experts > 8 else 1.8),
         share=False,
         columns=min(len(names), 3 if len(names) <= 9 else 6),
@@ -129,16 +132,18 @@ def expert_maps(image: Image, trace: Trace, block: str, index: int = 0) -> Figur
     axes = list(drawn.values())
     show_image(axes[0], image)
     norm = Normalize(0, float(probabilities.max()))
-    for expert, place in enumerate(axes[1:]):
-        _shade(place, image, probabilities[..., expert], norm)
-        place.set_title(names[expert + 1], fontsize=9.5, color="black")
+    for expert, panel in enumerate(axes[1:]):
+        _shade(panel, image, probabilities[..., expert], norm)
+        panel.set_title(names[expert + 1], fontsize=9.5, color="black")
     color_bar(figure, ScalarMappable(norm, SHADES), axes, "probability of the expert")
     return figure
 
 
 @lettering.plain
 def token_graph(image: Image, trace: Trace, block: str, patch: tuple[int, int], index: int = 0) -> Figure:
-    """What one patch hears: lines to the others that it hears most, and how much of each patch.
+    """To what one patch attends: lines to its strongest neighbours, and the weight of each patch.
+
+    The patch itself has its weight in numbers: as a shade it would leave all others dark.
 
     Args:
       image: as it is to be shown.
@@ -156,37 +161,40 @@ def token_graph(image: Image, trace: Trace, block: str, patch: tuple[int, int], 
         raise checks.error("patch", f"a row below {rows} and a column below {columns}", patch)
     graph = _kept(trace, block, "graph", index)
     token = row * columns + column + trace.class_token
-    heard = neighbours_of(graph[None], _NEIGHBOURS)
+    near = neighbours_of(graph[None], _NEIGHBOURS)
     figure, drawn = panels(
         ["lines", "shares"],
-        f"What the patch in row {row + 1}, column {column + 1} hears in {layer_name(block)}",
+        f"To what the patch in row {row + 1}, column {column + 1} attends in {layer_name(block)}",
+        subtitle=trace.label,
         layout=Layout(width=3.0, height=3.0, left=0.2, right=1.0, beside=0.3, bottom=0.1),
         share=False,
     )
     lines, shares = drawn.values()
     _paint(lines, image, trace, block, index, "expert", Normalize(), numbered=False)
-    strongest = float(heard.weights[0, token].max(initial=0.0))
-    for other, weight in zip(heard.others[0, token], heard.weights[0, token], strict=True):
-        if other >= trace.class_token and weight >= _LEAST_HEARD:
+    strongest = float(near.weights[0, token].max(initial=0.0))
+    for other, weight in zip(near.others[0, token], near.weights[0, token], strict=True):
+        if other >= trace.class_token and weight >= _LEAST_WEIGHT:
             width = 0.8 + 4.0 * weight / strongest
-            patches = [divmod(place - int(trace.class_token), columns) for place in (token, int(other))]
+            patches = [divmod(end - int(trace.class_token), columns) for end in (token, int(other))]
             ends = [middle_of(patch_, trace.grid, image.shape) for patch_ in patches]
             for color, extra in (("white", 1.6), ("black", 0.0)):
                 lines.plot(*zip(*ends, strict=True), color=color, linewidth=width + extra, solid_capstyle="round")
-    lines.set_title("colours: first expert; lines: heard most", fontsize=9)
-    hears = 100 * _patches(graph[token][:, None], trace)[..., 0]
-    beside = np.delete(hears.ravel(), row * columns + column)
-    norm = Normalize(0, float(max(beside.max(initial=0.0), 1.0)))  # its own share would leave all others dark
-    _shade(shares, image, hears, norm, opacity=0.85)
-    itself = f"itself {100 * graph[token, token]:.0f} %"
+    lines.set_title("colours: first expert; lines: largest weights", fontsize=9)
+    weights = 100 * _patches(graph[token][:, None], trace)[..., 0]
+    weights[row, column] = np.nan  # not on the scale
+    norm = Normalize(0, max(float(np.nanmax(weights, initial=0.0)), 1.0))
+    _shade(shares, image, weights, norm, opacity=0.85)
+    own = f"{100 * graph[token, token]:.0f} %"
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+    shares.text(*middle_of(patch, trace.grid, image.shape), own, ha="center", va="center", fontsize=8, bbox=box)
     class_token = f", class token {100 * graph[token, 0]:.0f} %" if trace.class_token else ""
-    shares.set_title(itself + class_token, fontsize=9)
+    shares.set_title(f"itself {own}{class_token}", fontsize=9)
     for axes in (lines, shares):
         high, wide = image.shape[0] / rows, image.shape[1] / columns
         for color, width in (("white", 4.0), ("black", 1.8)):
             outline = Rectangle((column * wide, row * high), wide, high, fill=False, edgecolor=color, linewidth=width)
             axes.add_patch(outline)
-    bar = color_bar(figure, ScalarMappable(norm, SHADES), [shares], "share of what it hears")
+    bar = color_bar(figure, ScalarMappable(norm, SHADES), [shares], "weight of each other patch")
     bar.ax.yaxis.set_major_formatter("{x:g} %")
     return figure
 

@@ -215,9 +215,9 @@ function describe(token, tokens) {
     notes.push(`By itself it would have chosen ${token.own.map((expert) => expert).join(", ")}.`);
   }
   if (notes.length) parts.push(element("p", {class: "quiet"}, notes.join(" ")));
-  parts.push(element("h2", {}, "Hears"));
+  parts.push(element("h2", {}, "Attends to"));
   if (token.itself === null) {
-    parts.push(element("p", {}, "only itself: this router does not let patches hear each other."));
+    parts.push(element("p", {}, "only itself: with this router patches do not attend to each other."));
     return parts;
   }
   parts.push(bar(colorOf(token.experts[0].expert), "itself", token.itself));

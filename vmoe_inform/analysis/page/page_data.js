@@ -1,5 +1,5 @@
 "use strict";
-// The views that render.py has packed, what of them is shown, and helpers that make elements. page.js goes on from here.
+// The views that render.py has packed, what of them is shown, and helpers that make elements. page.js draws.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
@@ -62,7 +62,7 @@ function tokenOf(view, patch) {
     itself: arrays.itself ? values("itself")[0] : null,
     others: arrays.others
       ? indices(arrays.others, at, numTokens - 1)
-          .map((token, i) => ({patch: token - view.classToken, share: values("heard")[i]}))
+          .map((token, i) => ({patch: token - view.classToken, share: values("shares")[i]}))
           .filter(({share}) => share > 0)
       : [],
   };

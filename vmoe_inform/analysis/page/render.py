@@ -148,7 +148,7 @@ def _packed(layer: LayerView, num_experts: int, neighbours: int) -> dict[str, An
         others = layer.neighbours.others[..., :neighbours]
         planes["itself"] = [_percent(layer.neighbours.itself)]
         planes["others"] = list(_indices(others, num_tokens - 1))
-        planes["heard"] = [_percent(layer.neighbours.weights[..., place]) for place in range(others.shape[-1])]
+        planes["shares"] = [_percent(layer.neighbours.weights[..., place]) for place in range(others.shape[-1])]
     data = b"".join(plane.tobytes() for kind in planes.values() for plane in kind)
     return {
         "planes": [[name, len(kind)] for name, kind in planes.items()],
