@@ -17,14 +17,15 @@ class DataConfig:
       source: registered source: digits, idx, folder, tfds.
       directory: where the data lie (idx, folder, tfds).
       tfds_name: TFDS builder, e.g. ``imagenet2012`` (tfds).
-      train_split, test_split: names of the splits, as the source calls them.
+      train_split: name of the training split, as the source calls it.
+      test_split: name of the test split.
       validation_share: share of the training split that is held out of training, and evaluated in place of the test
-        split;
-        0: none.
+        split; 0: none.
       suites_directory: folder of published evaluation suites, one folder or tar file each (ImageNet).
       class_names: names of the classes, in the order of the labels; empty: those of the training split, in its order.
         A run records them, and matches classes by name.
-      pixel_mean, pixel_std: normalisation of pixels in [0, 1], one number or one for each of red, green and blue.
+      pixel_mean: subtracted from pixels in [0, 1]; one number, or one for each of red, green and blue.
+      pixel_std: divides the result; one number, or three.
       crop: of training images: ``"center"``, the largest square, or ``"inception"``, a random part of random area
         and shape (Szegedy 2015, arXiv 1409.4842, Sec. 6).
       crop_min_area: least share of the image's area that an inception crop takes.
