@@ -29,7 +29,8 @@ from vmoe_inform.runs import folder as run_folder
 from vmoe_inform.runs.checkpoint_path import CheckpointPath
 from vmoe_inform.studies import measure, plan, progress, summary
 from vmoe_inform.studies import results as study_results
-from vmoe_inform.training.logging import MetricsLogger, last_step, read_metrics
+from vmoe_inform.training.metrics_logger import MetricsLogger
+from vmoe_inform.training.writers.jsonl import last_step, read_metrics
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 SECRET = "of no business of a run's"

@@ -45,7 +45,7 @@ from vmoe_inform.report.page import render_table, write_report
 from vmoe_inform.studies import drawing as study_figures
 from vmoe_inform.studies import report as study_report
 from vmoe_inform.studies import summary
-from vmoe_inform.training.logging import MetricsLogger
+from vmoe_inform.training.metrics_logger import MetricsLogger
 
 NAMES = [
     "$a$",

@@ -30,7 +30,7 @@ from vmoe_inform.drill.kills import checkpoint_steps
 from vmoe_inform.runs.checkpoints import Checkpoints
 from vmoe_inform.runs.folder import read_config
 from vmoe_inform.training import program
-from vmoe_inform.training.logging import read_metrics
+from vmoe_inform.training.writers.jsonl import read_metrics
 
 FLAGS = (
     "--config=configs/digits.py:router=vmoe,variant=Ti/16,experts=2,where=0",

@@ -10,7 +10,7 @@ from subprocess import PIPE
 
 import pytest
 
-from vmoe_inform.training.logging import read_metrics
+from vmoe_inform.training.writers.jsonl import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 DRIVER = "tests.launch.train_and_evaluate"

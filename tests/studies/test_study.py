@@ -14,7 +14,7 @@ import pytest
 from configs import digits
 from tests import processes
 from vmoe_inform.studies import execute, plan
-from vmoe_inform.training.logging import read_metrics
+from vmoe_inform.training.writers.jsonl import read_metrics
 
 ROUTERS = ("vmoe", "symphony_vmoe")
 ARGUMENT = "variant=Ti/16,experts=4,where=0"

@@ -18,8 +18,9 @@ from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.folder import read_config
 from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.training import loop
-from vmoe_inform.training.logging import Progress, read_metrics
 from vmoe_inform.training.stopping import StopRequest
+from vmoe_inform.training.terminal import Terminal
+from vmoe_inform.training.writers.jsonl import read_metrics
 
 
 def _config(**overrides) -> config_lib.Config:
@@ -202,15 +203,15 @@ def test_readers_touch_nothing(finished):
 
 
 def test_sigterm_saves_and_stops(tmp_path, monkeypatch):
-    original = Progress.update
+    original = Terminal.step
 
-    def update(self, step, metrics):
-        original(self, step, metrics)
+    def update(self, step, *arguments):
+        original(self, step, *arguments)
         if step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)  # such as Ctrl-C while it saves
 
-    monkeypatch.setattr(Progress, "update", update)
+    monkeypatch.setattr(Terminal, "step", update)
     handler = signal.getsignal(signal.SIGTERM)
     result = loop.train(_config(), tmp_path)
     assert result.steps_done < result.total_steps
@@ -257,14 +258,14 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_or_not(tmp_path, monke
 
 
 def test_a_workdir_that_is_removed_ends_the_run(tmp_path, monkeypatch):
-    original, workdir = Progress.update, tmp_path / "run"
+    original, workdir = Terminal.step, tmp_path / "run"
 
-    def update(self, step, metrics):
-        original(self, step, metrics)
+    def update(self, step, *arguments):
+        original(self, step, *arguments)
         if step == 5:
             shutil.rmtree(workdir)
 
-    monkeypatch.setattr(Progress, "update", update)
+    monkeypatch.setattr(Terminal, "step", update)
     with pytest.raises(OSError, match=r"workdir: expected '.*/run' to stay while training runs; it was removed"):
         loop.train(_config(), workdir)
     assert not workdir.exists()  # nothing that looks like a run is left in its place

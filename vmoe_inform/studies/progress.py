@@ -11,7 +11,7 @@ import rich.console
 import rich.progress
 
 from vmoe_inform.studies.plan import Run
-from vmoe_inform.training.logging import last_step
+from vmoe_inform.training.writers.jsonl import last_step
 
 _LOOK_EVERY_SECONDS = 1.0
 _LINE_EVERY_SECONDS = 60.0  # where there is no terminal, unless a run was finished

@@ -16,6 +16,7 @@ from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.runs.checkpoints import CHECKPOINT_FOLDER, Checkpoints
 from vmoe_inform.runs.folder import check_same_run, recorded_class_names
 from vmoe_inform.runs.state import TrainState
+from vmoe_inform.sharding import processes
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training import setup
 from vmoe_inform.training.hooks import profile
@@ -25,6 +26,7 @@ from vmoe_inform.training.hooks.evaluate import logged_accuracy
 from vmoe_inform.training.in_flight import FinishedStep, StepsInFlight
 from vmoe_inform.training.program import Program
 from vmoe_inform.training.stopping import StopRequest
+from vmoe_inform.training.terminal import Terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +83,12 @@ def train(
       SavingError: a checkpoint cannot be written (with ``checkpoint.on_error`` ``"continue"``: the last one).
       RemovedError: the workdir was removed, or replaced by another.
     """
-    plan = setup.check(config, pathlib.Path(workdir), stop_at_step)
     with contextlib.ExitStack() as stack:
+        terminal = stack.enter_context(Terminal(shown=show_progress and processes.is_main()))
+        plan = setup.check(config, pathlib.Path(workdir), stop_at_step, terminal)
         stop = stack.enter_context(StopRequest()) if stop is None else stop
-        run = setup.start(plan, stack, save_at_steps=save_at_steps)
-        hooks = hooks_of(plan, run, stack, stop=stop, save_at_steps=save_at_steps, show_progress=show_progress)
+        run = setup.start(plan, stack, terminal, save_at_steps=save_at_steps)
+        hooks = hooks_of(plan, run, stack, terminal, stop=stop, save_at_steps=save_at_steps)
         done = run_steps(run.training, run.program, hooks)
         run.lock.check()
     return Result(done.state, done.step, done.total_steps, done.clean_top1, plan.config, run.program, run.predictor)
@@ -118,9 +121,9 @@ def run_steps(training: Training, program: Program, hooks: Sequence[Hook]) -> Tr
         with jax.profiler.StepTraceAnnotation("train", step_num=training.step + 1):
             training.state, metrics = program.train_step(training.state, program.to_devices(batch))
         training.step += 1
-        report(in_flight.add(training.step, metrics))
         for hook in hooks:
             hook.step_started(training)
+        report(in_flight.add(training.step, metrics))
         if not training.stopping:
             act()
     report(in_flight.finish())

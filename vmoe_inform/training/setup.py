@@ -29,11 +29,12 @@ from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
 from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.watchdog import Watchdog
-from vmoe_inform.training import initialize
+from vmoe_inform.training import initialize, writers
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.hooks import profile
 from vmoe_inform.training.hooks.base import Training
 from vmoe_inform.training.program import Program
+from vmoe_inform.training.terminal import Terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +57,22 @@ class Plan:
     last_step: int
 
 
-def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None) -> Plan:
+def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None, terminal: Terminal) -> Plan:
     """Checks a run.
 
     Args:
       config: of the run.
       workdir: folder of the run, which may not exist yet.
       stop_at_step: see :func:`vmoe_inform.training.loop.train`.
+      terminal: says what takes time.
 
     Raises:
       ValueError, FileNotFoundError: as :func:`vmoe_inform.training.loop.train`.
     """
     workdir = checks.local_path("workdir", workdir)
     suites.check_names(config.evaluation.suites)
+    writers.check(config.train.writers)
+    terminal.phase(f"reading the data ({config.data.source})")
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
     train_source = sources.training(config.data)
     if config.model.num_classes != train_source.num_classes:
@@ -110,12 +114,13 @@ class Setup:
     skipped: SkippedRecords
 
 
-def start(plan: Plan, stack: contextlib.ExitStack, *, save_at_steps: Sequence[int]) -> Setup:
+def start(plan: Plan, stack: contextlib.ExitStack, terminal: Terminal, *, save_at_steps: Sequence[int]) -> Setup:
     """Locks the folder, starts data and devices, and restores or initializes the state.
 
     Args:
       plan: of the run.
       stack: closes what is opened here.
+      terminal: says what takes time.
       save_at_steps: checkpoints that are never deleted.
 
     Raises:
@@ -138,6 +143,7 @@ def start(plan: Plan, stack: contextlib.ExitStack, *, save_at_steps: Sequence[in
         process_count=process_count,
     )
     stack.enter_context(contextlib.closing(data))
+    terminal.phase("starting the devices")
     program = program_lib.build(config, plan.total_steps)
     if jax.process_count() != process_count:
         expected = f"called before training on {jax.process_count()} processes"
@@ -146,7 +152,7 @@ def start(plan: Plan, stack: contextlib.ExitStack, *, save_at_steps: Sequence[in
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, keep_steps=save_at_steps)
     stack.enter_context(checkpoints)
     stack.enter_context(program.in_use())
-    state = _state(plan, program, checkpoints, data)
+    state = _state(plan, program, checkpoints, data, terminal)
     step = int(state.step)
     if step > plan.total_steps:
         raise checks.error("train.steps", f"at least the {step} steps that the run has done", plan.total_steps)
@@ -157,10 +163,13 @@ def start(plan: Plan, stack: contextlib.ExitStack, *, save_at_steps: Sequence[in
     return Setup(training, program, predictor, checkpoints, lock, watchdog, skipped)
 
 
-def _state(plan: Plan, program: Program, checkpoints: Checkpoints, data: TrainingBatches) -> TrainState:
+def _state(
+    plan: Plan, program: Program, checkpoints: Checkpoints, data: TrainingBatches, terminal: Terminal
+) -> TrainState:
     """The newest checkpoint's state, with ``data`` at its position; a new run's, if there is none."""
     config, workdir = plan.config, plan.workdir
     if checkpoints.latest_step() is None:
+        terminal.phase("initializing the parameters")
         state = program.initialize()
         if config.train.initial_checkpoint:
             initial = pathlib.Path(config.train.initial_checkpoint)
@@ -168,6 +177,7 @@ def _state(plan: Plan, program: Program, checkpoints: Checkpoints, data: Trainin
         return state
     if not recorded_class_names(workdir):
         logging.warning("%s has no record of its classes, which are compared by number: recorded now", workdir)
+    terminal.phase("restoring the newest checkpoint")
     state = checkpoints.restore(program.state_shapes, data)
     logging.info("resumed from step %d of %d", int(state.step), plan.total_steps)
     return state

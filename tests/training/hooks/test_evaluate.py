@@ -10,7 +10,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.evaluation.suites.base import Predictions
 from vmoe_inform.training.hooks.base import Training
 from vmoe_inform.training.hooks.evaluate import Evaluate, logged_accuracy
-from vmoe_inform.training.logging import MetricsLogger
+from vmoe_inform.training.metrics_logger import MetricsLogger
 from vmoe_inform.training.stopping import Stopped
 
 
@@ -18,7 +18,7 @@ class _Fakes:
     """Predictor, watchdog and stop in one. The model gets three of four images right."""
 
     def __init__(self):
-        self.evaluations, self.told, self.signal = 0, [], False
+        self.evaluations, self.told, self.phases, self.signal = 0, [], [], False
 
     def predict(self, variables, source, *, after_each_batch):
         assert variables == "averaged"
@@ -29,6 +29,9 @@ class _Fakes:
 
     def expect_compilation(self, of):
         self.told.append(f"compilation of {of}")
+
+    def phase(self, text):
+        self.phases.append(text)
 
     def finished(self, what):
         self.told.append(what)
@@ -49,7 +52,8 @@ def made(tmp_path):
     fakes = _Fakes()
     config = config_lib.parse(tiny.config_dict(evaluation__every_steps=5))
     with MetricsLogger(tmp_path) as logger:
-        hook = Evaluate(fakes, None, config, logger=logger, workdir=tmp_path, watchdog=fakes, stop=fakes)  # type: ignore[arg-type]
+        others = {"workdir": tmp_path, "watchdog": fakes, "stop": fakes, "terminal": fakes}
+        hook = Evaluate(fakes, None, config, logger=logger, **others)
         yield hook, fakes
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from vmoe_inform.checks import (
     Bound,
+    Name,
     NonNegativeFloat,
     NonNegativeInt,
     Path,
@@ -30,6 +31,8 @@ class TrainConfig:
         embeddings are interpolated to this image size, and a head for other classes starts anew.
       gradient_accumulation_steps: parts of a batch, processed one after the other.
       ema_decay: decay of the moving average of parameters that evaluation uses; 0 is off.
+      log_every_steps: steps from one log entry to the next.
+      writers: where metrics are written, by registered names: jsonl, tensorboard, wandb, mlflow.
       max_nonfinite_steps: at most this many steps in a row may have a loss or gradient that is not finite; their
         updates are skipped. One more stops the run.
       watchdog_seconds: timeout between finished steps, batches of evaluation and saves; None disables the watchdog.
@@ -48,6 +51,7 @@ class TrainConfig:
     gradient_accumulation_steps: Batch = 1
     ema_decay: ShareBelowOne = 0.0
     log_every_steps: Annotated[PositiveInt, Effect.MACHINE] = 20
+    writers: Annotated[tuple[Name, ...], Effect.MACHINE] = ("jsonl", "tensorboard")
     max_nonfinite_steps: Annotated[NonNegativeInt, Effect.MACHINE] = 0
     watchdog_seconds: Annotated[Seconds | None, Effect.MACHINE] = 1800.0
     watchdog_start_seconds: Annotated[Seconds, Effect.MACHINE] = 1800.0

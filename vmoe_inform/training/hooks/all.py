@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 
+from vmoe_inform import config as config_lib
 from vmoe_inform.sharding import processes
 from vmoe_inform.training.hooks.base import Hook
 from vmoe_inform.training.hooks.evaluate import Evaluate
@@ -11,20 +12,21 @@ from vmoe_inform.training.hooks.profile import Profile
 from vmoe_inform.training.hooks.save import Save
 from vmoe_inform.training.hooks.stop import Stop
 from vmoe_inform.training.hooks.watch import Watch
-from vmoe_inform.training.logging import MetricsLogger, Progress
 from vmoe_inform.training.measurements import Window
+from vmoe_inform.training.metrics_logger import MetricsLogger
 from vmoe_inform.training.setup import Plan, Setup
 from vmoe_inform.training.stopping import StopRequest
+from vmoe_inform.training.terminal import Terminal
 
 
 def hooks_of(
     plan: Plan,
     run: Setup,
     stack: contextlib.ExitStack,
+    terminal: Terminal,
     *,
     stop: StopRequest,
     save_at_steps: Sequence[int],
-    show_progress: bool,
 ) -> list[Hook]:
     """The hooks of a run. Their order matters:
 
@@ -35,14 +37,18 @@ def hooks_of(
     Args:
       plan, run: from :mod:`vmoe_inform.training.setup`.
       stack: closes what is opened here.
-      stop, save_at_steps, show_progress: as of :func:`vmoe_inform.training.loop.train`.
+      terminal: says what takes time.
+      stop, save_at_steps: as of :func:`vmoe_inform.training.loop.train`.
     """
     config, workdir, training = plan.config, plan.workdir, run.training
-    process, is_main = processes.place()[0], processes.is_main()
-    logger = stack.enter_context(MetricsLogger(workdir, start_step=training.step, is_main_process=is_main))
-    progress = stack.enter_context(
-        Progress(training.total_steps, training.step, is_main_process=is_main and show_progress)
+    logger = MetricsLogger(
+        workdir,
+        config.train.writers,
+        start_step=training.step,
+        config=config_lib.to_json(config),
+        is_main_process=processes.is_main(),
     )
+    stack.enter_context(logger)
     watch = Watch(run.watchdog, run.program.state_shapes.params, config.train.max_nonfinite_steps)
     stopping = Stop(stop, run.program.mesh)
     counters: dict[str, Callable[[], int]] = {"skipped_records": lambda: run.skipped.count}
@@ -50,9 +56,10 @@ def hooks_of(
         counters["skipped_steps"] = lambda: watch.skipped
     log = Log(
         logger,
-        progress,
+        terminal,
         Window(config, run.program.mesh),
         every_steps=config.train.log_every_steps,
+        total_steps=training.total_steps,
         last_step=training.last_step,
         lock=run.lock,
         counters=counters,
@@ -62,10 +69,12 @@ def hooks_of(
         config.profile,
         first_step=training.step,
         last_step=training.last_step,
-        process=process,
+        process=processes.place()[0],
         watchdog=run.watchdog,
     )
-    save = Save(run.checkpoints, config.checkpoint, steps=save_at_steps, lock=run.lock, watchdog=run.watchdog)
+    save = Save(
+        run.checkpoints, config.checkpoint, steps=save_at_steps, lock=run.lock, watchdog=run.watchdog, terminal=terminal
+    )
     evaluate = Evaluate(
         run.predictor,
         plan.test_source,
@@ -74,5 +83,6 @@ def hooks_of(
         workdir=workdir,
         watchdog=run.watchdog,
         stop=stopping,
+        terminal=terminal,
     )
     return [watch, log, stack.enter_context(profile), save, evaluate, stopping]

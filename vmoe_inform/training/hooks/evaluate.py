@@ -10,8 +10,10 @@ from vmoe_inform.sharding import processes
 from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.training.hooks.base import Hook, Training
 from vmoe_inform.training.hooks.stop import Stop
-from vmoe_inform.training.logging import MetricsLogger, read_metrics
+from vmoe_inform.training.metrics_logger import MetricsLogger
 from vmoe_inform.training.stopping import Stopped
+from vmoe_inform.training.terminal import Terminal
+from vmoe_inform.training.writers import jsonl
 
 
 class Evaluate(Hook):
@@ -30,6 +32,7 @@ class Evaluate(Hook):
         workdir: pathlib.Path,
         watchdog: Watchdog,
         stop: Stop,
+        terminal: Terminal,
     ):
         """Args:
         predictor: of the run's model.
@@ -39,6 +42,7 @@ class Evaluate(Hook):
         workdir: of the run, whose log says which evaluations are done.
         watchdog: of this process.
         stop: asked after each batch whether a signal came.
+        terminal: says what takes time.
         """
         self._predictor = predictor
         self._source = source
@@ -47,6 +51,7 @@ class Evaluate(Hook):
         self._workdir = workdir
         self._watchdog = watchdog
         self._stop = stop
+        self._terminal = terminal
 
     def is_due(self, step: int) -> bool:
         """Every ``evaluation.every_steps`` steps."""
@@ -65,6 +70,7 @@ class Evaluate(Hook):
 
     def _evaluate(self, training: Training) -> float | None:
         self._watchdog.expect_compilation("evaluation")
+        self._terminal.phase("evaluating clean")
         variables = training.state.variables(averaged=True)
         try:
             predictions = self._predictor.predict(variables, self._source, after_each_batch=self._after_each_batch)
@@ -83,6 +89,6 @@ class Evaluate(Hook):
 
 def logged_accuracy(workdir: pathlib.Path, step: int) -> float | None:
     """Clean top-1 after a step, as the run's log has it; None if it was not measured."""
-    entries = read_metrics(workdir / "metrics.jsonl")
+    entries = jsonl.read_metrics(workdir / jsonl.FILE)
     values = [e["evaluation/clean/top1"] for e in entries if e["step"] == step and "evaluation/clean/top1" in e]
     return values[-1] if values else None

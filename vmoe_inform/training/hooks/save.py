@@ -10,6 +10,7 @@ from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.training.hooks.base import Hook, Training
+from vmoe_inform.training.terminal import Terminal
 
 
 class Save(Hook):
@@ -29,6 +30,7 @@ class Save(Hook):
         steps: Collection[int],
         lock: RunLock,
         watchdog: Watchdog,
+        terminal: Terminal,
     ):
         """Args:
         checkpoints: of the run.
@@ -36,12 +38,14 @@ class Save(Hook):
         steps: steps that are saved besides.
         lock: of the run's folder.
         watchdog: of this process.
+        terminal: says what takes time.
         """
         self._checkpoints = checkpoints
         self._config = config
         self._steps = frozenset(steps)
         self._lock = lock
         self._watchdog = watchdog
+        self._terminal = terminal
 
     def step_started(self, training: Training) -> None:
         """Raises SavingError if saving in the background has failed and ``checkpoint.on_error`` is ``"stop"``."""
@@ -55,11 +59,13 @@ class Save(Hook):
     def act(self, training: Training) -> None:
         """Begins to save. Raises SavingError as :meth:`step_started`, and RemovedError if the folder has gone."""
         self._lock.check()
+        self._terminal.phase(f"saving step {training.step}")
         with self._tolerating():
             self._checkpoints.save(training.state, training.data)
 
     def end(self, training: Training) -> None:
         """Saves the last step and waits for it. Raises SavingError if it cannot be written."""
+        self._terminal.phase(f"saving step {training.step}")
         with self._tolerating():
             self._checkpoints.wait()
         self._lock.check()

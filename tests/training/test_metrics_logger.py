@@ -1,5 +1,3 @@
-import errno
-import io
 import json
 import logging as standard_logging
 import math
@@ -11,11 +9,11 @@ import sys
 
 import jax.numpy as jnp
 import pytest
-import rich.console
 from tensorboardX.proto import event_pb2
 
 from tests import processes
-from vmoe_inform.training.logging import MetricsLogger, Progress, last_step, read_metrics
+from vmoe_inform.training.metrics_logger import MetricsLogger
+from vmoe_inform.training.writers.jsonl import last_step, read_metrics
 
 
 def lines(workdir):
@@ -122,7 +120,7 @@ def test_other_processes_write_nothing(tmp_path):
 
 FULL = """
 import pathlib, resource, sys
-from vmoe_inform.training.logging import MetricsLogger
+from vmoe_inform.training.metrics_logger import MetricsLogger
 room = resource.getrlimit(resource.RLIMIT_FSIZE)
 for freed in (True, False):
     try:
@@ -190,81 +188,3 @@ def test_metrics_must_be_scalars_with_other_names_than_step(tmp_path):
     assert lines(tmp_path) == []
     with pytest.raises(ValueError, match="start_step: expected an integer >= 0; received -1"):
         MetricsLogger(tmp_path, start_step=-1)
-
-
-def plain_console():
-    return rich.console.Console(file=io.StringIO(), width=40)
-
-
-def test_plain_lines_elsewhere_than_on_a_terminal():
-    times = iter([100.0, 110.0])
-    console = plain_console()
-    with Progress(400, 100, console=console, clock=lambda: next(times)) as progress:
-        progress.update(150, {"loss": 1.25, "accuracy": 0.5, "images_per_second": 1234.4})
-        progress.update(200, {"loss": 1.0, "accuracy": 0.625, "images_per_second": 1300.0})
-    # 50 steps took 10 s since the first update, so the 200 that are left take 40 s. No line is wrapped at 40 columns.
-    assert console.file.getvalue() == (
-        " 37 %  step 150/400  loss 1.2500  accuracy 50.0 %  1,234 images/s  ETA -:--\n"
-        " 50 %  step 200/400  loss 1.0000  accuracy 62.5 %  1,300 images/s  ETA 0:40\n"
-    )
-
-
-def test_output_that_cannot_be_written_does_not_end_the_run(caplog):
-    class Full(io.StringIO):
-        def write(self, text):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    with Progress(100, console=rich.console.Console(file=Full())) as progress:
-        progress.update(1, {})
-        progress.update(2, {})
-    assert caplog.text.count("No space left on device") == 1
-
-
-def test_a_reader_that_is_gone_does_not_end_the_run():
-    program = """
-from vmoe_inform.training.logging import Progress
-with Progress(10000) as progress:
-    for step in range(10000):
-        progress.update(step, {})
-raise SystemExit(75)
-"""
-    with subprocess.Popen([sys.executable, "-c", program], cwd=processes.ROOT, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-    assert process.returncode == 75
-
-
-def test_hours_are_shown():
-    times = iter([0.0, 60.0])
-    console = plain_console()
-    with Progress(1000, console=console, clock=lambda: next(times)) as progress:
-        progress.update(10, {})
-        progress.update(20, {})
-    # 60 s for 10 steps, 980 left: 5880 s = 1 h 38 min
-    assert console.file.getvalue().splitlines()[-1].endswith("ETA 1:38:00")
-
-
-def test_a_bar_on_a_terminal():
-    console = rich.console.Console(file=io.StringIO(), force_terminal=True, width=100)
-    with Progress(10, console=console) as progress:
-        progress.update(5, {"loss": 0.5})
-    text = console.file.getvalue()
-    assert "\x1b[" in text
-    assert "step 5/10" in text
-    assert "loss 0.5000" in text
-
-
-def test_progress_of_other_processes_is_not_shown():
-    console = plain_console()
-    with Progress(10, is_main_process=False, console=console) as progress:
-        progress.update(5, {"loss": 0.5})
-    assert console.file.getvalue() == ""
-
-
-@pytest.mark.parametrize(
-    ("total", "start", "field"), [(0, 0, "total_steps"), (5, 6, "start_step"), (5, -1, "start_step")]
-)
-def test_progress_checks_its_steps(total, start, field):
-    with pytest.raises(ValueError, match=f"{field}: expected"):
-        Progress(total, start)

@@ -1,0 +1,23 @@
+"""Weights & Biases, in its offline mode."""
+
+import pytest
+
+from vmoe_inform.training.metrics_logger import MetricsLogger
+from vmoe_inform.training.writers.wandb import RUN_FILE
+
+pytest.importorskip("wandb", reason="NOT TESTED: the writer wandb; pip install 'vmoe-inform[wandb]'")
+
+
+def test_one_run_however_often_training_resumes(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for start in (0, 10):
+        with MetricsLogger(tmp_path, ("jsonl", "wandb"), start_step=start, config={"seed": 3}) as logger:
+            logger.log(start + 10, {"loss": 0.25})
+            logger.log(start + 10, {"top1": 0.5}, prefix="evaluation/clean")
+    run_id = (tmp_path / RUN_FILE).read_text().strip()
+    files = sorted((tmp_path / "wandb").rglob("*.wandb"))
+    assert len(files) == 2  # one for each process; `wandb sync` makes one run of them
+    assert {file.name for file in files} == {f"run-{run_id}.wandb"}
+    for file in files:
+        content = file.read_bytes()
+        assert all(word in content for word in (b"evaluation/clean/top1", b"loss", b"seed"))
