@@ -1,5 +1,6 @@
 """Logits of a model for every image of a source, and what its routers did on the way."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -52,6 +53,10 @@ def _routing_per_image(trace: Mapping[str, Any]) -> PerImage:
     return layers
 
 
+def _nothing() -> None:
+    """Nobody asked for reports."""
+
+
 class Predictor:
     """A model compiled for evaluation on a mesh.
 
@@ -68,6 +73,7 @@ class Predictor:
         watchdog: is told of every batch.
         """
         self._watchdog = watchdog
+        self._after_each_batch: Callable[[], None] = _nothing
         self._config = config
         self._mesh = mesh
         self._sharding = batch_sharding(mesh)  # of a batch
@@ -107,13 +113,21 @@ class Predictor:
         self._attacked_logits = jax.jit(attacked_logits_of, static_argnums=0, out_shardings=replicated(mesh))
         self._everywhere = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
+    @contextlib.contextmanager
+    def reporting(self, after_each_batch: Callable[[], None]) -> Iterator[None]:
+        """A context in which every batch is reported; what ``after_each_batch`` raises ends the evaluation."""
+        self._after_each_batch = after_each_batch
+        try:
+            yield
+        finally:
+            self._after_each_batch = _nothing
+
     def predict(
         self,
         variables: Tree,
         source: Source,
         *,
         crop: float | None = None,
-        after_each_batch: Callable[[], None] | None = None,
     ) -> Predictions:
         """Logits of every readable image, in record order.
 
@@ -122,14 +136,11 @@ class Predictor:
           source: the images.
           crop: side of the centred square that is looked at, as a share of the shorter side; None:
             ``data.evaluation_crop``.
-          after_each_batch: called when its logits are there; what it raises ends the evaluation.
 
         Raises:
           ValueError: more unreadable records than ``data.max_skipped_share``, or other classes than the model has.
         """
-        logits, labels, indices, skipped = self._run(
-            self._logits, variables, source, crop=crop, after_each_batch=after_each_batch
-        )
+        logits, labels, indices, skipped = self._run(self._logits, variables, source, crop=crop)
         return Predictions(logits, labels, indices, skipped)
 
     def predict_attacked(self, variables: Tree, source: Source, attack: Attack) -> AttackedPredictions:
@@ -193,7 +204,6 @@ class Predictor:
         *,
         crop: float | None = None,
         inputs: tuple[str, ...] = (),
-        after_each_batch: Callable[[], None] | None = None,
     ) -> tuple[Any, np.ndarray, np.ndarray, int]:
         """What a function of (variables, images, mask, *inputs of the batch) gives for all readable images, their
         labels and indices, ordered by the latter, and the number of records that could not be read."""
@@ -202,8 +212,6 @@ class Predictor:
         for outputs, batch in self.each_batch(function, variables, source, skipped=skipped, crop=crop, inputs=inputs):
             chosen = (outputs, batch["label"], batch["index"])
             found.append(jax.tree.map(lambda values, mask=batch["mask"]: np.asarray(values)[mask], chosen))
-            if after_each_batch is not None:
-                after_each_batch()
         whole = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
         order = np.argsort(whole[2])  # worker processes give batches in an order of their own
         outputs, labels, indices = jax.tree.map(lambda values: values[order], whole)
@@ -244,6 +252,7 @@ class Predictor:
                 facts = self._everywhere({name: batch[name] for name in ("mask", "label", "index")})
             whole = {name: np.asarray(values) for name, values in facts.items()}
             self._watchdog.finished("a batch of evaluation")
+            self._after_each_batch()
             yield outputs, whole
         self._watchdog.expect_pause()  # what is made of all batches may take long
 

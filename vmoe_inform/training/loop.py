@@ -7,14 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import jax
 
-from vmoe_inform import checks, storage
+from vmoe_inform import checks, storage, tasks
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
 from vmoe_inform.config.identity import Effect
-from vmoe_inform.data import sources
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.runs.checkpoints import CHECKPOINT_FOLDER, Checkpoints
-from vmoe_inform.runs.folder import check_same_run, recorded_class_names
+from vmoe_inform.runs.folder import check_same_run, recorded_class_names, write_config
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
 from vmoe_inform.training import program as program_lib
@@ -22,7 +21,7 @@ from vmoe_inform.training import setup
 from vmoe_inform.training.hooks import profile
 from vmoe_inform.training.hooks.all import hooks_of
 from vmoe_inform.training.hooks.base import Hook, Training
-from vmoe_inform.training.hooks.evaluate import logged_accuracy
+from vmoe_inform.training.hooks.evaluate import logged_headline
 from vmoe_inform.training.in_flight import FinishedStep, StepsInFlight
 from vmoe_inform.training.program import Program
 from vmoe_inform.training.stopping import StopRequest
@@ -89,6 +88,7 @@ def train(
         stop = stack.enter_context(StopRequest()) if stop is None else stop
         run = setup.start(plan, stack, terminal, save_at_steps=save_at_steps)
         hooks = hooks_of(plan, run, stack, terminal, stop=stop, save_at_steps=save_at_steps)
+        write_config(plan.workdir, plan.config)
         done = run_steps(run.training, run.program, hooks)
         run.lock.check()
     return Result(done.state, done.step, done.total_steps, done.clean_top1, plan.config, run.program, run.predictor)
@@ -145,8 +145,9 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
     changes = check_same_run(workdir, config)
     if any(change.effect is Effect.RESULTS for change in changes) or not storage.exists(workdir / CHECKPOINT_FOLDER):
         return None
-    total = program_lib.total_steps(config, len(sources.training(config.data).records))
-    accuracy = logged_accuracy(workdir, total)
+    task = tasks.from_config(config).opened()
+    total = program_lib.total_steps(config, task.num_records)
+    accuracy = logged_headline(workdir, total, task)
     if accuracy is None:  # before looking at checkpoints, which starts JAX's devices
         return None
     with Checkpoints(workdir) as checkpoints:

@@ -26,6 +26,7 @@ class MetricsLogger:
       names: writers by their registered names, ``train.writers``.
       start_step: the step that training resumes from; 0 for a new run.
       config: resolved config of the run, as JSON values, for writers that record it.
+      evaluates_again: whether evaluations of ``start_step`` are repeated, with settings that change their results.
       is_main_process: a process that is not the main one writes nothing.
 
     Raises:
@@ -40,6 +41,7 @@ class MetricsLogger:
         *,
         start_step: int = 0,
         config: Mapping[str, Any] | None = None,
+        evaluates_again: bool = False,
         is_main_process: bool = True,
     ):
         if start_step < 0:
@@ -48,7 +50,7 @@ class MetricsLogger:
         self._failing: set[str] = set()
         if is_main_process:
             writers.check(names)
-            opening = Opening(pathlib.Path(workdir), start_step, config or {})
+            opening = Opening(pathlib.Path(workdir), start_step, config or {}, evaluates_again)
             for name in names:
                 self._writers[name] = WRITERS[name](opening)
 

@@ -7,34 +7,37 @@ the folder changes.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 from absl import logging
 
-from vmoe_inform import checks, storage
+from vmoe_inform import checks, storage, tasks
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
-from vmoe_inform.data import sources
-from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
-from vmoe_inform.data.sources import Source
+from vmoe_inform.config.identity import Effect
+from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.training_batches import TrainingBatches
-from vmoe_inform.evaluation import suites
+from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.evaluation.suites import Suite
 from vmoe_inform.runs import saved_trees
 from vmoe_inform.runs.checkpoints import Checkpoints
-from vmoe_inform.runs.folder import check_same_run, recorded_class_names, write_config
+from vmoe_inform.runs.folder import check_same_run, recorded_class_names
 from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
 from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.watchdog import Watchdog
+from vmoe_inform.tasks import Task
 from vmoe_inform.training import initialize, writers
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.hooks import profile
 from vmoe_inform.training.hooks.base import Training
 from vmoe_inform.training.program import Program
 from vmoe_inform.training.terminal import Terminal
+
+_CADENCE = "evaluation.suites_every_steps"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +47,16 @@ class Plan:
     Attributes:
       config: of the run, with the names of its classes.
       workdir: of the run.
-      train_source, test_source: the data.
+      task: with its data found.
+      suites: those that are evaluated during training, by name.
       total_steps: of the whole run.
       last_step: the step at which this start of it ends.
     """
 
     config: Config
     workdir: pathlib.Path
-    train_source: Source
-    test_source: Source
+    task: Task
+    suites: Mapping[str, Suite]
     total_steps: int
     last_step: int
 
@@ -70,25 +74,32 @@ def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None, termi
       ValueError, FileNotFoundError: as :func:`vmoe_inform.training.loop.train`.
     """
     workdir = checks.local_path("workdir", workdir)
-    suites.check_names(config.evaluation.suites)
+    suites_lib.check_names(config.evaluation.suites)
+    suites_lib.check_names([name for name, _ in config.evaluation.suites_every_steps], _CADENCE)
     writers.check(config.train.writers)
     terminal.phase(f"reading the data ({config.data.source})")
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
-    train_source = sources.training(config.data)
-    if config.model.num_classes != train_source.num_classes:
-        raise checks.error(
-            "model.num_classes", f"the {train_source.num_classes} classes of the data", config.model.num_classes
-        )
-    config = config_lib.with_class_names(config, train_source.class_names)
-    test_source = sources.test(config.data)
-    total = program_lib.total_steps(config, len(train_source.records))
+    task = tasks.from_config(config).opened()
+    config = task.config
+    total = program_lib.total_steps(config, task.num_records)
     last = total if stop_at_step is None else min(stop_at_step, total)
     check_same_run(workdir, config)  # before the folder is made, and again when no other process can change it
     saved_trees.check_path(workdir)
     storage.check_writable(workdir)
     if config.profile is not None:  # before anything is compiled; a run that resumes has fewer steps left
         profile.check_steps(workdir, config.profile, last)
-    return Plan(config, workdir, train_source, test_source, total, last)
+    return Plan(config, workdir, task, _load_suites(config), total, last)
+
+
+def _load_suites(config: Config) -> dict[str, Suite]:
+    """The suites that are evaluated during training. Raises ValueError for one that is not available."""
+    loaded = {}
+    for name, _ in config.evaluation.suites_every_steps:
+        try:
+            loaded[name] = suites_lib.load(name, config)
+        except suites_lib.NotAvailable as problem:
+            raise checks.InputError(f"{_CADENCE}: expected available suites; received {name!r}: {problem}") from None
+    return loaded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +113,8 @@ class Setup:
       checkpoints: of the run.
       lock: of its folder.
       watchdog: of this process.
-      skipped: counts records of the training split that cannot be read.
+      skipped: counts training records that cannot be read.
+      has_new_results: whether the settings differ from those of the process before in what scores mean.
     """
 
     training: Training
@@ -112,6 +124,7 @@ class Setup:
     lock: RunLock
     watchdog: Watchdog
     skipped: SkippedRecords
+    has_new_results: bool
 
 
 def start(plan: Plan, stack: contextlib.ExitStack, terminal: Terminal, *, save_at_steps: Sequence[int]) -> Setup:
@@ -132,23 +145,14 @@ def start(plan: Plan, stack: contextlib.ExitStack, terminal: Terminal, *, save_a
     lock = stack.enter_context(RunLock(workdir))
     changed = check_same_run(workdir, config)
     skipped = SkippedRecords(config.data.max_skipped_share)
-    data = train_iterator(
-        plan.train_source,
-        image_size_px=config.model.image_size_px,
-        batch_size=config.train.batch_size // process_count,
-        seed=config.seed,
-        data=config.data,
-        skipped=skipped,
-        process_index=process_index,
-        process_count=process_count,
-    )
+    data = plan.task.training_batches(skipped, process_index, process_count)
     stack.enter_context(contextlib.closing(data))
     terminal.phase("starting the devices")
     program = program_lib.build(config, plan.total_steps)
     if jax.process_count() != process_count:
         expected = f"called before training on {jax.process_count()} processes"
         raise checks.error("processes.initialize", expected, "not called")
-    predictor = Predictor(program.model, config, program.mesh)
+    predictor = Predictor(program.model, config, program.mesh, watchdog=watchdog)
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, keep_steps=save_at_steps)
     stack.enter_context(checkpoints)
     stack.enter_context(program.in_use())
@@ -158,9 +162,9 @@ def start(plan: Plan, stack: contextlib.ExitStack, terminal: Terminal, *, save_a
         raise checks.error("train.steps", f"at least the {step} steps that the run has done", plan.total_steps)
     if changed and processes.is_main():
         logging.warning("continues with other settings than before: %s", "; ".join(map(str, changed)))
-    write_config(workdir, config)
+    has_new_results = any(change.effect is Effect.RESULTS for change in changed)
     training = Training(state, data, step, plan.last_step, plan.total_steps)
-    return Setup(training, program, predictor, checkpoints, lock, watchdog, skipped)
+    return Setup(training, program, predictor, checkpoints, lock, watchdog, skipped, has_new_results)
 
 
 def _state(

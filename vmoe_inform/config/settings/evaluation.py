@@ -32,6 +32,8 @@ class EvaluationConfig:
     """What is evaluated, and how.
 
     Attributes:
+      suites_every_steps: pairs of a suite and its cadence in training steps; its metrics are logged as
+        ``evaluation/SUITE/METRIC``, also after the last step.
       every_steps: training steps between measurements of clean accuracy; None: only after the last step.
       suites: default of ``python -m vmoe_inform.evaluate --suites=``.
       ece_bins: equal-width bins of the expected calibration error.
@@ -45,6 +47,7 @@ class EvaluationConfig:
 
     every_steps: Annotated[PositiveInt | None, Effect.MACHINE] = None
     batch_size: Annotated[Batch, Effect.MACHINE] = 256
+    suites_every_steps: Annotated[tuple[tuple[Name, PositiveInt], ...], Effect.MACHINE] = ()
     suites: Annotated[tuple[Name, ...], Effect.MACHINE] = ("clean", "c", "r", "a", "o")
     ece_bins: Annotated[int, Bound(at_least=1, at_most=100_000)] = 15
     cache_directory: Annotated[Path, Effect.MACHINE] = ""

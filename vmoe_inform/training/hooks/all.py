@@ -46,6 +46,7 @@ def hooks_of(
         config.train.writers,
         start_step=training.step,
         config=config_lib.to_json(config),
+        evaluates_again=run.has_new_results,
         is_main_process=processes.is_main(),
     )
     stack.enter_context(logger)
@@ -76,12 +77,13 @@ def hooks_of(
         run.checkpoints, config.checkpoint, steps=save_at_steps, lock=run.lock, watchdog=run.watchdog, terminal=terminal
     )
     evaluate = Evaluate(
-        run.predictor,
-        plan.test_source,
         config,
+        workdir,
+        plan.task,
+        plan.suites,
+        program=run.program,
+        predictor=run.predictor,
         logger=logger,
-        workdir=workdir,
-        watchdog=run.watchdog,
         stop=stopping,
         terminal=terminal,
     )

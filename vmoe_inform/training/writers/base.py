@@ -20,11 +20,13 @@ class Opening:
       workdir: folder of the run.
       start_step: optimizer steps done when this process begins; later steps that an earlier process wrote are repeated.
       config: resolved config of the run, as JSON values.
+      evaluates_again: whether evaluations of ``start_step`` are repeated, with settings that change their results.
     """
 
     workdir: pathlib.Path
     start_step: int = 0
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evaluates_again: bool = False
 
     def recorded(self, file: str) -> str | None:
         """What :meth:`record` wrote into a file of the run's folder; None if there is none."""

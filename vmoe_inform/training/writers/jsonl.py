@@ -33,7 +33,7 @@ class JsonLines(Writer):
 
     def __init__(self, opening: Opening):
         path = opening.workdir / FILE
-        _cut_off(path, after_step=opening.start_step)
+        _cut_off(path, opening)
         self._file = storage.GrowingFile(path, within=opening.workdir)
         with contextlib.suppress(OSError, checks.InputError):  # the first line says so again
             self._file.add(b"")
@@ -119,15 +119,21 @@ def _entry(value: Any) -> dict[str, Any]:
         raise ValueError(str(problem)) from None
 
 
-def _cut_off(path: pathlib.Path, *, after_step: int) -> None:
-    """Drops the lines of later steps; a reader sees the old file or the new one, never a part.
+def _is_repeated(entry: Mapping[str, Any], opening: Opening) -> bool:
+    if opening.evaluates_again and entry["step"] == opening.start_step:
+        return any(name.startswith("evaluation/") for name in entry)
+    return entry["step"] > opening.start_step
+
+
+def _cut_off(path: pathlib.Path, opening: Opening) -> None:
+    """Drops the lines that are written again; a reader sees the old file or the new one, never a part.
 
     A damaged file is moved aside, so that nothing is lost, and its whole lines are kept.
     """
     if not storage.exists(path):
         return
     entries, damaged = _read(path)
-    kept = [entry for entry in entries if entry["step"] <= after_step]
+    kept = [entry for entry in entries if not _is_repeated(entry, opening)]
     text = "".join(json.dumps({name: _json_number(value) for name, value in entry.items()}) + "\n" for entry in kept)
     if damaged:
         logging.warning("%s was moved to %s; a new one has its whole lines", path, storage.set_aside(path))
