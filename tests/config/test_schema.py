@@ -181,6 +181,10 @@ def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
         ({"train__epochs": None}, r"train: expected exactly one of train.steps and .*; received \(None, None\)"),
         ({"train__steps": 5}, r"train: expected exactly one of train.steps and .*; received \(5, 1.0\)"),
         (
+            {"train__steps": 20, "optimizer__warmup_steps": 100},
+            r"train: .*, the other None \(for 20 steps: train.epochs=None and optimizer.warmup_steps=2\); received",
+        ),
+        (
             {"optimizer__name": "adam", "optimizer__weight_decay": 0.1},
             "optimizer.weight_decay: expected 0 with optimizer.name = 'adam'; received 0.1",
         ),

@@ -294,7 +294,7 @@ def test_schedules():
             _optimizer(schedule=kind, learning_rate=1.0, end_learning_rate=0.2, warmup_steps=4), 20
         )
         np.testing.assert_allclose([schedule(0), schedule(2), schedule(4), schedule(12)], [0, 0.5, 1, half], rtol=1e-6)
-    with pytest.raises(ValueError, match=r"warmup_steps: expected less than the 4 training steps; received 4"):
+    with pytest.raises(ValueError, match=r"warmup_steps: expected less than the 4 training .*; received 4"):
         make_schedule(_optimizer(warmup_steps=4), 4)
 
 

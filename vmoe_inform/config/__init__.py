@@ -23,7 +23,7 @@ from vmoe_inform.config.settings import (
     options_of,
     resolve_layers,
 )
-from vmoe_inform.config.validate import check_duration
+from vmoe_inform.config.validate import check_duration, check_warmup
 
 __all__ = [
     "AttackConfig",
@@ -41,6 +41,7 @@ __all__ = [
     "TrainConfig",
     "check_duration",
     "check_evaluation_batch",
+    "check_warmup",
     "default",
     "mesh_sizes",
     "options_of",

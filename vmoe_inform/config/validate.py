@@ -169,6 +169,18 @@ def check_duration(config: Config, total_steps: int) -> None:
         _ask(known[name], known[name].check_duration, config.model, total_steps)
 
 
+def check_warmup(optimizer: OptimizerConfig, total_steps: int) -> None:
+    """Raises ValueError for a warm-up that is not shorter than the run."""
+    if optimizer.warmup_steps >= total_steps:
+        expected = f"less than the {total_steps} training steps, such as {_short_warmup(total_steps)}"
+        raise checks.error("optimizer.warmup_steps", expected, optimizer.warmup_steps)
+
+
+def _short_warmup(total_steps: int) -> int:
+    """What an error suggests."""
+    return total_steps // 10
+
+
 def check_run(config: Config) -> None:
     """Raises ValueError for settings of a run that do not go together; its model has passed :func:`check_model`."""
     _check_train(config)
@@ -183,6 +195,11 @@ def _check_train(config: Config) -> None:
     train = config.train
     if (train.steps is None) == (train.epochs is None):
         expected = "exactly one of train.steps and train.epochs, the other None"
+        if train.steps is not None:  # a short try of a config that has epochs, and a warm-up for them
+            needed = ["train.epochs=None"]
+            if config.optimizer.warmup_steps >= train.steps:
+                needed.append(f"optimizer.warmup_steps={_short_warmup(train.steps)}")
+            expected += f" (for {train.steps} steps: {' and '.join(needed)})"
         raise checks.error("train", expected, (train.steps, train.epochs))
     if train.batch_size % train.gradient_accumulation_steps:
         raise checks.error(

@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import optax
 
-from vmoe_inform import checks
 from vmoe_inform.axes import Array, Int, Tree
-from vmoe_inform.config import OptimizerConfig
+from vmoe_inform.config import OptimizerConfig, check_warmup
 from vmoe_inform.sharding.rules import path_name
 from vmoe_inform.training import paths
 
@@ -24,8 +23,7 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     Raises:
       ValueError: a warm-up that is longer than the run.
     """
-    if config.warmup_steps >= total_steps:
-        raise checks.error("optimizer.warmup_steps", f"less than the {total_steps} training steps", config.warmup_steps)
+    check_warmup(config, total_steps)
     rest = total_steps - config.warmup_steps
     peak, end = config.learning_rate, config.end_learning_rate
     if config.schedule == "cosine":

@@ -15,7 +15,7 @@ from absl import logging
 from vmoe_inform import checks, storage, tasks
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
-from vmoe_inform.config.identity import Effect
+from vmoe_inform.config.identity import Change, Effect
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.evaluation import suites as suites_lib
@@ -23,7 +23,7 @@ from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.suites import Suite
 from vmoe_inform.runs import saved_trees
 from vmoe_inform.runs.checkpoints import Checkpoints
-from vmoe_inform.runs.folder import check_same_run, recorded_class_names
+from vmoe_inform.runs.folder import check_same_run, read_config, recorded_class_names
 from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
@@ -34,6 +34,7 @@ from vmoe_inform.training import initialize, writers
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.hooks import profile
 from vmoe_inform.training.hooks.base import Training
+from vmoe_inform.training.optimizer import make_schedule
 from vmoe_inform.training.program import Program
 from vmoe_inform.training.terminal import Terminal
 
@@ -82,6 +83,8 @@ def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None, termi
     task = tasks.from_config(config).opened()
     config = task.config
     total = program_lib.total_steps(config, task.num_records)
+    config_lib.check_duration(config, total)
+    config_lib.check_warmup(config.optimizer, total)
     last = total if stop_at_step is None else min(stop_at_step, total)
     check_same_run(workdir, config)  # before the folder is made, and again when no other process can change it
     saved_trees.check_path(workdir)
@@ -160,11 +163,27 @@ def start(plan: Plan, stack: contextlib.ExitStack, terminal: Terminal, *, save_a
     step = int(state.step)
     if step > plan.total_steps:
         raise checks.error("train.steps", f"at least the {step} steps that the run has done", plan.total_steps)
-    if changed and processes.is_main():
-        logging.warning("continues with other settings than before: %s", "; ".join(map(str, changed)))
+    if processes.is_main():
+        _say_what_changed(plan, changed, step)
     has_new_results = any(change.effect is Effect.RESULTS for change in changed)
     training = Training(state, data, step, plan.last_step, plan.total_steps)
     return Setup(training, program, predictor, checkpoints, lock, watchdog, skipped, has_new_results)
+
+
+def _say_what_changed(plan: Plan, changed: Sequence[Change], step: int) -> None:
+    """Warns of settings that differ from those of the process before, and of what another length means."""
+    length = [change for change in changed if change.field in ("train.steps", "train.epochs")]
+    others = [change for change in changed if change not in length]
+    if others:
+        logging.warning("continues with other settings than before: %s", "; ".join(map(str, others)))
+    if not length:
+        return
+    settings = "; ".join(map(str, length))
+    before = program_lib.total_steps(read_config(plan.workdir), plan.task.num_records)
+    done = f"was finished after {step} steps" if step == before else f"has done {step} of {before} steps"
+    old, new = (float(make_schedule(plan.config.optimizer, total)(step)) for total in (before, plan.total_steps))
+    words = "%s %s; continues to step %d (%s). The schedule is that of the new length: learning rate %.3g -> %.3g"
+    logging.warning(words, plan.workdir, done, plan.total_steps, settings, old, new)
 
 
 def _state(
