@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests import tiny
 from tests.training.hooks.test_profile import steps_traced
+from tests.training.test_observability import undocumented
 from vmoe_inform import config as config_lib
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
@@ -73,6 +75,7 @@ def test_what_a_run_writes(finished):
     workdir, result = finished
     assert config_lib.parse(json.loads((workdir / "config.json").read_text())) == read_config(workdir)
     entries = read_metrics(workdir / "metrics.jsonl")
+    assert undocumented({name for entry in entries for name in entry if name != "step"}) == []
     assert [e["step"] for e in entries if "loss" in e] == [5, 10, 15, 20]
     assert {"accuracy", "images_per_second", "learning_rate", "losses/importance", "losses/load", "losses/z"} <= set(
         entries[0]
@@ -290,3 +293,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_wrong_number_of_classes(tmp_path):
     with pytest.raises(ValueError, match=r"model.num_classes: expected the 10 classes of the data; received 7"):
         loop.train(_config(model__num_classes=7), tmp_path)
+
+
+def test_a_finished_run_that_is_made_longer_says_so_and_keeps_its_evaluation(finished, tmp_path, warnings):
+    workdir, _ = finished
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    config = _config(evaluation__every_steps=10, train__steps=25)
+    assert loop.train(config, tmp_path, stop_at_step=21).steps_done == 21
+    (line,) = [line for line in warnings if "was finished" in line]
+    expected = r"was finished after 20 steps; continues to step 25 \(train.steps: 20 -> 25\)\. .* rate 0 -> 0.000\d+$"
+    assert re.search(expected, line)
+    evaluated = [entry["step"] for entry in read_metrics(tmp_path / "metrics.jsonl") if "evaluation/clean/top1" in entry]
+    assert evaluated == [10, 20]

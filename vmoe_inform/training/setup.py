@@ -23,7 +23,7 @@ from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.suites import Suite
 from vmoe_inform.runs import saved_trees
 from vmoe_inform.runs.checkpoints import Checkpoints
-from vmoe_inform.runs.folder import check_same_run, read_config, recorded_class_names
+from vmoe_inform.runs.folder import check_same_run, recorded_class_names
 from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
@@ -39,6 +39,7 @@ from vmoe_inform.training.program import Program
 from vmoe_inform.training.terminal import Terminal
 
 _CADENCE = "evaluation.suites_every_steps"
+_LENGTH = ("train.steps", "train.epochs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,21 +166,23 @@ def start(plan: Plan, stack: contextlib.ExitStack, terminal: Terminal, *, save_a
         raise checks.error("train.steps", f"at least the {step} steps that the run has done", plan.total_steps)
     if processes.is_main():
         _say_what_changed(plan, changed, step)
-    has_new_results = any(change.effect is Effect.RESULTS for change in changed)
+    has_new_results = any(change.effect is Effect.RESULTS and change.field not in _LENGTH for change in changed)
     training = Training(state, data, step, plan.last_step, plan.total_steps)
     return Setup(training, program, predictor, checkpoints, lock, watchdog, skipped, has_new_results)
 
 
 def _say_what_changed(plan: Plan, changed: Sequence[Change], step: int) -> None:
     """Warns of settings that differ from those of the process before, and of what another length means."""
-    length = [change for change in changed if change.field in ("train.steps", "train.epochs")]
+    length = [change for change in changed if change.field in _LENGTH]
     others = [change for change in changed if change not in length]
     if others:
         logging.warning("continues with other settings than before: %s", "; ".join(map(str, others)))
     if not length:
         return
     settings = "; ".join(map(str, length))
-    before = program_lib.total_steps(read_config(plan.workdir), plan.task.num_records)
+    train = {change.field.removeprefix("train."): change.before for change in length}
+    shorter = dataclasses.replace(plan.config, train=dataclasses.replace(plan.config.train, **train))
+    before = program_lib.total_steps(shorter, plan.task.num_records)
     done = f"was finished after {step} steps" if step == before else f"has done {step} of {before} steps"
     old, new = (float(make_schedule(plan.config.optimizer, total)(step)) for total in (before, plan.total_steps))
     words = "%s %s; continues to step %d (%s). The schedule is that of the new length: learning rate %.3g -> %.3g"
