@@ -532,7 +532,18 @@ def another(path, value):
     hint = groups.hint_of(config_lib.Config, path)
     plain = checks.plain(hint)
     words = [word for choice in (plain, *get_args(plain)) for word in get_args(choice)]
-    for text in ("7", "0.25", "true", "false", "2", "c", "other", "(('head', 2.0),)", *map(str, words)):
+    for text in (
+        "7",
+        "0.25",
+        "true",
+        "false",
+        "2",
+        "c",
+        "other",
+        "(('head', 2.0),)",
+        "(('head', 2),)",
+        *map(str, words),
+    ):
         try:
             if from_text.value(path, text, hint) not in (value, None):
                 return text
@@ -564,6 +575,7 @@ def test_every_leaf_can_be_set_from_the_command_line():
         ("optimizer.learning_rate", "1", 1.0),
         ("mesh.replica", "2", 2),
         ("evaluation.every_steps", "50", 50),
+        ("evaluation.suites_every_steps", "(('c',5000),('o',500))", (("c", 5000), ("o", 500))),
         ("evaluation.suites", "('clean','c')", ("clean", "c")),
         ("evaluation.suites", "['clean', 'c']", ("clean", "c")),
         ("evaluation.suites", "clean,c", ("clean", "c")),

@@ -303,5 +303,5 @@ def test_a_finished_run_that_is_made_longer_says_so_and_keeps_its_evaluation(fin
     (line,) = [line for line in warnings if "was finished" in line]
     expected = r"was finished after 20 steps; continues to step 25 \(train.steps: 20 -> 25\)\. .* rate 0 -> 0.000\d+$"
     assert re.search(expected, line)
-    evaluated = [entry["step"] for entry in read_metrics(tmp_path / "metrics.jsonl") if "evaluation/clean/top1" in entry]
-    assert evaluated == [10, 20]
+    entries = read_metrics(tmp_path / "metrics.jsonl")
+    assert [entry["step"] for entry in entries if "evaluation/clean/top1" in entry] == [10, 20]
