@@ -32,9 +32,9 @@ class EvaluationConfig:
     """What is evaluated, and how.
 
     Attributes:
+      every_steps: training steps between measurements of clean accuracy; None: only after the last step.
       suites_every_steps: pairs of a suite and its cadence in training steps; its metrics are logged as
         ``evaluation/SUITE/METRIC``, also after the last step.
-      every_steps: training steps between measurements of clean accuracy; None: only after the last step.
       suites: default of ``python -m vmoe_inform.evaluate --suites=``.
       ece_bins: equal-width bins of the expected calibration error.
       cache_directory: where generated suites are kept; empty for ``$XDG_CACHE_HOME/vmoe_inform``.
