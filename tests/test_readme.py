@@ -1,5 +1,6 @@
 """What the README and the pages of docs/ show is what works."""
 
+import dataclasses
 import importlib
 import pathlib
 import re
@@ -14,7 +15,7 @@ import yaml
 import vmoe_inform
 from tests import tiny
 from vmoe_inform import routing
-from vmoe_inform.config import presets
+from vmoe_inform.config import Config, groups, presets
 from vmoe_inform.nn import models
 from vmoe_inform.routing import steps
 
@@ -123,6 +124,66 @@ def test_missing_names_are_found():
     text += "python -m vmoe_inform.traim, vmoe-traim"
     assert len(missing_names(text)) == 7  # the module of the command is a name, too
     assert missing_names("`vmoe_inform.routing.inform`, `training/step.py`, RUN/analysis/figures.py") == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_name_settings_that_exist(page):
+    assert unknown_settings(PAGES[page]) == []
+
+
+def unknown_settings(text: str) -> list[str]:
+    """Fields of configs in a page's text, on command lines or in `backticks`, that no config has."""
+    groups_of_config = "|".join(field.name for field in dataclasses.fields(Config))
+    fields = re.findall(r"--config\.([a-z_][\w.]*)", text)
+    fields += re.findall(rf"`((?:{groups_of_config})\.[a-z_][\w.]*)", text)
+    unknown = []
+    for field in fields:
+        if field.rpartition(".")[2] in ("py", "md", "json", "lock"):
+            continue  # a file
+        try:
+            groups.hint_of(Config, field)
+        except ValueError:
+            unknown.append(field)
+    return [field for field in unknown if "image_mean" not in field]  # the step of docs/extending.md
+
+
+def test_unknown_settings_are_found():
+    assert unknown_settings("`--config.model.mo.dispatch=auto`, `train.epochs=3`, `data.sauce`, `train.lock`") == [
+        "model.mo.dispatch",
+        "data.sauce",
+    ]
+
+
+FLAG = re.compile(r"""(?:define|define_path|DEFINE_\w+)\(\s*"(\w+)\"""")
+SHARED_FLAGS = {"config", "help", "json", "verbosity"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_have_flags_that_exist(page):
+    assert unknown_flags(PAGES[page]) == []
+
+
+def unknown_flags(text: str) -> list[str]:
+    """Flags that the commands in a page's text do not define; a command may have several lines."""
+    shared = SHARED_FLAGS | set(FLAG.findall(sources_of("command_line")))
+    unknown = []
+    for command, arguments in re.findall(r"(vmoe-(?!inform)[a-z-]+)((?:\\\n|[^\n`])*)", text):
+        known = shared | set(FLAG.findall(sources_of(command)))
+        unknown += [flag for flag in re.findall(r"--([a-z_]+)\b(?!\.)", arguments) if flag not in known]
+    return unknown
+
+
+def test_unknown_flags_are_found():
+    text = "```\nvmoe-train --config=digits --workdir=a \\\n    --dry_runs\n```\n`vmoe-evaluate --suites=a --kills=3`"
+    assert unknown_flags(text) == ["dry_runs", "kills"]
+
+
+def sources_of(name: str) -> str:
+    """What defines the flags of a console script, or of all of them."""
+    module = ROOT.joinpath("vmoe_inform", *name.removeprefix("vmoe-").replace("data-", "data/").split("/"))
+    module = module.with_name(module.name.replace("-", "_"))
+    files = module.glob("*.py") if module.is_dir() else [module.with_suffix(".py")]
+    return "\n".join(file.read_text() for file in files)
 
 
 def test_the_citation_is_of_this_version():
