@@ -9,6 +9,7 @@ import pytest
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import ImageSet, NotAvailable, Predictions, Suite
 from vmoe_inform.tasks import Headline
 from vmoe_inform.training.hooks.base import Training
@@ -19,7 +20,7 @@ from vmoe_inform.training.stopping import Stopped
 SOURCE = Source([{}] * 4, ("a", "b"))
 CADENCES = (("letters", 10), ("gone", 5))
 HEADLINE = {"evaluation/clean/top1": 0.75}
-LETTERS = {"evaluation/letters/top1": 0.5, "evaluation/letters/count": 4.0}
+LETTERS = {"evaluation/letters/top1": 0.5, "evaluation/letters/nll": 1.5, "evaluation/letters/count": 4.0}
 GONE = {"evaluation/gone/count": 0.0}
 
 
@@ -67,7 +68,7 @@ class _Task:
 
 
 def _summarize(scores):
-    return {"top1": 0.5, "count": len(scores["letters"]["hit"]), "worst_classes": ["a"]}
+    return SuiteResult(count=len(scores["letters"]["hit"]), metrics={"nll": 1.5, "top1": 0.5}, origin="drawn")
 
 
 def _not_available(scores):

@@ -123,17 +123,16 @@ class Evaluate(Hook):
 
     def _measure_suite(self, evaluator: Evaluator, suite: Suite, step: int) -> None:
         """A suite that turns out not to be available is logged with a count of 0: it does not end a training."""
-        kind, metrics = suites.kind(suite.name), {_COUNT: 0.0}
+        metrics = {_COUNT: 0.0}
         try:
             count = sum(len(image_set.load().records) for image_set in suite.sets.values())
             with self._predictor.reporting(self._progress(suite.name, count)):
-                entry = evaluator.measure(suite)
+                result = evaluator.measure(suite)
         except (suites.NotAvailable, checks.InputError) as problem:
             logging.warning("evaluation of %s: not available: %s", suite.name, problem)
         else:
-            names = [metric.name for metric in (kind.metric, *kind.rows, *kind.details)]
-            metrics = {name: entry[name] for name in names if isinstance(entry.get(name), int | float)}
-            metrics[_COUNT] = entry["count"]
+            headline = {result.headline: result.metrics[result.headline]}
+            metrics = {**headline, **result.metrics, _COUNT: result.count}
         self._log(step, {f"{suite.name}/{name}": value for name, value in metrics.items()})
 
     def _log(self, step: int, metrics: Mapping[str, float]) -> None:
