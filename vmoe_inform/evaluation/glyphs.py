@@ -14,8 +14,8 @@ from vmoe_inform import checks
 
 DIGITS = string.digits
 
-# Letters that look like a digit in some font are left out, as few pixels make it worse. They are B (8), D O Q o (0),
-# G b (6), I i l (1), S s (5), Z z (2) and g q (9). T, Y and A stay, since a 7 or a 4 has no such symmetry.
+# Letters that look like a digit in some font are left out, as few pixels make it worse: B as 8, DOQo as 0, Gb as 6, Iil
+# as 1, Ss as 5, Zz as 2, gq as 9. T, Y and A stay, since a 7 or a 4 has no such symmetry.
 _LIKE_DIGITS = "BDGIOQSZbgiloqsz"
 LETTERS = "".join(letter for letter in string.ascii_letters if letter not in _LIKE_DIGITS)
 

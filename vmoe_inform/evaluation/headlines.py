@@ -44,10 +44,10 @@ def headline(result: SuiteResult) -> Headline:
 def with_interval(result: SuiteResult, metric: str) -> Headline:
     """The share ``metric`` of a suite, with its interval.
 
-    The interval treats the images as drawn at random. Where the result has a standard error (for C over the images,
-    whose corrupted versions are no independent draws), the interval is that of as many independent draws as would have
-    this error (Kish's effective sample size). Where it has none, each image counts as one draw, which for an area under
-    the precision-recall curve is the binomial interval over the positives (Boyd, Eng and Page 2013).
+    The interval treats the images as drawn at random. Some results have a standard error, as C over images, whose
+    corrupted versions are no independent draws. Then the interval is that of the number of independent draws with this
+    error (Kish's effective sample size). Otherwise each image counts as one draw. For an area under the
+    precision-recall curve that is the binomial interval over the positives (Boyd, Eng and Page 2013).
 
     Args:
       result: of a suite.

@@ -69,8 +69,8 @@ def max_probability(logits: ArrayLike) -> Float[np.ndarray, " n"]:
 def log_doubt(logits: ArrayLike) -> Float[np.ndarray, " n"]:
     """Log of the probability of all classes but the predicted one, log(1 - :func:`max_probability`), of [n, classes].
 
-    It orders predictions as their confidence does, where that is rounded to 1 too: from 17 nats on between the largest
-    logit and the others in float32, from 37 in float64.
+    It orders predictions as their confidence does, and still does where the confidence is rounded to 1. That happens
+    from 17 nats on between the largest logit and the others in float32, from 37 in float64.
     """
     logits = np.sort(np.asarray(logits, np.float64), axis=1)
     if logits.shape[1] == 1:  # there is nothing to doubt

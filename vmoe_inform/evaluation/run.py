@@ -43,9 +43,9 @@ def evaluate(
 ) -> Results:
     """Evaluates what is not there yet; the checkpoint is loaded only if there is something to predict.
 
-    Writes the results after each suite, the examples, and the scores of each set as they are finished (see units.py),
-    so that an evaluation that was stopped resumes. Of several processes, all predict and the main one writes; what one
-    of them does not find finished is done again by all.
+    Writes the results after each suite, the examples, and the scores of each finished set (see units.py). So a stopped
+    evaluation resumes. Of several processes, all predict and the main one writes. If one of them finds something
+    unfinished, all do it again.
 
     Args:
       saved: the checkpoint. Where its config differs on this machine, by directories, processes or batches, the

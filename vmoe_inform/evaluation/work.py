@@ -86,8 +86,8 @@ def _folders_of_data(data: DataConfig) -> tuple[str, str]:
 def _look(work: Work, config: Config, *, same_paths: bool, again: bool) -> None:
     """Finds what is left to evaluate, why other suites cannot be, and which images all of them show.
 
-    A suite with a result on these images is not left, unless it is wanted ``again``; one whose images are gone keeps
-    the result that it has.
+    A suite with a result on these images is not left, unless it is wanted ``again``. One whose images are gone keeps
+    its result.
     """
     for name in work.suites:
         try:

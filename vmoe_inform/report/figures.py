@@ -35,7 +35,7 @@ def headline_figure(results: Mapping[str, Results]) -> Figure:
     """
     suites = [suite for suite in suites_of(results) if entries_of(results, suite)]
     figure, axes = single_axes(5.6, 1.2 + 0.75 * len(suites) + room_for_legend(list(results)))
-    # Titles stand above their rows, not beside them: the page may be as narrow as a telephone.
+    # Titles stand above their rows, not to the left: the page may be as narrow as a telephone.
     for row, suite in enumerate(suites):
         words = axes.text(0, row - 0.38, shown(title(results, suite)), va="center", fontsize=10)
         words.set_in_layout(False)  # a title that is too long is cut off by the edge

@@ -1,4 +1,4 @@
-"""The results of one or more runs as a table for the terminal and as one HTML file that needs nothing beside it.
+"""The results of one or more runs as a table for the terminal and as one self-contained HTML file.
 
 ``results`` is everywhere a mapping from run name to :class:`vmoe_inform.evaluation.results.Results`.
 """

@@ -3,12 +3,12 @@
 Two sources, both of ImageNet with 1,000 classes:
 
 - Mutual-Inform SMoE, Table 2: V-MoE, uninformed, informed by similarity and informed by attention, each with 2 experts
-  of a patch. Its Appendix C.2 names a small V-MoE of 8 blocks of width 512 with the code of V-MoE; patch and image size
-  and the number of experts it leaves open, so they are taken as in that code's model of this size. The table gives 297M
-  parameters for all three, C.2 gives 60M, which is what this model has.
+  of a patch. Its Appendix C.2 names a small V-MoE of 8 blocks of width 512 with the code of V-MoE. It does not state
+  patch size, image size and number of experts; here they are those of that code's model of this size. The table states
+  297M parameters for all three, and C.2 states 60M, which this model has.
 - V-MoE (Riquelme et al. 2021), the code's configuration of S/32 with 8 experts, at 224 px and fine-tuned at 384 px:
-  means over three seeds. Its figure for ReaL is left out: it is only 1.3 points above plain top-1, as if images without
-  labels counted as wrong there, which are left out here.
+  means over three seeds. Its figure for ReaL is left out. It is only 1.3 points above plain top-1, as if images without
+  labels counted as wrong; here they are left out.
 
 A run is of such a model by its architecture; how it was trained is not compared.
 """

@@ -98,13 +98,13 @@ def entropy_figure(results: Mapping[str, Results]) -> Figure:
 
 @plain
 def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
-    """One image beside itself with each patch in the colour of its first-choice expert.
+    """One image, and the same image with each patch in the colour of its first-choice expert.
 
     Patches have their experts' numbers too, or, where they are too small for numbers, there is a key of the colours.
 
     Args:
-      example: ``image`` uint8 [P, P, 3] (or [P, P]), ``label``, ``prediction``, ``confidence`` (a share), and
-        ``experts``: by MoE layer, integers [rows, columns] of the patches, E for a patch that no expert took.
+      example: ``image`` uint8 [P, P, 3] (or [P, P]), ``label``, ``prediction``, ``confidence`` (a share) and
+        ``experts``. These are integers [rows, columns] of the patches by MoE layer, E for a patch that no expert took.
       num_experts: E, which fixes the colours.
 
     Raises:

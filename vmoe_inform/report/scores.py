@@ -49,7 +49,7 @@ class ScoreRow:
 
 @dataclasses.dataclass(frozen=True)
 class PaperRow:
-    """One score of a run beside a paper's.
+    """One score of a run, compared with a paper's.
 
     Attributes:
       run, title: which run on which images, their origin included.

@@ -29,17 +29,17 @@ CHOSEN_FILE = "chosen_experts.npz"
 
 
 class Stopped(Exception):
-    """A signal asked the run to stop; it can go on later from what it has written."""
+    """A signal asked the run to stop; it can resume later from its files."""
 
 
 def complete(run: Run, stop: StopRequest) -> None:
     """Trains the run if it is not trained, measures it, and writes its result.
 
-    Writes, beside what training writes, ``chosen_experts.npz`` (the experts of every token of the clean images) and
-    ``result.json``, each whole or not at all, the result last: a run that has one is finished.
+    In addition to the files of training it writes ``chosen_experts.npz`` (the experts of every token of the clean
+    images) and ``result.json``, each whole or not at all. The result comes last, so a run that has one is finished.
 
     Args:
-      run: its folder may hold a part of it, which is gone on from.
+      run: its folder may hold a part of it, from which it resumes.
       stop: signals are noted there.
 
     Raises:

@@ -82,7 +82,7 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
     Args:
       study: what ``study.json`` holds.
       comparisons: of every router, see :func:`vmoe_inform.studies.summary.summarize`.
-      pictures: names of the figures beside it.
+      pictures: names of the figures in the same folder.
     """
     against, num_seeds = study["against"], len(study["seeds"])
     shown = [found.difference for router, of in comparisons.items() if router != against for found in of.values()]

@@ -1,8 +1,8 @@
 """The statistics of a study: measures of runs, and how they differ from those of one router, seed by seed.
 
-Routers are trained with the same seeds, so that what a seed brings along (the first parameters, the order of the data)
-is the same for both sides of a comparison and cancels in the difference. Intervals are those of Student's t over the
-seeds, with one degree of freedom less than there are seeds.
+Routers are trained with the same seeds. So the effects of a seed (the first parameters, the order of the data) are the
+same for both sides of a comparison, and cancel in the difference. Intervals are those of Student's t over the seeds,
+with one degree of freedom less than there are seeds.
 """
 
 import dataclasses
@@ -95,10 +95,10 @@ def compare(values: Sequence[float], reference: Sequence[float]) -> Comparison:
 def measures_of(result: RunResult) -> Measures:
     """The measures of one run by name.
 
-    ``accuracy/<suite>`` is the suite's headline at the end and ``accuracy_one_epoch_before/<suite>`` an epoch before
-    it (shares); of each MoE layer at the end ``entropy/<block>`` (nats), ``load_cv/<block>``,
-    ``effective_neighbours/<block>``, ``dropped/<block>`` (share), and between the two ``fluctuation/<block>`` (share of
-    the tokens whose set of experts changed).
+    ``accuracy/<suite>`` is the suite's headline at the end, and ``accuracy_one_epoch_before/<suite>`` an epoch before
+    it (shares). Of each MoE layer at the end there are ``entropy/<block>`` (nats), ``load_cv/<block>``,
+    ``effective_neighbours/<block>`` and ``dropped/<block>`` (share). ``fluctuation/<block>`` is between the two, the
+    share of the tokens whose set of experts changed.
 
     Args:
       result: of a run.

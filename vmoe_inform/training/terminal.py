@@ -109,7 +109,7 @@ class Terminal:
             self._bar.update(self._task, completed=done, total=total)
 
     def _line(self) -> str:
-        """The text beside the bar, as it is drawn several times a second."""
+        """The text next to the bar, as it is drawn several times a second."""
         passed = describe_seconds(self._clock() - self._phase_start)
         return f"{self._text}  {passed}" if self._is_phase else self._text
 

@@ -1,7 +1,7 @@
 """C: the test images under 15 corruptions in five severities (Hendrycks and Dietterich 2019, arXiv 1903.12261).
 
-ImageNet-C is published as files. Where they are missing, and for other data sets, the corruptions are generated; such
-scores are marked, since they are not quite those of the published files, which were drawn from larger images.
+ImageNet-C is published as files. Where they are missing, and for other data sets, the corruptions are generated. Such
+scores are marked. They differ slightly from those of the published files, which were drawn from larger images.
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ def examine(request: inspection.Request) -> list[inspection.Finding]:
 
 
 def _together(name: str, each: Sequence[inspection.Finding]) -> inspection.Finding:
-    """The severities of a corruption as one finding; one of them missing beside others is a problem."""
+    """The severities of a corruption as one finding; a single missing one is a problem."""
     found = [finding for finding in each if finding.origin]
     problems = [f"severity {finding.name}: {problem}" for finding in each for problem in finding.problems]
     missing = next((finding.missing for finding in each if finding.missing), "")

@@ -96,9 +96,9 @@ def _letters(config: Config) -> Suite:
 def told_apart(outside: Scores, inside: Scores) -> SuiteResult:
     """How well the confidence tells objects of no known class from images of known ones, as for ImageNet-O.
 
-    AUPR with the former as positives and minus the largest probability as the score (arXiv 1907.07174, Sec. 4), in the
-    form of ``log_doubt``, which has the same order and no ties where probabilities are rounded to 1. A score that knows
-    nothing has an AUPR of count / (count + count_in_distribution).
+    It is the AUPR with the former as positives, and minus the largest probability as the score (arXiv 1907.07174, Sec.
+    4). The score has the form of ``log_doubt``, in the same order, without ties where probabilities are rounded to 1.
+    An uninformative score has an AUPR of count / (count + count_in_distribution).
 
     Args:
       outside: scores of objects of no class, with ``log_doubt`` [n] and ``skipped``.

@@ -1,6 +1,6 @@
 """TensorBoard's event files.
 
-They are written here as bytes. The libraries' writers have a thread that writes from a queue: when it fails, as on a
+They are written here as bytes. The libraries' writers have a thread that writes from a queue. When it fails, as on a
 full disk, the queue fills up and the next metric waits forever.
 """
 
