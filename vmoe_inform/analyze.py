@@ -11,8 +11,8 @@ vmoe_inform.evaluate writes afterwards has the figures too. docs/analysis.md say
 two, or the only one. ``--against``: another run with the same number of experts, its newest checkpoint or that of STEP.
 
 ``--suite``: ``clean`` test images; ``c:NAME:SEVERITY``, the same under a corruption; or ``c``, clean images and how
-routing and accuracy move under all 75 corruptions. ``--images=N`` looks at no more than N images, evenly over the test
-set.
+routing and accuracy move under all 75 corruptions. ``--images=N`` looks at no more than N images, in
+whole groups (model.moe.group_size_sequences) evenly over the test set.
 
 Several processes (docs/launching.md) share out the images, and the first of them writes.
 """
@@ -33,7 +33,10 @@ _SUITE = command_line.define(
     "suite", checks.Name, "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions."
 )
 _IMAGES = command_line.define(
-    "images", checks.PositiveInt, None, "Look at this many images, spaced evenly over the test set; default: all."
+    "images",
+    checks.PositiveInt,
+    None,
+    "At most this many images, in whole groups over the test set; default: all.",
 )
 
 

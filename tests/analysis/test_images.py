@@ -51,6 +51,20 @@ def images(monkeypatch):
     return lambda limit=None: images_lib.Images(CONFIG, limit)
 
 
+def test_groups_stay_whole():
+    """Ten images in groups of four: 0 to 3, 4 to 7, and 8 to 9."""
+    assert images_lib.whole_groups(10, 4, None) == images_lib.whole_groups(10, 4, 12) == list(range(10))
+    assert images_lib.whole_groups(10, 4, 9) == list(range(8))
+    assert images_lib.whole_groups(24, 4, 11) == [0, 1, 2, 3, 12, 13, 14, 15]
+    assert images_lib.whole_groups(364, 1, 3) == [0, 121, 242]
+
+
+def test_fewer_images_than_a_group_are_refused():
+    message = r"--images: expected a number >= 8, the images that share experts' slots .*group_size.*; received 7"
+    with pytest.raises(ValueError, match=message):
+        images_lib.Images(CONFIG, 7, group_size=8)
+
+
 def test_some_of_the_images_are_evenly_over_the_set(images):
     assert _shades(images().clean()) == [0, 1, 2, 3]
     assert _shades(images(2).clean()) == [0, 2]

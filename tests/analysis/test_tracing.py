@@ -13,6 +13,7 @@ from vmoe_inform import analysis
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import tracing
 from vmoe_inform.analysis.collect.adjacencies import adjacencies
+from vmoe_inform.analysis.collect.images import whole_groups
 from vmoe_inform.analysis.collect.layers import of_sums
 from vmoe_inform.analysis.collect.sums import add, layer_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace
@@ -98,6 +99,22 @@ def test_only_what_is_asked_for_leaves_the_devices(informed):
         if getattr(found.layers["block_1"], field.name) is not None
     }
     assert kept == {"indices"}
+
+
+def test_images_in_whole_groups_are_routed_as_among_all():
+    """Experts choose among the tokens of a group: of eight images in groups of two, four are looked at."""
+    model = _model("expert_choice")
+    variables = _drawn(model)
+    chosen = whole_groups(8, 2, limit=5)
+    assert chosen == [0, 1, 4, 5]
+    among_all, alone = (
+        tracing.trace(model, variables, images, keep=("indices",), batch_size=4).layers["block_1"]
+        for images in (_images(8), _images(8)[chosen])
+    )
+    np.testing.assert_array_equal(alone.indices, among_all.indices[chosen])
+    evenly = whole_groups(8, 1, limit=4)  # whose groups are others
+    apart = tracing.trace(model, variables, _images(8)[evenly], keep=("indices",), batch_size=4)
+    assert np.any(apart.layers["block_1"].indices != among_all.indices[evenly])
 
 
 @pytest.mark.parametrize(

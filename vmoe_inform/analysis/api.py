@@ -42,6 +42,9 @@ class Sample:
 def sample(run: Run, number: int = 24, suite: str = "clean") -> Sample:
     """Test images of a run, evenly over the whole set.
 
+    Traced, they form groups of their own. Where tokens find no free slot or experts choose, their routing may differ
+    from that in the whole set.
+
     Args:
       run: whose test set is shown.
       number: at most this many.

@@ -76,7 +76,7 @@ def load_inputs(
       checkpoints: ``"last2"``, ``"STEP,STEP"`` or ``"STEP"``; None: the newest two, or the only one.
       against: another run, ``FOLDER`` or ``FOLDER@STEP``.
       suite: ``"clean"``, ``"c:NAME:SEVERITY"`` or ``"c"``, see :func:`vmoe_inform.analysis.collect.images.parse`.
-      number: look at at most this many images, evenly over the test set; None: all.
+      number: of images at most, in whole groups evenly over the test set; None: all.
       here: fields of the runs' configs that differ on this machine, as for :func:`load`.
 
     Raises:
@@ -86,7 +86,7 @@ def load_inputs(
     saved = _find(workdir, here=here)
     *earlier, newest = _steps(saved, checkpoints)
     saved_other = None if against is None else _find_other(saved, os.fspath(against), here)
-    images = Images(saved.config, number, choice)
+    images = Images(saved.config, number, choice, group_size=saved.config.model.moe.group_size_sequences)
 
     own = saved.at(newest).load()
     config_lib.check_evaluation_batch(own.config, own.mesh.size)

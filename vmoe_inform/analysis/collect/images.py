@@ -1,6 +1,7 @@
 """Which images an analysis looks at: some of the clean test images, or the same ones under corruptions."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -62,24 +63,25 @@ def parse(text: str) -> Choice:
 class Images:
     """The images that an analysis looks at, and the same ones clean and under corruptions."""
 
-    def __init__(self, config: Config, limit: int | None = None, choice: Choice = CLEAN_IMAGES):
+    def __init__(self, config: Config, limit: int | None = None, choice: Choice = CLEAN_IMAGES, *, group_size: int = 1):
         """Args:
         config: of the run, as it holds on this machine.
         limit: at most this many images, evenly over the test split; None: all.
         choice: which of them are looked at.
+        group_size: consecutive images that are chosen together. With ``model.moe.group_size_sequences``, whose tokens
+          share the experts' slots, the routing of each image is that of the whole set.
 
         Raises:
-          ValueError: a limit below 1, or damaged data.
+          ValueError: a limit below the size of a group, or damaged data.
           FileNotFoundError: the data set is missing.
         """
-        if limit is not None and limit < 1:
-            raise checks.error("--images", "a number >= 1", limit)
+        if limit is not None and limit < group_size:
+            which = "" if group_size == 1 else ", the images that share experts' slots (model.moe.group_size_sequences)"
+            raise checks.error("--images", f"a number >= {group_size}{which}", limit)
         self._config = config
         self.choice = choice
         self._clean = test_split(config.data)
-        number = len(self._clean.records)
-        size = number if limit is None else min(limit, number)
-        self._places = (np.arange(size) * number // size).tolist()
+        self._indices = whole_groups(len(self._clean.records), group_size, limit)
         self._corrupted: Suite | None = None
 
     @property
@@ -112,7 +114,7 @@ class Images:
 
     def clean(self) -> Source:
         """The images as they are."""
-        return selected(self._clean, self._places)
+        return selected(self._clean, self._indices)
 
     def corrupted(self, corruption: str, severity: int) -> Source:
         """The same images, in the same order, under a corruption.
@@ -126,9 +128,9 @@ class Images:
             source = self._corrupted.sets[f"{corruption}/{severity}"].load()
         except NotAvailable as problem:
             raise checks.InputError(f"--suite=c is not available: {problem}") from None
-        return selected(source, self._places_in(source, f"{corruption}/{severity}"))
+        return selected(source, self._indices_in(source, f"{corruption}/{severity}"))
 
-    def _places_in(self, source: Source, name: str) -> list[int]:
+    def _indices_in(self, source: Source, name: str) -> list[int]:
         """Where the chosen clean images are in a set of C."""
         if source.origin == GENERATED:  # of the clean records, in their order
             if len(source.records) != len(self._clean.records):
@@ -137,9 +139,9 @@ class Images:
                     f"one for each of the {len(self._clean.records)} clean images, all of which can be read",
                     len(source.records),
                 )
-            return self._places
-        wanted = [_file_name(self._clean, place) for place in self._places]
-        there = {_file_name(source, place): place for place in range(len(source.records))}
+            return self._indices
+        wanted = [_file_name(self._clean, index) for index in self._indices]
+        there = {_file_name(source, index): index for index in range(len(source.records))}
         missing = [file_name for file_name in wanted if file_name not in there]
         if missing:
             raise checks.error(
@@ -150,10 +152,19 @@ class Images:
         return [there[file_name] for file_name in wanted]
 
 
-def selected(source: Source, places: Sequence[int]) -> Source:
+def whole_groups(number: int, group_size: int, limit: int | None) -> list[int]:
+    """Indices of at most ``limit`` of ``number`` records, in whole groups of consecutive ones, evenly over all."""
+    if limit is None or limit >= number:
+        return list(range(number))
+    num_groups, wanted = math.ceil(number / group_size), limit // group_size
+    first = np.arange(wanted) * num_groups // wanted * group_size
+    return [index for start in first.tolist() for index in range(start, min(start + group_size, number))]
+
+
+def selected(source: Source, indices: Sequence[int]) -> Source:
     """Of the records of a source only those of these numbers."""
-    return dataclasses.replace(source, records=SelectedRecords(source.records, tuple(places)))
+    return dataclasses.replace(source, records=SelectedRecords(source.records, tuple(indices)))
 
 
-def _file_name(source: Source, place: int) -> str:
-    return pathlib.PurePosixPath(source.records.name(place)).name
+def _file_name(source: Source, index: int) -> str:
+    return pathlib.PurePosixPath(source.records.name(index)).name
