@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import typing
+from typing import Any
 
 import pytest
 
@@ -114,18 +115,19 @@ def _base():
 
 def _steps_of(path):
     """The settings of a router that has the step whose option ``path`` names."""
-    router = {"noise_std": 0.0, "losses": {"load": 0.0}}
+    router: dict[str, Any] = {"noise_std": 0.0, "losses": ["importance"]}
     match = re.match(r"model\.router\.options\.(\w+)", path)
     if match is None:
         return {}, {}
     name = match[1]
     if name in steps.SCORE_STEPS:
         selects = steps.SCORE_STEPS[name].selects
-        losses = dict.fromkeys(steps.SCORE_STEPS[name].loss_names, 0.1)
-        router |= {"score": name, "losses": {"load": 0.0, **losses}}
+        router |= {"score": name}
         router |= {"select": selects[0]} if selects else {}
     elif name in steps.INFORM_STEPS:
         router |= {"inform": name}
+    elif name in steps.LOSS_STEPS:
+        router |= {"losses": [name], "noise_std": 1.0}
     else:
         router |= {"select": name}
         router |= {"score": "soft_slots"} if name == "soft" else {}

@@ -45,7 +45,7 @@ def test_every_setting_has_an_effect():
         ("model.dtype", "bfloat16", Effect.TRAINING),
         ("model.moe.capacity_factor", 2.0, Effect.TRAINING),
         ("model.router.noise_std", 0.5, Effect.TRAINING),
-        ("model.router.losses.z", 1.0, Effect.TRAINING),
+        ("model.router.select", "expert_choice", Effect.TRAINING),
         ("data.source", "folder", Effect.TRAINING),
         ("data.random_flip", True, Effect.TRAINING),
         ("train.batch_size", 64, Effect.TRAINING),

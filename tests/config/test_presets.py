@@ -11,6 +11,7 @@ from tests import tiny
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import presets
+from vmoe_inform.nn.router import loss_weights
 from vmoe_inform.routing import steps
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -64,7 +65,7 @@ def test_every_file_knows_its_argument(path):
 
 
 def losses(router):
-    return {name: weight for name, weight in dataclasses.asdict(router.losses).items() if weight > 0}
+    return loss_weights(router)
 
 
 # score, select, K, losses, noise
@@ -104,7 +105,7 @@ def test_products_are_their_base_with_an_inform_step_and_renormalised_weights(ba
     assert presets.find_router(base).where == presets.find_router(f"{inform}_{base}").where
 
 
-@pytest.mark.parametrize("step", sorted(set(steps.all_steps()) - {"distilled"}))
+@pytest.mark.parametrize("step", steps.all_steps())
 def test_a_registered_step_is_a_router_at_once(step):
     """STEP_NAME has that step in place of NAME's, and nothing that the step does not go with."""
     base = {"balanced_assignment": "smoe_top1"}.get(step, "vmoe")
@@ -112,7 +113,8 @@ def test_a_registered_step_is_a_router_at_once(step):
     assert step in model.router.step_names
     plain = model_of(base)
     assert model.moe == plain.moe
-    assert len(set(model.router.step_names) - set(plain.router.step_names)) <= 1 + (step == "soft")
+    new = set(model.router.step_names) - set(plain.router.step_names)
+    assert new == ({step} if step not in plain.router.step_names else set()) or step == "soft_slots"
 
 
 def test_a_step_that_is_registered_later_is_a_router_too(monkeypatch, capsys):
@@ -161,7 +163,8 @@ def test_an_inform_step_that_is_set_by_hand_renormalises_as_its_preset_does(give
 def test_options_that_the_papers_fix():
     names = [*presets.ROUTERS, "similarity_vmoe", "attention_vmoe", "symphony_vmoe"]
     options = {name: model_of(name).router.options for name in names}
-    assert options["vmoe"] == {"linear": {"bias": False}, "top_experts": {"renormalize": False}}
+    weights = {"importance": {"weight": 0.005}, "load": {"weight": 0.005}}
+    assert options["vmoe"] == {"linear": {"bias": False}, "top_experts": {"renormalize": False}, **weights}
     assert options["smoe_top1"]["linear"]["bias"] is options["smoe_top2"]["linear"]["bias"] is True
     assert options["similarity_vmoe"]["similarity"] == {
         "temperature": 1.0,

@@ -48,7 +48,7 @@ def test_a_parsed_config_survives_json_and_parsing_again():
     assert config_lib.parse(config) == config
     assert config.model.router.inform_steps == ("similarity", "symphony")
     # Options of the chosen steps only, all of them written out.
-    assert set(config.model.router.options) == {"linear", "similarity", "symphony", "top_experts"}
+    assert set(config.model.router.options) == {"linear", "similarity", "symphony", "top_experts", "importance", "load"}
 
 
 def test_what_is_left_out_has_its_default():
@@ -66,7 +66,7 @@ def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
         {"seed": 1},
         {"model__hidden_size": 256},
         {"model__router__options__linear__bias": True},
-        {"model__router__losses__z": 1e-3},
+        {"model__router__losses": ("z",), "model__router__options__z__weight": 1e-4},
         {"optimizer__learning_rate": 1e-4},
         {"data__random_flip": True},
         {"train__epochs": 2.0},
@@ -85,7 +85,8 @@ def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
         # unknown keys
         ({"sead": 1}, r"config: expected one of the keys .*; received 'sead' \(did you mean 'seed'\?\)"),
         ({"model__hiden_size": 8}, r"model: expected .*; received 'hiden_size' \(did you mean 'hidden_size'\?\)"),
-        ({"model__router__losses__zz": 1}, r"model.router.losses: expected one of the keys .*; received 'zz'"),
+        ({"model__router__losses": ("zz",)}, r"model.router.losses: expected one of balance, .*; received 'zz'"),
+        ({"model__router__losses": ("z", "z")}, r"model.router.losses: expected each loss once; received"),
         ({"model__router__options__similarty": {}}, r"model.router.options: .* \(did you mean 'similarity'\?\)"),
         (
             {"model__router__options__attention__sigmas": 1.0},
@@ -214,7 +215,7 @@ def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
             r"attack.step_size: expected at least epsilon / num_steps = 8 / 10, lest .*; received 0.25",
         ),
         ({"optimizer__weight_decay_pattern": "("}, "optimizer.weight_decay_pattern: expected a regular expression .*'"),
-        ({"model__router__noise_std": 0.0}, "model.router.losses.load: expected 0 when .*noise_std is 0 .*; rec"),
+        ({"model__router__noise_std": 0.0}, "model.router.losses: expected no 'load' where .*noise_std is 0 .*; rec"),
         # names
         ({"model__router__score": "lin"}, "model.router.score: expected one of .*linear.*; received 'lin'"),
         ({"model__router__select": "top"}, "model.router.select: expected one of .*top_experts.*; received 'top'"),
@@ -240,8 +241,8 @@ def test_a_config_has_to_be_a_mapping(given):
 
 # Routers whose parts do not go together. Each error names both sides.
 
-QUIET = {"model__router__noise_std": 0.0, "model__router__losses__load": 0.0}
-DISTILLED = {**QUIET, "model__router__score": "distilled", "model__router__losses__distillation": 0.3}
+QUIET = {"model__router__noise_std": 0.0, "model__router__losses": ("importance",)}
+DISTILLED = {**QUIET, "model__router__score": "distilled"}
 FROZEN = {**QUIET, "model__router__score": "frozen"}
 OPTIONS = "model__router__options__"
 
@@ -271,7 +272,7 @@ OPTIONS = "model__router__options__"
         ),
         (
             {"model__router__score": "frozen", OPTIONS + "frozen__k_start": 1},
-            "model.router.losses.load: expected 0 when K grows; received 0.005",
+            "model.router.losses: expected no 'load' where K grows; received",
         ),
         (
             {**QUIET, "model__router__score": "hash", OPTIONS + "hash__ids": "vocabulary"},
@@ -298,12 +299,12 @@ OPTIONS = "model__router__options__"
             "model.moe.batch_priority: expected false with model.router.select = 'expert_choice', .*; received True",
         ),
         (
-            {"model__router__losses__distillation": 0.3},
-            "model.router.losses.distillation: expected 0 with model.router.score = 'linear', .*; received 0.3",
+            {"model__router__losses": ("distillation",)},
+            "model.router.losses: expected one of balance, .*; received 'distillation'",
         ),
         (
-            {**DISTILLED, "model__router__losses__distillation": 0.0},
-            "model.router.losses.distillation: expected a weight > 0 with .*score = 'distilled', .*; received 0.0",
+            {**DISTILLED, "model__router__options__distilled__distillation_weight": 0.0},
+            "options.distilled.distillation_weight: expected float >= 1e-18 .*; received 0.0",
         ),
         (
             {**DISTILLED, "model__router__noise_std": 1.0},
@@ -371,7 +372,7 @@ def test_inform_steps_of_each_layer():
         ("attention",),  # from the start again
     ]
     assert router.inform_steps == ("attention", "similarity", "symphony")
-    assert set(router.options) == {"linear", "attention", "similarity", "symphony", "top_experts"}
+    assert set(router.options) == set(router.step_names) == {"linear", *router.inform_steps, "top_experts", *router.losses}
 
 
 def test_the_number_of_steps_is_checked_before_a_run_in_epochs():

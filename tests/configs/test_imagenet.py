@@ -10,6 +10,7 @@ import pytest
 from configs import digits, imagenet
 from vmoe_inform import config as config_lib
 from vmoe_inform.evaluation import suites
+from vmoe_inform.nn.router import loss_weights
 from vmoe_inform.training import program
 from vmoe_inform.training.optimizer import make_schedule
 
@@ -54,7 +55,7 @@ def test_the_default_is_the_originals_recipe():
     model, moe, router = config.model, config.model.moe, config.model.router
     assert (moe.num_experts, model.moe_layers, moe.num_selected_experts) == (8, (5, 7), 2)
     assert (moe.capacity_factor, moe.capacity_factor_evaluation, moe.group_size_sequences) == (1.05, 4.0, 8)
-    assert (router.noise_std, router.losses.importance, router.losses.load) == (1.0, 0.005, 0.005)
+    assert (router.noise_std, loss_weights(router)) == (1.0, {"importance": 0.005, "load": 0.005})
     assert (model.num_tokens, model.classifier, model.representation_size) == (50, "token", 512)
     assert model.head_bias_initial_value == pytest.approx(math.log(1 / 1000))
     assert (config.train.loss, config.train.mixup_alpha, config.train.cutmix_alpha) == ("sigmoid", 0.2, 0.0)

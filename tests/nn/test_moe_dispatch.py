@@ -21,7 +21,7 @@ IMAGES, TOKENS = 8, 5
 
 def make_layer(**moe) -> MoeLayer:
     config = tiny.config_dict().model
-    config.router.noise_std = config.router.losses.load = 0.0
+    config.router.noise_std, config.router.losses = 0.0, ("importance",)
     config.moe.group_size_sequences = 1
     config.moe.update(moe)
     # Matrices of 2^16 entries, from which on a CPU works on blocks of rows

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from vmoe_inform import checks, routing
-from vmoe_inform import config as config_lib
 from vmoe_inform.dispatch import carry_out
 from vmoe_inform.routing import contract, steps
 
@@ -63,9 +62,7 @@ def test_contract(step, options):
 
 
 def test_what_steps_name_exists():
-    weights = {field.name for field in dataclasses.fields(config_lib.LossWeights)}
     for step in (steps.SCORE_STEPS[name] for name in steps.SCORE_STEPS):
-        assert set(step.loss_names) <= weights
         assert step.selects is None or set(step.selects) <= set(steps.SELECT_STEPS)
 
 
@@ -214,6 +211,27 @@ def test_an_update_needs_a_state_to_start_from():
 def test_only_a_step_that_needs_the_layer_before_skips_the_first():
     with pytest.raises(ValueError, match="'mine': expected needs_previous with skips_first_layer"):
         steps.InformStep("mine", lambda p, context: p, skips_first_layer=True)
+
+
+def test_a_loss_says_what_its_weight_is():
+    with pytest.raises(ValueError, match="loss step 'mine': expected an option weight"):
+        steps.LossStep("mine", lambda context: context.logits)
+    for kind in (steps.ScoreStep, steps.InformStep):
+        with pytest.raises(ValueError, match="step 'mine': expected an option more_weight, of its loss 'more'"):
+            kind("mine", lambda *given: given, losses=lambda *given: {}, loss_names=("more",))
+
+
+def test_the_name_of_a_loss_is_taken_once():
+    def score(context, *, z_weight: float = 1.0):
+        raise AssertionError
+
+    def distillation(context, *, weight: float = 1.0):
+        raise AssertionError
+
+    with pytest.raises(ValueError, match=r"step mine: expected a loss with a name that no other loss has; .*'z'"):
+        steps.register_score("mine", losses=score, loss_names=("z",))(score)
+    with pytest.raises(ValueError, match=r"step distillation: expected a loss with a name that no .*'distillation'"):
+        steps.register_loss("distillation")(distillation)
 
 
 def test_a_name_is_taken_once_over_all_kinds_of_step():

@@ -152,7 +152,7 @@ def test_every_step_trains_on_digits(router, digits_batches):
 
 def test_what_is_trained_has_every_registered_step():
     routers = [_descent(router)[0].model.router for router in TRAINED]
-    assert {name for router in routers for name in router.step_names} == set(steps.all_steps())
+    assert {name for router in routers for name in router.step_names} >= set(steps.all_steps()) - set(steps.LOSS_STEPS)
 
 
 # The other presets put the same steps together; compiling them all would take minutes.
@@ -218,9 +218,9 @@ def test_stablemoe_freezes_its_light_router_at_the_switch(digits_batches):
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
     """Without noise and augmentation, the parts' mean gradient is the batch's."""
-    still = {"model__router__noise_std": 0.0, "model__router__losses__load": 0.0, "data__random_shift_px": 0}
+    still = {"model__router__noise_std": 0.0, "model__router__losses": (), "data__random_shift_px": 0}
     # Groups are made of other images when the batch is split; losses that look at a group would differ.
-    still |= {"model__router__losses__importance": 0.0, "model__moe__capacity_factor": 4.0, "train__batch_size": 32}
+    still |= {"model__moe__capacity_factor": 4.0, "train__batch_size": 32}
     still |= {"model__moe__group_size_sequences": 2, **ONE_BLOCK}
     config = {name: config_lib.parse(tiny.config_dict(**still, **extra)) for name, extra in
               {"whole": {}, "parts": {"train__gradient_accumulation_steps": 2}}.items()}  # fmt: skip

@@ -104,6 +104,8 @@ def hint_of(group: type, field: str) -> Any:
         elif _is_group(found):
             hints = _hints(found)
         else:
+            if today := migrations.regrouped(field):
+                raise checks.error(field, f"what it is now, {today}", key)
             raise checks.error(prefix, "a field without fields of its own", field)
         check_keys([key], set(hints), prefix)
         options = {name: step.option_types for name, step in steps.all_steps().items() if step.option_types}

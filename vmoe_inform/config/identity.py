@@ -138,10 +138,27 @@ def config_hash(config: Any, effects: Collection[Effect] = (Effect.TRAINING, Eff
     """
     decisive = {
         migrations.first_name(name): setting.value
-        for name, setting in settings_of(config).items()
+        for name, setting in _as_first_written(settings_of(config)).items()
         if setting.effect in effects and setting.value != setting.default
     }
     return hash_of(decisive)
+
+
+def _as_first_written(settings: dict[str, Setting]) -> dict[str, Setting]:
+    """The settings with a field for the weight of each auxiliary loss, as it was before losses were steps."""
+    prefix, options = "model.router.losses", "model.router.options"
+    if prefix not in settings:
+        return settings
+    chosen = settings.pop(prefix)
+    given = {name: settings.pop(f"{options}.{name}.weight", None) for name in chosen.value}
+    if (light := settings.pop(f"{options}.distilled.distillation_weight", None)) is not None:
+        given["distillation"] = light
+    for name in {*given, *migrations.FIRST_LOSS_WEIGHTS}:
+        default = migrations.FIRST_LOSS_WEIGHTS.get(name, 0.0)
+        setting = given.get(name)
+        weight = setting.value if setting is not None else default if name in given else 0.0
+        settings[f"{prefix}.{name}"] = Setting(weight, default, chosen.effect)
+    return settings
 
 
 def hash_of(tree: Mapping[str, Any]) -> str:

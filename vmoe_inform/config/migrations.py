@@ -6,7 +6,7 @@ added with another meaning has an entry in ``MIGRATIONS``, which stays for good.
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vmoe_inform import checks
@@ -42,12 +42,50 @@ class Added:
     before: Any
 
 
-Migration = Renamed | Removed | Added
+@dataclasses.dataclass(frozen=True)
+class Regrouped:
+    """``field`` was a group of settings, which are elsewhere now.
+
+    ``regroup(tree, group)`` puts them there, in a tree that no longer has the group; ``{name}`` in ``now`` stands for
+    one of them.
+    """
+
+    field: str
+    regroup: Callable[[Tree, Tree], None]
+    now: str
+
+
+def _losses_by_name(tree: Tree, weights: Tree) -> None:
+    """Weights of all losses -> names of those in the objective, whose weights are options."""
+    options = _group_of(tree, "model.router.options.")[0]
+    general = {name: weights.pop(name, default) for name, default in FIRST_LOSS_WEIGHTS.items()}
+    distillation = weights.pop("distillation", 0.0)
+    if weights:
+        raise checks.error("model.router.losses", f"the keys {', '.join(FIRST_LOSS_WEIGHTS)}, distillation", [*weights])
+    chosen = [name for name, weight in general.items() if weight != 0]
+    tree["model"]["router"]["losses"] = chosen
+    for name in chosen:
+        options.setdefault(name, {})["weight"] = general[name]
+    if distillation != 0:
+        options.setdefault("distilled", {})["distillation_weight"] = distillation
+
+
+# Weights of losses as they were by default when each was a field of its own, in the order in which they were added up.
+FIRST_LOSS_WEIGHTS = {"importance": 0.005, "switch": 0.0, "gshard": 0.0, "z": 0.0, "balance": 0.0, "load": 0.005}
+
+Migration = Renamed | Removed | Added | Regrouped
 
 # In the order of time: each reads what those above it have left.
 MIGRATIONS: tuple[Migration, ...] = (
     # Not only images are sequences of tokens.
     Renamed("model.moe.group_size_images", "model.moe.group_size_sequences"),
+    # A loss is a registered step, whose options are with those of the other steps.
+    Regrouped(
+        "model.router.losses",
+        _losses_by_name,
+        "model.router.options.{name}.weight of a loss that model.router.losses names (of distillation: "
+        "model.router.options.distilled.distillation_weight)",
+    ),
 )
 
 
@@ -75,6 +113,8 @@ def migrate(tree: Tree, migrations: Sequence[Migration] = MIGRATIONS) -> Tree:
                     raise checks.error(migration.field, expected, value)
             case Added(before=before):
                 group.setdefault(name, before)
+            case Regrouped(regroup=regroup) if isinstance(group.get(name), dict):
+                regroup(tree, group.pop(name))
     return tree
 
 
@@ -98,6 +138,12 @@ def renamed(name: str, migrations: Sequence[Migration] = MIGRATIONS) -> str | No
     """Today's field of a setting that once had this name in its group; None if there was none."""
     fields = (m.field for m in migrations if isinstance(m, Renamed) and m.field.rpartition(".")[2] == name)
     return next((new_name(field, migrations) for field in fields), None)
+
+
+def regrouped(field: str, migrations: Sequence[Migration] = MIGRATIONS) -> str | None:
+    """In words, where a setting is today whose group is none any more; None if its group still is one."""
+    group, _, name = field.rpartition(".")
+    return next((m.now.format(name=name) for m in migrations if isinstance(m, Regrouped) and m.field == group), None)
 
 
 def _group_of(tree: Tree, field: str) -> tuple[Tree, str]:

@@ -60,8 +60,7 @@ def _plain(model: Model, score: str, k: int = 2) -> None:
     router = model.router
     router.score, router.select = score, "top_experts"
     router.noise_std = 0.0
-    for name in router.losses:
-        router.losses[name] = 0.0
+    router.losses = ()
     model.moe.num_selected_experts = k
 
 
@@ -71,8 +70,7 @@ def _vmoe(model: Model) -> None:
     _plain(model, "linear")
     model.router.noise_std = 1.0
     model.router.options.top_experts.renormalize = "informed"
-    model.router.losses.importance = 0.005
-    model.router.losses.load = 0.005
+    model.router.losses = ("importance", "load")
 
 
 @_register("smoe_top1")
@@ -93,14 +91,14 @@ def _smoe_top2(model: Model) -> None:
 def _glam(model: Model) -> None:
     """GLaM (Du 2022): linear, top 2 renormalised, GShard's loss, a MoE layer in every second block"""
     _plain(model, "linear", k=2)
-    model.router.losses.gshard = 0.01
+    model.router.losses = ("gshard",)
 
 
 @_register("xmoe")
 def _xmoe(model: Model) -> None:
     """X-MoE (Chi 2022): cosine to expert embeddings in a low dimension, learned temperature, Switch's loss"""
     _plain(model, "cosine")
-    model.router.losses.switch = 0.01
+    model.router.losses = ("switch",)
 
 
 @_register("smoe_dropout")
@@ -114,8 +112,7 @@ def _smoe_dropout(model: Model) -> None:
 def _stablemoe(model: Model) -> None:
     """StableMoE (Dai 2022): learn where tokens go, distil it into a light router, freeze that; top 1, sigmoid gate"""
     _plain(model, "distilled", k=1)
-    model.router.losses.balance = 0.3
-    model.router.losses.distillation = 0.3
+    model.router.losses = ("balance",)
 
 
 @_register("hash")
@@ -153,7 +150,7 @@ def _alternate_vmoe(model: Model) -> None:
 
 
 def _product(step: steps.Step, base: str) -> Preset:
-    """A preset with that step in place of its own, and without what the step does not go with."""
+    """A preset with that step in place of its own, or that loss too, and without what the step does not go with."""
     preset = ROUTERS[base]
     needs_two_layers = isinstance(step, steps.InformStep) and step.skips_first_layer
 
@@ -165,11 +162,14 @@ def _product(step: steps.Step, base: str) -> Preset:
         elif isinstance(step, steps.ScoreStep):
             router.score = step.name
             if not step.takes_noise:
-                router.noise_std = router.losses.load = 0.0
+                router.noise_std = 0.0
+                router.losses = tuple(name for name in router.losses if not steps.LOSS_STEPS[name].needs_noise)
             if step.selects is not None and router.select not in step.selects:
                 router.select = step.selects[0]
-        else:
+        elif isinstance(step, steps.SelectStep):
             router.select = step.name
+        else:
+            router.losses = (*(name for name in router.losses if name != step.name), step.name)
 
     where = preset.where or ("last2" if needs_two_layers else None)
     return Preset(f"{base} with {step.name}: {_summary(step)}", apply, where)
@@ -226,7 +226,8 @@ def set_router(config: ml_collections.ConfigDict, name: str) -> None:
     name, *settings = name.split("@")
     find_router(name).apply(config.model)
     router = config.model.router
-    named = config_lib.RouterConfig(router.score, router.inform, router.inform_by_layer, router.select)
+    chosen_by = (router.score, router.inform, router.inform_by_layer, router.select)
+    named = config_lib.RouterConfig(*chosen_by, losses=router.losses)
     chosen = {step: steps.all_steps()[step] for step in named.step_names}
     for setting in settings:
         match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", setting)

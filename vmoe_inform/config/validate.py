@@ -29,6 +29,7 @@ def check_names(model: ModelConfig) -> None:
         ("score", (router.score,), steps.SCORE_STEPS),
         (informs, router.inform_steps, steps.INFORM_STEPS),
         ("select", (router.select,), steps.SELECT_STEPS),
+        ("losses", router.losses, steps.LOSS_STEPS),
     )
     for field, names, registry in chosen:
         for name in names:
@@ -137,17 +138,16 @@ def _check_losses(model: ModelConfig) -> None:
     router = model.router
     score = steps.SCORE_STEPS[router.score]
     chosen = f"model.router.score = {score.name!r}"
-    if router.losses.load > 0 and (router.noise_std == 0 or _growth(model) is not None):
-        why = "model.router.noise_std is 0 (no noise, no load loss)" if router.noise_std == 0 else "K grows"
-        raise checks.error("model.router.losses.load", f"0 when {why}", router.losses.load)
-    for name in score.loss_names:
-        weight = getattr(router.losses, name, None)
-        if not weight:
-            expected = f"a weight > 0 with {chosen}, which learns by this loss"
-            raise checks.error(f"model.router.losses.{name}", expected, weight)
-    if router.losses.distillation > 0 and "distillation" not in score.loss_names:
-        expected = f"0 with {chosen}, which distils nothing"
-        raise checks.error("model.router.losses.distillation", expected, router.losses.distillation)
+    losses = [steps.LOSS_STEPS[name] for name in router.losses]
+    if len(set(router.losses)) != len(router.losses):
+        raise checks.error("model.router.losses", "each loss once", router.losses)
+    if router.noise_std == 0 or _growth(model) is not None:
+        why = "model.router.noise_std is 0 (no noise)" if router.noise_std == 0 else "K grows"
+        for loss in losses:
+            if loss.needs_noise:
+                raise checks.error("model.router.losses", f"no {loss.name!r} where {why}", router.losses)
+    for loss in losses:
+        _ask(loss, loss.check, model, model.layer_sizes)
     if router.noise_std > 0 and not score.takes_noise:
         raise checks.error("model.router.noise_std", f"0 with {chosen}", router.noise_std)
 

@@ -35,6 +35,7 @@ from vmoe_inform import checks, text
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.interop import vmoe
 from vmoe_inform.nn import models
+from vmoe_inform.nn.router import loss_weights
 
 TOLERANCE = 1e-4
 ROUNDING = 1e-6
@@ -93,7 +94,7 @@ def compute(arrays: Mapping[str, np.ndarray]) -> dict[str, Array]:
 
     def loss_function(params: Tree) -> tuple[Array, tuple[Array, dict[str, Array]]]:
         logits, aux = model.apply({"params": params}, arrays["images"], train=False)
-        metrics = _metrics(aux["moe"], model.config.router.losses)
+        metrics = _metrics(aux["moe"], loss_weights(model.config.router))
         loss = jnp.sum(logits * arrays["cotangent"])
         if metrics:
             loss += jnp.sum(metrics["auxiliary_loss"])
@@ -108,7 +109,7 @@ def compute(arrays: Mapping[str, np.ndarray]) -> dict[str, Array]:
     return result | {f"grad/{path}": flat[vmoe.our_name(path)] for path in theirs}
 
 
-def _metrics(layers: Mapping[str, Any], weights: Any) -> dict[str, Array]:
+def _metrics(layers: Mapping[str, Any], weights: Mapping[str, float]) -> dict[str, Array]:
     """Auxiliary metrics per group under the original's names."""
     metrics: dict[str, Array] = {}
     totals = []
@@ -116,7 +117,7 @@ def _metrics(layers: Mapping[str, Any], weights: Any) -> dict[str, Array]:
         name = block.replace("block_", "encoderblock_")
         losses = layer["losses"]
         metrics |= {f"{name}/{loss}_loss": losses[loss] for loss in losses}
-        total = sum(getattr(weights, loss) * losses[loss] for loss in losses)
+        total = sum(weights.get(loss, 0.0) * losses[loss] for loss in losses)
         metrics[f"{name}/auxiliary_loss"] = total
         totals.append(total)
     return metrics | {"auxiliary_loss": sum(totals[1:], totals[0])} if totals else metrics

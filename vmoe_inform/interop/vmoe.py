@@ -59,12 +59,14 @@ _SETTINGS = {
     "classifier": "classifier",
     "num_classes": "num_classes",
     "representation_size": "representation_size",
-    "importance_loss_weight": "router.losses.importance",
-    "load_loss_weight": "router.losses.load",
-    "gshard_loss_weight": "router.losses.gshard",
+    "importance_loss_weight": "router.options.importance.weight",
+    "load_loss_weight": "router.options.load.weight",
+    "gshard_loss_weight": "router.options.gshard.weight",
     "renormalize": "router.options.top_experts.renormalize",
     "noise_std": "router.noise_std",
 }
+
+_LOSSES = ("importance", "load", "gshard")
 
 # Defaults of optional settings; every other one must be named. The values are the original's own defaults, except noise
 # and losses. The original adds those by default; a recorded run has the ones that it names.
@@ -115,6 +117,7 @@ def model_config(settings: Mapping[str, Any]) -> config_lib.ModelConfig:
         raise checks.error("config.json", f"also the settings {', '.join(sorted(missing))}", sorted(settings))
     flat: dict[str, Any] = {"router.score": "linear", "router.inform": "none", "router.select": "top_experts"}
     flat |= {_SETTINGS[name]: value for name, value in {**_DEFAULTS, **settings}.items()}
+    flat["router.losses"] = tuple(loss for loss in _LOSSES if flat[f"router.options.{loss}.weight"] != 0)
     flat["moe.capacity_factor_evaluation"] = flat["moe.capacity_factor"]
     return config_lib.parse_model(flax.traverse_util.unflatten_dict(flat, sep="."))
 

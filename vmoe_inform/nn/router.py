@@ -1,7 +1,7 @@
 """score -> inform -> select, with each step looked up by the name in the config."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,15 +12,16 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.config import RouterConfig, options_of
 from vmoe_inform.dispatch import Plan
-from vmoe_inform.routing import losses as routing_losses
 from vmoe_inform.routing import top_experts
 from vmoe_inform.routing.steps import (
     INFORM_STEPS,
+    LOSS_STEPS,
     SCORE_STEPS,
     SELECT_STEPS,
     AttentionRecord,
     ContextStep,
     LayerSizes,
+    LossContext,
     PreviousLayer,
     SelectContext,
     StepContext,
@@ -43,7 +44,7 @@ class Routing:
       graph: token graph that the inform steps applied; None if tokens did not mix or nobody asked for it.
       gates: weights that the score step gives itself, or None.
       slot_logits: logits of the single slots of each expert, or None.
-      losses: auxiliary losses of the score step by name, for each image.
+      losses: auxiliary losses that the steps bring, by name, for each image.
       active: how many of the K choices exist at this time of the training; None for all.
     """
 
@@ -106,7 +107,7 @@ class Router(nn.Module):
     """Scores and informs. Its steps compute in float32 whatever the model's dtype (decision 6).
 
     Attributes:
-      config: the steps, their options, noise and loss weights.
+      config: the steps, their options, and noise.
       sizes: of the layer.
       ordinal: of this MoE layer among all, from 0; it decides which inform steps act.
     """
@@ -135,7 +136,7 @@ class Router(nn.Module):
         base_indices = self._top(logits, k, active)
         gates = score.gates(context, **options) if score.gates else None
         slot_logits = score.slot_logits(context, **options) if score.slot_logits else None
-        losses = score.losses(context, **options) if score.losses else {}
+        losses = dict(score.losses(context, **options)) if score.losses else {}
         updating = train and not self.is_initializing()
         if updating and state is not None and score.update_state is not None:
             indices = self._top(logits, k, active, score.update_k)
@@ -153,6 +154,7 @@ class Router(nn.Module):
                 continue
             options = options_of(self.config, step)
             context, state = self._context(step, tokens, around)
+            losses |= step.losses(probabilities, context, **options) if step.losses else {}
             probabilities = step.function(probabilities, context, **options)
             if step.graph is not None and self.is_mutable_collection(TRACE):
                 new = step.graph(context, **options)
@@ -273,24 +275,48 @@ def auxiliary_losses(
 
     Args:
       routing: of B images.
-      groups: G; the tokens of B / G consecutive sequences form one group.
-      config: for the scale of the noise; the load loss exists only where there is noise, in training.
+      groups: G; the tokens of B / G consecutive images form one group.
+      config: for options of the losses and the scale of the noise.
       train: whether noise was added.
     """
     num_experts, k = routing.logits.shape[-1], routing.base_indices.shape[-1]
-    # [B, N, E] -> [G, S, E]
+    has_noise = train and config.noise_std > 0 and routing.active is None
+    # [B, N, ...] -> [G, S, ...]
     logits = routing.logits.reshape(groups, -1, num_experts)
-    indices = routing.base_indices.reshape(groups, -1, k)
-    probabilities = jax.nn.softmax(logits, axis=-1)
+    context = LossContext(
+        logits,
+        jax.nn.softmax(logits, axis=-1),
+        routing.base_indices.reshape(groups, -1, k),
+        routing.noisy_logits.reshape(groups, -1, num_experts) if has_noise else None,
+        config.noise_std / num_experts,
+    )
     losses = {
-        "importance": routing_losses.importance_loss(probabilities),
-        "switch": routing_losses.switch_loss(probabilities, indices),
-        "gshard": routing_losses.gshard_loss(probabilities),
-        "z": routing_losses.router_z_loss(logits),
-        "balance": routing_losses.balance_loss(logits, indices),
+        name: LOSS_STEPS[name].function(context, **options_of(config, LOSS_STEPS[name]))
+        for name in LOSS_STEPS
+        if has_noise or not LOSS_STEPS[name].needs_noise
     }
-    if train and config.noise_std > 0 and routing.active is None:
-        noisy = routing.noisy_logits.reshape(groups, -1, num_experts)
-        losses["load"] = routing_losses.load_loss(logits, noisy, noise_std=config.noise_std / num_experts, k=k)
     # [B] -> [G]
     return losses | {name: jnp.mean(value.reshape(groups, -1), axis=-1) for name, value in routing.losses.items()}
+
+
+def loss_weights(config: RouterConfig) -> dict[str, float]:
+    """Weights of the losses in the objective by name, in the order in which they are added up."""
+    weights = {name: options_of(config, LOSS_STEPS[name])["weight"] for name in config.losses}
+    for step in steps_of(config):
+        weights |= {name: options_of(config, step)[f"{name}_weight"] for name in step.loss_names}
+    return weights
+
+
+def auxiliary_loss(layers: Iterable[Mapping[str, Float[Array, " G"]]], config: RouterConfig) -> Float[Array, ""]:
+    """What routing adds to the objective: the weighted losses, averaged over groups and summed over layers.
+
+    Args:
+      layers: the losses of each MoE layer, as :func:`auxiliary_losses` gives them.
+      config: for their weights.
+    """
+    total = jnp.zeros((), jnp.float32)
+    for losses in layers:
+        for name, weight in loss_weights(config).items():
+            if weight > 0 and name in losses:
+                total += weight * jnp.mean(losses[name])
+    return total

@@ -12,7 +12,7 @@ from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.block import Block
 from vmoe_inform.nn.mlp import EXPERT_PRODUCTS, Mlp
-from vmoe_inform.nn.router import Surroundings, needs_raw_inputs
+from vmoe_inform.nn.router import Surroundings, auxiliary_loss, needs_raw_inputs
 from vmoe_inform.routing.steps import PreviousLayer
 
 _REMAT_POLICIES = {
@@ -127,8 +127,8 @@ class VisionTransformer(nn.Module):
             name="head",
         )
         features = features.astype(jnp.float32)
-        auxiliary_loss = _auxiliary_loss(metrics, config)
-        return head(features), {"auxiliary_loss": auxiliary_loss, "moe": metrics, "features": features}
+        loss = auxiliary_loss((layer["losses"] for layer in metrics.values()), config.router)
+        return head(features), {"auxiliary_loss": loss, "moe": metrics, "features": features}
 
 
 def _apply_block(
@@ -155,13 +155,3 @@ def _patches(images: Float[Array, "B P P 3"], config: ModelConfig) -> Float[Arra
     # [B, rows * p, columns * p, 3] -> [B, rows, columns, p, p, 3] -> [B, N, p * p * 3]
     patches = images.reshape(-1, side, size, side, size, 3).swapaxes(2, 3).reshape(len(images), side * side, -1)
     return jnp.pad(patches, ((0, 0), (config.num_tokens - side * side, 0), (0, 0)))
-
-
-def _auxiliary_loss(metrics: dict[str, Any], config: ModelConfig) -> Float[Array, ""]:
-    total = jnp.zeros((), jnp.float32)
-    for layer in metrics.values():
-        for name, values in layer["losses"].items():
-            weight = getattr(config.router.losses, name)
-            if weight > 0:
-                total += weight * jnp.mean(values)
-    return total

@@ -21,7 +21,7 @@ from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.mlp import Mlp
 from vmoe_inform.nn.moe import MoeLayer
-from vmoe_inform.nn.router import Surroundings
+from vmoe_inform.nn.router import Surroundings, auxiliary_loss
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.compiled import Compiled, bytes_without_cycles, compile_for
 from vmoe_inform.performance.timing import Spread
@@ -186,14 +186,13 @@ def _dense(model: ModelConfig, images: int, device: jax.Device) -> _Layer:
 
 def _sparse(model: ModelConfig, images: int, device: jax.Device) -> _Layer:
     """The MoE layer with its router; the auxiliary losses are part of what is differentiated, as in training."""
-    layer, weights, around = MoeLayer(model), model.router.losses, Surroundings()
+    layer, around = MoeLayer(model), Surroundings()
 
     def apply(params: Tree, tokens: Array, seed: Array) -> tuple[Tree, Tree]:
         rngs = {"routing": jax.random.key(seed)}
         results: Any = layer.apply({"params": params}, tokens, around, train=True, rngs=rngs)
         outputs, metrics, _ = results
-        losses = [getattr(weights, name) * jnp.mean(values) for name, values in metrics["losses"].items()]
-        return (outputs, sum(losses, jnp.zeros(()))), metrics
+        return (outputs, auxiliary_loss([metrics["losses"]], model.router)), metrics
 
     shape = (images, model.num_tokens, model.hidden_size)
     return _prepare(layer, apply, shape, model.dtype, device, around=around)

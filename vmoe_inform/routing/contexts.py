@@ -133,6 +133,25 @@ class SelectContext:
     real: Bool[Array, "G S"] | None = None
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LossContext:
+    """What an auxiliary loss looks at: how the tokens of each group chose, before inform steps (decision 2).
+
+    Attributes:
+      logits: base logits, without noise, float32.
+      probabilities: of the base logits.
+      indices: base top K; E where K still grows.
+      noisy_logits: the logits that the choice was made from; None where there is no noise, or K grows.
+      noise_std: standard deviation of the noise, in the unit of the logits.
+    """
+
+    logits: Float[Array, "G S E"]
+    probabilities: Float[Array, "G S E"]
+    indices: Int[Array, "G S K"]
+    noisy_logits: Float[Array, "G S E"] | None = None
+    noise_std: float = dataclasses.field(default=0.0, metadata={"static": True})
+
 @dataclasses.dataclass(frozen=True)
 class Growth:
     """K grows in training from ``k_start`` to ``k_end``, in equal times for each K, over a share of the training."""

@@ -19,7 +19,7 @@ from vmoe_inform.routing.steps import LayerSizes, Parameter, StepContext, regist
 _LIGHT = ("embedding", "position", "centroids")  # the parameters of the light router
 
 
-def _parameters(sizes: LayerSizes, *, width: int, switch_step: int) -> dict[str, Parameter]:
+def _parameters(sizes: LayerSizes, *, width: int, **options: Any) -> dict[str, Parameter]:
     kernel = jax.nn.initializers.lecun_normal()
     rows = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
     return {
@@ -69,7 +69,7 @@ def _initial_state(key: Array, sizes: LayerSizes, **options: Any) -> Tree:
     return {"step": jnp.zeros((), jnp.int32), **{name: jnp.zeros(declared[name].shape) for name in _LIGHT}}
 
 
-def _update(context: StepContext, indices: Int[Array, "B N K"], *, switch_step: int, width: int) -> Tree:
+def _update(context: StepContext, indices: Int[Array, "B N K"], *, switch_step: int, **options: Any) -> Tree:
     state = context.state
     assert state is not None  # declared by initial_state
     step = state["step"] + 1
@@ -85,7 +85,7 @@ def _gates(context: StepContext, **options: object) -> Float[Array, "B N E"]:
     return jax.nn.sigmoid(_learned(context))
 
 
-def _losses(context: StepContext, *, switch_step: int, width: int) -> dict[str, Float[Array, " B"]]:
+def _losses(context: StepContext, *, switch_step: int, **options: Any) -> dict[str, Float[Array, " B"]]:
     """Cross-entropy of the light router to the learned choice, mean over tokens, in stage 1 (paper, Sec. 3.1)."""
     assert context.state is not None
     assert context.raw_inputs is not None
@@ -95,7 +95,7 @@ def _losses(context: StepContext, *, switch_step: int, width: int) -> dict[str, 
     return {"distillation": jnp.where(context.state["step"] < switch_step, jnp.mean(entropies, axis=-1), 0.0)}
 
 
-def _check_duration(total_steps: int, *, switch_step: int, width: int) -> None:
+def _check_duration(total_steps: int, *, switch_step: int, **options: Any) -> None:
     if switch_step >= total_steps:
         raise checks.error("switch_step", f"less than the {total_steps} training steps", switch_step)
 
@@ -114,13 +114,17 @@ def _check_duration(total_steps: int, *, switch_step: int, width: int) -> None:
     selects=("top_experts",),
 )
 def distilled_step(
-    context: StepContext, *, switch_step: checks.PositiveInt = 1000, width: checks.Width = 50
+    context: StepContext,
+    *,
+    switch_step: checks.PositiveInt = 1000,
+    width: checks.Width = 50,
+    distillation_weight: checks.PositiveFloat = 0.3,
 ) -> Float[Array, "B N E"]:
     """Learned for ``switch_step`` updates, then a frozen light router that sees pixels only (StableMoE).
 
     Steps that are left out (``train.max_nonfinite_steps``) are no updates.
 
-    ``width`` is that of the light router's embeddings (50 in the paper).
+    ``width`` is that of the light router's embeddings, ``distillation_weight`` of its loss (paper: 50 and 0.3).
     """
     state = context.state
     assert state is not None  # declared by initial_state

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.routing.selection import check_num_selected
+from vmoe_inform.routing.steps import LossContext, register_loss
 
 
 def _squared_variation(values: Float[Array, "*batch E"]) -> Float[Array, "*batch"]:
@@ -120,3 +121,41 @@ def router_z_loss(logits: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
     $$\frac{1}{S} \sum_i \Big( \log \sum_k e^{\ell_{ik}} \Big)^2$$
     """
     return jnp.mean(jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1) ** 2, axis=-1)
+
+
+@register_loss("importance")
+def importance_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.005) -> Float[Array, " G"]:
+    """Variation of the experts' summed probabilities (V-MoE, arXiv 2106.05974)."""
+    return importance_loss(context.probabilities)
+
+
+@register_loss("load", needs_noise=True)
+def load_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.005) -> Float[Array, " G"]:
+    """Variation of the experts' expected loads under the noise (V-MoE, arXiv 2106.05974)."""
+    assert context.noisy_logits is not None  # declared by needs_noise
+    k = context.indices.shape[-1]
+    return load_loss(context.logits, context.noisy_logits, noise_std=context.noise_std, k=k)
+
+
+@register_loss("switch")
+def switch_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.01) -> Float[Array, " G"]:
+    """Shares of the assignments times mean probabilities (Switch Transformer, arXiv 2101.03961)."""
+    return switch_loss(context.probabilities, context.indices)
+
+
+@register_loss("gshard")
+def gshard_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.01) -> Float[Array, " G"]:
+    """Shares of the first choices times mean probabilities (GShard, arXiv 2006.16668)."""
+    return gshard_loss(context.probabilities)
+
+
+@register_loss("z")
+def z_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.001) -> Float[Array, " G"]:
+    """Squared logsumexp of the logits, which keeps them small (ST-MoE, arXiv 2202.08906)."""
+    return router_z_loss(context.logits)
+
+
+@register_loss("balance")
+def balance_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.3) -> Float[Array, " G"]:
+    """Pushes the scores of experts with too many tokens down (StableMoE, arXiv 2204.08396)."""
+    return balance_loss(context.logits, context.indices)

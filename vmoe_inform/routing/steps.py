@@ -1,10 +1,10 @@
-"""The three steps of a router, as registries that a config picks from by name.
+"""The steps of a router, as registries that a config picks from by name.
 
 ``score`` tokens -> logits, ``inform`` probabilities -> probabilities, ``select`` probabilities -> a plan of which token
-meets which expert. A step is a pure function; its keyword-only arguments are its options, with the signature as the
-one home of their defaults, types and bounds. What else a step needs from the layer around it, it declares when it is
-registered: learned parameters, a state, the attention of its block, the raw input of the model, the MoE layer before.
-The layer hands it exactly that in a :class:`StepContext`.
+meets which expert, and in training ``loss`` logits -> an auxiliary loss. A step is a pure function. Its keyword-only
+arguments are its options; the signature is the one home of their defaults, types and bounds. What else a step needs
+from the layer around it, it declares when it is registered: learned parameters, a state, the attention of its block,
+the raw input of the model, the MoE layer before. The layer hands it exactly that in a :class:`StepContext`.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from vmoe_inform.routing.contexts import (
     AttentionRecord,
     Growth,
     LayerSizes,
+    LossContext,
     Parameter,
     PreviousLayer,
     SelectContext,
@@ -27,6 +28,7 @@ from vmoe_inform.routing.contexts import (
 
 __all__ = [
     "INFORM_STEPS",
+    "LOSS_STEPS",
     "SCORE_STEPS",
     "SELECT_STEPS",
     "AttentionRecord",
@@ -34,6 +36,8 @@ __all__ = [
     "Growth",
     "InformStep",
     "LayerSizes",
+    "LossContext",
+    "LossStep",
     "Parameter",
     "PreviousLayer",
     "ScoreStep",
@@ -43,6 +47,7 @@ __all__ = [
     "StepContext",
     "all_steps",
     "register_inform",
+    "register_loss",
     "register_score",
     "register_select",
 ]
@@ -121,6 +126,9 @@ class ContextStep(Step):
       needs_raw_inputs: the model hands over what it makes its tokens of: the pixels of the patches.
       needs_previous: the MoE layer before hands over what it decided. The first MoE layer has none before it: there
         ``context.previous`` is None in all of the step's functions, and the step does what it says of that case.
+      losses: auxiliary losses of the step's own, by name: ``losses(context, **options) -> {name: [B]}`` of a score
+        step, ``losses(probabilities [B, N, E], context, **options)`` of an inform step, before it acts.
+      loss_names: their names. The weight of a loss NAME in the objective is the step's option ``NAME_weight``.
     """
 
     parameters: Callable[..., dict[str, Parameter]] = _no_parameters
@@ -130,9 +138,16 @@ class ContextStep(Step):
     needs_attention: bool = False
     needs_raw_inputs: bool = False
     needs_previous: bool = False
+    losses: Callable[..., dict[str, Float[Array, " B"]]] | None = None
+    loss_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.losses is None) != (not self.loss_names):
+            raise ValueError(f"step {self.name!r}: expected losses and loss_names, or neither; got {self.loss_names}")
+        for name in self.loss_names:
+            if f"{name}_weight" not in self.option_types:
+                raise ValueError(f"step {self.name!r}: expected an option {name}_weight, of its loss {name!r}")
         if self.update_state is not None and self.initial_state is None:
             raise ValueError(f"step {self.name!r}: expected an initial_state beside update_state; received none")
 
@@ -153,9 +168,6 @@ class ScoreStep(ContextStep):
       gates: ``gates(context, **options) -> [B, N, E]``, the weights of expert outputs; None: those that select gives.
       slot_logits: ``slot_logits(context, **options) -> [B, N, E, P]``, for a select step that fills P slots of each
         expert; None: one slot each.
-      losses: ``losses(context, **options) -> {name: [B]}``, auxiliary losses of the step's own.
-      loss_names: their names, each a field of :class:`vmoe_inform.config.LossWeights`. Their weights must not be 0:
-        the step learns by them.
       takes_noise: False: noise on the logits would have no effect, or a wrong one, and is refused.
       growth: ``growth(sizes, **options) -> Growth | None``, how K grows in training; None: it does not.
       selects: names of the select steps that the score step goes with; None for all.
@@ -163,18 +175,9 @@ class ScoreStep(ContextStep):
 
     gates: Callable[..., Float[Array, "B N E"]] | None = None
     slot_logits: Callable[..., Float[Array, "B N E P"]] | None = None
-    losses: Callable[..., dict[str, Float[Array, " B"]]] | None = None
-    loss_names: tuple[str, ...] = ()
     takes_noise: bool = True
     growth: Callable[..., Growth | None] | None = None
     selects: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.losses is None) != (not self.loss_names):
-            raise ValueError(
-                f"score step {self.name!r}: expected losses and loss_names, or neither; received {self.loss_names}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,23 +227,49 @@ class SelectStep(Step):
     smallest_capacity_factor: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class LossStep(Step):
+    """``function(context: LossContext, **options) -> [G]``, an auxiliary loss that belongs to no other step.
+
+    Its option ``weight`` is its weight in the objective of a router that names it in ``losses``. Every registered loss
+    is measured in each run, with its default options if it is not named.
+
+    Attributes:
+      needs_noise: the loss exists only where there is noise on the logits, and K does not grow.
+    """
+
+    needs_noise: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "weight" not in self.option_types:
+            raise ValueError(f"loss step {self.name!r}: expected an option weight")
+
+
 SCORE_STEPS: Registry[ScoreStep] = Registry("score step")
 INFORM_STEPS: Registry[InformStep] = Registry("inform step")
 SELECT_STEPS: Registry[SelectStep] = Registry("select step")
+LOSS_STEPS: Registry[LossStep] = Registry("loss step")
+_REGISTRIES: tuple[Registry[Any], ...] = (SCORE_STEPS, INFORM_STEPS, SELECT_STEPS, LOSS_STEPS)
 
 
 def all_steps() -> dict[str, Step]:
     """Every registered step by its name."""
-    registries: tuple[Registry[Any], ...] = (SCORE_STEPS, INFORM_STEPS, SELECT_STEPS)
-    return {name: registry[name] for registry in registries for name in registry}
+    return {name: registry[name] for registry in _REGISTRIES for name in registry}
 
 
 def _add(registry: Registry[Any], step: Step) -> None:
     """Registers a step; a config keeps options by name, so that no two steps of any kind may share one."""
-    for other in (SCORE_STEPS, INFORM_STEPS, SELECT_STEPS):
+    for other in _REGISTRIES:
         if other is not registry and step.name in other:
             raise checks.error("step", f"a name that no {other.kind} has", step.name)
+    for name in set(_loss_names(step)) & {name for other in all_steps().values() for name in _loss_names(other)}:
+        raise checks.error(f"step {step.name}", "a loss with a name that no other loss has", name)
     registry.add(step.name, step)
+
+
+def _loss_names(step: Step) -> tuple[str, ...]:
+    return (step.name,) if isinstance(step, LossStep) else getattr(step, "loss_names", ())
 
 
 def register_score(name: str, **declared: Any) -> Callable[[Callable], Callable]:
@@ -268,6 +297,16 @@ def register_select(name: str, **declared: Any) -> Callable[[Callable], Callable
 
     def decorate(function: Callable) -> Callable:
         _add(SELECT_STEPS, SelectStep(name, function, **declared))
+        return function
+
+    return decorate
+
+
+def register_loss(name: str, **declared: Any) -> Callable[[Callable], Callable]:
+    """Registers a loss step; ``declared`` are the fields of :class:`LossStep`."""
+
+    def decorate(function: Callable) -> Callable:
+        _add(LOSS_STEPS, LossStep(name, function, **declared))
         return function
 
     return decorate

@@ -118,7 +118,7 @@ def routing_metrics(layers: dict[str, Any]) -> dict[str, Array]:
     of the assignments [MoE layers, E], which :mod:`vmoe_inform.training.measurements` sums up."""
     metrics: dict[str, Array] = {}
     for name in sorted({loss for layer in layers.values() for loss in layer["losses"]}):
-        values = [jnp.mean(layer["losses"][name]) for layer in layers.values()]
+        values = [jnp.mean(layer["losses"][name]) for layer in layers.values() if name in layer["losses"]]
         metrics[f"losses/{name}"] = jnp.mean(jnp.stack(values))
     for block, layer in layers.items():
         metrics[f"routing/{block}/dropped"] = layer["dropped"]

@@ -14,7 +14,6 @@ from vmoe_inform.config.settings.bounds import Batch, Devices, Pixels
 from vmoe_inform.config.settings.data import DataConfig
 from vmoe_inform.config.settings.evaluation import AttackConfig, EvaluationConfig
 from vmoe_inform.config.settings.model import (
-    LossWeights,
     ModelConfig,
     MoeConfig,
     RouterConfig,
@@ -31,7 +30,6 @@ __all__ = [
     "DataConfig",
     "Devices",
     "EvaluationConfig",
-    "LossWeights",
     "MeshConfig",
     "ModelConfig",
     "MoeConfig",

@@ -13,21 +13,8 @@ from vmoe_inform.routing import steps
 
 
 @dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """Weights of the auxiliary losses; 0 leaves a loss out of the objective (it is logged all the same)."""
-
-    importance: NonNegativeFloat = 0.005
-    load: NonNegativeFloat = 0.005
-    switch: NonNegativeFloat = 0.0
-    gshard: NonNegativeFloat = 0.0
-    z: NonNegativeFloat = 0.0
-    balance: NonNegativeFloat = 0.0
-    distillation: NonNegativeFloat = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
 class RouterConfig:
-    """The three steps of the router, by their registered names.
+    """The steps of the router and its auxiliary losses, by their registered names.
 
     Attributes:
       score: tokens -> logits.
@@ -37,7 +24,8 @@ class RouterConfig:
       noise_std: standard deviation of the training noise on the logits, in units of 1/E (V-MoE: 1).
       options: options by step name. A config file holds those of every registered step, a parsed config those of the
         chosen ones.
-      losses: weights of the auxiliary losses.
+      losses: auxiliary losses in the objective, besides those that steps bring. The option ``weight`` of each is its
+        weight. All registered losses are logged.
     """
 
     score: Name = "linear"
@@ -46,7 +34,7 @@ class RouterConfig:
     select: Name = "top_experts"
     noise_std: NonNegativeFloat = 1.0
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    losses: LossWeights = LossWeights()
+    losses: tuple[Name, ...] = ("importance", "load")
 
     def inform_steps_of(self, ordinal: int) -> tuple[str, ...]:
         """Names of the inform steps of a MoE layer in order; the first MoE layer has the ordinal 0."""
@@ -64,8 +52,8 @@ class RouterConfig:
 
     @property
     def step_names(self) -> tuple[str, ...]:
-        """Names of all chosen steps."""
-        return (self.score, *self.inform_steps, self.select)
+        """Names of all chosen steps, those of the losses last."""
+        return (self.score, *self.inform_steps, self.select, *self.losses)
 
 
 @dataclasses.dataclass(frozen=True)
