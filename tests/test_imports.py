@@ -14,6 +14,7 @@ FOUNDATION = {
     "checks",
     "documents",
     "exit_codes",
+    "plugins",
     "storage",
     "text",
 }
@@ -26,6 +27,7 @@ ALLOWED = {
     "": set(),  # vmoe_inform/__init__.py
     "axes": set(),
     "registry": {"checks"},
+    "plugins": {"checks", "registry"},
     "checks": set(),
     "exit_codes": set(),
     "text": set(),

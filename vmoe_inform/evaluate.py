@@ -36,6 +36,7 @@ from vmoe_inform import checks, command_line, storage, text
 from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.runs import checkpoint_path
 from vmoe_inform.runs.checkpoint_path import CheckpointPath
+from vmoe_inform.runs.folder import read_config
 from vmoe_inform.sharding import processes
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def main(_: list[str]) -> int:
         raise checks.error("--workdir", "the folder of a run", None)
     others = checkpoint_path.parse_list(_COMPARE.value, flag="--compare")
     names = checkpoint_path.names_of([*paths, *others])
+    for path in paths:
+        read_config(path.folder)  # imports the plug-ins of the run, whose suites may be asked for
     suites = list(suites_lib.names()) if _SUITES.value == ("all",) else _SUITES.value
     if suites is not None:
         if not suites or "all" in suites:

@@ -1,5 +1,6 @@
 """Names that a config may use, and the functions behind them."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -7,6 +8,22 @@ from typing import Generic, TypeVar
 from vmoe_inform import checks
 
 T = TypeVar("T")
+
+_registering: dict[str, None] = {}  # in the order of time
+
+
+def registering_modules() -> tuple[str, ...]:
+    """Names of the modules whose import has registered something in this process."""
+    return tuple(_registering)
+
+
+def _note_module() -> None:
+    """Notes the module whose own code is running, innermost where one imports another."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    if frame is not None:
+        _registering.setdefault(frame.f_globals.get("__name__", "__main__"))
 
 
 class Registry(Generic[T]):
@@ -26,6 +43,7 @@ class Registry(Generic[T]):
         if name in self._entries:
             raise checks.InputError(f"{self.kind} {name!r} is already registered: expected a new name")
         self._entries[name] = entry
+        _note_module()
         return entry
 
     def register(self, name: str) -> Callable[[T], T]:

@@ -372,7 +372,7 @@ def test_inform_steps_of_each_layer():
         ("attention",),  # from the start again
     ]
     assert router.inform_steps == ("attention", "similarity", "symphony")
-    assert set(router.options) == set(router.step_names) == {"linear", *router.inform_steps, "top_experts", *router.losses}
+    assert set(router.options) == {"linear", *router.inform_steps, "top_experts", *router.losses}
 
 
 def test_the_number_of_steps_is_checked_before_a_run_in_epochs():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from vmoe_inform import checks, text
+from vmoe_inform import checks, plugins, text
 from vmoe_inform.command_line import _flags
 from vmoe_inform.config import files as config_files
 from vmoe_inform.exit_codes import BAD_INPUT, DIVERGED, INTERRUPTED, MISSING_PROCESS, STORAGE
@@ -37,7 +37,9 @@ def _leave(code: int) -> None:
 def _parse(arguments: Sequence[str]) -> list[str]:
     try:
         program, *rest = flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
+        plugins.load_installed()
         if _flags.CONFIG.is_defined:
+            config_files.import_plugins(rest)
             rest, _flags.CONFIG.fields = config_files.take_fields(rest)
         return flags.FLAGS([program, *rest])
     except SystemExit:  # --help, which absl ends as if it were a mistake

@@ -6,7 +6,16 @@ of a run's ``config.json``, into checked dataclasses.
 
 from vmoe_inform.config.from_text import parse_argument
 from vmoe_inform.config.mesh import check_evaluation_batch, mesh_sizes
-from vmoe_inform.config.schema import JsonValue, default, override, parse, parse_model, to_json, with_class_names
+from vmoe_inform.config.schema import (
+    JsonValue,
+    default,
+    override,
+    parse,
+    parse_model,
+    parse_recorded,
+    to_json,
+    with_class_names,
+)
 from vmoe_inform.config.settings import (
     AttackConfig,
     CheckpointConfig,
@@ -47,6 +56,7 @@ __all__ = [
     "parse",
     "parse_argument",
     "parse_model",
+    "parse_recorded",
     "resolve_layers",
     "to_json",
     "with_class_names",

@@ -1,22 +1,19 @@
 """Config files, and the fields that a command line sets in what they return."""
 
+import contextlib
 import dataclasses
-import importlib.machinery
-import importlib.util
 import pathlib
 import re
-import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from vmoe_inform import checks, storage
+from vmoe_inform import checks, plugins, storage
 from vmoe_inform.config import from_text, groups, migrations, schema
 from vmoe_inform.config.settings import Config
 
-_MODULE = "vmoe_inform_config_file"
 _SHOWN = 300  # characters of another program's message
 
 
@@ -59,6 +56,27 @@ def take_fields(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
             text = left.pop(0)
         values[field] = from_text.value(field, text, hint)
     return rest, values
+
+
+def import_plugins(arguments: Sequence[str]) -> None:
+    """Imports what the ``--config`` file of a command line imports: only then are options of its steps fields.
+
+    Raises:
+      ValueError: as :func:`load`.
+    """
+    given = None
+    for number, argument in enumerate(arguments):
+        match = re.fullmatch(r"--?config(=(.*))?", argument, flags=re.DOTALL)
+        if argument == "--":
+            break
+        if match is not None:
+            given = match[2] if match[1] else next(iter(arguments[number + 1 :]), None)
+    if given:
+        path = _locate(checks.conform("--config", given.partition(":")[0], checks.GivenPath))
+        if path.suffix == ".json":
+            _of_run(path)
+        else:
+            _module(path)
 
 
 def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
@@ -112,22 +130,15 @@ def _of_run(path: pathlib.Path) -> ml_collections.ConfigDict:
     """The resolved config that a run wrote, of this version or an older one."""
     tree = storage.read_json(path, dict[str, Any])
     try:
-        return schema.to_config_dict(schema.parse(migrations.migrate(tree)))
+        return schema.to_config_dict(schema.parse_recorded(tree, path.parent))
     except checks.InputError as problem:
         raise checks.InputError(f"{path}: {problem}") from None
 
 
 def _returned_by(path: pathlib.Path, arguments: Sequence[str]) -> ml_collections.ConfigDict:
-    try:
-        config = _module(path).get_config(*arguments)
-    except checks.InputError:
-        raise
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as problem:
-        if problem.filename == str(path):
-            raise checks.error("--config", "a config file", str(path)) from None
-        raise _as_input_error(path, problem) from None
-    except Exception as problem:  # a mistake in a file that a user wrote
-        raise _as_input_error(path, problem) from None
+    get_config = _module(path).get_config
+    with _one_line(path):
+        config = get_config(*arguments)
     if not isinstance(config, ml_collections.ConfigDict):
         expected = f"a ConfigDict from get_config of {path}, such as vmoe_inform.config.default()"
         raise checks.error("--config", expected, config)
@@ -135,16 +146,27 @@ def _returned_by(path: pathlib.Path, arguments: Sequence[str]) -> ml_collections
 
 
 def _module(path: pathlib.Path) -> Any:
-    """The file as a module; dataclasses and pickled functions in it need it to be known by its name."""
-    loader = importlib.machinery.SourceFileLoader(_MODULE, str(path))
-    spec = importlib.util.spec_from_loader(_MODULE, loader)
-    assert spec is not None  # as the loader is given
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[_MODULE] = module
-    loader.exec_module(module)
+    """The file as a module."""
+    with _one_line(path):
+        module = plugins.run_file(path)
     if not callable(getattr(module, "get_config", None)):
         raise checks.error("--config", f"a function get_config in {path}", "a file without one")
     return module
+
+
+@contextlib.contextmanager
+def _one_line(path: pathlib.Path) -> Iterator[None]:
+    """Turns a mistake in a config file into one line."""
+    try:
+        yield
+    except checks.InputError:
+        raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as problem:
+        if problem.filename == str(path):
+            raise checks.error("--config", "a config file", str(path)) from None
+        raise _as_input_error(path, problem) from None
+    except Exception as problem:
+        raise _as_input_error(path, problem) from None
 
 
 def _as_input_error(path: pathlib.Path, problem: Exception) -> checks.InputError:

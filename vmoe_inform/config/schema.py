@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from vmoe_inform.config import groups, validate
+from vmoe_inform import checks, plugins
+from vmoe_inform.config import groups, migrations, validate
 from vmoe_inform.config.settings import Config, ModelConfig
 from vmoe_inform.routing import steps
 
@@ -15,7 +17,11 @@ JsonValue = Any
 
 
 def default() -> ml_collections.ConfigDict:
-    """All settings at their defaults, as the ConfigDict that a config file edits; unknown keys are refused."""
+    """All settings at their defaults, as the ConfigDict that a config file edits; unknown keys are refused.
+
+    Those of steps of installed plug-ins are among them.
+    """
+    plugins.load_installed()
     return to_config_dict(Config())
 
 
@@ -33,6 +39,7 @@ def parse_model(given: Any) -> ModelConfig:
     Raises:
       ValueError: an unknown key, a wrong type, or an impossible combination; says field, expected, received.
     """
+    plugins.load_installed()
     model = given if isinstance(given, ModelConfig) else groups.parse_group(ModelConfig, given, "model")
     validate.check_names(model)
     model = _with_chosen_options(model)
@@ -47,10 +54,43 @@ def parse(given: Any) -> Config:
       given: a ConfigDict, a dict (``config.json``) or a Config.
 
     Raises:
+      ValueError: as :func:`parse_model`, or one of its plug-ins cannot be imported.
+    """
+    named = given.plugins if isinstance(given, Config) else given.get("plugins", ())
+    for name, why in plugins.load(named, files=True).items():
+        raise checks.error("plugins", f"modules that can be imported ({why})", name)
+    return _parse(given)
+
+
+def parse_recorded(tree: Mapping[str, Any], folder: pathlib.Path) -> Config:
+    """The config that a run wrote, of this version or an older one.
+
+    The plug-ins that were there when the run began are imported. One that cannot be is missed only where the config
+    has something of it.
+
+    Args:
+      tree: the content of ``config.json``.
+      folder: of the run, from which no code is run.
+
+    Raises:
       ValueError: as :func:`parse_model`.
     """
+    tree = migrations.migrate(dict(tree))
+    named = checks.conform("plugins", tree.get("plugins", ()), groups.hint_of(Config, "plugins"))
+    missing = plugins.load(named, outside=folder)
+    try:
+        return _parse(tree)
+    except checks.InputError as problem:
+        for name, why in missing.items():
+            raise checks.InputError(f"{problem}; the run has a plug-in {name}, which is not loaded ({why})") from None
+        raise
+
+
+def _parse(given: Any) -> Config:
+    plugins.load_installed()
     config = given if isinstance(given, Config) else groups.parse_group(Config, given, "")
-    config = dataclasses.replace(config, model=parse_model(config.model))
+    named = tuple(dict.fromkeys((*config.plugins, *plugins.in_use())))
+    config = dataclasses.replace(config, model=parse_model(config.model), plugins=named)
     validate.check_run(config)
     return config
 
@@ -69,7 +109,7 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
         groups.hint_of(Config, field)
     given = ml_collections.ConfigDict(to_json(config), type_safe=False)
     given.update_from_flattened_dict(dict(values))
-    return parse(given)
+    return _parse(given)
 
 
 def _with_chosen_options(model: ModelConfig) -> ModelConfig:

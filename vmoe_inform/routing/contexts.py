@@ -152,6 +152,7 @@ class LossContext:
     noisy_logits: Float[Array, "G S E"] | None = None
     noise_std: float = dataclasses.field(default=0.0, metadata={"static": True})
 
+
 @dataclasses.dataclass(frozen=True)
 class Growth:
     """K grows in training from ``k_start`` to ``k_end``, in equal times for each K, over a share of the training."""

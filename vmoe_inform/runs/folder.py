@@ -8,7 +8,7 @@ import jax
 
 from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
-from vmoe_inform.config import identity, migrations
+from vmoe_inform.config import identity
 from vmoe_inform.config.identity import Change, Effect
 
 CONFIG_FILE = "config.json"
@@ -79,7 +79,7 @@ def read_config(workdir: pathlib.Path) -> config_lib.Config:
         raise FileNotFoundError(f"workdir: expected a run with {CONFIG_FILE}; received {str(workdir)!r}")
     tree = _read(path)
     try:
-        return config_lib.parse(migrations.migrate(tree))
+        return config_lib.parse_recorded(tree, workdir)
     except checks.InputError as problem:
         raise checks.InputError(f"{path}: {problem}") from None
 

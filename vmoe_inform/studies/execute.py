@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from vmoe_inform import storage
+from vmoe_inform import plugins, storage
 from vmoe_inform.studies import measure
 from vmoe_inform.studies.plan import Run
 from vmoe_inform.studies.progress import Progress
@@ -139,4 +139,5 @@ def _work(run: Run, sender: Connection) -> None:
         log = storage.appending(_log(run), within=run.folder)
         for standard in (1, 2):
             os.dup2(log.fileno(), standard)
-        sender.send(_attempt(run, stop))
+        missing = plugins.load(run.config.plugins, files=True)
+        sender.send(f"plug-ins that cannot be imported: {missing}" if missing else _attempt(run, stop))

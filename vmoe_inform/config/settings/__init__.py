@@ -8,7 +8,7 @@ are in validate.py.
 import dataclasses
 from typing import Annotated
 
-from vmoe_inform.checks import Name, PositiveInt, Seed
+from vmoe_inform.checks import Name, PositiveInt, Seed, Text
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.config.settings.bounds import Batch, Devices, Pixels
 from vmoe_inform.config.settings.data import DataConfig
@@ -66,11 +66,14 @@ class Config:
 
     Attributes:
       seed: decides the parameters, the data order and all noise.
+      plugins: modules outside this package that register routers, suites, metrics, data sources or tasks; a parsed
+        config has all that did so before it, see :mod:`vmoe_inform.plugins`.
       task: registered name of what is learned.
       profile: steps to profile after each (re)start, into DIR/profile; None disables profiling.
     """
 
     seed: Annotated[Seed, Effect.TRAINING] = 0
+    plugins: Annotated[tuple[Annotated[str, Text(1000)], ...], Effect.MACHINE] = ()
     task: Annotated[Name, Effect.TRAINING] = "classification"
     profile: Annotated[PositiveInt | None, Effect.MACHINE] = None
     model: Annotated[ModelConfig, Effect.TRAINING] = dataclasses.field(default_factory=ModelConfig)
