@@ -283,7 +283,7 @@ def misfit(value: Any, hint: Any, field: str = "") -> str | None:
     elif origin is list:
         if not isinstance(value, list):
             return words_of_misfit(field, "a list", value)
-        inner = ((f"{field}[{place}]", item, arguments[0]) for place, item in enumerate(value))
+        inner = ((f"{field}[{index}]", item, arguments[0]) for index, item in enumerate(value))
     else:
         return None if _try(value, hint)[0] else words_of_misfit(field, describe(hint), value)
     return next((words for name, item, of_item in inner if (words := misfit(item, of_item, name)) is not None), None)

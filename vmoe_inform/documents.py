@@ -87,7 +87,7 @@ def _read(value: Any, hint: Any, field: str) -> Any:
         return _read_first(value, arguments, field)
     if origin is tuple and arguments[-1] is Ellipsis:
         _check(isinstance(value, list), value, "a list", field)
-        return tuple(_read(item, arguments[0], f"{field}[{place}]") for place, item in enumerate(value))
+        return tuple(_read(item, arguments[0], f"{field}[{index}]") for index, item in enumerate(value))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         _check(isinstance(value, dict), value, "an object", field)
         return {key: _read(item, arguments[1], f"{field}.{key}".removeprefix(".")) for key, item in value.items()}

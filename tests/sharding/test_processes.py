@@ -109,7 +109,7 @@ def test_one_process_gets_into_touch_with_nothing():
     processes.initialize()
     processes.initialize("nowhere.invalid:1", 1, 0)
     processes.initialize(num_processes=1)
-    assert processes.place() == (0, 1)
+    assert processes.index_and_count() == (0, 1)
     assert processes.is_main()
     assert (processes.any_process(True), processes.any_process(False), processes.total(3)) == (True, False, 3)
 

@@ -26,7 +26,7 @@ def _fail(problem: BaseException, code: int = BAD_INPUT) -> None:
 
 def _leave(code: int) -> None:
     """Ends this process. One of several must not wait for the others to end as well: they wait for this one."""
-    if processes.place()[1] > 1:
+    if processes.index_and_count()[1] > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         time.sleep(_LAST_SECONDS if processes.is_main() else 0.0)
@@ -122,7 +122,7 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
             gone = processes.missing(problem)
             if gone is not None:
                 _fail(gone, MISSING_PROCESS)
-            if processes.place()[1] == 1:
+            if processes.index_and_count()[1] == 1:
                 raise
             traceback.print_exc()
             _leave(1)

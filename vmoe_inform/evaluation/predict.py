@@ -268,7 +268,7 @@ class Predictor:
     def _batches(self, source: Source, skipped: SkippedRecords, crop: float | None) -> Iterator[Batch]:
         """This process's part of every batch."""
         data = self._config.data
-        process_index, process_count = processes.place()
+        process_index, process_count = processes.index_and_count()
         return evaluation_batches(
             source,
             image_size_px=self._config.model.image_size_px,

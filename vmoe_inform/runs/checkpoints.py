@@ -38,8 +38,8 @@ _Restored = TypeVar("_Restored")
 
 
 def _is_no_trace_of_orbax(record: standard_logging.LogRecord) -> bool:
-    places = traceback.extract_tb(record.exc_info[2]) if record.exc_info else ()
-    words = (record.pathname, record.getMessage(), *(place.filename for place in places))
+    frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else ()
+    words = (record.pathname, record.getMessage(), *(frame.filename for frame in frames))
     return not record.exc_info or not any("orbax" in word for word in words)
 
 

@@ -26,7 +26,7 @@ def are_of_others(checkpoint: pathlib.Path, data: TrainingBatches) -> bool:
     Raises:
       ValueError: its position is none that training writes.
     """
-    index, count = processes.place()
+    index, count = processes.index_and_count()
     if writers_of(checkpoint) - {count}:
         return True
     path = checkpoint / "data" / f"process_{index}-of-{count}.json"
@@ -61,7 +61,7 @@ def skip_to_step(step: int, data: TrainingBatches) -> None:
     """Goes to where other processes were: a step takes a batch, which is the same for any number of them."""
     data.skip_to(step)
     if processes.is_main():
-        count = processes.place()[1]
+        count = processes.index_and_count()[1]
         logging.warning(
             "checkpoint %d is of other processes or workers than these: resuming after batch %d on %d",
             step,

@@ -37,10 +37,10 @@ __all__ = [
     "MissingProcessError",
     "any_process",
     "from_main",
+    "index_and_count",
     "initialize",
     "is_main",
     "missing",
-    "place",
     "total",
 ]
 
@@ -121,10 +121,10 @@ class _Deadline:
         self._timer.cancel()
 
 
-# ----------------------------------------------------------------------------------------------- place and agreement
+# ----------------------------------------------------------------------------------------------- index and agreement
 
 
-def place() -> tuple[int, int]:
+def index_and_count() -> tuple[int, int]:
     """Number of this process, and how many there are; starts no devices, as ``jax.process_index`` does."""
     if not jax.distributed.is_initialized():
         return 0, 1
@@ -135,7 +135,7 @@ def place() -> tuple[int, int]:
 
 def is_main() -> bool:
     """Whether this is the process that writes and prints what all of them know."""
-    return place()[0] == 0
+    return index_and_count()[0] == 0
 
 
 def any_process(flag: bool) -> bool:
@@ -145,7 +145,7 @@ def any_process(flag: bool) -> bool:
 
 def total(count: int) -> int:
     """The sum of a number over all processes; all of them have to ask."""
-    if place()[1] == 1:
+    if index_and_count()[1] == 1:
         return count
     return int(np.sum(multihost_utils.process_allgather(np.int32(count))))
 
@@ -159,7 +159,7 @@ def from_main(say: Callable[[], str]) -> str:
     Raises:
       MissingProcessError: process 0 has gone.
     """
-    index, count = place()
+    index, count = index_and_count()
     if count == 1:
         return say()
     key = f"vmoe_inform/said_{next(_SAID)}"
@@ -179,7 +179,7 @@ def missing(problem: BaseException) -> MissingProcessError | None:
     """What an error of JAX means in one of several processes, if it is that another has gone."""
     if isinstance(problem, MissingProcessError):
         return problem
-    index, count = place()
+    index, count = index_and_count()
     if count == 1 or _GONE.search(str(problem)) is None:
         return None
     reason = " ".join(str(problem).split())[:_REASON_LENGTH]

@@ -24,19 +24,19 @@ class Watchdog:
         self,
         seconds: float | None,
         start_seconds: float,
-        place: tuple[int, int] = (0, 1),
+        process: tuple[int, int] = (0, 1),
         *,
         clock: Callable[[], float] = time.monotonic,
     ):
         """Args:
         seconds: longest time between two calls of :meth:`finished`; None: no thread is started.
         start_seconds: longest time until the first call, and after each of :meth:`expect_compilation`.
-        place: number of this process, and how many there are.
+        process: number of this process, and how many there are.
         clock: seconds, from any beginning.
         """
         self._seconds = seconds
         self._start_seconds = start_seconds
-        self._place = place
+        self._process = process
         self._clock = clock
         self._changed = threading.Condition()
         self._since = self._deadline = 0.0
@@ -87,7 +87,7 @@ class Watchdog:
                 self._changed.wait(min(left, self._seconds / 4))
 
     def _end(self) -> None:
-        index, count = self._place
+        index, count = self._process
         where = f" in process {index} of {count}; another may be stopped or gone" if count > 1 else ""
         seconds = self._deadline - self._since
         print(
@@ -105,4 +105,4 @@ OFF = Watchdog(None, 0.0)  # watches nothing
 
 def of_run(train: TrainConfig) -> Watchdog:
     """This process's watchdog, as a run's settings ask for it."""
-    return Watchdog(train.watchdog_seconds, train.watchdog_start_seconds, processes.place())
+    return Watchdog(train.watchdog_seconds, train.watchdog_start_seconds, processes.index_and_count())

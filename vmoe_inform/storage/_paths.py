@@ -86,15 +86,15 @@ def check_folders(folder: pathlib.Path, within: pathlib.Path | None) -> None:
     """Raises InputError if ``folder``, or one between it and ``within``, is there and is a link or no folder."""
     if within is None:
         return
-    place = within
+    path = within
     for name in folder.relative_to(within).parts:
-        place = place / name
+        path = path / name
         try:
-            mode = place.lstat().st_mode
+            mode = path.lstat().st_mode
         except FileNotFoundError:
             return
         if not stat.S_ISDIR(mode):
-            raise checks.InputError(f"{place}: expected a folder; received {_kind(mode)}")
+            raise checks.InputError(f"{path}: expected a folder; received {_kind(mode)}")
 
 
 def check_writable(folder: pathlib.Path, field: str = "workdir") -> None:

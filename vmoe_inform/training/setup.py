@@ -144,7 +144,7 @@ def start(plan: Plan, stack: contextlib.ExitStack, terminal: Terminal, *, save_a
       ValueError: another process trains in the folder, or the checkpoint does not fit the config.
     """
     config, workdir = plan.config, plan.workdir
-    process_index, process_count = processes.place()
+    process_index, process_count = processes.index_and_count()
     watchdog = stack.enter_context(watchdog_lib.of_run(config.train))
     lock = stack.enter_context(RunLock(workdir))
     changed = check_same_run(workdir, config)

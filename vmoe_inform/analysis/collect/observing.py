@@ -95,11 +95,11 @@ class Observer:
         for (predicted, experts, of_batch), batch in self._predictor.each_batch(
             self._look, variables, source, skipped=self._skipped(), crop=crop, inputs=("label",)
         ):
-            mask, places = batch["mask"], batch["index"][batch["mask"]]
-            readable[places] = True
-            hits[places] = (np.asarray(predicted) == batch["label"])[mask]
+            mask, indices = batch["mask"], batch["index"][batch["mask"]]
+            readable[indices] = True
+            hits[indices] = (np.asarray(predicted) == batch["label"])[mask]
             for block, of_block in experts.items():
-                chosen[block][places] = np.asarray(of_block)[mask]
+                chosen[block][indices] = np.asarray(of_block)[mask]
             sums = add(sums, of_batch)
         assert sums is not None  # a source without records is refused
         return Seen(sums, chosen, readable, float(np.mean(hits[readable])))

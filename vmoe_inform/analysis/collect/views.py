@@ -146,13 +146,13 @@ class Views:
         """Names of the runs."""
         return list(dict.fromkeys(view.run for view in self.views))
 
-    def take(self, places: Sequence[int]) -> "Views":
-        """Of the images only those at these places."""
-        rows = np.asarray(places)
+    def take(self, indices: Sequence[int]) -> "Views":
+        """Of the images only those of these numbers."""
+        rows = np.asarray(indices)
         return dataclasses.replace(
             self,
             images={condition: images[rows] for condition, images in self.images.items()},
-            labels=[self.labels[place] for place in places],
+            labels=[self.labels[index] for index in indices],
             views=[_taken(view, rows) for view in self.views],
         )
 

@@ -56,8 +56,8 @@ def routing_page(views: Views, *, most_bytes: int = MOST_BYTES) -> str:
     shown = len(views.labels)
     while shown > 1:
         shown = min(shown - 1, max(int(shown * 0.97 * most_bytes / len(found)), 1))
-        places = np.linspace(0, len(views.labels) - 1, shown).round().astype(int).tolist()
-        found = _render(views.take(places), *_DETAILS[-1], num_images=len(views.labels))
+        indices = np.linspace(0, len(views.labels) - 1, shown).round().astype(int).tolist()
+        found = _render(views.take(indices), *_DETAILS[-1], num_images=len(views.labels))
         if len(found) <= most_bytes:
             return found
     raise checks.error("most_bytes", f"at least {len(found):,}, the page of one image", most_bytes)
@@ -148,7 +148,7 @@ def _packed(layer: LayerView, num_experts: int, neighbours: int) -> dict[str, An
         others = layer.neighbours.others[..., :neighbours]
         planes["itself"] = [_percent(layer.neighbours.itself)]
         planes["others"] = list(_indices(others, num_tokens - 1))
-        planes["shares"] = [_percent(layer.neighbours.weights[..., place]) for place in range(others.shape[-1])]
+        planes["shares"] = [_percent(layer.neighbours.weights[..., rank]) for rank in range(others.shape[-1])]
     data = b"".join(plane.tobytes() for kind in planes.values() for plane in kind)
     return {
         "planes": [[name, len(kind)] for name, kind in planes.items()],
@@ -160,11 +160,11 @@ def _packed(layer: LayerView, num_experts: int, neighbours: int) -> dict[str, An
 
 
 def _indices(indices: np.ndarray, largest: int) -> Iterator[np.ndarray]:
-    """A plane for each place of the last axis; where numbers may exceed 255 two: the low bytes, then the high."""
-    for place in range(indices.shape[-1]):
-        yield (indices[..., place] & 255).astype(np.uint8)
+    """A plane for each rank of the last axis; where numbers may exceed 255 two: the low bytes, then the high."""
+    for rank in range(indices.shape[-1]):
+        yield (indices[..., rank] & 255).astype(np.uint8)
         if largest > 255:
-            yield (indices[..., place] >> 8).astype(np.uint8)
+            yield (indices[..., rank] >> 8).astype(np.uint8)
 
 
 def _percent(shares: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ def hooks_of(
         config.profile,
         first_step=training.step,
         last_step=training.last_step,
-        process=processes.place()[0],
+        process=processes.index_and_count()[0],
         watchdog=run.watchdog,
     )
     save = Save(

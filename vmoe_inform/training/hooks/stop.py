@@ -28,7 +28,7 @@ class Stop(Hook):
         self._request = request
         self._sharding = batch_sharding(mesh)
         self._any = jax.jit(jnp.max, out_shardings=replicated(mesh))
-        self._count = mesh.devices.size // processes.place()[1]
+        self._count = mesh.devices.size // processes.index_and_count()[1]
         self._said: Array | None = None
 
     def begin(self, training: Training) -> None:
@@ -52,7 +52,7 @@ class Stop(Hook):
 
     def _agreed_before(self) -> bool:
         """Whether some process had received a signal when this was last called."""
-        if processes.place()[1] == 1:
+        if processes.index_and_count()[1] == 1:
             return self._request.received is not None
         before, flag = self._said, np.full(self._count, self._request.received is not None, np.int32)
         self._said = self._any(jax.make_array_from_process_local_data(self._sharding, flag))
