@@ -256,7 +256,7 @@ def conform(field: str, value: Any, hint: Any) -> Any:
 
 
 def misfit(value: Any, hint: Any, field: str = "") -> str | None:
-    """What part of a JSON value is not of a type, in words; None if it fits.
+    """The first part of a JSON value that is not of a type, in words; None if it fits.
 
     Args:
       value: as ``json.loads`` gives it.
@@ -290,7 +290,7 @@ def misfit(value: Any, hint: Any, field: str = "") -> str | None:
 
 
 def words_of_misfit(field: str, expected: str, value: Any) -> str:
-    """What stands at a field of a JSON document in place of what is expected."""
+    """Describes a misfit: the field of a JSON document, expected and received."""
     received = repr(value)
     shown = received if len(received) <= 60 else received[:60] + "…"
     return f"{field}: {shown} in place of {expected}".removeprefix(": ")

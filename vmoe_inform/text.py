@@ -1,4 +1,4 @@
-"""Names that users chose, as text: for terminals, Markdown and file names. Nothing in them is a command to anyone.
+"""Names that users chose, as plain text for terminals, Markdown and file names. Nothing in them acts as a command.
 
 Figures have :mod:`vmoe_inform.lettering`; pages are made by Jinja, which escapes HTML.
 """

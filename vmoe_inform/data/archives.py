@@ -78,7 +78,7 @@ def _not_too_large(header: Any) -> Any:
 
 
 def read_tar(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The members of an uncompressed tar that is read as a stream, each to be read before the next.
+    """The members of an uncompressed tar, read as a stream: each is read before the next.
 
     Raises:
       TarError: a damaged or truncated tar.
@@ -136,7 +136,7 @@ def check_member(archive: Path, member: tarfile.TarInfo) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def whole(archive: Path) -> Iterator[None]:
-    """What the readers of archives raise on damaged ones becomes a ValueError that names the file."""
+    """Turns the errors of archive readers on damaged files into a ValueError that names the file."""
     try:
         yield
     except checks.InputError:
@@ -164,7 +164,7 @@ _DAMAGED = (
 
 
 def tar_members(archive: Path) -> tuple[Member, ...]:
-    """The files of an uncompressed tar in their order; a tar is read through once, unless it changes.
+    """The files of an uncompressed tar in their order; a tar is scanned once, unless it changes.
 
     Raises:
       ValueError: a compressed archive, a damaged or truncated one, or a member that is refused.

@@ -1,4 +1,4 @@
-"""Classes by name: what a label means is its class's name, never its number."""
+"""Classes by name: a label means the name of its class, never its number."""
 
 import collections
 import dataclasses

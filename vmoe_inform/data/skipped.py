@@ -1,4 +1,4 @@
-"""Records that cannot be read: counted, logged by name, and the end of the run when they are too many."""
+"""Unreadable records: counts them, logs their names, and stops the run when there are too many."""
 
 import dataclasses
 import threading

@@ -1,4 +1,4 @@
-"""Training batches as they are taken: unreadable records are counted, and the position is kept."""
+"""Training batches: counts the unreadable records of those taken, and keeps the position."""
 
 import collections
 from typing import Any

@@ -1,4 +1,4 @@
-"""Unpacks archives whole or not at all, and nothing of them outside the folder that is asked for."""
+"""Unpacks archives whole or not at all, and never outside the target folder."""
 
 import bz2
 import contextlib
@@ -31,7 +31,7 @@ Members = Iterator[tuple[tuple[str, ...], IO[bytes] | None]]
 
 
 def default_limit(archive_bytes: int) -> int:
-    """Bytes that an archive of this size may unpack to, unless another number is asked for."""
+    """Default limit of the bytes that an archive of this size may unpack to."""
     return max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * archive_bytes)
 
 

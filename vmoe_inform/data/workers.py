@@ -1,4 +1,4 @@
-"""Worker processes that make batches, and their ends."""
+"""Worker processes that make batches, and how they end."""
 
 import multiprocessing
 import os

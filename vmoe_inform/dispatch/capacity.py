@@ -1,4 +1,4 @@
-"""Who gets a slot: every expert takes at most C tokens of a group, the rest of its assignments are dropped."""
+"""Slots: every expert takes at most C tokens of a group, and its other assignments are dropped."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Which dispatcher ``auto`` is, for a platform and the shapes of a layer."""
+"""The dispatcher that ``auto`` selects, by platform and shapes of a layer."""
 
 import jax
 
@@ -28,7 +28,7 @@ def choose_dispatcher(
     kernel_size: int,
     expert_devices: int,
 ) -> tuple[str, str]:
-    """The name of a registered dispatcher, and in words why.
+    """The name of a registered dispatcher, and the reason in words.
 
     Args:
       platform: from :func:`current_platform`.

@@ -1,4 +1,4 @@
-"""Products of rows with the matrix of their expert, with gradients that cost what the product costs.
+"""Products of rows with the matrix of their expert, whose gradients cost as much as the product.
 
 Each is written once as a loop over experts, which is fastest on CPUs, and once for the compilers and kernels of
 accelerators. The choice is made when the program is compiled.

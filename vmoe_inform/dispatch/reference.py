@@ -1,4 +1,4 @@
-"""The obvious dispatcher: every expert sees every token, a weight of zero takes out what was not assigned."""
+"""The obvious dispatcher: every expert processes every token, and weights of zero remove what was not assigned."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Accelerators in figures: what each can do at most, and how much memory it has."""
+"""Accelerators: peak rates and memory of each device."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from vmoe_inform.registry import Registry
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What JAX calls one device: a whole chip, or one of the two cores of a TPU v2, v3 or TPU7x.
+    """One JAX device: a whole chip, or one of the two cores of a TPU v2, v3 or TPU7x.
 
     Attributes:
       device_kinds: what ``jax.Device.device_kind`` may be; versions of JAX differ.
@@ -25,7 +25,7 @@ class Chip:
 
 @dataclasses.dataclass(frozen=True)
 class Tpu(Chip):
-    """A device of a TPU, also one to compile for that is not there.
+    """A device of a TPU; it need not be there to compile for it.
 
     Attributes:
       clock_hz: cycles per second.

@@ -1,5 +1,4 @@
-"""What the environment says about the processes of a run: how many a launcher has started, and whether JAX can bring
-them together.
+"""Reads from the environment how many processes a launcher has started, and whether JAX can join them.
 
 A process that takes itself for the only one, although it is not, would train a run of its own in the same folder.
 """

@@ -1,4 +1,4 @@
-"""The processes of one run: how they find each other, which of them this is, and what they agree on.
+"""The processes of one run: joining them, the number of this one, and agreeing on values.
 
 A run of one process never gets into touch with any of it.
 """
@@ -139,19 +139,19 @@ def is_main() -> bool:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether ``flag`` holds in any process; all of them have to ask."""
+    """Whether ``flag`` holds in any process; all of them have to call this."""
     return bool(total(int(flag)))
 
 
 def total(count: int) -> int:
-    """The sum of a number over all processes; all of them have to ask."""
+    """The sum of a number over all processes; all of them have to call this."""
     if index_and_count()[1] == 1:
         return count
     return int(np.sum(multihost_utils.process_allgather(np.int32(count))))
 
 
 def from_main(say: Callable[[], str]) -> str:
-    """What process 0 says, in every process; all of them have to ask. Starts no devices.
+    """The value of process 0, in every process; all of them have to call this. Starts no devices.
 
     Args:
       say: called in process 0 alone; an error there is for the caller to put into words, since the others wait.
@@ -176,7 +176,7 @@ def from_main(say: Callable[[], str]) -> str:
 
 
 def missing(problem: BaseException) -> MissingProcessError | None:
-    """What an error of JAX means in one of several processes, if it is that another has gone."""
+    """The meaning of a JAX error in one of several processes, if it is that another has gone."""
     if isinstance(problem, MissingProcessError):
         return problem
     index, count = index_and_count()

@@ -16,7 +16,7 @@ _INTRODUCTION_SECONDS = 5.0  # that a connection may take to say who it is; what
 
 
 class MissingProcessError(Exception):
-    """A process of the run, or its coordinator, did not come in time."""
+    """A process of the run, or its coordinator, did not join in time."""
 
 
 def parse_address(address: str) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Ends a process in which nothing is finished any more, such as one that waits for a peer that is gone."""
+"""Ends a process that makes no progress, such as one that waits for a peer that is gone."""
 
 import faulthandler
 import os
@@ -56,7 +56,7 @@ class Watchdog:
             self._changed.notify()
 
     def finished(self, what: str) -> None:
-        """Something was finished, e.g. ``"step 7"``: the time begins anew."""
+        """Restarts the timeout: something was finished, e.g. ``"step 7"``."""
         if self._seconds is not None:
             with self._changed:
                 self._last = what
@@ -64,13 +64,13 @@ class Watchdog:
                 self._deadline = self._since + self._seconds
 
     def expect_compilation(self, of: str) -> None:
-        """What comes next takes longer, the first time."""
+        """Allows ``start_seconds`` for the first ``of`` of its kind, which is compiled."""
         if self._seconds is not None and of not in self._compiled:
             self._compiled.add(of)
             self.expect_pause()
 
     def expect_pause(self) -> None:
-        """What comes next may take as long as a compilation."""
+        """Allows ``start_seconds`` for what follows, if that is longer."""
         if self._seconds is not None:
             with self._changed:
                 self._since = self._clock()

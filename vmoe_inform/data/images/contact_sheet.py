@@ -1,4 +1,4 @@
-"""A picture of pictures: a labelled row of images for each set, to be looked at before a long run."""
+"""A contact sheet: a labelled row of images for each set, to inspect before a long run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

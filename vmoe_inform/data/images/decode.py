@@ -1,4 +1,4 @@
-"""Bytes of an image file -> pixels. Whatever is not a whole image is an error, never a half-gray picture."""
+"""Decodes image files. Anything but a whole image is an error, never a half-gray picture."""
 
 import contextlib
 import io
@@ -65,7 +65,7 @@ def decode(content: bytes, min_height: int = 0, min_width: int = 0) -> UInt8[np.
 
 @contextlib.contextmanager
 def _one_error() -> Iterator[None]:
-    """Whatever a decoder raises, and their kinds are many, says that it cannot read these bytes."""
+    """Turns any error of a decoder into :class:`UnreadableImageError`."""
     try:
         yield
     except UnreadableImageError:
@@ -97,7 +97,7 @@ def _decode_jpeg(content: bytes, min_height: int, min_width: int) -> np.ndarray 
 
 
 def _jpeg_header(content: bytes) -> tuple[int, int, str] | None:
-    """Height, width and colours of a JPEG; None for what libjpeg-turbo does not take for one."""
+    """Height, width and colours of a JPEG; None if libjpeg-turbo does not recognise one."""
     if not content.startswith(_JPEG_START):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Images of ImageNet in no class folders, whose names tell their classes: in one folder, or in a tar of one."""
+"""ImageNet images without class folders, in one folder or tar: their file names state their classes."""
 
 import os
 from collections.abc import Sequence
@@ -60,8 +60,8 @@ class FlatImages:
 
 
 def find(place: Path) -> FlatImages | None:
-    """The images in a folder or tar without class folders, but maybe with one around all images; None where no image
-    tells its class.
+    """The images in a folder or tar without class folders, perhaps in one folder around all; None if no name states a
+    class.
 
     Raises:
       ValueError: a tar that is refused.

@@ -1,4 +1,4 @@
-"""Image files in class folders, ImageNet's flat folders of images that tell their class, and tars of either."""
+"""Image files in class folders, ImageNet's flat folders whose file names state the classes, and tars of either."""
 
 from pathlib import Path
 

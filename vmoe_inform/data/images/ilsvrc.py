@@ -40,7 +40,7 @@ def class_in_name(file_name: str) -> str | None:
 
 
 def class_of(file_name: str) -> str | None:
-    """WordNet id of an image that lies in no class folder, by its name; None where the name does not say it.
+    """WordNet id of an image without a class folder, by its file name; None if the name does not state it.
 
     Raises:
       ValueError: a validation image whose name says another class than ImageNet's own list.

@@ -61,7 +61,7 @@ def alexnet_errors() -> tuple[Mapping[str, float], float]:
 
 
 def is_imagenet(class_names: Sequence[str]) -> bool:
-    """Whether the classes are among ImageNet's 1,000, so that its suites have something to say about them."""
+    """Whether the classes are among ImageNet's 1,000, so that its suites apply."""
     return set(class_names) <= set(wordnet_ids())
 
 

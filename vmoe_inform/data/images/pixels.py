@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]  # top, left, height, width in pixels
 
 
 def to_square(image: np.ndarray | bytes, image_size_px: int, crop: float = 1.0) -> UInt8[np.ndarray, "P P 3"]:
-    """Decodes if need be, takes a square in the centre and resizes it (bilinear, antialiased).
+    """Decodes if needed, takes the central square and resizes it (bilinear, antialiased).
 
     That is the same as resizing the short side to ``image_size_px / crop`` and cropping the centre. Gray images get
     three equal channels; transparency is dropped.

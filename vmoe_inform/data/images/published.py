@@ -149,7 +149,7 @@ def load_corruption(corruption: str, severity: int, data: DataConfig, class_name
 
 
 def missing_corruptions(data: DataConfig) -> list[str]:
-    """The sets of ImageNet-C, ``fog/3``, that are in none of their places; nothing is read to find out."""
+    """The missing sets of ImageNet-C, such as ``fog/3``; no file is read."""
     return [
         f"{corruption}/{severity}"
         for corruption in CORRUPTIONS

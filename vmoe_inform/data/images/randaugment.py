@@ -28,7 +28,7 @@ Picture = Image.Image
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """What chance decides about one operation.
+    """The random values of one operation.
 
     Attributes:
       sign: +1 or -1, the direction of a movement.
@@ -84,19 +84,19 @@ def apply(
 
 @OPERATIONS.register("AutoContrast")
 def _autocontrast(picture: Picture, level: float, draw: Draw) -> Picture:
-    """Stretches each channel to 0 to 255, whatever the level."""
+    """Stretches each channel to 0 to 255, at any level."""
     return ImageOps.autocontrast(picture)
 
 
 @OPERATIONS.register("Equalize")
 def _equalize(picture: Picture, level: float, draw: Draw) -> Picture:
-    """Spreads each channel so that its values are equally frequent, whatever the level."""
+    """Spreads each channel so that its values are equally frequent, at any level."""
     return ImageOps.equalize(picture)
 
 
 @OPERATIONS.register("Invert")
 def _invert(picture: Picture, level: float, draw: Draw) -> Picture:
-    """255 - value, whatever the level."""
+    """255 - value, at any level."""
     return ImageOps.invert(picture)
 
 
@@ -174,7 +174,7 @@ def _shear_x(picture: Picture, level: float, draw: Draw) -> Picture:
 
 @OPERATIONS.register("ShearY")
 def _shear_y(picture: Picture, level: float, draw: Draw) -> Picture:
-    """Column x shows what was 0.03 * level * x pixels below it, either way."""
+    """Shears: column x is shifted by 0.03 * level * x pixels, either way."""
     shear = draw.sign * level / MAX_LEVEL * _SHEAR
     return _affine(picture, (1, 0, 0, shear, 1, 0))
 

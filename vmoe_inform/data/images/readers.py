@@ -1,4 +1,4 @@
-"""What is done to one record on the host: read, decode, crop, augment. Copies of these go to worker processes."""
+"""Readers of one record on the host: read, decode, crop, augment. Worker processes get copies of them."""
 
 import dataclasses
 from typing import Any

@@ -10,7 +10,7 @@ PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")  # which have to be 
 
 
 def key(name: str) -> str:
-    """What spellings have in common: ``ImageNet-A``, ``imagenet_a`` and ``imagenet a`` are ``imageneta``."""
+    """The common form of spellings: ``ImageNet-A``, ``imagenet_a`` and ``imagenet a`` become ``imageneta``."""
     return name.casefold().translate({ord(character): None for character in "-_ "})
 
 

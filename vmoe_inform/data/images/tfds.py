@@ -101,7 +101,7 @@ MANUAL_ARCHIVES = {
 
 
 def prepare_command(name: str, directory: str) -> str:
-    """What to type to prepare a data set."""
+    """The command that prepares a data set."""
     manual = ["--manual_dir=DIR"] if name.partition("/")[0] in MANUAL_ARCHIVES else []
     return shlex.join(["python", "-m", "vmoe_inform.data.prepare", name, *manual, f"--data_dir={directory or 'DIR'}"])
 
@@ -121,7 +121,7 @@ def has_folder(name: str, directory: str) -> bool:
 
 
 def load_builder(name: str, directory: str, **options: Any) -> Any:
-    """TFDS' builder of a data set, prepared or not, once the metadata that are there were looked at.
+    """TFDS' builder of a data set, prepared or not, after a check of its metadata.
 
     Args:
       name: of the data set, with its config after a slash if it has any.

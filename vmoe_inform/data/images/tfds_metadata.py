@@ -62,7 +62,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _class_names(path: Path, content: Any, depth: int = 0) -> Iterator[Any]:
-    """What TFDS may take for the name of a class, anywhere in features."""
+    """Values anywhere in features that TFDS may take for the name of a class."""
     if depth > _MAX_DEPTH:
         raise checks.error(str(path), f"at most {_MAX_DEPTH} features in each other", "more")
     if isinstance(content, list):

@@ -99,12 +99,12 @@ class Tree:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is taken for an image: by its suffix, and not where a file system keeps notes of its own."""
+    """Whether a file counts as an image: by its suffix, and not among a file system's own notes."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
 def is_class(name: str) -> bool:
-    """Whether a folder may be one of a class: not a hidden one, and none of those that machines make."""
+    """Whether a folder may be a class: neither hidden, nor made by an operating system."""
     return not name.startswith(".") and name.casefold() not in NOT_CLASSES
 
 
@@ -167,7 +167,7 @@ def read_folder(folder: Path) -> Tree:
 
 
 def _refuse_empty(place: str, empty: Sequence[str]) -> None:
-    """A class without images would shift the labels of all after it, if it were left out."""
+    """Refuses empty classes: leaving one out would shift the labels of all later ones."""
     if empty:
         raise FileNotFoundError(
             f"{place}: expected folders of classes with images; received no image in {classes.some(empty)}"
@@ -223,7 +223,7 @@ def read_tar(archive: Path, inside: tuple[str, ...] = ()) -> Tree:
 
 
 def _not_classes(archive: Path, root: tuple[str, ...] | None) -> list[str]:
-    """Folders of a tar that lie where class folders are, and are none."""
+    """Folders of a tar next to the class folders that are no classes."""
     start = root or ()
     paths = [*archives.tar_folders(archive), *(member.parts[:-1] for member in archives.tar_members(archive))]
     names = {path[len(start)] for path in paths if path[: len(start)] == start and len(path) > len(start)}
@@ -265,7 +265,7 @@ def as_bytes(names: Iterable[str]) -> np.ndarray:
 
 
 def _warn(place: str, left_out: collections.Counter[str], folders: Sequence[str]) -> None:
-    """Names in one line each what is no image of a class, and the folders that are no classes."""
+    """Logs, in one line each, files that are no images and folders that are no classes."""
     total = left_out.total()
     if total:
         examples = ", ".join(name or "." for name, count in left_out.most_common(3) if count)
