@@ -126,7 +126,7 @@ def test_missing_names_are_found():
     assert missing_names("`vmoe_inform.routing.inform`, `training/step.py`, RUN/analysis/figures.py") == []
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])  # which names those of before, too
 def test_pages_name_settings_that_exist(page):
     assert unknown_settings(PAGES[page]) == []
 
