@@ -64,7 +64,7 @@ def sample(run: Run, number: int = 24, suite: str = "clean") -> Sample:
 
 
 def trace(run: Run, shown: Sample, *, keep: Collection[str] | None = None, graphs: bool = False) -> Trace:
-    """What each MoE layer of a run does to a sample; see :func:`vmoe_inform.analysis.collect.tracing.trace`, which
+    """A record of each MoE layer of a run for a sample; see :func:`vmoe_inform.analysis.collect.tracing.trace`, which
     takes any model and any images."""
     normalized = np.asarray(augment.normalize(jnp.asarray(shown.images), run.config.data))
     label = f"{run.name}, step {run.step:,}"
@@ -72,7 +72,7 @@ def trace(run: Run, shown: Sample, *, keep: Collection[str] | None = None, graph
 
 
 def view(run: Run, shown: Sample) -> View:
-    """What maps and the interactive page show of a sample."""
+    """Views of a sample for maps and the interactive page."""
     return View.of(trace(run, shown, keep=KEPT, graphs=True), run=run.name, condition=shown.condition)
 
 
@@ -83,7 +83,7 @@ def analyze(
     watchdog: Watchdog = watchdog_lib.OFF,
     say: Callable[[str], None] = print,
 ) -> tuple[Analysis, Views]:
-    """What ``python -m vmoe_inform.analyze`` shows of a run, without writing it.
+    """The analysis of a run that ``python -m vmoe_inform.analyze`` writes, without writing it.
 
     Args:
       runs, images: from :func:`vmoe_inform.analysis.inputs.load_inputs`.

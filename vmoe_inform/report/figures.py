@@ -121,7 +121,7 @@ def reliability_diagrams(results: Mapping[str, Results]) -> dict[str, Reliabilit
 
 @plain
 def reliability_figure(results: Mapping[str, Results]) -> Figure:
-    """How often answers are right at each confidence (above), and how many images have it (below).
+    """Accuracy at each confidence (above), and the number of images with it (below).
 
     Args:
       results: by run name; runs without a diagram are left out.
@@ -160,7 +160,7 @@ def reliability_figure(results: Mapping[str, Results]) -> Figure:
 
 @plain
 def risk_coverage_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
-    """How many answers are wrong when only the surest are given, one figure for each suite, all on one scale.
+    """Share of wrong answers among the surest ones, one figure for each suite, all on one scale.
 
     Args:
       results: by run name; suites without ``risk_coverage`` are left out.

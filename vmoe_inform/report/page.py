@@ -83,7 +83,7 @@ def render_table(results: Mapping[str, Results], *, since: str = "") -> rich.tab
 
 
 def _words(cell: str) -> rich.text.Text:
-    """As it is: brackets are no markup, and nothing is a command to the terminal."""
+    """A name for the terminal: brackets are no markup, and nothing acts as a command."""
     return rich.text.Text(text.printable(cell))
 
 

@@ -96,7 +96,7 @@ def models_of(result: Results) -> list[Model]:
 
 
 def differences(result: Results) -> list[str]:
-    """What keeps a run that the papers apply to from being of one of their models, in words; empty if it is of one.
+    """Differences of a run from the papers' models, in words; empty if it is of one of them.
 
     Args:
       result: of one run.

@@ -1,4 +1,4 @@
-"""Scores in rows, for terminal and page: the headline of every suite, what goes with it, what papers say."""
+"""Rows of scores for terminal and page: the headline of every suite, its other metrics, and the papers' scores."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping

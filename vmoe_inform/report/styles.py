@@ -1,4 +1,4 @@
-"""How runs, layers and experts look in every picture and page: the one palette.
+"""The one palette of runs, layers and experts in every picture and page.
 
 Colours are those of Okabe and Ito (2008), which people with any common colour blindness tell apart. Runs differ in
 marker and line style too, and expert colours are the same in every picture.

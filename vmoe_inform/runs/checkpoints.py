@@ -51,7 +51,7 @@ def _silence_traces() -> None:
 
 
 def _shortened(reason: str) -> str:
-    """What the storage says in at most a line: it begins with what it did and ends with what the system said."""
+    """The storage's message in at most one line: its beginning and the system's reason."""
     words = " ".join(reason.split()).partition(" [source locations")[0]
     half = intact.REASON_LENGTH // 2
     return words if len(words) <= intact.REASON_LENGTH else f"{words[:half]} ... {words[-half:]}"
@@ -68,7 +68,7 @@ class Checkpoints:
         """Args:
         workdir: of the run.
         keep: newest checkpoints that stay; None opens the folder for reading only, and touches nothing in it.
-        keep_steps: checkpoints that stay however old they are.
+        keep_steps: checkpoints that always stay.
 
         Raises:
           ValueError: a path that orbax would take for something else.
@@ -128,7 +128,7 @@ class Checkpoints:
     # ---------------------------------------------------------------------------------------------------------- saving
 
     def save(self, state: TrainState, data: grain.DatasetIterator) -> None:
-        """Saves under ``state.step``, in the background; a step that is there already is left as it is.
+        """Saves under ``state.step``, in the background; an existing step is left as it is.
 
         Raises:
           SavingError: this checkpoint, or the one before in the background, cannot be written.
@@ -155,7 +155,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
-        """Whatever the storage raises is a SavingError, after which saving can be tried again."""
+        """Turns errors of the storage into SavingError; saving can then be tried again."""
         try:
             yield
         except (OSError, ValueError, RuntimeError) as problem:
@@ -252,7 +252,7 @@ class Checkpoints:
     def load_arrays(
         self, step: int | None = None, *, names: Sequence[str] = tuple(TrainState.__dataclass_fields__)
     ) -> tuple[int, dict[str, Tree]]:
-        """Step and NumPy arrays of a checkpoint, whatever the model and the devices.
+        """Step and NumPy arrays of a checkpoint, for any model and devices.
 
         Args:
           step: of the checkpoint; the newest intact one by default.
@@ -270,7 +270,7 @@ class Checkpoints:
         return self._newest_intact(restore, step)
 
     def steps(self) -> list[int]:
-        """Steps done in each checkpoint that there is, ascending."""
+        """Steps done in each checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
     def find_step(self, step: int | None = None) -> int:
@@ -350,7 +350,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
-        """Whatever orbax and its storage raise of damaged files is one ValueError, in one line."""
+        """Turns errors of orbax and its storage on damaged files into one ValueError, in one line."""
         try:
             yield
         except (OSError, ValueError, KeyError) as problem:

@@ -17,7 +17,7 @@ class _Checksums(TypedDict):
 
 
 class DamagedError(Exception):
-    """A checkpoint is not what was written; says which file."""
+    """A checkpoint is not what was written; the message names the file."""
 
 
 def write(folder: pathlib.Path) -> None:
@@ -57,12 +57,12 @@ def verify(folder: pathlib.Path) -> bool:
 
 
 def check_kinds(folder: pathlib.Path) -> None:
-    """Raises DamagedError if a checkpoint has anything but files and folders; nothing of them is read."""
+    """Raises DamagedError if a checkpoint has anything but files and folders; reads nothing."""
     _files(folder)
 
 
 def check_can_be_listed(folder: pathlib.Path) -> None:
-    """Raises DamagedError if what orbax reads of each checkpoint before any is chosen is no file.
+    """Raises DamagedError if a file that orbax reads before a checkpoint is chosen is no file.
 
     Args:
       folder: of a checkpoint.

@@ -1,4 +1,4 @@
-"""The resolved config in a run's folder, by which a run that is started again knows that it is the same."""
+"""The resolved config in a run's folder, which identifies the run when it is started again."""
 
 import pathlib
 from collections.abc import Collection
@@ -85,7 +85,7 @@ def read_config(workdir: pathlib.Path) -> config_lib.Config:
 
 
 def hash_by_older_versions(workdir: pathlib.Path) -> str:
-    """The hash of a run's config as versions made it that hashed all settings: their evaluations are known by it."""
+    """The hash of a run's config in versions that hashed all settings; it identifies their evaluations."""
     return identity.hash_of(_read(workdir / CONFIG_FILE))
 
 

@@ -1,4 +1,4 @@
-"""The head of a trained model for a model whose classes are listed in another order, or are others."""
+"""Reorders the head of a trained model for a model with its classes in another order."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Checkpoints that are not what was written: how they are found, told of and put aside."""
+"""Damaged checkpoints: finding, reporting and putting them aside."""
 
 import pathlib
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def damaged(folder: pathlib.Path, step: int, problem: Exception | str) -> Damage
 
 
 def problem_of(folder: pathlib.Path, step: int) -> DamagedCheckpointError | None:
-    """What is wrong with a checkpoint, by its checksums; one without checksums is passed with a warning."""
+    """The damage of a checkpoint, by its checksums; one without checksums passes with a warning."""
     try:
         if not checksums.verify(folder / str(step)):
             why = f"it has no {checksums.CHECKSUM_FILE}, as those of older versions"

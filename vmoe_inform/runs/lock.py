@@ -83,7 +83,7 @@ class RunLock:
         return not found or found == self._owner  # there is none where the disk was full
 
     def _take(self) -> str:
-        """Takes the lock; otherwise returns in one line why not."""
+        """Takes the lock, or returns the reason in one line."""
         try:
             for _ in range(_ATTEMPTS):
                 self._lock = self._locked()
@@ -132,7 +132,7 @@ def _open(path: pathlib.Path) -> LockFile:
 
 
 def _machine() -> str:
-    """The same in all containers of a machine until it is started anew, and on no other."""
+    """An id of this machine until it reboots, the same in all of its containers."""
     try:
         return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -140,7 +140,7 @@ def _machine() -> str:
 
 
 def _owner_in(content: bytes) -> dict[str, Any]:
-    """What the holder wrote; ``{}`` if that cannot be read, or was cut short."""
+    """The holder's text; ``{}`` if it cannot be read, or was cut short."""
     try:
         owner = strict.parse_json(content)
     except ValueError:

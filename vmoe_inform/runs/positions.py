@@ -13,7 +13,7 @@ from vmoe_inform.sharding import processes
 
 
 def writers_of(checkpoint: pathlib.Path) -> set[int]:
-    """How many processes have written their positions into a checkpoint: one number, if it is whole."""
+    """Number of processes that wrote their positions into a checkpoint; a single one if it is whole."""
     names = (
         re.fullmatch(r"process_\d+-of-(\d+)\.json", path.name) for path in storage.matching(checkpoint / "data", "*")
     )
@@ -21,7 +21,7 @@ def writers_of(checkpoint: pathlib.Path) -> set[int]:
 
 
 def are_of_others(checkpoint: pathlib.Path, data: TrainingBatches) -> bool:
-    """Whether more or fewer processes than there are now have written it, or worker processes made their batches.
+    """Whether another number of processes wrote it, or worker processes made their batches.
 
     Raises:
       ValueError: its position is none that training writes.
@@ -58,7 +58,7 @@ def _is_like(saved: Any, expected: Any) -> bool:
 
 
 def skip_to_step(step: int, data: TrainingBatches) -> None:
-    """Goes to where other processes were: a step takes a batch, which is the same for any number of them."""
+    """Skips to the position of other processes: a step takes a batch, the same for any number of them."""
     data.skip_to(step)
     if processes.is_main():
         count = processes.index_and_count()[1]

@@ -1,4 +1,4 @@
-"""What lies in a run's folder: kinds of files, folders that are checked, listed, made, removed and put aside."""
+"""Files and folders of a run: checks, lists, creates, removes and puts them aside."""
 
 import contextlib
 import errno
@@ -34,12 +34,12 @@ class DamagedFileError(checks.InputError):
 
 
 def exists(path: pathlib.Path) -> bool:
-    """Whether there is anything of this name, were it a link that leads nowhere."""
+    """Whether there is anything of this name, even a broken link."""
     return os.path.lexists(path)
 
 
 def matching(folder: pathlib.Path, pattern: str, *, within: pathlib.Path | None = None) -> list[pathlib.Path]:
-    """What is below a folder and matches a pattern, such as ``*.svg``, sorted; none if there is no such folder.
+    """Paths below a folder that match a pattern, such as ``*.svg``, sorted; none if there is no such folder.
 
     Raises:
       InputError: the folder, or one on the way to it, is a link or no folder.
@@ -77,7 +77,7 @@ def _raise(problem: OSError) -> None:
 
 
 def check_is_file(path: pathlib.Path) -> None:
-    """Raises DamagedFileError if there is something of this name that is no file."""
+    """Raises DamagedFileError if this name exists and is no file."""
     if exists(path) and not stat.S_ISREG(mode := path.lstat().st_mode):
         raise DamagedFileError(path, "a file", _kind(mode))
 
@@ -98,7 +98,7 @@ def check_folders(folder: pathlib.Path, within: pathlib.Path | None) -> None:
 
 
 def check_writable(folder: pathlib.Path, field: str = "workdir") -> None:
-    """Makes the folder if it does not exist; ``field`` is what named it.
+    """Makes the folder if it does not exist; ``field`` named it.
 
     Raises:
       ValueError: nothing can be written there.
@@ -148,7 +148,7 @@ def make_folder(folder: pathlib.Path, *, within: pathlib.Path | None = None) -> 
 
 
 def remove(path: pathlib.Path) -> None:
-    """Removes a file, a link, or a folder and all in it. What cannot be removed stays; nothing is followed."""
+    """Removes a file, a link, or a folder and its content. Links are not followed; what cannot be removed stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return

@@ -18,7 +18,7 @@ from vmoe_inform.storage._paths import make_folder, open_descriptor, set_aside
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, *, within: pathlib.Path | None = None) -> Iterator[IO[bytes]]:
-    """A file to write to, which takes the place of ``path`` when all is written and on the disk.
+    """A file to write to, which replaces ``path`` once all is written and on the disk.
 
     Readers, in other processes too, see the old file or the whole new one. A link is replaced, not followed; a folder
     in the way is put aside (:func:`set_aside`). Folders on the way are made.
@@ -102,7 +102,7 @@ def appending(path: pathlib.Path, *, within: pathlib.Path | None = None) -> Text
 
 
 class GrowingFile:
-    """A file to which bytes are added; what cannot be written is kept, and written before what is added next.
+    """A file that grows: bytes that cannot be written are kept, and written before the next ones.
 
     It is opened each time: what is added never goes to a file that has been removed, or through a link. An addition
     that fails is taken back, so that the file always ends with a whole one.

@@ -1,4 +1,4 @@
-"""Locks of files by the operating system, which drops them when the process ends, however it ends."""
+"""File locks of the operating system, which frees them when the process ends, for any reason."""
 
 import contextlib
 import errno
@@ -79,7 +79,7 @@ class LockFile:
 
 @contextlib.contextmanager
 def held(path: pathlib.Path, *, within: pathlib.Path | None = None) -> Iterator[None]:
-    """Holds the lock of a file that several processes change, waiting for the others.
+    """Holds the lock of a file that several processes change, and waits for it.
 
     Where the file system has no locks, one line says so; two that write at the same moment then lose what one wrote.
     """

@@ -1,4 +1,4 @@
-"""JSON and npz from elsewhere, read strictly: what a hostile or damaged text or archive can do is raise ValueError."""
+"""Reads JSON and npz from elsewhere strictly: hostile or damaged content can only raise ValueError."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Does the runs of a study that are not done yet, in this process or in several beside each other."""
+"""Completes the runs of a study, in this process or in several in parallel."""
 
 import contextlib
 import dataclasses
@@ -38,9 +38,9 @@ class Outcome:
 def execute(runs: Sequence[Run], *, jobs: int) -> Outcome:
     """Completes every run that is not finished; one that fails does not keep the others from being done.
 
-    With ``jobs = 1`` the runs are done in this process one after the other; otherwise each in a new process, whose
-    output goes to ``log.txt`` in the run's folder, and this one must not have initialised JAX's devices, which on
-    accelerators belong to one process. SIGTERM and SIGINT are passed on to the processes, which save and stop.
+    With ``jobs = 1`` this process does the runs one after the other. Otherwise each has a new process, whose output
+    goes to ``log.txt`` in the run's folder. This process must not have initialised JAX's devices, which on accelerators
+    belong to one process. SIGTERM and SIGINT are passed on to the processes, which save and stop.
 
     Args:
       runs: in the order in which they are begun.
@@ -114,8 +114,9 @@ def _in_processes(runs: Sequence[Run], jobs: int, stop: StopRequest) -> dict[str
 
 @contextlib.contextmanager
 def _share_of_cores(jobs: int) -> Iterator[None]:
-    """Processes that start here size XLA's pools of CPU threads (by NPROC) for their share of the cores, so that
-    there are no more threads than cores. What the user has set is left alone."""
+    """Sizes XLA's pools of CPU threads (NPROC) of new processes for their share of the cores.
+
+    So there are at most as many threads as cores. A value of the user stays."""
     if os.environ.get("NPROC"):
         yield
         return

@@ -125,7 +125,7 @@ def read(run: Run) -> RunResult:
 
 
 def put_damaged_aside(run: Run) -> None:
-    """Moves what is not what was written out of the way, with a warning: of a result, the run is measured again."""
+    """Puts damaged files aside, with a warning. Without a result the run is measured again."""
     log = run.folder / LOG_FILE
     try:
         if storage.exists(log):

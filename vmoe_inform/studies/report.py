@@ -1,4 +1,4 @@
-"""What a study leaves for its reader: study.json with every figure, study.md with tables, and the pictures."""
+"""Writes study.json with every figure, study.md with tables, and the pictures."""
 
 import dataclasses
 import pathlib

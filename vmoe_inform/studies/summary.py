@@ -40,8 +40,8 @@ class Interval:
         return (self.high - self.low) / 2
 
     def excludes(self, value: float) -> bool:
-        """Whether ``value`` lies outside. An interval without width excludes nothing: values that are the same for
-        all seeds were counted too coarsely to say how uncertain they are."""
+        """Whether ``value`` lies outside. An interval without width excludes nothing: values that are equal for all
+        seeds are too coarse to state an uncertainty."""
         return self.low < self.high and not self.low <= value <= self.high
 
 

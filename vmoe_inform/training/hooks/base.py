@@ -10,7 +10,7 @@ from vmoe_inform.training.in_flight import FinishedStep
 
 @dataclasses.dataclass
 class Training:
-    """Where a run is. The loop moves it on; hooks read it, and may set ``stopping``.
+    """The progress of a run. The loop advances it; hooks read it, and may set ``stopping``.
 
     Attributes:
       state: after ``step`` steps; the devices may still be computing it.
@@ -32,7 +32,7 @@ class Training:
 
 
 class Hook:
-    """Something that a run does besides its steps. Methods that a hook does not override do nothing.
+    """An action of a run between its steps. Methods that a hook does not override do nothing.
 
     The loop calls hooks in the order of their list. It calls them in every process at the same steps. So a hook may
     communicate between processes, if each of its decisions is the same in all of them.
