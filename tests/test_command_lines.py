@@ -16,7 +16,6 @@ TINY = (
     "--config=configs/digits.py:router=attention_vmoe,variant=Ti/16,experts=4,where=1",
     "--config.model.num_layers=2",
     "--config.model.hidden_size=16",
-    "--config.train.epochs=None",
     "--config.train.steps=8",
     "--config.train.batch_size=16",
     "--config.optimizer.warmup_steps=2",
@@ -119,7 +118,12 @@ BAD_FIELDS = {
     "--config.model.moe.group_size_sequences=5": "train.batch_size: expected .* 5; received 16",
     "--config.model.router.options.attention.sigma=0": "sigma: expected float >= 1e-06 .*; received 0",
     "--config.data.source=folder --config.data.directory=/missing": "/missing",
-    "--confg=3": "confg",
+    "--confg.train.steps=3": r"command line: expected flags .*; received '--confg' \(did you mean '--config'\?\)",
+    "--nosuch": "command line: expected flags that --help lists; received '--nosuch'",
+    "--workdir=again": "--workdir: expected this flag once; received '2 times'",
+    "--dry_run=perhaps": "--dry_run: expected true or false; received 'perhaps'",
+    "--process_id": "--process_id: expected a value, as --process_id=VALUE; received 'none'",
+    "--config.data.directory=/tmp": "data.directory: expected '' with data.source = 'digits', .*; received '/tmp'",
     "word": "command line: expected flags only .*; received 'word'",
 }
 BAD_ARGUMENTS = ("router=atention_vmoe", "roter=vmoe", "router", "where=first", "experts=0")
@@ -196,14 +200,19 @@ def test_a_file_for_figures_is_known_to_be_writable_before_the_work(tmp_path):
             flags.FLAGS["json"] = of_command
 
 
-def test_an_empty_flag_of_the_machine_says_nothing():
+def test_an_empty_flag_of_the_machine_says_nothing_and_a_missing_folder_is_an_error(tmp_path):
     """As of ``--data_directory=$DATA`` where the shell knows no DATA."""
     here = command_line.define_machine()
     names = ("data_directory", "suites_directory", "num_workers", "batch_size", "generate_corruptions")
     try:
         flags.FLAGS.mark_as_parsed()
-        flags.FLAGS.data_directory, flags.FLAGS.suites_directory, flags.FLAGS.num_workers = "", "S", 0
-        assert here() == {"data.suites_directory": "S", "data.num_workers": 0}
+        flags.FLAGS.data_directory, flags.FLAGS.suites_directory, flags.FLAGS.num_workers = "", str(tmp_path), 0
+        assert here() == {"data.suites_directory": str(tmp_path), "data.num_workers": 0}
+        for name in names[:2]:
+            setattr(flags.FLAGS, name, "/nope")
+            with pytest.raises(ValueError, match=f"^--{name}: expected a folder that exists; received '/nope'$"):
+                here()
+            setattr(flags.FLAGS, name, "")
     finally:
         for name in names:
             delattr(flags.FLAGS, name)

@@ -19,7 +19,7 @@ Several processes (docs/launching.md) share out the images, and the first of the
 
 import pathlib
 
-from vmoe_inform import checks, command_line, storage, text
+from vmoe_inform import checks, command_line, storage
 from vmoe_inform.sharding import processes
 
 _JOIN_PROCESSES = command_line.define_processes()
@@ -42,8 +42,7 @@ _IMAGES = command_line.define(
 
 def main(_: list[str]) -> None:
     """Analyses a run."""
-    if _WORKDIR.value is None:
-        raise checks.error("--workdir", "the folder of a run", None)
+    workdir = pathlib.Path(command_line.required(_WORKDIR, "the folder of a run"))
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import api, stored
     from vmoe_inform.analysis.inputs import load_inputs
@@ -51,7 +50,6 @@ def main(_: list[str]) -> None:
     from vmoe_inform.runs.folder import read_config
     from vmoe_inform.sharding import watchdog as watchdog_lib
 
-    workdir = pathlib.Path(_WORKDIR.value)
     read_config(workdir)  # no folder is made in what is no run
     storage.check_folders(workdir / stored.FOLDER / stored.FIGURES, workdir)  # before hours of work, not after
     storage.check_writable(workdir / stored.FOLDER)
@@ -63,12 +61,11 @@ def main(_: list[str]) -> None:
         number=_IMAGES.value,
         here=_HERE(),
     )
-    say = print if processes.is_main() else lambda line: None
     with watchdog_lib.of_run(runs.own.config.train) as watchdog:
-        found, views = api.analyze(runs, images, watchdog=watchdog, say=say)
+        found, views = api.analyze(runs, images, watchdog=watchdog, say=command_line.say)
     if processes.is_main():
         for path in stored.write(workdir, found, routing_page(views)):
-            print(text.printable(str(path)))
+            command_line.say(str(path))
 
 
 if __name__ == "__main__":

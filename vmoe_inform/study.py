@@ -15,6 +15,7 @@ from typing import Annotated
 
 from vmoe_inform import checks, command_line, storage, text
 from vmoe_inform.config import files as config_files
+from vmoe_inform.config import presets
 
 _CONFIG = command_line.define_config()
 _ROUTERS = command_line.define(
@@ -28,7 +29,7 @@ _JOBS = command_line.define(
     "jobs",
     Annotated[int, checks.Bound(at_least=1, at_most=1024)],
     1,
-    "Processes beside each other; with 1 the runs are done in this one.",
+    "Processes at a time; with 1 the runs are done in this one.",
 )
 _AGAINST = command_line.define(
     "against", checks.Name, None, "Router that the others are compared with; by default the first."
@@ -41,17 +42,16 @@ def main(_: list[str]) -> int:
     """Returns the exit code."""
     from vmoe_inform.studies import execute, plan, report
 
-    file, overrides = _CONFIG.file, _CONFIG.fields
-    if file is None:
-        raise checks.error("--config", "a config file, e.g. --config=configs/digits.py", None)
-    if _WORKDIR.value is None:
-        raise checks.error("--workdir", "a folder for the study", None)
     routers = list(_ROUTERS.value or ())
+    if routers == ["help"]:
+        print(presets.describe_routers())
+        return 0
+    file, overrides = _CONFIG.required_file, _CONFIG.fields
+    workdir = pathlib.Path(command_line.required(_WORKDIR, "a folder for the study"))
     against = _AGAINST.value if _AGAINST.value is not None else (routers or [""])[0]
     plan.check_request(
         routers, against=against, num_seeds=_SEEDS.value, jobs=_JOBS.value, file=file, overrides=overrides
     )
-    workdir = pathlib.Path(_WORKDIR.value)
     runs = plan.make(
         routers,
         num_seeds=_SEEDS.value,
@@ -67,8 +67,9 @@ def main(_: list[str]) -> int:
     finished = {router: of_router for router, of_router in runs.items() if all(run.is_finished for run in of_router)}
     if against in finished:
         report.write(workdir, finished, against=against, file=file, overrides=overrides)
-        where = text.printable(str(workdir / report.TABLES_FILE))
-        print(f"{where}: {len(finished)} of {len(runs)} routers, {_SEEDS.value} seeds")
+        command_line.say(
+            f"{workdir / report.TABLES_FILE}: {len(finished)} of {len(runs)} routers, {_SEEDS.value} seeds"
+        )
     else:
         print(f"error: no comparison without all runs of {against}", file=sys.stderr)
     return FAILED if outcome.failures else 0

@@ -21,10 +21,9 @@ import pathlib
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, text
+from vmoe_inform import command_line
 from vmoe_inform import config as config_lib
 from vmoe_inform.evaluation import suites
-from vmoe_inform.sharding import processes
 
 _CONFIG = command_line.define_config()
 _JOIN_PROCESSES = command_line.define_processes()
@@ -34,20 +33,18 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build, compile, print parameters
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
-    if _CONFIG.value is None:
-        raise checks.error("--config", "a config file, e.g. --config=configs/digits.py", None)
-    config = config_lib.parse(_CONFIG.value)
+    config = config_lib.parse(_CONFIG.required)
     suites.check_names(config.evaluation.suites)
     # JAX starts its backends on first use: everything that can be wrong with the words above is known by now.
-    if not _DRY_RUN.value and _WORKDIR.value is None:
-        raise checks.error("--workdir", "a folder for the run", None)
+    workdir = None if _DRY_RUN.value else pathlib.Path(command_line.required(_WORKDIR, "a folder for the run"))
     _JOIN_PROCESSES()
-    if _DRY_RUN.value:
-        return _dry_run(config)
-    from vmoe_inform.training import loop
+    from vmoe_inform.training import dry_run, loop
 
-    assert _WORKDIR.value is not None  # as was checked above
-    workdir = pathlib.Path(_WORKDIR.value)
+    if workdir is None:
+        for line in dry_run.lines(config):
+            command_line.say(line)
+        return 0
+
     accuracy, when = loop.finished_accuracy(config, workdir), ", measured when they were done"
     if accuracy is None:
         when = ""
@@ -55,28 +52,7 @@ def main(_: list[str]) -> int:
         accuracy = result.clean_top1
         if accuracy is None:
             return command_line.STOPPED
-    if processes.is_main():
-        print(text.printable(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}{when}"))
-    return 0
-
-
-def _dry_run(config: config_lib.Config) -> int:
-    from vmoe_inform.data import sources
-    from vmoe_inform.training import program
-
-    records = sources.training(config.data).records
-    steps = program.total_steps(config, len(records))
-    costs = program.describe(program.build(config, steps))
-    if not processes.is_main():
-        return 0
-    print(f"steps             {steps:>16,}")
-    print(f"parameters        {int(costs['parameters']):>16,}")
-    if config.optimizer.frozen:
-        print(f"  of them frozen  {int(costs['frozen_parameters']):>16,}")
-    print(f"flops of a step   {costs['flops']:>16,.0f}   on each device, as compiled")
-    for name in ("argument_bytes", "temporary_bytes", "output_bytes"):
-        words = name.removesuffix("_bytes") + " memory"
-        print(f"{words:<18}{costs[name] / 2**20:>16,.1f}   MiB on each device")
+    command_line.say(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}{when}")
     return 0
 
 

@@ -181,3 +181,18 @@ def test_a_name_that_is_nearly_a_config_of_the_package(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=known) as problem:
             config_files.load(given)
         assert ("did you mean 'digits', which comes with the package?" in str(problem.value)) == bool(meant)
+    with pytest.raises(ValueError, match=rf"{known}'digit' \(did you mean 'digits'\?\)$"):
+        config_files.load("digit")
+
+
+def test_steps_on_the_command_line_replace_epochs_and_epochs_replace_steps():
+    for fields, expected in (
+        ({"train.steps": 9}, (9, None)),
+        ({"train.epochs": 2.0}, (None, 2.0)),
+        ({"train.steps": None}, (None, 64.0)),
+        ({"train.steps": 9, "train.epochs": None}, (9, None)),
+    ):
+        train = config_lib.parse(config_files.load("digits", fields)).train
+        assert (train.steps, train.epochs) == expected
+    with pytest.raises(ValueError, match=r"^train: expected exactly one of"):
+        config_lib.parse(config_files.load("digits", {"train.steps": 9, "train.epochs": 2.0}))

@@ -45,7 +45,6 @@ FLAGS = (
     "--config.data.random_rotation_degrees=0.0",
     "--config.data.random_zoom=0.0",
     "--config.train.ema_decay=0.0",
-    "--config.train.epochs=None",
     "--config.train.steps=1000000",
     "--config.train.batch_size=16",
     "--config.train.log_every_steps=1",

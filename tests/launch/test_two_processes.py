@@ -25,7 +25,6 @@ FLAGS = (
     "--config.model.moe.group_size_sequences=3",
     "--config.model.moe.capacity_factor_evaluation=0.5",
     "--config.mesh.expert=2",
-    "--config.train.epochs=None",
     "--config.train.steps=4",
     "--config.train.batch_size=48",
     "--config.train.log_every_steps=1",

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from tests import tiny
+from tests import processes, tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.studies import plan
 
@@ -93,11 +93,16 @@ def test_a_good_request_passes():
     plan.check_request(**GOOD)
 
 
+def test_help_alone_lists_the_routers():
+    assert "attention_vmoe " in processes.run("study", "--routers=help")
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"routers": []}, "--routers: expected a comma list of routers; received 'none'"),
         ({"routers": ["vmoe", "vmoe"]}, "--routers: expected each router once.*; received 'vmoe,vmoe'"),
+        ({"routers": ["vmoe", "help"]}, "--routers: expected names of routers, or help alone; received 'vmoe,help'"),
         ({"against": "base"}, "--against: expected one of the routers vmoe, glam; received 'base'"),
         ({"num_seeds": 1}, "--seeds: expected 2 or more .*; received 1"),
         ({"jobs": 0}, "--jobs: expected 1 or more; received 0"),

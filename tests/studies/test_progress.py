@@ -32,15 +32,28 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path):
     output = io.StringIO()
     progress = Progress(runs, console=rich.console.Console(file=output, width=200), clock=lambda: next(times))
     progress.update()
+    _log(runs[0], 4)
+    progress.update()  # the first ETA is said at once
     _log(runs[0], 5)
     progress.update()  # no run is finished, and less than a minute has gone by
     (runs[0].folder / plan.RESULT_FILE).write_text("{}")
     progress.update()
     assert output.getvalue().splitlines() == [
-        " 16 %  0 of 2 runs done  step 2 of 12  time left -:--",
-        # 4 steps since the start in 20 s, 6 to go
-        " 50 %  1 of 2 runs done  step 6 of 12  time left 0:00:30",
+        " 16 %  0 of 2 runs done  step 2 of 12  ETA -:--",
+        # 2 steps since the start in 10 s, 8 to go
+        " 33 %  0 of 2 runs done  step 4 of 12  ETA 0:00:40",
+        # 4 steps since the start in 30 s, 6 to go
+        " 50 %  1 of 2 runs done  step 6 of 12  ETA 0:00:45",
     ]
+
+
+def test_the_last_run_is_measured_when_all_are_trained(tmp_path):
+    runs = make(tmp_path, "vmoe")["vmoe"]
+    output = io.StringIO()
+    _log(runs[0], 6)
+    _log(runs[1], 6)
+    Progress(runs, console=rich.console.Console(file=output, width=200)).update()
+    assert output.getvalue() == "100 %  0 of 2 runs done  step 12 of 12  measuring\n"
 
 
 def test_a_bar_on_a_terminal(tmp_path):

@@ -8,6 +8,8 @@ from vmoe_inform.command_line._flags import (
     define_machine,
     define_path,
     define_processes,
+    required,
+    say,
 )
 from vmoe_inform.command_line._run import in_our_words, run
 from vmoe_inform.exit_codes import (
@@ -36,5 +38,7 @@ __all__ = [
     "define_path",
     "define_processes",
     "in_our_words",
+    "required",
     "run",
+    "say",
 ]

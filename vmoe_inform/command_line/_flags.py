@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import ml_collections
 from absl import flags
 
-from vmoe_inform import checks
+from vmoe_inform import checks, text
 from vmoe_inform.config import Config, from_text, groups
 from vmoe_inform.config import files as config_files
 from vmoe_inform.sharding import processes
@@ -52,6 +52,23 @@ def define_path(name: str, description: str, default: str | None = None) -> flag
     return define(name, checks.GivenPath, default, description)
 
 
+def required(holder: flags.FlagHolder, expected: str) -> Any:
+    """The value of a flag that a command cannot do without.
+
+    Raises:
+      ValueError: it is not on the command line.
+    """
+    if holder.value is None:
+        raise checks.error(f"--{holder.name}", expected, None)
+    return holder.value
+
+
+def say(line: str) -> None:
+    """Prints a line, without characters that would command the terminal; of several processes, the first does."""
+    if processes.is_main():
+        print(text.printable(line))
+
+
 def define_json(description: str) -> Callable[[], pathlib.Path | None]:
     """Defines ``--json=FILE``.
 
@@ -86,7 +103,10 @@ class ConfigFlag:
         return self._holder is not None
 
     def define(self) -> None:
-        help_text = "Config file, e.g. configs/digits.py:router=attention_vmoe; any field as --config.a.b=VALUE."
+        help_text = (
+            "Config file, the name of one that comes with the package, or a run's config.json, "
+            "e.g. digits:router=attention_vmoe; any field as --config.a.b=VALUE."
+        )
         self._holder = define("config", Annotated[str, checks.Text(8000)] | None, None, help_text)
 
     @property
@@ -94,15 +114,27 @@ class ConfigFlag:
         """FILE[:ARGUMENT]; None if there is no such flag on the command line."""
         file = None if self._holder is None else self._holder.value
         if file is None and self.fields:
-            raise checks.error("--config", "a config file beside --config.FIELD=VALUE", None)
+            raise checks.error("--config", "a config file with --config.FIELD=VALUE", None)
         return file
+
+    @property
+    def required_file(self) -> str:
+        """FILE[:ARGUMENT]; raises ValueError if there is none."""
+        if self.file is None:
+            raise checks.error("--config", "a config file, e.g. --config=digits", None)
+        return self.file
+
+    @property
+    def required(self) -> ml_collections.ConfigDict:
+        """The config of the command line; raises ValueError if there is none."""
+        if self._loaded is None:
+            self._loaded = config_files.load(self.required_file, self.fields)
+        return self._loaded
 
     @property
     def value(self) -> ml_collections.ConfigDict | None:
         """The config that the file returns, with the fields of the command line; None if there is no file."""
-        if self._loaded is None and self.file is not None:
-            self._loaded = config_files.load(self.file, self.fields)
-        return self._loaded
+        return None if self.file is None else self.required
 
 
 CONFIG = ConfigFlag()
@@ -128,11 +160,11 @@ def define_processes() -> Callable[[], None]:
 
 
 def define_machine() -> Callable[[], dict[str, Any]]:
-    """Defines the flags that say how it is on this machine, in place of a run's settings.
+    """Defines the flags that replace a run's settings on this machine.
 
     Returns:
       what the flags say, for :func:`vmoe_inform.config.override`; an empty one, as of a shell variable that is not
-      set, says nothing.
+      set, says nothing. It raises ValueError for a folder that does not exist.
     """
     names = {
         "data_directory": ("data.directory", "Where the data lie, in place of data.directory."),
@@ -148,4 +180,13 @@ def define_machine() -> Callable[[], dict[str, Any]]:
         None,
         "Draw C while it is evaluated where no published files are, however long that takes.",
     )
-    return lambda: {field: holder.value for field, holder in holders.items() if holder.value not in (None, "")}
+
+    def here() -> dict[str, Any]:
+        given = {field: holder.value for field, holder in holders.items() if holder.value not in (None, "")}
+        for name in ("data_directory", "suites_directory"):
+            directory = given.get(names[name][0])
+            if directory is not None and not pathlib.Path(directory).is_dir():
+                raise checks.error(f"--{name}", "a folder that exists", directory)
+        return given
+
+    return here

@@ -3,6 +3,7 @@
 import io
 import logging as standard_logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -36,6 +37,7 @@ def _leave(code: int) -> None:
 
 def _parse(arguments: Sequence[str]) -> list[str]:
     try:
+        _check_once(arguments[1:])
         program, *rest = flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
         plugins.load_installed()
         if _flags.CONFIG.is_defined:
@@ -49,12 +51,35 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     raise AssertionError("not reached: _fail exits")
 
 
+def _check_once(arguments: Sequence[str]) -> None:
+    """Raises ValueError for a flag that is given twice, unless it takes a list: of two values one would be ignored."""
+    found = (re.match(r"--?(no)?(\w+)(=|$)", argument) for argument in arguments[: _end_of_flags(arguments)])
+    names = [match[2] if match[2] in flags.FLAGS else f"{match[1] or ''}{match[2]}" for match in found if match]
+    for name in names:
+        if names.count(name) > 1 and name in flags.FLAGS and not isinstance(flags.FLAGS[name], flags.MultiFlag):
+            raise checks.error(f"--{name}", "this flag once", f"{names.count(name)} times")
+
+
+def _end_of_flags(arguments: Sequence[str]) -> int:
+    return arguments.index("--") if "--" in arguments else len(arguments)
+
+
 def in_our_words(problem: BaseException) -> BaseException:
-    """Absl wraps errors of the value of a flag in a message of its own: the error itself, or the message as ours."""
+    """An error of absl as ours: it wraps ours in a message of its own, and has other words for its own."""
     if isinstance(problem, checks.InputError):
         return problem
     if isinstance(problem.__context__, checks.InputError):
         return problem.__context__
+    if isinstance(problem, flags.UnrecognizedFlagError):
+        known = [name for name in flags.FLAGS if flags.FLAGS[name].help]
+        name = problem.flagname.partition(".")[0]
+        return checks.unknown("command line", "flags that --help lists", f"--{name}", [f"--{each}" for each in known])
+    missing = re.fullmatch(r"Missing value for flag --(\w+)", str(problem))
+    if missing:
+        return checks.error(f"--{missing[1]}", f"a value, as --{missing[1]}=VALUE", "none")
+    boolean = re.match(r"flag --(\w+)=(.*?): \('Non-boolean", str(problem), flags=re.DOTALL)
+    if boolean:
+        return checks.error(f"--{boolean[1]}", "true or false", boolean[2])
     flag, separator, reason = str(problem).removeprefix("flag --").partition(": ")
     name, equals, value = flag.partition("=")
     if not (separator and equals):

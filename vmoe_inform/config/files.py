@@ -85,7 +85,8 @@ def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.C
     Args:
       file: FILE or FILE:ARGUMENT, whose function ``get_config`` gets the argument. FILE may be the NAME of a config
         that comes with the package. Or the ``config.json`` of a run.
-      fields: values by field, as of :func:`take_fields`.
+      fields: values by field, as of :func:`take_fields`. ``train.steps`` replaces ``train.epochs``,
+        and the other way round.
 
     Raises:
       ValueError: no such file, or it is no config file; the message has the line and the problem.
@@ -98,12 +99,19 @@ def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.C
         config = _of_run(path)
     else:
         config = _returned_by(path, [argument] if colon else [])
-    for field, value in (fields or {}).items():
+    for field, value in _with_one_length(fields or {}).items():
         try:
             config.update_from_flattened_dict({field: value})
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
             raise checks.error(field, f"a field of the config that {path} returns ({_line(problem)})", value) from None
     return config
+
+
+def _with_one_length(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, and None for ``train.epochs`` where only ``train.steps`` is given a value, or the other way round."""
+    steps, epochs = "train.steps", "train.epochs"
+    lengths = {one: None for one, other in ((steps, epochs), (epochs, steps)) if fields.get(other) is not None}
+    return {**lengths, **fields}
 
 
 def packaged() -> dict[str, pathlib.Path]:
@@ -120,9 +128,11 @@ def _locate(given: str) -> pathlib.Path:
     if path.is_dir() and (path / "config.json").is_file():
         raise checks.error("--config", f"a config file, such as {path / 'config.json'}", given)
     if not path.exists():
-        meant = f" (did you mean {path.stem!r}, which comes with the package?)" if path.stem in known else ""
-        problem = checks.error("--config", f"a config file, or one of the names {', '.join(known)}", given)
-        raise checks.InputError(f"{problem}{meant}")
+        expected = f"a config file, or one of the names {', '.join(known)}"
+        if path.stem in known:
+            problem = checks.error("--config", expected, given)
+            raise checks.InputError(f"{problem} (did you mean {path.stem!r}, which comes with the package?)")
+        raise checks.unknown("--config", expected, given, known)
     return path
 
 

@@ -37,9 +37,7 @@ CONTACT_SHEET = "contact_sheet.png"
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
-    if _CONFIG.value is None:
-        raise checks.error("--config", "a config file, e.g. --config=configs/imagenet.py", None)
-    config = config_lib.parse(_CONFIG.value)
+    config = config_lib.parse(_CONFIG.required)
     directory = pathlib.Path(_DIRECTORY.value)
     storage.check_writable(directory, "--directory")  # before hours of reading
     whole = _EXPECTED_COUNTS.value == "published"

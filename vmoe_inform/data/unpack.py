@@ -26,9 +26,7 @@ _MAX_UNPACKED_GB = command_line.define(
 
 def main(words: list[str]) -> int:
     """Returns the exit code."""
-    if _DIRECTORY.value is None:
-        raise checks.error("--directory", "the folder to unpack into", None)
-    directory = pathlib.Path(_DIRECTORY.value)
+    directory = pathlib.Path(command_line.required(_DIRECTORY, "the folder to unpack into"))
     gigabytes = _MAX_UNPACKED_GB.value
     for word in words[1:]:
         max_bytes = None if gigabytes is None else round(gigabytes * 1e9)

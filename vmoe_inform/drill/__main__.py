@@ -36,7 +36,6 @@ _SMALL = (
     "--config.model.hidden_size=16",
     "--config.model.mlp_size=32",
     "--config.model.num_heads=2",
-    "--config.train.epochs=None",
     "--config.train.steps=400",
     "--config.train.batch_size=16",
     "--config.train.ema_decay=0.9",

@@ -111,3 +111,37 @@ def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, s
 def device_bytes(tree: Tree) -> int:
     """Bytes that arrays with shardings take on one device."""
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def lines(result: Check) -> list[str]:
+    """The figures of a check, for people."""
+    mesh = " x ".join(f"{name} {size}" for name, size in result.mesh.items())
+    found = result.costs
+    sizes: dict[str, int | None] = {"parameters": result.parameter_bytes, "optimizer": result.optimizer_bytes}
+    if found is not None:
+        sizes |= {
+            "state and batch": found.argument_bytes,
+            "results": found.output_bytes,
+            "activations": found.temp_bytes,
+            "program": found.code_bytes,
+            "at most at a time": found.peak_bytes,
+        }
+    sizes["the device has"] = result.hbm_bytes
+    shown = [
+        f"{result.step} step of {result.images:,} images, {result.num_devices} devices ({result.device_kind}), {mesh}",
+        f"compiled in {result.compile_seconds:,.0f} s, after {result.trace_seconds:,.0f} s of tracing",
+        *(f"{name:<18}{size / 2**20:>14,.1f} MiB" for name, size in sizes.items() if size is not None),
+    ]
+    if found is None:
+        return shown
+    amounts: dict[str, Any] = {"flops": found.flops, "bytes accessed": found.bytes_accessed}
+    if found.estimated_cycles is not None:
+        amounts["estimated cycles"] = found.estimated_cycles
+    shown += [f"{name:<18}{amount / 1e6:>14,.1f} million" for name, amount in amounts.items()]
+    tables = {"collectives": found.collectives, "work that no estimate of cycles covers": found.without_cycles}
+    for title, table in tables.items():
+        shown.append(f"{title}:{'' if table else ' none'}")
+        shown += [f"  {kind:<16}{size / 2**20:>14,.1f} MiB {often:>6,} times" for kind, (often, size) in table.items()]
+    if found.unknown_loops:
+        shown.append(f"loops of unknown length, whose bodies count once: {found.unknown_loops}")
+    return shown

@@ -64,6 +64,8 @@ def check_request(
     if not routers:
         raise checks.error("--routers", "a comma list of routers", "none")
     for router in routers:
+        if router == "help":
+            raise checks.error("--routers", "names of routers, or help alone", ",".join(routers))
         if routers.count(router) > 1:
             raise checks.error("--routers", f"each router once, {router} too", ",".join(routers))
     if against not in routers:

@@ -1,5 +1,6 @@
 """How far a study is: one bar on a terminal, plain lines elsewhere, from nothing but the files that its runs write."""
 
+import dataclasses
 import datetime
 import threading
 import time
@@ -24,6 +25,15 @@ def steps_done(run: Run) -> int:
     return last_step(run.folder / "metrics.jsonl")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """What a plain line has said, and when."""
+
+    finished: int
+    has_eta: bool
+    time: float
+
+
 class Progress:
     """Shows runs and steps done and the time left, while it is entered; a thread of its own looks at the files.
 
@@ -44,7 +54,7 @@ class Progress:
         self._clock = clock
         self._console = console or rich.console.Console()
         self._before: tuple[int, float] | None = None  # steps done, and when: at the start
-        self._shown: tuple[int, float] | None = None  # runs done, and when: of the last plain line
+        self._shown: _Line | None = None  # the last
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._bar: rich.progress.Progress | None = None
@@ -65,15 +75,25 @@ class Progress:
             self._before = (steps, now)
         steps_before, then = self._before
         left = (now - then) * (total - steps) / (steps - steps_before) if steps > steps_before else None
+        is_measuring = steps == total and finished < len(
+            self._runs
+        )  # all are trained; no step says how long that takes
         text = (
             f"{100 * steps // total:3d} %  {finished} of {len(self._runs)} runs done  "
-            f"step {steps:,} of {total:,}  time left {_words(left)}"
+            f"step {steps:,} of {total:,}  {'measuring' if is_measuring else f'ETA {_words(left)}'}"
         )
         if self._bar is not None:
             self._bar.update(self._task, completed=steps, description=text)
-        elif self._shown is None or finished > self._shown[0] or now - self._shown[1] >= _LINE_EVERY_SECONDS:
-            self._shown = (finished, now)
+        elif self._is_news(finished, left, now):
+            self._shown = _Line(finished, left is not None, now)
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _is_news(self, finished: int, left: float | None, now: float) -> bool:
+        """Whether to print a line: the first, the first with an ETA, after each run, and once a minute."""
+        last = self._shown
+        if last is None or finished > last.finished or (left is not None and not last.has_eta):
+            return True
+        return now - last.time >= _LINE_EVERY_SECONDS
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK_EVERY_SECONDS):

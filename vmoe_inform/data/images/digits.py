@@ -16,6 +16,8 @@ def digits(data: DataConfig, split: str) -> Source:
     The 1st, 6th, 11th, ... image of each digit is for the test. So the split is stratified (364 of 1,797) and depends
     on no random generator. Intensities 0 to 16 become 0 to 255.
     """
+    if data.directory:
+        raise checks.error("data.directory", "'' with data.source = 'digits', which reads no folder", data.directory)
     from sklearn.datasets import load_digits
 
     if split not in ("train", "test"):

@@ -16,7 +16,7 @@ from vmoe_inform.evaluation.suites.base import (
     TrainedModel,
     test_split,
 )
-from vmoe_inform.evaluation.suites.registry import SuiteKind, check_names, kind, load, names, register
+from vmoe_inform.evaluation.suites.registry import SuiteKind, check_names, chosen, kind, load, names, register
 
 __all__ = [
     "AttackedPredictions",
@@ -28,6 +28,7 @@ __all__ = [
     "SuiteKind",
     "TrainedModel",
     "check_names",
+    "chosen",
     "kind",
     "load",
     "names",

@@ -99,6 +99,20 @@ def check_names(suites: Sequence[str], field: str = "evaluation.suites") -> None
         raise checks.error(field, "each suite once", suites)
 
 
+def chosen(given: Sequence[str], field: str) -> Sequence[str]:
+    """The suites of a comma list, of which ``all`` alone is every one.
+
+    Raises:
+      ValueError: none, ``all`` among others, or as :func:`check_names`.
+    """
+    if tuple(given) == ("all",):
+        return names()
+    if not given or "all" in given:
+        raise checks.error(field, "at least one suite, or all alone", ",".join(given))
+    check_names(given, field)
+    return given
+
+
 def load(name: str, config: Config) -> Suite:
     """The suite ``name`` for the data set that ``config.data`` names.
 

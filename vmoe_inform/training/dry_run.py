@@ -1,0 +1,24 @@
+"""What a run would cost: its step is compiled, and nothing is trained."""
+
+from vmoe_inform.config import Config
+from vmoe_inform.data import sources
+from vmoe_inform.training import program as program_lib
+
+
+def lines(config: Config) -> list[str]:
+    """Steps, parameters, operations and memory of a run, for people.
+
+    Raises:
+      FileNotFoundError, ValueError: missing data, or settings that do not go with them.
+    """
+    records = sources.training(config.data).records
+    steps = program_lib.total_steps(config, len(records))
+    costs = program_lib.describe(program_lib.build(config, steps))
+    found = [f"steps             {steps:>16,}", f"parameters        {int(costs['parameters']):>16,}"]
+    if config.optimizer.frozen:
+        found.append(f"  of them frozen  {int(costs['frozen_parameters']):>16,}")
+    found.append(f"flops of a step   {costs['flops']:>16,.0f}   on each device, as compiled")
+    for name in ("argument_bytes", "temporary_bytes", "output_bytes"):
+        words = name.removesuffix("_bytes") + " memory"
+        found.append(f"{words:<18}{costs[name] / 2**20:>16,.1f}   MiB on each device")
+    return found
