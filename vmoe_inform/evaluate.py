@@ -24,12 +24,8 @@ from vmoe_inform.sharding import processes
 
 _JOIN_PROCESSES = command_line.define_processes()
 _WORKDIR = flags.DEFINE_multi_string("workdir", [], "Folders of runs; with @STEP, at that checkpoint, not the newest.")
-_SUITES = command_line.define(
-    "suites",
-    tuple[checks.Name, ...],
-    None,
-    f"Suites, or 'all' of {', '.join(suites_lib.names())}; by default those of each run's config (evaluation.suites).",
-)
+_ALL = ", ".join(suites_lib.names())
+_SUITES = command_line.define("suites", tuple[checks.Name, ...], None, f"Of {_ALL}; or all; by default the config's.")
 _REPORT = flags.DEFINE_bool("report", True, "Print the table and write report.html.")
 _COMPARE = flags.DEFINE_multi_string("compare", [], "Other evaluated runs, or RUN@STEP, that the report has too.")
 _PREDICTIONS = command_line.define_path("predictions", "Folder for the logits, labels and names of all images.")
