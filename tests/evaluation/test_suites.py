@@ -13,7 +13,7 @@ from vmoe_inform.config import AttackConfig, Config, DataConfig, EvaluationConfi
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation import corruptions, headlines, suites
 from vmoe_inform.evaluation.results import AttackFacts
-from vmoe_inform.evaluation.suites import AttackedPredictions, Predictions, _labelled, o
+from vmoe_inform.evaluation.suites import AttackedPredictions, Predictions, labelled, o
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 
@@ -71,39 +71,39 @@ def test_clean():
 
 
 def test_top5_needs_more_than_five_classes():
-    scores = _labelled.accuracy_scores(of(np.eye(4, 5), range(4), skipped=2))
-    entry = _labelled.accuracy(scores, tuple("abcde"))
+    scores = labelled.accuracy_scores(of(np.eye(4, 5), range(4), skipped=2))
+    entry = labelled.accuracy(scores, tuple("abcde"))
     assert "top5" not in entry.metrics
     assert entry.skipped == 2
 
 
 def test_scores_take_a_few_bytes_an_image():
-    scores = _labelled.accuracy_scores(of(np.zeros((100, 1000)), range(100)), np.arange(200))
+    scores = labelled.accuracy_scores(of(np.zeros((100, 1000)), range(100)), np.arange(200))
     assert sum(values.nbytes for values in scores.values()) <= 30 * 100
 
 
 def test_masked_logits_by_hand():
     # Of classes 1, 3 and 4 only: image 0 is right among them (0 and 2 are masked), image 1 is taken for 4.
     logits = [[9.0, 1.0, 9.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 2.0]]
-    scores = _labelled.accuracy_scores(of(logits, [1, 3]), np.array([1, 3, 4]))
+    scores = labelled.accuracy_scores(of(logits, [1, 3]), np.array([1, 3, 4]))
     assert scores["hit"].tolist() == [True, False]
     assert scores["hit_unmasked"].tolist() == [False, False]
     assert scores["predicted"].tolist() == [1, 4]
     total = np.e + 2, 1 + np.e + np.e**2
     np.testing.assert_allclose(scores["confidence"], [np.e / total[0], np.e**2 / total[1]], rtol=1e-6)
     np.testing.assert_allclose(scores["nll"], [np.log(total[0]) - 1, np.log(total[1]) - 1], rtol=1e-6)
-    entry = _labelled.accuracy(scores, tuple("abcde"))
+    entry = labelled.accuracy(scores, tuple("abcde"))
     assert (entry.metrics["top1"], entry.metrics["top1_unmasked"]) == (0.5, 0.0)
     assert (entry.standard_errors["top1"], entry.standard_errors["top1_unmasked"]) == (0.5 / np.sqrt(2), 0.0)
     with pytest.raises(ValueError, match=r"labels: expected among the suite's 3 classes"):
-        _labelled.accuracy_scores(of(logits, [1, 2]), np.array([1, 3, 4]))
+        labelled.accuracy_scores(of(logits, [1, 2]), np.array([1, 3, 4]))
 
 
 def test_worst_classes_come_first_and_of_equal_ones_the_larger():
     labels = np.array([0, 0, 1, 1, 1, 2, 4])
     hits = np.array([True, False, False, False, False, False, True])
     names = ("n01440764", "b", "c", "without images", "e")
-    found = _labelled.worst_classes(labels, hits, names)
+    found = labelled.worst_classes(labels, hits, names)
     assert [(f.name, f.top1, f.count) for f in found] == [
         ("b", 0.0, 3),
         ("c", 0.0, 1),
@@ -313,9 +313,9 @@ def test_confidences_that_are_rounded_to_one_still_tell_right_from_wrong_and_kno
     margins = np.arange(100.0, 300.0, 10.0)
     logits = np.stack([margins, np.zeros(20)], axis=1)
     sure = of(logits[10:], np.zeros(10, int))
-    scores = _labelled.accuracy_scores(of(logits, np.repeat([1, 0], 10)))
+    scores = labelled.accuracy_scores(of(logits, np.repeat([1, 0], 10)))
     assert (scores["confidence"] == 1.0).all()
-    entry = _labelled.accuracy(scores, ("a", "b"))
+    entry = labelled.accuracy(scores, ("a", "b"))
     assert entry.risk_coverage.risk[9] == 0.0  # of the surer half
-    outside = _labelled.accuracy_scores(of(logits[:10], np.zeros(10, int)))
-    assert o.told_apart(outside, _labelled.accuracy_scores(sure)).metrics["aupr"] == pytest.approx(1.0)
+    outside = labelled.accuracy_scores(of(logits[:10], np.zeros(10, int)))
+    assert o.told_apart(outside, labelled.accuracy_scores(sure)).metrics["aupr"] == pytest.approx(1.0)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import fingerprints
+from vmoe_inform.evaluation.metric_registry import FIRST_METRICS
 from vmoe_inform.evaluation.results import CleanImages, Data, Results, SuiteResult
 from vmoe_inform.evaluation.suites.base import Suite
 
@@ -107,6 +108,12 @@ def merge(written: Results, results: Results, changed: Collection[str]) -> Resul
 def _are_same(result: SuiteResult, other: SuiteResult) -> bool:
     """Whether both are of the same images; of results of older versions, whether they are equal."""
     return result == other if result.data is None else is_of(other.data, result.data, same_paths=False)
+
+
+def outdated(result: SuiteResult, suite: Suite) -> list[str]:
+    """Names of the metrics that the suite has now and the result has not, or in another version."""
+    kept = result.versions or FIRST_METRICS
+    return [name for name, version in suite.metric_versions.items() if kept.get(name) != version]
 
 
 def words(result: SuiteResult) -> str:

@@ -50,7 +50,7 @@ def _scores(
     """Scores of each set; ``anew`` takes none that is kept."""
     scores = {}
     for number, (name, image_set) in enumerate(suite.sets.items(), start=1):
-        unit = Unit(suite.name, name, image_set, image_set.load())
+        unit = Unit.of(suite, name)
         kept = None if anew else units.read(unit)
         is_left = kept is None or (files is not None and not files.has(unit))
         if processes.any_process(is_left) or kept is None:
@@ -67,13 +67,26 @@ def _scores(
     return scores
 
 
+def from_kept(suite: Suite, units: Units) -> SuiteResult | None:
+    """The suite's result of the scores that are kept; None if some are not, or are of older versions."""
+    scores = {}
+    for name in suite.sets:
+        kept = units.read(Unit.of(suite, name))
+        if kept is None:
+            return None
+        scores[name] = kept
+    try:
+        return suite.result(scores)
+    except (KeyError, IndexError, TypeError, ValueError):  # whole files, and yet not what was written
+        return None
+
+
 def keep_clean(evaluator: Evaluator, suite: Suite, units: Units) -> None:
     """Keeps the scores of the clean images for a suite that wants them, once they are predicted."""
     if TEST_SET not in suite.sets or not processes.is_main():
         return
-    image_set = suite.sets[TEST_SET]
     try:
         scores = suite.score(TEST_SET, evaluator.clean[0])
     except NotAvailable:  # which is said when it is the suite's turn
         return
-    units.write(Unit(suite.name, TEST_SET, image_set, image_set.load()), scores)
+    units.write(Unit.of(suite, TEST_SET), scores)

@@ -15,7 +15,7 @@ from vmoe_inform.evaluation.evaluator import Evaluator
 from vmoe_inform.evaluation.measure import keep_clean, measure
 from vmoe_inform.evaluation.results import CleanImages, Missing, ModelFacts, Results, RouterFacts
 from vmoe_inform.evaluation.suites.base import NotAvailable, test_split
-from vmoe_inform.evaluation.units import PredictionFiles, Units
+from vmoe_inform.evaluation.units import PredictionFiles
 from vmoe_inform.evaluation.work import Work, look, why
 from vmoe_inform.nn import models
 from vmoe_inform.runs.run import SavedRun
@@ -80,7 +80,7 @@ def complete(work: Work, evaluator: Evaluator, *, predictions: pathlib.Path | No
       predictions, say: as for :func:`evaluate`.
     """
     saved = work.saved
-    units = Units(work.files.units(saved.step), saved.step, saved.config_hash, within=saved.folder)
+    units = work.units
     files = None if predictions is None else PredictionFiles(predictions, saved.step, saved.config_hash)
     if work.needs_routing or work.results is None:
         for suite in work.left.values():
@@ -107,6 +107,11 @@ def conclude(work: Work, *, say: Say = print) -> Results:
         if name not in work.left and name in work.results.suites:
             result = work.results.suites[name]
             say(f"{name}: {result.count:,} images, from before: evaluated {earlier.words(result)}")
+    for name, metrics in work.renewed.items():
+        say(f"{name}: {', '.join(metrics)} computed from the scores of before")
+    for name, metrics in work.outdated.items():
+        remedy = f"to evaluate the suite again, delete {work.files.folder}"
+        say(f"{name}: older than the current {', '.join(metrics)}, for which its scores do not suffice; {remedy}")
     # Results of before stay, where the images are gone now.
     return dataclasses.replace(work.files.write_results(work.results, ()), missing=work.missing)
 

@@ -11,10 +11,12 @@ import numpy as np
 
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import cache, fingerprints
-from vmoe_inform.evaluation.suites.base import TEST_SET, ImageSet, Predictions, Scores
+from vmoe_inform.evaluation.metric_registry import FIRST_SCORES
+from vmoe_inform.evaluation.suites.base import TEST_SET, ImageSet, Predictions, Scores, Suite
 
-_FORMAT = 2  # to be counted up when scores come to mean something else
+_FORMAT = 2  # to be counted up when what is no registered score comes to mean something else
 _KEY = "key"
+_VERSIONS = "score_versions"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +27,20 @@ class Unit:
       suite, name: of the suite and of the set.
       image_set: the set.
       source: its images.
+      score_versions: of the registered scores among those that the suite makes.
     """
 
     suite: str
     name: str
     image_set: ImageSet
     source: Source
+    score_versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, suite: Suite, name: str) -> "Unit":
+        """The set ``name`` of a suite. Raises NotAvailable, ValueError or FileNotFoundError if it cannot be found."""
+        image_set = suite.sets[name]
+        return cls(suite.name, name, image_set, image_set.load(), suite.score_versions)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -66,12 +76,28 @@ class Units:
         arrays = cache.read(self.folder / unit.path, within=self.within)
         if arrays is None or str(arrays.pop(_KEY, "")) != self._key(unit):
             return None
+        if not self._has_versions(str(arrays.pop(_VERSIONS, "")), unit.score_versions):
+            return None
         skipped = arrays.get("skipped", np.asarray(""))
         return arrays if skipped.dtype.kind in "iu" and skipped.shape == () and skipped == 0 else None
 
     def write(self, unit: Unit, scores: Scores) -> None:
         """Keeps the scores of a unit, whole or not at all."""
-        cache.write(self.folder / unit.path, {**scores, _KEY: np.asarray(self._key(unit))}, within=self.within)
+        facts = {_KEY: np.asarray(self._key(unit)), _VERSIONS: np.asarray(json.dumps(dict(unit.score_versions)))}
+        cache.write(
+            self.folder / unit.path,
+            scores | facts,
+            within=self.within,
+        )
+
+    @staticmethod
+    def _has_versions(written: str, wanted: Mapping[str, int]) -> bool:
+        """Whether kept scores are as they would be made now; files of older versions have the first ones."""
+        try:
+            kept = json.loads(written) if written else FIRST_SCORES
+        except ValueError:
+            return False
+        return isinstance(kept, Mapping) and all(kept.get(name) == version for name, version in wanted.items())
 
     def _key(self, unit: Unit) -> str:
         """What decides the scores, as JSON."""

@@ -8,8 +8,10 @@ from vmoe_inform.config import Config, DataConfig
 from vmoe_inform.evaluation import earlier
 from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.files import EvaluationFiles
+from vmoe_inform.evaluation.measure import from_kept
 from vmoe_inform.evaluation.results import Data, Missing, Results
 from vmoe_inform.evaluation.suites.base import NotAvailable, Suite, test_split
+from vmoe_inform.evaluation.units import Units
 from vmoe_inform.runs.run import SavedRun
 from vmoe_inform.sharding import processes
 
@@ -26,6 +28,8 @@ class Work:
       missing: why other suites cannot be; grows.
       data: by suite, which images it shows.
       needs_routing: whether what is known of the routers, and the examples, have to be made.
+      renewed: by suite, new and changed metrics that were made of kept scores.
+      outdated: by suite, new and changed metrics for which too little is kept.
     """
 
     saved: SavedRun
@@ -35,11 +39,19 @@ class Work:
     missing: dict[str, Missing]
     data: dict[str, Data]
     needs_routing: bool
+    renewed: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    outdated: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     @property
     def files(self) -> EvaluationFiles:
         """Where it is kept."""
         return EvaluationFiles(self.saved.path)
+
+    @property
+    def units(self) -> Units:
+        """Scores that are kept, set by set."""
+        saved = self.saved
+        return Units(self.files.units(saved.step), saved.step, saved.config_hash, within=saved.folder)
 
     @property
     def is_hopeless(self) -> bool:
@@ -105,12 +117,27 @@ def _look(work: Work, config: Config, *, same_paths: bool, again: bool) -> None:
                 work.results = work.files.write_results(taken_up, (name,))
             if taken_up is None or again:
                 work.left[name] = suite
+            elif names := earlier.outdated(taken_up.suites[name], suite):
+                _renew(work, suite, names)
     for name in work.suites:  # all processes predict a suite, or none
         if processes.any_process(name in work.missing) and name not in work.missing:
             work.left.pop(name, None)
             work.missing[name] = Missing("not found by another of the processes")
         if processes.any_process(name in work.left) and name not in work.missing and name not in work.left:
             work.left[name] = suites_lib.load(name, config)
+
+
+def _renew(work: Work, suite: Suite, names: list[str]) -> None:
+    """Makes new and changed metrics of a finished suite from the scores that are kept, or notes that they are not."""
+    assert work.results is not None
+    renewed = from_kept(suite, work.units)
+    if renewed is None:
+        work.outdated[suite.name] = names
+        return
+    before = work.results.suites[suite.name]
+    renewed = dataclasses.replace(renewed, data=before.data or work.data[suite.name], evaluated=before.evaluated)
+    work.results = work.files.write_results(earlier.replace(work.results, suite.name, renewed), (suite.name,))
+    work.renewed[suite.name] = names
 
 
 def _has_routing(results: Results | None, config: Config, *, same_paths: bool) -> bool:

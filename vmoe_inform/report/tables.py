@@ -105,7 +105,7 @@ def details(results: Mapping[str, Results]) -> list[tuple[str, str, list[str]]]:
     rows = []
     for suite in suites_of(results):
         entries = entries_of(results, suite)
-        for metric in suites_lib.kind(suite).details:
+        for metric in suites_lib.details(suite):
             values = {run: entry.metrics.get(metric.name) for run, entry in entries.items()}
             if any(value is not None for value in values.values()):
                 cells = [_with_unit(values.get(run), metric) for run in results]
@@ -121,7 +121,9 @@ def _with_unit(value: float | None, metric: Metric) -> str:
         return "-"
     if metric.unit == "images":
         return f"{value:,.0f}"
-    return f"{value:.4f} nats" if metric.unit == "nats" else f"{100 * value:.2f} %"
+    if metric.unit in ("share", "ratio"):
+        return f"{100 * value:.2f} %"
+    return f"{value:.4f} {metric.unit.removeprefix('number')}".strip()
 
 
 def provenance(results: Mapping[str, Results]) -> list[tuple[str, list[str]]]:

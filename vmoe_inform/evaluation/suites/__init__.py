@@ -16,7 +16,16 @@ from vmoe_inform.evaluation.suites.base import (
     TrainedModel,
     test_split,
 )
-from vmoe_inform.evaluation.suites.registry import SuiteKind, check_names, chosen, kind, load, names, register
+from vmoe_inform.evaluation.suites.registry import (
+    SuiteKind,
+    check_names,
+    chosen,
+    details,
+    kind,
+    load,
+    names,
+    register,
+)
 
 __all__ = [
     "AttackedPredictions",
@@ -29,6 +38,7 @@ __all__ = [
     "TrainedModel",
     "check_names",
     "chosen",
+    "details",
     "kind",
     "load",
     "names",

@@ -9,9 +9,8 @@ from vmoe_inform.config import Config
 from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
-from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.metric_registry import Metric, metric_versions, score_versions
 from vmoe_inform.evaluation.results import AttackFacts, SuiteResult
-from vmoe_inform.evaluation.suites._labelled import accuracy, accuracy_scores
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
     AttackedPredictions,
@@ -22,6 +21,7 @@ from vmoe_inform.evaluation.suites.base import (
     TrainedModel,
     test_split,
 )
+from vmoe_inform.evaluation.suites.labelled import accuracy, accuracy_scores
 
 UNCHANGED = "unchanged"  # the set of the images that are attacked, as they are
 ROWS = (
@@ -70,4 +70,12 @@ def attacked_suite(name: str, attack: Attack, facts: AttackFacts, config: Config
         before: ImageSet(lambda: attacked, settings={"images": number}),
         name: ImageSet(lambda: attacked, predict, {**settings, "images": number}),
     }
-    return Suite(name, sets, score, summarize, source.origin)
+    return Suite(
+        name,
+        sets,
+        score,
+        summarize,
+        source.origin,
+        metric_versions=metric_versions(),
+        score_versions=score_versions(),
+    )

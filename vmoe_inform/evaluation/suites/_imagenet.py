@@ -6,8 +6,8 @@ from vmoe_inform.config import Config
 from vmoe_inform.data.images import label_sets, published
 from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation.suites._labelled import accuracy_suite
 from vmoe_inform.evaluation.suites.base import NotAvailable, Suite, test_split
+from vmoe_inform.evaluation.suites.labelled import accuracy_suite
 
 
 def has_imagenet_classes(config: Config) -> bool:

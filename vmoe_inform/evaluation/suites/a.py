@@ -11,9 +11,10 @@ from vmoe_inform.data import sources
 from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation import cache
+from vmoe_inform.evaluation.metric_registry import UNMASKED
 from vmoe_inform.evaluation.suites import _imagenet
-from vmoe_inform.evaluation.suites._labelled import DETAILS, UNMASKED, accuracy_suite
 from vmoe_inform.evaluation.suites.base import NotAvailable, Suite, test_split
+from vmoe_inform.evaluation.suites.labelled import DETAILS, accuracy_suite
 from vmoe_inform.evaluation.suites.registry import register
 
 PUBLISHED = PublishedSuite("ImageNet-A", ("imagenet-a",), "imagenet_a", 7_500, subset="a")

@@ -126,7 +126,9 @@ class Suite:
       summarize: scores of all sets, by their names -> the suite's metrics.
       origin: of the images, as sources state it.
       made_from: the images that the metrics depend on, from which the suite is known again; None: all sets.
-      headline: the metric that stands for the suite; the registry sets it.
+      headline: the metric that stands for the suite; :func:`~vmoe_inform.evaluation.suites.registry.load` sets it.
+      metric_versions: of its metrics, by their names; ``load`` adds those of the suite's own.
+      score_versions: of the registered scores among those that ``score`` makes, by their names.
     """
 
     name: str
@@ -136,6 +138,8 @@ class Suite:
     origin: str = ""
     made_from: Callable[[], Sequence[Source]] | None = None
     headline: str = "top1"
+    metric_versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    score_versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def images(self) -> Sequence[Source]:
         """Sets from which the suite is known again; cheap where its sets are many or generated."""
@@ -143,7 +147,8 @@ class Suite:
 
     def result(self, scores: Mapping[str, Scores]) -> SuiteResult:
         """What the suite measures, and where its images are from."""
-        return dataclasses.replace(self.summarize(scores), headline=self.headline, origin=self.origin)
+        found = self.summarize(scores)
+        return dataclasses.replace(found, headline=self.headline, origin=self.origin, versions=self.metric_versions)
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,8 +7,8 @@ from vmoe_inform.config import Config
 from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.metric_registry import AURC, NLL, TOP5, Metric
 from vmoe_inform.evaluation.results import SuiteResult
-from vmoe_inform.evaluation.suites._labelled import accuracy, accuracy_suite
 from vmoe_inform.evaluation.suites.base import TEST_SET, Scores, Suite, test_split
+from vmoe_inform.evaluation.suites.labelled import accuracy, accuracy_suite
 from vmoe_inform.evaluation.suites.registry import register
 
 ECE = Metric("ece", "expected calibration error", less_is_better=True)

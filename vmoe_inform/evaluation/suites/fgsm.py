@@ -4,8 +4,8 @@ from vmoe_inform.config import Config
 from vmoe_inform.evaluation.adversarial import MARGIN, FastGradientSign
 from vmoe_inform.evaluation.results import AttackFacts
 from vmoe_inform.evaluation.suites._attacked import ROWS, attacked_suite
-from vmoe_inform.evaluation.suites._labelled import DETAILS
 from vmoe_inform.evaluation.suites.base import Suite
+from vmoe_inform.evaluation.suites.labelled import DETAILS
 from vmoe_inform.evaluation.suites.registry import register
 
 

@@ -4,9 +4,10 @@ from vmoe_inform.config import Config
 from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation import glyphs
+from vmoe_inform.evaluation.metric_registry import UNMASKED
 from vmoe_inform.evaluation.suites import _imagenet
-from vmoe_inform.evaluation.suites._labelled import DETAILS, UNMASKED, accuracy_suite
 from vmoe_inform.evaluation.suites.base import NotAvailable, Suite, test_split
+from vmoe_inform.evaluation.suites.labelled import DETAILS, accuracy_suite
 from vmoe_inform.evaluation.suites.registry import register
 
 PUBLISHED = PublishedSuite("ImageNet-R", ("imagenet-r",), "imagenet_r", 30_000, subset="r")

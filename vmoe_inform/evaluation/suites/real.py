@@ -8,10 +8,9 @@ from vmoe_inform.config import Config
 from vmoe_inform.data import inspection
 from vmoe_inform.data.images import ilsvrc, published
 from vmoe_inform.evaluation import metrics
-from vmoe_inform.evaluation.metric_registry import AURC, Metric
+from vmoe_inform.evaluation.metric_registry import AURC, Metric, metric_versions
 from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import _imagenet
-from vmoe_inform.evaluation.suites._labelled import accuracy
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
     ImageSet,
@@ -21,6 +20,7 @@ from vmoe_inform.evaluation.suites.base import (
     Suite,
     test_split,
 )
+from vmoe_inform.evaluation.suites.labelled import accuracy
 from vmoe_inform.evaluation.suites.registry import register
 
 
@@ -92,4 +92,6 @@ def reassessed_labels(config: Config) -> Suite:
             raise NotAvailable("none of the test images has a ReaL label among the model's classes")
         return accuracy(own, source.class_names, also={"excluded": int(own["excluded"])})
 
-    return Suite("real", {TEST_SET: ImageSet(lambda: source)}, score, summarize, source.origin)
+    return Suite(
+        "real", {TEST_SET: ImageSet(lambda: source)}, score, summarize, source.origin, metric_versions=metric_versions()
+    )

@@ -8,7 +8,7 @@ from vmoe_inform import checks
 from vmoe_inform.config import Config
 from vmoe_inform.data import inspection
 from vmoe_inform.data.images.published import PublishedSuite
-from vmoe_inform.evaluation.metric_registry import TOP1, Metric
+from vmoe_inform.evaluation.metric_registry import METRICS, TOP1, Metric
 from vmoe_inform.evaluation.suites.base import Suite
 from vmoe_inform.registry import Registry
 
@@ -86,6 +86,14 @@ def kind(name: str) -> SuiteKind:
     return _KINDS[name] if name in _KINDS else SuiteKind(name, name, name)
 
 
+def details(name: str) -> tuple[Metric, ...]:
+    """Metrics for the table of details: those that the suite lists, then registered ones that it shows nowhere."""
+    shown = kind(name)
+    listed = {metric.name for metric in (shown.metric, *shown.rows, *shown.details)}
+    others = (METRICS[metric] for metric in METRICS if metric not in listed)
+    return (*shown.details, *others)
+
+
 def check_names(suites: Sequence[str], field: str = "evaluation.suites") -> None:
     """Checks that these are names of suites, each once.
 
@@ -123,7 +131,10 @@ def load(name: str, config: Config) -> Suite:
         not installed, or they do not go with the model's image size.
     """
     check_names([name], "suite")
-    return dataclasses.replace(_FUNCTIONS[name](config), headline=kind(name).metric.name)
+    suite, its_kind = _FUNCTIONS[name](config), kind(name)
+    own = {metric.name: metric.version for metric in (its_kind.metric, *its_kind.rows, *its_kind.details)}
+    versions = {**own, **suite.metric_versions}
+    return dataclasses.replace(suite, headline=its_kind.metric.name, metric_versions=versions)
 
 
 def published_suites() -> list[PublishedSuite]:

@@ -3,8 +3,8 @@
 from vmoe_inform.config import Config
 from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.evaluation.suites import _imagenet
-from vmoe_inform.evaluation.suites._labelled import DETAILS, accuracy_suite
 from vmoe_inform.evaluation.suites.base import Suite
+from vmoe_inform.evaluation.suites.labelled import DETAILS, accuracy_suite
 from vmoe_inform.evaluation.suites.registry import register
 
 PUBLISHED = PublishedSuite("ImageNet-Sketch", ("sketch", "imagenet-sketch"), "imagenet_sketch", 50_889)

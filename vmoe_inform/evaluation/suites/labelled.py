@@ -10,12 +10,19 @@ from vmoe_inform import checks
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import metrics
-from vmoe_inform.evaluation.metric_registry import AURC, NLL, TOP5, Metric
+from vmoe_inform.evaluation.metric_registry import (
+    AURC,
+    NLL,
+    TOP5,
+    metric_versions,
+    metrics_of,
+    score_versions,
+    scores_of,
+)
 from vmoe_inform.evaluation.results import SuiteResult, WorstClass
 from vmoe_inform.evaluation.suites.base import ImageSet, Predictions, Scores, Suite
 
 DETAILS = (TOP5, NLL, AURC)
-UNMASKED = Metric("top1_unmasked", "the same, over all {classes} classes", "over all classes")
 
 _NUM_WORST_CLASSES = 10
 
@@ -28,53 +35,40 @@ def accuracy_scores(predictions: Predictions, classes: Int[np.ndarray, " k"] | N
       classes: labels, ascending; only their logits are looked at (masked), for the probabilities too. None: all.
 
     Returns:
-      ``index``, ``label``, ``predicted`` int32, ``hit``, ``hit_top5`` (with more than five classes) and, where logits
-      are masked, ``hit_unmasked`` bool, ``nll``, ``confidence`` and ``log_doubt`` float32, all [n]; ``skipped`` [].
+      ``index``, ``label``, ``predicted`` int32, all registered scores and, where logits are masked, ``hit_unmasked``
+      bool, all [n]; ``skipped`` [].
     """
     logits, labels = predictions.logits, predictions.labels
-    unmasked = {}
-    columns = np.arange(logits.shape[1]) if classes is None else classes
-    if classes is not None:
-        if not np.isin(labels, classes).all():
-            raise checks.error("labels", f"among the suite's {len(classes)} classes", np.setdiff1d(labels, classes))
-        unmasked = {"hit_unmasked": metrics.top_k_hits(logits, labels, 1)}
-        logits, labels = logits[:, columns], np.searchsorted(columns, labels)
-    top5 = {"hit_top5": metrics.top_k_hits(logits, labels, 5)} if logits.shape[1] > 5 else {}
-    return {
+    shared = {
         "index": predictions.indices.astype(np.int32),
-        "label": predictions.labels.astype(np.int32),
-        "predicted": columns[np.argmax(logits, axis=1)].astype(np.int32),
-        "hit": metrics.top_k_hits(logits, labels, 1),
-        **top5,
-        **unmasked,
-        "nll": metrics.negative_log_likelihoods(logits, labels).astype(np.float32),
-        "confidence": metrics.max_probability(logits).astype(np.float32),
-        "log_doubt": metrics.log_doubt(logits).astype(np.float32),
+        "label": labels.astype(np.int32),
         "skipped": np.asarray(predictions.skipped),
+    }
+    if classes is None:
+        return shared | {"predicted": np.argmax(logits, axis=1).astype(np.int32), **scores_of(logits, labels)}
+    if not np.isin(labels, classes).all():
+        raise checks.error("labels", f"among the suite's {len(classes)} classes", np.setdiff1d(labels, classes))
+    masked = logits[:, classes]
+    return shared | {
+        "predicted": classes[np.argmax(masked, axis=1)].astype(np.int32),
+        **scores_of(masked, np.searchsorted(classes, labels)),
+        "hit_unmasked": metrics.top_k_hits(logits, labels, 1),
     }
 
 
 def accuracy(scores: Scores, class_names: Sequence[str], *, also: Mapping[str, float] | None = None) -> SuiteResult:
-    """Metrics of :func:`accuracy_scores`, with the standard error of each share.
+    """All registered metrics that can be made of the scores, curves and the worst classes.
 
     Args:
-      scores: of one set. Without ``nll`` (several labels are right) there is none.
+      scores: of one set, ``hit``, ``log_doubt``, ``label`` and ``skipped`` among them.
       class_names: of the labels.
       also: the suite's own metrics.
     """
     hits, ranks = scores["hit"], -scores["log_doubt"]
-    measured = {"top1": float(hits.mean())}
-    errors = {"top1": metrics.standard_error(hits)}
-    if "hit_top5" in scores:
-        measured["top5"] = float(scores["hit_top5"].mean())
-    if "hit_unmasked" in scores:
-        measured["top1_unmasked"] = float(scores["hit_unmasked"].mean())
-        errors["top1_unmasked"] = metrics.standard_error(scores["hit_unmasked"])
-    if "nll" in scores:
-        measured["nll"] = float(scores["nll"].mean(dtype=np.float64))
+    values, errors = metrics_of(scores)
     return SuiteResult(
         count=len(hits),
-        metrics={**measured, "aurc": metrics.area_under_risk_coverage(hits, ranks), **(also or {})},
+        metrics={**values, **(also or {})},
         standard_errors=errors,
         skipped=int(scores["skipped"]),
         risk_coverage=metrics.risk_coverage(hits, ranks),
@@ -117,4 +111,6 @@ def accuracy_suite(name: str, source: Source, classes: Int[np.ndarray, " k"] | N
         lambda _, predictions: accuracy_scores(predictions, classes),
         summarize,
         source.origin,
+        metric_versions=metric_versions(),
+        score_versions=score_versions(),
     )
