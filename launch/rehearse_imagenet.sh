@@ -61,7 +61,7 @@ settings=(
 recipe=configs/imagenet.py:recipe=vmoe300,variant=Ti/8
 "$python" -m vmoe_inform.data.check --config="$recipe" "${settings[@]}" --directory="$directory"
 
-# Runs a command, kills it as soon as so many files are there that it has written, and lets it go on.
+# Runs a command, kills it once it has written this number of files, and reruns it.
 killed_at() { # NUMBER FILES COMMAND...; FILES is a pattern
     local number="$1" files="$2"
     shift 2

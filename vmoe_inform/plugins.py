@@ -1,7 +1,10 @@
 """Plug-ins: modules of others that register routers, suites, metrics, data sources or tasks when they are imported.
 
-One is found in any of three ways: as an entry point of an installed package (group ``vmoe_inform.plugins``), as an
-import of the ``--config`` file, or by its name in the config of a run, which records what was registered when it began.
+One is found in any of three ways:
+
+- as an entry point of an installed package (group ``vmoe_inform.plugins``);
+- as an import of the ``--config`` file;
+- by its name in the config of a run, which records what was registered when it began.
 """
 
 import functools

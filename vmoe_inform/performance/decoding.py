@@ -1,5 +1,7 @@
-"""How fast photographs become training images, over what tf.data takes for the same work: a thread of each, in the
-processor's time, so that other programs on the machine do not count."""
+"""Speed of turning photographs into training images, over that of tf.data for the same work.
+
+Each has one thread, measured in processor time, so that other programs on the machine do not count.
+"""
 
 import dataclasses
 import io

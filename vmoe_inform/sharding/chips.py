@@ -52,7 +52,7 @@ def _tpu(kinds: tuple[str, ...], gibibytes: int, peak: float, clock_hz: float, a
 #   v2         Jouppi et al., "A Domain-Specific Supercomputer for Training Deep Neural Networks", CACM 63(7), 2020
 #   v3, v4     Jouppi et al., arXiv 2304.01433, Table 4
 #   v5e to v6e cloud.google.com/tpu/docs/v5e, v5p, v6e
-#   tpu7x      cloud.google.com/tpu/docs/tpu7x. Its clock is not stated: here it is the one at which the matrix units
+#   tpu7x      cloud.google.com/tpu/docs/tpu7x. Its clock is not stated. Here it is the one at which the matrix units
 #              of a v6e reach the peak, which fits the compiler's estimates of products.
 #   A100       "NVIDIA A100 Tensor Core GPU Architecture", white paper, 2020, Table 1; A100 80GB data sheet
 #   H100       "NVIDIA H100 Tensor Core GPU Architecture", white paper, 2022, Table 2 (SXM5, PCIe)

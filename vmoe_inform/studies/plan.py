@@ -58,8 +58,8 @@ def check_request(
     """Checks the arguments of a study, where that needs no configs.
 
     Raises:
-      ValueError: no router, one given twice, ``against`` not among them, fewer than two seeds, no job, or a router or
-        a seed in the config, which the study sets itself.
+      ValueError: no router, one given twice, ``against`` not among them, fewer than two seeds, or no job. Also a router
+        or a seed in the config, which the study sets itself.
     """
     if not routers:
         raise checks.error("--routers", "a comma list of routers", "none")

@@ -2,7 +2,7 @@
 
 Routers are trained with the same seeds. So the effects of a seed (the first parameters, the order of the data) are the
 same for both sides of a comparison, and cancel in the difference. Intervals are those of Student's t over the seeds,
-with one degree of freedom less than there are seeds.
+with one degree of freedom less than seeds.
 """
 
 import dataclasses

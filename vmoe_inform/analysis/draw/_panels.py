@@ -32,7 +32,7 @@ class Layout:
       width, height: of each diagram.
       left: left of the diagrams, for tick labels and the name of the axis.
       right: for a colour bar.
-      beside, above: between diagrams, and for the title of each.
+      between, above: between columns, and above each row for its titles.
       bottom: for the tick labels below the diagrams.
     """
 
@@ -40,7 +40,7 @@ class Layout:
     height: float = 1.6
     left: float = 0.8
     right: float = 0.2
-    beside: float = 0.2
+    between: float = 0.2
     above: float = 0.32
     bottom: float = 0.3
 
@@ -78,7 +78,7 @@ def panels(
     size = layout or Layout()
     columns = columns or panel_columns(len(names))
     rows = math.ceil(len(names) / columns)
-    inner = columns * size.width + (columns - 1) * size.beside
+    inner = columns * size.width + (columns - 1) * size.between
     width = max(size.left + inner + size.right, 4.6)
     title_lines, caption_lines = in_lines(title, width, _TITLE_CHARACTERS), in_lines(caption, width, _SMALL_CHARACTERS)
     subtitle_lines = in_lines(subtitle, width, _SMALL_CHARACTERS) if subtitle else []
@@ -98,7 +98,7 @@ def panels(
         right=1 - (size.right + spare / 2) / width,
         bottom=bottom / height,
         top=1 - top / height,
-        wspace=size.beside / size.width,
+        wspace=size.between / size.width,
         hspace=(size.above + size.bottom * (not share)) / size.height,
     )
     all_axes = grid.subplots(squeeze=False, sharex=share, sharey=share)

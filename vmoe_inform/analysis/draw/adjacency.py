@@ -70,7 +70,7 @@ def adjacency_graph_figure(analysis: Analysis) -> Figure:
         "Which experts are mixed with which",
         subtitle=named(analysis.run),
         caption=f"edges as wide as the adjacency of two experts, mean of both directions{which}",
-        layout=Layout(width=2.3, height=2.3, left=0.1, right=0.1, beside=0.05, bottom=0.05),
+        layout=Layout(width=2.3, height=2.3, left=0.1, right=0.1, between=0.05, bottom=0.05),
     )
     for block, axes in drawn.items():
         _draw_graph(axes, edges_of(matrices[block], kept), num_experts)

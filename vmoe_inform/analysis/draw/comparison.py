@@ -60,7 +60,7 @@ def comparison_figure(analyses: Mapping[str, Analysis]) -> Figure:
     figure, drawn = panels(
         drawn_titles,
         "What the routers do",
-        layout=Layout(width=max(2.3, 0.33 * len(layers)), height=1.9, left=0.75, beside=0.75, bottom=0.6, above=0.4),
+        layout=Layout(width=max(2.3, 0.33 * len(layers)), height=1.9, left=0.75, between=0.75, bottom=0.6, above=0.4),
         legend=[Line2D([], [], label=_label(run, analysis), **styles[run]) for run, analysis in analyses.items()],
         share=False,
         columns=min(3, len(drawn_titles)),

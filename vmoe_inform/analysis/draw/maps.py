@@ -40,8 +40,8 @@ def routing_map(image: Image, trace: Trace, index: int = 0, *, by: By = "expert"
 
     Args:
       image: as it is to be shown.
-      trace: of images among which this is number ``index``; it has to have kept what is shown: ``indices`` for
-        experts, ``weights``, or ``informed`` for the entropy.
+      trace: of images among which this is number ``index``. It has to have kept what is shown: ``indices`` for experts,
+        ``weights``, or ``informed`` for the entropy.
       index: number of the image in the trace.
       by: what the colours show.
 
@@ -91,7 +91,7 @@ def side_by_side(
         raise checks.error("layers", f"at least one of {', '.join(common) or 'none'}", layers)
     width = 1.8 if max(map(len, shown)) <= 22 else 2.5
     names = [f"{row} {title}" for row in ("image", *layers) for title in shown]
-    layout = Layout(width=width, height=width, left=0.4, right=0.95, beside=0.12, above=0.12, bottom=0.0)
+    layout = Layout(width=width, height=width, left=0.4, right=0.95, between=0.12, above=0.12, bottom=0.0)
     figure, drawn = panels(names, _TITLES[by], layout=layout, share=False, columns=len(shown))
     norm = _norm(traces, layers, index, by)
     for title, (image, trace) in shown.items():
@@ -166,7 +166,7 @@ def token_graph(image: Image, trace: Trace, block: str, patch: tuple[int, int], 
         ["lines", "shares"],
         f"To what the patch in row {row + 1}, column {column + 1} attends in {layer_name(block)}",
         subtitle=trace.label,
-        layout=Layout(width=3.0, height=3.0, left=0.2, right=1.0, beside=0.3, bottom=0.1),
+        layout=Layout(width=3.0, height=3.0, left=0.2, right=1.0, between=0.3, bottom=0.1),
         share=False,
     )
     lines, shares = drawn.values()
@@ -206,7 +206,7 @@ def _check_by(by: str) -> str:
 
 
 def _layout(width: float = 1.8) -> Layout:
-    return Layout(width=width, height=width, left=0.15, right=0.95, beside=0.12, bottom=0.0)
+    return Layout(width=width, height=width, left=0.15, right=0.95, between=0.12, bottom=0.0)
 
 
 def _kept(trace: Trace, block: str, field: str, index: int) -> np.ndarray:

@@ -25,7 +25,7 @@ def neighbours_figure(analysis: Analysis) -> Figure:
         ["Effective neighbours", "Weight of the token itself"],
         "How far tokens attend to each other",
         subtitle=named(analysis.run),
-        layout=Layout(width=max(2.7, 0.4 * len(blocks)), height=2.5, beside=0.95, bottom=0.55, left=0.75),
+        layout=Layout(width=max(2.7, 0.4 * len(blocks)), height=2.5, between=0.95, bottom=0.55, left=0.75),
         legend=[
             Line2D([], [], color=BLUE, marker="o", linestyle="none", label="median"),
             Line2D([], [], color=VERMILION, marker="D", linestyle="none", label="mean"),

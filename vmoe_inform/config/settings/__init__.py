@@ -66,7 +66,7 @@ class Config:
 
     Attributes:
       seed: decides the parameters, the data order and all noise.
-      plugins: modules outside this package that register routers, suites, metrics, data sources or tasks; a parsed
+      plugins: modules outside this package that register routers, suites, metrics, data sources or tasks. A parsed
         config has all that did so before it, see :mod:`vmoe_inform.plugins`.
       task: registered name of what is learned.
       profile: steps to profile after each (re)start, into DIR/profile; None disables profiling.
