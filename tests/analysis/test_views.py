@@ -58,6 +58,13 @@ def mailed():
     )
 
 
+def test_page_names_the_step_of_each_run():
+    shown = views(severities=())
+    labelled = [dataclasses.replace(view, label=f"{view.run}, step 1,380") for view in shown.views]
+    assert "attention_vmoe, step 1,380; vmoe, step 1,380" in routing_page(dataclasses.replace(shown, views=labelled))
+    assert "step" not in routing_page(shown).partition("<script")[0].partition("<body>")[2].replace('step="1"', "")
+
+
 def test_page_is_small_enough_to_mail():
     found = routing_page(mailed())
     assert len(found) < 5_000_000

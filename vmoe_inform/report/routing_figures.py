@@ -70,9 +70,9 @@ def entropy_figure(results: Mapping[str, Results]) -> Figure:
     handles: list[Line2D] = []
     for run, style in series_styles(list(results)).items():
         routing = results[run].routing
-        places = [place for place, layer in enumerate(layers) if layer in routing]
-        entropies = [routing[layers[place]].entropy for place in places]
-        handles += axes.plot(places, entropies, label=legend_name(run), **style)
+        columns = [column for column, layer in enumerate(layers) if layer in routing]
+        entropies = [routing[layers[column]].entropy for column in columns]
+        handles += axes.plot(columns, entropies, label=legend_name(run), **style)
     for num_experts in sorted({len(layer.load) for r in results.values() for layer in r.routing.values()}):
         axes.axhline(math.log(num_experts), color=GREY, linestyle="--", linewidth=1)
         axes.annotate(
@@ -126,8 +126,8 @@ def example_figure(example: Mapping[str, Any], *, num_experts: int) -> Figure:
     figure = empty_figure(width, (_PANEL + 0.25) * rows + 0.17 * len(verdict) + 0.2 + 0.45 * has_key)
     grid = figure.add_gridspec(rows + has_key, columns, height_ratios=[1] * rows + [0.08] * has_key)
     wrong = example["prediction"] != example["label"]
-    for place, title in enumerate(["image", *layers]):
-        axes = figure.add_subplot(grid[divmod(place, columns)])
+    for panel, title in enumerate(["image", *layers]):
+        axes = figure.add_subplot(grid[divmod(panel, columns)])
         axes.set_title(shown(title, most=20), fontsize=9)
         for spine in axes.spines.values():
             spine.set(color=WRONG if wrong else BLACK, linewidth=3 if wrong else 0.8)

@@ -57,5 +57,6 @@ def _view(run: Run, condition: Condition, pixels: UInt8[np.ndarray, "n P P 3"]) 
         keep=KEPT,
         graphs=True,
         mesh=run.mesh,
+        label=f"{run.name}, step {run.step:,}",
     )
     return View.of(found, run=run.name, condition=condition)

@@ -66,7 +66,7 @@ class View:
       predictions: the classes it says.
       confidence: the probability of that class.
       layers: by block name.
-      num_experts, grid, class_token: as in :class:`Trace`.
+      num_experts, grid, class_token, label: as in :class:`Trace`.
     """
 
     run: str
@@ -77,6 +77,7 @@ class View:
     num_experts: int
     grid: tuple[int, int]
     class_token: bool
+    label: str = ""
 
     @classmethod
     def of(cls, trace: Trace, *, run: str, condition: Condition = UNCORRUPTED) -> "View":
@@ -96,6 +97,7 @@ class View:
             num_experts=trace.num_experts,
             grid=trace.grid,
             class_token=trace.class_token,
+            label=trace.label,
         )
 
 
@@ -145,6 +147,11 @@ class Views:
     def runs(self) -> list[str]:
         """Names of the runs."""
         return list(dict.fromkeys(view.run for view in self.views))
+
+    @property
+    def run_labels(self) -> list[str]:
+        """The runs with their steps, where these are known."""
+        return list(dict.fromkeys(view.label or view.run for view in self.views))
 
     def take(self, indices: Sequence[int]) -> "Views":
         """Of the images only those of these numbers."""

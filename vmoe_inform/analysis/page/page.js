@@ -210,9 +210,9 @@ function describe(token, tokens) {
   const parts = [element("h2", {}, name[0].toUpperCase() + name.slice(1) + (state.kept ? " (kept)" : ""))];
   for (const {expert, weight} of token.experts) parts.push(bar(colorOf(expert), expertName(expert), weight));
   const notes = [];
-  if (token.undecided !== null) notes.push(`Undecided: ${token.undecided} % of the most it could be.`);
+  if (token.undecided !== null) notes.push(`Entropy: ${token.undecided} % of its maximum, all experts equally probable.`);
   if (token.own && token.own.join() !== token.experts.map(({expert}) => expert).join()) {
-    notes.push(`By itself it would have chosen ${token.own.map((expert) => expert).join(", ")}.`);
+    notes.push(`Before informing it would have chosen ${token.own.join(", ")}.`);
   }
   if (notes.length) parts.push(element("p", {class: "quiet"}, notes.join(" ")));
   parts.push(element("h2", {}, "Attends to"));
@@ -245,7 +245,7 @@ function draw() {
   byId("of-experts").hidden = state.color !== "expert";
   byId("of-shades").hidden = state.color === "expert";
   byId("most").textContent =
-    state.color === "weight" ? "100 %: all of the weight" : `100 %: all ${numExperts} experts alike`;
+    state.color === "weight" ? "100 %: all of the weight" : `100 %: all ${numExperts} experts equally probable`;
   for (const panel of state.panels) if (!panel.root.hidden) drawPanel(panel);
 }
 

@@ -82,6 +82,7 @@ def _render(views: Views, neighbours: int, quality: int, *, num_images: int) -> 
         "vmoe_inform.analysis.page",
         "page.html.jinja",
         runs=views.runs,
+        run_labels=views.run_labels,
         num_shown=len(views.labels),
         num_images=num_images,
         script=markupsafe.Markup(script),
