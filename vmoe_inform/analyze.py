@@ -6,13 +6,14 @@ Writes into DIR/analysis: analysis.json (from which every figure can be drawn, s
 the figures as figures/NAME.png and .svg, and routing.html, which shows routing maps of single images. The report that
 vmoe_inform.evaluate writes afterwards has the figures too. docs/analysis.md says what they show.
 
-``--checkpoints``: the newest is looked at, and how many tokens chose other experts in the one before (fluctuation).
-``last2`` are the newest two, ``STEP,STEP`` any two; of a single ``STEP`` there is no fluctuation. By default the newest
-two, or the only one. ``--against``: another run with the same number of experts, its newest checkpoint or that of STEP.
+``--checkpoints``: the newer one is analysed, and fluctuation is from the older to the newer: the tokens that chose
+other experts. ``last2`` are the newest two, ``STEP,STEP`` any two; of a single ``STEP`` there is no fluctuation. The
+default is the newest two, or the only one. ``--against``: another run with the same number of experts, at its newest
+checkpoint or at STEP.
 
-``--suite``: ``clean`` test images; ``c:NAME:SEVERITY``, the same under a corruption; or ``c``, clean images and how
-routing and accuracy move under all 75 corruptions. ``--images=N`` looks at no more than N images, in
-whole groups (model.moe.group_size_sequences) evenly over the test set.
+``--suite``: ``clean`` test images, or ``c:NAME:SEVERITY``, the same under a corruption. ``c`` takes clean images, and
+measures how routing and accuracy move under all 75 corruptions. ``--images=N`` takes at most N images, in whole groups
+(model.moe.group_size_sequences) evenly over the test set.
 
 Several processes (docs/launching.md) share out the images, and the first of them writes.
 """
@@ -28,7 +29,7 @@ _WORKDIR = command_line.define_path("workdir", "Folder of the run.")
 _CHECKPOINTS = command_line.define(
     "checkpoints", checks.Name, None, "last2, STEP or STEP,STEP; by default the newest two."
 )
-_AGAINST = command_line.define_path("against", "Folder of another run, or FOLDER@STEP, to stand beside this one.")
+_AGAINST = command_line.define_path("against", "Folder of another run, or FOLDER@STEP, to compare with.")
 _SUITE = command_line.define(
     "suite", checks.Name, "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions."
 )

@@ -1,9 +1,9 @@
 """JSON documents as frozen dataclasses: to the values that JSON has, and back with a check of every field.
 
-A document is a dataclass whose fields are numbers, strings, booleans, None, other such dataclasses, ``tuple[X, ...]``,
-``tuple[X, Y]``, ``Mapping[str, X]`` or unions of these; ``Annotated`` bounds (:class:`vmoe_inform.checks.Bound`) hold.
-A field is a key of the JSON object. ``dataclasses.field(metadata={"key": "class"})`` gives it another key. A field with
-a default may be missing; keys that are no fields are ignored, since newer versions of the library may write more.
+A document is a dataclass. Its fields are numbers, strings, booleans, None, other such dataclasses, ``tuple[X, ...]``,
+``tuple[X, Y]``, ``Mapping[str, X]`` or unions of these. ``Annotated`` bounds (:class:`vmoe_inform.checks.Bound`) are
+checked. A field is a key of the JSON object. ``dataclasses.field(metadata={"key": "class"})`` gives it another key. A
+field with a default may be missing. Unknown keys are ignored, since newer versions of the library may write more.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ def read(
 
     Args:
       path: of the file.
-      versions: by schema version, what makes a document of the file's JSON value (:func:`from_json`, or the same of an
-        older dataclass and its conversion); raises ValueError for another value.
+      versions: by schema version, a function from the file's JSON value to the document. It is :func:`from_json`, or
+        the same of an older dataclass and its conversion, and raises ValueError for another value.
       within: folder of the run.
 
     Raises:

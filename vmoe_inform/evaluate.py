@@ -3,13 +3,13 @@
     python -m vmoe_inform.evaluate --workdir=DIR[@STEP],... --suites=clean,c,r,a,o [--compare=OTHER_DIR[@STEP],...]
 
 DIR is evaluated at its newest checkpoint, DIR@STEP at that of the step. ``--workdir`` and ``--compare`` may be
-repeated; a value that is an existing folder (with @STEP or not) is that folder, any other is a comma list. Writes
-DIR/evaluation/results.json after each suite, and at the end report.html of the first run; for DIR@STEP,
-results_step_STEP.json and report_step_STEP.html. Nothing is computed twice (docs/evaluation.md): to have everything
-computed anew, delete DIR/evaluation.
+repeated. A value that is an existing folder (with @STEP or not) is that folder; any other is a comma list. Writes
+DIR/evaluation/results.json after each suite, and at the end report.html of the first run. For DIR@STEP these are
+results_step_STEP.json and report_step_STEP.html. Nothing is computed twice (docs/evaluation.md). Delete DIR/evaluation
+to compute everything again.
 
-Exit codes: 0 done, 2 bad input, damaged data of a suite, or a run for which no suite is available (all else is
-evaluated), 69 a process is missing, 124 ended by the watchdog of the run's config.
+Exit codes: 0 done, 69 a process is missing, 124 ended by the watchdog of the run's config. 2 is bad input, damaged data
+of a suite, or a run without an available suite; all else is evaluated.
 """
 
 import pathlib
@@ -55,7 +55,7 @@ def main(_: list[str]) -> int:
         storage.check_writable(predictions, "--predictions")  # before what is computed for it
     since = earlier.now()
     places = dict(zip(names, [*paths, *others], strict=True))
-    beside = {name: EvaluationFiles(places[name]).read_results() for name in names[len(paths) :]}
+    compared = {name: EvaluationFiles(places[name]).read_results() for name in names[len(paths) :]}
     evaluated, problems = {}, []
     for name in names[: len(paths)]:
         saved = runs.find(places[name].folder, places[name].step, name=name, here=here)
@@ -72,7 +72,7 @@ def main(_: list[str]) -> int:
         except run.NothingAvailableError as problem:  # no reason to leave the other runs undone
             problems.append(f"{name}: {problem}")
     if _REPORT.value and evaluated and processes.is_main():
-        command_line.say(f"report: {report.write(places, evaluated, beside, since=since)}")
+        command_line.say(f"report: {report.write(places, evaluated, compared, since=since)}")
     if problems:
         raise checks.InputError("; ".join(problems))
     return command_line.BAD_INPUT if any(map(run.damaged_suites, evaluated.values())) else 0

@@ -11,8 +11,8 @@ of scores. A metric of one's own is one function under one of two decorators, in
     def overconfidence(hit, confidence):
         return confidence[~hit].mean() if not hit.all() else 0.0
 
-All suites of labelled images then have it. Whoever changes what a function computes counts up its version: evaluations
-that are finished make the metric of the scores that they have kept, or say that they are older.
+All suites of labelled images then have it. A change of what a function computes takes a new version. Finished
+evaluations compute the metric from the scores that they have kept, or say that they are older.
 """
 
 import dataclasses

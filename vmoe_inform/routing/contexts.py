@@ -42,11 +42,14 @@ class Parameter:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AttentionRecord:
-    """What the attention of a block hands to a router that declares ``needs_attention``.
+    r"""What the attention of a block hands to a router that declares ``needs_attention``.
 
-    All but the entropies have the model's type. Raw outputs u_i = sum_h O_h' attended_ih (before residual and
-    LayerNorm, without the output bias) and the means m_hj = H O_h' v_hj of each head's value distribution in output
-    space (Mutual-Inform SMoE, Lemma 1), which are H times as large as the values, are left to who needs them.
+    All but the entropies have the model's type. Two arrays follow from these (Mutual-Inform SMoE, Lemma 1):
+
+    $$u_i = \sum_h O_h^\top a_{ih}, \quad m_{hj} = H \, O_h^\top v_{hj}$$
+
+    u are the raw outputs, before residual and LayerNorm, without the output bias. m are the means of each head's value
+    distribution in output space, which are H times as large as the values.
 
     Attributes:
       queries: unscaled queries; the attention is softmax(queries . keys / sqrt(F)).
@@ -114,7 +117,7 @@ class SelectContext:
       logits: the logits that the choice is made from, with noise in training.
       num_sequences: sequences (images) of a group; their tokens follow each other.
       train: whether this is a training step.
-      active: the first so many of the K choices count at this time of the training; None for all.
+      active: number of the K choices that count at this time of the training; None for all.
       gates: weights that the score step gives itself; None: the probabilities decide.
       slot_logits: logits of the single slots of each expert; None: one slot each, with ``logits``.
       priority: tokens of larger priority get slots first; None for no batch priority.

@@ -121,10 +121,10 @@ def top_experts_step(
     *,
     renormalize: Renormalize | Literal["informed"] = True,
 ) -> Assignment:
-    """Every token takes its K most probable experts, as long as these have slots.
+    """Every token takes its K most probable experts, while these have slots.
 
-    The weights of the chosen experts are scaled to sum 1 if ``renormalize``; ``"informed"``: if the router has inform
-    steps, whose probabilities need not sum to 1 (V-MoE itself does not scale them).
+    The weights of the chosen experts are scaled to sum 1 if ``renormalize``. ``"informed"`` scales them if the router
+    has inform steps, whose probabilities need not sum to 1. V-MoE itself does not scale them.
     """
     assert renormalize != "informed"  # resolved when a config is parsed
     weights, indices = top_experts(probabilities, context.k, renormalize=renormalize, active=context.active)

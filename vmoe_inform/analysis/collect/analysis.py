@@ -62,13 +62,13 @@ def of_checkpoints(
     watchdog: Watchdog = watchdog_lib.OFF,
     say: Say = print,
 ) -> tuple[Analysis, np.ndarray]:
-    """Looks at a checkpoint of a run, and at what changed since an earlier one, if there is one.
+    """Analyses a checkpoint of a run, and what changed since an earlier one, if there is one.
 
-    At no time are there probabilities of more than a batch; of all images the experts of their tokens are kept, a byte
-    each (two from 256 experts on).
+    It holds probabilities of one batch at a time. Of all images it keeps the experts of their tokens, a byte each (two
+    from 256 experts on).
 
     Args:
-      runs: what is looked at.
+      runs: to analyse.
       images: that they are shown.
       watchdog: is told of every batch.
       say: called with a line for each piece of work that is done.

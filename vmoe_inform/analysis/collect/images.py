@@ -24,11 +24,11 @@ WHOLE = 1.0  # crop of corrupted images: they were cropped before they were corr
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What ``--suite`` says.
+    """The images that ``--suite`` selects.
 
     Attributes:
       corruption, severity: of the images, or None for clean ones.
-      all_corruptions: whether clean images are set beside all of their corruptions.
+      all_corruptions: whether clean images are compared with all of their corruptions.
     """
 
     corruption: str | None = None

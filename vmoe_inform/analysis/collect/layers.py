@@ -73,10 +73,10 @@ def of_sums(sums: LayerSums, *, num_tokens: int) -> Layer:
 def specialisation(load: Float[np.ndarray, "classes E"]) -> Specialisation:
     """Mutual information of the class of the image and the expert.
 
-    I(class; expert) = sum p(c, e) log [p(c, e) / (p(c) p(e))]. p(c, e) is the share of all assignments that are of
-    images of class c and go to expert e. It is 0 if every class uses the experts alike, and at most the smaller of the
-    two entropies. Few tokens bias it upwards, by about (classes - 1) (E - 1) / (2 assignments) if all are independent
-    (Miller 1955).
+    I(class; expert) = sum p(c, e) log [p(c, e) / (p(c) p(e))]. Here p(c, e) is the share of all
+    assignments that are of images of class c and go to expert e. It is 0 if every class uses the experts alike, and at
+    most the smaller of the two entropies. Few tokens bias it upwards, by about (classes - 1) (E - 1) / (2 assignments)
+    if all are independent (Miller 1955).
 
     Args:
       load: assignments by class and expert.

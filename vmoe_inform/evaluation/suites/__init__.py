@@ -1,7 +1,7 @@
 """Evaluation suites, one file each: importing a file registers its suite.
 
-A suite of one's own is a module that calls :func:`register`, as those beside this file do; whatever imports it makes it
-known. ``--suites``, tables, report, studies and ``data.check`` take all that they say of a suite from there.
+A suite of your own is a module that calls :func:`register`, as those in this folder do. Importing it registers it.
+``--suites``, tables, report, studies and ``data.check`` take everything about a suite from there.
 """
 
 import importlib

@@ -127,8 +127,8 @@ def load(name: str, config: Config) -> Suite:
     Raises:
       ValueError: an unknown suite.
       FileNotFoundError: the data set itself is missing.
-      NotAvailable: the suite's own data are missing, it is not about the data set's classes, what makes its images is
-        not installed, or they do not go with the model's image size.
+      NotAvailable: the suite's own data are missing, or it does not apply to the data set's classes or image size. Also
+        if the package that draws its images is not installed.
     """
     check_names([name], "suite")
     suite, its_kind = _FUNCTIONS[name](config), kind(name)
