@@ -149,16 +149,17 @@ def test_bad_input_is_one_line(train, tmp_path):
     assert not workdir.exists()
 
 
-def test_nothing_to_evaluate(evaluate):
+def test_nothing_to_evaluate(trained, evaluate):
+    run = f"--workdir={trained}"  # which says what plug-ins, and so what suites there are
     messages = {
         ("--workdir=/missing",): "workdir: expected a run with config.json; received '/missing'",
         (): "--workdir: expected the folder of a run; received None",
         ("--workdir=/missing@last",): "--workdir: expected the folder of a run, or FOLDER@STEP with a number of steps",
         ("--workdir=/missing,/missing",): "expected each run or checkpoint once; received '/missing, /missing'",
-        ("--workdir=/missing", "--suites=clean,q"): "--suites: expected one of a, c, clean",
-        ("--workdir=/missing", "--suites="): "--suites: expected at least one suite, or all alone; received ''",
-        ("--workdir=/missing", "--suites=all,c"): "--suites: expected at least one suite, or all alone; received 'all,",
-        ("--workdir=/missing", f"--predictions={__file__}"): "--predictions: expected a folder that can be written to",
+        (run, "--suites=clean,q"): "--suites: expected one of a, c, clean",
+        (run, "--suites="): "--suites: expected at least one suite, or all alone; received ''",
+        (run, "--suites=all,c"): "--suites: expected at least one suite, or all alone; received 'all,",
+        (run, f"--predictions={__file__}"): "--predictions: expected a folder that can be written to",
     }
     results = [evaluate.run(*arguments) for arguments in messages]
     for (code, _, errors), message in zip(results, messages.values(), strict=True):
