@@ -1,10 +1,11 @@
 """Prose is for readers who skim: sentences of at most 25 words, in the field's terms (CONTRIBUTING.md, "Words")."""
 
 import ast
+import functools
 import pathlib
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -51,12 +52,17 @@ def number_of_words(sentence: str) -> int:
     return sum(1 for word in sentence.split() if re.search(r"\w", word))
 
 
-def long_sentences(blocks: Iterator[str]) -> list[str]:
+def long_sentences(blocks: Iterable[str]) -> list[str]:
     return [each for block in blocks for each in sentences(block) if number_of_words(each) > MOST_WORDS]
 
 
-def prose_of_module(path: pathlib.Path) -> Iterator[str]:
+@functools.cache
+def prose_of_module(path: pathlib.Path) -> tuple[str, ...]:
     """Blocks of the docstrings of a module, and its comments, neighbouring lines as one."""
+    return tuple(_prose_of_module(path))
+
+
+def _prose_of_module(path: pathlib.Path) -> Iterator[str]:
     text = path.read_text()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -100,6 +106,28 @@ def test_sentences_of_pages_are_short(page):
     assert long_sentences(blocks_of_markdown(page.read_text())) == []
 
 
+# Modules whose prose is longer today. A line goes as soon as its module is rewritten; none is added.
+STILL_LONG = {
+    "evaluation/evaluator.py",
+    "evaluation/predict.py",
+    "evaluation/suites/base.py",
+    "performance/step.py",
+    "routing/contract.py",
+    "routing/steps.py",
+    "training/step.py",
+}
+
+
+def test_sentences_of_docstrings_and_comments_are_short():
+    found = {
+        f"{path.relative_to(ROOT)}: {sentence}"
+        for path in MODULES
+        if path.relative_to(ROOT / path.relative_to(ROOT).parts[0]).as_posix() not in STILL_LONG
+        for sentence in long_sentences(prose_of_module(path))
+    }
+    assert found == set()
+
+
 def banned(text: str) -> list[str]:
     return re.findall(rf"\b(?:{'|'.join(BANNED)})\b", text, flags=re.IGNORECASE)
 
@@ -107,6 +135,14 @@ def banned(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_pages_use_the_terms_of_the_field(page):
     assert banned(page.read_text()) == []
+
+
+def test_modules_use_the_terms_of_the_field():
+    """In docstrings and comments; the strings of messages are reviewed."""
+    found = {
+        f"{path.relative_to(ROOT)}: {block}" for path in MODULES for block in prose_of_module(path) if banned(block)
+    }
+    assert found == set()
 
 
 def test_long_sentences_are_found():

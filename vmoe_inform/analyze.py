@@ -2,8 +2,8 @@
 
     python -m vmoe_inform.analyze --workdir=DIR [--checkpoints=last2] [--against=OTHER_DIR[@STEP]] [--suite=clean]
 
-Writes into DIR/analysis: analysis.json (from which every figure can be drawn, see vmoe_inform/analysis/results.py),
-the figures as figures/NAME.png and .svg, and routing.html, which shows routing maps of single images. The report that
+Writes into DIR/analysis: analysis.json, figures/NAME.png and .svg, and routing.html, which shows routing maps of single
+images. Every figure can be drawn from analysis.json (vmoe_inform/analysis/results.py). The report that
 vmoe_inform.evaluate writes afterwards has the figures too. docs/analysis.md says what they show.
 
 ``--checkpoints``: the newer one is analysed, and fluctuation is from the older to the newer: the tokens that chose

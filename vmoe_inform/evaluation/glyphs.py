@@ -14,8 +14,8 @@ from vmoe_inform import checks
 
 DIGITS = string.digits
 
-# Letters that look like a digit in some font are left out, as few pixels make it worse: B as 8, DOQo as 0, Gb as 6, Iil
-# as 1, Ss as 5, Zz as 2, gq as 9. T, Y and A stay, since a 7 or a 4 has no such symmetry.
+# Letters that look like a digit in some font are left out, as few pixels make it worse. B looks like 8, DOQo like 0,
+# Gb like 6, Iil like 1, Ss like 5, Zz like 2, and gq like 9. T, Y and A stay, since a 7 or a 4 has no such symmetry.
 _LIKE_DIGITS = "BDGIOQSZbgiloqsz"
 LETTERS = "".join(letter for letter in string.ascii_letters if letter not in _LIKE_DIGITS)
 

@@ -48,8 +48,8 @@ class AttentionRecord:
 
     $$u_i = \sum_h O_h^\top a_{ih}, \quad m_{hj} = H \, O_h^\top v_{hj}$$
 
-    u are the raw outputs, before residual and LayerNorm, without the output bias. m are the means of each head's value
-    distribution in output space, which are H times as large as the values.
+    The raw outputs u are those before residual and LayerNorm, without the output bias. The means m of each head's value
+    distribution are in output space, and H times as large as the values.
 
     Attributes:
       queries: unscaled queries; the attention is softmax(queries . keys / sqrt(F)).

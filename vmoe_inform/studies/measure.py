@@ -35,8 +35,9 @@ class Stopped(Exception):
 def complete(run: Run, stop: StopRequest) -> None:
     """Trains the run if it is not trained, measures it, and writes its result.
 
-    In addition to the files of training it writes ``chosen_experts.npz`` (the experts of every token of the clean
-    images) and ``result.json``, each whole or not at all. The result comes last, so a run that has one is finished.
+    In addition to the files of training it writes ``chosen_experts.npz``, the experts of every token of the clean
+    images, and ``result.json``. Each is written whole or not at all. The result comes last, so a run that has one is
+    finished.
 
     Args:
       run: its folder may hold a part of it, from which it resumes.

@@ -1,7 +1,7 @@
 """The statistics of a study: measures of runs, and how they differ from those of one router, seed by seed.
 
-Routers are trained with the same seeds. So the effects of a seed (the first parameters, the order of the data) are the
-same for both sides of a comparison, and cancel in the difference. Intervals are those of Student's t over the seeds,
+Routers are trained with the same seeds. So a seed's initial parameters and order of the data are the same for both
+sides of a comparison, and cancel in the difference. Intervals are those of Student's t over the seeds,
 with one degree of freedom less than seeds.
 """
 

@@ -25,7 +25,7 @@ def views_of(runs: Sequence[Run], images: Images, readable: Bool[np.ndarray, " n
       runs: the first is the one that the page is about.
       images: that were looked at.
       readable: which of them could be read.
-      corruption: shown beside the clean images, in all severities; None: only these.
+      corruption: shown with the clean images, in all severities; None: only the clean ones.
     """
     there = np.flatnonzero(readable)
     number = min(NUM_IMAGES, len(there))

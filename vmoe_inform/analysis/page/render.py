@@ -1,4 +1,4 @@
-"""The interactive page of routing: one HTML file that needs nothing beside it, small enough to mail.
+"""The interactive page of routing: one self-contained HTML file, small enough to mail.
 
 What a view holds is written as bytes, one plane [images, tokens] after the other, compressed and in base64; page.js
 reads it. Shares are written in percent, as they are shown.

@@ -4,7 +4,7 @@ A suite works in two stages, both pure. ``score`` makes a few numbers for each i
 they are all that is kept of these, small enough to be kept for every set. ``summarize`` makes the suite's metrics of
 the scores of all sets. Every metric is a share from 0 to 1, except ``nll`` in nats and the errors relative to AlexNet.
 
-registry.py has the suites by name; each has a file of its own beside this one.
+registry.py has the suites by name; each has a file of its own in this folder.
 """
 
 import dataclasses
