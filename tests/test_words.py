@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import json
 import pathlib
 import re
 import tokenize
@@ -126,6 +127,14 @@ def test_sentences_of_docstrings_and_comments_are_short():
         for sentence in long_sentences(prose_of_module(path))
     }
     assert found == set()
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_prose_of_notebooks(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
+    prose = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert long_sentences(blocks_of_markdown(prose)) == []
+    assert banned(prose) == []
 
 
 def banned(text: str) -> list[str]:
