@@ -8,7 +8,8 @@ import numpy as np
 from tests import imagenet_tiny
 from vmoe_inform.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from vmoe_inform.data.sources import Source
-from vmoe_inform.evaluation.suites.base import Predictions
+from vmoe_inform.evaluation.results import SuiteResult
+from vmoe_inform.evaluation.suites.base import Predictions, Suite
 
 CLASSES = (
     "n01440764",  # 0: in no subset
@@ -42,6 +43,11 @@ def predictions(logits: object, labels: object, skipped: int = 0) -> Predictions
     """Predictions for the records 0, 1, ..."""
     labels = np.asarray(labels)
     return Predictions(np.asarray(logits, np.float32), labels, np.arange(len(labels)), skipped)
+
+
+def entry_of(suite: Suite, predictions: dict[str, Predictions]) -> SuiteResult:
+    """The suite's result of the predictions for its sets."""
+    return suite.result({name: suite.score(name, own) for name, own in predictions.items()})
 
 
 def labels_of(source: Source) -> np.ndarray:

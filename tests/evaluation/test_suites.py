@@ -13,14 +13,17 @@ from vmoe_inform.config import AttackConfig, Config, DataConfig, EvaluationConfi
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation import corruptions, headlines, suites
 from vmoe_inform.evaluation.results import AttackFacts
-from vmoe_inform.evaluation.suites import AttackedPredictions, Predictions, labelled, o
+from vmoe_inform.evaluation.suites import AttackedPredictions, labelled, o
+
+from .imagenet_sample import entry_of
+from .imagenet_sample import predictions as predictions_of
 
 CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 
 
 def predict(source, logits_of):
     labels = np.array([source.records[index]["label"] for index in range(len(source.records))])
-    return of([logits_of(label) for label in labels], labels)
+    return predictions_of([logits_of(label) for label in labels], labels)
 
 
 def confident(label):
@@ -47,14 +50,6 @@ def idx(tmp_path):
     )
 
 
-def of(logits, labels, skipped=0):
-    return Predictions(np.asarray(logits, np.float32), np.asarray(labels), np.arange(len(labels)), skipped)
-
-
-def entry_of(suite, predictions):
-    return suite.result({name: suite.score(name, own) for name, own in predictions.items()})
-
-
 def test_clean():
     suite = suites.load("clean", CONFIG)
     entry = entry_of(suite, {name: predict(own.load(), confident) for name, own in suite.sets.items()})
@@ -71,21 +66,21 @@ def test_clean():
 
 
 def test_top5_needs_more_than_five_classes():
-    scores = labelled.accuracy_scores(of(np.eye(4, 5), range(4), skipped=2))
+    scores = labelled.accuracy_scores(predictions_of(np.eye(4, 5), range(4), skipped=2))
     entry = labelled.accuracy(scores, tuple("abcde"))
     assert "top5" not in entry.metrics
     assert entry.skipped == 2
 
 
 def test_scores_take_a_few_bytes_an_image():
-    scores = labelled.accuracy_scores(of(np.zeros((100, 1000)), range(100)), np.arange(200))
+    scores = labelled.accuracy_scores(predictions_of(np.zeros((100, 1000)), range(100)), np.arange(200))
     assert sum(values.nbytes for values in scores.values()) <= 30 * 100
 
 
 def test_masked_logits_by_hand():
     # Of classes 1, 3 and 4 only: image 0 is right among them (0 and 2 are masked), image 1 is taken for 4.
     logits = [[9.0, 1.0, 9.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 2.0]]
-    scores = labelled.accuracy_scores(of(logits, [1, 3]), np.array([1, 3, 4]))
+    scores = labelled.accuracy_scores(predictions_of(logits, [1, 3]), np.array([1, 3, 4]))
     assert scores["hit"].tolist() == [True, False]
     assert scores["hit_unmasked"].tolist() == [False, False]
     assert scores["predicted"].tolist() == [1, 4]
@@ -96,7 +91,7 @@ def test_masked_logits_by_hand():
     assert (entry.metrics["top1"], entry.metrics["top1_unmasked"]) == (0.5, 0.0)
     assert (entry.standard_errors["top1"], entry.standard_errors["top1_unmasked"]) == (0.5 / np.sqrt(2), 0.0)
     with pytest.raises(ValueError, match=r"labels: expected among the suite's 3 classes"):
-        labelled.accuracy_scores(of(logits, [1, 2]), np.array([1, 3, 4]))
+        labelled.accuracy_scores(predictions_of(logits, [1, 2]), np.array([1, 3, 4]))
 
 
 def test_worst_classes_come_first_and_of_equal_ones_the_larger():
@@ -122,7 +117,7 @@ def test_corruptions_of_every_set_are_summarized(idx):
     for name in suite.sets:
         corruption, severity = name.split("/")
         right = np.arange(3) < int(severity) if corruption == "fog" else np.ones(3, bool)
-        predictions[name] = of(np.eye(2)[np.where(right, labels, 1 - labels)], labels)
+        predictions[name] = predictions_of(np.eye(2)[np.where(right, labels, 1 - labels)], labels)
     entry = entry_of(suite, predictions)
     assert entry.per_corruption["fog"] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
     assert entry.per_corruption["snow"] == (1.0,) * 5
@@ -287,7 +282,9 @@ def test_attacked_images_are_spread_over_the_split_and_stand_beside_the_same_one
     assert [part.records[index]["label"] for index in range(100)] == labels[chosen].tolist()
     # Unchanged: right for the first half of the images; attacked: for the first quarter; no gradient: for 7.
     own = labels[chosen]
-    unchanged, attacked = (of(np.eye(10)[np.where(np.arange(100) < n, own, (own + 1) % 10)], own) for n in (50, 25))
+    unchanged, attacked = (
+        predictions_of(np.eye(10)[np.where(np.arange(100) < n, own, (own + 1) % 10)], own) for n in (50, 25)
+    )
     attacked = AttackedPredictions(**vars(attacked), without_gradient=np.arange(100) < 7)
     scores = suite.score("pgd", attacked)
     np.testing.assert_array_equal(scores["index"], chosen)
@@ -312,10 +309,10 @@ def test_confidences_that_are_rounded_to_one_still_tell_right_from_wrong_and_kno
     # Margins of 100 to 300 nats; the right ones, and the known ones, are the largest.
     margins = np.arange(100.0, 300.0, 10.0)
     logits = np.stack([margins, np.zeros(20)], axis=1)
-    sure = of(logits[10:], np.zeros(10, int))
-    scores = labelled.accuracy_scores(of(logits, np.repeat([1, 0], 10)))
+    sure = predictions_of(logits[10:], np.zeros(10, int))
+    scores = labelled.accuracy_scores(predictions_of(logits, np.repeat([1, 0], 10)))
     assert (scores["confidence"] == 1.0).all()
     entry = labelled.accuracy(scores, ("a", "b"))
     assert entry.risk_coverage.risk[9] == 0.0  # of the surer half
-    outside = labelled.accuracy_scores(of(logits[:10], np.zeros(10, int)))
+    outside = labelled.accuracy_scores(predictions_of(logits[:10], np.zeros(10, int)))
     assert o.told_apart(outside, labelled.accuracy_scores(sure)).metrics["aupr"] == pytest.approx(1.0)

@@ -12,6 +12,7 @@ from vmoe_inform.evaluation import corruptions, suites
 from vmoe_inform.evaluation.suites import c
 
 from . import imagenet_sample as sample
+from .imagenet_sample import entry_of
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,6 @@ def random_predictions(suite):
     """By the name of each set, as a model gives them that knows nothing."""
     sources = {name: own.load() for name, own in suite.sets.items()}
     return {n: sample.predictions(sample.logits_by_name(own), sample.labels_of(own)) for n, own in sources.items()}
-
-
-def entry_of(suite, predictions):
-    return suite.result({name: suite.score(name, own) for name, own in predictions.items()})
 
 
 def test_the_sample_is_in_the_subsets_that_it_says():

@@ -205,7 +205,7 @@ def area_under_precision_recall(scores: ArrayLike, positive: ArrayLike) -> float
         raise checks.error("scores", "finite numbers", f"{int((~np.isfinite(scores)).sum())} others")
     if positive.all() or not positive.any():
         raise checks.error("positive", "some positive and some negative items", f"{int(positive.sum())} positive")
-    from sklearn.metrics import average_precision_score  # takes a second to import, which no other figure needs
+    from sklearn.metrics import average_precision_score  # takes a second to import, which no other metric needs
 
     return float(average_precision_score(positive, scores))
 

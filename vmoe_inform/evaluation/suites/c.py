@@ -184,7 +184,7 @@ def _score(_: str, predictions: Predictions) -> Scores:
 
 
 def _summarize(scores: Mapping[str, Scores]) -> SuiteResult:
-    """Mean over the 75 sets, and each corruption's own figures."""
+    """Mean over the 75 sets, and each corruption's own accuracies."""
     sizes = {name: len(own["hit"]) + int(own["skipped"]) for name, own in scores.items()}
     size = max(sizes.values())
     for name, received in sizes.items():
