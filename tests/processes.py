@@ -35,11 +35,10 @@ def fail(module: str, *arguments: str) -> str:
 # for each, before JAX has threads, when all is imported that the command imports by and by.
 _FORKS = """
 import os, sys, importlib, runpy
-module, *imports = [f"vmoe_inform.{name}" for name in sys.argv[1:]]
-for name in ("vmoe_inform.command_line", *imports):
+for name in ("vmoe_inform.command_line", *(f"vmoe_inform.{name}" for name in sys.argv[1:])):
     importlib.import_module(name)
 for line in sys.stdin:
-    folder, *arguments = line.rstrip("\\n").split("\\t")
+    folder, module, *arguments = line.rstrip("\\n").split("\\t")
     if os.fork() == 0:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
@@ -57,35 +56,36 @@ for line in sys.stdin:
 
 
 class Forks(contextlib.AbstractContextManager["Forks"]):
-    """Command lines of one module, one after the other, which share one process's imports."""
+    """Command lines, one after the other, which share one process's imports."""
 
     def __init__(self, module: str, folder: pathlib.Path, *, imports: tuple[str, ...] = ()):
         """Args:
-        module: of the package, whose command lines they are.
+        module: of the package, whose command lines they are if nothing else is said.
         folder: for what they print.
         imports: modules of the package that the command imports when it starts.
         """
-        self._folder, self._numbers = folder, itertools.count()
-        self._process = _start("-c", _FORKS, module, *imports)
+        self._module, self._folder, self._numbers = module, folder, itertools.count()
+        self._process = _start("-c", _FORKS, *imports)
 
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
 
-    def run(self, *arguments: str) -> tuple[int, str, str]:
+    def run(self, *arguments: str, module: str | None = None) -> tuple[int, str, str]:
         """Exit code, output and errors of a command line."""
         folder = self._folder / f"command_line_{next(self._numbers)}"
         folder.mkdir()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("\t".join((str(folder), *arguments)) + "\n")
+        name = f"vmoe_inform.{module or self._module}"
+        self._process.stdin.write("\t".join((str(folder), name, *arguments)) + "\n")
         self._process.stdin.flush()
         code = self._process.stdout.readline()
         assert code, self._process.communicate()
         return int(code), (folder / "stdout").read_text(), (folder / "stderr").read_text()
 
-    def succeed(self, *arguments: str) -> str:
+    def succeed(self, *arguments: str, module: str | None = None) -> str:
         """The output of a command line that has to end with 0."""
-        code, printed, errors = self.run(*arguments)
+        code, printed, errors = self.run(*arguments, module=module)
         assert code == 0, printed + errors
         return printed
 
