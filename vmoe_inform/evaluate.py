@@ -3,13 +3,11 @@
     python -m vmoe_inform.evaluate --workdir=DIR[@STEP],... --suites=clean,c,r,a,o [--compare=OTHER_DIR[@STEP],...]
 
 DIR is evaluated at its newest checkpoint, DIR@STEP at that of the step. ``--workdir`` and ``--compare`` may be
-repeated. A value that is an existing folder (with @STEP or not) is that folder; any other is a comma list. Writes
-DIR/evaluation/results.json after each suite, and at the end report.html of the first run. For DIR@STEP these are
-results_step_STEP.json and report_step_STEP.html. Nothing is computed twice (docs/evaluation.md). Delete DIR/evaluation
-to compute everything again.
-
-Exit codes: 0 done, 69 a process is missing, 124 ended by the watchdog of the run's config. 2 is bad input, damaged data
-of a suite, or a run without an available suite; all else is evaluated.
+repeated; a value that is an existing folder (with @STEP or not) is that folder, any other is a comma list. Writes
+DIR/evaluation/results.json after each suite, report.html at the end; for DIR@STEP, results_step_STEP.json and
+report_step_STEP.html. Nothing is computed twice (docs/evaluation.md), unless DIR/evaluation is deleted. Exit codes: 0
+done, 2 bad input, damaged data of a suite, or a run for which no suite is available (all else is evaluated), 69 a
+process is missing, 124 ended by the watchdog.
 """
 
 import pathlib

@@ -112,6 +112,17 @@ def test_a_finished_run_is_left_as_it_is(finished):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_finished_run_records_other_settings_of_the_machine(finished, tmp_path, warnings):
+    workdir, result = finished
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    config = _config(evaluation__every_steps=10, data__num_threads=3)
+    before = read_config(tmp_path).data.num_threads
+    assert loop.finished_accuracy(config, tmp_path) == result.clean_top1
+    assert read_config(tmp_path).data.num_threads == 3
+    [said] = [line for line in warnings if "finished run" in line]
+    assert said.endswith(f"now with other settings than before: data.num_threads: {before} -> 3")
+
+
 def test_a_finished_run_is_measured_anew_with_settings_that_change_results(finished, tmp_path):
     workdir, before = finished
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)

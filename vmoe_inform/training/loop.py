@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import jax
+from absl import logging
 
 from vmoe_inform import checks, storage, tasks
 from vmoe_inform import config as config_lib
@@ -14,6 +15,7 @@ from vmoe_inform.config.identity import Effect
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.runs.checkpoints import CHECKPOINT_FOLDER, Checkpoints
 from vmoe_inform.runs.folder import check_same_run, recorded_class_names, write_config
+from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
 from vmoe_inform.training import program as program_lib
@@ -135,7 +137,8 @@ def run_steps(training: Training, program: Program, hooks: Sequence[Hook]) -> Tr
 def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | None:
     """Clean top-1 of a run whose steps are all done, read from its log; None if there is something left to do.
 
-    Settings that change results, such as the test split, leave something to do: the accuracy is measured anew.
+    Settings that change results, such as the test split, leave something to do: the accuracy is measured anew. Those of
+    the machine are recorded in the run's config.
 
     Raises:
       ValueError, FileNotFoundError: as :func:`train`.
@@ -155,4 +158,8 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
             return None
     if config.profile is not None:
         profile.check_steps(workdir, config.profile, 0)
+    if changes:  # of the machine, such as where the data lie: what looks at the run next goes by them
+        logging.warning("a finished run, now with other settings than before: %s", "; ".join(map(str, changes)))
+        with RunLock(workdir):
+            write_config(workdir, config)
     return accuracy
