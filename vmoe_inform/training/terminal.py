@@ -10,6 +10,7 @@ from typing import Self, SupportsFloat
 
 import rich.console
 import rich.progress
+import rich.table
 import rich.text
 from absl import logging
 
@@ -142,7 +143,7 @@ class _Text(rich.progress.ProgressColumn):
 
     def __init__(self, text: Callable[[], str]):
         self._ask = text
-        super().__init__()
+        super().__init__(table_column=rich.table.Column(no_wrap=True))
 
     def render(self, task: rich.progress.Task) -> rich.text.Text:
         return rich.text.Text(self._ask())
