@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from vmoe_inform import storage
 from vmoe_inform.runs import saved_trees
 from vmoe_inform.runs.checkpoints import Checkpoints
 
@@ -18,7 +19,7 @@ def differing(workdir: pathlib.Path, other: pathlib.Path) -> list[str]:
             step, arrays = checkpoints.load_arrays()
         trees.append(saved_trees.by_path(arrays) | {"step of the checkpoint": np.int64(step)})
         data = folder / "checkpoints" / str(step) / "data"
-        positions.append({path.name: path.read_bytes() for path in data.glob("process_*")})
+        positions.append({path.name: storage.read_bytes(path) for path in storage.matching(data, "process_*")})
     for one, two in (trees, positions):
         found += [name for name in sorted(one.keys() | two.keys()) if not _identical(one.get(name), two.get(name))]
     return found

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from vmoe_inform import storage
+
 _POLL_SECONDS = 0.002
 _STOP_SECONDS = 300.0  # that a process may take to end after SIGTERM
 MOMENTS = ("any", "save", "evaluation")
@@ -37,12 +39,12 @@ class Kill:
 
 def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
     """Steps of the complete checkpoints of a run, ascending."""
-    return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal())
+    return storage.numbered_folders(workdir / "checkpoints")
 
 
 def is_saving(workdir: pathlib.Path) -> bool:
     """Whether a checkpoint is being written now."""
-    return any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"))
+    return bool(storage.matching(workdir / "checkpoints", "*.orbax-checkpoint-tmp"))
 
 
 def last_logged(workdir: pathlib.Path) -> dict[str, Any]:

@@ -6,10 +6,8 @@ files are a part of it. Saving continues in the background. Random keys are not 
 """
 
 import contextlib
-import logging as standard_logging
 import pathlib
 import time
-import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -24,7 +22,7 @@ from absl import logging
 from vmoe_inform import checks, storage
 from vmoe_inform.axes import Tree
 from vmoe_inform.data.training_batches import TrainingBatches
-from vmoe_inform.runs import checksums, positions, saved_trees
+from vmoe_inform.runs import _traces, checksums, positions, saved_trees
 from vmoe_inform.runs import integrity as intact
 from vmoe_inform.runs.integrity import DamagedCheckpointError
 from vmoe_inform.runs.state import TrainState
@@ -35,19 +33,6 @@ _UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of the folder into which 
 _LOOKS, _LOOKS_THAT_FIND_NOTHING, _SECONDS_BETWEEN_LOOKS = 25, 3, 0.2  # for what a failed save leaves
 
 _Restored = TypeVar("_Restored")
-
-
-def _is_no_trace_of_orbax(record: standard_logging.LogRecord) -> bool:
-    frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else ()
-    words = (record.pathname, record.getMessage(), *(frame.filename for frame in frames))
-    return not record.exc_info or not any("orbax" in word for word in words)
-
-
-def _silence_traces() -> None:
-    """A save that fails raises SavingError, one line. Orbax logs a trace in each thread and task that it passes, some
-    of them when the process ends."""
-    for logger in (logging.get_absl_logger(), standard_logging.getLogger("asyncio")):
-        logger.addFilter(_is_no_trace_of_orbax)
 
 
 def _shortened(reason: str) -> str:
@@ -86,7 +71,7 @@ class Checkpoints:
         removes what the next manager of the folder is writing.
         """
         if self._keep is not None:
-            _silence_traces()
+            _traces.silence()
             if processes.is_main():
                 self._remove_unfinished()
         intact.check_can_be_listed(self._folder)

@@ -40,7 +40,7 @@ def opened(
         yield file, size
 
 
-def read_bytes(path: pathlib.Path, *, most_bytes: int, within: pathlib.Path | None = None) -> bytes:
+def read_bytes(path: pathlib.Path, *, most_bytes: int = MOST_ARRAYS_BYTES, within: pathlib.Path | None = None) -> bytes:
     """The content of a file. Raises as :func:`opened`."""
     with opened(path, most_bytes=most_bytes, within=within) as (file, size):
         return file.read(size)

@@ -6,7 +6,7 @@ from typing import Self
 import jax
 from absl import logging
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.training.hooks.base import Hook, Training
 
@@ -102,7 +102,7 @@ def check_steps(workdir: pathlib.Path, num_steps: int, steps_left: int) -> bool:
     possible = max(0, steps_left - WARM_UP_STEPS)
     if num_steps <= possible:
         return True
-    if any((workdir / FOLDER).glob("process_*/plugins/profile/*/*.xplane.pb")):
+    if storage.matching(workdir / FOLDER, "process_*/plugins/profile/*/*.xplane.pb"):
         logging.warning("profile: %d steps are left, too few for another trace; the earlier one stays", steps_left)
         return False
     expected = f"at most {possible}: {steps_left} steps are left, of which {WARM_UP_STEPS} come before the trace"
