@@ -3,7 +3,7 @@
     python -m vmoe_inform.evaluate --workdir=DIR[@STEP],... --suites=clean,c,r,a,o [--compare=OTHER_DIR[@STEP],...]
 
 DIR is evaluated at its newest checkpoint, DIR@STEP at that of the step. ``--workdir`` and ``--compare`` may be
-repeated; a value that is an existing folder (with @STEP or not) is that folder, any other is a comma list. Writes
+repeated. A value that is an existing folder (with @STEP or not) is that folder; any other is a comma list. Writes
 DIR/evaluation/results.json after each suite, report.html at the end; for DIR@STEP, results_step_STEP.json and
 report_step_STEP.html. Nothing is computed twice (docs/evaluation.md), unless DIR/evaluation is deleted. Exit codes: 0
 done, 2 bad input, damaged data, or a run without an available suite, 69 a process is missing, 124 the watchdog's.

@@ -1,4 +1,4 @@
-"""What a trained router does: records of a model at work, tables of them, figures, and maps of single images.
+"""Analysis of trained routers: records of a model at work, their statistics, figures, and maps of single images.
 
     run = analysis.load("runs/attention")                        # the model of a run's newest checkpoint
     sample = analysis.sample(run, 24, "c:fog:3")                 # test images, here in fog

@@ -1,4 +1,4 @@
-"""What an analysis looks at: checkpoints and images, found and checked first, then loaded."""
+"""Inputs of an analysis: checkpoints and images, found and checked first, then loaded."""
 
 import dataclasses
 import os
@@ -139,7 +139,7 @@ def _steps(saved: SavedRun, wanted: str | None) -> tuple[int, ...]:
 
 
 def _earlier_step(saved: SavedRun, *, like: Sequence[int]) -> int | None:
-    """Since when the fluctuation of the run compared with is: where it is kept, since the same step as of the run."""
+    """The earlier step for the fluctuation of the run compared with: the run's own earlier step, if it is kept."""
     kept = [step for step in saved.kept_steps if step < saved.step]
     if not like or not kept:
         return None

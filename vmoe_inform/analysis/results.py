@@ -180,7 +180,7 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Fluctuation:
-    """What changed from one checkpoint to another, by block; both were shown the same images."""
+    """Changes from one checkpoint to another on the same images, by block."""
 
     from_step: int
     to_step: int
@@ -220,7 +220,7 @@ class OtherRun:
 
 @dataclasses.dataclass(frozen=True)
 class Corruptions:
-    """What each corruption does.
+    """The effect of each corruption.
 
     Attributes:
       names, severities: of the corruptions.

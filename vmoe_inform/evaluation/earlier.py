@@ -1,4 +1,4 @@
-"""Results of earlier evaluations: of which images they are, when they were made, and whether they are shown again."""
+"""Results of earlier evaluations: their images, their date, and whether they are shown again."""
 
 import dataclasses
 import datetime
@@ -13,7 +13,7 @@ from vmoe_inform.evaluation.suites.base import Suite
 
 
 def data_of(suite: Suite, data: DataConfig) -> Data:
-    """Which images a suite shows.
+    """The images of a suite.
 
     Raises:
       NotAvailable, ValueError, FileNotFoundError: they cannot be read.
@@ -23,7 +23,7 @@ def data_of(suite: Suite, data: DataConfig) -> Data:
 
 
 def data_of_split(source: Source, data: DataConfig) -> Data:
-    """Which images the clean ones are, which the routing is of."""
+    """The clean images, which routing statistics are of."""
     return Data(fingerprints.place_of(source, data), fingerprints.fingerprint(source))
 
 
@@ -33,7 +33,7 @@ def now() -> str:
 
 
 def has_result(results: Results | None, name: str) -> bool:
-    """Whether a suite was evaluated, on whatever images."""
+    """Whether a suite was evaluated, on any images."""
     return results is not None and name in results.suites
 
 

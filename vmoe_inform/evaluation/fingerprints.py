@@ -1,4 +1,4 @@
-"""Which images a score is of: told from their content, wherever they lie."""
+"""Identifies the images of a score by their content, in any folder."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -47,7 +47,7 @@ def together(sources: Iterable[Source]) -> str:
 
 
 def place_of(source: Source, data: DataConfig) -> str:
-    """Where the images lie, in words: a folder or a tar, else what the config says of them."""
+    """The origin of the images in words: a folder or a tar, else the config's description."""
     records = source.records
     while isinstance(records, CorruptedRecords | SelectedRecords):
         records = records.records

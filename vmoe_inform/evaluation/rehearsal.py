@@ -86,7 +86,7 @@ def posters(images: Images, seed: int) -> Images:
 
 
 def neighbour_votes(train: Images, train_labels: Labels, images: Images) -> Int[np.ndarray, "n 10"]:
-    """How many of the five nearest training images in pixels are of each class."""
+    """Classes of the five nearest training images in pixels: the number of each."""
     from sklearn.neighbors import NearestNeighbors
 
     flat = [of.mean(axis=3).reshape(len(of), -1).astype(np.float32) for of in (train, images)]

@@ -1,4 +1,4 @@
-"""What an evaluation finds, as it is written to results.json: the types, and what holds between their fields."""
+"""Types of results.json, with the conditions between their fields."""
 
 import dataclasses
 import datetime
@@ -72,7 +72,7 @@ class WorstClass:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Which images a result is of.
+    """The images of a result.
 
     Attributes:
       place: where they lay, in words.
@@ -85,7 +85,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class AttackFacts:
-    """How images were attacked.
+    """Settings of the attack on images.
 
     Attributes:
       epsilon: largest change of a pixel, of 255.
@@ -102,7 +102,7 @@ class AttackFacts:
 
 @dataclasses.dataclass(frozen=True)
 class SuiteResult:
-    """What a suite measures on one set of images.
+    """Measurements of a suite on one set of images.
 
     Attributes:
       count: images that the headline is computed from; of C each counts once, of O those of no known class.
@@ -162,7 +162,7 @@ def _is_date(text: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class LayerRouting:
-    """What the router of a layer does on the clean test images.
+    """Statistics of a layer's router on the clean test images.
 
     Attributes:
       entropy: of its probabilities, mean over the tokens, nats.
@@ -183,7 +183,7 @@ class LayerRouting:
 
 @dataclasses.dataclass(frozen=True)
 class RouterFacts:
-    """How a model's routers choose.
+    """Settings of a model's routers.
 
     Attributes:
       score: name of the score step.
@@ -196,7 +196,7 @@ class RouterFacts:
 
 @dataclasses.dataclass(frozen=True)
 class ModelFacts:
-    """What was evaluated. Files of older versions have the first two fields only."""
+    """Facts of the evaluated model. Files of older versions have the first two fields only."""
 
     parameters: int
     router: RouterFacts

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of each unit of work, one set of a suite, so that it can be stopped and gone on with."""
+"""Kept scores of each unit of work, one set of a suite, so that a stopped evaluation resumes."""
 
 import dataclasses
 import functools
@@ -100,7 +100,7 @@ class Units:
         return isinstance(kept, Mapping) and all(kept.get(name) == version for name, version in wanted.items())
 
     def _key(self, unit: Unit) -> str:
-        """What decides the scores, as JSON."""
+        """Everything that decides the scores, as JSON."""
         decisive: Mapping[str, Any] = {
             "format": _FORMAT,
             "checkpoint_step": self.checkpoint_step,

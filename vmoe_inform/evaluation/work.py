@@ -1,4 +1,4 @@
-"""What is left to evaluate of a checkpoint: found without loading it."""
+"""The work left to evaluate of a checkpoint, found without loading it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ class Work:
 
 
 def look(saved: SavedRun, suites: Sequence[str], *, again: bool = False) -> Work:
-    """What is left of an evaluation.
+    """The work left of an evaluation.
 
     Args:
       saved: the checkpoint.

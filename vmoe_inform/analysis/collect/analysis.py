@@ -35,7 +35,7 @@ def of_trace(
     step: int = 0,
     suite: str = "clean",
 ) -> Analysis:
-    """The analysis of a trace, for notebooks: what the figures take.
+    """The analysis of a trace, for the figures of notebooks.
 
     Args:
       model: that was traced.

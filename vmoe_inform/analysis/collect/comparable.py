@@ -1,4 +1,4 @@
-"""Which runs can be compared layer by layer."""
+"""Checks that runs can be compared layer by layer."""
 
 from vmoe_inform import checks
 from vmoe_inform.config import Config

@@ -1,4 +1,4 @@
-"""How routing and accuracy move under each corruption and severity, the same images before and after."""
+"""Changes of routing and accuracy under each corruption and severity, on the same images."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
 
 
 def of_all(observer: Observer, variables: Tree, images: Images, clean: Seen, say: Callable[[str], None]) -> Corruptions:
-    """Looks at the images under all corruptions.
+    """Analyses the images under all corruptions.
 
     Args:
       observer: of the model.

@@ -1,4 +1,4 @@
-"""Which images an analysis looks at: some of the clean test images, or the same ones under corruptions."""
+"""The images of an analysis: some of the clean test images, or the same ones under corruptions."""
 
 import dataclasses
 import math
@@ -131,7 +131,7 @@ class Images:
         return selected(source, self._indices_in(source, f"{corruption}/{severity}"))
 
     def _indices_in(self, source: Source, name: str) -> list[int]:
-        """Where the chosen clean images are in a set of C."""
+        """Indices of the chosen clean images in a set of C."""
         if source.origin == GENERATED:  # of the clean records, in their order
             if len(source.records) != len(self._clean.records):
                 raise checks.error(
@@ -162,7 +162,7 @@ def whole_groups(number: int, group_size: int, limit: int | None) -> list[int]:
 
 
 def selected(source: Source, indices: Sequence[int]) -> Source:
-    """Of the records of a source only those of these numbers."""
+    """The records of a source with these numbers."""
     return dataclasses.replace(source, records=SelectedRecords(source.records, tuple(indices)))
 
 

@@ -1,4 +1,4 @@
-"""What one MoE layer did to a set of images: pure functions from records or sums to numbers."""
+"""Statistics of one MoE layer on a set of images: pure functions from records or sums to numbers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A few of the images for the interactive page: as they are, under corruptions, and what each run does to them."""
+"""Images for the interactive page, clean and under corruptions, with the routing of each run."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a router did to some images: one typed record for each MoE layer, on the host."""
+"""Records of a router on some images: one typed record for each MoE layer, on the host."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class LayerTrace:
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """What a model did to n images.
+    """The routing of n images by a model.
 
     Attributes:
       logits: of the classes.

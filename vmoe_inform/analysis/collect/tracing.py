@@ -1,4 +1,4 @@
-"""Looks into a model while it classifies images: a record for each MoE layer, in batches and on any mesh."""
+"""Records each MoE layer of a model while it classifies images, in batches and on any mesh."""
 
 import contextlib
 import dataclasses
@@ -42,7 +42,7 @@ def trace(
     mesh: Mesh | None = None,
     label: str = "",
 ) -> Trace:
-    """What each MoE layer does to the images, in evaluation mode.
+    """A record of each MoE layer on the images, in evaluation mode.
 
     Only what is kept leaves the devices. Consecutive images form groups that share the experts' slots. Filler images
     take none, so the result does not depend on the size of the batches. Where tokens find no free slot, or experts

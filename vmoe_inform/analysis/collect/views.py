@@ -1,4 +1,4 @@
-"""What the interactive page shows: a few images, clean and corrupted, and what each run's router did to them.
+"""Views for the interactive page: a few images, clean and corrupted, with the routing of each run.
 
 Token graphs are large. A :class:`View` keeps of each token only its strongest neighbours, so that traces can be made,
 cut down and let go one after the other.
@@ -24,7 +24,7 @@ UNCORRUPTED: Condition = ("", 0)
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """What tokens attend to; the weights of a token sum to 1 over all tokens.
+    """The neighbours of tokens; the weights of a token sum to 1 over all tokens.
 
     Attributes:
       itself: weight of the token itself.
@@ -58,7 +58,7 @@ class LayerView:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What one run does to the images under one condition.
+    """The routing of the images by one run under one condition.
 
     Attributes:
       run: its name.
@@ -189,7 +189,7 @@ def undecided(probabilities: Float[np.ndarray, "*batch E"], num_experts: int) ->
 
 
 def neighbours_of(graph: Float[np.ndarray, "n N N"], number: int = MOST_NEIGHBOURS) -> Neighbours:
-    """Of each row of a token graph the diagonal, and the ``number`` largest other entries (or all of them)."""
+    """The diagonal and the ``number`` largest other entries (or all of them) of each row of a token graph."""
     num_tokens = graph.shape[-1]
     number = min(number, num_tokens - 1)
     itself = np.diagonal(graph, axis1=1, axis2=2)

@@ -1,4 +1,4 @@
-"""How figures of many MoE layers are laid out: one small diagram a layer, or the layers along an axis.
+"""Layout of figures of many MoE layers: one small diagram a layer, or the layers along an axis.
 
 Margins are fixed: to find them takes matplotlib longer than to draw a dozen diagrams.
 """
@@ -128,7 +128,7 @@ def panels(
 
 
 def panel_columns(number: int) -> int:
-    """How many of ``number`` diagrams stand in a row."""
+    """Columns for ``number`` diagrams."""
     return 3 if number in (5, 6, 9) else min(number, _MOST_COLUMNS)
 
 

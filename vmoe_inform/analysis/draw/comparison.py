@@ -1,4 +1,4 @@
-"""One figure of several runs: what their routers do, layer by layer."""
+"""One figure of the routers of several runs, layer by layer."""
 
 from collections.abc import Callable, Mapping
 

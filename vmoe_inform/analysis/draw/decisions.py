@@ -1,4 +1,4 @@
-"""How decided a router is in each layer, and how its choices change in training."""
+"""Entropy of the router in each layer, and changes of its choices in training."""
 
 import math
 from collections.abc import Mapping

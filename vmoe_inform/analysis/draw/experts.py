@@ -1,4 +1,4 @@
-"""How the work is shared: the load of each expert, and which experts work on which class."""
+"""Load of each expert, and specialisation of experts on classes."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def _draw_load(axes: Axes, load: tuple[float, ...], dropped: float, highest: flo
 
 @plain
 def specialisation_figure(analysis: Analysis) -> Figure:
-    """Which experts work on the images of which class, by layer, and how much that says about the class.
+    """Share of each class's assignments by expert and layer, with their mutual information.
 
     Of more than 30 classes, each layer's are ordered by the expert that they use most.
     """

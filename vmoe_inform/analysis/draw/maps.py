@@ -265,7 +265,7 @@ def _norm(traces: Sequence[Trace], layers: Sequence[str], index: int, by: str) -
 
 
 def _key(figure: Figure, axes: Sequence[Axes], trace: Trace, by: str, norm: Normalize) -> None:
-    """What the colours mean, right of the maps."""
+    """The key of the colours, right of the maps."""
     if by != "expert":
         color_bar(figure, ScalarMappable(norm, SHADES), axes, _LABELS[by])
         return

@@ -1,4 +1,4 @@
-"""How far tokens attend to each other in a router's graph of tokens."""
+"""Effective neighbours of tokens in a router's graph of tokens."""
 
 from collections.abc import Sequence
 

@@ -92,7 +92,7 @@ def _render(views: Views, neighbours: int, quality: int, *, num_images: int) -> 
 
 
 def _data(views: Views, neighbours: int, quality: int) -> dict[str, Any]:
-    """What page.js reads."""
+    """The data that page.js reads."""
     conditions = list(views.images)
     first = views.views[0]
     titles = [_title(name) for name in views.class_names]

@@ -21,7 +21,7 @@ _LARGEST_SET_BYTES = 64 * 1024**2
 
 
 def generated(config: Config) -> LoadSet:
-    """How a set is generated at the model's image size: from the cache, or drawn while it is read.
+    """A generated set at the model's image size: from the cache, or drawn while it is read.
 
     The first set of the cache that is loaded makes all that are missing, since together they can share the
     processor's cores. At 32 px all 75 sets take about 0.13 s of one core and 230 kB of disk for each test image.

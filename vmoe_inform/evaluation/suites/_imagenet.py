@@ -1,4 +1,4 @@
-"""What the suites of ImageNet's classes share. A model may know only some of the 1,000 classes; then so do they."""
+"""Shared code of the suites of ImageNet's classes. A model may know only some of the 1,000 classes; then so do they."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What the suites of linear classifiers share. The features are what the head sees; the model learns nothing."""
+"""Shared code of the suites of linear classifiers. The features are what the head sees; the model learns nothing."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from vmoe_inform.evaluation.suites.base import Predictions, Scores, test_split
 
 
 def both_splits(config: Config) -> list[Source]:
-    """What a classifier learns from, and what it is tested on."""
+    """Training and test split of a classifier."""
     return [sources.training(config.data), test_split(config.data)]
 
 

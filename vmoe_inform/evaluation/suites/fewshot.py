@@ -1,4 +1,4 @@
-"""What a model's features are worth to a linear classifier that learns from few images of each class."""
+"""Accuracy of a linear classifier on the model's features, learned from few images of each class."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What a model's features are worth to a linear classifier that learns from all training images."""
+"""Accuracy of a linear classifier on the model's features, learned from all training images."""
 
 from collections.abc import Mapping
 

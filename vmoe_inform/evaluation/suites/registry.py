@@ -143,5 +143,5 @@ def published_suites() -> list[PublishedSuite]:
 
 
 def examinations() -> list[Examine]:
-    """What ``data.check`` does for the suites that are published."""
+    """The checks of ``data.check`` for published suites."""
     return [suite.examine for suite in map(kind, names()) if suite.examine is not None]
