@@ -64,18 +64,23 @@ def load(names: Iterable[str], *, files: bool = False, outside: pathlib.Path | N
     for name in names:
         if name == "__main__":
             missing[name] = "a notebook or script registered it: move that into a module"
-        elif name.endswith(".py"):
-            if files:
-                run_file(pathlib.Path(name))
-            elif pathlib.Path(name) not in _files.values():
+        elif name.endswith(".py") and not files:
+            if pathlib.Path(name) not in _files.values():
                 missing[name] = "a config file, which is not run again: move what it registers into a module"
         elif name not in sys.modules:
             try:
-                _check_outside(name, outside)
-                importlib.import_module(name)
+                _load(name, outside)
             except Exception as problem:
                 missing[name] = words(problem)
     return missing
+
+
+def _load(name: str, outside: pathlib.Path | None) -> None:
+    if name.endswith(".py"):
+        run_file(pathlib.Path(name))
+    else:
+        _check_outside(name, outside)
+        importlib.import_module(name)
 
 
 def run_file(path: pathlib.Path) -> types.ModuleType:

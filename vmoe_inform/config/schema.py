@@ -56,8 +56,7 @@ def parse(given: Any) -> Config:
     Raises:
       ValueError: as :func:`parse_model`, or one of its plug-ins cannot be imported.
     """
-    named = given.plugins if isinstance(given, Config) else given.get("plugins", ())
-    for name, why in plugins.load(named, files=True).items():
+    for name, why in plugins.load(_plugins_of(given), files=True).items():
         raise checks.error("plugins", f"modules that can be imported ({why})", name)
     return _parse(given)
 
@@ -76,14 +75,20 @@ def parse_recorded(tree: Mapping[str, Any], folder: pathlib.Path) -> Config:
       ValueError: as :func:`parse_model`.
     """
     tree = migrations.migrate(dict(tree))
-    named = checks.conform("plugins", tree.get("plugins", ()), groups.hint_of(Config, "plugins"))
-    missing = plugins.load(named, outside=folder)
+    missing = plugins.load(_plugins_of(tree), outside=folder)
     try:
         return _parse(tree)
     except checks.InputError as problem:
         for name, why in missing.items():
             raise checks.InputError(f"{problem}; the run has a plug-in {name}, which is not loaded ({why})") from None
         raise
+
+
+def _plugins_of(given: Any) -> tuple[str, ...]:
+    if isinstance(given, Config):
+        return given.plugins
+    named = given.get("plugins", ()) if isinstance(given, Mapping | ml_collections.ConfigDict) else ()
+    return checks.conform("plugins", named, groups.hint_of(Config, "plugins"))
 
 
 def _parse(given: Any) -> Config:
