@@ -60,7 +60,7 @@ def check_flags(subcommand: str, benchmarks: Mapping[str, Benchmark]) -> None:
 
 
 def header(subcommand: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the rows were measured on, and with which settings."""
+    """Hardware and settings of the rows."""
     import jax
 
     from vmoe_inform import __version__

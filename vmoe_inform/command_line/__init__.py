@@ -1,4 +1,4 @@
-"""What the command lines share: flags, configs, and errors in one line instead of a traceback."""
+"""Shared code of the command lines: flags, configs, and errors in one line instead of a traceback."""
 
 from vmoe_inform.command_line._flags import (
     ConfigFlag,

@@ -21,7 +21,7 @@ def literal(text: str) -> Any:
 
 
 def value(field: str, text: str, hint: Any) -> Any:
-    """What ``text`` means for a field of the type ``hint``.
+    """The value of ``text`` for a field of the type ``hint``.
 
     A number, ``None``, ``true`` and ``false`` are themselves. Where the field takes a tuple, ``a,b`` is one, and
     ``('a','b')`` is the same. If the field takes only tuples, a single ``a`` is one, too. All else is text.

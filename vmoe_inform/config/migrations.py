@@ -119,7 +119,7 @@ def migrate(tree: Tree, migrations: Sequence[Migration] = MIGRATIONS) -> Tree:
 
 
 def first_name(field: str, migrations: Sequence[Migration] = MIGRATIONS) -> str:
-    """What a setting was called when it was new: the name that hashes of configs know it by."""
+    """The first name of a setting, which hashes of configs use."""
     for migration in reversed(migrations):
         if isinstance(migration, Renamed) and migration.now == field:
             field = migration.field
@@ -127,7 +127,7 @@ def first_name(field: str, migrations: Sequence[Migration] = MIGRATIONS) -> str:
 
 
 def new_name(field: str, migrations: Sequence[Migration] = MIGRATIONS) -> str:
-    """What a setting is called today; the same name if it was not renamed."""
+    """The present name of a setting; the same name if it was not renamed."""
     for migration in migrations:
         if isinstance(migration, Renamed) and migration.field == field:
             field = migration.now

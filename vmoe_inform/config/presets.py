@@ -286,7 +286,7 @@ def start(
     where: str,
     recipes: Mapping[str, Callable[[ml_collections.ConfigDict], None]] | None = None,
 ) -> ml_collections.ConfigDict:
-    """What every config file begins with: the defaults, and the presets that the string after its name picks.
+    """The start of every config file: the defaults, and the presets that the string after its name selects.
 
     ``router=help`` prints the presets and ends the program.
 

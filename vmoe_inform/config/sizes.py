@@ -1,4 +1,4 @@
-"""What a model and its batches take: whether any machine can hold it, and whether this one can."""
+"""Memory of a model and its batches: whether any machine can hold it, and whether this one can."""
 
 import os
 

@@ -11,7 +11,7 @@ from vmoe_inform.runs.checkpoints import Checkpoints
 
 
 def differing(workdir: pathlib.Path, other: pathlib.Path) -> list[str]:
-    """What is not the same to the last bit in the last checkpoints of two runs: paths of arrays and files."""
+    """Paths of arrays and files that differ in any bit between the last checkpoints of two runs."""
     found: list[str] = []
     trees, positions = list[dict[str, Any]](), list[dict[str, Any]]()
     for folder in (workdir, other):

@@ -18,7 +18,7 @@ MOMENTS = ("any", "save", "evaluation")
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """What was done to one process.
+    """One kill of a process.
 
     Attributes:
       run: number of the run, from 1.

@@ -18,7 +18,7 @@ from vmoe_inform.exit_codes import BAD_INPUT, STOPPED
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a drill found.
+    """The result of a drill.
 
     Attributes:
       kills: in order.

@@ -72,7 +72,7 @@ def errors_of(ours: Mapping[str, Array], theirs: Mapping[str, np.ndarray]) -> di
 
 
 def compute(arrays: Mapping[str, np.ndarray]) -> dict[str, Array]:
-    """What this library computes from a file's inputs, under the file's names.
+    """This library's results for a file's inputs, under the file's names.
 
     Args:
       arrays: the contents of a file.

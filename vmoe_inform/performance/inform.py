@@ -1,4 +1,4 @@
-"""What informing costs: the forward pass of a model with an inform step, over the same model without it.
+"""Cost of informing: the forward pass of a model with an inform step, over the same model without it.
 
 Both have the same sizes, router, K, renormalisation and slots. The logits are computed as in evaluation. From
 ``block_size`` on, neither has an N x N matrix. The attention of all blocks, and the steps with an option

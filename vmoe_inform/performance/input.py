@@ -1,4 +1,4 @@
-"""How fast images are read and decoded, over the rate at which the train step uses them up."""
+"""Rate of reading and decoding images, over the rate at which the train step consumes them."""
 
 import dataclasses
 import time

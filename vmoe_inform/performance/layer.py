@@ -1,4 +1,4 @@
-"""What a MoE layer costs over a dense MLP that does the same activated work.
+"""Cost of a MoE layer, over a dense MLP that does the same activated work.
 
 The MoE layer is the module of a model: router, auxiliary losses and metrics, dispatch and experts, in training mode.
 Tokens are random and LayerNormed, and the router's weights fresh, so loads are mildly uneven. The experts are MLPs, and
@@ -199,7 +199,7 @@ def _sparse(model: ModelConfig, images: int, device: jax.Device) -> _Layer:
 
 
 class _Arrays:
-    """What layers are run on; layers with parameters of the same shapes share them."""
+    """Inputs of layers; layers with parameters of the same shapes share them."""
 
     def __init__(self) -> None:
         self._params: dict[tuple, Tree] = {}

@@ -1,4 +1,4 @@
-"""Times as ratios: what is compared is measured in turns, in one process, against a reference of the same run.
+"""Times as ratios: both sides are measured in turns, in one process, against a reference of the same run.
 
 A machine's speed drifts (clocks, other processes), and drift cancels in the ratio of two measurements that follow each
 other. So every round measures each candidate once, a ratio is formed within each round, and the rounds give a median

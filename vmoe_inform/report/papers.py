@@ -1,4 +1,4 @@
-"""What papers report for models that can be trained here, and which runs are of these models.
+"""Scores that papers report for models of this library, and the runs that are of these models.
 
 Two sources, both of ImageNet with 1,000 classes:
 

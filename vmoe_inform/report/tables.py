@@ -68,7 +68,7 @@ def _worst_class(found: results_lib.WorstClass) -> WorstClass:
 
 
 def facts(results: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
-    """What each run is: (name, one cell for each run)."""
+    """Facts of each run: (name, one cell for each run)."""
     flat = [
         {
             "training steps of the checkpoint": result.checkpoint_step,

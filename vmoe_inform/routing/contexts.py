@@ -1,4 +1,4 @@
-"""What a step of the router is made for and looks at: sizes of its layer, parameters, and a context.
+"""Inputs of router steps: sizes of the layer, parameters, and a context.
 
 The layer hands each step what it declared when it was registered (:mod:`vmoe_inform.routing.steps`), and nothing else.
 """
@@ -71,7 +71,7 @@ class AttentionRecord:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PreviousLayer:
-    """What the MoE layer before this one decided.
+    """The decision of the MoE layer before this one.
 
     Attributes:
       probabilities: after its inform steps.
@@ -85,7 +85,7 @@ class PreviousLayer:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepContext:
-    """What a score or inform step may look at; all but ``tokens`` and ``parameters`` is None unless it declared it.
+    """Inputs of a score or inform step; all but ``tokens`` and ``parameters`` are None unless it declared them.
 
     A step casts to float32 what it computes with (:func:`vmoe_inform.routing.products.float32_einsum` does).
 
@@ -109,7 +109,7 @@ class StepContext:
 
 @dataclasses.dataclass(frozen=True)
 class SelectContext:
-    """What a select step may look at besides the probabilities of a group.
+    """Inputs of a select step besides the probabilities of a group.
 
     Attributes:
       k: K, choices of each token.
@@ -139,7 +139,7 @@ class SelectContext:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossContext:
-    """What an auxiliary loss looks at: how the tokens of each group chose, before inform steps (decision 2).
+    """Inputs of an auxiliary loss: the choices of the tokens of each group, before inform steps.
 
     Attributes:
       logits: base logits, without noise, float32.

@@ -168,7 +168,7 @@ def _draw_panel(axes: Axes, panel: Panel, routers: Sequence[str]) -> bool:
 
 
 def visible_range(intervals: Sequence[Interval], equal_at: float) -> tuple[float, float]:
-    """What an axis shows: every mean and ``equal_at``, and of the intervals what leaves the means apart.
+    """The range of an axis: every mean and ``equal_at``, and as much of the intervals as keeps the means apart.
 
     With two or three seeds a t-interval is much wider than the differences between routers. The room on either side of
     the means is twice their range, at most 1.15 and at least 0.25 of the median half width.

@@ -135,7 +135,7 @@ def _report(run: Run, exit_code: int | None, receiver: Connection, *, stopping: 
 
 
 def _work(run: Run, sender: Connection) -> None:
-    """What a process does."""
+    """The work of a process."""
     with StopRequest() as stop:
         log = storage.appending(_log(run), within=run.folder)
         for standard in (1, 2):

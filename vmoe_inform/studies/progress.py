@@ -1,4 +1,4 @@
-"""How far a study is: one bar on a terminal, plain lines elsewhere, from nothing but the files that its runs write."""
+"""Progress of a study, read from the files of its runs: one bar on a terminal, plain lines elsewhere."""
 
 import dataclasses
 import datetime
@@ -67,7 +67,7 @@ class Progress:
             self._task = self._bar.add_task("", total=sum(run.total_steps for run in runs))
 
     def update(self) -> None:
-        """Looks at the files and shows what they say."""
+        """Reads the files and shows the progress."""
         now = self._clock()
         steps, total = sum(map(steps_done, self._runs)), sum(run.total_steps for run in self._runs)
         finished = sum(run.is_finished for run in self._runs)

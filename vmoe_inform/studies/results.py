@@ -17,7 +17,7 @@ Flops: TypeAlias = Annotated[float, checks.Bound(above=0.0, at_most=1e40)]
 
 @dataclasses.dataclass(frozen=True)
 class EpochResult:
-    """What was measured at the end of an epoch.
+    """Measurements at the end of an epoch.
 
     Attributes:
       step: training steps by then.
@@ -34,7 +34,7 @@ class EpochResult:
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What a run of a study has found.
+    """The result of a run of a study.
 
     Attributes:
       router, seed: which run.

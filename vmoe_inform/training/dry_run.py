@@ -1,4 +1,4 @@
-"""What a run would cost: its step is compiled, and nothing is trained."""
+"""The dry run: compiles the step and prints its costs, and trains nothing."""
 
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources

@@ -1,4 +1,4 @@
-"""Steps that the devices were given and have not finished: how far the host may be ahead, and when each step ended."""
+"""Steps in flight: how far the host may be ahead of the devices, and when each step ended."""
 
 import collections
 import contextlib

@@ -78,7 +78,7 @@ def _shardings(tree: Tree) -> Tree:
 
 
 def adapt(step: int, saved: dict[str, Tree], fresh: dict[str, Tree]) -> dict[str, Tree]:
-    """What a model starts with, out of what another has learned and what it would itself begin with.
+    """Initial variables of a model, from another's trained ones and its own fresh ones.
 
     Args:
       step: of the checkpoint, for error messages.

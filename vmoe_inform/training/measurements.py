@@ -1,4 +1,4 @@
-"""What the log says of speed, memory and experts: measured over all steps from one entry to the next."""
+"""Measurements of speed, memory and experts over all steps from one log entry to the next."""
 
 from collections.abc import Mapping, Sequence
 
@@ -77,7 +77,7 @@ def step_times(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def load_numbers(load: Float[np.ndarray, " E"]) -> dict[str, float]:
-    """How evenly a layer's experts are used.
+    """Balance of a layer's experts.
 
     Args:
       load: share of the choices that each expert got; the sum is 1.

@@ -1,4 +1,4 @@
-"""What settings of the optimizer mean parameters by: regular expressions that are searched for in their paths."""
+"""Selects parameters by regular expressions, searched for in their paths."""
 
 import difflib
 import re
@@ -93,6 +93,6 @@ def zeros_where_frozen(trained: Tree, frozen: Tree, whole: Tree) -> Tree:
 
 
 def num_frozen(params: Tree, patterns: Sequence[str]) -> int:
-    """How many numbers the frozen parameters have."""
+    """Number of values in the frozen parameters."""
     sizes = jax.tree.map(lambda is_frozen, leaf: leaf.size if is_frozen else 0, mask(params, patterns), params)
     return sum(jax.tree.leaves(sizes))

@@ -1,4 +1,4 @@
-"""A config made into compiled functions on a mesh: what training and the dry run share."""
+"""Turns a config into compiled functions on a mesh, for training and the dry run."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ from vmoe_inform.training.step import make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What a run executes.
+    """The compiled functions of a run.
 
     Attributes:
       mesh: of all devices.

@@ -1,4 +1,4 @@
-"""What a run is doing, on the terminal: each phase with its time, and the progress of training with an ETA."""
+"""The terminal: each phase of a run with its time, and the progress of training with an ETA."""
 
 import contextlib
 import os

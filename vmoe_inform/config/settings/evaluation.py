@@ -29,7 +29,7 @@ class AttackConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """What is evaluated, and how.
+    """Settings of evaluation.
 
     Attributes:
       every_steps: training steps between measurements of clean accuracy; None: only after the last step.

@@ -136,7 +136,7 @@ class ModelConfig:
 
     @property
     def layer_sizes(self) -> steps.LayerSizes:
-        """What parameters and states of the router's steps are made for."""
+        """Sizes that parameters and states of the router's steps are made for."""
         return steps.LayerSizes(
             hidden_size=self.hidden_size,
             num_experts=self.moe.num_experts,

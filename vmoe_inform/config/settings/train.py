@@ -20,7 +20,7 @@ from vmoe_inform.config.settings.bounds import Batch, Beta, Factor, Pattern
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long and on what objective; exactly one of ``steps`` and ``epochs`` is set.
+    """Length and objective of training; exactly one of ``steps`` and ``epochs`` is set.
 
     Attributes:
       batch_size: images of one optimizer step over all devices, all accumulation steps together.

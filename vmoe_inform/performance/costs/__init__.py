@@ -1,4 +1,4 @@
-"""What a compiled program costs on one device: operations, bytes, memory, cycles and communication.
+"""Costs of a compiled program on one device: operations, bytes, memory, cycles and communication.
 
 The compiler's own analysis counts the body of a loop once. Here the instructions of a body count as often as it runs,
 wherever the text of the program states the number. ``unknown_loops`` is the number of loops that still count once.

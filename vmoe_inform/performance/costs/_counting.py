@@ -30,7 +30,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """What the text of a program, or of a part of it, says.
+    """Counts from the text of a program, or of a part of it.
 
     Attributes:
       once: work with every loop body once, as the compiler's analysis has it.

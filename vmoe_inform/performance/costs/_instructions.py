@@ -1,4 +1,4 @@
-"""What one instruction of a program costs: operations, bytes, cycles, collectives."""
+"""Costs of one instruction of a program: operations, bytes, cycles, collectives."""
 
 import math
 import re

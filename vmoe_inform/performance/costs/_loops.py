@@ -1,4 +1,4 @@
-"""How often a loop runs, worked out from the scalar integers that its condition depends on."""
+"""Trip counts of loops, from the scalar integers that their conditions depend on."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ _LARGEST = 1_000_000  # runs of a loop that are looked at
 
 
 def stated_trips(instruction: hlo.Instruction) -> int | None:
-    """How often a loop runs, where the compiler says so."""
+    """Trip count of a loop, where the compiler states it."""
     stated = instruction.attribute(r'"known_trip_count":\{"n":"(\d+)"')
     return None if stated is None else int(stated)
 
 
 def trips(module: hlo.Module, condition: str, body: str, start: Known) -> int | None:
-    """How often a loop runs, by going through its integers; None if they depend on what is not known."""
+    """Trip count of a loop, by simulating its integers; None if they depend on unknown values."""
     state = start
     for number in range(_LARGEST):
         goes_on = Values(module, module.computations[condition], {0: state}).result()
@@ -31,7 +31,7 @@ def trips(module: hlo.Module, condition: str, body: str, start: Known) -> int | 
 
 
 def invariant(module: hlo.Module, body: str, start: Known) -> Known:
-    """What is known of a loop's tuple in every run: the elements that its body passes on as they are."""
+    """Known values of a loop's tuple in every run: the elements that its body passes on unchanged."""
     computation = module.computations[body]
     if not isinstance(start, dict) or computation.root.opcode != "tuple":
         return None
