@@ -361,8 +361,3 @@ def test_a_run_at_hand(runs, newest):
     assert moved.config == config_lib.override(run_at_hand.config, {"data.directory": "elsewhere"})
     with pytest.raises(ValueError, match="suite: expected clean, or c:NAME:SEVERITY: one set of images; received 'c'"):
         analysis_lib.sample(run_at_hand, 8, "c")
-
-
-def test_a_model_without_routers_is_not_loaded(runs):
-    with pytest.raises(ValueError, match=r"model.moe.layers: expected at least one MoE layer"):
-        analysis_lib.load(runs / "dense")

@@ -19,10 +19,11 @@ from vmoe_inform.analysis.collect.analysis import of_trace
 from vmoe_inform.analysis.draw import maps
 from vmoe_inform.analysis.draw.catalogue import figures
 from vmoe_inform.analysis.draw.comparison import comparison_figure
-from vmoe_inform.analysis.inputs import AnalysedRuns, load, load_inputs
+from vmoe_inform.analysis.inputs import AnalysedRuns, load_inputs
 from vmoe_inform.analysis.page.render import routing_frame, routing_page
 from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.analysis.stored import read
+from vmoe_inform.runs.run import load
 
 __all__ = [
     "AnalysedRuns",

@@ -39,27 +39,6 @@ class AnalysedRuns:
     adjacency_states: Mapping[int, Tree] = dataclasses.field(default_factory=lambda: _NONE)
 
 
-def load(
-    workdir: str | os.PathLike[str],
-    step: int | None = None,
-    *,
-    name: str | None = None,
-    here: Mapping[str, Any] = _AS_RECORDED,
-) -> Run:
-    """A run's checkpoint, on all devices of this machine.
-
-    Args:
-      workdir: of the run.
-      step: of the checkpoint; None: the newest.
-      name: for titles; None: that of the folder.
-      here: fields of the run's config that differ on this machine, e.g. ``{"data.directory": "/data"}``.
-
-    Raises:
-      FileNotFoundError, ValueError: as :func:`vmoe_inform.runs.run.load`; a model without MoE layers.
-    """
-    return _find(workdir, step, name=name, here=here).load_intact()
-
-
 def load_inputs(
     workdir: str | os.PathLike[str],
     *,
@@ -77,13 +56,14 @@ def load_inputs(
       against: another run, ``FOLDER`` or ``FOLDER@STEP``.
       suite: ``"clean"``, ``"c:NAME:SEVERITY"`` or ``"c"``, see :func:`vmoe_inform.analysis.collect.images.parse`.
       number: of images at most, in whole groups evenly over the test set; None: all.
-      here: fields of the runs' configs that differ on this machine, as for :func:`load`.
+      here: fields of the runs' configs that differ on this machine, e.g. ``{"data.directory": "/data"}``.
 
     Raises:
       ValueError, FileNotFoundError: bad input, missing data included; the message says field, expected and received.
     """
     choice = parse(suite)
-    saved = _find(workdir, here=here)
+    saved = run.find(workdir, here=here)
+    tracing.check_has_routers(saved.config.model)
     *earlier, newest = _steps(saved, checkpoints)
     saved_other = None if against is None else _find_other(saved, os.fspath(against), here)
     images = Images(saved.config, number, choice, group_size=saved.config.model.moe.group_size_sequences)
@@ -98,14 +78,6 @@ def load_inputs(
     step = _earlier_step(saved_other, like=earlier)
     other_before = None if step is None else saved_other.at(step).load()
     return AnalysedRuns(own, before, other, other_before, states), images
-
-
-def _find(
-    folder: str | os.PathLike[str], step: int | None = None, *, name: str | None = None, here: Mapping[str, Any]
-) -> SavedRun:
-    saved = run.find(folder, step, name=name, here=here)
-    tracing.check_has_routers(saved.config.model)
-    return saved
 
 
 def _find_other(saved: SavedRun, against: str, here: Mapping[str, Any]) -> SavedRun:
