@@ -156,3 +156,12 @@ def test_evaluations_of_other_settings_do_not_count(made, tmp_path):
     hook.end(_training(20))
     with MetricsLogger(tmp_path, start_step=20, evaluates_again=True):
         assert logged_headline(tmp_path, 20, task) is None
+
+
+def test_the_accuracy_is_known_where_the_log_cannot_be_written(made, tmp_path, monkeypatch):
+    hook, _, _ = made
+    monkeypatch.setattr(MetricsLogger, "log", lambda *_, **__: None)  # as on a full disk
+    training = _training(20)
+    hook.end(training)
+    assert training.clean_top1 == 0.75
+    assert logged(tmp_path, 20) == {}

@@ -1,5 +1,7 @@
 """Writers by name: what a config may ask for, and a writer of one's own."""
 
+from importlib.machinery import ModuleSpec
+
 import pytest
 
 from tests import tiny
@@ -23,9 +25,10 @@ def test_bad_names_are_one_clear_error_before_training(tmp_path, names, message)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_missing_package_is_one_clear_error_before_training(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(base.importlib.util, "find_spec", lambda package: None)
+@pytest.mark.parametrize(("name", "found"), [("wandb", None), ("mlflow", None), ("wandb", ModuleSpec("wandb", None))])
+def test_a_missing_package_is_one_clear_error_before_training(tmp_path, monkeypatch, name, found):
+    """Also where a folder has the package's name, such as the one that W&B writes."""
+    monkeypatch.setattr(base.importlib.util, "find_spec", lambda package: found)
     message = rf"train.writers: expected the package {name} for '{name}' \(pip install 'vmoe-inform\[{name}\]'\)"
     with pytest.raises(ValueError, match=message):
         loop.train(config_lib.parse(tiny.config_dict(train__writers=("jsonl", name))), tmp_path / "run")

@@ -63,6 +63,7 @@ class Evaluate(Hook):
         self._suites = loaded
         self._every_steps = {task.headline_name: config.evaluation.every_steps}
         self._every_steps |= dict(config.evaluation.suites_every_steps)
+        self._headlines: dict[int, float] = {}  # by step; the log may lack them, as on a full disk
         self._program = program
         self._predictor = predictor
         self._logger = logger
@@ -83,8 +84,11 @@ class Evaluate(Hook):
             return
         self._evaluate(training, list(self._every_steps))
         if not training.stopping:
-            name = f"evaluation/{self._task.headline_name}"
-            training.clean_top1 = float(processes.from_main(lambda: repr(logged(self._workdir, training.step)[name])))
+            name = _mark(self._task, self._task.headline_name)
+            if training.step not in self._headlines:  # an earlier process has measured it
+                text = processes.from_main(lambda: repr(logged(self._workdir, training.step)[name]))
+                self._headlines[training.step] = float(text)
+            training.clean_top1 = self._headlines[training.step]
 
     def _due(self, step: int) -> list[str]:
         return [name for name, every in self._every_steps.items() if every is not None and step % every == 0]
@@ -119,6 +123,7 @@ class Evaluate(Hook):
         with self._predictor.reporting(self._progress(self._task.headline_name, len(source.records))):
             predictions = self._predictor.predict(run.variables, source)
         headline = self._task.headline(predictions.logits, {"label": predictions.labels})
+        self._headlines[run.step] = headline.value
         self._log(run.step, {headline.name: headline.value})
 
     def _measure_suite(self, evaluator: Evaluator, suite: Suite, step: int) -> None:

@@ -74,6 +74,12 @@ WRITERS: Registry[type[Writer]] = Registry("writer")
 REQUIRED = "jsonl"  # a run that resumes reads it
 
 
+def _is_installed(package: str) -> bool:
+    """A folder of that name, such as the ``wandb`` that W&B writes, is no package."""
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None
+
+
 def check(names: Sequence[str]) -> None:
     """Checks ``train.writers``, before anything is compiled.
 
@@ -90,7 +96,7 @@ def check(names: Sequence[str]) -> None:
         raise checks.error(field, f"{REQUIRED!r} among them, which a run that resumes reads", names)
     for name in names:
         writer = WRITERS[name]
-        missing = [package for package in writer.packages if importlib.util.find_spec(package) is None]
+        missing = [package for package in writer.packages if not _is_installed(package)]
         if missing:
             install = f"pip install 'vmoe-inform[{writer.extra}]'" if writer.extra else f"pip install {missing[0]}"
             raise checks.error(field, f"the package {missing[0]} for {name!r} ({install})", "no such package")
