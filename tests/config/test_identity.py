@@ -167,3 +167,10 @@ def test_a_runs_folder_with_the_old_name_of_a_setting_is_read():
     message = "model.moe.group_size_images: expected its new name, model.moe.group_size_sequences; received "
     with pytest.raises(checks.InputError, match=message):
         parse(older)
+
+
+def test_a_folder_that_the_digits_never_read_is_forgotten():
+    older = {"data": {"source": "digits", "directory": "/nope"}}
+    assert migrate(older)["data"] == {"source": "digits", "directory": ""}
+    folder = {"data": {"source": "folder", "directory": "/there"}}
+    assert migrate(folder)["data"] == folder["data"]

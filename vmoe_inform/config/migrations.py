@@ -55,6 +55,16 @@ class Regrouped:
     now: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Unread:
+    """``field`` was not read where the field ``of`` is ``value``; today it has to be ``now`` there."""
+
+    field: str
+    of: str
+    value: Any
+    now: Any
+
+
 def _losses_by_name(tree: Tree, weights: Tree) -> None:
     """Weights of all losses -> names of those in the objective, whose weights are options."""
     options = _group_of(tree, "model.router.options.")[0]
@@ -73,7 +83,7 @@ def _losses_by_name(tree: Tree, weights: Tree) -> None:
 # Weights of losses as they were by default when each was a field of its own, in the order in which they were added up.
 FIRST_LOSS_WEIGHTS = {"importance": 0.005, "switch": 0.0, "gshard": 0.0, "z": 0.0, "balance": 0.0, "load": 0.005}
 
-Migration = Renamed | Removed | Added | Regrouped
+Migration = Renamed | Removed | Added | Regrouped | Unread
 
 # In the order of time: each reads what those above it have left.
 MIGRATIONS: tuple[Migration, ...] = (
@@ -86,6 +96,8 @@ MIGRATIONS: tuple[Migration, ...] = (
         "model.router.options.{name}.weight of a loss that model.router.losses names (of distillation: "
         "model.router.options.distilled.distillation_weight)",
     ),
+    # The digits come with a package.
+    Unread("data.directory", "data.source", "digits", now=""),
 )
 
 
@@ -115,6 +127,10 @@ def migrate(tree: Tree, migrations: Sequence[Migration] = MIGRATIONS) -> Tree:
                 group.setdefault(name, before)
             case Regrouped(regroup=regroup) if isinstance(group.get(name), dict):
                 regroup(tree, group.pop(name))
+            case Unread(of=of, value=value, now=now) if name in group:
+                other, other_name = _group_of(tree, of)
+                if other.get(other_name) == value:
+                    group[name] = now
     return tree
 
 
