@@ -19,7 +19,12 @@ SIZES = contract.SIZES
 N, D, E, K = SIZES.num_tokens, SIZES.hidden_size, SIZES.num_experts, SIZES.num_selected_experts
 H = 2  # heads of the made-up attention
 GROUPS, PER_GROUP = 2, 2  # groups, and images of a group
-REGISTRIES = {"score": steps.SCORE_STEPS, "inform": steps.INFORM_STEPS, "select": steps.SELECT_STEPS}
+REGISTRIES = {
+    "score": steps.SCORE_STEPS,
+    "inform": steps.INFORM_STEPS,
+    "select": steps.SELECT_STEPS,
+    "loss": steps.LOSS_STEPS,
+}
 
 
 def named_values(hint: Any) -> list[Any]:
@@ -56,7 +61,7 @@ def settings(kind: str) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("step", "options"), [*settings("score"), *settings("inform")])
+@pytest.mark.parametrize(("step", "options"), [*settings("score"), *settings("inform"), *settings("loss")])
 def test_contract(step, options):
     assert contract.check(step.name, **options)
 
@@ -72,6 +77,10 @@ def made(function, **declared):
 
 def mean(probabilities, context):
     return jnp.broadcast_to(jnp.mean(probabilities, axis=1, keepdims=True), probabilities.shape)
+
+
+def with_loss(probabilities, context, *, more_weight: float = 1.0):
+    return probabilities
 
 
 BROKEN = {
@@ -90,6 +99,7 @@ BROKEN = {
         lambda p, c: p, initial_state=lambda key, sizes: jnp.zeros(2), update_state=lambda c, indices: jnp.ones(3)
     ),
     "to work in the first MoE layer too": made(lambda p, c: 0.5 * (p + c.previous.probabilities), needs_previous=True),
+    "the names": made(with_loss, losses=lambda p, c, **options: {"less": jnp.sum(p, (1, 2))}, loss_names=("more",)),
     "a change of the state": made(
         lambda p, c: p, initial_state=lambda key, sizes: jnp.zeros(2), update_state=lambda c, indices: c.state
     ),
@@ -104,7 +114,7 @@ def test_a_step_that_breaks_the_contract_is_told_so(message, monkeypatch):
 
 
 def test_the_contract_of_an_unknown_step():
-    with pytest.raises(ValueError, match=r"step: expected one of cosine, .*symphony_oja; received 'colour'"):
+    with pytest.raises(ValueError, match=r"step: expected one of cosine, .*symphony_oja, .*, z; received 'colour'"):
         contract.check("colour")
     with pytest.raises(ValueError, match=r"option of symphony: expected one of .*threshold.*; received 'reach'"):
         contract.check("symphony", reach=1)

@@ -1,8 +1,9 @@
-"""What every score and inform step keeps to, tried out on small random inputs: for whoever writes one.
+"""What every score, inform and loss step keeps to, tried out on small random inputs: for whoever writes one.
 
+    from vmoe_inform.routing import contract
     contract.check("my_graph")             # in a notebook or a test, after the step was registered
 
-The tests call it for every registered step.
+It needs nothing but the package. The tests call it for every registered step.
 """
 
 import dataclasses
@@ -16,26 +17,35 @@ from jax.extend.core import jaxprs_in_params
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
+from vmoe_inform.routing._trial import (
+    IMAGES,
+    SIZES,
+    Inputs,
+    check_array,
+    context,
+    expect,
+    loss_context,
+    make_inputs,
+    make_loss_inputs,
+)
 from vmoe_inform.routing.graphs import inform
 from vmoe_inform.routing.steps import (
     INFORM_STEPS,
+    LOSS_STEPS,
     SCORE_STEPS,
-    AttentionRecord,
     ContextStep,
     InformStep,
     LayerSizes,
-    PreviousLayer,
+    LossStep,
     ScoreStep,
-    StepContext,
+    Step,
 )
 
-SIZES = LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, raw_input_size=3)
-_IMAGES, _HEADS = 2, 2
-Inputs = dict[str, Any]
+__all__ = ["SIZES", "check", "check_function", "check_products", "context", "make_inputs"]
 
 
 def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str, ...]:
-    """Tries out a registered score or inform step.
+    """Tries out a registered score, inform or loss step.
 
     Args:
       name: of the step.
@@ -48,15 +58,21 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
     Raises:
       ValueError: an unknown name or option, or what does not hold: what was tried, expected and received.
     """
-    if name not in INFORM_STEPS and name not in SCORE_STEPS:
-        raise checks.error("step", f"one of {', '.join((*SCORE_STEPS, *INFORM_STEPS))}", name)
-    step: ContextStep = INFORM_STEPS[name] if name in INFORM_STEPS else SCORE_STEPS[name]
+    known: dict[str, Step] = {
+        one: registry[one] for registry in (SCORE_STEPS, INFORM_STEPS, LOSS_STEPS) for one in registry
+    }
+    if name not in known:
+        raise checks.error("step", f"one of {', '.join(known)}", name)
+    step = known[name]
     for option, value in options.items():
         if option not in step.option_types:
             raise checks.error(f"option of {name}", f"one of {', '.join(step.option_types) or 'none'}", option)
         checks.conform(f"{name}.{option}", value, step.option_types[option])
     options = {**step.option_defaults, **options}
     step.check(sizes, **options)
+    if isinstance(step, LossStep):
+        return _check_loss(step, sizes, options)
+    assert isinstance(step, ContextStep)  # of the two other registries
     inputs = [make_inputs(seed, step, sizes, options) for seed in (1, 2)]
     held = _check_layer(step, inputs, sizes, options)
     if step.needs_previous and not (isinstance(step, InformStep) and step.skips_first_layer):
@@ -64,27 +80,38 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
             _check_layer(step, [_of_first_layer(tree) for tree in inputs], sizes, options, must_change=False)
         except Exception as problem:
             expected = "to work in the first MoE layer too, where context.previous is None (or skips_first_layer)"
-            _expect(name, expected, f"{type(problem).__name__}: {problem}", holds=False)
+            expect(name, expected, f"{type(problem).__name__}: {problem}", holds=False)
         held.append("does all this in the first MoE layer too, which has none before it")
     return tuple(held)
+
+
+def _check_loss(step: LossStep, sizes: LayerSizes, options: dict[str, Any]) -> tuple[str, ...]:
+    """What holds of a loss of the choices of a group."""
+    inputs = [make_loss_inputs(seed, sizes) for seed in (1, 2)]
+    loss = check_function(step.name, lambda tree: step.function(loss_context(tree), **options), *inputs)
+    check_array(step.name, loss, (IMAGES,))
+    return ("gives a loss [G], the same with and without jit; its gradients are finite",)
 
 
 def _check_layer(
     step: ContextStep, inputs: list[Inputs], sizes: LayerSizes, options: dict[str, Any], *, must_change: bool = True
 ) -> list[str]:
     """What holds of the step in a layer that hands it these inputs."""
-    name, shape = step.name, (_IMAGES, sizes.num_tokens, sizes.num_experts)
+    name, shape = step.name, (IMAGES, sizes.num_tokens, sizes.num_experts)
     held = []
     if isinstance(step, InformStep):
         informed = check_function(name, lambda tree: _informed(step, tree, options), *inputs)
-        _check_array(name, informed, shape)
-        _expect(name, "probabilities >= 0", float(jnp.min(informed)), holds=bool(jnp.all(informed >= 0)))
+        check_array(name, informed, shape)
+        expect(name, "probabilities >= 0", float(jnp.min(informed)), holds=bool(jnp.all(informed >= 0)))
         held.append(_check_graph(step, inputs[0], options))
     elif isinstance(step, ScoreStep):
         logits = check_function(name, lambda tree: step.function(context(tree), **options), *inputs)
-        _check_array(name, logits, shape)
+        check_array(name, logits, shape)
         held.append("gives float32 logits [B, N, E]")
         _check_parts(step, inputs, logits, options)
+    if step.losses is not None:
+        _check_own_losses(step, inputs, options)
+        held.append("brings losses [B] with the names that it declares")
     held.append("gives the same with and without jit, and twice the same; is compiled once; its gradients are finite")
     held.append("multiplies matrices in float32 at the highest precision, also of a bfloat16 model")
     _check_bfloat16(step, inputs[0], options)
@@ -96,49 +123,6 @@ def _check_layer(
 
 def _of_first_layer(inputs: Inputs) -> Inputs:
     return {**inputs, "fixed": {**inputs["fixed"], "previous": None}}
-
-
-def make_inputs(seed: int, step: ContextStep, sizes: LayerSizes, options: dict[str, Any]) -> Inputs:
-    """What the layer hands to a step, made up: ``learned``, which gradients pass, and the rest, ``fixed``."""
-    random = np.random.default_rng(seed)
-    tokens, experts = sizes.num_tokens, sizes.num_experts
-    head_width = sizes.hidden_size // _HEADS
-
-    def normal(*shape: int) -> Array:
-        return jnp.asarray(random.normal(size=shape), jnp.float32)
-
-    queries, keys, values, attended = (normal(_IMAGES, tokens, _HEADS, head_width) for _ in range(4))
-    weights = jax.nn.softmax(jnp.einsum("bihf,bjhf->bhij", queries, keys) / head_width**0.5)
-    entropies = jnp.mean(-jnp.sum(weights * jnp.log(weights), axis=-1), axis=-1)
-    attention = AttentionRecord(
-        queries, keys, values, attended, normal(_HEADS, head_width, sizes.hidden_size), entropies
-    )
-    chosen = jnp.argsort(normal(_IMAGES, tokens, experts), axis=-1)[..., : sizes.num_selected_experts]
-    previous = PreviousLayer(jax.nn.softmax(normal(_IMAGES, tokens, experts)), chosen.astype(jnp.int32))
-    state = None
-    if step.initial_state is not None:
-        state = step.initial_state(jax.random.key(seed), sizes, **options)
-    if step.updates_state:  # as it may be after some training
-        state = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.1 * random.random(leaf.shape), leaf.dtype), state)
-    return {
-        "learned": {
-            "probabilities": jax.nn.softmax(normal(_IMAGES, tokens, experts)),
-            "tokens": normal(_IMAGES, tokens, sizes.hidden_size),
-            "parameters": _make_parameters(step, sizes, options),
-            "attention": attention if step.needs_attention else None,
-        },
-        "fixed": {
-            "state": state,
-            "raw_inputs": normal(_IMAGES, tokens, sizes.raw_input_size) if step.needs_raw_inputs else None,
-            "previous": previous if step.needs_previous else None,
-        },
-    }
-
-
-def context(inputs: Inputs) -> StepContext:
-    """The made-up inputs as a step takes them."""
-    learned = inputs["learned"]
-    return StepContext(learned["tokens"], learned["parameters"], attention=learned["attention"], **inputs["fixed"])
 
 
 def check_function(name: str, function: Callable[[Inputs], Tree], first: Inputs, second: Inputs) -> Tree:
@@ -160,17 +144,17 @@ def check_function(name: str, function: Callable[[Inputs], Tree], first: Inputs,
     result, gradients = both(first)
     again, _ = both(first)
     both(second)
-    _expect(name, "one compilation for inputs of the same shape", len(traces), holds=len(traces) == 1)
+    expect(name, "one compilation for inputs of the same shape", len(traces), holds=len(traces) == 1)
     kinds = {leaf.dtype.name for leaf in jax.tree.leaves(result)}
-    _expect(name, "float32, int32 or bool", sorted(kinds), holds=kinds <= {"float32", "int32", "bool"})
+    expect(name, "float32, int32 or bool", sorted(kinds), holds=kinds <= {"float32", "int32", "bool"})
     for what, tree in (("values", result), ("gradients", gradients)):
         finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
-        _expect(name, f"finite {what}", "NaN or infinity", holds=finite)
+        expect(name, f"finite {what}", "NaN or infinity", holds=finite)
     for one, two, eager in zip(*map(jax.tree.leaves, (result, again, function(first))), strict=True):
         same = np.array_equal(one, two)
-        _expect(name, "the same bits for the same input", "others", holds=same)
+        expect(name, "the same bits for the same input", "others", holds=same)
         close = _close(one, eager)
-        _expect(name, "the same with and without jit", "a difference", holds=close)
+        expect(name, "the same with and without jit", "a difference", holds=close)
     check_products(name, both, first)
     return result
 
@@ -194,7 +178,7 @@ def check_products(name: str, function: Callable[..., Any], *arguments: Any) -> 
                 and factors in ({"float32"}, {"bfloat16"})
             )
             received = f"precision {precision} of {' and '.join(sorted(factors))}"
-            _expect(name, "matrix products in float32 at the highest precision (float32_einsum)", received, holds=right)
+            expect(name, "matrix products in float32 at the highest precision (float32_einsum)", received, holds=right)
 
 
 def _informed(step: InformStep, inputs: Inputs, options: dict[str, Any]) -> Array:
@@ -210,39 +194,48 @@ def _check_graph(step: InformStep, inputs: Inputs, options: dict[str, Any]) -> s
         other = jax.nn.one_hot(0, probabilities.shape[-1])
         changed = {**inputs, "learned": {**inputs["learned"], "probabilities": probabilities.at[:, -1].set(other)}}
         unmoved = np.array_equal(informed[:, :-1], _informed(step, changed, options)[:, :-1])
-        _expect(step.name, "a graph, as tokens mix", "graph=None", holds=unmoved)
+        expect(step.name, "a graph, as tokens mix", "graph=None", holds=unmoved)
         return "gives probabilities [B, N, E]; each token keeps to itself"
     graph = step.graph(context(inputs), **options)
     tokens = probabilities.shape[1]
-    _check_array(f"{step.name}.graph", graph, (_IMAGES, tokens, tokens))
+    check_array(f"{step.name}.graph", graph, (IMAGES, tokens, tokens))
     sums = jnp.sum(graph, axis=-1)
-    _expect(f"{step.name}.graph", "rows that sum to 1", sums.tolist(), holds=bool(jnp.allclose(sums, 1.0, rtol=1e-5)))
+    expect(f"{step.name}.graph", "rows that sum to 1", sums.tolist(), holds=bool(jnp.allclose(sums, 1.0, rtol=1e-5)))
     same = _close(inform(probabilities, graph), informed)
-    _expect(f"{step.name}.graph", "the weights that the function mixes tokens with", "others", holds=same)
+    expect(f"{step.name}.graph", "the weights that the function mixes tokens with", "others", holds=same)
     return "gives probabilities [B, N, E]: those of all tokens, mixed as its graph says"
 
 
 def _check_parts(step: ScoreStep, inputs: list[Inputs], logits: Array, options: dict[str, Any]) -> None:
-    """Gates, slot logits and losses of a score step."""
+    """Gates and slot logits of a score step."""
     shape = logits.shape
     if step.gates is not None:
         gates_of = step.gates
         gates = check_function(f"{step.name}.gates", lambda tree: gates_of(context(tree), **options), *inputs)
-        _check_array(f"{step.name}.gates", gates, shape)
-        _expect(f"{step.name}.gates", "weights >= 0", float(jnp.min(gates)), holds=bool(jnp.all(gates >= 0)))
+        check_array(f"{step.name}.gates", gates, shape)
+        expect(f"{step.name}.gates", "weights >= 0", float(jnp.min(gates)), holds=bool(jnp.all(gates >= 0)))
     if step.slot_logits is not None:
         slots_of, field = step.slot_logits, f"{step.name}.slot_logits"
         slots = check_function(field, lambda tree: slots_of(context(tree), **options), *inputs)
-        _check_array(field, slots, (*shape, slots.shape[-1]))
+        check_array(field, slots, (*shape, slots.shape[-1]))
         shares = jnp.sum(jax.nn.softmax(slots, axis=(2, 3)), axis=-1)
         same = np.allclose(jax.nn.softmax(logits), shares, rtol=1e-5)
-        _expect(field, "an expert's share to be that of its slots", "another", holds=same)
-    if step.losses is not None:
-        losses_of, field = step.losses, f"{step.name}.losses"
-        losses = check_function(field, lambda tree: losses_of(context(tree), **options), *inputs)
-        _expect(field, f"the names {step.loss_names}", sorted(losses), holds=set(losses) == set(step.loss_names))
-        for value in losses.values():
-            _check_array(field, value, shape[:1])
+        expect(field, "an expert's share to be that of its slots", "another", holds=same)
+
+
+def _check_own_losses(step: ContextStep, inputs: list[Inputs], options: dict[str, Any]) -> None:
+    """Losses that a score or inform step brings."""
+    assert step.losses is not None
+    losses_of, field = step.losses, f"{step.name}.losses"
+
+    def losses(tree: Inputs) -> dict[str, Array]:
+        given = (tree["learned"]["probabilities"],) if isinstance(step, InformStep) else ()
+        return losses_of(*given, context(tree), **options)
+
+    found = check_function(field, losses, *inputs)
+    expect(field, f"the names {step.loss_names}", sorted(found), holds=set(found) == set(step.loss_names))
+    for value in found.values():
+        check_array(field, value, (IMAGES,))
 
 
 def _check_bfloat16(step: ContextStep, inputs: Inputs, options: dict[str, Any]) -> None:
@@ -258,9 +251,9 @@ def _check_bfloat16(step: ContextStep, inputs: Inputs, options: dict[str, Any]) 
         return step.function(*given, here, **options)
 
     rounded, exact = jax.jit(lambda: (result(jnp.bfloat16), result(jnp.float32)))()
-    _check_array(f"{step.name} of bfloat16 tokens", rounded, exact.shape)
+    check_array(f"{step.name} of bfloat16 tokens", rounded, exact.shape)
     same = _close(rounded, exact)
-    _expect(step.name, "nothing rounded to bfloat16 on the way", "a difference", holds=same)
+    expect(step.name, "nothing rounded to bfloat16 on the way", "a difference", holds=same)
     check_products(step.name, lambda: result(jnp.bfloat16))
 
 
@@ -273,7 +266,7 @@ def _check_state(
     update_state, name = step.update_state, f"{step.name}.update_state"
     state = step.initial_state(jax.random.key(0), sizes, **options)
     k = min(max(sizes.num_selected_experts, step.update_k), sizes.num_experts)
-    logits = jax.random.normal(jax.random.key(0), (_IMAGES, sizes.num_tokens, sizes.num_experts))
+    logits = jax.random.normal(jax.random.key(0), (IMAGES, sizes.num_tokens, sizes.num_experts))
     indices = jax.lax.top_k(logits, k)[1]
 
     def update(state: Tree) -> Tree:
@@ -281,29 +274,14 @@ def _check_state(
 
     updated, eager = jax.jit(update)(state), update(state)
     forms = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree) for tree in (updated, state)]
-    _expect(name, f"the form of the state: {forms[1]}", forms[0], holds=forms[0] == forms[1])
+    expect(name, f"the form of the state: {forms[1]}", forms[0], holds=forms[0] == forms[1])
     pairs = list(zip(*map(jax.tree.leaves, (updated, state, eager)), strict=True))
     finite = all(np.isfinite(new).all() for new, _, _ in pairs)
-    _expect(name, "finite values", "NaN or infinity", holds=finite)
+    expect(name, "finite values", "NaN or infinity", holds=finite)
     changed = any(not np.array_equal(new, old) for new, old, _ in pairs)
-    _expect(name, "a change of the state", "none", holds=changed or not must_change)
+    expect(name, "a change of the state", "none", holds=changed or not must_change)
     close = all(np.allclose(new, other, rtol=1e-6) for new, _, other in pairs)
-    _expect(name, "the same with and without jit", "a difference", holds=close)
-
-
-def _make_parameters(step: ContextStep, sizes: LayerSizes, options: dict[str, Any]) -> dict[str, Array]:
-    declared = step.parameters(sizes, **options)
-    keys = jax.random.split(jax.random.key(0), max(len(declared), 1))
-    made = {}
-    for key, (name, parameter) in zip(keys, declared.items(), strict=False):
-        made[name] = parameter.initializer(key, parameter.shape, jnp.float32)
-        _check_array(f"{step.name}.parameters[{name!r}]", made[name], parameter.shape)
-    return made
-
-
-def _check_array(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    received = f"{array.dtype}{list(array.shape)}"
-    _expect(name, f"float32{list(shape)}", received, holds=array.shape == shape and array.dtype == jnp.float32)
+    expect(name, "the same with and without jit", "a difference", holds=close)
 
 
 def _close(one: Array, other: Array) -> bool:
@@ -319,8 +297,3 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
         yield equation
         for inner in jaxprs_in_params(equation.params):
             yield from _equations(inner)
-
-
-def _expect(name: str, expected: str, received: Any, *, holds: bool) -> None:
-    if not holds:
-        raise checks.error(f"step {name}", expected, received)

@@ -1,0 +1,100 @@
+"""Made-up inputs that steps are tried on, for contract.py, and how it says what does not hold."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array
+from vmoe_inform.routing.steps import (
+    AttentionRecord,
+    ContextStep,
+    LayerSizes,
+    LossContext,
+    PreviousLayer,
+    StepContext,
+)
+
+SIZES = LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, raw_input_size=3)
+IMAGES, _HEADS = 2, 2
+Inputs = dict[str, Any]
+
+
+def make_inputs(seed: int, step: ContextStep, sizes: LayerSizes, options: dict[str, Any]) -> Inputs:
+    """What the layer hands to a step, made up: ``learned``, which gradients pass, and the rest, ``fixed``."""
+    random = np.random.default_rng(seed)
+    tokens, experts = sizes.num_tokens, sizes.num_experts
+    head_width = sizes.hidden_size // _HEADS
+
+    def normal(*shape: int) -> Array:
+        return jnp.asarray(random.normal(size=shape), jnp.float32)
+
+    queries, keys, values, attended = (normal(IMAGES, tokens, _HEADS, head_width) for _ in range(4))
+    weights = jax.nn.softmax(jnp.einsum("bihf,bjhf->bhij", queries, keys) / head_width**0.5)
+    entropies = jnp.mean(-jnp.sum(weights * jnp.log(weights), axis=-1), axis=-1)
+    attention = AttentionRecord(
+        queries, keys, values, attended, normal(_HEADS, head_width, sizes.hidden_size), entropies
+    )
+    chosen = jnp.argsort(normal(IMAGES, tokens, experts), axis=-1)[..., : sizes.num_selected_experts]
+    previous = PreviousLayer(jax.nn.softmax(normal(IMAGES, tokens, experts)), chosen.astype(jnp.int32))
+    state = None
+    if step.initial_state is not None:
+        state = step.initial_state(jax.random.key(seed), sizes, **options)
+    if step.updates_state:  # as it may be after some training
+        state = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.1 * random.random(leaf.shape), leaf.dtype), state)
+    return {
+        "learned": {
+            "probabilities": jax.nn.softmax(normal(IMAGES, tokens, experts)),
+            "tokens": normal(IMAGES, tokens, sizes.hidden_size),
+            "parameters": _make_parameters(step, sizes, options),
+            "attention": attention if step.needs_attention else None,
+        },
+        "fixed": {
+            "state": state,
+            "raw_inputs": normal(IMAGES, tokens, sizes.raw_input_size) if step.needs_raw_inputs else None,
+            "previous": previous if step.needs_previous else None,
+        },
+    }
+
+
+def context(inputs: Inputs) -> StepContext:
+    """The made-up inputs as a step takes them."""
+    learned = inputs["learned"]
+    return StepContext(learned["tokens"], learned["parameters"], attention=learned["attention"], **inputs["fixed"])
+
+
+def make_loss_inputs(seed: int, sizes: LayerSizes) -> Inputs:
+    """What an auxiliary loss looks at, made up, as :func:`make_inputs` gives it; every image is a group."""
+    random = np.random.default_rng(seed)
+    logits, noise = random.normal(size=(2, IMAGES, sizes.num_tokens, sizes.num_experts)).astype(np.float32)
+    indices = jax.lax.top_k(jnp.asarray(logits), sizes.num_selected_experts)[1]
+    return {"learned": {"logits": jnp.asarray(logits)}, "fixed": {"indices": indices, "noise": jnp.asarray(noise)}}
+
+
+def loss_context(inputs: Inputs) -> LossContext:
+    """The made-up inputs as an auxiliary loss takes them, with noise of standard deviation 1."""
+    logits = inputs["learned"]["logits"]
+    noisy = logits + inputs["fixed"]["noise"]
+    return LossContext(logits, jax.nn.softmax(logits), inputs["fixed"]["indices"], noisy, 1.0)
+
+
+def _make_parameters(step: ContextStep, sizes: LayerSizes, options: dict[str, Any]) -> dict[str, Array]:
+    declared = step.parameters(sizes, **options)
+    keys = jax.random.split(jax.random.key(0), max(len(declared), 1))
+    made = {}
+    for key, (name, parameter) in zip(keys, declared.items(), strict=False):
+        made[name] = parameter.initializer(key, parameter.shape, jnp.float32)
+        check_array(f"{step.name}.parameters[{name!r}]", made[name], parameter.shape)
+    return made
+
+
+def check_array(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    received = f"{array.dtype}{list(array.shape)}"
+    expect(name, f"float32{list(shape)}", received, holds=array.shape == shape and array.dtype == jnp.float32)
+
+
+def expect(name: str, expected: str, received: Any, *, holds: bool) -> None:
+    if not holds:
+        raise checks.error(f"step {name}", expected, received)
