@@ -112,6 +112,13 @@ def test_what_kept_scores_do_not_suffice_for_is_said_in_one_line_and_made_when_t
     assert older[0].startswith("clean: older than the current brier, for which its scores do not suffice; ")
     assert older[0].endswith(f"delete {folder / 'evaluation'}")
     assert "brier" not in found.suites["clean"].metrics
+    # What they suffice for is made; of the other nothing is claimed.
+    register_wrong_confidence()
+    found, lines = evaluate_sample(folder, config, None, suites=("a",))
+    assert "a: wrong_confidence computed from the scores of before" in lines
+    assert any(line.startswith("a: older than the current brier, for which") for line in lines)
+    assert found.suites["a"].versions.keys() >= {"wrong_confidence", "top1"}
+    assert "brier" not in found.suites["a"].versions
     # Scores of a set are kept with their versions: without results, the sets are predicted again.
     files_of(folder).results.unlink()
     predictor = CountingPredictor()

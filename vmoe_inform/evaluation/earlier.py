@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data.sources import Source
@@ -114,6 +115,21 @@ def outdated(result: SuiteResult, suite: Suite) -> list[str]:
     """Names of the metrics that the suite has now and the result has not, or in another version."""
     kept = result.versions or FIRST_METRICS
     return [name for name, version in suite.metric_versions.items() if kept.get(name) != version]
+
+
+def keep_metrics(result: SuiteResult, before: SuiteResult, names: Collection[str]) -> SuiteResult:
+    """The result with these metrics as they were, in the versions that they had."""
+
+    def kept(now: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+        others = {name: value for name, value in now.items() if name not in names}
+        return others | {name: value for name, value in then.items() if name in names}
+
+    return dataclasses.replace(
+        result,
+        metrics=kept(result.metrics, before.metrics),
+        standard_errors=kept(result.standard_errors, before.standard_errors),
+        versions=kept(result.versions, before.versions or FIRST_METRICS),
+    )
 
 
 def words(result: SuiteResult) -> str:

@@ -6,6 +6,7 @@ from absl import logging
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation.evaluator import Evaluator
+from vmoe_inform.evaluation.metric_registry import METRICS
 from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites.base import TEST_SET, NotAvailable, Scores, Suite
 from vmoe_inform.evaluation.units import PredictionFiles, Unit, Units
@@ -67,18 +68,24 @@ def _scores(
     return scores
 
 
-def from_kept(suite: Suite, units: Units) -> SuiteResult | None:
-    """The suite's result of the scores that are kept; None if some are not, or are of older versions."""
-    scores = {}
+def from_kept(suite: Suite, units: Units) -> tuple[SuiteResult | None, set[str]]:
+    """The suite's result of the scores that are kept, and the names of its metrics that cannot be made of them.
+
+    None if scores of some set are not kept, or too few.
+    """
+    scores: dict[str, Scores] = {}
+    changed: set[str] = set()
     for name in suite.sets:
-        kept = units.read(Unit.of(suite, name))
+        kept, of_set = units.read_current(Unit.of(suite, name))
         if kept is None:
-            return None
+            return None, set()
         scores[name] = kept
+        changed |= of_set
     try:
-        return suite.result(scores)
+        result = suite.result(scores)
     except (KeyError, IndexError, TypeError, ValueError):  # whole files, and yet not what was written
-        return None
+        return None, set()
+    return result, {name for name in METRICS if changed & set(METRICS[name].needs)}
 
 
 def keep_clean(evaluator: Evaluator, suite: Suite, units: Units) -> None:

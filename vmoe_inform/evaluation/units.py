@@ -73,13 +73,23 @@ class Units:
 
     def read(self, unit: Unit) -> Scores | None:
         """The scores of a unit, or None if there are none that can be used."""
+        scores, changed = self.read_current(unit)
+        return None if changed else scores
+
+    def read_current(self, unit: Unit) -> tuple[Scores | None, set[str]]:
+        """The kept scores that would be the same now, and the names of the registered ones that are not among them.
+
+        None where no score can be used.
+        """
         arrays = cache.read(self.folder / unit.path, within=self.within)
         if arrays is None or str(arrays.pop(_KEY, "")) != self._key(unit):
-            return None
-        if not self._has_versions(str(arrays.pop(_VERSIONS, "")), unit.score_versions):
-            return None
+            return None, set()
+        kept = _versions(str(arrays.pop(_VERSIONS, "")))
         skipped = arrays.get("skipped", np.asarray(""))
-        return arrays if skipped.dtype.kind in "iu" and skipped.shape == () and skipped == 0 else None
+        if not (skipped.dtype.kind in "iu" and skipped.shape == () and skipped == 0):
+            return None, set()
+        changed = {name for name, version in unit.score_versions.items() if kept.get(name) != version}
+        return {name: values for name, values in arrays.items() if name not in changed}, changed
 
     def write(self, unit: Unit, scores: Scores) -> None:
         """Keeps the scores of a unit, whole or not at all."""
@@ -89,15 +99,6 @@ class Units:
             scores | facts,
             within=self.within,
         )
-
-    @staticmethod
-    def _has_versions(written: str, wanted: Mapping[str, int]) -> bool:
-        """Whether kept scores are as they would be made now; files of older versions have the first ones."""
-        try:
-            kept = json.loads(written) if written else FIRST_SCORES
-        except ValueError:
-            return False
-        return isinstance(kept, Mapping) and all(kept.get(name) == version for name, version in wanted.items())
 
     def _key(self, unit: Unit) -> str:
         """Everything that decides the scores, as JSON."""
@@ -113,6 +114,15 @@ class Units:
             "settings": dict(unit.image_set.settings),
         }
         return json.dumps(decisive, sort_keys=True)
+
+
+def _versions(written: str) -> Mapping[str, Any]:
+    """Versions of the scores in a file; files of older versions have the first ones."""
+    try:
+        kept = json.loads(written) if written else FIRST_SCORES
+    except ValueError:
+        return {}
+    return kept if isinstance(kept, Mapping) else {}
 
 
 @dataclasses.dataclass(frozen=True)

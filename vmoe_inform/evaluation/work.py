@@ -130,14 +130,19 @@ def _look(work: Work, config: Config, *, same_paths: bool, again: bool) -> None:
 def _renew(work: Work, suite: Suite, names: list[str]) -> None:
     """Makes new and changed metrics of a finished suite from the scores that are kept, or notes that they are not."""
     assert work.results is not None
-    renewed = from_kept(suite, work.units)
-    if renewed is None:
-        work.outdated[suite.name] = names
-        return
     before = work.results.suites[suite.name]
+    renewed, impossible = from_kept(suite, work.units)
+    if renewed is None:
+        impossible = set(names)
+    if left := [name for name in names if name in impossible]:
+        work.outdated[suite.name] = left
+    made = [name for name in names if name not in impossible]
+    if renewed is None or not made:
+        return
+    renewed = earlier.keep_metrics(renewed, before, impossible)
     renewed = dataclasses.replace(renewed, data=before.data or work.data[suite.name], evaluated=before.evaluated)
     work.results = work.files.write_results(earlier.replace(work.results, suite.name, renewed), (suite.name,))
-    work.renewed[suite.name] = names
+    work.renewed[suite.name] = made
 
 
 def _has_routing(results: Results | None, config: Config, *, same_paths: bool) -> bool:
