@@ -9,7 +9,7 @@ import pytest
 
 from tests import processes
 from vmoe_inform import config as config_lib
-from vmoe_inform import plugins
+from vmoe_inform import plugins, registry
 from vmoe_inform.runs.folder import read_config, write_config
 from vmoe_inform.training.writers.jsonl import read_metrics
 
@@ -237,6 +237,15 @@ def test_no_code_is_run_from_the_folder_of_a_run(tmp_path, monkeypatch):
     assert read_config(run).plugins[0] == "some_run.harmful"  # nothing of it is needed
     assert "it lies in the run's own folder" in plugins.load(["some_run.harmful"], outside=run)["some_run.harmful"]
     assert "some_run.harmful" not in sys.modules
+
+
+def test_what_a_notebook_registered_is_there_as_long_as_it_runs(monkeypatch):
+    tree = {"train": {"steps": 1}, "plugins": ["__main__"]}
+    monkeypatch.setattr(registry, "_registering", {"__main__": None})
+    assert config_lib.parse(config_lib.parse(tree)).plugins == ("__main__",)
+    monkeypatch.setattr(registry, "_registering", {})
+    with pytest.raises(ValueError, match=r"plugins: expected modules .*a notebook or script registered it"):
+        config_lib.parse(tree)
 
 
 def test_a_plug_in_that_a_config_names_is_imported():

@@ -61,12 +61,11 @@ def load(names: Iterable[str], *, files: bool = False, outside: pathlib.Path | N
       those that could not be imported, and why.
     """
     missing = {}
-    for name in names:
+    for name in [name for name in names if name not in in_use()]:
         if name == "__main__":
             missing[name] = "a notebook or script registered it: move that into a module"
         elif name.endswith(".py") and not files:
-            if pathlib.Path(name) not in _files.values():
-                missing[name] = "a config file, which is not run again: move what it registers into a module"
+            missing[name] = "a config file, which is not run again: move what it registers into a module"
         elif name not in sys.modules:
             try:
                 _load(name, outside)
