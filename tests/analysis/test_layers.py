@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect import adjacencies, choices, layers
+from vmoe_inform.analysis.collect import choices, layers
+from vmoe_inform.analysis.collect._adjacencies import adjacencies
+from vmoe_inform.analysis.collect._sums import add, layer_sums
 from vmoe_inform.analysis.collect.analysis import compared
-from vmoe_inform.analysis.collect.sums import add, layer_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 from vmoe_inform.analysis.results import Change, Layer, OtherLayer
 
@@ -184,13 +185,13 @@ def test_spectral_gap_is_of_the_matrix_that_the_router_applies():
 
     # Rows without a count act as identity rows: eigenvalues 1 and 1, then [[0.9, 0.1], [0.2, 0.8]]: 1 and 0.7.
     states = {20: state([[0.9, 0.1], [0.2, 0.8]]), 10: state(np.zeros((2, 2)))}
-    found = adjacencies.adjacencies(_symphony(), states)["block_0"]
+    found = adjacencies(_symphony(), states)["block_0"]
     assert found.steps == (10, 20)
     assert found.spectral_gap == pytest.approx([0.0, 0.3], abs=1e-6)
     assert np.array(found.matrix) == pytest.approx(np.array([[0.9, 0.1], [0.2, 0.8]]))
-    assert adjacencies.adjacencies(_symphony(), states, step=10)["block_0"].matrix == ((1.0, 0.0), (0.0, 1.0))
+    assert adjacencies(_symphony(), states, step=10)["block_0"].matrix == ((1.0, 0.0), (0.0, 1.0))
     # Without what is below the threshold: [[0.9, 0], [0.2, 0.8]], eigenvalues 0.9 and 0.8.
-    found = adjacencies.adjacencies(_symphony(threshold=0.15), states)["block_0"]
+    found = adjacencies(_symphony(threshold=0.15), states)["block_0"]
     assert found.spectral_gap[1] == pytest.approx(0.2, abs=1e-6)
     assert found.matrix[0][1] == 0.0
 
@@ -198,7 +199,7 @@ def test_spectral_gap_is_of_the_matrix_that_the_router_applies():
 def test_routers_without_a_matrix_of_experts_have_no_adjacency():
     config = config_lib.default().model
     config.moe.layers, config.num_layers = (0,), 1
-    assert adjacencies.adjacencies(config_lib.parse_model(config), {10: {}}) == {"block_0": None}
+    assert adjacencies(config_lib.parse_model(config), {10: {}}) == {"block_0": None}
 
 
 def test_what_was_not_kept_is_named():

@@ -17,7 +17,7 @@ from tests.analysis import sample
 from vmoe_inform import analysis as analysis_lib
 from vmoe_inform import config as config_lib
 from vmoe_inform import documents
-from vmoe_inform.analysis.collect import choices, comparable, layers, shown_images
+from vmoe_inform.analysis.collect import _comparable, choices, layers, shown_images
 from vmoe_inform.analysis.collect import images as images_lib
 from vmoe_inform.analysis.collect.analysis import of_checkpoints
 from vmoe_inform.analysis.collect.observing import Observer
@@ -227,16 +227,16 @@ def _same(one, other):
 )
 def test_runs_of_another_shape_are_not_set_beside_each_other(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        comparable.check_comparable(_config(), _config(**changes))
-    comparable.check_comparable(_config(), _config(model__router__inform="none", seed=3))
+        _comparable.check_comparable(_config(), _config(**changes))
+    _comparable.check_comparable(_config(), _config(model__router__inform="none", seed=3))
 
 
 def test_runs_of_other_classes_are_not_set_beside_each_other():
     own, other = _config(data__class_names=CLASSES), _config(data__class_names=(*"abc", *CLASSES[3:]))
     with pytest.raises(ValueError, match=r"another shape. classes: missing: 0, 1, 2; unknown: a, b, c"):
-        comparable.check_comparable(own, other)
-    comparable.check_comparable(own, _config(data__class_names=CLASSES[::-1]))
-    comparable.check_comparable(own, _config())  # of an older version
+        _comparable.check_comparable(own, other)
+    _comparable.check_comparable(own, _config(data__class_names=CLASSES[::-1]))
+    _comparable.check_comparable(own, _config())  # of an older version
 
 
 def test_a_run_with_its_classes_in_another_order_is_shown_in_this_ones(newest):

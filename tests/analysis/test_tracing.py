@@ -12,10 +12,10 @@ from tests import tiny
 from vmoe_inform import analysis
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import tracing
-from vmoe_inform.analysis.collect.adjacencies import adjacencies
+from vmoe_inform.analysis.collect._adjacencies import adjacencies
+from vmoe_inform.analysis.collect._sums import add, layer_sums
 from vmoe_inform.analysis.collect.images import whole_groups
 from vmoe_inform.analysis.collect.layers import of_sums
-from vmoe_inform.analysis.collect.sums import add, layer_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.config import presets
 from vmoe_inform.nn import models

@@ -8,7 +8,7 @@ from typing import Any
 from vmoe_inform import checks, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import tracing
-from vmoe_inform.analysis.collect.comparable import check_comparable
+from vmoe_inform.analysis.collect._comparable import check_comparable
 from vmoe_inform.analysis.collect.images import Images, parse
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import from_text

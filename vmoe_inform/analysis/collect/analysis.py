@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.analysis.collect import adjacencies, corruptions, layers
+from vmoe_inform.analysis.collect import _corruptions, layers
+from vmoe_inform.analysis.collect._adjacencies import adjacencies
+from vmoe_inform.analysis.collect._facts import run_facts
 from vmoe_inform.analysis.collect.choices import fluctuation
-from vmoe_inform.analysis.collect.facts import run_facts
 from vmoe_inform.analysis.collect.images import Images
 from vmoe_inform.analysis.collect.observing import Observer, Seen
 from vmoe_inform.analysis.collect.traces import Trace
@@ -85,7 +86,7 @@ def of_checkpoints(
     observer = Observer(own, watchdog=watchdog)
     run, of_layers, changes, seen = look.at(own, runs.before, observer)
     states = runs.adjacency_states
-    matrices = adjacencies.adjacencies(own.config.model, states, step=own.step) if states else {}
+    matrices = adjacencies(own.config.model, states, step=own.step) if states else {}
     found = Analysis(
         run=run,
         layers={block: dataclasses.replace(layer, adjacency=matrices.get(block)) for block, layer in of_layers.items()},
@@ -100,7 +101,7 @@ def of_checkpoints(
         against = OtherRun(its_run, compared(of_layers, its_layers), its_changes)
         found = dataclasses.replace(found, against=against)
     if images.choice.all_corruptions:
-        all_corruptions = corruptions.of_all(observer, own.variables, images, seen, say)
+        all_corruptions = _corruptions.of_all(observer, own.variables, images, seen, say)
         found = dataclasses.replace(found, corruptions=all_corruptions)
     return found, seen.readable
 

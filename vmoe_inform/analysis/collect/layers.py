@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.analysis.collect.sums import PERTURBATIONS, GraphSums, LayerSums, add, bin_edges, layer_sums
+from vmoe_inform.analysis.collect._sums import PERTURBATIONS, GraphSums, LayerSums, add, bin_edges, layer_sums
 from vmoe_inform.analysis.collect.traces import Trace
 from vmoe_inform.analysis.results import QUANTILES, Flips, Layer, Margin, Specialisation, Spread, TokenGraph
 from vmoe_inform.axes import Float, Int

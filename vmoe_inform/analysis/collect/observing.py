@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmoe_inform.analysis.collect.sums import LayerSums, add, layer_sums
+from vmoe_inform.analysis.collect._sums import LayerSums, add, layer_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.analysis.collect.tracing import apply_and_record, block_names
 from vmoe_inform.axes import Array, Bool, Tree
