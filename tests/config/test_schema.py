@@ -330,14 +330,6 @@ OPTIONS = "model__router__options__"
             {**DISTILLED, "train__epochs": None, "train__steps": 100, OPTIONS + "distilled__switch_step": 100},
             "model.router.options.distilled.switch_step: expected less than the 100 training steps; received 100",
         ),
-        (
-            {**DISTILLED, "train__gradient_accumulation_steps": 2},
-            "train.gradient_accumulation_steps: expected 1 with the router step 'distilled', .*; received 2",
-        ),
-        (
-            {"model__router__inform": "symphony", "train__gradient_accumulation_steps": 2},
-            "train.gradient_accumulation_steps: expected 1 with the router step 'symphony', .*; received 2",
-        ),
     ],
 )
 def test_steps_that_do_not_go_together(changes, message):
@@ -352,11 +344,6 @@ def test_settings_that_go_together():
     )
     for loss in ("softmax", "sigmoid"):
         config_lib.parse(make(train__loss=loss, train__mixup_alpha=0.2, train__cutmix_alpha=1.0))
-
-
-def test_a_state_that_is_never_updated_goes_with_accumulation():
-    config = config_lib.parse(make(**FROZEN, train__gradient_accumulation_steps=2))
-    assert config.train.gradient_accumulation_steps == 2
 
 
 def test_inform_steps_of_each_layer():

@@ -1,5 +1,6 @@
-"""The model's operations: worked out by hand, and against the products in the traced program."""
+"""The model's operations: worked out by hand, against the traced products, and against what is compiled."""
 
+import dataclasses
 import math
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.nn import models
-from vmoe_inform.nn.operations import training_flops_per_image
+from vmoe_inform.nn.operations import forward_flops_per_image, training_flops_per_image
 
 
 def _model(**overrides) -> config_lib.ModelConfig:
@@ -21,10 +22,15 @@ def test_by_hand():
     """Two blocks of width 16, the second with 2 of 4 experts; 4 patches of 16 x 16 pixels and a class token: N = 5."""
     embedding = 2 * 4 * (16 * 16 * 3) * 16  # 98,304
     projections, attention, mlp = 4 * 2 * 5 * 16**2, 2 * 2 * 5**2 * 16, 2 * 2 * 5 * 16 * 32  # 10,240; 1,600; 10,240
-    head = 2 * 16 * 10
-    forward = embedding + 2 * (projections + attention) + 3 * mlp + head
-    assert forward == 153_024
-    assert training_flops_per_image(_model()) == 3 * forward
+    router, head = 2 * 5 * 16 * 4, 2 * 16 * 10
+    forward = embedding + 2 * (projections + attention) + 3 * mlp + router + head
+    assert forward == 153_664
+    assert forward_flops_per_image(_model()) == forward
+    # Half of the choices found no slot: one MLP for each token is left; so with one expert each.
+    assert forward_flops_per_image(_model(), kept=0.5) == forward_flops_per_image(_model(), k=1) == forward - mlp
+    # Two gradients for every product, but none for the pixels.
+    assert training_flops_per_image(_model()) == 3 * forward - embedding
+    assert training_flops_per_image(_model(), kept=0.5) == 3 * (forward - mlp) - embedding
 
 
 def _products(jaxpr) -> int:
@@ -35,27 +41,33 @@ def _products(jaxpr) -> int:
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape
             total += 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
-        elif equation.primitive.name == "conv_general_dilated":  # kernel [rows, columns, inputs, outputs]
-            total += 2 * equation.outvars[0].aval.size * math.prod(equation.invars[1].aval.shape[:-1])
+        elif equation.primitive.name == "conv_general_dilated":
+            total += 2 * equation.outvars[0].aval.size * _positions_and_inputs(equation)
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
             total += _products(inner)
     return total
 
 
+def _positions_and_inputs(equation) -> int:
+    """Numbers that a convolution sums for one of its own: those of the kernel but for its output features."""
+    kernel, spec = equation.invars[1].aval.shape, equation.params["dimension_numbers"].rhs_spec
+    return math.prod(kernel) // kernel[spec[0]]
+
+
 @pytest.mark.parametrize(
-    ("overrides", "router_flops"),
+    ("overrides", "others"),
     [
         ({"model__moe__layers": "none"}, 0),
         ({"model__moe__layers": "none", "model__classifier": "gap", "model__representation_size": 24}, 0),
         ({"model__moe__layers": "none", "model__classifier": "map"}, 0),
         # 2 images x 5 tokens in a group: with a capacity factor of 1 each of 4 experts has 10 * 2 / 4 = 5 slots, all
-        # of which are computed. What does not count: the router's product of each token with 4 experts, and picking the
-        # weights of 2 of them, which is one with zeros and ones.
-        ({}, 2 * 5 * 16 * 4 + 2 * 5 * 2 * 4),
+        # of which are computed. What does not count is picking the weights of 2 of the 4 experts, which is a product
+        # with zeros and ones.
+        ({}, 2 * 5 * 2 * 4),
     ],
     ids=["class token", "mean and tanh layer", "pooling by attention", "experts"],
 )
-def test_the_traced_forward_pass_has_these_products(overrides, router_flops):
+def test_the_traced_passes_have_these_products(overrides, others):
     config = _model(
         model__moe__capacity_factor_evaluation=1.0,
         model__moe__capacity_multiple_of=1,
@@ -66,4 +78,36 @@ def test_the_traced_forward_pass_has_these_products(overrides, router_flops):
     variables = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     traced = jax.make_jaxpr(lambda v, i: model.apply(v, i)[0])(variables, images)
-    assert _products(traced.jaxpr) == 2 * (training_flops_per_image(config) / 3 + router_flops)
+    assert _products(traced.jaxpr) == 2 * (forward_flops_per_image(config) + others)
+    gradient = jax.make_jaxpr(jax.grad(lambda v, i: jnp.sum(model.apply(v, i)[0] ** 2)))(variables, images)
+    # The gradients of the biases of query, key, value and output are sums over tokens, done as products with ones.
+    biases = 2 * 4 * 2 * config.num_tokens * config.hidden_size
+    assert _products(gradient.jaxpr) == 2 * (training_flops_per_image(config) + others + biases)
+
+
+@pytest.mark.parametrize("classifier", ["token", "map"])
+def test_they_are_nearly_all_that_is_compiled(classifier):
+    """What is left is elementwise: LayerNorms, GELU, softmax, additions."""
+    sizes = {"image_size_px": 32, "patch_size_px": 8, "num_layers": 1, "hidden_size": 512, "num_classes": 10}
+    config = config_lib.parse_model({**sizes, "classifier": classifier, "moe": {"layers": "none"}})
+    model = models.from_config(config)
+    images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
+
+    def forward(variables, images):
+        return model.apply(variables, images)[0]
+
+    def training(variables, images):
+        return jax.grad(lambda v: jnp.sum(forward(v, images) ** 2))(variables)
+
+    for function, formula in ((forward, forward_flops_per_image), (training, training_flops_per_image)):
+        compiled = jax.jit(function).lower(variables, images).cost_analysis()["flops"]
+        assert 1.0 < compiled / (4 * formula(config)) < 1.02
+
+
+def test_every_router_counts_the_same():
+    counts = {forward_flops_per_image(_model(router=router)) for router in ("vmoe", "symphony_vmoe", "attention_vmoe")}
+    assert len(counts) == 1
+    more_experts = dataclasses.replace(_model().moe, num_experts=8)
+    more = forward_flops_per_image(dataclasses.replace(_model(), moe=more_experts))
+    assert more - forward_flops_per_image(_model()) == 2 * 5 * 16 * 4

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 from tests import processes, tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.data import sources
-from vmoe_inform.nn import models
+from vmoe_inform.nn.operations import training_flops_per_image
 from vmoe_inform.performance import inform, layer, step, tables
 from vmoe_inform.performance import input as input_lib
 from vmoe_inform.performance.timing import Spread
@@ -60,55 +59,6 @@ def test_layer_refuses_groups_that_do_not_divide_the_images():
 # Step
 
 
-def test_useful_operations_of_a_vmoe_by_hand():
-    model = config_lib.parse_model(
-        {
-            "num_classes": 3,
-            "image_size_px": 4,
-            "patch_size_px": 2,
-            "num_layers": 2,
-            "hidden_size": 8,
-            "mlp_size": 16,
-            "num_heads": 2,
-            "representation_size": 6,
-            "moe": {"layers": (1,), "num_experts": 4, "num_selected_experts": 2},
-        }
-    )
-    # N = 4 patches and the class token = 5, D = 8, M = 16.
-    embedding = 2 * 4 * (2 * 2 * 3) * 8
-    attention = 2 * (4 * 5 * 8 * 8 + 2 * 5 * 5 * 8)  # four projections; logits and mixing
-    mlp = 2 * (2 * 5 * 8 * 16)
-    router = 2 * 5 * 8 * 4
-    head = 2 * (8 * 6 + 6 * 3)
-    forward = embedding + 2 * attention + mlp + 2 * mlp + router + head
-    assert step.forward_flops(model) == forward
-    # Half of the choices found no slot: one MLP for each token is left.
-    assert step.forward_flops(model, kept=0.5) == forward - mlp
-    assert step.forward_flops(model, k=1) == forward - mlp
-    # Two gradients for every product, but none for the pixels.
-    assert step.train_flops(model) == 3 * forward - embedding
-
-
-@pytest.mark.parametrize("classifier", ["token", "gap", "map"])
-def test_useful_operations_of_a_dense_model_are_nearly_all_that_is_compiled(classifier):
-    config = {
-        "num_classes": 10,
-        "image_size_px": 32,
-        "patch_size_px": 8,
-        "num_layers": 2,
-        "hidden_size": 512,
-        "mlp_size": 2048,
-        "classifier": classifier,
-        "moe": {"layers": "none"},
-    }
-    model = models.from_config(config)
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
-    lowered = jax.jit(lambda *arguments: model.apply(*arguments)[0]).lower(variables, images)
-    # What is left is elementwise: LayerNorms, GELU, softmax, additions.
-    assert 1.0 < lowered.cost_analysis()["flops"] / step.forward_flops(model.config) < 1.02
-
-
 @pytest.mark.slow
 def test_step_rows_have_what_they_say_and_nothing_is_compiled_twice():
     config = config_lib.parse(tiny.config_dict())
@@ -122,7 +72,7 @@ def test_step_rows_have_what_they_say_and_nothing_is_compiled_twice():
     # 8 slots: a choice in a few hundred is dropped, also after the steps that the router has learned from.
     assert gather.dropped == pytest.approx(einsum.dropped, abs=0.02)
     assert gather.dropped < 0.05
-    expected = config.train.batch_size * step.train_flops(config.model, kept=1.0 - gather.dropped)
+    expected = config.train.batch_size * training_flops_per_image(config.model, kept=1.0 - gather.dropped)
     assert gather.useful_flops == pytest.approx(expected)
     assert gather.useful_flops < gather.compiled_flops
     assert gather.useful_gflops.median > 0.0
@@ -131,7 +81,7 @@ def test_step_rows_have_what_they_say_and_nothing_is_compiled_twice():
 def test_where_k_grows_the_first_k_counts_and_full_slots_drop_nothing():
     growing = config_lib.parse(tiny.config_dict("smoe_dropout"))
     assert growing.model.moe.num_selected_experts == 2
-    assert step.useful_flops(growing, dropped=0.0) == 16 * step.train_flops(growing.model, k=1)
+    assert step.useful_flops(growing, dropped=0.0) == 16 * training_flops_per_image(growing.model, k=1)
     metrics = {"routing/block_1/dropped": jnp.asarray(0.25)}
     assert step.dropped_share(_model(), metrics) == 0.25
     # Experts choose: tokens may be left out, slots may not.

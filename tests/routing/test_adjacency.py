@@ -95,7 +95,8 @@ def test_symphony_starts_at_its_initial_value_and_leaves_out_what_is_below_the_t
     # With one expert a token the normalized counts are the identity: 0.9 * 0.5 + 0.1 and 0.9 * 0.5. The threshold
     # takes nothing from the state itself.
     context = steps.StepContext(tokens=jnp.zeros((1, 3, 4)), parameters={}, state=state)
-    state = step.update_state(context, jnp.array([[[0], [0], [1]]]), **options)
+    counts = step.observe(context, jnp.array([[[0], [0], [1]]]), **options)
+    state = step.update_state(state, counts, {}, **options)
     np.testing.assert_allclose(state, [[0.55, 0.45], [0.45, 0.55]], rtol=1e-6)
     context = steps.StepContext(tokens=jnp.zeros((1, 1, 4)), parameters={}, state=state)
     informed = step.function(jnp.array([[[0.8, 0.2]]]), context, **options)
@@ -279,7 +280,9 @@ def test_across_layers_learns_which_expert_follows_which():
 
     @jax.jit
     def update(state, before):
-        return step.update_state(context(state, jnp.zeros((2, 6, 4)), before), jnp.array(follows)[before], **options)
+        seen = context(state, jnp.zeros((2, 6, 4)), before)
+        counts = step.observe(seen, jnp.array(follows)[before], **options)
+        return step.update_state(state, counts, {}, **options)
 
     state = step.initial_state(jax.random.key(0), sizes, **options)
     for _ in range(40):

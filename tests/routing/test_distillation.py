@@ -64,7 +64,7 @@ def training():
     contexts, state = [], STEP.initial_state(jax.random.key(0), SIZES, **OPTIONS)
     for number in range(6):
         contexts.append(make_context(make_parameters(number), state))
-        state = STEP.update_state(contexts[-1], jnp.zeros((2, 5, 1), jnp.int32), **OPTIONS)
+        state = STEP.update_state(state, jnp.zeros(()), contexts[-1].parameters, **OPTIONS)
     return contexts
 
 

@@ -96,12 +96,18 @@ BROKEN = {
     "the weights that the function mixes tokens with": made(mean, graph=lambda c: jnp.tile(jnp.eye(5), (2, 1, 1))),
     "nothing rounded to bfloat16": made(lambda p, c: p * jnp.mean(c.tokens * c.tokens).astype(jnp.float32)),
     "the form of the state": made(
-        lambda p, c: p, initial_state=lambda key, sizes: jnp.zeros(2), update_state=lambda c, indices: jnp.ones(3)
+        lambda p, c: p, initial_state=lambda key, sizes: jnp.zeros(2), update_state=lambda s, o, p: jnp.ones(3)
+    ),
+    "sums: those of the parts": made(
+        lambda p, c: p,
+        initial_state=lambda key, sizes: jnp.zeros(()),
+        observe=lambda c, indices: jnp.mean(indices == 0),
+        update_state=lambda s, o, p: s + o,
     ),
     "to work in the first MoE layer too": made(lambda p, c: 0.5 * (p + c.previous.probabilities), needs_previous=True),
     "the names": made(with_loss, losses=lambda p, c, **options: {"less": jnp.sum(p, (1, 2))}, loss_names=("more",)),
     "a change of the state": made(
-        lambda p, c: p, initial_state=lambda key, sizes: jnp.zeros(2), update_state=lambda c, indices: c.state
+        lambda p, c: p, initial_state=lambda key, sizes: jnp.zeros(2), update_state=lambda s, o, p: s
     ),
 }
 
@@ -215,7 +221,7 @@ def test_a_step_whose_option_lacks_a_default_or_type_is_refused():
 
 def test_an_update_needs_a_state_to_start_from():
     with pytest.raises(ValueError, match="'mine': expected an initial_state beside update_state"):
-        steps.InformStep("mine", lambda p, context: p, update_state=lambda context, indices: context.state)
+        steps.InformStep("mine", lambda p, context: p, update_state=lambda state, observed, parameters: state)
 
 
 def test_only_a_step_that_needs_the_layer_before_skips_the_first():

@@ -78,10 +78,10 @@ def test_speed_by_hand():
     ],
 )
 def test_mfu_by_hand(kind, dtype, peak):
-    """459,072 operations an image (test_model_flops.py), 8 images a second, on two devices."""
+    """362,688 operations an image (tests/nn/test_operations.py), 8 images a second, on two devices."""
     window = _window(kind, model__dtype=dtype)
     window.add(_step(2.0, 0.0))
-    assert window.close()["mfu"] == pytest.approx(459_072 * 8 / (2 * peak))
+    assert window.close()["mfu"] == pytest.approx(362_688 * 8 / (2 * peak))
 
 
 def test_a_device_that_is_not_known_has_no_mfu():

@@ -15,10 +15,12 @@ from vmoe_inform.data.images import augment
 from vmoe_inform.data.images.pixels import to_square
 from vmoe_inform.nn import models
 from vmoe_inform.nn import router as router_lib
+from vmoe_inform.nn.step_variables import OBSERVED, update_states
 from vmoe_inform.routing import steps
 from vmoe_inform.tasks.classification import cross_entropy
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.optimizer import make_optimizer, make_schedule
+from vmoe_inform.training.step import split_batch
 
 ONE_BLOCK = {"model__num_layers": 1, "model__moe__layers": (0,)}  # compiles faster than two
 
@@ -117,14 +119,15 @@ def _descent(router: str):
             images,
             train=True,
             progress=progress,
-            mutable=["routing"],
+            mutable=[OBSERVED],
             rngs={"routing": jax.random.key(1)},
         )
         entropy = cross_entropy(logits, jax.nn.one_hot(batch["label"], 10), "softmax")
-        return entropy + aux["auxiliary_loss"], (entropy, left.get("routing", {}))
+        return entropy + aux["auxiliary_loss"], (entropy, left.get(OBSERVED, {}))
 
     def descend(params, state, batch, progress):
-        gradients, (entropy, state) = jax.grad(loss_of, has_aux=True)(params, state, batch, progress)
+        gradients, (entropy, observed) = jax.grad(loss_of, has_aux=True)(params, state, batch, progress)
+        state = update_states(config.model.router, params, state, observed)
         norm = optax.tree.norm(gradients)
         return jax.tree.map(lambda p, g: p - 0.1 * g / norm, params, gradients), state, entropy, norm
 
@@ -192,7 +195,7 @@ def test_k_grows_over_the_training(digits_batches):
     _, left = jax.jit(lambda v: model.apply(v, jnp.ones((2, 32, 32, 3)), mutable="intermediates"))(variables)
     assert left["intermediates"]["block_1"]["moe"]["indices"].shape[-1] == 1  # evaluation has the K of the layer
     with pytest.raises(ValueError, match=r"progress: expected a share of the training .*'frozen'.*received None"):
-        model.apply(variables, jnp.ones((2, 32, 32, 3)), train=True, mutable="routing")
+        model.apply(variables, jnp.ones((2, 32, 32, 3)), train=True, mutable=OBSERVED)
 
 
 def test_stablemoe_freezes_its_light_router_at_the_switch(digits_batches):
@@ -216,21 +219,38 @@ def test_stablemoe_freezes_its_light_router_at_the_switch(digits_batches):
     np.testing.assert_array_equal(frozen[9], frozen[13])
 
 
-def test_accumulation_gives_the_gradient_of_the_whole_batch():
-    """Without noise and augmentation, the parts' mean gradient is the batch's."""
-    still = {"model__router__noise_std": 0.0, "model__router__losses": (), "data__random_shift_px": 0}
-    # Groups are made of other images when the batch is split; losses that look at a group would differ.
-    still |= {"model__moe__capacity_factor": 4.0, "train__batch_size": 32}
+@pytest.mark.parametrize("router", ["vmoe", "symphony_vmoe", "stablemoe"])
+def test_accumulation_equals_the_whole_batch(router):
+    """Without noise and augmentation: gradient, losses that look at a group, dropped tokens, and routing states.
+
+    The state counts its updates at the switch of stablemoe: one for each step, not for each part.
+    """
+    still = {"model__router__noise_std": 0.0, "data__random_shift_px": 0}
+    still |= {"model__router__losses": ("importance", "z"), "model__moe__capacity_factor": 0.6, "train__batch_size": 32}
     still |= {"model__moe__group_size_sequences": 2, **ONE_BLOCK}
-    config = {name: config_lib.parse(tiny.config_dict(**still, **extra)) for name, extra in
-              {"whole": {}, "parts": {"train__gradient_accumulation_steps": 2}}.items()}  # fmt: skip
-    results = {}
-    for name, parsed in config.items():
-        program = program_lib.build(parsed, 20, jax.devices()[:2])
+    ends, metrics = [], []
+    for parts in (1, 2):
+        config = tiny.config_dict(router, **still, train__gradient_accumulation_steps=parts)
+        config.model.router.options.distilled.switch_step = 2
+        program = program_lib.build(config_lib.parse(config), 20, jax.devices()[:2])
         with program.in_use():
-            results[name] = jax.device_get(program.train_step(program.initialize(), program.to_devices(_batch(32)))[1])
-    for metric in ("loss", "accuracy", "gradient_norm"):
-        np.testing.assert_allclose(results["whole"][metric], results["parts"][metric], rtol=1e-5)
+            state = program.initialize()
+            for _ in range(3):
+                state, of_step = program.train_step(state, program.to_devices(_batch(32)))
+        ends.append(jax.device_get(state))
+        metrics.append(jax.device_get(of_step))
+    assert metrics[0]["routing/block_0/dropped"] > 0.05
+    chex.assert_trees_all_close(*metrics, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(*(end.routing for end in ends), rtol=1e-5)
+    chex.assert_trees_all_close(*(end.params for end in ends), atol=5e-5)
+    if router == "stablemoe":
+        assert int(ends[1].routing["block_0"]["moe"]["router"]["distilled"]["state"]["step"]) == 3
+
+
+def test_the_parts_of_a_batch_keep_its_groups():
+    """Of each device's 4 images [0, 4) and [4, 8), the first group goes into the first part."""
+    parts = split_batch({"image": jnp.arange(8)}, parts=2, group=2)["image"]
+    np.testing.assert_array_equal(parts, [[0, 1, 4, 5], [2, 3, 6, 7]])
 
 
 @pytest.fixture(scope="module")

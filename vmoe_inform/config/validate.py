@@ -209,15 +209,6 @@ def _check_train(config: Config) -> None:
         )
     if train.steps is not None:
         check_duration(config, train.steps)
-    router = config.model.router
-    used = (steps.SCORE_STEPS[router.score], *(steps.INFORM_STEPS[name] for name in router.inform_steps))
-    stateful = [step.name for step in used if step.updates_state]
-    if stateful and train.gradient_accumulation_steps > 1:
-        raise checks.error(
-            "train.gradient_accumulation_steps",
-            f"1 with the router step {stateful[0]!r}, whose state is updated for the whole batch at once",
-            train.gradient_accumulation_steps,
-        )
     part = train.batch_size // train.gradient_accumulation_steps
     for field, size in (("train.batch_size", part), ("evaluation.batch_size", config.evaluation.batch_size)):
         if size % config.model.moe.group_size_sequences:

@@ -49,7 +49,7 @@ class MoeLayer(nn.Module):
         Args:
           tokens: [B, N, D]; B must be a multiple of the sequences of a group.
           around: what the router may need besides.
-          train: noise, dropout, training capacity, and updates of the router's state.
+          train: noise, dropout and training capacity.
           sequence_mask: False for filler sequences, whose tokens take no slots; None if all are real.
 
         Returns:

@@ -1,28 +1,57 @@
-"""Operations that training takes by the model's definition, for the utilisation of the chips (MFU)."""
+"""The one count of a model's operations: for utilisation (MFU), the benchmark and studies.
+
+Counted are the matrix products of the model's definition, a multiplication and an addition being two operations
+(arXiv 2204.02311, Appendix B): patch embedding, attention, MLPs, the K experts of each token, a linear router, pooling
+and head. Not counted is what another implementation would do with less: slots that stay empty, moving tokens, one-hot
+products, rematerialisation, all elementwise work, and the optimizer.
+
+Every router counts as a linear one, D -> E for each token. So the same model has the same operations with any router,
+and what a costly router takes shows as lower utilisation.
+
+With N tokens of width D, H heads, MLPs of width M, E experts and L blocks, the forward pass of one image takes::
+
+    embedding    2 (N - 1) P D        P numbers in a patch; N - 1 patches, N of them without a class token
+    attention    L (8 N D^2 + 4 N^2 D)    query, key, value and output; query . key and weights . value
+    MLP          4 N D M              for each dense block, and K times for each MoE layer
+    router       2 N D E              for each MoE layer
+    pooling      4 (N + 1) D^2 + 4 N D + 4 D M    only with classifier "map": one query, and an MLP for one token
+    head         2 D C, or 2 R (D + C) behind a layer of width R
+
+Either factor of a product has a gradient, and each gradient is a product of the same size: training takes three times
+the forward pass. The exception is the embedding, as nothing asks for the gradient of the pixels: there it takes twice.
+"""
 
 from vmoe_inform.config import ModelConfig
 
 
-def training_flops_per_image(config: ModelConfig) -> float:
-    """Floating-point operations of one image in a training step: forward pass, and twice that for the gradients.
+def forward_flops_per_image(config: ModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
+    """Operations of one image in the forward pass.
 
-    It counts the matrix products of the Transformer (arXiv 2204.02311, Appendix B), two operations for a product of two
-    numbers. These are patch embedding, attention, MLPs, K experts of each token, pooling and head. It does not count
-    routing, moving tokens, empty slots, rematerialisation and element-wise work. So two routers of equal MFU train
-    equally fast, and the cost of a router lowers it. Dropped tokens count in full. Where K grows, it is
-    ``num_selected_experts``.
+    Args:
+      config: of the model.
+      kept: share of the choices that found a slot.
+      k: experts of each token; by default ``num_selected_experts``, also where K still grows.
     """
-    width, hidden, num_tokens = config.hidden_size, config.mlp_size, config.num_tokens
-    patches = (config.image_size_px // config.patch_size_px) ** 2
-    embedding = 2 * patches * (3 * config.patch_size_px**2) * width
-    projections = 4 * (2 * num_tokens * width**2)  # query, key, value, output
-    attention = 2 * (2 * num_tokens**2 * width)  # query . key, weights . value
-    mlp = 2 * (2 * num_tokens * width * hidden)
-    num_mlps = config.num_layers + len(config.moe_layers) * (config.moe.num_selected_experts - 1)
-    head_width = width if config.representation_size is None else config.representation_size
-    head = 2 * head_width * config.num_classes + (0 if config.representation_size is None else 2 * width * head_width)
+    tokens, width, hidden, moe = config.num_tokens, config.hidden_size, config.mlp_size, config.moe
+    k = moe.num_selected_experts if k is None else k
+    attention = 8 * tokens * width**2 + 4 * tokens**2 * width
+    mlp = 4 * tokens * width * hidden
+    num_moe = len(config.moe_layers)
+    dense = config.num_layers * attention + (config.num_layers - num_moe) * mlp
+    sparse = num_moe * (k * kept * mlp + 2 * tokens * width * moe.num_experts)
     pooling = 0
-    if config.classifier == "map":  # attention of a single query, then an MLP for the one token that it gives
-        pooling = 2 * (2 + 2 * num_tokens) * width**2 + 4 * num_tokens * width + 2 * (2 * width * hidden)
-    forward = embedding + config.num_layers * (projections + attention) + num_mlps * mlp + pooling + head
-    return 3.0 * forward
+    if config.classifier == "map":
+        pooling = 4 * (tokens + 1) * width**2 + 4 * tokens * width + 4 * width * hidden
+    features, classes = config.representation_size, config.num_classes
+    head = 2 * width * classes if features is None else 2 * features * (width + classes)
+    return float(_embedding_flops(config) + dense + sparse + pooling + head)
+
+
+def training_flops_per_image(config: ModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
+    """Operations of one image in a training step, forward and backward; args as :func:`forward_flops_per_image`."""
+    return 3 * forward_flops_per_image(config, kept=kept, k=k) - _embedding_flops(config)
+
+
+def _embedding_flops(config: ModelConfig) -> int:
+    patches = (config.image_size_px // config.patch_size_px) ** 2
+    return 2 * patches * config.layer_sizes.raw_input_size * config.hidden_size

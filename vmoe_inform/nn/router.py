@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Bool, Float, Int, Tree
+from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.config import RouterConfig, options_of
 from vmoe_inform.dispatch import Plan
+from vmoe_inform.nn.step_variables import OBSERVED, StepVariables
 from vmoe_inform.routing import top_experts
 from vmoe_inform.routing.steps import (
     INFORM_STEPS,
@@ -27,7 +28,6 @@ from vmoe_inform.routing.steps import (
     StepContext,
 )
 
-STATE = "routing"  # the mutable collection of the steps' states
 TRACE = "intermediates"  # the collection that analysis makes mutable to look inside
 
 
@@ -123,25 +123,29 @@ class Router(nn.Module):
         Args:
           tokens: input of the MoE layer.
           around: what the steps may need besides.
-          train: adds noise (random stream ``routing``) and updates the steps' states (collection ``routing``).
+          train: adds noise (random stream ``routing``); the steps leave what updates of their states need in the
+            collection ``routing_observed`` if it is mutable.
 
         Raises:
           ValueError: a step needs something that ``around`` does not have.
         """
         score = SCORE_STEPS[self.config.score]
         options = options_of(self.config, score)
-        context, state = self._context(score, tokens, around)
+        context, variables = self._context(score, tokens, around)
         k, active = self._num_selected(around.progress, train=train)
         logits = score.function(context, **options)
         base_indices = self._top(logits, k, active)
         gates = score.gates(context, **options) if score.gates else None
         slot_logits = score.slot_logits(context, **options) if score.slot_logits else None
         losses = dict(score.losses(context, **options)) if score.losses else {}
-        updating = train and not self.is_initializing()
-        if updating and state is not None and score.update_state is not None:
-            indices = self._top(logits, k, active, score.update_k)
-            state.value = score.update_state(context, indices, **options)
 
+        def observe(step: ContextStep, context: StepContext, variables: StepVariables | None) -> None:
+            observing = train and not self.is_initializing() and self.is_mutable_collection(OBSERVED)
+            if observing and variables is not None and step.update_state is not None:
+                indices = self._top(logits, k, active, step.observe_k)
+                variables.leave(step.observe(context, indices, **options_of(self.config, step)))
+
+        observe(score, context, variables)
         noisy_logits = logits
         if train and self.config.noise_std > 0:
             scale = self.config.noise_std / self.sizes.num_experts
@@ -153,14 +157,13 @@ class Router(nn.Module):
             if not step.acts_in(self.ordinal):
                 continue
             options = options_of(self.config, step)
-            context, state = self._context(step, tokens, around)
+            context, variables = self._context(step, tokens, around)
             losses |= step.losses(probabilities, context, **options) if step.losses else {}
             probabilities = step.function(probabilities, context, **options)
             if step.graph is not None and self.is_mutable_collection(TRACE):
                 new = step.graph(context, **options)
                 graph = new if graph is None else jnp.einsum("bij,bjk->bik", new, graph)
-            if updating and state is not None and step.update_state is not None:
-                state.value = step.update_state(context, self._top(logits, k, active, step.update_k), **options)
+            observe(step, context, variables)
         return Routing(logits, noisy_logits, probabilities, base_indices, graph, gates, slot_logits, losses, active)
 
     def _top(
@@ -183,46 +186,20 @@ class Router(nn.Module):
 
     def _context(
         self, step: ContextStep, tokens: Float[Array, "B N D"], around: Surroundings
-    ) -> tuple[StepContext, nn.Variable | None]:
-        """What a step declared, and the variable of its state."""
+    ) -> tuple[StepContext, StepVariables | None]:
+        """What a step declared, and what holds its variables, if it has any."""
         wanted: dict[str, Any] = {}
         for name in ("attention", "raw_inputs", "previous"):
             if getattr(step, f"needs_{name}"):
                 if getattr(around, name) is None and not (name == "previous" and self.ordinal == 0):
                     raise checks.error(name, f"what the router step {step.name!r} needs", None)
                 wanted[name] = getattr(around, name)
-        if step.has_state or step.parameters(self.sizes, **options_of(self.config, step)):
-            parameters, state = StepVariables(step, self.sizes, options_of(self.config, step), name=step.name)()
-        else:
-            parameters, state = {}, None
-        return StepContext(tokens, parameters, None if state is None else state.value, **wanted), state
-
-
-class StepVariables(nn.Module):
-    """Holds the learned arrays and the state of one step, in the scope ``router/<step>``."""
-
-    step: ContextStep
-    sizes: LayerSizes
-    options: Mapping[str, Any]
-
-    @nn.compact
-    def __call__(self) -> tuple[dict[str, Array], nn.Variable | None]:
-        declared = self.step.parameters(self.sizes, **self.options)
-        parameters = {name: self.param(name, p.initializer, p.shape, jnp.float32) for name, p in declared.items()}
-        initial_state = self.step.initial_state
-        if initial_state is None:
-            return parameters, None
-        if not self.has_variable(STATE, "state") and not self.is_mutable_collection(STATE):
-            raise checks.error(
-                f"variables for router step {self.step.name!r}",
-                f"the collections 'params' and {STATE!r} (this step keeps a state)",
-                "no state",
-            )
-
-        def make() -> Tree:
-            return initial_state(self.make_rng("params"), self.sizes, **self.options)
-
-        return parameters, self.variable(STATE, "state", make)
+        options = options_of(self.config, step)
+        if not step.has_state and not step.parameters(self.sizes, **options):
+            return StepContext(tokens, {}, **wanted), None
+        variables = StepVariables(step, self.sizes, options, name=step.name)
+        parameters, state = variables()
+        return StepContext(tokens, parameters, state, **wanted), variables
 
 
 def select_experts(

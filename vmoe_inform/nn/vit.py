@@ -1,6 +1,5 @@
 """Vision Transformer whose blocks may have MoE layers: V-MoE (arXiv 2106.05974)."""
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -10,19 +9,9 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
-from vmoe_inform.nn.block import Block
-from vmoe_inform.nn.mlp import EXPERT_PRODUCTS, Mlp
+from vmoe_inform.nn.mlp import Mlp
 from vmoe_inform.nn.router import Surroundings, auxiliary_loss, needs_raw_inputs
-from vmoe_inform.routing.steps import PreviousLayer
-
-_REMAT_POLICIES = {
-    # Products with parameters; not the products of attention, N x N, which are as large as they are cheap.
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names(EXPERT_PRODUCTS),
-    ),
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+from vmoe_inform.nn.trunk import apply_blocks
 
 
 class MapPooling(nn.Module):
@@ -69,7 +58,7 @@ class VisionTransformer(nn.Module):
 
         Args:
           images: normalised pixels [B, P, P, 3], P = ``image_size_px``.
-          train: noise, dropout, training capacity, and updates of the routers' states.
+          train: noise, dropout and training capacity.
           sequence_mask: False for images that only fill up a batch: they take no expert's slots from the others.
           progress: share of the training that is done, 0 to 1; needed in training by routers whose K grows.
 
@@ -83,6 +72,25 @@ class VisionTransformer(nn.Module):
             router that needs it.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
+        tokens = self._embed(images)
+        tokens = nn.Dropout(config.dropout_rate, deterministic=not train)(tokens)
+        raw_inputs = _patches(images, config) if needs_raw_inputs(config.router) else None
+        around = Surroundings(raw_inputs=raw_inputs, progress=progress)
+        tokens, metrics = apply_blocks(config, tokens, around, sequence_mask, train=train)
+        tokens = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="encoder_norm")(tokens)
+        features = self._pool(tokens, train=train).astype(jnp.float32)
+        head = nn.Dense(
+            config.num_classes,
+            kernel_init=nn.initializers.zeros,
+            bias_init=nn.initializers.constant(config.head_bias_initial_value),
+            name="head",
+        )
+        loss = auxiliary_loss((layer["losses"] for layer in metrics.values()), config.router)
+        return head(features), {"auxiliary_loss": loss, "moe": metrics, "features": features}
+
+    def _embed(self, images: Float[Array, "B P P 3"]) -> Float[Array, "B N D"]:
+        """A token for each patch, after the class token if there is one, with their positions."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
         expected = (config.image_size_px, config.image_size_px, 3)
         if images.ndim != 4 or images.shape[1:] != expected:
             raise checks.error("images", f"shape (B, {', '.join(map(str, expected))})", images.shape)
@@ -94,59 +102,21 @@ class VisionTransformer(nn.Module):
             class_tokens = jnp.broadcast_to(class_token.astype(dtype), (images.shape[0], 1, config.hidden_size))
             tokens = jnp.concatenate([class_tokens, tokens], axis=1)
         embedding = self.param("position_embedding", nn.initializers.normal(0.02), (1, *tokens.shape[1:]))
-        tokens = tokens + embedding.astype(dtype)
-        tokens = nn.Dropout(config.dropout_rate, deterministic=not train)(tokens)
+        return tokens + embedding.astype(dtype)
 
-        around = Surroundings(
-            raw_inputs=_patches(images, config) if needs_raw_inputs(config.router) else None, progress=progress
-        )
-        metrics: dict[str, Any] = {}
-        for layer in range(config.num_layers):
-            name = f"block_{layer}"
-            ordinal = config.moe_layers.index(layer) if layer in config.moe_layers else None
-            drop_rate = config.stochastic_depth_rate * layer / max(1, config.num_layers - 1)
-            block = Block(config, ordinal, drop_rate, name=name)
-            tokens, layer_metrics, previous = _apply_block(block, tokens, around, sequence_mask, train=train)
-            if ordinal is not None:
-                metrics[name] = layer_metrics
-                around = dataclasses.replace(around, previous=previous)
-        tokens = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="encoder_norm")(tokens)
-
+    def _pool(self, tokens: Float[Array, "B N D"], *, train: bool) -> Float[Array, "B F"]:
+        """What the head sees of an image."""
+        config = self.config
         if config.classifier == "token":
             features = tokens[:, 0]
         elif config.classifier == "gap":
             features = jnp.mean(tokens, axis=1)
         else:
             features = MapPooling(config, name="map_pooling")(tokens, train=train)
-        if config.representation_size is not None:
-            features = jnp.tanh(nn.Dense(config.representation_size, dtype=dtype, name="pre_logits")(features))
-        head = nn.Dense(
-            config.num_classes,
-            kernel_init=nn.initializers.zeros,
-            bias_init=nn.initializers.constant(config.head_bias_initial_value),
-            name="head",
-        )
-        features = features.astype(jnp.float32)
-        loss = auxiliary_loss((layer["losses"] for layer in metrics.values()), config.router)
-        return head(features), {"auxiliary_loss": loss, "moe": metrics, "features": features}
-
-
-def _apply_block(
-    block: Block,
-    tokens: Float[Array, "B N D"],
-    around: Surroundings,
-    sequence_mask: Bool[Array, " B"] | None,
-    *,
-    train: bool,
-) -> tuple[Float[Array, "B N D"], dict[str, Any] | None, PreviousLayer | None]:
-    """The block, which keeps for the gradient what ``remat`` says."""
-
-    def apply(block: Block, *arrays: Any) -> Any:
-        return block(*arrays[:2], train=train, sequence_mask=arrays[2])
-
-    if block.config.remat != "none":
-        apply = nn.remat(apply, policy=_REMAT_POLICIES[block.config.remat])
-    return apply(block, tokens, around, sequence_mask)
+        if config.representation_size is None:
+            return features
+        dense = nn.Dense(config.representation_size, dtype=jnp.dtype(config.dtype), name="pre_logits")
+        return jnp.tanh(dense(features))
 
 
 def _patches(images: Float[Array, "B P P 3"], config: ModelConfig) -> Float[Array, "B N values"]:

@@ -1,9 +1,6 @@
 """How fast the train step is: images a second, and useful operations a second over those of a plain matrix product.
 
-Useful are the products that the mathematics asks for: patch embedding, attention, MLPs, the K experts of each token,
-linear router scores, head; three times the forward pass, since either factor of a product has a gradient. Not counted:
-choices that found no slot, slots that stay empty, one-hot products, work done again in the backward pass, token graphs,
-everything elementwise, the optimizer.
+Useful are the operations that :mod:`vmoe_inform.nn.operations` counts, without those of choices that found no slot.
 """
 
 import dataclasses
@@ -18,6 +15,7 @@ from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import Config, ModelConfig
+from vmoe_inform.nn.operations import training_flops_per_image
 from vmoe_inform.performance import costs, timing
 from vmoe_inform.performance.compiled import bytes_without_cycles
 from vmoe_inform.performance.timing import Spread
@@ -68,39 +66,6 @@ class StepRow:
     bytes_without_cycles: int | None
     compile_seconds: float
     compilations: int | None
-
-
-def forward_flops(model: ModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
-    """Useful operations of one image in the forward pass, a multiplication and an addition being two.
-
-    Args:
-      model: sizes.
-      kept: share of the choices that found a slot.
-      k: experts of each token; those of the model by default.
-    """
-    tokens, width, hidden = model.num_tokens, model.hidden_size, model.mlp_size
-    k = model.moe.num_selected_experts if k is None else k
-    attention = 8 * tokens * width**2 + 4 * tokens**2 * width  # four projections; logits and mixing
-    mlp = 4 * tokens * width * hidden
-    experts = k * kept * mlp + 2 * tokens * width * model.moe.num_experts
-    num_moe = len(model.moe_layers)
-    blocks = model.num_layers * attention + (model.num_layers - num_moe) * mlp + num_moe * experts
-    pooling = 0
-    if model.classifier == "map":  # one query for all tokens, then an MLP on one token
-        pooling = 4 * (tokens + 1) * width**2 + 4 * tokens * width + 4 * width * hidden
-    features = model.representation_size
-    head = 2 * width * model.num_classes if features is None else 2 * features * (width + model.num_classes)
-    return _embedding_flops(model) + blocks + pooling + head
-
-
-def train_flops(model: ModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
-    """Useful operations of one image in a training step; see :func:`forward_flops`. Pixels need no gradient."""
-    return 3 * forward_flops(model, kept=kept, k=k) - _embedding_flops(model)
-
-
-def _embedding_flops(model: ModelConfig) -> float:
-    patches = (model.image_size_px // model.patch_size_px) ** 2
-    return 2 * patches * model.layer_sizes.raw_input_size * model.hidden_size
 
 
 def measure(
@@ -279,4 +244,4 @@ def useful_flops(config: Config, *, dropped: float) -> float:
     score = SCORE_STEPS[model.router.score]
     growth = score.growth(model.layer_sizes, **config_lib.options_of(model.router, score)) if score.growth else None
     k = model.moe.num_selected_experts if growth is None else growth.k_start
-    return config.train.batch_size * train_flops(model, kept=1.0 - dropped, k=k)
+    return config.train.batch_size * training_flops_per_image(model, kept=1.0 - dropped, k=k)

@@ -1,5 +1,6 @@
 """Made-up inputs that steps are tried on, for contract.py, and how it says what does not hold."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array
+from vmoe_inform.axes import Array, Tree
 from vmoe_inform.routing.steps import (
     AttentionRecord,
     ContextStep,
@@ -63,6 +64,24 @@ def context(inputs: Inputs) -> StepContext:
     """The made-up inputs as a step takes them."""
     learned = inputs["learned"]
     return StepContext(learned["tokens"], learned["parameters"], attention=learned["attention"], **inputs["fixed"])
+
+
+def of_images(whole: StepContext, images: slice) -> StepContext:
+    """The context of some images of the batch."""
+
+    def part(tree: Tree) -> Tree:
+        return jax.tree.map(lambda leaf: leaf[images], tree)
+
+    attention = whole.attention
+    if attention is not None:
+        attention = dataclasses.replace(part(attention), output_kernel=attention.output_kernel)
+    return dataclasses.replace(
+        whole,
+        tokens=part(whole.tokens),
+        attention=attention,
+        raw_inputs=part(whole.raw_inputs),
+        previous=part(whole.previous),
+    )
 
 
 def make_loss_inputs(seed: int, sizes: LayerSizes) -> Inputs:

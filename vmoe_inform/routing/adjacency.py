@@ -1,5 +1,6 @@
 """Symphony's expert graph: experts that are chosen together inform each other (SymphonySMoE, arXiv 2510.16411)."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -226,17 +227,21 @@ def _state(context: StepContext) -> Float[Array, "E E"]:
     return context.state
 
 
+def _coselections(
+    context: StepContext, indices: Int[Array, "B N K"], *, diagonal: bool = True, **options: object
+) -> Float[Array, "E E"]:
+    return coselection_counts(indices, _state(context).shape[-1], diagonal=diagonal)
+
+
 def _average(
-    context: StepContext,
-    indices: Int[Array, "B N K"],
+    state: Float[Array, "E E"],
+    counts: Float[Array, "E E"],
+    parameters: Mapping[str, Array],
     *,
     decay: float,
     normalization: str,
-    diagonal: bool,
     **options: object,
 ) -> Float[Array, "E E"]:
-    state = _state(context)
-    counts = coselection_counts(indices, state.shape[-1], diagonal=diagonal)
     return update_adjacency(state, counts, decay=decay, normalization=normalization)
 
 
@@ -252,7 +257,14 @@ def _oja_adjacency(state: Float[Array, "E E"], **options: object) -> Float[Array
     return _with_identity_rows(state)
 
 
-@register_inform("symphony", initial_state=_constant, update_state=_average, update_k=2, adjacency=_symphony_adjacency)
+@register_inform(
+    "symphony",
+    initial_state=_constant,
+    observe=_coselections,
+    observe_k=2,
+    update_state=_average,
+    adjacency=_symphony_adjacency,
+)
 def symphony_step(
     probabilities: Float[Array, "B N E"],
     context: StepContext,
@@ -271,12 +283,20 @@ def symphony_step(
     return expert_informed(probabilities, _above(_state(context), threshold))
 
 
-def _oja(context: StepContext, indices: Int[Array, "B N K"], *, decay: float) -> Float[Array, "E E"]:
-    state = _state(context)
-    return update_adjacency_oja(state, coselection_counts(indices, state.shape[-1]), decay=decay)
+def _oja(
+    state: Float[Array, "E E"], counts: Float[Array, "E E"], parameters: Mapping[str, Array], *, decay: float
+) -> Float[Array, "E E"]:
+    return update_adjacency_oja(state, counts, decay=decay)
 
 
-@register_inform("symphony_oja", initial_state=_zeros, update_state=_oja, update_k=2, adjacency=_oja_adjacency)
+@register_inform(
+    "symphony_oja",
+    initial_state=_zeros,
+    observe=_coselections,
+    observe_k=2,
+    update_state=_oja,
+    adjacency=_oja_adjacency,
+)
 def symphony_oja_step(
     probabilities: Float[Array, "B N E"], context: StepContext, *, decay: checks.Share = 0.9
 ) -> Float[Array, "B N E"]:
@@ -287,18 +307,27 @@ def symphony_oja_step(
     return expert_informed(probabilities, _state(context))
 
 
-def _transitions(
-    context: StepContext, indices: Int[Array, "B N K"], *, decay: float, share: float
-) -> Float[Array, "E E"]:
+def _transitions(context: StepContext, indices: Int[Array, "B N K"], **options: object) -> Float[Array, "E E"]:
     assert context.previous is not None  # declared by needs_previous and skips_first_layer
-    state = _state(context)
-    return update_adjacency(state, transition_counts(context.previous.indices, indices, state.shape[-1]), decay=decay)
+    return transition_counts(context.previous.indices, indices, _state(context).shape[-1])
+
+
+def _average_transitions(
+    state: Float[Array, "E E"],
+    counts: Float[Array, "E E"],
+    parameters: Mapping[str, Array],
+    *,
+    decay: float,
+    share: float,
+) -> Float[Array, "E E"]:
+    return update_adjacency(state, counts, decay=decay)
 
 
 @register_inform(
     "symphony_across_layers",
     initial_state=_zeros,
-    update_state=_transitions,
+    observe=_transitions,
+    update_state=_average_transitions,
     needs_previous=True,
     skips_first_layer=True,
 )

@@ -27,6 +27,7 @@ from vmoe_inform.routing._trial import (
     loss_context,
     make_inputs,
     make_loss_inputs,
+    of_images,
 )
 from vmoe_inform.routing.graphs import inform
 from vmoe_inform.routing.steps import (
@@ -263,14 +264,22 @@ def _check_state(
     """An update keeps the state's form, changes something, and is the same with and without jit."""
     assert step.initial_state is not None
     assert step.update_state is not None
-    update_state, name = step.update_state, f"{step.name}.update_state"
+    observe, update_state, name = step.observe, step.update_state, f"{step.name}.update_state"
     state = step.initial_state(jax.random.key(0), sizes, **options)
-    k = min(max(sizes.num_selected_experts, step.update_k), sizes.num_experts)
+    k = min(max(sizes.num_selected_experts, step.observe_k), sizes.num_experts)
     logits = jax.random.normal(jax.random.key(0), (IMAGES, sizes.num_tokens, sizes.num_experts))
     indices = jax.lax.top_k(logits, k)[1]
 
+    def sums(state: Tree, images: slice = slice(None)) -> Tree:
+        seen = of_images(dataclasses.replace(context(inputs), state=state), images)
+        return observe(seen, indices[images], **options)
+
     def update(state: Tree) -> Tree:
-        return update_state(dataclasses.replace(context(inputs), state=state), indices, **options)
+        return update_state(state, sums(state), context(inputs).parameters, **options)
+
+    parts = jax.tree.map(jnp.add, sums(state, slice(0, 1)), sums(state, slice(1, None)))
+    added = all(_close(*pair) for pair in zip(*map(jax.tree.leaves, (parts, sums(state))), strict=True))
+    expect(f"{step.name}.observe", "sums: those of the parts of a batch add up to the batch's", "others", holds=added)
 
     updated, eager = jax.jit(update)(state), update(state)
     forms = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree) for tree in (updated, state)]

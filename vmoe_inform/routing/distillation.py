@@ -5,13 +5,14 @@ to agree. In stage 2, from ``switch_step`` on, the frozen light router decides, 
 expert. In both stages the weight of the chosen expert is the sigmoid of the layer's own score, which keeps learning.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Int, Tree
+from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.routing.products import float32_einsum
 from vmoe_inform.routing.scores import linear_scores
 from vmoe_inform.routing.steps import LayerSizes, Parameter, StepContext, register_score
@@ -69,11 +70,9 @@ def _initial_state(key: Array, sizes: LayerSizes, **options: Any) -> Tree:
     return {"step": jnp.zeros((), jnp.int32), **{name: jnp.zeros(declared[name].shape) for name in _LIGHT}}
 
 
-def _update(context: StepContext, indices: Int[Array, "B N K"], *, switch_step: int, **options: Any) -> Tree:
-    state = context.state
-    assert state is not None  # declared by initial_state
+def _update(state: Tree, observed: Tree, parameters: Mapping[str, Array], *, switch_step: int, **options: Any) -> Tree:
     step = state["step"] + 1
-    copies = {name: jnp.where(step == switch_step, context.parameters[name], state[name]) for name in _LIGHT}
+    copies = {name: jnp.where(step == switch_step, parameters[name], state[name]) for name in _LIGHT}
     return {"step": step, **copies}
 
 
@@ -122,7 +121,8 @@ def distilled_step(
 ) -> Float[Array, "B N E"]:
     """Learned for ``switch_step`` updates, then a frozen light router that sees pixels only (StableMoE).
 
-    Steps that are left out (``train.max_nonfinite_steps``) are no updates.
+    An update is one optimizer step, however many parts its batch has. Steps that are left out
+    (``train.max_nonfinite_steps``) are no updates.
 
     ``width`` is that of the light router's embeddings, ``distillation_weight`` of its loss (paper: 50 and 0.3).
     """

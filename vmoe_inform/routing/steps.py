@@ -12,8 +12,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
+import jax.numpy as jnp
+
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.registry import Registry
 from vmoe_inform.routing.contexts import (
     AttentionRecord,
@@ -71,6 +73,11 @@ def _no_resolve(informed: bool, **options: Any) -> dict[str, Any]:
     return options
 
 
+def _observe_nothing(context: StepContext, indices: Int[Array, "B N K"], **options: Any) -> Tree:
+    del context, indices, options
+    return jnp.zeros(())
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """A registered function together with its options (name -> type) and their defaults.
@@ -119,9 +126,12 @@ class ContextStep(Step):
       parameters: ``parameters(sizes, **options) -> {name: Parameter}``, trained by gradient.
       initial_state: ``initial_state(key, sizes, **options) -> tree``; None if the step keeps no state. A state is not
         seen by gradients or the optimizer; it is saved with the run and left alone in evaluation.
-      update_state: ``update_state(context, indices [B, N, K] of the base top K, **options) -> tree``, called once in
-        each training step after ``function`` saw the old state; None: the state stays as it started.
-      update_k: the least K of those indices (at most E), for updates that look at pairs of experts.
+      observe: ``observe(context, indices [B, N, K] of the base top K, **options) -> tree``, float32 sums over images
+        and tokens, such as counts: those of the parts of a batch add up to those of the batch. By default none.
+      update_state: ``update_state(state, observed, parameters, **options) -> tree``, called once in each training step
+        after all ``function`` saw the old state. ``observed`` are the sums over the whole batch. None: the state stays
+        as it started.
+      observe_k: the least K of the indices (at most E), for updates that look at pairs of experts.
       needs_attention: the block hands over an AttentionRecord.
       needs_raw_inputs: the model hands over what it makes its tokens of: the pixels of the patches.
       needs_previous: the MoE layer before hands over what it decided. The first MoE layer has none before it: there
@@ -133,8 +143,9 @@ class ContextStep(Step):
 
     parameters: Callable[..., dict[str, Parameter]] = _no_parameters
     initial_state: Callable[..., Tree] | None = None
+    observe: Callable[..., Tree] = _observe_nothing
     update_state: Callable[..., Tree] | None = None
-    update_k: int = 1
+    observe_k: int = 1
     needs_attention: bool = False
     needs_raw_inputs: bool = False
     needs_previous: bool = False

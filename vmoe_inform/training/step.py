@@ -11,7 +11,7 @@ import optax
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.nn.models import Model
-from vmoe_inform.nn.router import STATE
+from vmoe_inform.nn.step_variables import OBSERVED, STATE, update_states
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.rules import gathered
 from vmoe_inform.tasks import Task
@@ -19,6 +19,7 @@ from vmoe_inform.training import nonfinite, paths
 from vmoe_inform.training.measurements import EXPERT_LOADS
 
 Batch = dict[str, Array]
+Left = tuple[Tree, dict[str, Array]]  # what the routers' steps observed, and metrics
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
@@ -43,49 +44,8 @@ def make_train_step(
       All randomness comes from (seed, step). With ``train.max_nonfinite_steps`` > 0 a step whose loss or gradient is
       not finite changes nothing but the step; the metric ``nonfinite_where`` says so, see :func:`nonfinite.where`.
     """
-    parts, patterns = config.train.gradient_accumulation_steps, config.optimizer.frozen
-
-    def loss_function(
-        trained: Tree, whole: Tree, routing: Tree, progress: Array, batch: Batch, key: Array
-    ) -> tuple[Array, tuple[Tree, dict]]:
-        params = paths.with_frozen(trained, paths.mask(whole, patterns), whole)
-        # The order stays: by it a run continues bit for bit.
-        first_key, second_key, routing_key, dropout_key, third_key = jax.random.split(key, 5)
-        prepared = task.prepare((first_key, second_key, third_key), batch)
-        (outputs, aux), updated = model.apply(
-            {"params": gathered(params), STATE: routing},
-            prepared["inputs"],
-            train=True,
-            progress=progress,
-            mutable=[STATE],
-            rngs={"routing": routing_key, "dropout": dropout_key},
-        )
-        objective, metrics = task.loss(outputs, prepared)
-        loss = objective + aux["auxiliary_loss"]
-        return loss, (updated.get(STATE, {}), {"loss": loss} | metrics | routing_metrics(aux["moe"]))
-
-    gradient_function = jax.value_and_grad(loss_function, has_aux=True)
-
-    def gradients_of(state: TrainState, batch: Batch, key: Array) -> tuple[Tree, Tree, dict[str, Array]]:
-        frozen, progress = paths.mask(state.params, patterns), state.step.astype(jnp.float32) / total_steps
-        trained = paths.trained_part(state.params, frozen)  # what the backward pass is for, and no further
-        about = (trained, state.params, state.routing, progress)
-        if parts == 1:
-            (_, (routing, metrics)), gradients = gradient_function(*about, batch, key)
-            return paths.zeros_where_frozen(gradients, frozen, state.params), routing, metrics
-        # [B, ...] -> [parts, B / parts, ...]: every part has images from every device
-        split = jax.tree.map(lambda a: jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1), batch)
-
-        def accumulate(total: Tree, part: tuple[Batch, Array]) -> tuple[Tree, dict[str, Array]]:
-            # Steps that update a state are not accumulated (config/validate.py): their state passes unchanged.
-            (_, (_, metrics)), gradients = gradient_function(*about, *part)
-            return jax.tree.map(jnp.add, total, gradients), metrics
-
-        zeros = jax.tree.map(jnp.zeros_like, trained)
-        total, metrics = jax.lax.scan(accumulate, zeros, (split, jax.random.split(key, parts)))
-        metrics = {name: jnp.mean(values, axis=0) for name, values in metrics.items()}
-        means = jax.tree.map(lambda g: g / parts, total)
-        return paths.zeros_where_frozen(means, frozen, state.params), state.routing, metrics
+    patterns = config.optimizer.frozen
+    gradients_of = _make_gradients(_make_loss(model, task, config), config)
 
     def as_before(new: Tree, old: Tree) -> Tree:
         """The new tree with the old leaves where it is frozen: bit for bit, which adding zero is not."""
@@ -93,9 +53,10 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        gradients, routing, metrics = gradients_of(state, batch, key)
+        gradients, observed, metrics = gradients_of(state, state.step.astype(jnp.float32) / total_steps, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, step=state.step)
         params = as_before(optax.apply_updates(state.params, updates), state.params)
+        routing = update_states(config.model.router, state.params, state.routing, observed)
         routing = as_before(routing, state.routing)
         ema_params = state.ema_params
         if ema_params is not None:
@@ -110,6 +71,79 @@ def make_train_step(
         return after, metrics
 
     return train_step
+
+
+def _make_loss(model: Model, task: Task, config: Config) -> Callable[..., tuple[Array, Left]]:
+    """``loss(trained, whole, routing, progress, batch, key)``, to be differentiated in the first: the trained part of
+    the parameters ``whole``."""
+
+    def loss_function(
+        trained: Tree, whole: Tree, routing: Tree, progress: Array, batch: Batch, key: Array
+    ) -> tuple[Array, Left]:
+        params = paths.with_frozen(trained, paths.mask(whole, config.optimizer.frozen), whole)
+        # The order stays: by it a run continues bit for bit.
+        first_key, second_key, routing_key, dropout_key, third_key = jax.random.split(key, 5)
+        prepared = task.prepare((first_key, second_key, third_key), batch)
+        (outputs, aux), left = model.apply(
+            {"params": gathered(params), STATE: routing},
+            prepared["inputs"],
+            train=True,
+            progress=progress,
+            mutable=[OBSERVED],
+            rngs={"routing": routing_key, "dropout": dropout_key},
+        )
+        objective, metrics = task.loss(outputs, prepared)
+        loss = objective + aux["auxiliary_loss"]
+        return loss, (left.get(OBSERVED, {}), {"loss": loss} | metrics | routing_metrics(aux["moe"]))
+
+    return loss_function
+
+
+def _make_gradients(loss_function: Callable[..., tuple[Array, Left]], config: Config) -> Callable[..., Any]:
+    """``gradients(state, progress, batch, key) -> (gradients, observed, metrics)``, over the parts of the batch:
+    mean gradients, zero where parameters are frozen; sums that the routers' steps observed; mean metrics."""
+    parts, patterns = config.train.gradient_accumulation_steps, config.optimizer.frozen
+    gradient_function = jax.value_and_grad(loss_function, has_aux=True)
+
+    def gradients_of(state: TrainState, progress: Array, batch: Batch, key: Array) -> tuple[Tree, Tree, dict]:
+        frozen = paths.mask(state.params, patterns)
+        trained = paths.trained_part(state.params, frozen)  # what the backward pass is for, and no further
+        about = (trained, state.params, state.routing, progress)
+        if parts == 1:
+            (_, (observed, metrics)), gradients = gradient_function(*about, batch, key)
+            return paths.zeros_where_frozen(gradients, frozen, state.params), observed, metrics
+
+        def accumulate(total: Tree, part: tuple[Batch, Array]) -> tuple[Tree, Left]:
+            (_, left), gradients = gradient_function(*about, *part)
+            return jax.tree.map(jnp.add, total, gradients), left
+
+        zeros = jax.tree.map(jnp.zeros_like, trained)
+        split = split_batch(batch, parts, config.model.moe.group_size_sequences)
+        total, (observed, metrics) = jax.lax.scan(accumulate, zeros, (split, jax.random.split(key, parts)))
+        metrics = {name: jnp.mean(values, axis=0) for name, values in metrics.items()}
+        observed = jax.tree.map(lambda values: jnp.sum(values, axis=0), observed)
+        means = jax.tree.map(lambda g: g / parts, total)
+        return paths.zeros_where_frozen(means, frozen, state.params), observed, metrics
+
+    return gradients_of
+
+
+def split_batch(batch: Batch, parts: int, group: int) -> Batch:
+    """A batch in equal parts [parts, B / parts, ...], each with examples from every device.
+
+    Sequences that form a group in the batch stay together: the parts route as the whole batch does.
+
+    Args:
+      batch: arrays [B, ...].
+      parts: divides B in whole groups.
+      group: consecutive sequences of a group.
+    """
+
+    def split(array: Array) -> Array:
+        grouped = array.reshape(-1, parts, group, *array.shape[1:])
+        return jnp.swapaxes(grouped, 0, 1).reshape(parts, -1, *array.shape[1:])
+
+    return jax.tree.map(split, batch)
 
 
 def routing_metrics(layers: dict[str, Any]) -> dict[str, Array]:
