@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vmoe_inform import config as config_lib
+from vmoe_inform import tasks
 from vmoe_inform.data import sources
 from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.evaluation import adversarial
@@ -109,7 +110,7 @@ def variables():
 def on_devices(number):
     """The model on so many devices: images and an attack, or None, to predictions."""
     mesh = make_mesh(number, 1, jax.devices()[:number])
-    predictor = Predictor(models.from_config(CONFIG.model), CONFIG, mesh)
+    predictor = Predictor(models.from_config(CONFIG.model), tasks.from_config(CONFIG), mesh)
     placed = jax.device_put(variables(), tree_shardings(jax.eval_shape(variables), mesh))
     return functools.partial(predictor.predict, placed), functools.partial(predictor.predict_attacked, placed)
 
@@ -145,7 +146,8 @@ def scaled(factor):
 def test_a_head_that_is_larger_by_a_factor_is_attacked_just_the_same(attack):
     digits = sources.load(CONFIG.data, "test")
     source = sources.Source(SelectedRecords(digits.records, tuple(range(20))), digits.class_names)
-    predictor = Predictor(models.from_config(CONFIG.model), CONFIG, make_mesh(1, 1, jax.devices()[:1]))
+    task = tasks.from_config(CONFIG)
+    predictor = Predictor(models.from_config(CONFIG.model), task, make_mesh(1, 1, jax.devices()[:1]))
     before, after, without = (
         predictor.predict_attacked(scaled(factor), source, attack) for factor in (1.0, 2.0**12, 0.0)
     )

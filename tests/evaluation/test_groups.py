@@ -13,6 +13,7 @@ from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.nn import models
 from vmoe_inform.sharding.mesh import make_mesh
+from vmoe_inform.tasks.classification import Classification
 
 from .. import tiny
 
@@ -65,17 +66,16 @@ def variables_of(router):
     return variables
 
 
-class Simulated(Predictor):
+class Simulated(Classification):
     """All of ``count`` processes in this one: the batch of each is read by itself, as its process would."""
 
-    def __init__(self, router, batch_size, count, devices):
-        config = config_of(router, batch_size)
-        super().__init__(models.from_config(config.model), config, make_mesh(devices, 1, jax.devices()[:devices]))
+    def __init__(self, config, count):
+        super().__init__(config)
         self._count = count
 
-    def _batches(self, source, skipped, crop):
-        size = self._config.model.image_size_px
-        batch_size = self._config.evaluation.batch_size // self._count
+    def evaluation_batches(self, source, skipped, process_index, process_count):
+        size = self.config.model.image_size_px
+        batch_size = self.config.evaluation.batch_size // self._count
         read = functools.partial(evaluation_batches, source, image_size_px=size, batch_size=batch_size, skipped=skipped)
         parts = [read(process_index=index, process_count=self._count) for index in range(self._count)]
         for batches in zip(*parts, strict=True):
@@ -84,7 +84,11 @@ class Simulated(Predictor):
 
 @functools.cache
 def found(router, layout):
-    return Simulated(router, *layout).predict_with_routing(variables_of(router), SOURCE)
+    batch_size, count, devices = layout
+    config = config_of(router, batch_size)
+    mesh = make_mesh(devices, 1, jax.devices()[:devices])
+    predictor = Predictor(models.from_config(config.model), Simulated(config, count), mesh)
+    return predictor.predict_with_routing(variables_of(router), SOURCE)
 
 
 @pytest.mark.parametrize("router", ["vmoe", "expert_choice"])

@@ -8,6 +8,7 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
+from vmoe_inform import tasks
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation import suites
 from vmoe_inform.evaluation.predict import Predictor
@@ -92,7 +93,7 @@ def test_features_are_what_the_head_sees():
     head = variables["params"]["head"]
     head["kernel"] = jax.random.normal(jax.random.key(1), head["kernel"].shape)
     watchdog = RecordingWatchdog()
-    predictor = Predictor(model, config, make_mesh(1, 1, jax.devices()[:1]), watchdog=watchdog)
+    predictor = Predictor(model, tasks.from_config(config), make_mesh(1, 1, jax.devices()[:1]), watchdog=watchdog)
     images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), np.uint8)
     source = Source(ArrayRecords(images, np.arange(70) % 10), tuple("0123456789"))
     features, predictions = predictor.features(variables, source), predictor.predict(variables, source)

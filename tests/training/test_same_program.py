@@ -30,7 +30,7 @@ def lowered(router: str) -> dict[str, str]:
         )
     )
     built = program.build(config, config.train.steps or 1)
-    predictor = Predictor(built.model, config, built.mesh)
+    predictor = Predictor(built.model, built.task, built.mesh)
     with built.in_use():
         functions = {
             "initialize": built.initialize.func.lower(*built.initialize.args),

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vmoe_inform import config as config_lib
+from vmoe_inform import tasks
 from vmoe_inform.config import sizes
 from vmoe_inform.data.images import pixels as images_lib
 from vmoe_inform.data.sources import Source
@@ -52,16 +53,16 @@ class Evaluator:
         """
         config_lib.check_evaluation_batch(run.config, run.mesh.size)
         sizes.check_memory(run.config, run.mesh.size, jax.local_device_count(), train=False)
-        return cls(run, Predictor(run.model, run.config, run.mesh, watchdog=watchdog))
+        return cls(run, Predictor(run.model, tasks.from_config(run.config), run.mesh, watchdog=watchdog))
 
     @functools.cached_property
     def clean(self) -> tuple[Predictions, dict[str, LayerRouting], Chosen]:
         """Predictions for the clean images, what the routers did, and the experts of every token."""
         return self._predictor.predict_with_routing(self.run.variables, self._clean_source)
 
-    def predict(self, source: Source, *, crop: float | None = None) -> Predictions:
-        """Predictions for images as they are; ``crop`` replaces ``data.evaluation_crop``."""
-        return self._predictor.predict(self.run.variables, source, crop=crop)
+    def predict(self, source: Source) -> Predictions:
+        """Predictions for images as they are."""
+        return self._predictor.predict(self.run.variables, source)
 
     def predict_attacked(self, source: Source, attack: Attack) -> AttackedPredictions:
         """Predictions for images that are changed so that the model mistakes them."""

@@ -73,7 +73,7 @@ def compile_step(config: Config, devices: Sequence[jax.Device], step: str) -> Ch
         if step == "train":
             lowered = program.train_step.lower(state, program.batch_shapes)
         else:
-            lowered = Predictor(program.model, config, program.mesh).lower(state.variables(averaged=True))
+            lowered = Predictor(program.model, program.task, program.mesh).lower(state.variables(averaged=True))
         traced = time.perf_counter()
         compiled, problem = _compile(lowered)
     compile_seconds = time.perf_counter() - traced

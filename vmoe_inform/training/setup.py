@@ -156,7 +156,7 @@ def start(plan: Plan, stack: contextlib.ExitStack, terminal: Terminal, *, save_a
     if jax.process_count() != process_count:
         expected = f"called before training on {jax.process_count()} processes"
         raise checks.error("processes.initialize", expected, "not called")
-    predictor = Predictor(program.model, config, program.mesh, watchdog=watchdog)
+    predictor = Predictor(program.model, program.task, program.mesh, watchdog=watchdog)
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, keep_steps=save_at_steps)
     stack.enter_context(checkpoints)
     stack.enter_context(program.in_use())

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmoe_inform import tasks
 from vmoe_inform.analysis.collect._sums import LayerSums, add, layer_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.analysis.collect.tracing import apply_and_record, block_names
 from vmoe_inform.axes import Array, Bool, Tree
-from vmoe_inform.data.images import augment
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.predict import Predictor
@@ -19,6 +19,7 @@ from vmoe_inform.runs.run import Run
 from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.mesh import replicated
 from vmoe_inform.sharding.watchdog import Watchdog
+from vmoe_inform.tasks.task import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,24 +54,25 @@ class Observer:
         """
         model, config, mesh = run.model, run.config, run.mesh
         self._config = config
-        self._predictor = Predictor(model, config, mesh, watchdog=watchdog)
+        task = tasks.from_config(config)
+        self._predictor = Predictor(model, task, mesh, watchdog=watchdog)
         smallest = np.min_scalar_type(config.model.moe.num_experts)  # which itself stands for no choice
         num_classes = config.model.num_classes
 
-        def route(variables: Tree, images: Array, mask: Array) -> tuple[Array, dict[str, LayerTrace], dict[str, Array]]:
-            logits, layers = apply_and_record(model, variables, augment.normalize(images, config.data), mask)
+        def route(variables: Tree, batch: Batch) -> tuple[Array, dict[str, LayerTrace], dict[str, Array]]:
+            inputs = task.prepare(None, batch)["inputs"]
+            logits, layers = apply_and_record(model, variables, inputs, batch["mask"])
             chosen = {block: jnp.asarray(layer.indices, smallest) for block, layer in layers.items()}
             return jnp.argmax(logits, axis=-1), layers, chosen
 
-        def choose(variables: Tree, images: Array, mask: Array) -> tuple[Array, dict[str, Array]]:
-            predicted, _, chosen = route(variables, images, mask)
+        def choose(variables: Tree, batch: Batch) -> tuple[Array, dict[str, Array]]:
+            predicted, _, chosen = route(variables, batch)
             return predicted, chosen
 
-        def look(
-            variables: Tree, images: Array, mask: Array, labels: Array
-        ) -> tuple[Array, dict[str, Array], dict[str, LayerSums]]:
-            predicted, layers, chosen = route(variables, images, mask)
-            sums = {block: layer_sums(layer, labels, mask, num_classes=num_classes) for block, layer in layers.items()}
+        def look(variables: Tree, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, LayerSums]]:
+            predicted, layers, chosen = route(variables, batch)
+            about = batch["label"], batch["mask"]
+            sums = {block: layer_sums(layer, *about, num_classes=num_classes) for block, layer in layers.items()}
             return predicted, chosen, sums
 
         self._choose, self._look = (jax.jit(function, out_shardings=replicated(mesh)) for function in (choose, look))
@@ -81,7 +83,7 @@ class Observer:
         Args:
           variables: of a checkpoint.
           source: the images.
-          crop: as :meth:`vmoe_inform.evaluation.predict.Predictor.predict` takes it.
+          crop: side of the centred square that is looked at, as a share of the shorter side; None: the source's.
 
         Raises:
           ValueError: as there.
@@ -93,7 +95,7 @@ class Observer:
         readable, hits = np.zeros(shape[0], bool), np.zeros(shape[0], bool)
         sums: dict[str, LayerSums] | None = None
         for (predicted, experts, of_batch), batch in self._predictor.each_batch(
-            self._look, variables, source, skipped=self._skipped(), crop=crop, inputs=("label",)
+            self._look, variables, _cropped(source, crop), skipped=self._skipped()
         ):
             mask, indices = batch["mask"], batch["index"][batch["mask"]]
             readable[indices] = True
@@ -112,7 +114,7 @@ class Observer:
         Args and errors as :meth:`observe`; nothing is kept.
         """
         for (predicted, experts), batch in self._predictor.each_batch(
-            self._choose, variables, source, skipped=self._skipped(), crop=crop
+            self._choose, variables, _cropped(source, crop), skipped=self._skipped()
         ):
             mask = batch["mask"]
             hits = (np.asarray(predicted) == batch["label"])[mask]
@@ -120,3 +122,7 @@ class Observer:
 
     def _skipped(self) -> SkippedRecords:
         return SkippedRecords(self._config.data.max_skipped_share)
+
+
+def _cropped(source: Source, crop: float | None) -> Source:
+    return source if crop is None else dataclasses.replace(source, crop=crop)

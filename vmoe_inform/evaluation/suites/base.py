@@ -76,8 +76,8 @@ class Features:
 class TrainedModel(Hashable, Protocol):
     """What may be asked of a model that is evaluated."""
 
-    def predict(self, source: Source, *, crop: float | None = None) -> Predictions:
-        """Predictions for images as they are; ``crop`` replaces ``data.evaluation_crop``."""
+    def predict(self, source: Source) -> Predictions:
+        """Predictions for images as they are."""
         ...
 
     def predict_attacked(self, source: Source, attack: Attack) -> AttackedPredictions:
@@ -96,7 +96,7 @@ def predict_as_they_are(model: TrainedModel, source: Source) -> Predictions:
 
 def predict_whole(model: TrainedModel, source: Source) -> Predictions:
     """Predictions for images that were cropped when the set was made."""
-    return model.predict(source, crop=1.0)
+    return model.predict(dataclasses.replace(source, crop=1.0))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,8 +121,7 @@ class Evaluate(Hook):
     def _measure_headline(self, run: Run) -> None:
         source = self._task.test_source
         with self._predictor.reporting(self._progress(self._task.headline_name, len(source.records))):
-            predictions = self._predictor.predict(run.variables, source)
-        headline = self._task.headline(predictions.logits, {"label": predictions.labels})
+            headline = self._predictor.headline(run.variables)
         self._headlines[run.step] = headline.value
         self._log(run.step, {headline.name: headline.value})
 
