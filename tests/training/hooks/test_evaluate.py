@@ -43,6 +43,11 @@ class _Fakes:
             self._after_each_batch()
         return Predictions(np.eye(4), np.array([0, 1, 2, 0]), np.arange(4), 0)
 
+    def headline(self, variables):
+        predictions = self.predict(variables, SOURCE)
+        hits = np.argmax(predictions.logits, axis=1) == predictions.labels
+        return Headline("clean/top1", float(np.mean(hits)))
+
     def phase(self, text):
         self.shown.append(text)
 
@@ -62,9 +67,6 @@ class _Task:
 
     def __init__(self, config):
         self.config = config
-
-    def headline(self, logits, facts):
-        return Headline(self.headline_name, float(np.mean(np.argmax(logits, axis=1) == facts["label"])))
 
 
 def _summarize(scores):
