@@ -231,7 +231,7 @@ class Predictor:
         Raises:
           ValueError: as :meth:`collect`.
         """
-        process_index, process_count = processes.place()
+        process_index, process_count = processes.index_and_count()
         batches = self._task.evaluation_batches(source, skipped, process_index, process_count)
         sharding = batch_sharding(self._mesh)
         self._watchdog.expect_pause()  # to compile
