@@ -107,23 +107,10 @@ def test_sentences_of_pages_are_short(page):
     assert long_sentences(blocks_of_markdown(page.read_text())) == []
 
 
-# Modules whose prose is longer today. A line goes as soon as its module is rewritten; none is added.
-STILL_LONG = {
-    "evaluation/evaluator.py",
-    "evaluation/predict.py",
-    "evaluation/suites/base.py",
-    "performance/step.py",
-    "routing/contract.py",
-    "routing/steps.py",
-    "training/step.py",
-}
-
-
 def test_sentences_of_docstrings_and_comments_are_short():
     found = {
         f"{path.relative_to(ROOT)}: {sentence}"
         for path in MODULES
-        if path.relative_to(ROOT / path.relative_to(ROOT).parts[0]).as_posix() not in STILL_LONG
         for sentence in long_sentences(prose_of_module(path))
     }
     assert found == set()

@@ -90,8 +90,9 @@ class Evaluator:
         return suite.result(scores)
 
     def examples(self) -> dict[str, Any]:
-        """Clean images with their experts: up to half of them taken for something else, then others, each from all over
-        the set, which may be sorted by class.
+        """Clean images with their experts: up to half of them misclassified, then others.
+
+        Each is from all over the set, which may be sorted by class.
 
         Returns:
           ``image`` uint8 [n, P, P, 3], ``label`` and ``prediction`` (class names) [n], ``confidence`` [n], and

@@ -56,9 +56,9 @@ class Collected:
 class Predictor:
     """A model compiled for evaluation on a mesh.
 
-    Several processes read the batches that one would read, a part each, and each gets what all of them found; so all
-    have to ask for the same predictions in the same order. A record's predictions depend on the set that it is in, by
-    the sequences of its group, and not on processes, devices or batch size.
+    Several processes read their parts of the batches that one would read, and each gets the results of all. So all have
+    to ask for the same predictions in the same order. A record's predictions depend on its set, by the sequences of its
+    group. They do not depend on processes, devices or batch size.
     """
 
     def __init__(self, model: Model, task: Task, mesh: Mesh, *, watchdog: Watchdog = watchdog_lib.OFF):
@@ -147,8 +147,8 @@ class Predictor:
     def predict_attacked(self, variables: Tree, source: Source, attack: Attack) -> AttackedPredictions:
         """As :meth:`predict`, of images changed to raise the loss of :func:`margin_losses` with their labels.
 
-        The gradient is that through the whole model in evaluation mode; which experts a token goes to may change from
-        step to step, but has no gradient itself.
+        The gradient passes through the whole model in evaluation mode. A token's experts may change from step to step,
+        but have no gradient themselves.
 
         Args:
           variables, source: as for :meth:`predict`.
@@ -185,8 +185,10 @@ class Predictor:
             return self._kept.lower(variables, batch)
 
     def flops(self, variables: Tree) -> float:
-        """Floating-point operations of one batch of evaluation on each device, as the compiler states them: the body
-        of a loop counts once, however often it runs."""
+        """Floating-point operations of one batch of evaluation on each device, as the compiler states them.
+
+        The body of a loop counts once.
+        """
         with jax.set_mesh(self._mesh):
             compiled: Any = self.lower(variables).compile()
         return float(compiled.cost_analysis()["flops"])

@@ -1,12 +1,12 @@
 """The one count of a model's operations: for utilisation (MFU), the benchmark and studies.
 
-Counted are the matrix products of the model's definition, a multiplication and an addition being two operations
-(arXiv 2204.02311, Appendix B): patch embedding, attention, MLPs, the K experts of each token, a linear router, pooling
-and head. Not counted is what another implementation would do with less: slots that stay empty, moving tokens, one-hot
+It counts the matrix products of the model's definition (arXiv 2204.02311, Appendix B). A multiplication and an addition
+are two operations. The products are patch embedding, attention, MLPs, the K experts of each token, a linear router,
+pooling and head. It does not count work that another implementation may avoid: empty slots, moving tokens, one-hot
 products, rematerialisation, all elementwise work, and the optimizer.
 
 Every router counts as a linear one, D -> E for each token. So the same model has the same operations with any router,
-and what a costly router takes shows as lower utilisation.
+and a costly router lowers the utilisation.
 
 With N tokens of width D, H heads, MLPs of width M, E experts and L blocks, the forward pass of one image takes::
 
@@ -17,8 +17,8 @@ With N tokens of width D, H heads, MLPs of width M, E experts and L blocks, the 
     pooling      4 (N + 1) D^2 + 4 N D + 4 D M    only with classifier "map": one query, and an MLP for one token
     head         2 D C, or 2 R (D + C) behind a layer of width R
 
-Either factor of a product has a gradient, and each gradient is a product of the same size: training takes three times
-the forward pass. The exception is the embedding, as nothing asks for the gradient of the pixels: there it takes twice.
+Either factor of a product has a gradient, and each gradient is a product of the same size. So training takes three
+times the forward pass. The exception is the embedding, which takes twice, since the pixels need no gradient.
 """
 
 from vmoe_inform.config import ModelConfig

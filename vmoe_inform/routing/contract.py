@@ -127,8 +127,11 @@ def _of_first_layer(inputs: Inputs) -> Inputs:
 
 
 def check_function(name: str, function: Callable[[Inputs], Tree], first: Inputs, second: Inputs) -> Tree:
-    """jit equals eager, one compilation for two calls, the same bits for the same input, finite values and gradients,
-    products at the highest precision; returns what the function gives for ``first``."""
+    """Checks a function, and returns its result for ``first``.
+
+    jit equals eager, two calls compile once, and the same input gives the same bits. Values and gradients are finite,
+    and products have the highest precision.
+    """
     traces: list[None] = []
 
     @jax.jit

@@ -1,10 +1,11 @@
 """The steps of a router, as registries that a config picks from by name.
 
-``score`` tokens -> logits, ``inform`` probabilities -> probabilities, ``select`` probabilities -> a plan of which token
-meets which expert, and in training ``loss`` logits -> an auxiliary loss. A step is a pure function. Its keyword-only
-arguments are its options; the signature is the one home of their defaults, types and bounds. What else a step needs
-from the layer around it, it declares when it is registered: learned parameters, a state, the attention of its block,
-the raw input of the model, the MoE layer before. The layer hands it exactly that in a :class:`StepContext`.
+``score`` maps tokens to logits, ``inform`` probabilities to probabilities, and ``select`` probabilities to a plan of
+which token meets which expert. In training ``loss`` maps logits to an auxiliary loss. A step is a pure function. Its
+keyword-only arguments are its options; the signature is the one home of their defaults, types and bounds.
+
+A step declares its other needs when it is registered. These may be learned parameters, a state, the attention of its
+block, the raw input of the model, or the MoE layer before. The layer hands it exactly these in a :class:`StepContext`.
 """
 
 import dataclasses
@@ -83,8 +84,8 @@ class Step:
     """A registered function together with its options (name -> type) and their defaults.
 
     Attributes:
-      check: ``check(sizes, **options)`` raises ValueError for options that do not go with each other or with the
-        layer, called when a config is parsed; the field is an option's name or begins with ``model.``.
+      check: ``check(sizes, **options)`` raises ValueError for options that contradict each other or the layer. It is
+        called when a config is parsed. The field is an option's name or begins with ``model.``.
       check_duration: ``check_duration(total_steps, **options)``, the same for the number of training steps; called
         before a run starts.
     """
@@ -120,7 +121,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class ContextStep(Step):
-    """A step that is handed a :class:`StepContext`: it says here what it wants to find there.
+    """A step that receives a :class:`StepContext`, and declares here what it needs there.
 
     Attributes:
       parameters: ``parameters(sizes, **options) -> {name: Parameter}``, trained by gradient.
@@ -134,8 +135,8 @@ class ContextStep(Step):
       observe_k: the least K of the indices (at most E), for updates that look at pairs of experts.
       needs_attention: the block hands over an AttentionRecord.
       needs_raw_inputs: the model hands over what it makes its tokens of: the pixels of the patches.
-      needs_previous: the MoE layer before hands over what it decided. The first MoE layer has none before it: there
-        ``context.previous`` is None in all of the step's functions, and the step does what it says of that case.
+      needs_previous: the MoE layer before hands over its decision. In the first MoE layer ``context.previous`` is None
+        in all of the step's functions; the step documents that case.
       losses: auxiliary losses of the step's own, by name: ``losses(context, **options) -> {name: [B]}`` of a score
         step, ``losses(probabilities [B, N, E], context, **options)`` of an inform step, before it acts.
       loss_names: their names. The weight of a loss NAME in the objective is the step's option ``NAME_weight``.
@@ -196,8 +197,8 @@ class InformStep(ContextStep):
     """``function(probabilities [B, N, E], context, **options) -> probabilities [B, N, E]``.
 
     Attributes:
-      skips_first_layer: a step that needs the layer before has nothing to do without one: the first MoE layer leaves
-        it out, with its parameters and its state.
+      skips_first_layer: the first MoE layer leaves out the step, with its parameters and its state. For steps that have
+        nothing to do without a layer before.
       graph: ``graph(context, **options) -> [B, N, N]``, the weights that function mixes tokens with, for analysis;
         None if the step does not mix tokens.
       adjacency: ``adjacency(state, **options) -> [E, E]``, the matrix that function multiplies each token's

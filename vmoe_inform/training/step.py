@@ -147,9 +147,12 @@ def split_batch(batch: Batch, parts: int, group: int) -> Batch:
 
 
 def routing_metrics(layers: dict[str, Any]) -> dict[str, Array]:
-    """What the log says of routing, from the model's ``aux["moe"]``: each loss by name (mean over layers and groups,
-    without its weight), of each layer the share of dropped assignments and the entropy in nats, and the experts' shares
-    of the assignments [MoE layers, E], which :mod:`vmoe_inform.training.measurements` sums up."""
+    """Routing metrics of the log, from the model's ``aux["moe"]``.
+
+    They are each loss by name, mean over layers and groups, without its weight. Of each layer they have the share of
+    dropped assignments and the entropy in nats. The experts' shares of the assignments [MoE layers, E] are for
+    :mod:`vmoe_inform.training.measurements`, which sums them up.
+    """
     metrics: dict[str, Array] = {}
     for name in sorted({loss for layer in layers.values() for loss in layer["losses"]}):
         values = [jnp.mean(layer["losses"][name]) for layer in layers.values() if name in layer["losses"]]

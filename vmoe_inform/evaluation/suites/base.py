@@ -1,7 +1,7 @@
-"""Evaluation suites: which sets of images a suite predicts, and what it says about the predictions.
+"""Evaluation suites: the sets of images that a suite predicts, and its metrics of the predictions.
 
-A suite works in two stages, both pure. ``score`` makes a few numbers for each image of the predictions for one set:
-they are all that is kept of these, small enough to be kept for every set. ``summarize`` makes the suite's metrics of
+A suite works in two stages, both pure. ``score`` makes a few numbers for each image of the predictions for one set.
+Only these are kept, since they are small enough to be kept for every set. ``summarize`` makes the suite's metrics of
 the scores of all sets. Every metric is a share from 0 to 1, except ``nll`` in nats and the errors relative to AlexNet.
 
 registry.py has the suites by name; each has a file of its own in this folder.
