@@ -104,6 +104,21 @@ def test_a_finished_run_cannot_be_profiled(finished):
             start(config, finished[0])
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train__writers": ("jsonl", "papyrus")},
+        {"evaluation__suites": ("clean", "fog")},
+        {"evaluation__suites_every_steps": (("fog", 5),)},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_names_are_checked_of_a_finished_run_too(finished, settings):
+    for start in (loop.finished_accuracy, loop.train):
+        with pytest.raises(ValueError, match=r"received '(papyrus|fog)'"):
+            start(_config(**{"evaluation__every_steps": 10, **settings}), finished[0])
+
+
 def test_a_finished_run_is_left_as_it_is(finished):
     workdir, result = finished
     before = (workdir / "metrics.jsonl").read_bytes()

@@ -14,9 +14,8 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.data import sources
-from vmoe_inform.evaluation import suites
 from vmoe_inform.runs.folder import check_same_run
-from vmoe_inform.training import program
+from vmoe_inform.training import program, setup
 
 RESULT_FILE = "result.json"
 
@@ -107,7 +106,7 @@ def make(
     num_records: dict[config_lib.DataConfig, int] = {}
     for router in routers:
         config = config_lib.parse(load(router))
-        suites.check_names(config.evaluation.suites)
+        setup.check_names(config)
         for other, its_runs in runs.items():
             if its_runs[0].config == dataclasses.replace(config, seed=0):
                 raise checks.error("--routers", f"routers that differ, also after overrides, from {other}", router)

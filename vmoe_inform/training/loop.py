@@ -144,6 +144,7 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
       ValueError, FileNotFoundError: as :func:`train`.
     """
     workdir = checks.local_path("workdir", workdir)
+    setup.check_names(config)
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
     changes = check_same_run(workdir, config)
     if any(change.effect is Effect.RESULTS for change in changes) or not storage.exists(workdir / CHECKPOINT_FOLDER):

@@ -76,9 +76,7 @@ def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None, termi
       ValueError, FileNotFoundError: as :func:`vmoe_inform.training.loop.train`.
     """
     workdir = checks.local_path("workdir", workdir)
-    suites_lib.check_names(config.evaluation.suites)
-    suites_lib.check_names([name for name, _ in config.evaluation.suites_every_steps], _CADENCE)
-    writers.check(config.train.writers)
+    check_names(config)
     terminal.phase(f"reading the data ({config.data.source})")
     config = config_lib.with_class_names(config, recorded_class_names(workdir))
     task = tasks.from_config(config).opened()
@@ -93,6 +91,17 @@ def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None, termi
     if config.profile is not None:  # before anything is compiled; a run that resumes has fewer steps left
         profile.check_steps(workdir, config.profile, last)
     return Plan(config, workdir, task, _load_suites(config), total, last)
+
+
+def check_names(config: Config) -> None:
+    """Checks the names of suites and writers, which plug-ins may add.
+
+    Raises:
+      ValueError: an unknown suite or writer, or a writer whose package is not installed.
+    """
+    suites_lib.check_names(config.evaluation.suites)
+    suites_lib.check_names([name for name, _ in config.evaluation.suites_every_steps], _CADENCE)
+    writers.check(config.train.writers)
 
 
 def _load_suites(config: Config) -> dict[str, Suite]:
