@@ -236,6 +236,18 @@ def test_no_code_is_run_from_the_folder_of_a_run(tmp_path, monkeypatch):
     (run / "harmful.py").write_text("raise SystemExit(1)")
     assert read_config(run).plugins[0] == "some_run.harmful"  # nothing of it is needed
     assert "it lies in the run's own folder" in plugins.load(["some_run.harmful"], outside=run)["some_run.harmful"]
+
+
+def test_a_run_cannot_have_a_module_imported_that_is_no_plugin(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "acts_on_import.py").write_text("raise SystemExit(1)")
+    (tmp_path / "is_a_plugin.py").write_text("import vmoe_inform")
+    run = tmp_path / "run"
+    run.mkdir()
+    assert "does not mention vmoe_inform" in plugins.load(["acts_on_import"], outside=run)["acts_on_import"]
+    assert plugins.load(["is_a_plugin"], outside=run) == {}
+    assert "is_a_plugin" in sys.modules
+    del sys.modules["is_a_plugin"]
     assert "some_run.harmful" not in sys.modules
 
 

@@ -9,6 +9,7 @@ One is found in any of three ways:
 
 import functools
 import importlib
+import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import importlib.util
@@ -135,10 +136,10 @@ def _origin(name: str) -> pathlib.Path | None:
 
 
 def _check_outside(name: str, folder: pathlib.Path | None) -> None:
-    """Raises ImportError for a module in a folder that holds data: to read data must not run code from there."""
+    """Raises ImportError for a module that data must not have run: in their own folder, or no plug-in."""
     if folder is None:
         return
-    parts = name.split(".")
+    parts, spec = name.split("."), None
     for length in range(1, len(parts) + 1):  # packages on the way, which would be imported too
         spec = importlib.util.find_spec(".".join(parts[:length]))
         if spec is None:
@@ -146,3 +147,7 @@ def _check_outside(name: str, folder: pathlib.Path | None) -> None:
         places = [spec.origin] if spec.origin else [*(spec.submodule_search_locations or ())]
         if any(pathlib.Path(place).resolve().is_relative_to(folder.resolve()) for place in places):
             raise ImportError(f"it lies in the run's own folder {folder}")
+    # Some modules act when they are imported, and data must not be able to name just any.
+    loader = spec.loader if spec is not None else None
+    if isinstance(loader, importlib.abc.InspectLoader) and "vmoe_inform" not in (loader.get_source(name) or ""):
+        raise ImportError("its code does not mention vmoe_inform, which it would register with")
