@@ -108,7 +108,7 @@ class CountingPredictor:
         self.sets_to_live = sets_to_live
         self.predicted = []
 
-    def predict(self, variables, source, *, crop=None):
+    def predict(self, variables, source):
         if len(self.predicted) == self.sets_to_live:
             raise Killed
         self.predicted.append(source.records.name(0))

@@ -13,7 +13,7 @@ from vmoe_inform.config import AttackConfig, Config, DataConfig, EvaluationConfi
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation import corruptions, headlines, suites
 from vmoe_inform.evaluation.results import AttackFacts
-from vmoe_inform.evaluation.suites import AttackedPredictions, labelled, o
+from vmoe_inform.evaluation.suites import AttackedPredictions, _generated_corruptions, labelled, o
 
 from .imagenet_sample import entry_of
 from .imagenet_sample import predictions as predictions_of
@@ -316,3 +316,37 @@ def test_confidences_that_are_rounded_to_one_still_tell_right_from_wrong_and_kno
     assert entry.risk_coverage.risk[9] == 0.0  # of the surer half
     outside = labelled.accuracy_scores(predictions_of(logits[:10], np.zeros(10, int)))
     assert o.told_apart(outside, labelled.accuracy_scores(sure)).metrics["aupr"] == pytest.approx(1.0)
+
+
+@pytest.fixture
+def cropped(monkeypatch):
+    """The digits, from a source that says itself how evaluation crops them."""
+    digits = sources.SOURCES["digits"]
+    own = {"digits": lambda *of: dataclasses.replace(digits(*of), crop=0.5)}
+    monkeypatch.setattr(sources.SOURCES, "_entries", {**sources.SOURCES._entries, **own})
+    suites.test_split.cache_clear()
+    yield
+    suites.test_split.cache_clear()
+
+
+def test_images_are_cropped_as_their_source_says(cropped):
+    kinds = ("clean", "a", "fgsm", "pgd", "fewshot", "linear")
+    config = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(attack=AttackConfig(images=100)))
+    sets = [image_set for name in kinds for image_set in suites.load(name, config).sets.values()]
+    assert {image_set.load().crop for image_set in sets} == {0.5}
+
+    class Model:
+        def features(self, source):
+            raise LookupError(source.crop)
+
+    for name in ("fewshot", "linear"):  # which begin with the training images
+        image_set = next(iter(suites.load(name, config).sets.values()))
+        with pytest.raises(LookupError, match=r"^0\.5$"):
+            image_set.predict(Model(), image_set.load())
+
+
+def test_corrupted_images_were_cropped_before_as_their_source_says(cropped, monkeypatch):
+    monkeypatch.setattr(_generated_corruptions, "_LARGEST_SET_BYTES", 0)
+    config = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(generate_corruptions=True))
+    source = suites.load("c", config).sets["fog/1"].load()
+    assert (source.records.crop, source.crop) == (0.5, 1.0)

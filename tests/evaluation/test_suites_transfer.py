@@ -1,6 +1,8 @@
 """The suites fewshot and linear: what they ask of a model, and what they make of it."""
 
 import dataclasses
+import gc
+import weakref
 
 import jax
 import numpy as np
@@ -52,6 +54,17 @@ def test_few_shot():
     )
     assert (entry.count, entry.skipped, entry.seed) == (363, 2, 0)
     assert entry == entry_of(suites.load("fewshot", CONFIG), Pixels())
+
+
+def test_few_shot_keeps_no_model_but_the_last():
+    """A suite that is evaluated during training sees a new model each time, with features of many images."""
+    suite, first = suites.load("fewshot", CONFIG), Pixels()
+    entry_of(suite, first)
+    kept = weakref.ref(first)
+    del first
+    entry_of(suite, Pixels())
+    gc.collect()
+    assert kept() is None
 
 
 def test_more_shots_than_images_are_not_available():

@@ -57,10 +57,10 @@ def sample(run: Run, number: int = 24, suite: str = "clean") -> Sample:
     if choice.all_corruptions:
         raise checks.error("suite", "clean, or c:NAME:SEVERITY: one set of images", suite)
     there = Images(run.config, number, choice)
-    source, crop = there.chosen()
+    source = there.chosen()
     condition = (choice.corruption, choice.severity) if choice.corruption and choice.severity else UNCORRUPTED
     labels = [source.records[index]["label"] for index in range(len(source.records))]
-    return Sample(there.pixels(source, crop=crop), np.asarray(labels, np.int32), there.class_names, condition)
+    return Sample(there.pixels(source), np.asarray(labels, np.int32), there.class_names, condition)
 
 
 def trace(run: Run, shown: Sample, *, keep: Collection[str] | None = None, graphs: bool = False) -> Trace:

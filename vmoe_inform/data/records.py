@@ -68,6 +68,10 @@ class Source:
         """Number of labels, counted over the data set, not over the split."""
         return len(self.class_names)
 
+    def crop_in(self, data: DataConfig) -> float:
+        """The crop that evaluation applies, as a share of the shorter side: the source's own, or ``data``'s."""
+        return data.evaluation_crop if self.crop is None else self.crop
+
 
 SourceFunction = Callable[[DataConfig, str], Source]
 SOURCES: Registry[SourceFunction] = Registry("data source")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vmoe_inform.analysis.collect.choices import changed
-from vmoe_inform.analysis.collect.images import WHOLE, Images
+from vmoe_inform.analysis.collect.images import Images
 from vmoe_inform.analysis.collect.observing import Observer, Seen
 from vmoe_inform.analysis.results import Corruptions
 from vmoe_inform.axes import Tree
@@ -31,7 +31,7 @@ def of_all(observer: Observer, variables: Tree, images: Images, clean: Seen, say
         for column, severity in enumerate(SEVERITIES):
             right, moved, count = 0, dict.fromkeys(rerouted, 0), 0
             source = images.corrupted(corruption, severity)
-            for records, hits, experts in observer.choices(variables, source, crop=WHOLE):
+            for records, hits, experts in observer.choices(variables, source):
                 both = clean.readable[records]
                 count += int(np.count_nonzero(both))
                 right += int(np.count_nonzero(hits[both]))

@@ -81,7 +81,7 @@ def of_checkpoints(
       ValueError: images that are unavailable, too many that cannot be read.
     """
     own, other = runs.own, runs.other
-    look = _Look(*images.chosen(), str(images.choice), say)
+    look = _Look(images.chosen(), str(images.choice), say)
 
     observer = Observer(own, watchdog=watchdog)
     run, of_layers, changes, seen = look.at(own, runs.before, observer)
@@ -131,7 +131,6 @@ class _Look:
     """One set of images that runs are shown."""
 
     source: Source
-    crop: float | None
     suite: str
     say: Say
 
@@ -140,7 +139,7 @@ class _Look:
     ) -> tuple[RunFacts, dict[str, Layer], Fluctuation | None, Seen]:
         """What a run does, and what changed since its earlier checkpoint."""
         model = run.config.model
-        seen = observer.observe(run.variables, self.source, crop=self.crop)
+        seen = observer.observe(run.variables, self.source)
         facts = run_facts(model, name=run.name, step=run.step, suite=self.suite, count=seen.count, top1=seen.top1)
         self.say(f"{run.name}, step {run.step}: {seen.count:,} images ({self.suite}), top-1 {100 * seen.top1:.1f} %")
         of_layers = {block: layers.of_sums(sums, num_tokens=model.num_tokens) for block, sums in seen.sums.items()}
@@ -154,7 +153,7 @@ class _Look:
     def _choices(self, variables: Tree, observer: Observer, seen: Seen) -> dict[str, np.ndarray]:
         """The experts of the readable images' tokens by another checkpoint."""
         chosen = {block: np.full_like(of_block, 0) for block, of_block in seen.chosen.items()}
-        for records, _, experts in observer.choices(variables, self.source, crop=self.crop):
+        for records, _, experts in observer.choices(variables, self.source):
             for block, of_block in experts.items():
                 chosen[block][records] = of_block
         return {block: of_block[seen.readable] for block, of_block in chosen.items()}

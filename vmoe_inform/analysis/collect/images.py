@@ -19,7 +19,6 @@ from vmoe_inform.evaluation.suites import NotAvailable, Suite, test_split
 from vmoe_inform.evaluation.suites.c import GENERATED
 
 _CLEAN = "clean"  # the test images as they are
-WHOLE = 1.0  # crop of corrupted images: they were cropped before they were corrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +88,8 @@ class Images:
         """Of the labels."""
         return tuple(self._clean.class_names)
 
-    def chosen(self) -> tuple[Source, float | None]:
-        """The images that are looked at, and their crop as :meth:`Predictor.predict` takes it.
+    def chosen(self) -> Source:
+        """The images that are looked at.
 
         Raises:
           ValueError: corrupted images are wanted and unavailable; all of them are asked for before any work.
@@ -98,17 +97,16 @@ class Images:
         if self.choice.all_corruptions:
             self.corrupted(CORRUPTIONS[0], SEVERITIES[0])
         if self.choice.corruption is None or self.choice.severity is None:
-            return self.clean(), None
-        return self.corrupted(self.choice.corruption, self.choice.severity), WHOLE
+            return self.clean()
+        return self.corrupted(self.choice.corruption, self.choice.severity)
 
-    def pixels(self, source: Source, *, crop: float | None) -> UInt8[np.ndarray, "n P P 3"]:
+    def pixels(self, source: Source) -> UInt8[np.ndarray, "n P P 3"]:
         """All images of a (small) source, as the model sees them before they are normalised.
 
         Args:
           source: whose records can all be read.
-          crop: as :meth:`chosen` gives it.
         """
-        size, crop = self._config.model.image_size_px, self._config.data.evaluation_crop if crop is None else crop
+        size, crop = self._config.model.image_size_px, source.crop_in(self._config.data)
         records = source.records
         return np.stack([images_lib.to_square(records[index]["image"], size, crop) for index in range(len(records))])
 

@@ -77,13 +77,12 @@ class Observer:
 
         self._choose, self._look = (jax.jit(function, out_shardings=replicated(mesh)) for function in (choose, look))
 
-    def observe(self, variables: Tree, source: Source, *, crop: float | None = None) -> Seen:
+    def observe(self, variables: Tree, source: Source) -> Seen:
         """Everything about a set of images; what is kept of them is the experts of their tokens.
 
         Args:
           variables: of a checkpoint.
           source: the images.
-          crop: side of the centred square that is looked at, as a share of the shorter side; None: the source's.
 
         Raises:
           ValueError: as there.
@@ -95,7 +94,7 @@ class Observer:
         readable, hits = np.zeros(shape[0], bool), np.zeros(shape[0], bool)
         sums: dict[str, LayerSums] | None = None
         for (predicted, experts, of_batch), batch in self._predictor.each_batch(
-            self._look, variables, _cropped(source, crop), skipped=self._skipped()
+            self._look, variables, source, skipped=self._skipped()
         ):
             mask, indices = batch["mask"], batch["index"][batch["mask"]]
             readable[indices] = True
@@ -107,14 +106,14 @@ class Observer:
         return Seen(sums, chosen, readable, float(np.mean(hits[readable])))
 
     def choices(
-        self, variables: Tree, source: Source, *, crop: float | None = None
+        self, variables: Tree, source: Source
     ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
         """Of each batch the numbers of its records [b], which are named right [b], and by block the experts [b, N, K].
 
         Args and errors as :meth:`observe`; nothing is kept.
         """
         for (predicted, experts), batch in self._predictor.each_batch(
-            self._choose, variables, _cropped(source, crop), skipped=self._skipped()
+            self._choose, variables, source, skipped=self._skipped()
         ):
             mask = batch["mask"]
             hits = (np.asarray(predicted) == batch["label"])[mask]
@@ -122,7 +121,3 @@ class Observer:
 
     def _skipped(self) -> SkippedRecords:
         return SkippedRecords(self._config.data.max_skipped_share)
-
-
-def _cropped(source: Source, crop: float | None) -> Source:
-    return source if crop is None else dataclasses.replace(source, crop=crop)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from vmoe_inform.analysis.collect.images import WHOLE, Choice, Images, selected
+from vmoe_inform.analysis.collect.images import Choice, Images, selected
 from vmoe_inform.analysis.collect.tracing import trace
 from vmoe_inform.analysis.collect.views import KEPT, UNCORRUPTED, Condition, View, Views
 from vmoe_inform.analysis.results import Analysis
@@ -31,11 +31,11 @@ def views_of(runs: Sequence[Run], images: Images, readable: Bool[np.ndarray, " n
     number = min(NUM_IMAGES, len(there))
     chosen = there[np.arange(number) * len(there) // number].tolist()
     clean = selected(images.clean(), chosen)
-    shown: dict[Condition, np.ndarray] = {UNCORRUPTED: images.pixels(clean, crop=None)}
+    shown: dict[Condition, np.ndarray] = {UNCORRUPTED: images.pixels(clean)}
     if corruption is not None:
         for severity in SEVERITIES:
             source = selected(images.corrupted(corruption, severity), chosen)
-            shown[corruption, severity] = images.pixels(source, crop=WHOLE)
+            shown[corruption, severity] = images.pixels(source)
     views = [_view(run, condition, pixels) for run in runs for condition, pixels in shown.items()]
     labels = [int(clean.records[index]["label"]) for index in range(number)]
     return Views(shown, labels, images.class_names, views)

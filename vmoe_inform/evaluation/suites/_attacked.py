@@ -42,7 +42,7 @@ def attacked_suite(name: str, attack: Attack, facts: AttackFacts, config: Config
     number = len(source.records) if wanted is None else min(wanted, len(source.records))
     # Evenly over the split: many are sorted by class, and their first images would show a few classes only.
     chosen = np.arange(number) * len(source.records) // number
-    attacked = Source(SelectedRecords(source.records, tuple(chosen.tolist())), source.class_names, source.origin)
+    attacked = dataclasses.replace(source, records=SelectedRecords(source.records, tuple(chosen.tolist())))
 
     # Of all images, the predictions that every suite shares. Some are predicted by themselves, as they are attacked, in
     # the same groups of images that share experts' slots.

@@ -54,7 +54,7 @@ def _drawn_while_read(source: Source, config: Config, corruption: str, severity:
     records = CorruptedRecords(
         source.records,
         config.model.image_size_px,
-        config.data.evaluation_crop,
+        source.crop_in(config.data),
         corruption,
         severity,
         config.evaluation.corruption_seed,
@@ -94,7 +94,7 @@ def _in_memory(source: Source, config: Config) -> tuple[np.ndarray, np.ndarray]:
             image_size_px=config.model.image_size_px,
             batch_size=config.evaluation.batch_size,
             skipped=skipped,
-            crop=config.data.evaluation_crop,
+            crop=source.crop_in(config.data),
             num_threads=0 if in_memory else config.data.num_threads,
             num_workers=pipeline.workers_for_one_pass(source, config.data),
         )

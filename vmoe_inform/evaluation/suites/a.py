@@ -1,5 +1,6 @@
 """Images that a simple classifier gets wrong: ImageNet-A (Hendrycks et al. 2021, arXiv 1907.07174), or made alike."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources
 from vmoe_inform.data.images.published import PublishedSuite
-from vmoe_inform.data.sources import ArrayRecords, Source
+from vmoe_inform.data.sources import ArrayRecords
 from vmoe_inform.evaluation import cache
 from vmoe_inform.evaluation.metric_registry import UNMASKED
 from vmoe_inform.evaluation.suites import _imagenet
@@ -48,7 +49,7 @@ def _filtered(config: Config) -> Suite:
     if not len(wrong):
         raise NotAvailable("the reference classifier gets every test image right: it needs a larger test split")
     records = ArrayRecords(test_records.images[wrong], test_records.labels[wrong])
-    return accuracy_suite("a", Source(records, test.class_names))
+    return accuracy_suite("a", dataclasses.replace(test, records=records, origin=""))
 
 
 def _flat(images: UInt8[np.ndarray, "n height width channels"]) -> Float[np.ndarray, "n pixels"]:

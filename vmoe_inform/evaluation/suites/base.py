@@ -90,13 +90,8 @@ class TrainedModel(Hashable, Protocol):
 
 
 def predict_as_they_are(model: TrainedModel, source: Source) -> Predictions:
-    """Predictions for images as ``data.evaluation_crop`` shows them."""
+    """Predictions for images as they are."""
     return model.predict(source)
-
-
-def predict_whole(model: TrainedModel, source: Source) -> Predictions:
-    """Predictions for images that were cropped when the set was made."""
-    return model.predict(dataclasses.replace(source, crop=1.0))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,6 @@ from vmoe_inform.evaluation.suites.base import (
     Predictions,
     Scores,
     Suite,
-    predict_whole,
     test_split,
 )
 from vmoe_inform.evaluation.suites.registry import register
@@ -141,13 +140,11 @@ def _suite(load_set: LoadSet, origin: str, config: Config, *, clean: Mapping[str
                 f"all 75 sets have to be of one origin: expected {corruption}/{severity} from a {origin}, where the "
                 f"first set is from; found it in a {source.origin}"
             )
-        return source
+        return dataclasses.replace(source, crop=1.0)  # the images were cropped before they were corrupted
 
     settings = {"seed": config.evaluation.corruption_seed} if origin == GENERATED else {}
     sets = {
-        f"{corruption}/{severity}": ImageSet(
-            functools.partial(load_of_origin, corruption, severity), predict_whole, settings
-        )
+        f"{corruption}/{severity}": ImageSet(functools.partial(load_of_origin, corruption, severity), settings=settings)
         for corruption in corruptions.CORRUPTIONS
         for severity in corruptions.SEVERITIES
     }

@@ -39,7 +39,7 @@ def few_shot(config: Config) -> Suite:
     """Regularised least squares from ``evaluation.shots`` training images of each class, as V-MoE reports it."""
     source, most = test_split(config.data), max(config.evaluation.shots)
 
-    @functools.cache  # for every number of shots
+    @functools.lru_cache(maxsize=1)  # for every number of shots; training evaluates many models with one suite
     def features(model: TrainedModel) -> tuple[Features, Features, np.ndarray]:
         """Of chosen training images and of the test images; and the places of the former, [classes, shots]."""
         train = sources.training(config.data)
@@ -61,7 +61,7 @@ def few_shot(config: Config) -> Suite:
         except checks.InputError as problem:
             raise NotAvailable(str(problem)) from None
         numbers = tuple(chosen.ravel().tolist())
-        learned = model.features(Source(SelectedRecords(train.records, numbers), train.class_names, train.origin))
+        learned = model.features(dataclasses.replace(train, records=SelectedRecords(train.records, numbers)))
         return learned, model.features(source), np.arange(chosen.size).reshape(chosen.shape)
 
     def predict(shots: int, model: TrainedModel, _: Source) -> Predictions:
