@@ -109,8 +109,8 @@ def one_line_or_right():
     assert len(said) < 2000
 
 
-def _study_run(folder: pathlib.Path) -> plan.Run:
-    return plan.Run("plain", CONFIG, folder, (3, 6))
+def _study_run(folder: pathlib.Path) -> plan.PlannedRun:
+    return plan.PlannedRun("plain", CONFIG, folder, (3, 6))
 
 
 def use_config(folder):

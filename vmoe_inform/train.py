@@ -49,7 +49,7 @@ def main(_: list[str]) -> int:
     if accuracy is None:
         when = ""
         result = loop.train(config, workdir)
-        accuracy = result.clean_top1
+        accuracy = result.headline
         if accuracy is None:
             return command_line.STOPPED
     command_line.say(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}{when}")

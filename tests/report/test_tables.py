@@ -17,7 +17,7 @@ def test_worst_classes_are_named_in_words_and_by_wordnet_id():
     found = tables.worst_classes(imagenet_results())
     assert sorted(found) == ["a", "clean", "r", "real", "sketch", "v2"]
     assert list(found["clean"]) == ["vmoe", "similarity_vmoe", "attention_vmoe"]
-    assert found["clean"]["vmoe"][2] == tables.WorstClass("laptop, laptop computer", "n03642806", 0.125, 40)
+    assert found["clean"]["vmoe"][2] == tables.ShownClass("laptop, laptop computer", "n03642806", 0.125, 40)
     assert tables.worst_classes(results()) == {}
 
 

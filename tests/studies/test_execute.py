@@ -7,6 +7,7 @@ import pytest
 from tests.studies import sample
 from tests.studies.test_plan import make
 from vmoe_inform.studies import execute, measure, plan, results
+from vmoe_inform.training.stopping import Stopped
 
 
 def _finish(run, stop):
@@ -63,7 +64,7 @@ def test_after_a_signal_no_run_is_begun(runs, monkeypatch):
     def complete(run, stop):
         begun.append(run.name)
         stop.received = "SIGTERM"
-        raise measure.Stopped
+        raise Stopped
 
     monkeypatch.setattr(measure, "complete", complete)
     assert execute.execute(runs, jobs=1) == execute.Outcome(stopped=True, failures={})

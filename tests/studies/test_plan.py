@@ -12,7 +12,7 @@ from vmoe_inform.studies import plan
 OVERRIDES = {"train__batch_size": 512, "train__steps": 6, "optimizer__warmup_steps": 2}
 
 
-def make(workdir: pathlib.Path, *routers: str, num_seeds: int = 2, **overrides) -> dict[str, list[plan.Run]]:
+def make(workdir: pathlib.Path, *routers: str, num_seeds: int = 2, **overrides) -> dict[str, list[plan.PlannedRun]]:
     return plan.make(
         routers,
         num_seeds=num_seeds,

@@ -40,13 +40,13 @@ def test_a_resumed_run_is_bit_identical(finished, tmp_path):
     _, whole = finished
     config = _config(evaluation__every_steps=10)
     half = loop.train(config, tmp_path, stop_at_step=10)
-    assert (half.steps_done, half.total_steps, half.clean_top1) == (10, 20, None)
+    assert (half.steps_done, half.total_steps, half.headline) == (10, 20, None)
     resumed = loop.train(dataclasses.replace(config, profile=2), tmp_path)  # also while it is looked at
     assert resumed.steps_done == 20
     assert steps_traced(tmp_path / "profile" / "process_0") == [[14, 15]]
     chex.assert_trees_all_equal(whole.state, resumed.state)
     assert len(jax.tree.leaves(whole.state)) > 60  # parameters, two moments, average, adjacency, counters
-    assert resumed.clean_top1 == whole.clean_top1
+    assert resumed.headline == whole.headline
 
 
 def test_a_worker_process_changes_nothing_also_after_a_restart(finished, tmp_path):
@@ -91,7 +91,7 @@ def test_what_a_run_writes(finished):
         assert 0 <= entry["routing/block_1/smallest_load"] <= 1 <= entry["routing/block_1/largest_load"] <= 4
         assert entry["routing/block_1/dead_experts"] in range(5)
     assert [e["step"] for e in entries if "evaluation/clean/top1" in e] == [10, 20]
-    assert entries[-1]["evaluation/clean/top1"] == result.clean_top1
+    assert entries[-1]["evaluation/clean/top1"] == result.headline
     assert list((workdir / "tensorboard").iterdir())
     with Checkpoints(workdir, keep=3) as checkpoints:
         assert checkpoints.latest_step() == 20
@@ -123,7 +123,7 @@ def test_a_finished_run_is_left_as_it_is(finished):
     workdir, result = finished
     before = (workdir / "metrics.jsonl").read_bytes()
     again = loop.train(_config(evaluation__every_steps=10), workdir)
-    assert again.clean_top1 == result.clean_top1
+    assert again.headline == result.headline
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
@@ -132,7 +132,7 @@ def test_a_finished_run_records_other_settings_of_the_machine(finished, tmp_path
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     config = _config(evaluation__every_steps=10, data__num_threads=3)
     before = read_config(tmp_path).data.num_threads
-    assert loop.finished_accuracy(config, tmp_path) == result.clean_top1
+    assert loop.finished_accuracy(config, tmp_path) == result.headline
     assert read_config(tmp_path).data.num_threads == 3
     [said] = [line for line in warnings if "finished run" in line]
     assert said.endswith(f"now with other settings than before: data.num_threads: {before} -> 3")
@@ -144,8 +144,8 @@ def test_a_finished_run_is_measured_anew_with_settings_that_change_results(finis
     config = _config(evaluation__every_steps=10, data__test_split="train")
     assert loop.finished_accuracy(config, tmp_path) is None
     after = loop.train(config, tmp_path)
-    assert after.clean_top1 != before.clean_top1
-    assert loop.finished_accuracy(config, tmp_path) == after.clean_top1
+    assert after.headline != before.headline
+    assert loop.finished_accuracy(config, tmp_path) == after.headline
     assert read_config(tmp_path).data.test_split == "train"
 
 
@@ -265,8 +265,8 @@ def test_sigterm_in_an_evaluation_leaves_it_for_the_next_start(finished, tmp_pat
     with monkeypatch.context() as patched:
         patched.setattr(Watchdog, "finished", finish)
         stopped = loop.train(config, tmp_path)
-    assert (stopped.steps_done, stopped.clean_top1, len(batches)) == (20, None, 1)
-    assert loop.train(config, tmp_path).clean_top1 == whole.clean_top1
+    assert (stopped.steps_done, stopped.headline, len(batches)) == (20, None, 1)
+    assert loop.train(config, tmp_path).headline == whole.headline
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_or_not(tmp_path, monkeypatch):
@@ -304,7 +304,7 @@ def test_a_signal_while_the_run_starts_is_obeyed_before_the_first_step(tmp_path)
     stop = StopRequest()
     stop.received = "SIGTERM"
     result = loop.train(_config(), tmp_path, stop=stop)
-    assert (result.steps_done, result.clean_top1) == (0, None)
+    assert (result.steps_done, result.headline) == (0, None)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 0
 

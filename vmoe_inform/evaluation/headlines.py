@@ -10,8 +10,8 @@ from vmoe_inform.evaluation.results import Results, SuiteResult
 
 
 @dataclasses.dataclass(frozen=True)
-class Headline:
-    """A suite's headline.
+class Estimate:
+    """A share of images that a metric says, and how sure it is.
 
     Attributes:
       value: share between 0 and 1.
@@ -36,12 +36,12 @@ def in_order(found: Iterable[str]) -> list[str]:
     return [suite for suite in known if suite in names] + [suite for suite in names if suite not in known]
 
 
-def headline(result: SuiteResult) -> Headline:
+def headline(result: SuiteResult) -> Estimate:
     """The headline of a suite."""
     return with_interval(result, result.headline)
 
 
-def with_interval(result: SuiteResult, metric: str) -> Headline:
+def with_interval(result: SuiteResult, metric: str) -> Estimate:
     """The share ``metric`` of a suite, with its interval.
 
     The interval treats the images as drawn at random. Some results have a standard error, as C over images, whose
@@ -56,7 +56,7 @@ def with_interval(result: SuiteResult, metric: str) -> Headline:
     value, error = result.metrics[metric], result.standard_errors.get(metric, 0.0)
     draws = value * (1 - value) / error**2 if error > 0 and 0 < value < 1 else result.count
     low, high = wilson_interval(value, draws)
-    return Headline(value, result.count, low, high)
+    return Estimate(value, result.count, low, high)
 
 
 def wilson_interval(share: float, count: float, *, deviations: float = 1.96) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from vmoe_inform import checks, storage, text
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
-from vmoe_inform.evaluation.headlines import Headline, headline
+from vmoe_inform.evaluation.headlines import Estimate, headline
 from vmoe_inform.evaluation.results import Results
 from vmoe_inform.report import figures, routing_figures, scores, tables, templates
 from vmoe_inform.report.pictures import FigureKind, data_uri, encode
@@ -92,8 +92,8 @@ def _published(values: Sequence[float | None]) -> str:
     return " / ".join(shown) if any(value is not None for value in values) else ""
 
 
-def _terminal_cell(cell: Headline | float | str) -> str:
-    if isinstance(cell, Headline):
+def _terminal_cell(cell: Estimate | float | str) -> str:
+    if isinstance(cell, Estimate):
         return f"{100 * cell.value:.2f} [{100 * cell.low:.1f}-{100 * cell.high:.1f}]"
     return cell if isinstance(cell, str) else f"{100 * cell:.2f}"
 

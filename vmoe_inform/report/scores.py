@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vmoe_inform.evaluation import suites as suites_lib
-from vmoe_inform.evaluation.headlines import Headline, headline, suites_of, with_interval
+from vmoe_inform.evaluation.headlines import Estimate, headline, suites_of, with_interval
 from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.evaluation.results import Results, SuiteResult
 from vmoe_inform.report import papers
@@ -43,7 +43,7 @@ class ScoreRow:
     remark: str
     is_headline: bool
     less_is_better: bool
-    cells: tuple[Headline | float | str, ...]
+    cells: tuple[Estimate | float | str, ...]
     published: tuple[float | None, ...]
 
 
@@ -63,7 +63,7 @@ class PaperRow:
 
     run: str
     title: str
-    score: Headline
+    score: Estimate
     model: str
     published: float
     difference: float | None
@@ -158,19 +158,19 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
         )
 
 
-def _headline_cell(result: Results, suite: str) -> Headline | str:
+def _headline_cell(result: Results, suite: str) -> Estimate | str:
     if suite in result.suites:
         return headline(result.suites[suite])
     return NOT_AVAILABLE if suite in result.missing else NOT_EVALUATED
 
 
-def _other_cell(entry: SuiteResult | None, metric: Metric) -> Headline | float | str:
+def _other_cell(entry: SuiteResult | None, metric: Metric) -> Estimate | float | str:
     if entry is None or metric.name not in entry.metrics:
         return "-"
     return with_interval(entry, metric.name) if metric.unit == "share" else entry.metrics[metric.name]
 
 
-def _shots_cell(entry: SuiteResult | None, shots: str) -> Headline | str:
+def _shots_cell(entry: SuiteResult | None, shots: str) -> Estimate | str:
     if entry is None or shots not in entry.top1_by_shots:
         return "-"
     # The standard error is that of the most shots.

@@ -20,7 +20,7 @@ _SKIPPED = "images left out because they could not be read"
 
 
 @dataclass(frozen=True)
-class WorstClass:
+class ShownClass:
     """A class that a run gets wrong most often.
 
     Attributes:
@@ -49,7 +49,7 @@ def corruption_rows(results: Mapping[str, Results]) -> list[tuple[str, list[str]
     ]
 
 
-def worst_classes(results: Mapping[str, Results]) -> dict[str, dict[str, list[WorstClass]]]:
+def worst_classes(results: Mapping[str, Results]) -> dict[str, dict[str, list[ShownClass]]]:
     """The classes with the lowest accuracy, by suite and run; suites and runs that give none are left out."""
     found = {
         suite: {
@@ -62,9 +62,9 @@ def worst_classes(results: Mapping[str, Results]) -> dict[str, dict[str, list[Wo
     return {suite: by_run for suite, by_run in found.items() if by_run}
 
 
-def _worst_class(found: results_lib.WorstClass) -> WorstClass:
+def _worst_class(found: results_lib.WorstClass) -> ShownClass:
     words = found.title or label_sets.title(found.name)
-    return WorstClass(words, "" if words == found.name else found.name, found.top1, found.count)
+    return ShownClass(words, "" if words == found.name else found.name, found.top1, found.count)
 
 
 def facts(results: Mapping[str, Results]) -> list[tuple[str, list[str]]]:

@@ -13,9 +13,9 @@ from multiprocessing.process import BaseProcess
 
 from vmoe_inform import plugins, storage
 from vmoe_inform.studies import measure
-from vmoe_inform.studies.plan import Run
+from vmoe_inform.studies.plan import PlannedRun
 from vmoe_inform.studies.progress import Progress
-from vmoe_inform.training.stopping import StopRequest
+from vmoe_inform.training.stopping import Stopped, StopRequest
 
 _LOOK_EVERY_SECONDS = 0.5
 _DONE = "done"
@@ -35,7 +35,7 @@ class Outcome:
     failures: dict[str, str]
 
 
-def execute(runs: Sequence[Run], *, jobs: int) -> Outcome:
+def execute(runs: Sequence[PlannedRun], *, jobs: int) -> Outcome:
     """Completes every run that is not finished; one that fails does not keep the others from being done.
 
     With ``jobs = 1`` this process does the runs one after the other. Otherwise each has a new process, whose output
@@ -59,7 +59,7 @@ def execute(runs: Sequence[Run], *, jobs: int) -> Outcome:
     return Outcome(stop.received is not None and any(not run.is_finished for run in runs), failures)
 
 
-def _one_by_one(runs: Sequence[Run], stop: StopRequest) -> dict[str, str]:
+def _one_by_one(runs: Sequence[PlannedRun], stop: StopRequest) -> dict[str, str]:
     reports = {}
     for run in runs:
         if stop.received is None:
@@ -67,11 +67,11 @@ def _one_by_one(runs: Sequence[Run], stop: StopRequest) -> dict[str, str]:
     return reports
 
 
-def _attempt(run: Run, stop: StopRequest) -> str:
+def _attempt(run: PlannedRun, stop: StopRequest) -> str:
     """Completes the run; says how that ended. A failure's traceback goes to the run's log."""
     try:
         measure.complete(run, stop)
-    except measure.Stopped:
+    except Stopped:
         return _STOPPED
     except Exception as problem:
         with storage.appending(_log(run), within=run.folder) as log:
@@ -80,14 +80,14 @@ def _attempt(run: Run, stop: StopRequest) -> str:
     return _DONE
 
 
-def _log(run: Run) -> pathlib.Path:
+def _log(run: PlannedRun) -> pathlib.Path:
     return run.folder / measure.LOG_FILE
 
 
-def _in_processes(runs: Sequence[Run], jobs: int, stop: StopRequest) -> dict[str, str]:
+def _in_processes(runs: Sequence[PlannedRun], jobs: int, stop: StopRequest) -> dict[str, str]:
     context = multiprocessing.get_context("spawn")  # a forked process would share JAX's threads and locks
     waiting = list(runs)
-    working: dict[int, tuple[Run, BaseProcess, Connection]] = {}
+    working: dict[int, tuple[PlannedRun, BaseProcess, Connection]] = {}
     reports: dict[str, str] = {}
     told = False
     while working or (waiting and stop.received is None):
@@ -127,14 +127,14 @@ def _share_of_cores(jobs: int) -> Iterator[None]:
         del os.environ["NPROC"]
 
 
-def _report(run: Run, exit_code: int | None, receiver: Connection, *, stopping: bool) -> str:
+def _report(run: PlannedRun, exit_code: int | None, receiver: Connection, *, stopping: bool) -> str:
     try:
         return receiver.recv()
     except EOFError:  # it ended before it could say how: killed, or a signal before it could note one
         return _STOPPED if stopping else f"its process ended with exit code {exit_code} ({_log(run)})"
 
 
-def _work(run: Run, sender: Connection) -> None:
+def _work(run: PlannedRun, sender: Connection) -> None:
     """The work of a process."""
     with StopRequest() as stop:
         log = storage.appending(_log(run), within=run.folder)

@@ -18,21 +18,17 @@ from vmoe_inform.routing import fluctuation_rate
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.folder import recorded_class_names
 from vmoe_inform.studies import results
-from vmoe_inform.studies.plan import RESULT_FILE, Run
+from vmoe_inform.studies.plan import RESULT_FILE, PlannedRun
 from vmoe_inform.studies.results import EpochResult, RunResult
 from vmoe_inform.training import loop
 from vmoe_inform.training import program as program_lib
-from vmoe_inform.training.stopping import StopRequest
+from vmoe_inform.training.stopping import Stopped, StopRequest
 
 LOG_FILE = "log.txt"  # of a run that failed, or was done in a process of its own
 CHOSEN_FILE = "chosen_experts.npz"
 
 
-class Stopped(Exception):
-    """A signal asked the run to stop; it can resume later from its files."""
-
-
-def complete(run: Run, stop: StopRequest) -> None:
+def complete(run: PlannedRun, stop: StopRequest) -> None:
     """Trains the run if it is not trained, measures it, and writes its result.
 
     In addition to the files of training it writes ``chosen_experts.npz``, the experts of every token of the clean
@@ -98,7 +94,7 @@ def data_of(data: DataConfig) -> dict[str, str]:
     return {name: fingerprints.fingerprint(source) for name, source in read.items()}
 
 
-def check_data(runs: Sequence[Run]) -> None:
+def check_data(runs: Sequence[PlannedRun]) -> None:
     """Raises ValueError if a finished run is of other images than those that the rest of the study would be of.
 
     Results of older versions do not say which images they are of.
@@ -115,7 +111,7 @@ def check_data(runs: Sequence[Run]) -> None:
             raise checks.error("--workdir", expected, f"{run.folder}, finished on others")
 
 
-def read(run: Run) -> RunResult:
+def read(run: PlannedRun) -> RunResult:
     """The result of a finished run.
 
     Raises:
@@ -125,7 +121,7 @@ def read(run: Run) -> RunResult:
     return results.read(run.folder / RESULT_FILE, within=run.folder)
 
 
-def put_damaged_aside(run: Run) -> None:
+def put_damaged_aside(run: PlannedRun) -> None:
     """Puts damaged files aside, with a warning. Without a result the run is measured again."""
     log = run.folder / LOG_FILE
     try:
@@ -141,7 +137,7 @@ def put_damaged_aside(run: Run) -> None:
         logging.warning("%s; moved to %s and measured again", problem, storage.set_aside(problem.path))
 
 
-def _write_chosen(run: Run, chosen: dict[str, Chosen]) -> None:
+def _write_chosen(run: PlannedRun, chosen: dict[str, Chosen]) -> None:
     """``<epoch>/<block>``: integers [images, N, K], as small as they can be."""
     smallest = np.min_scalar_type(run.config.model.moe.num_experts)  # which itself stands for no choice
     arrays: dict[str, Any] = {

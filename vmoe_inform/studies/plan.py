@@ -21,7 +21,7 @@ RESULT_FILE = "result.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One router trained with one seed.
 
     Attributes:
@@ -88,7 +88,7 @@ def with_router(file: str, router: str) -> str:
 
 def make(
     routers: Sequence[str], *, num_seeds: int, workdir: pathlib.Path, load: Callable[[str], Any]
-) -> dict[str, list[Run]]:
+) -> dict[str, list[PlannedRun]]:
     """The runs of a study by router, in order of their seeds.
 
     Args:
@@ -102,7 +102,7 @@ def make(
         another config.
       FileNotFoundError: missing data.
     """
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, list[PlannedRun]] = {}
     num_records: dict[config_lib.DataConfig, int] = {}
     for router in routers:
         config = config_lib.parse(load(router))
@@ -123,7 +123,7 @@ def make(
             num_records[config.data] = len(sources.training(config.data).records)
         measured = _measured_steps(config, num_records[config.data])
         runs[router] = [
-            Run(
+            PlannedRun(
                 router,
                 dataclasses.replace(config, seed=seed),
                 workdir / "runs" / folder_name(router) / f"seed_{seed}",
@@ -136,7 +136,7 @@ def make(
     return runs
 
 
-def every(runs: Mapping[str, Sequence[Run]]) -> list[Run]:
+def every(runs: Mapping[str, Sequence[PlannedRun]]) -> list[PlannedRun]:
     """All runs, the first seed of every router before the second of any."""
     return [run for of_one_seed in zip(*runs.values(), strict=True) for run in of_one_seed]
 

@@ -11,14 +11,14 @@ from typing import Self
 import rich.console
 import rich.progress
 
-from vmoe_inform.studies.plan import Run
+from vmoe_inform.studies.plan import PlannedRun
 from vmoe_inform.training.writers.jsonl import last_step
 
 _LOOK_EVERY_SECONDS = 1.0
 _LINE_EVERY_SECONDS = 60.0  # where there is no terminal, unless a run was finished
 
 
-def steps_done(run: Run) -> int:
+def steps_done(run: PlannedRun) -> int:
     """Training steps that a run has logged; all of them if it is finished."""
     if run.is_finished:
         return run.total_steps
@@ -45,7 +45,7 @@ class Progress:
 
     def __init__(
         self,
-        runs: Sequence[Run],
+        runs: Sequence[PlannedRun],
         *,
         console: rich.console.Console | None = None,
         clock: Callable[[], float] = time.monotonic,

@@ -10,7 +10,7 @@ from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.headlines import in_order
 from vmoe_inform.report.pictures import encode
 from vmoe_inform.studies import drawing, measure, summary
-from vmoe_inform.studies.plan import Run
+from vmoe_inform.studies.plan import PlannedRun
 from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
 
 FIGURES_FOLDER = "figures"
@@ -23,7 +23,7 @@ Study = dict[str, Any]
 
 def write(
     workdir: pathlib.Path,
-    runs: Mapping[str, Sequence[Run]],
+    runs: Mapping[str, Sequence[PlannedRun]],
     *,
     against: str,
     file: str,

@@ -31,13 +31,11 @@ class Headline:
 
     Attributes:
       name: set and metric, such as ``clean/top1``; the log has it as ``evaluation/clean/top1``.
-      value: higher is better where ``higher_is_better`` says so.
-      higher_is_better: False for a loss or a perplexity.
+      value: of the metric.
     """
 
     name: str
     value: float
-    higher_is_better: bool = True
 
 
 class Task(abc.ABC):

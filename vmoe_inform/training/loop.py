@@ -37,7 +37,7 @@ class Result:
     Attributes:
       state: after the last step done.
       steps_done, total_steps: equal if the run is complete.
-      clean_top1: accuracy on the test split after the last step; None if the run is not complete.
+      headline: the task's number after the last step; None if the run is not complete.
       config: of the run, with the names of its classes.
       program, predictor: the compiled functions, for those who have more to ask of the run.
     """
@@ -45,7 +45,7 @@ class Result:
     state: TrainState
     steps_done: int
     total_steps: int
-    clean_top1: float | None
+    headline: float | None
     config: Config
     program: Program
     predictor: Predictor
@@ -93,7 +93,7 @@ def train(
         write_config(plan.workdir, plan.config)
         done = run_steps(run.training, run.program, hooks)
         run.lock.check()
-    return Result(done.state, done.step, done.total_steps, done.clean_top1, plan.config, run.program, run.predictor)
+    return Result(done.state, done.step, done.total_steps, done.headline, plan.config, run.program, run.predictor)
 
 
 def run_steps(training: Training, program: Program, hooks: Sequence[Hook]) -> Training:

@@ -9,11 +9,12 @@ from typing import Any, Self, SupportsFloat
 from absl import logging
 
 from vmoe_inform import checks
+from vmoe_inform.config import TrainConfig
 from vmoe_inform.training import writers
 from vmoe_inform.training.writers import WRITERS, Opening, Writer
 
 Scalars = Mapping[str, SupportsFloat]
-DEFAULT_WRITERS = ("jsonl", "tensorboard")
+DEFAULT_WRITERS = TrainConfig().writers
 
 
 class MetricsLogger:

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """A signal interrupted an evaluation, which is left unfinished."""
+    """A signal interrupted work, which is left unfinished and can be resumed."""
 
 
 class StopRequest:

@@ -132,24 +132,24 @@ def test_everything_is_evaluated_at_the_end_of_a_run_and_at_no_other_end(made, t
     for step, expected in ((7, None), (20, 0.75)):
         training = _training(step)
         hook.end(training)
-        assert training.clean_top1 == expected
+        assert training.headline == expected
     assert logged(tmp_path, 20) == {"step": 20, **HEADLINE, **LETTERS, **GONE}
     stopping = _training(20)
     stopping.stopping = True
     hook.end(stopping)
-    assert (stopping.clean_top1, len(fakes.evaluated)) == (None, 3)
+    assert (stopping.headline, len(fakes.evaluated)) == (None, 3)
 
 
 def test_a_run_is_not_finished_until_its_suites_are_evaluated(made, tmp_path):
     hook, fakes, task = made
     training, fakes.signal_after = _training(20), 1
     hook.end(training)
-    assert (training.stopping, training.clean_top1) == (True, None)
+    assert (training.stopping, training.headline) == (True, None)
     assert logged_headline(tmp_path, 20, task) is None  # though the headline itself is logged
     fakes.signal_after = None
     resumed = _training(20)
     hook.end(resumed)
-    assert resumed.clean_top1 == logged_headline(tmp_path, 20, task) == 0.75
+    assert resumed.headline == logged_headline(tmp_path, 20, task) == 0.75
     assert len(fakes.evaluated) == 4  # the interrupted suite twice, the others once
 
 
@@ -165,5 +165,5 @@ def test_the_accuracy_is_known_where_the_log_cannot_be_written(made, tmp_path, m
     monkeypatch.setattr(MetricsLogger, "log", lambda *_, **__: None)  # as on a full disk
     training = _training(20)
     hook.end(training)
-    assert training.clean_top1 == 0.75
+    assert training.headline == 0.75
     assert logged(tmp_path, 20) == {}

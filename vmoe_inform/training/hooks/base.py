@@ -1,7 +1,6 @@
 """The protocol of hooks, and the training that they look at."""
 
 import dataclasses
-from collections.abc import Sequence
 
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.runs.state import TrainState
@@ -19,7 +18,7 @@ class Training:
       last_step: the step at which this call of the loop ends.
       total_steps: steps of the whole run.
       stopping: the loop ends before the next step; the same in all processes.
-      clean_top1: accuracy on the test split after step ``total_steps``; None until it is measured.
+      headline: the task's number after step ``total_steps``; None until it is measured.
     """
 
     state: TrainState
@@ -28,7 +27,7 @@ class Training:
     last_step: int
     total_steps: int
     stopping: bool = False
-    clean_top1: float | None = None
+    headline: float | None = None
 
 
 class Hook:
@@ -68,6 +67,3 @@ class Hook:
 
     def end(self, training: Training) -> None:
         """After the last step of this process, with all steps finished."""
-
-
-Hooks = Sequence[Hook]

@@ -79,7 +79,7 @@ class Evaluate(Hook):
         self._evaluate(training, self._due(training.step))
 
     def end(self, training: Training) -> None:
-        """Sets ``training.clean_top1`` if all steps of the run are done, and all evaluations."""
+        """Sets ``training.headline`` if all steps of the run are done, and all evaluations."""
         if training.step < training.total_steps or training.stopping:
             return
         self._evaluate(training, list(self._every_steps))
@@ -88,7 +88,7 @@ class Evaluate(Hook):
             if training.step not in self._headlines:  # an earlier process has measured it
                 text = processes.from_main(lambda: repr(logged(self._workdir, training.step)[name]))
                 self._headlines[training.step] = float(text)
-            training.clean_top1 = self._headlines[training.step]
+            training.headline = self._headlines[training.step]
 
     def _due(self, step: int) -> list[str]:
         return [name for name, every in self._every_steps.items() if every is not None and step % every == 0]
