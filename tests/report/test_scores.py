@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from vmoe_inform.evaluation.headlines import wilson_interval
+from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.report import scores
 
 from .sample_results import imagenet_results, results, with_suite
@@ -91,3 +92,10 @@ def test_runs_of_other_models_are_named_with_what_differs():
     assert {row.run for row in scores.paper_rows(found)} == {"similarity_vmoe", "attention_vmoe"}
     assert scores.not_compared(found) == [("vmoe", "experts 16 instead of 8 experts")]
     assert (scores.paper_rows(results()), scores.not_compared(results())) == ([], [])
+
+
+def test_a_suite_of_a_plug_in_that_is_not_loaded_is_called_by_its_own_headline():
+    suite = SuiteResult(10, {"mean_recall": 0.5, "top1": 0.9}, headline="mean_recall")
+    found = {name: dataclasses.replace(of_run, suites={"mine": suite}) for name, of_run in results().items()}
+    row = next(row for row in scores.score_rows(found) if row.suite == "mine")
+    assert (row.key, row.metric, row.cells[0].value) == ("mean_recall", "mean recall", 0.5)

@@ -43,3 +43,10 @@ def test_details_name_the_suite_with_its_origin_and_leave_out_that_nothing_was_s
     assert ["3,163"] * 3 in rows.values()
     assert not any("could not be read" in words for _, words in rows)
     assert any("could not be read" in words for _, words, _ in tables.details(results()))
+
+
+def test_details_say_over_how_many_classes():
+    """Of a suite that masks classes and has no row for the score without the mask."""
+    metrics = {"top1": 0.8, "top1_unmasked": 0.5}
+    found = with_suite(imagenet_results(), "vmoe", "sketch", metrics=metrics)
+    assert "the same, over all 1,000 classes" in {words for _, words, _ in tables.details(found)}

@@ -121,11 +121,13 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
         "count": counts or "-",
         "num_versions": max((sum(map(len, e.per_corruption.values())) for e in entries.values()), default=1) or 1,
     }
+    # Of a suite of a plug-in that is not loaded here, only the results say which metric its headline is.
+    key = next((entry.headline for entry in entries.values()), kind.metric.name)
     yield ScoreRow(
         title=title(results, suite),
         short_title=title(results, suite, short=True),
-        key=kind.metric.name,
-        metric=kind.metric.title,
+        key=key,
+        metric=kind.metric.title if key == kind.metric.name else key.replace("_", " "),
         remark=" / ".join(filter(None, dict.fromkeys(_remark(entry) for entry in entries.values()))),
         is_headline=True,
         less_is_better=False,
@@ -140,7 +142,7 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
             yield ScoreRow(
                 short_title=metric.short_title or metric.title,
                 key=metric.name,
-                metric=metric.title.format(classes=_num_classes(results)),
+                metric=metric.title.format(classes=num_classes(results)),
                 less_is_better=metric.less_is_better,
                 cells=tuple(_other_cell(entries.get(run), metric) for run in results),
                 **below,
@@ -192,7 +194,8 @@ def _remark(entry: SuiteResult) -> str:
     return ", ".join(words)
 
 
-def _num_classes(results: Mapping[str, Results]) -> str:
+def num_classes(results: Mapping[str, Results]) -> str:
+    """Number of classes of the models in words, for titles of metrics."""
     numbers = {result.model.num_classes for result in results.values()}
     number = next(iter(numbers), None) if len(numbers) == 1 else None
     return "known" if number is None else f"{number:,}"

@@ -14,7 +14,7 @@ from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.headlines import suites_of
 from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.evaluation.results import Results
-from vmoe_inform.report.scores import entries_of, per_corruption, title
+from vmoe_inform.report.scores import entries_of, num_classes, per_corruption, title
 
 _SKIPPED = "images left out because they could not be read"
 
@@ -109,7 +109,8 @@ def details(results: Mapping[str, Results]) -> list[tuple[str, str, list[str]]]:
             values = {run: entry.metrics.get(metric.name) for run, entry in entries.items()}
             if any(value is not None for value in values.values()):
                 cells = [_with_unit(values.get(run), metric) for run in results]
-                rows.append((title(results, suite), metric.title, cells))
+                words = metric.title.format(classes=num_classes(results))
+                rows.append((title(results, suite), words, cells))
         if any(entry.skipped for entry in entries.values()):  # that none was, as is usual, needs no row
             cells = [f"{entries[run].skipped:,}" if run in entries else "-" for run in results]
             rows.append((title(results, suite), _SKIPPED, cells))
