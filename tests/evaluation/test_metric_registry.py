@@ -135,6 +135,13 @@ def test_what_kept_scores_do_not_suffice_for_is_said_in_one_line_and_made_when_t
     assert changed.suites["a"].metrics["brier"] == pytest.approx(2 * found.suites["a"].metrics["brier"], rel=1e-6)
 
 
+def test_a_metric_that_is_no_number_is_said_in_one_line_and_the_other_suites_are_evaluated(config, tmp_path):
+    of_scores("broken", title="of no image", needs=("hit_unmasked",))(lambda hit: float("nan"))
+    found, lines = evaluate_sample(tmp_path, config, CountingPredictor(), suites=("clean", "a"))
+    assert (list(found.suites), list(found.missing)) == (["clean"], ["a"])
+    assert "metric broken: expected a finite number; received nan" in "\n".join(lines)
+
+
 def test_scores_that_an_older_version_kept_are_of_the_first_versions(config, folder):
     for path in (folder / "evaluation" / "units").rglob("*.npz"):
         with np.load(path) as file:

@@ -16,11 +16,13 @@ evaluations compute the metric from the scores that they have kept, or say that 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
 
+from vmoe_inform import checks
 from vmoe_inform.evaluation import metrics
 from vmoe_inform.registry import Registry
 
@@ -177,13 +179,20 @@ def scores_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def metrics_of(scores: Mapping[str, np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
-    """All registered metrics that can be made of these scores, and the standard errors of those that are means."""
+    """All registered metrics that can be made of these scores, and the standard errors of those that are means.
+
+    Raises:
+      ValueError: a metric that is not finite, which JSON could not hold.
+    """
     values: dict[str, float] = {}
     errors: dict[str, float] = {}
     for metric in map(METRICS.__getitem__, METRICS):
         if metric.compute is None or not set(metric.needs) <= scores.keys():
             continue
-        values[metric.name] = float(metric.compute(*(scores[name] for name in metric.needs)))
+        value = float(metric.compute(*(scores[name] for name in metric.needs)))
+        if not math.isfinite(value):
+            raise checks.error(f"metric {metric.name}", "a finite number", value)
+        values[metric.name] = value
         if metric.is_mean:
             errors[metric.name] = metrics.standard_error(scores[metric.needs[0]])
     return values, errors
