@@ -117,6 +117,7 @@ BAD_FIELDS = {
     "--config.model.moe.num_selected_experts=9": "experts: expected at most .* 4; received 9",
     "--config.model.moe.group_size_sequences=5": "train.batch_size: expected .* 5; received 16",
     "--config.model.router.options.attention.sigma=0": "sigma: expected float >= 1e-06 .*; received 0",
+    "--config.model.router.options.cosine.temperature=0.1": "temperature: expected an option of a step that",
     "--config.data.source=folder --config.data.directory=/missing": "/missing",
     "--confg.train.steps=3": r"command line: expected flags .*; received '--confg' \(did you mean '--config'\?\)",
     "--nosuch": "command line: expected flags that --help lists; received '--nosuch'",

@@ -1,6 +1,6 @@
 """Shows what the routers of a trained model do: tables, figures, and a page to look at single images.
 
-    python -m vmoe_inform.analyze --workdir=DIR [--checkpoints=last2] [--against=OTHER_DIR[@STEP]] [--suite=clean]
+    python -m vmoe_inform.analyze --workdir=DIR[@STEP] [--checkpoints=last2] [--against=DIR[@STEP]] [--suite=clean]
 
 Writes into DIR/analysis: analysis.json, figures/NAME.png and .svg, and routing.html, which shows routing maps of single
 images. Every figure can be drawn from analysis.json (vmoe_inform/analysis/results.py). The report that
@@ -8,8 +8,8 @@ vmoe_inform.evaluate writes afterwards has the figures too. docs/analysis.md say
 
 ``--checkpoints``: the newer one is analysed, and fluctuation is from the older to the newer: the tokens that chose
 other experts. ``last2`` are the newest two, ``STEP,STEP`` any two; of a single ``STEP`` there is no fluctuation. The
-default is the newest two, or the only one. ``--against``: another run with the same number of experts, at its newest
-checkpoint or at STEP.
+default is the newest two, or the only one. ``--workdir=DIR@STEP`` is the same as ``--checkpoints=STEP``.
+``--against``: another run with the same number of experts, at its newest checkpoint or at STEP.
 
 ``--suite``: ``clean`` test images, or ``c:NAME:SEVERITY``, the same under a corruption. ``c`` takes clean images, and
 measures how routing and accuracy move under all 75 corruptions. ``--images=N`` takes at most N images, in whole groups
@@ -18,14 +18,13 @@ measures how routing and accuracy move under all 75 corruptions. ``--images=N`` 
 Several processes (docs/launching.md) share out the images, and the first of them writes.
 """
 
-import pathlib
-
 from vmoe_inform import checks, command_line, storage
+from vmoe_inform.runs import checkpoint_path
 from vmoe_inform.sharding import processes
 
 _JOIN_PROCESSES = command_line.define_processes()
 _HERE = command_line.define_machine()
-_WORKDIR = command_line.define_path("workdir", "Folder of the run.")
+_WORKDIR = command_line.define_path("workdir", "Folder of the run, or FOLDER@STEP.")
 _CHECKPOINTS = command_line.define(
     "checkpoints", checks.Name, None, "last2, STEP or STEP,STEP; by default the newest two."
 )
@@ -43,7 +42,12 @@ _IMAGES = command_line.define(
 
 def main(_: list[str]) -> None:
     """Analyses a run."""
-    workdir = pathlib.Path(command_line.required(_WORKDIR, "the folder of a run"))
+    given = checkpoint_path.parse(command_line.required(_WORKDIR, "the folder of a run"))
+    workdir, checkpoints = given.folder, _CHECKPOINTS.value
+    if given.step is not None:
+        if checkpoints is not None:
+            raise checks.error("--checkpoints", f"none with --workdir={given}", checkpoints)
+        checkpoints = str(given.step)
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import api, stored
     from vmoe_inform.analysis.inputs import load_inputs
@@ -56,7 +60,7 @@ def main(_: list[str]) -> None:
     storage.check_writable(workdir / stored.FOLDER)
     runs, images = load_inputs(
         workdir,
-        checkpoints=_CHECKPOINTS.value,
+        checkpoints=checkpoints,
         against=_AGAINST.value,
         suite=_SUITE.value,
         number=_IMAGES.value,

@@ -17,7 +17,7 @@ from absl import flags
 
 from vmoe_inform import checks, command_line
 from vmoe_inform import config as config_lib
-from vmoe_inform.config import identity, settings
+from vmoe_inform.config import files, identity, settings
 
 _CONFIG = command_line.define_config()
 _TOPOLOGY = command_line.define("topology", checks.Name, None, "TPU and figure of its chips, e.g. v5e:4x4, v4:2x2x2.")
@@ -45,6 +45,7 @@ def main(_: list[str]) -> int:
     if _PER_DEVICE_BATCH.value is not None:
         given.train.batch_size = given.evaluation.batch_size = len(devices) * _PER_DEVICE_BATCH.value
     config = config_lib.parse(given)
+    files.check_options_are_used(_CONFIG.fields, [config.model.router])
     result = check.compile_step(config, devices, _STEP.value)
     print("\n".join(check.lines(result)))
     if file is not None:

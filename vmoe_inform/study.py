@@ -58,6 +58,7 @@ def main(_: list[str]) -> int:
         workdir=workdir,
         load=lambda router: config_files.load(plan.with_router(file, router), overrides),
     )
+    config_files.check_options_are_used(overrides, [of_router[0].config.model.router for of_router in runs.values()])
     storage.check_writable(workdir, "--workdir")
     outcome = execute.execute(plan.every(runs), jobs=_JOBS.value)
     if outcome.stopped:

@@ -23,6 +23,7 @@ from absl import flags
 
 from vmoe_inform import command_line
 from vmoe_inform import config as config_lib
+from vmoe_inform.config import files
 from vmoe_inform.evaluation import suites
 
 _CONFIG = command_line.define_config()
@@ -34,6 +35,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build, compile, print parameters
 def main(_: list[str]) -> int:
     """Returns the exit code."""
     config = config_lib.parse(_CONFIG.required)
+    files.check_options_are_used(_CONFIG.fields, [config.model.router])
     suites.check_names(config.evaluation.suites)
     # JAX starts its backends on first use: everything that can be wrong with the words above is known by now.
     workdir = None if _DRY_RUN.value else pathlib.Path(command_line.required(_WORKDIR, "a folder for the run"))

@@ -69,7 +69,18 @@ def test_fluctuation_of_both_runs_of_the_set_and_of_the_first_expert():
     assert ticks(axes) == ["1", "3"]
     one = content()
     one["against"]["fluctuation"] = None  # a run with a single checkpoint
-    assert len(lines_by_label(decisions.fluctuation_figure(of(one)).axes[0])) == 2
+    alone = decisions.fluctuation_figure(of(one))
+    assert len(lines_by_label(alone.axes[0])) == 2
+    assert not [text for text in alone.findobj(Text) if "compared with" in text.get_text()]
+
+
+def test_fluctuation_of_one_layer_shows_by_its_markers_what_changed():
+    lines = lines_by_label(decisions.fluctuation_figure(analysis()).axes[0])
+    assert {name: line.get_fillstyle() for name, line in lines.items() if name.startswith("vmoe")} == {
+        "vmoe, set": "full",
+        "vmoe, first": "none",
+    }
+    assert all(line.get_marker() not in ("", "None") for line in lines.values())
 
 
 @pytest.mark.parametrize("name", [*PLAIN, *INFORMED, *COMPARED])

@@ -196,3 +196,13 @@ def test_steps_on_the_command_line_replace_epochs_and_epochs_replace_steps():
         assert (train.steps, train.epochs) == expected
     with pytest.raises(ValueError, match=r"^train: expected exactly one of"):
         config_lib.parse(config_files.load("digits", {"train.steps": 9, "train.epochs": 2.0}))
+
+
+def test_an_option_on_the_command_line_is_of_a_step_that_some_run_has():
+    routers = [
+        config_lib.parse(config_files.load(f"digits:router={name}")).model.router for name in ("vmoe", "attention_vmoe")
+    ]
+    fields = {"model.router.options.attention.sigma": 0.5, "train.steps": 9}
+    config_files.check_options_are_used(fields, routers)
+    with pytest.raises(ValueError, match=r"^model.router.options.attention.sigma: expected an option of a step that "):
+        config_files.check_options_are_used(fields, routers[:1])

@@ -65,7 +65,7 @@ def load_inputs(
     saved = run.find(workdir, here=here)
     tracing.check_has_routers(saved.config.model)
     *earlier, newest = _steps(saved, checkpoints)
-    saved_other = None if against is None else _find_other(saved, os.fspath(against), here)
+    saved_other = None if against is None else _find_other(saved.at(newest), os.fspath(against), here)
     images = Images(saved.config, number, choice, group_size=saved.config.model.moe.group_size_sequences)
 
     own = saved.at(newest).load()
@@ -84,6 +84,10 @@ def _find_other(saved: SavedRun, against: str, here: Mapping[str, Any]) -> Saved
     """The run to compare with, called by its path if both are called the same."""
     path = checkpoint_path.parse(against, flag="--against")
     other = run.find(path.folder, path.step, here=here)
+    if other.step == saved.step and other.folder.resolve() == saved.folder.resolve():
+        raise checks.error(
+            "--against", f"another run or checkpoint than step {saved.step:,} of {saved.folder}", against
+        )
     check_comparable(saved.config, other.config)
     return dataclasses.replace(other, name=text.printable(str(path))) if other.name == saved.name else other
 

@@ -12,9 +12,10 @@ import ml_collections
 
 from vmoe_inform import checks, plugins, storage
 from vmoe_inform.config import from_text, groups, migrations, schema
-from vmoe_inform.config.settings import Config
+from vmoe_inform.config.settings import Config, RouterConfig
 
 _SHOWN = 300  # characters of another program's message
+_OPTIONS = "model.router.options."
 
 
 def take_fields(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -105,6 +106,23 @@ def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.C
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
             raise checks.error(field, f"a field of the config that {path} returns ({_line(problem)})", value) from None
     return config
+
+
+def check_options_are_used(fields: Mapping[str, Any], routers: Sequence[RouterConfig]) -> None:
+    """Checks that options on the command line are of steps that are used: others would change nothing.
+
+    Args:
+      fields: values by field, as of :func:`take_fields`.
+      routers: of all runs that get the fields.
+
+    Raises:
+      ValueError: an option of a step that no router has.
+    """
+    used = {name: None for router in routers for name in router.step_names}
+    for field, value in fields.items():
+        step = field.removeprefix(_OPTIONS).partition(".")[0]
+        if field.startswith(_OPTIONS) and step not in used:
+            raise checks.error(field, f"an option of a step that the router has ({', '.join(used)})", value)
 
 
 def _with_one_length(fields: Mapping[str, Any]) -> dict[str, Any]:

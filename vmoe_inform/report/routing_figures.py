@@ -53,7 +53,7 @@ def load_figures(routing: Mapping[str, LayerRouting]) -> dict[str, Figure]:
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
         axes.set_title(shown(name, most=30), fontsize=10)
         axes.set_xlabel("expert", fontsize=9)
-        axes.set_ylabel("share of tokens", fontsize=9)
+        axes.set_ylabel("share of assignments", fontsize=9)
         figures[name] = figure
     return figures
 

@@ -120,7 +120,7 @@ def panels(
         figure.supxlabel("\n".join(map(shown, caption_lines)), fontsize=9, x=middle, y=y, va="bottom")
     if label:
         middle = (bottom + (height - top - bottom) / 2) / height
-        figure.supylabel(shown(label), fontsize=9, x=0.08 / width, y=middle, ha="left")
+        figure.supylabel(shown(label), fontsize=9, x=(0.08 + spare / 2) / width, y=middle, ha="left")
     if legend:
         columns = min(in_a_line, len(legend))
         lettering.legend(figure, legend, loc="lower center", ncols=columns, frameon=False, fontsize=9)

@@ -13,7 +13,11 @@ from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.lettering import legend, plain
 from vmoe_inform.report.styles import BLUE, GREY, legend_name, series_styles
 
-_LINES: Mapping[str, Literal["-", "--"]] = {"set": "-", "first": "--"}  # by what changed
+# By what changed: line and marker, which alone shows where there is one layer.
+_LOOKS: Mapping[str, tuple[Literal["-", "--"], Literal["full", "none"]]] = {
+    "set": ("-", "full"),
+    "first": ("--", "none"),
+}
 
 
 @plain
@@ -23,10 +27,11 @@ def fluctuation_figure(analysis: Analysis) -> Figure:
     Args:
       analysis: with ``fluctuation``.
     """
-    against = analysis.against
+    against, other = analysis.against, None
     found = {"own": (analysis.run, analysis.fluctuation)}
-    if against is not None:
-        found["other"] = (against.run, against.fluctuation)
+    if against is not None and against.fluctuation is not None:  # None: of a single checkpoint there is none
+        other = against.run
+        found["other"] = (other, against.fluctuation)
     blocks = list(analysis.layers)
     styles = series_styles(list(found))
     figure, axes = layers_axes(blocks)
@@ -34,18 +39,19 @@ def fluctuation_figure(analysis: Analysis) -> Figure:
     for which, (run, fluctuation) in found.items():
         if fluctuation is None:
             continue
-        for key, line in _LINES.items():
+        for key, (line, filled) in _LOOKS.items():
+            look = styles[which] | {"linestyle": line, "fillstyle": filled}
             changed = {blocks.index(b): 100 * getattr(of, key) for b, of in fluctuation.layers.items()}
             label = f"{run.name}, {key}"
-            axes.plot(list(changed), list(changed.values()), label=label, **(styles[which] | {"linestyle": line}))
+            axes.plot(list(changed), list(changed.values()), label=label, **look)
         label = f"{legend_name(run.name)}, step {fluctuation.from_step:,} to {fluctuation.to_step:,}"
         handles.append(Line2D([], [], label=label, **(styles[which] | {"linestyle": "none"})))
-    for words, line in zip(("another set of experts", "another first expert"), _LINES.values(), strict=True):
-        handles.append(Line2D([], [], color=GREY, linestyle=line, label=words))
+    for words, (line, filled) in zip(("another set of experts", "another first expert"), _LOOKS.values(), strict=True):
+        handles.append(Line2D([], [], color=GREY, linestyle=line, marker="o", fillstyle=filled, label=words))
     axes.set_ylim(0, max(1.1 * axes.dataLim.y1, 1.0))
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.set_ylabel("share of tokens")
-    titled(figure, axes, "Tokens whose experts changed between two checkpoints", _subtitle(analysis))
+    titled(figure, axes, "Tokens whose experts changed between two checkpoints", named(analysis.run, other))
     legend(figure, handles, loc="outside lower center", ncols=1, frameon=False, fontsize=9)
     return figure
 
