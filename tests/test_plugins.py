@@ -215,7 +215,7 @@ def test_a_file_is_run_once_under_the_name_by_which_python_would_import_it(tmp_p
     monkeypatch.setattr(plugins, "_files", {})
     (tmp_path / "settings_of_mine.py").write_text("")
     elsewhere = plugins.run_file(tmp_path / "settings_of_mine.py")
-    assert elsewhere.__name__ == "vmoe_inform_file_settings_of_mine"
+    assert elsewhere.__name__.startswith("vmoe_inform_file_settings_of_mine")
     assert plugins.run_file(tmp_path / "settings_of_mine.py") is elsewhere
     (tmp_path / "importable_one.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -223,6 +223,24 @@ def test_a_file_is_run_once_under_the_name_by_which_python_would_import_it(tmp_p
     assert found is sys.modules.pop("importable_one")
     path = str(tmp_path / "other_one.py")
     assert set(plugins.load([path, "__main__", "no_such_module"])) == {path, "__main__", "no_such_module"}
+
+
+def test_files_of_one_name_in_two_folders_are_two_modules(tmp_path, monkeypatch):
+    monkeypatch.setattr(plugins, "_files", {})
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.py").write_text(f"FOLDER = {folder!r}")
+    one, two = (plugins.run_file(tmp_path / folder / "same.py") for folder in ("one", "two"))
+    assert (sys.modules[one.__name__], sys.modules[two.__name__]) == (one, two)
+    assert [plugins._files[module.__name__].parent.name for module in (one, two)] == [one.FOLDER, two.FOLDER]
+
+
+def test_a_file_that_cannot_be_run_leaves_no_half_module(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "half_a_file.py").write_text("half = 1\nraise LookupError")
+    with pytest.raises(LookupError):
+        plugins.run_file(tmp_path / "half_a_file.py")
+    assert "half_a_file" not in sys.modules
 
 
 def test_no_code_is_run_from_the_folder_of_a_run(tmp_path, monkeypatch):

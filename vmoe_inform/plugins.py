@@ -8,6 +8,7 @@ One is found in any of three ways:
 """
 
 import functools
+import hashlib
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -94,14 +95,22 @@ def run_file(path: pathlib.Path) -> types.ModuleType:
         return _modules[key]
     name = _importable_name(path.absolute())
     if name is None:
-        name = f"vmoe_inform_file_{path.stem}"
+        of_path = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]  # others may be called the same
+        name = f"vmoe_inform_file_{path.stem}_{of_path}"
         _files[name] = path.absolute()
     spec = importlib.util.spec_from_loader(name, importlib.machinery.SourceFileLoader(name, str(path)))
     assert spec is not None  # as the loader is given
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:  # as an import does: nobody finds half a module
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+        raise
     _modules[key] = module
     return module
 
