@@ -54,7 +54,7 @@ if __name__ == "__main__":
     config.model.moe.group_size_sequences = 1
     parsed = config_lib.parse(config)
     try:
-        loop.train(parsed, sys.argv[1])
+        loop.train(parsed, sys.argv[1], show_progress=False)
     except checks.InputError as problem:
         print("ended:", problem, flush=True)
     print("devices started:", xla_bridge.backends_are_initialized())
