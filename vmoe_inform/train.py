@@ -40,6 +40,7 @@ def main(_: list[str]) -> int:
     # JAX starts its backends on first use: everything that can be wrong with the words above is known by now.
     workdir = None if _DRY_RUN.value else pathlib.Path(command_line.required(_WORKDIR, "a folder for the run"))
     _JOIN_PROCESSES()
+    from vmoe_inform import tasks
     from vmoe_inform.training import dry_run, loop
 
     if workdir is None:
@@ -47,14 +48,15 @@ def main(_: list[str]) -> int:
             command_line.say(line)
         return 0
 
-    accuracy, when = loop.finished_accuracy(config, workdir), ", measured when they were done"
-    if accuracy is None:
+    headline, when = loop.finished_headline(config, workdir), ", measured when they were done"
+    if headline is None:
         when = ""
         result = loop.train(config, workdir)
-        accuracy = result.headline
-        if accuracy is None:
+        headline = result.headline
+        if headline is None:
             return command_line.STOPPED
-    command_line.say(f"{workdir}: all steps done, clean top-1 {accuracy:.2%}{when}")
+    words = tasks.from_config(config).headline_in_words(headline)
+    command_line.say(f"{workdir}: all steps done, {words}{when}")
     return 0
 
 

@@ -32,6 +32,16 @@ def test_the_config_names_the_task():
         tasks.from_config(_config(task="clasification"))
 
 
+def test_a_headline_in_words_is_of_its_task():
+    class Another(Classification):
+        headline_name = "text/perplexity"
+        headline_in_words = tasks.Task.headline_in_words
+
+    task = tasks.from_config(_config())
+    assert task.headline_in_words(0.92307) == "clean top-1 92.31%"
+    assert Another(_config()).headline_in_words(12.34567) == "text/perplexity 12.35"
+
+
 def test_a_task_refuses_a_model_of_other_inputs():
     class OfTokens(Classification):
         inputs = "tokens"

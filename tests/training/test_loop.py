@@ -99,7 +99,7 @@ def test_what_a_run_writes(finished):
 
 def test_a_finished_run_cannot_be_profiled(finished):
     config = dataclasses.replace(_config(evaluation__every_steps=10), profile=2)
-    for start in (loop.finished_accuracy, loop.train):
+    for start in (loop.finished_headline, loop.train):
         with pytest.raises(ValueError, match=r"profile: expected None: 0 steps are left, .*; received 2"):
             start(config, finished[0])
 
@@ -114,7 +114,7 @@ def test_a_finished_run_cannot_be_profiled(finished):
     ids=lambda settings: next(iter(settings)),
 )
 def test_names_are_checked_of_a_finished_run_too(finished, settings):
-    for start in (loop.finished_accuracy, loop.train):
+    for start in (loop.finished_headline, loop.train):
         with pytest.raises(ValueError, match=r"received '(papyrus|fog)'"):
             start(_config(**{"evaluation__every_steps": 10, **settings}), finished[0])
 
@@ -132,7 +132,7 @@ def test_a_finished_run_records_other_settings_of_the_machine(finished, tmp_path
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     config = _config(evaluation__every_steps=10, data__num_threads=3)
     before = read_config(tmp_path).data.num_threads
-    assert loop.finished_accuracy(config, tmp_path) == result.headline
+    assert loop.finished_headline(config, tmp_path) == result.headline
     assert read_config(tmp_path).data.num_threads == 3
     [said] = [line for line in warnings if "finished run" in line]
     assert said.endswith(f"now with other settings than before: data.num_threads: {before} -> 3")
@@ -142,10 +142,10 @@ def test_a_finished_run_is_measured_anew_with_settings_that_change_results(finis
     workdir, before = finished
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     config = _config(evaluation__every_steps=10, data__test_split="train")
-    assert loop.finished_accuracy(config, tmp_path) is None
+    assert loop.finished_headline(config, tmp_path) is None
     after = loop.train(config, tmp_path)
     assert after.headline != before.headline
-    assert loop.finished_accuracy(config, tmp_path) == after.headline
+    assert loop.finished_headline(config, tmp_path) == after.headline
     assert read_config(tmp_path).data.test_split == "train"
 
 

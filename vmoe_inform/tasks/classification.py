@@ -131,6 +131,10 @@ class Classification(Task):
             raise checks.error("logits", "finite numbers", "NaN or infinity")
         return Headline(self.headline_name, float(np.mean(np.argmax(kept, axis=-1) == facts["label"])))
 
+    def headline_in_words(self, value: float) -> str:
+        """Accuracy in %."""
+        return f"clean top-1 {value:.2%}"
+
 
 def cross_entropy(logits: Float[Array, "B classes"], targets: Float[Array, "B classes"], kind: str) -> Float[Array, ""]:
     """Mean over images of the softmax cross-entropy, or of the sigmoid one summed over classes (V-MoE's)."""

@@ -162,6 +162,10 @@ class Task(abc.ABC):
           facts: :attr:`facts` [n] of the same records.
         """
 
+    def headline_in_words(self, value: float) -> str:
+        """The headline and its value as a reader sees them; by default name and number."""
+        return f"{self.headline_name} {value:.4g}"
+
 
 TASKS: Registry[type[Task]] = Registry("task")
 

@@ -134,10 +134,10 @@ def run_steps(training: Training, program: Program, hooks: Sequence[Hook]) -> Tr
     return training
 
 
-def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | None:
-    """Clean top-1 of a run whose steps are all done, read from its log; None if there is something left to do.
+def finished_headline(config: Config, workdir: str | pathlib.Path) -> float | None:
+    """The task's number of a run whose steps are all done, read from its log; None if there is something left to do.
 
-    Settings that change results, such as the test split, leave something to do: the accuracy is measured anew. Those of
+    Settings that change results, such as the test split, leave something to do: it is measured anew. Those of
     the machine are recorded in the run's config.
 
     Raises:
@@ -151,8 +151,8 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
         return None
     task = tasks.from_config(config).opened()
     total = program_lib.total_steps(config, task.num_records)
-    accuracy = logged_headline(workdir, total, task)
-    if accuracy is None:  # before looking at checkpoints, which starts JAX's devices
+    headline = logged_headline(workdir, total, task)
+    if headline is None:  # before looking at checkpoints, which starts JAX's devices
         return None
     with Checkpoints(workdir) as checkpoints:
         if checkpoints.latest_step() != total or not checkpoints.is_of_its_step(total):
@@ -163,4 +163,4 @@ def finished_accuracy(config: Config, workdir: str | pathlib.Path) -> float | No
         logging.warning("a finished run, now with other settings than before: %s", "; ".join(map(str, changes)))
         with RunLock(workdir):
             write_config(workdir, config)
-    return accuracy
+    return headline
