@@ -86,7 +86,8 @@ def analyze(
     """The analysis of a run that ``python -m vmoe_inform.analyze`` writes, without writing it.
 
     Args:
-      runs, images: from :func:`vmoe_inform.analysis.inputs.load_inputs`.
+      runs: checkpoints, from :func:`vmoe_inform.analysis.inputs.load_inputs`.
+      images: from the same.
       watchdog: is told of every batch.
       say: called with a line for each piece of work that is done.
 

@@ -135,7 +135,8 @@ class Task(abc.ABC):
 
         Args:
           skipped: counts unreadable records.
-          process_index, process_count: the share of this process.
+          process_index: number of this process.
+          process_count: of all processes, which share the records.
         """
 
     @abc.abstractmethod
@@ -147,7 +148,8 @@ class Task(abc.ABC):
         Args:
           source: that the model can be asked about.
           skipped: counts this process's unreadable records.
-          process_index, process_count: the share of this process; all make the same number of batches.
+          process_index: number of this process.
+          process_count: of all processes, which share the records; all make the same number of batches.
 
         Raises:
           ValueError: a source that the model was not trained for, or too many unreadable records.

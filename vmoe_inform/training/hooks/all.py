@@ -35,10 +35,12 @@ def hooks_of(
     * the last save comes before the last evaluation, and before the log says that the run stopped.
 
     Args:
-      plan, run: from :mod:`vmoe_inform.training.setup`.
+      plan: from :mod:`vmoe_inform.training.setup`.
+      run: from the same.
       stack: closes what is opened here.
       terminal: says what takes time.
-      stop, save_at_steps: as of :func:`vmoe_inform.training.loop.train`.
+      stop: as of :func:`vmoe_inform.training.loop.train`.
+      save_at_steps: as of the same.
     """
     config, workdir, training = plan.config, plan.workdir, run.training
     logger = MetricsLogger(
