@@ -1,6 +1,7 @@
 """Evaluation during training: when, what is logged, and what a run that resumes makes up for."""
 
 import contextlib
+import dataclasses
 import types
 
 import numpy as np
@@ -11,6 +12,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import ImageSet, NotAvailable, Predictions, Suite
+from vmoe_inform.sharding import processes
 from vmoe_inform.tasks import Headline
 from vmoe_inform.training.hooks.base import Training
 from vmoe_inform.training.hooks.evaluate import Evaluate, logged, logged_headline
@@ -111,6 +113,30 @@ def test_each_suite_has_a_cadence_of_its_own_and_is_logged_once(made, tmp_path):
     assert logged(tmp_path, 10) == {"step": 10, **HEADLINE, **LETTERS, **GONE}
     batches = [f"evaluating clean/top1{batch}" for batch in ("", " 1/2", " 2/2")]
     assert fakes.shown[:4] == [*batches, "step 5: clean/top1 0.7500"]
+
+
+def test_a_set_that_another_process_lacks_is_predicted_by_none(made, tmp_path, monkeypatch, warnings):
+    hook, fakes, _ = made
+    answers = iter([True, True, True, False, True])  # what is left of three evaluations, then of each suite
+    monkeypatch.setattr(processes, "any_process", lambda flag: next(answers))
+    hook.act(_training(10))
+    assert "evaluating letters" in fakes.evaluated
+    assert "evaluating gone" not in fakes.evaluated
+    assert warnings == ["evaluation of gone: not available: not found by another of the processes"]
+    assert logged(tmp_path, 10) == {"step": 10, **HEADLINE, **LETTERS, **GONE}
+
+
+def test_a_set_that_is_gone_does_not_end_a_training(made, tmp_path, warnings):
+    hook, _, _ = made
+
+    def load():
+        raise FileNotFoundError("data.suites_directory: expected letters")
+
+    suite = _suite("letters", _summarize)
+    hook._suites["letters"] = dataclasses.replace(suite, sets={"letters": ImageSet(load)})
+    hook.act(_training(10))
+    assert warnings[0] == "evaluation of letters: not available: data.suites_directory: expected letters"
+    assert logged(tmp_path, 10)["evaluation/letters/count"] == 0
 
 
 def test_a_signal_interrupts_it_and_the_next_start_does_what_is_left(made, tmp_path):

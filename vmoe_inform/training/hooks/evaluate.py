@@ -129,8 +129,7 @@ class Evaluate(Hook):
         """A suite that turns out not to be available is logged with a count of 0: it does not end a training."""
         metrics = {_COUNT: 0.0}
         try:
-            count = sum(len(image_set.load().records) for image_set in suite.sets.values())
-            with self._predictor.reporting(self._progress(suite.name, count)):
+            with self._predictor.reporting(self._progress(suite.name, _count_records(suite))):
                 result = evaluator.measure(suite)
         except (suites.NotAvailable, checks.InputError) as problem:
             logging.warning("evaluation of %s: not available: %s", suite.name, problem)
@@ -147,6 +146,22 @@ class Evaluate(Hook):
     def _progress(self, name: str, records: int) -> "_Progress":
         batches = math.ceil(records / self._config.evaluation.batch_size)
         return _Progress(name, batches, self._terminal, self._stop)
+
+
+def _count_records(suite: Suite) -> int:
+    """Records of all sets. All processes predict a suite, or none: a set that one of them lacks is lacking.
+
+    Raises:
+      NotAvailable: a set is not available here, or to another process.
+    """
+    count, problem = 0, None
+    try:
+        count = sum(len(image_set.load().records) for image_set in suite.sets.values())
+    except (suites.NotAvailable, checks.InputError, FileNotFoundError) as found:
+        problem = str(found)
+    if processes.any_process(problem is not None):
+        raise suites.NotAvailable(problem or "not found by another of the processes")
+    return count
 
 
 class _Progress:
