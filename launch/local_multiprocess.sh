@@ -3,7 +3,7 @@
 # devices of its own and reads its own share of the data.
 #
 #   ./launch/local_multiprocess.sh NUM_PROCESSES DEVICES_PER_PROCESS -- --config=configs/digits.py --workdir=runs/two
-#   MODULE=vmoe_inform.evaluate ./launch/local_multiprocess.sh 2 4 -- --workdir=runs/two
+#   MODULE=vmoe_inform.evaluate ./launch/local_multiprocess.sh 2 2 -- --workdir=runs/two
 #
 # Every line of output has the number of its process in front. When one process fails, the others are ended, and its
 # exit code is that of this script. SIGTERM, SIGINT and SIGHUP go to all processes: they save and end with 75.
