@@ -31,8 +31,10 @@ def cluster(tmp_path_factory):
 
 
 def train(cluster: Cluster, workdir: pathlib.Path, *options: str, flags: tuple[str, ...] = ()) -> Job:
-    """Submits training of a model that is as small as possible."""
-    words = (*options, str(ROOT / "launch/slurm.sbatch"), *FLAGS, f"--workdir={workdir}", *flags)
+    """Submits training of a model that is as small as possible, with a checkpoint now and then."""
+    flags = (*FLAGS, "--config.checkpoint.every_steps=20", *flags, f"--workdir={workdir}")
+    once = {flag.partition("=")[0]: flag for flag in flags}  # the last of each
+    words = (*options, str(ROOT / "launch/slurm.sbatch"), *once.values())
     return cluster.submit(*words, directory=ROOT, **CPUS)
 
 
