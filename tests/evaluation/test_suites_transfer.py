@@ -88,13 +88,13 @@ class RecordingWatchdog(Watchdog):
 
     def __init__(self):
         super().__init__(None, 0.0)
-        self.heard = []
+        self.told = []
 
     def expect_pause(self):
-        self.heard.append("pause")
+        self.told.append("pause")
 
     def finished(self, what):
-        self.heard.append(what)
+        self.told.append(what)
 
 
 def test_features_are_what_the_head_sees():
@@ -110,7 +110,7 @@ def test_features_are_what_the_head_sees():
     images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), np.uint8)
     source = Source(ArrayRecords(images, np.arange(70) % 10), tuple("0123456789"))
     features, predictions = predictor.features(variables, source), predictor.predict(variables, source)
-    assert watchdog.heard == ["pause", "a batch of evaluation", "a batch of evaluation", "pause"] * 2
+    assert watchdog.told == ["pause", "a batch of evaluation", "a batch of evaluation", "pause"] * 2
     assert features.values.shape == (70, 8)
     assert np.all(np.abs(features.values) < 1)  # behind the tanh
     np.testing.assert_allclose(features.values @ head["kernel"] + head["bias"][None], predictions.logits, atol=1e-5)

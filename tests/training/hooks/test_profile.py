@@ -96,7 +96,7 @@ def test_too_few_steps_are_refused_unless_there_is_a_trace_already(tmp_path, cap
     with caplog.at_level(logging.WARNING):
         assert not check_steps(tmp_path, 5, 7)
     assert "the earlier one stays" in caplog.text
-    _run(_profile(tmp_path, 5, first=23, last=30), 23, 30)  # a start near the end goes on
+    _run(_profile(tmp_path, 5, first=23, last=30), 23, 30)  # a start near the end continues
 
 
 def test_the_setting():

@@ -35,6 +35,20 @@ def test_a_missing_package_is_one_clear_error_before_training(tmp_path, monkeypa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_writer_that_does_not_write_is_found_before_training():
+    """And not at the first metrics, where a failing writer is only logged."""
+
+    class Mute(base.Writer):
+        def __init__(self, opening):
+            pass
+
+        def close(self):
+            pass
+
+    with pytest.raises(TypeError, match=r"abstract method '?write'?"):
+        Mute(None)
+
+
 def test_a_writer_of_ones_own(tmp_path, monkeypatch, caplog):
     """One class and one line; that it fails does not keep the others from writing."""
     registry: Registry[type[base.Writer]] = Registry("writer")

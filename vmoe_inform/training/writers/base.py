@@ -1,5 +1,6 @@
 """The protocol of metric writers, and their registry."""
 
+import abc
 import dataclasses
 import importlib.util
 import pathlib
@@ -40,7 +41,7 @@ class Opening:
         storage.write_text(self.workdir / file, f"{text}\n", within=self.workdir)
 
 
-class Writer:
+class Writer(abc.ABC):
     """Writes the metrics of a run somewhere. The main process alone opens one.
 
     Writing must not wait for a network or a full disk: training would wait with it.
@@ -55,17 +56,19 @@ class Writer:
     extra: ClassVar[str] = ""
     when_failing: ClassVar[str] = "metrics are lost until it works"
 
+    @abc.abstractmethod
     def __init__(self, opening: Opening):
         """Raises ValueError or OSError if nothing can be written at all."""
 
+    @abc.abstractmethod
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes metrics by name after optimizer step ``step``.
 
         Raises:
           Exception: they cannot be written now. It is logged once, and training continues.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Writes what is left. Raises OSError if metrics are lost that the run itself needs."""
 
