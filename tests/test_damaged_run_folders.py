@@ -18,7 +18,7 @@ from tests.report.sample_results import example, results, with_suite
 from tests.studies import sample as study_sample
 from vmoe_inform import checks, documents, storage
 from vmoe_inform.analysis import stored as analysis_stored
-from vmoe_inform.config import Config, ModelConfig
+from vmoe_inform.config import ImageConfig, VisionModelConfig
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.evaluation import stored, units
 from vmoe_inform.evaluation.files import EvaluationFiles
@@ -32,7 +32,7 @@ from vmoe_inform.studies import results as study_results
 from vmoe_inform.training.metrics_logger import MetricsLogger
 from vmoe_inform.training.writers.jsonl import last_step, read_metrics
 
-CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
+CONFIG = ImageConfig(model=VisionModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 SECRET = "of no business of a run's"
 
 

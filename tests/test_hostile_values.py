@@ -69,7 +69,7 @@ def fields(group=config_lib.Config, prefix=""):
     """Every field by its path, with its type; options of the routers' steps too."""
     for field in dataclasses.fields(group):
         path = f"{prefix}{field.name}"
-        hint = groups.hint_of(config_lib.Config, path)
+        hint = groups.hint_of([config_lib.ImageConfig], path)
         if dataclasses.is_dataclass(hint):
             yield from fields(hint, f"{path}.")
         elif field.name == "options":
@@ -110,7 +110,7 @@ def test_every_number_is_bounded_and_every_text_too():
 
 @functools.cache
 def _base():
-    return json.dumps(config_lib.to_json(config_lib.Config()))
+    return json.dumps(config_lib.to_json(config_lib.ImageConfig()))
 
 
 def _steps_of(path):

@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 
 from vmoe_inform import checks
-from vmoe_inform.config import Config, MeshConfig, TrainConfig, identity, migrations, parse
+from vmoe_inform.config import Config, ImageConfig, MeshConfig, TrainConfig, identity, migrations, parse
 from vmoe_inform.config.identity import Change, Effect
 from vmoe_inform.config.migrations import Added, Removed, Renamed, migrate
 
@@ -95,17 +95,21 @@ def test_a_setting_that_is_added_leaves_the_hash_of_older_runs():
         momentum_of_tomorrow: float = 0.5
 
     @dataclasses.dataclass(frozen=True)
-    class LaterConfig(Config):
+    class LaterConfig(ImageConfig):
         train: Annotated[LaterTrainConfig, Effect.TRAINING] = LaterTrainConfig()
 
-    before = identity.config_hash(Config(train=TrainConfig(steps=7)))
+    before = identity.config_hash(ImageConfig(train=TrainConfig(steps=7)))
     assert identity.config_hash(LaterConfig(train=LaterTrainConfig(steps=7))) == before
     assert identity.config_hash(LaterConfig(train=LaterTrainConfig(steps=7, momentum_of_tomorrow=0.6))) != before
 
 
 def test_the_hash_of_a_config_never_changes():
     """Evaluations of all runs are known by it: this fails where a default is changed, or a setting is renamed."""
-    assert identity.config_hash(Config()) == identity.config_hash(Config(mesh=MeshConfig(fsdp=2))) == HASH_OF_DEFAULTS
+    assert (
+        identity.config_hash(ImageConfig())
+        == identity.config_hash(ImageConfig(mesh=MeshConfig(fsdp=2)))
+        == HASH_OF_DEFAULTS
+    )
     assert identity.config_hash(parse({"train": {"steps": 7}, "model": {"hidden_size": 64}})) == HASH_OF_A_RUN
     grouped = {"train": {"steps": 7}, "model": {"moe": {"group_size_sequences": 8}}}
     assert identity.config_hash(parse(grouped)) == HASH_OF_A_GROUPED_RUN
@@ -146,7 +150,7 @@ def test_a_removed_setting_that_was_used_is_refused():
 
 
 def test_the_table_leads_to_settings_that_exist():
-    known = identity.settings_of(Config())
+    known = identity.settings_of(ImageConfig())
     for migration in migrations.MIGRATIONS:
         if isinstance(migration, Added):
             assert migration.field in known

@@ -96,7 +96,7 @@ def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
         # wrong types
         ({"seed": "1"}, "seed: expected int >= 0 and < 4294967296; received '1'"),
         ({"seed": 1.5}, "seed: expected int >= 0 and < 4294967296; received 1.5"),
-        ({"model": 3}, "model: expected a group with the keys of ModelConfig; received 3"),
+        ({"model": 3}, "model: expected a group with the keys of VisionModelConfig; received 3"),
         (
             {"model__router__options": 3},
             "model.router.options: expected a mapping from step name to options; received 3",
@@ -236,7 +236,7 @@ def test_bad_input(changes, message):
 
 @pytest.mark.parametrize("given", [None, [], "digits"])
 def test_a_config_has_to_be_a_mapping(given):
-    with pytest.raises(ValueError, match="expected a group with the keys of Config; received"):
+    with pytest.raises(ValueError, match="expected a group with the keys of ImageConfig; received"):
         config_lib.parse(given)
 
 
@@ -518,7 +518,7 @@ def command_line(*arguments):
 
 def another(path, value):
     """Another value of a field, as the command line spells it."""
-    hint = groups.hint_of(config_lib.Config, path)
+    hint = groups.hint_of([config_lib.ImageConfig], path)
     plain = checks.plain(hint)
     words = [word for choice in (plain, *get_args(plain)) for word in get_args(choice)]
     for text in (
@@ -548,7 +548,9 @@ def test_every_leaf_can_be_set_from_the_command_line():
     after = dict(leaves(command_line(*(f"--config.{path}={text}" for path, text in given.items())).to_dict()))
     assert after.keys() == before.keys()
     for path, text in given.items():
-        assert after[path] == from_text.value(path, text, groups.hint_of(config_lib.Config, path)) != before[path]
+        assert (
+            after[path] == from_text.value(path, text, groups.hint_of([config_lib.ImageConfig], path)) != before[path]
+        )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.imagenet_tiny import write_files
 from vmoe_inform import config as config_lib
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import classes, sources
 from vmoe_inform.data.images.tfds import TfdsRecords
 from vmoe_inform.data.records import ArrayRecords, SelectedRecords, Source
@@ -55,7 +55,7 @@ def test_a_label_that_must_not_occur_stays_one():
 
 def test_files(tmp_path):
     write_files(tmp_path / "train", {f"{name}/1.png": b"" for name in NAMES})
-    data = DataConfig(source="folder", directory=str(tmp_path), class_names=("bee", "cat", "ant"))
+    data = ImageDataConfig(source="folder", directory=str(tmp_path), class_names=("bee", "cat", "ant"))
     source = sources.load(data, "train")
     assert source.class_names == ("bee", "cat", "ant")
     assert [name.partition("/")[0] for name in map(source.records.name, range(3))] == _named(source)
@@ -63,7 +63,7 @@ def test_files(tmp_path):
 
 def test_other_classes_are_refused_with_the_difference(tmp_path):
     write_files(tmp_path / "train", {f"{name}/1.png": b"" for name in ("rain", "sun", *"abcdefg")})
-    data = DataConfig(source="folder", directory=str(tmp_path), class_names=("a", "cat", "dog"))
+    data = ImageDataConfig(source="folder", directory=str(tmp_path), class_names=("a", "cat", "dog"))
     message = (
         r"^classes of split 'train': expected the model's 3 classes; received 9: "
         r"missing: cat, dog; unknown: b, c, d, e, f and 3 more$"

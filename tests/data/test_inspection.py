@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests import imagenet_tiny, processes
-from vmoe_inform.config import Config, DataConfig, ModelConfig
+from vmoe_inform.config import ImageConfig, ImageDataConfig, VisionModelConfig
 from vmoe_inform.data import inspection, sources
 from vmoe_inform.data.images import contact_sheet, label_sets
 from vmoe_inform.evaluation.suites import registry
@@ -22,8 +22,8 @@ def config(tmp_path):
     imagenet_tiny.write_files(tmp_path / "val", imagenet_tiny.validation_tree(CLASSES, 2))
     imagenet_tiny.write_suites(tmp_path / "suites", CLASSES, 2, corruptions=("fog",))
     suites = str(tmp_path / "suites")
-    data = DataConfig(source="folder", directory=str(tmp_path), test_split="val", suites_directory=suites)
-    return Config(model=ModelConfig(num_classes=len(CLASSES)), data=data)
+    data = ImageDataConfig(source="folder", directory=str(tmp_path), test_split="val", suites_directory=suites)
+    return ImageConfig(model=VisionModelConfig(num_classes=len(CLASSES)), data=data)
 
 
 def examine(config, *, whole=True, num_images=10):
@@ -59,15 +59,15 @@ def test_only_a_model_of_all_classes_has_published_counts(config):
 
 
 def test_counts_other_than_the_published_ones_are_problems(prepared_imagenet):
-    data = DataConfig(
+    data = ImageDataConfig(
         source="tfds", tfds_name="imagenet2012", directory=str(prepared_imagenet), test_split="validation"
     )
-    findings = examine(Config(data=data))
+    findings = examine(ImageConfig(data=data))
     assert findings["train"].problems == ["expected 1,281,167 images as published; received 34"]
     assert findings["validation"].problems == ["expected 50,000 images as published; received 16"]
     assert (findings["validation"].origin, findings["validation"].decoded) == ("TFDS", 10)
     assert all(findings[name].missing for name in ("ImageNet-A", "ImageNet-O", "ReaL", "ImageNet-C"))
-    sound = examine(Config(data=data), whole=False)
+    sound = examine(ImageConfig(data=data), whole=False)
     assert (sound["train"].problems, sound["validation"].problems) == ([], [])
 
 
@@ -97,15 +97,15 @@ def test_labels_out_of_range_and_other_numbers_of_classes_are_problems(config):
 
     finding = inspection.examine("pets", load, None, num_images=2)
     assert finding.problems == ["labels: expected 0 to 1; received [2, 5]"]
-    other = Config(model=ModelConfig(num_classes=1000), data=config.data)
+    other = ImageConfig(model=VisionModelConfig(num_classes=1000), data=config.data)
     assert "expected 1000 classes (model.num_classes); received 4" in examine(other, whole=False)["val"].problems
 
 
 def test_missing_splits_are_problems_and_other_data_have_no_published_suites(tmp_path):
-    missing = examine(Config(data=DataConfig(source="folder", directory=str(tmp_path), test_split="val")))
+    missing = examine(ImageConfig(data=ImageDataConfig(source="folder", directory=str(tmp_path), test_split="val")))
     assert list(missing) == ["train", "val"]
     assert "without 'train'" in missing["train"].problems[0]
-    assert list(examine(Config(model=ModelConfig(num_classes=10)))) == ["train", "test"]  # digits
+    assert list(examine(ImageConfig(model=VisionModelConfig(num_classes=10)))) == ["train", "test"]  # digits
 
 
 def test_the_command_prints_draws_and_says_by_its_code_whether_all_is_sound(config, tmp_path):

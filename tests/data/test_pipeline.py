@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from absl import logging
 
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import pipeline
 from vmoe_inform.data.shares import ChunksInTurn
 from vmoe_inform.data.sources import ArrayRecords, Source
 
-DATA = DataConfig(num_threads=2, prefetch_batches=2)
+DATA = ImageDataConfig(num_threads=2, prefetch_batches=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +265,7 @@ def start_share(index, count):
         image_size_px=4,
         batch_size=8 // count,
         seed=3,
-        data=DataConfig(num_threads=0),
+        data=ImageDataConfig(num_threads=0),
         skipped=pipeline.SkippedRecords(0.0),
         process_index=index,
         process_count=count,

@@ -8,14 +8,14 @@ import sys
 import pytest
 
 from tests import imagenet_tiny, processes
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import preparation, sources
 from vmoe_inform.data.images import ilsvrc, label_sets, tfds
 from vmoe_inform.data.images import pixels as images
 
 
 def config_of(directory):
-    return DataConfig(source="tfds", tfds_name="imagenet2012", directory=str(directory), test_split="validation")
+    return ImageDataConfig(source="tfds", tfds_name="imagenet2012", directory=str(directory), test_split="validation")
 
 
 def by_name(source):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests import imagenet_tiny
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import skipped, sources
 from vmoe_inform.data.images import ilsvrc, label_sets, readers, tfds
 
@@ -23,14 +23,14 @@ def labels_of(source):
 
 def test_unknown_source_lists_the_known_ones():
     with pytest.raises(ValueError, match="expected one of digits, folder, idx, tfds; received 'digit'"):
-        sources.load(DataConfig(source="digit"), "train")
+        sources.load(ImageDataConfig(source="digit"), "train")
 
 
 # ------------------------------------------------------------------------------------------------------------ digits
 
 
 def test_digits_are_split_without_overlap_and_stratified():
-    train, test = (sources.load(DataConfig(), split) for split in ("train", "test"))
+    train, test = (sources.load(ImageDataConfig(), split) for split in ("train", "test"))
     assert train.class_names == test.class_names == tuple("0123456789")
     # Each class has n images, of which ceil(n / 5) are for the test; scikit-learn's own count of each class:
     counts = np.array([178, 182, 177, 183, 181, 182, 181, 179, 174, 180])
@@ -44,7 +44,7 @@ def test_digits_together_are_the_data_set():
     def rows(images):
         return sorted(image.tobytes() for image in images)
 
-    found = [sources.load(DataConfig(), split).records.images for split in ("train", "test")]
+    found = [sources.load(ImageDataConfig(), split).records.images for split in ("train", "test")]
     # 16 levels above 0 become 255: 1 is 15.9375, rounded 16; 8 is 127.5, rounded to even 128; 16 is 255.
     levels = np.round(np.arange(17) * 15.9375).astype(np.uint8)
     assert levels[[1, 8, 16]].tolist() == [16, 128, 255]
@@ -53,7 +53,7 @@ def test_digits_together_are_the_data_set():
 
 def test_digits_refuse_another_split():
     with pytest.raises(ValueError, match=r"split of digits: expected one of 'train', 'test'; received 'validation'"):
-        sources.load(DataConfig(), "validation")
+        sources.load(ImageDataConfig(), "validation")
 
 
 # --------------------------------------------------------------------------------------------------------- idx files
@@ -73,7 +73,7 @@ def write_idx(directory, *, images=None, labels=None, zipped=False, prefix="trai
     ):
         name = f"{prefix}-{kind}-ubyte" + (".gz" if zipped else "")
         (directory / name).write_bytes(gzip.compress(content) if zipped else content)
-    return DataConfig(source="idx", directory=str(directory))
+    return ImageDataConfig(source="idx", directory=str(directory))
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -138,7 +138,7 @@ def test_idx_says_which_file_is_missing_where(tmp_path):
 @pytest.mark.parametrize("directory", ["", "no/such/directory"])
 def test_missing_directory_is_named(source, directory):
     with pytest.raises(FileNotFoundError, match=rf"data\.directory: expected .*received '{directory}'"):
-        sources.load(DataConfig(source=source, directory=directory), "train")
+        sources.load(ImageDataConfig(source=source, directory=directory), "train")
 
 
 # ------------------------------------------------------------------------------------------------------ image folder
@@ -154,7 +154,7 @@ def write_folder(root, files):
     for name in files:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(name.encode())
-    return DataConfig(source="folder", directory=str(root), test_split="val")
+    return ImageDataConfig(source="folder", directory=str(root), test_split="val")
 
 
 def test_folder_numbers_sorted_classes(tmp_path):
@@ -201,7 +201,7 @@ def write_validation(root, kind, names=("1", "2", "3")):
         imagenet_tiny.write_files(root / "val", files)
     else:
         imagenet_tiny.write_tar(root / "val.tar", files)
-    return DataConfig(source="folder", directory=str(root), test_split="val")
+    return ImageDataConfig(source="folder", directory=str(root), test_split="val")
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])
@@ -238,7 +238,7 @@ def test_splits_may_be_tars_of_class_folders(tmp_path):
     for split in ("train", "val"):
         files = {f"{split}/{name}": name.encode() for name in ("bee/1.JPEG", "ant/2.JPEG")}
         imagenet_tiny.write_tar(tmp_path / f"{split}.tar", files)
-    data = DataConfig(source="folder", directory=str(tmp_path), test_split="val")
+    data = ImageDataConfig(source="folder", directory=str(tmp_path), test_split="val")
     source = sources.load(data, "val")
     assert (source.class_names, source.origin) == (("ant", "bee"), "published tar")
     assert source.records[0] == {"image": b"ant/2.JPEG", "label": 0}
@@ -261,7 +261,7 @@ def test_hugging_faces_flat_images_have_the_class_in_their_names(tmp_path, kind)
             imagenet_tiny.write_tar(tmp_path / f"{split}.tar", files)
         else:
             imagenet_tiny.write_files(tmp_path / split, files)
-    data = DataConfig(source="folder", directory=str(tmp_path), test_split="val")
+    data = ImageDataConfig(source="folder", directory=str(tmp_path), test_split="val")
     train, validation = sources.load(data, "train"), sources.load(data, "val")
     assert train.class_names == validation.class_names == ("n01751748", "n02105855")
     assert [train.records.name(i) for i in range(3)] == sorted(HUGGING_FACE["train"])
@@ -273,7 +273,7 @@ def test_hugging_faces_flat_images_have_the_class_in_their_names(tmp_path, kind)
 
 def test_flat_images_fit_class_folders_and_all_of_imagenets_classes(tmp_path):
     imagenet_tiny.write_files(tmp_path / "val", dict.fromkeys(HUGGING_FACE["val"], b""))
-    data = DataConfig(source="folder", directory=str(tmp_path), test_split="val")
+    data = ImageDataConfig(source="folder", directory=str(tmp_path), test_split="val")
     alone = sources.load(data, "val")
     assert (alone.class_names, labels_of(alone)) == (label_sets.wordnet_ids(), [65, 230])
     imagenet_tiny.write_class_tree(tmp_path / "train", VALIDATION_CLASSES, 1)
@@ -291,7 +291,7 @@ def test_flat_images_fit_class_folders_and_all_of_imagenets_classes(tmp_path):
 def test_flat_images_of_no_class_are_refused(tmp_path, name, message):
     imagenet_tiny.write_files(tmp_path / "val", dict.fromkeys([*HUGGING_FACE["val"], name], b""))
     with pytest.raises(ValueError, match=message):
-        sources.load(DataConfig(source="folder", directory=str(tmp_path), test_split="val"), "val")
+        sources.load(ImageDataConfig(source="folder", directory=str(tmp_path), test_split="val"), "val")
 
 
 @pytest.mark.parametrize("layout", ["ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC"])
@@ -300,7 +300,7 @@ def test_kaggles_layout(tmp_path, layout):
     imagenet_tiny.write_class_tree(root / "train", VALIDATION_CLASSES, 1)
     write_validation(root, "folder")
     imagenet_tiny.write_files(tmp_path, {"LOC_val_solution.csv": b"", "ILSVRC/Annotations/x.xml": b""})
-    data = DataConfig(source="folder", directory=str(tmp_path), test_split="val")
+    data = ImageDataConfig(source="folder", directory=str(tmp_path), test_split="val")
     assert sources.load(data, "train").class_names == VALIDATION_CLASSES
     assert labels_of(sources.load(data, "val")) == [0, 2, 1]
 
@@ -328,7 +328,7 @@ def test_a_missing_split_says_which_folders_there_are(tmp_path):
 def test_a_packed_split_names_the_command_that_unpacks_it(tmp_path):
     imagenet_tiny.write_tar(tmp_path / "train.tar.gz", {"train/ant/a.png": b""}, "gz")
     with pytest.raises(ValueError, match=r"python -m vmoe_inform\.data\.unpack .*train\.tar\.gz --directory="):
-        sources.load(DataConfig(source="folder", directory=str(tmp_path)), "train")
+        sources.load(ImageDataConfig(source="folder", directory=str(tmp_path)), "train")
 
 
 # --------------------------------------------------------------------------------------------------------------- TFDS
@@ -360,7 +360,7 @@ def write_tfds(directory, file_format, images):
     """In a process of its own, since a builder class stays registered for the life of its process."""
     arguments = [str(directory), file_format, *(image.hex() for image in images)]
     subprocess.run([sys.executable, "-c", WRITE_TFDS, *arguments], check=True, capture_output=True)
-    return DataConfig(source="tfds", tfds_name="tiny", directory=str(directory))
+    return ImageDataConfig(source="tfds", tfds_name="tiny", directory=str(directory))
 
 
 @pytest.fixture(scope="module")
@@ -423,7 +423,7 @@ def test_tfds_refuses_an_unknown_split(tiny):
 
 def test_tfds_reads_without_tensorflow(tiny):
     program = (
-        "import sys\nfrom vmoe_inform.config import DataConfig\nfrom vmoe_inform.data import sources\n"
+        "import sys\nfrom vmoe_inform.config import ImageDataConfig\nfrom vmoe_inform.data import sources\n"
         f"record = sources.load({tiny!r}, 'train').records[0]\n"
         "assert isinstance(record['image'], bytes)\nprint('tensorflow' in sys.modules)"
     )
@@ -441,7 +441,7 @@ def test_tfds_reads_without_tensorflow(tiny):
 )
 def test_tfds_says_where_prepared_data_are_missing(tmp_path, name, message):
     with pytest.raises(FileNotFoundError, match=message) as caught:
-        sources.load(DataConfig(source="tfds", tfds_name=name, directory=str(tmp_path)), "train")
+        sources.load(ImageDataConfig(source="tfds", tfds_name=name, directory=str(tmp_path)), "train")
     assert str(tmp_path) in str(caught.value)
 
 
@@ -453,7 +453,7 @@ def test_tfds_needs_array_record_files(tmp_path):
 
 def test_tfds_needs_a_name():
     with pytest.raises(ValueError, match=r"data\.tfds_name"):
-        sources.load(DataConfig(source="tfds"), "train")
+        sources.load(ImageDataConfig(source="tfds"), "train")
 
 
 # ------------------------------------------------------------------------------------------------------------ arrays

@@ -11,7 +11,7 @@ import pytest
 from tests import imagenet_tiny, processes
 from tests.data.images.test_trees import REFUSED, tar_with
 from vmoe_inform import text
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import sources, unpacking
 from vmoe_inform.data.images import ilsvrc
 
@@ -51,7 +51,7 @@ def test_imagenets_own_tars_become_class_folders_and_a_flat_folder(tmp_path):
     assert f"8 files -> {tmp_path / 'data' / 'val'}" in printed
     assert r"a\x1b[2J.zip: 1 files -> " in printed  # what a user or an archive named commands no terminal
     assert text.printable(printed, keep="\n") == printed
-    data = DataConfig(source="folder", directory=str(tmp_path / "data"), test_split="val")
+    data = ImageDataConfig(source="folder", directory=str(tmp_path / "data"), test_split="val")
     train, validation = sources.load(data, "train"), sources.load(data, "val")
     assert train.class_names == validation.class_names == classes
     assert len(train.records) == 16

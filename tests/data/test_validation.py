@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vmoe_inform import checks
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.images.trees import FileRecords
 from vmoe_inform.data.records import ArrayRecords, SelectedRecords
@@ -36,7 +36,7 @@ def test_no_period_of_the_records_coincides(period):
 
 
 def test_digits_are_parted_and_keep_their_names_and_test_images():
-    whole, data = DataConfig(), DataConfig(validation_share=0.2)
+    whole, data = ImageDataConfig(), ImageDataConfig(validation_share=0.2)
     training, held_out = sources.training(data), sources.test(data)
     assert sorted(_names(training) + _names(held_out), key=int) == _names(sources.training(whole))
     assert len(held_out.records) == 288  # of 1,433
@@ -49,7 +49,7 @@ def test_digits_are_parted_and_keep_their_names_and_test_images():
 
 
 def test_nothing_is_held_out_by_default():
-    data = DataConfig()
+    data = ImageDataConfig()
     assert sources.training(data).records.images.shape == sources.load(data, "train").records.images.shape
 
 
@@ -57,7 +57,7 @@ def test_nothing_is_held_out_by_default():
 def test_both_sides_have_images(share, monkeypatch):
     few = sources.Source(ArrayRecords(np.zeros((3, 8, 8, 1), np.uint8), np.zeros(3, np.int32)), ("0",))
     monkeypatch.setattr(sources, "load", lambda data, split: few)
-    data = DataConfig(validation_share=share)
+    data = ImageDataConfig(validation_share=share)
     if share > 0.5:
         with pytest.raises(checks.InputError, match=r"data.validation_share: expected .*'train' \(3\) on both sides"):
             sources.training(data)

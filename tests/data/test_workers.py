@@ -16,11 +16,11 @@ import pytest
 from tests.data.test_pipeline import numbered
 from tests.processes import ROOT
 from vmoe_inform import exit_codes
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import pipeline, workers
 from vmoe_inform.data.sources import Source
 
-DATA = DataConfig(
+DATA = ImageDataConfig(
     num_threads=0, num_workers=2, prefetch_batches=2, crop="inception", randaugment_layers=2, max_skipped_share=1.0
 )
 BROKEN = (3, 14, 15)

@@ -6,7 +6,13 @@ import pathlib
 import numpy as np
 
 from tests import imagenet_tiny
-from vmoe_inform.config import Config, DataConfig, EvaluationConfig, ModelConfig
+from vmoe_inform.config import (
+    Config,
+    ImageConfig,
+    ImageDataConfig,
+    ImageEvaluationConfig,
+    VisionModelConfig,
+)
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites.base import Predictions, Suite
@@ -31,12 +37,12 @@ def write(directory: pathlib.Path) -> None:
 
 
 def config(directory: pathlib.Path, **evaluation: object) -> Config:
-    data = DataConfig(
+    data = ImageDataConfig(
         source="folder", directory=str(directory), suites_directory=str(directory / "suites"), test_split="val"
     )
-    model = ModelConfig(num_classes=len(CLASSES), image_size_px=32, patch_size_px=8)
-    settings = EvaluationConfig(batch_size=8, cache_directory=str(directory / "cache"))
-    return Config(model=model, data=data, evaluation=dataclasses.replace(settings, **evaluation))
+    model = VisionModelConfig(num_classes=len(CLASSES), image_size_px=32, patch_size_px=8)
+    settings = ImageEvaluationConfig(batch_size=8, cache_directory=str(directory / "cache"))
+    return ImageConfig(model=model, data=data, evaluation=dataclasses.replace(settings, **evaluation))
 
 
 def predictions(logits: object, labels: object, skipped: int = 0) -> Predictions:

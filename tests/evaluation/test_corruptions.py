@@ -7,7 +7,7 @@ import imagecorruptions
 import numpy as np
 import pytest
 
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.images import pixels as image_files
 from vmoe_inform.evaluation import corruptions
@@ -23,7 +23,7 @@ DRAWN_FROM_A_GENERATOR = [
 
 @pytest.fixture(scope="module")
 def digits():
-    records = sources.load(DataConfig(), "test").records
+    records = sources.load(ImageDataConfig(), "test").records
     return np.stack([image_files.to_square(records[index]["image"], 32) for index in range(2)])
 
 

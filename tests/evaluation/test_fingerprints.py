@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.imagenet_tiny import write_files
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.records import ArrayRecords, SelectedRecords, Source
 from vmoe_inform.evaluation.derived_records import CorruptedRecords
@@ -18,15 +18,15 @@ FILES = {f"{name}/{number}.png": f"{name} {number}".encode() for name in ("ant",
 
 def _folder(root, files=FILES):
     write_files(root / "train", files)
-    return sources.load(DataConfig(source="folder", directory=str(root)), "train")
+    return sources.load(ImageDataConfig(source="folder", directory=str(root)), "train")
 
 
 def test_a_copy_is_the_same(tmp_path):
     first = _folder(tmp_path / "first")
     shutil.copytree(tmp_path / "first", tmp_path / "second")
-    second = sources.load(DataConfig(source="folder", directory=str(tmp_path / "second")), "train")
+    second = sources.load(ImageDataConfig(source="folder", directory=str(tmp_path / "second")), "train")
     assert fingerprint(first) == fingerprint(second)
-    assert place_of(first, DataConfig()) == str(tmp_path / "first" / "train")
+    assert place_of(first, ImageDataConfig()) == str(tmp_path / "first" / "train")
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ def test_unreadable_images_have_a_fingerprint_too(tmp_path):
 def test_sets_in_another_order_are_others():
     other = dataclasses.replace(SOURCE, class_names=("b", "a"))
     assert together([SOURCE, other]) != together([other, SOURCE])
-    assert place_of(SOURCE, DataConfig(source="tfds", tfds_name="x", directory="/data")) == "tfds x in /data"
+    assert place_of(SOURCE, ImageDataConfig(source="tfds", tfds_name="x", directory="/data")) == "tfds x in /data"

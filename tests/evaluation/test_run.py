@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests import imagenet_tiny
 from vmoe_inform import documents
-from vmoe_inform.config import AttackConfig, Config, ModelConfig, identity
+from vmoe_inform.config import AttackConfig, ImageConfig, VisionModelConfig, identity
 from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
 from vmoe_inform.evaluation import run
 from vmoe_inform.evaluation.evaluator import Evaluator
@@ -27,7 +27,7 @@ from vmoe_inform.sharding.mesh import make_mesh
 
 from . import imagenet_sample as sample
 
-CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
+CONFIG = ImageConfig(model=VisionModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 FINISHED = {
     "checkpoint_step": 8,
     "config_hash": identity.config_hash(CONFIG),

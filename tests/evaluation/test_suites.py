@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vmoe_inform.config import AttackConfig, Config, DataConfig, EvaluationConfig, ModelConfig
+from vmoe_inform.config import (
+    AttackConfig,
+    ImageConfig,
+    ImageDataConfig,
+    ImageEvaluationConfig,
+    VisionModelConfig,
+)
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation import corruptions, headlines, suites
 from vmoe_inform.evaluation.results import AttackFacts
@@ -18,7 +24,7 @@ from vmoe_inform.evaluation.suites import AttackedPredictions, _generated_corrup
 from .imagenet_sample import entry_of
 from .imagenet_sample import predictions as predictions_of
 
-CONFIG = Config(model=ModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
+CONFIG = ImageConfig(model=VisionModelConfig(num_classes=10, image_size_px=32, patch_size_px=8))
 
 
 def predict(source, logits_of):
@@ -45,8 +51,8 @@ def idx(tmp_path):
     write_idx(tmp_path, "t10k", tests, np.uint8([0, 1, 0]))
     return dataclasses.replace(
         CONFIG,
-        data=DataConfig(source="idx", directory=str(tmp_path)),
-        evaluation=EvaluationConfig(cache_directory=str(tmp_path / "cache")),
+        data=ImageDataConfig(source="idx", directory=str(tmp_path)),
+        evaluation=ImageEvaluationConfig(cache_directory=str(tmp_path / "cache")),
     )
 
 
@@ -257,7 +263,7 @@ def test_unknown_suite_lists_the_known_ones():
 
 
 def test_missing_data_are_an_error_not_a_missing_suite():
-    config = dataclasses.replace(CONFIG, data=DataConfig(source="idx", directory="no/such/directory"))
+    config = dataclasses.replace(CONFIG, data=ImageDataConfig(source="idx", directory="no/such/directory"))
     with pytest.raises(FileNotFoundError, match=r"data\.directory"):
         suites.load("clean", config).sets["clean"].load()
 
@@ -274,7 +280,7 @@ def test_corruptions_of_a_large_set_are_drawn_while_they_are_read(idx):
 
 def test_attacked_images_are_spread_over_the_split_and_stand_beside_the_same_ones_unchanged():
     attack = AttackConfig(epsilon=2.0, num_steps=3, images=100, seed=5)
-    config = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(attack=attack))
+    config = dataclasses.replace(CONFIG, evaluation=ImageEvaluationConfig(attack=attack))
     suite = suites.load("pgd", config)
     whole, part = suites.test_split(config.data), suite.sets["pgd"].load()
     chosen = np.arange(100) * 364 // 100
@@ -331,7 +337,7 @@ def cropped(monkeypatch):
 
 def test_images_are_cropped_as_their_source_says(cropped):
     kinds = ("clean", "a", "fgsm", "pgd", "fewshot", "linear")
-    config = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(attack=AttackConfig(images=100)))
+    config = dataclasses.replace(CONFIG, evaluation=ImageEvaluationConfig(attack=AttackConfig(images=100)))
     sets = [image_set for name in kinds for image_set in suites.load(name, config).sets.values()]
     assert {image_set.load().crop for image_set in sets} == {0.5}
 
@@ -347,6 +353,6 @@ def test_images_are_cropped_as_their_source_says(cropped):
 
 def test_corrupted_images_were_cropped_before_as_their_source_says(cropped, monkeypatch):
     monkeypatch.setattr(_generated_corruptions, "_LARGEST_SET_BYTES", 0)
-    config = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(generate_corruptions=True))
+    config = dataclasses.replace(CONFIG, evaluation=ImageEvaluationConfig(generate_corruptions=True))
     source = suites.load("c", config).sets["fog/1"].load()
     assert (source.records.crop, source.crop) == (0.5, 1.0)

@@ -16,6 +16,7 @@ from vmoe_inform.analysis.collect.views import KEPT, UNCORRUPTED, Condition, Vie
 from vmoe_inform.analysis.inputs import AnalysedRuns
 from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.axes import Int
+from vmoe_inform.config import as_images
 from vmoe_inform.data.images import augment
 from vmoe_inform.runs.run import Run
 from vmoe_inform.sharding import watchdog as watchdog_lib
@@ -66,7 +67,7 @@ def sample(run: Run, number: int = 24, suite: str = "clean") -> Sample:
 def trace(run: Run, shown: Sample, *, keep: Collection[str] | None = None, graphs: bool = False) -> Trace:
     """A record of each MoE layer of a run for a sample; see :func:`vmoe_inform.analysis.collect.tracing.trace`, which
     takes any model and any images."""
-    normalized = np.asarray(augment.normalize(jnp.asarray(shown.images), run.config.data))
+    normalized = np.asarray(augment.normalize(jnp.asarray(shown.images), as_images(run.config).data))
     label = f"{run.name}, step {run.step:,}"
     return tracing.trace(run.model, run.variables, normalized, keep=keep, graphs=graphs, mesh=run.mesh, label=label)
 

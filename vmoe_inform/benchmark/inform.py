@@ -34,7 +34,7 @@ def measure() -> shared.Measured:
     config.model.router.options.top_experts.renormalize = True  # as all presets of informed routers have it
     # Evaluation gives experts more slots, which would make the model slower and the steps look cheaper.
     config.model.moe.capacity_factor_evaluation = config.model.moe.capacity_factor
-    model = config_lib.parse_model(config.model)
+    model = config_lib.as_images(config_lib.parse(config)).model
     sizes = []
     for tokens in shared.some("--tokens", _TOKENS.value):
         if tokens not in _SIZES:
@@ -52,7 +52,7 @@ def measure() -> shared.Measured:
         timed_up_to_seconds=_SECONDS.value,
         topology=shared.chip(),
     )
-    return {"model": config_lib.to_json(config_lib.Config(model=model))["model"]}, rows
+    return {"model": config_lib.to_json(config_lib.ImageConfig(model=model))["model"]}, rows
 
 
 BENCHMARK = shared.Benchmark(

@@ -3,7 +3,7 @@
 from vmoe_inform import checks, command_line
 from vmoe_inform import config as config_lib
 from vmoe_inform.benchmark import shared
-from vmoe_inform.config import DataConfig, settings
+from vmoe_inform.config import ImageDataConfig, settings
 
 _IMAGE_SIZE = command_line.define("image_size_px", settings.Pixels, 224, "Side of the training images.")
 _PHOTOGRAPHS = command_line.define_path("photographs", "Folder of JPEG files; by default parts of sample photographs.")
@@ -20,8 +20,10 @@ def measure() -> shared.Measured:
         return _measure_decoding()
     from vmoe_inform.performance import input as input_lib
 
-    config = shared.config()
-    return {"config": config_lib.to_json(config)}, input_lib.measure(config, repeats=shared.repeats(5))
+    config = config_lib.as_images(shared.config())
+    return {"config": config_lib.to_json(config)}, input_lib.measure(
+        config_lib.as_images(config), repeats=shared.repeats(5)
+    )
 
 
 def _measure_decoding() -> shared.Measured:
@@ -30,7 +32,7 @@ def _measure_decoding() -> shared.Measured:
     if shared.AGAINST.value != "tf.data":
         raise checks.error("--against", "tf.data", shared.AGAINST.value)
     size = _IMAGE_SIZE.value
-    min_area = DataConfig().crop_min_area
+    min_area = ImageDataConfig().crop_min_area
     files = decoding.photographs(256) if _PHOTOGRAPHS.value is None else decoding.read_jpegs(_PHOTOGRAPHS.value)
     rows = decoding.measure(files, image_size_px=size, min_area=min_area, repeats=shared.repeats(5))
     return {"photographs": len(files), "crop_min_area": min_area}, rows

@@ -9,8 +9,9 @@ import ml_collections
 from absl import flags
 
 from vmoe_inform import checks, text
-from vmoe_inform.config import Config, from_text, groups
 from vmoe_inform.config import files as config_files
+from vmoe_inform.config import from_text, groups
+from vmoe_inform.config.settings import CONFIGS
 from vmoe_inform.sharding import processes
 
 flags.disclaim_key_flags()  # a flag that is defined through this module is its caller's, among those that --help shows
@@ -172,9 +173,8 @@ def define_machine() -> Callable[[], dict[str, Any]]:
         "num_workers": ("data.num_workers", "In place of data.num_workers."),
         "batch_size": ("evaluation.batch_size", "In place of evaluation.batch_size."),
     }
-    holders = {
-        field: define(name, groups.hint_of(Config, field), None, words) for name, (field, words) in names.items()
-    }
+    kinds = list(CONFIGS.values())
+    holders = {field: define(name, groups.hint_of(kinds, field), None, words) for name, (field, words) in names.items()}
     holders["evaluation.generate_corruptions"] = flags.DEFINE_bool(
         "generate_corruptions",
         None,

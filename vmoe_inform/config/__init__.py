@@ -4,6 +4,7 @@
 of a run's ``config.json``, into checked dataclasses.
 """
 
+from vmoe_inform.config.domains import as_images, as_language
 from vmoe_inform.config.from_text import parse_argument
 from vmoe_inform.config.mesh import check_evaluation_batch, mesh_sizes
 from vmoe_inform.config.schema import (
@@ -22,12 +23,20 @@ from vmoe_inform.config.settings import (
     Config,
     DataConfig,
     EvaluationConfig,
+    ImageConfig,
+    ImageDataConfig,
+    ImageEvaluationConfig,
+    LanguageConfig,
+    LanguageModelConfig,
     MeshConfig,
     ModelConfig,
     MoeConfig,
     OptimizerConfig,
     RouterConfig,
+    TextDataConfig,
+    TextEvaluationConfig,
     TrainConfig,
+    VisionModelConfig,
     options_of,
     resolve_layers,
 )
@@ -39,13 +48,23 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvaluationConfig",
+    "ImageConfig",
+    "ImageDataConfig",
+    "ImageEvaluationConfig",
     "JsonValue",
+    "LanguageConfig",
+    "LanguageModelConfig",
     "MeshConfig",
     "ModelConfig",
     "MoeConfig",
     "OptimizerConfig",
     "RouterConfig",
+    "TextDataConfig",
+    "TextEvaluationConfig",
     "TrainConfig",
+    "VisionModelConfig",
+    "as_images",
+    "as_language",
     "check_duration",
     "check_evaluation_batch",
     "check_warmup",

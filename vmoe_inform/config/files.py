@@ -12,7 +12,7 @@ import ml_collections
 
 from vmoe_inform import checks, plugins, storage
 from vmoe_inform.config import from_text, groups, migrations, schema
-from vmoe_inform.config.settings import Config, RouterConfig
+from vmoe_inform.config.settings import CONFIGS, RouterConfig
 
 _SHOWN = 300  # characters of another program's message
 _OPTIONS = "model.router.options."
@@ -42,7 +42,7 @@ def take_fields(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
             rest.append(argument)
             continue
         negative, field, _, text = match.groups()
-        hint = groups.hint_of(Config, field)
+        hint = groups.hint_of(list(CONFIGS.values()), field)
         if isinstance(hint, Mapping) or dataclasses.is_dataclass(hint):
             raise checks.error(field, f"a field of this group, as --config.{field}.NAME=VALUE", argument)
         is_switch = checks.plain(hint) is bool

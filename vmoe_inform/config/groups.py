@@ -5,8 +5,9 @@ The settings are in settings/, checks across them in validate.py.
 
 import dataclasses
 import functools
+import operator
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import ml_collections
@@ -89,30 +90,44 @@ def check_keys(given: Any, known: set[str], prefix: str) -> None:
             raise checks.unknown(prefix or "config", expected, key, known)
 
 
-def hint_of(group: type, field: str) -> Any:
+def hint_of(groups: Sequence[type], field: str) -> Any:
     """The type hint of a field, by its path such as ``"model.router.options.linear.bias"``; a group's own for a group.
+
+    Args:
+      groups: dataclasses of settings, any of which may have the field. Where its types differ, the hint allows all.
+      field: path of the field.
 
     Raises:
       ValueError: an unknown field; lists the known ones of its group.
     """
     keys = field.split(".")
-    found: Any = group
+    found: list[Any] = list(groups)
     for number, key in enumerate(keys):
         prefix = ".".join(keys[:number])
-        if isinstance(found, Mapping):
-            hints: Mapping[str, Any] = found
-        elif _is_group(found):
-            hints = _hints(found)
-        else:
+        tables = [hints for hints in map(_fields_of, found) if hints is not None]
+        if not tables:
             if today := migrations.regrouped(field):
                 raise checks.error(field, f"what it is now, {today}", key)
             raise checks.error(prefix, "a field without fields of its own", field)
-        check_keys([key], set(hints), prefix)
-        options = {name: step.option_types for name, step in steps.all_steps().items() if step.option_types}
-        found = options if key == "options" else hints[key]
-        if _is_group(found):
-            found = checks.plain(found)
-    return found
+        check_keys([key], {name for hints in tables for name in hints}, prefix)
+        found = [hints[key] for hints in tables if key in hints]
+    plain = [checks.plain(hint) if _is_group(hint) else hint for hint in found]
+    different = [hint for number, hint in enumerate(plain) if hint not in plain[:number]]
+    if len(different) == 1 or _fields_of(different[0]) is not None:
+        return different[0]
+    return functools.reduce(operator.or_, different)
+
+
+def _fields_of(hint: Any) -> Mapping[str, Any] | None:
+    """Type hints of what a group has; None if the hint is of no group."""
+    if isinstance(hint, Mapping):
+        return hint
+    if not _is_group(hint):
+        return None
+    hints = dict(_hints(checks.plain(hint)))
+    if "options" in hints:
+        hints["options"] = {n: step.option_types for n, step in steps.all_steps().items() if step.option_types}
+    return hints
 
 
 def parse_group(group: type, given: Any, prefix: str) -> Any:

@@ -4,25 +4,45 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import ml_collections
 
 from vmoe_inform import checks, plugins
 from vmoe_inform.config import groups, migrations, validate
-from vmoe_inform.config.settings import Config, ModelConfig
+from vmoe_inform.config.settings import CONFIGS, Config, ModelConfig
 from vmoe_inform.routing import steps
 
 JsonValue = Any
+ModelT = TypeVar("ModelT", bound=ModelConfig)
 
 
-def default() -> ml_collections.ConfigDict:
+def default(inputs: str = "images") -> ml_collections.ConfigDict:
     """All settings at their defaults, as the ConfigDict that a config file edits; unknown keys are refused.
 
     Those of steps of installed plug-ins are among them.
+
+    Args:
+      inputs: what models learn from, ``"images"`` or ``"tokens"``; the settings of data, model and evaluation differ.
+
+    Raises:
+      ValueError: other inputs.
     """
     plugins.load_installed()
-    return to_config_dict(Config())
+    of_inputs: Any = _kind_for(inputs)
+    return to_config_dict(of_inputs())
+
+
+def _kind_for(inputs: Any) -> type[Config]:
+    if inputs not in CONFIGS:
+        raise checks.unknown("model.inputs", f"one of {', '.join(CONFIGS)}", inputs, CONFIGS)
+    return CONFIGS[inputs]
+
+
+def _inputs_of(model: Any) -> Any:
+    """``model.inputs`` of what may be the group ``model``; versions before there was a choice did not write it."""
+    is_group = isinstance(model, Mapping | ml_collections.ConfigDict)
+    return model.get("inputs", "images") if is_group else "images"
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
@@ -30,6 +50,10 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
     return groups.to_config_dict(config).lock()
 
 
+@overload
+def parse_model(given: ModelT) -> ModelT: ...
+@overload
+def parse_model(given: Mapping[str, Any] | ml_collections.ConfigDict) -> ModelConfig: ...
 def parse_model(given: Any) -> ModelConfig:
     """``config.model`` as a checked dataclass.
 
@@ -40,7 +64,11 @@ def parse_model(given: Any) -> ModelConfig:
       ValueError: an unknown key, a wrong type, or an impossible combination; says field, expected, received.
     """
     plugins.load_installed()
-    model = given if isinstance(given, ModelConfig) else groups.parse_group(ModelConfig, given, "model")
+    if isinstance(given, ModelConfig):
+        model = given
+    else:
+        kind = groups.hint_of([_kind_for(_inputs_of(given))], "model")
+        model = groups.parse_group(kind, given, "model")
     validate.check_names(model)
     model = _with_chosen_options(model)
     validate.check_model(model)
@@ -88,12 +116,17 @@ def _plugins_of(given: Any) -> tuple[str, ...]:
     if isinstance(given, Config):
         return given.plugins
     named = given.get("plugins", ()) if isinstance(given, Mapping | ml_collections.ConfigDict) else ()
-    return checks.conform("plugins", named, groups.hint_of(Config, "plugins"))
+    return checks.conform("plugins", named, groups.hint_of([Config], "plugins"))
 
 
 def _parse(given: Any) -> Config:
     plugins.load_installed()
-    config = given if isinstance(given, Config) else groups.parse_group(Config, given, "")
+    if isinstance(given, Config):
+        config = given
+    else:
+        is_group = isinstance(given, Mapping | ml_collections.ConfigDict)
+        kind = _kind_for(_inputs_of(given.get("model")) if is_group else "images")
+        config = groups.parse_group(kind, given, "")
     named = tuple(dict.fromkeys((*config.plugins, *plugins.in_use())))
     config = dataclasses.replace(config, model=parse_model(config.model), plugins=named)
     validate.check_run(config)
@@ -111,7 +144,7 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
       ValueError: an unknown field, or as :func:`parse`.
     """
     for field in values:
-        groups.hint_of(Config, field)
+        groups.hint_of([type(config)], field)
     given = ml_collections.ConfigDict(to_json(config), type_safe=False)
     given.update_from_flattened_dict(dict(values))
     return _parse(given)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from vmoe_inform import checks, dispatch, routing  # noqa: F401  (routing registers the steps)
-from vmoe_inform.config import sizes
+from vmoe_inform.config import domains, sizes
 from vmoe_inform.config.mesh import spreads_experts
 from vmoe_inform.config.settings import (
     Config,
-    DataConfig,
     EvaluationConfig,
     ModelConfig,
     OptimizerConfig,
@@ -47,10 +46,7 @@ def check_model(model: ModelConfig) -> None:
       model: has passed :func:`check_names`, and holds the options of the chosen steps.
     """
     moe = model.moe
-    if model.image_size_px % model.patch_size_px:
-        raise checks.error(
-            "model.image_size_px", f"a multiple of model.patch_size_px = {model.patch_size_px}", model.image_size_px
-        )
+    domains.check_model(model)
     if model.hidden_size % model.num_heads:
         raise checks.error("model.hidden_size", f"a multiple of model.num_heads = {model.num_heads}", model.hidden_size)
     if model.attention == "fused":  # what the kernel can do for other reasons, the layer checks
@@ -186,9 +182,9 @@ def check_run(config: Config) -> None:
     _check_train(config)
     _check_mesh(config)
     _check_classes(config)
-    _check_data(config.data)
     _check_optimizer(config.optimizer)
     _check_evaluation(config.evaluation)
+    domains.check_run(config)
 
 
 def _check_train(config: Config) -> None:
@@ -232,10 +228,8 @@ def _check_mesh(config: Config) -> None:
                 else "1 without MoE layers"
             )
             raise checks.error("mesh.expert", expected, mesh.expert)
-    for field in ("hidden_size", "representation_size"):
-        width = getattr(model, field)
-        if width is not None and width % mesh.fsdp:
-            raise checks.error("mesh.fsdp", f"a divisor of model.{field} = {width}", mesh.fsdp)
+    if model.hidden_size % mesh.fsdp:
+        raise checks.error("mesh.fsdp", f"a divisor of model.hidden_size = {model.hidden_size}", mesh.fsdp)
 
 
 def _check_classes(config: Config) -> None:
@@ -245,13 +239,6 @@ def _check_classes(config: Config) -> None:
     if names and len(names) != config.model.num_classes:
         expected = f"one for each of the classes, model.num_classes = {config.model.num_classes}"
         raise checks.error("data.class_names", expected, len(names))
-
-
-def _check_data(data: DataConfig) -> None:
-    for field in ("pixel_mean", "pixel_std"):
-        value = getattr(data, field)
-        if isinstance(value, tuple) and len(value) != 3:
-            raise checks.error(f"data.{field}", "one number, or three for red, green and blue", value)
 
 
 def _check_optimizer(optimizer: OptimizerConfig) -> None:
@@ -284,14 +271,5 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
 
 
 def _check_evaluation(evaluation: EvaluationConfig) -> None:
-    attack, shots = evaluation.attack, evaluation.shots
     if len(set(evaluation.suites)) != len(evaluation.suites):  # what evaluates knows the names
         raise checks.error("evaluation.suites", "each suite once", evaluation.suites)
-    if not shots or len(set(shots)) != len(shots):
-        raise checks.error("evaluation.shots", "distinct numbers, at least one", shots)
-    if attack.num_steps * attack.step_size < attack.epsilon:
-        raise checks.error(
-            "evaluation.attack.step_size",
-            f"at least epsilon / num_steps = {attack.epsilon:g} / {attack.num_steps}, lest PGD cannot use its epsilon",
-            attack.step_size,
-        )

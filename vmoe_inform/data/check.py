@@ -37,7 +37,7 @@ CONTACT_SHEET = "contact_sheet.png"
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
-    config = config_lib.parse(_CONFIG.required)
+    config = config_lib.as_images(config_lib.parse(_CONFIG.required))
     directory = pathlib.Path(_DIRECTORY.value)
     storage.check_writable(directory, "--directory")  # before hours of reading
     whole = _EXPECTED_COUNTS.value == "published"

@@ -10,7 +10,7 @@ import rich.text
 from jaxtyping import UInt8
 
 from vmoe_inform import text
-from vmoe_inform.config import Config, DataConfig
+from vmoe_inform.config import ImageConfig, ImageDataConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.images import contact_sheet, ilsvrc, label_sets, published
 from vmoe_inform.data.images import pixels as images
@@ -125,7 +125,7 @@ class Request:
       num_images: to decode of each set; of ImageNet-C of each corruption.
     """
 
-    data: DataConfig
+    data: ImageDataConfig
     class_names: Sequence[str]
     whole: bool
     num_images: int
@@ -142,7 +142,7 @@ def examine_published(suite: published.PublishedSuite, request: Request) -> list
 
 
 def examine_all(
-    config: Config, suites: Iterable[Callable[[Request], list[Finding]]], *, whole: bool, num_images: int
+    config: ImageConfig, suites: Iterable[Callable[[Request], list[Finding]]], *, whole: bool, num_images: int
 ) -> list[Finding]:
     """Both splits, and the published suites if the classes are ImageNet's.
 

@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images.readers import Batch, EvaluationReader, TrainingReader
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.data.shares import ChunksInTurn, ShareOfBatches
@@ -34,7 +34,7 @@ def train_iterator(
     image_size_px: int,
     batch_size: int,
     seed: int,
-    data: DataConfig,
+    data: ImageDataConfig,
     skipped: SkippedRecords,
     process_index: int = 0,
     process_count: int = 1,
@@ -153,7 +153,7 @@ def evaluation_batches(
     skipped.finish(total)
 
 
-def workers_for_one_pass(source: Source, data: DataConfig, process_count: int = 1) -> int:
+def workers_for_one_pass(source: Source, data: ImageDataConfig, process_count: int = 1) -> int:
     """Worker processes that are worth starting to read a share of ``source`` once, at most ``data.num_workers``.
 
     A process takes seconds to start, in which a thread decodes some thousand images; arrays in memory would have to

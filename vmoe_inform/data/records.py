@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vmoe_inform import checks
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.registry import Registry
 
 
@@ -68,12 +68,12 @@ class Source:
         """Number of labels, counted over the data set, not over the split."""
         return len(self.class_names)
 
-    def crop_in(self, data: DataConfig) -> float:
+    def crop_in(self, data: ImageDataConfig) -> float:
         """The crop that evaluation applies, as a share of the shorter side: the source's own, or ``data``'s."""
         return data.evaluation_crop if self.crop is None else self.crop
 
 
-SourceFunction = Callable[[DataConfig, str], Source]
+SourceFunction = Callable[[ImageDataConfig, str], Source]
 SOURCES: Registry[SourceFunction] = Registry("data source")
 
 
@@ -138,7 +138,7 @@ class SelectedRecords:
         return SelectedRecords(self.records, tuple(self.chosen[number] for number in numbers))
 
 
-def existing_directory(data: DataConfig, expected: str) -> Path:
+def existing_directory(data: ImageDataConfig, expected: str) -> Path:
     """``data.directory``, which should hold what ``expected`` says.
 
     Raises:

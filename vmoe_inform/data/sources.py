@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from vmoe_inform import checks
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import classes
 from vmoe_inform.data.images import digits, folder, idx_files, tfds  # noqa: F401  (they register their sources)
 from vmoe_inform.data.images.trees import IMAGE_SUFFIXES
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-def load(data: DataConfig, split: str) -> Source:
+def load(data: ImageDataConfig, split: str) -> Source:
     """The split ``split`` of ``data.source``; its labels number ``data.class_names``, where there are some.
 
     Raises:
@@ -41,7 +41,7 @@ def load(data: DataConfig, split: str) -> Source:
     return classes.in_order(SOURCES[data.source](data, split), data.class_names, f"classes of split {split!r}")
 
 
-def training(data: DataConfig) -> Source:
+def training(data: ImageDataConfig) -> Source:
     """The images that a run learns from: ``data.train_split`` without those held out for validation.
 
     Raises:
@@ -51,7 +51,7 @@ def training(data: DataConfig) -> Source:
     return _part(source, ~held_out(len(source.records), data.validation_share), data)
 
 
-def test(data: DataConfig) -> Source:
+def test(data: ImageDataConfig) -> Source:
     """The clean images that a run is measured on: ``data.test_split``, or those held out of ``data.train_split``.
 
     Raises:
@@ -75,7 +75,7 @@ def held_out(count: int, share: float) -> Bool[np.ndarray, " n"]:
     return np.mod(np.arange(count) / golden_ratio, 1.0) < share
 
 
-def _part(source: Source, chosen: Bool[np.ndarray, " n"], data: DataConfig) -> Source:
+def _part(source: Source, chosen: Bool[np.ndarray, " n"], data: ImageDataConfig) -> Source:
     if chosen.all():
         return source
     if not chosen.any():

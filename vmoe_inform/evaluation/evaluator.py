@@ -104,7 +104,8 @@ class Evaluator:
         right = np.flatnonzero(predicted == predictions.labels)
         num_wrong = min(len(wrong), max(_NUM_EXAMPLES // 2, _NUM_EXAMPLES - len(right)))
         chosen = np.concatenate([_spread(wrong, num_wrong), _spread(right, _NUM_EXAMPLES - num_wrong)])
-        model, crop = self.run.config.model, self._clean_source.crop_in(self.run.config.data)
+        config = config_lib.as_images(self.run.config)
+        model, crop = config.model, self._clean_source.crop_in(config.data)
         size, side = model.image_size_px, model.image_size_px // model.patch_size_px
         records = self._clean_source.records
         names = np.asarray(self._clean_source.class_names)

@@ -28,7 +28,7 @@ from PIL import Image
 from skimage.filters import sobel
 
 from vmoe_inform import checks, command_line, text
-from vmoe_inform.config import DataConfig, settings
+from vmoe_inform.config import ImageDataConfig, settings
 from vmoe_inform.data import sources
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.data.sources import ArrayRecords
@@ -96,7 +96,7 @@ def neighbour_votes(train: Images, train_labels: Labels, images: Images) -> Int[
 
 
 def _load(directory: str, split: str, size_px: int) -> tuple[Images, Labels]:
-    records = sources.load(DataConfig(source="idx", directory=directory), split).records
+    records = sources.load(ImageDataConfig(source="idx", directory=directory), split).records
     assert isinstance(records, ArrayRecords)  # as files of MNIST's format are read
     resized = [
         Image.fromarray(image[..., 0]).resize((size_px, size_px), Image.Resampling.BICUBIC) for image in records.images

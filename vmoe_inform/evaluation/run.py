@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from vmoe_inform import checks
+from vmoe_inform.config import as_images
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
 from vmoe_inform.evaluation.evaluator import Evaluator
@@ -124,7 +125,7 @@ def damaged_suites(results: Results) -> list[str]:
 def _with_facts(saved: SavedRun, evaluator: Evaluator, results: Results | None) -> Results:
     """The results of suites so far, with what is known of the checkpoint, its model, the clean images and routers."""
     config, source = saved.config, test_split(saved.config.data)
-    model, data = config.model, earlier.data_of_split(source, config.data)
+    model, data = as_images(config).model, earlier.data_of_split(source, config.data)
     return Results(
         checkpoint_step=saved.step,
         config_hash=saved.config_hash,

@@ -91,8 +91,8 @@ def look(saved: SavedRun, suites: Sequence[str], *, again: bool = False) -> Work
     return work
 
 
-def _folders_of_data(data: DataConfig) -> tuple[str, str]:
-    return data.directory, data.suites_directory
+def _folders_of_data(data: DataConfig) -> tuple[str, ...]:
+    return data.folders
 
 
 def _look(work: Work, config: Config, *, same_paths: bool, again: bool) -> None:

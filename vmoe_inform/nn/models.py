@@ -1,6 +1,6 @@
 """The one place where a config becomes a model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -13,7 +13,7 @@ from vmoe_inform.nn.vit import VisionTransformer
 # What a config may become, by ``model.inputs``. All are called as ``(inputs, *, train, sequence_mask, progress)`` and
 # return ``(outputs, aux)``.
 Model: TypeAlias = VisionTransformer
-_MODELS: Mapping[str, type[Model]] = {"images": VisionTransformer}
+_MODELS: Mapping[str, Callable[[Any], Model]] = {"images": VisionTransformer}
 
 
 def from_config(config: Any) -> Model:

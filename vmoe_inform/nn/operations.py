@@ -21,10 +21,10 @@ Either factor of a product has a gradient, and each gradient is a product of the
 times the forward pass. The exception is the embedding, which takes twice, since the pixels need no gradient.
 """
 
-from vmoe_inform.config import ModelConfig
+from vmoe_inform.config import VisionModelConfig
 
 
-def forward_flops_per_image(config: ModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
+def forward_flops_per_image(config: VisionModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
     """Operations of one image in the forward pass.
 
     Args:
@@ -47,11 +47,11 @@ def forward_flops_per_image(config: ModelConfig, *, kept: float = 1.0, k: int | 
     return float(_embedding_flops(config) + dense + sparse + pooling + head)
 
 
-def training_flops_per_image(config: ModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
+def training_flops_per_image(config: VisionModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
     """Operations of one image in a training step, forward and backward; args as :func:`forward_flops_per_image`."""
     return 3 * forward_flops_per_image(config, kept=kept, k=k) - _embedding_flops(config)
 
 
-def _embedding_flops(config: ModelConfig) -> int:
+def _embedding_flops(config: VisionModelConfig) -> int:
     patches = (config.image_size_px // config.patch_size_px) ** 2
     return 2 * patches * config.layer_sizes.raw_input_size * config.hidden_size

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float
-from vmoe_inform.config import ModelConfig
+from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.nn.mlp import Mlp
 from vmoe_inform.nn.router import Surroundings, auxiliary_loss, needs_raw_inputs
 from vmoe_inform.nn.trunk import apply_blocks
@@ -17,7 +17,7 @@ from vmoe_inform.nn.trunk import apply_blocks
 class MapPooling(nn.Module):
     """One vector for all tokens: attention from a learned probe, then a residual MLP (multi-head attention pooling)."""
 
-    config: ModelConfig
+    config: VisionModelConfig
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "B N D"], *, train: bool) -> Float[Array, "B D"]:
@@ -38,7 +38,7 @@ class VisionTransformer(nn.Module):
     Random streams in training: ``routing`` (noise on the router's logits) and ``dropout`` (stochastic depth too).
     """
 
-    config: ModelConfig
+    config: VisionModelConfig
 
     def input_shape(self, batch_size: int) -> jax.ShapeDtypeStruct:
         """Shape and type of the images of a batch."""
@@ -119,7 +119,7 @@ class VisionTransformer(nn.Module):
         return jnp.tanh(dense(features))
 
 
-def _patches(images: Float[Array, "B P P 3"], config: ModelConfig) -> Float[Array, "B N values"]:
+def _patches(images: Float[Array, "B P P 3"], config: VisionModelConfig) -> Float[Array, "B N values"]:
     """The pixels of each token's patch; zeros for the class token, where there is one."""
     side, size = config.image_size_px // config.patch_size_px, config.patch_size_px
     # [B, rows * p, columns * p, 3] -> [B, rows, columns, p, p, 3] -> [B, N, p * p * 3]

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vmoe_inform import checks
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import pipeline
 from vmoe_inform.data.images import decode
 from vmoe_inform.data.records import Record, SelectedRecords, Source
@@ -132,7 +132,7 @@ def drain(batches: Iterator[Any], seconds: float, clock: Clock = time.process_ti
 
 def _package_batches(contents: Sequence[bytes], image_size_px: int, min_area: float) -> Iterator[np.ndarray]:
     """Images of this package's pipeline, made by one thread."""
-    data = DataConfig(crop="inception", crop_min_area=min_area, num_threads=0, prefetch_batches=1)
+    data = ImageDataConfig(crop="inception", crop_min_area=min_area, num_threads=0, prefetch_batches=1)
     batches = pipeline.train_iterator(
         Source(EncodedRecords(tuple(contents)), ("any",)),
         image_size_px=image_size_px,

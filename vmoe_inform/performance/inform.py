@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Tree
-from vmoe_inform.config import ModelConfig
+from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.nn import models
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.compiled import compile_for
@@ -74,7 +74,7 @@ class InformRow:
 
 
 def measure(
-    model: ModelConfig,
+    model: VisionModelConfig,
     *,
     steps: Sequence[str],
     sizes: Sequence[Size],
@@ -110,7 +110,7 @@ def measure(
             yield _row(name, configs[name], size, forwards, seconds)
 
 
-def _variant(model: ModelConfig, step: str, size: Size) -> ModelConfig:
+def _variant(model: VisionModelConfig, step: str, size: Size) -> VisionModelConfig:
     """The model for images of that size, with the step, and in blocks if the size says so."""
     options: dict[str, Mapping[str, Any]] = dict(model.router.options)
     if step != PLAIN and "block_size" in INFORM_STEPS[step].option_types:
@@ -129,7 +129,7 @@ def _variant(model: ModelConfig, step: str, size: Size) -> ModelConfig:
 class _Forward:
     """A forward pass, compiled."""
 
-    def __init__(self, config: ModelConfig, images: int, device: jax.Device):
+    def __init__(self, config: VisionModelConfig, images: int, device: jax.Device):
         """Compiles for ``images`` images and a device, which may be one of a topology."""
         size = config.image_size_px
         self._model = models.from_config(config)
@@ -181,7 +181,11 @@ def _time(
 
 
 def _row(
-    name: str, model: ModelConfig, size: Size, forwards: Mapping[str, _Forward], seconds: Mapping[str, list[float]]
+    name: str,
+    model: VisionModelConfig,
+    size: Size,
+    forwards: Mapping[str, _Forward],
+    seconds: Mapping[str, list[float]],
 ) -> InformRow:
     informed, plain = forwards[name].costs, forwards[PLAIN].costs
     counted = not informed.unknown_loops and not plain.unknown_loops

@@ -5,7 +5,7 @@ import time
 
 import jax
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import pipeline, sources
 from vmoe_inform.data.sources import Source
 from vmoe_inform.performance import timing
@@ -36,7 +36,7 @@ class InputRow:
     step_images_per_second: Spread
 
 
-def measure(config: Config, *, repeats: int, seconds: float = 3.0) -> list[InputRow]:
+def measure(config: ImageConfig, *, repeats: int, seconds: float = 3.0) -> list[InputRow]:
     """Measures pipeline and step in turns, each by itself: the pipeline's threads rest while a step runs.
 
     Args:
@@ -71,7 +71,7 @@ def measure(config: Config, *, repeats: int, seconds: float = 3.0) -> list[Input
     return [row]
 
 
-def drain(source: Source, config: Config, seconds: float, clock: Clock = time.perf_counter) -> float:
+def drain(source: Source, config: ImageConfig, seconds: float, clock: Clock = time.perf_counter) -> float:
     """Images per second of a training pipeline whose batches are taken as fast as they come.
 
     The clock starts at the first batch, so starting threads does not count. Batches are taken at once, so none is

@@ -244,4 +244,6 @@ def useful_flops(config: Config, *, dropped: float) -> float:
     score = SCORE_STEPS[model.router.score]
     growth = score.growth(model.layer_sizes, **config_lib.options_of(model.router, score)) if score.growth else None
     k = model.moe.num_selected_experts if growth is None else growth.k_start
-    return config.train.batch_size * training_flops_per_image(model, kept=1.0 - dropped, k=k)
+    return config.train.batch_size * training_flops_per_image(
+        config_lib.as_images(config).model, kept=1.0 - dropped, k=k
+    )

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from vmoe_inform import checks, storage
-from vmoe_inform.config import DataConfig, identity, with_class_names
+from vmoe_inform.config import Config, DataConfig, as_images, identity, with_class_names
 from vmoe_inform.data import sources
 from vmoe_inform.evaluation import fingerprints, work
 from vmoe_inform.evaluation.evaluator import Evaluator
@@ -83,13 +83,14 @@ def complete(run: PlannedRun, stop: StopRequest) -> None:
             block: float(fluctuation_rate(jnp.asarray(chosen_before[block]), jnp.asarray(chosen_last[block])))
             for block in chosen_last
         },
-        data=data_of(config.data),
+        data=data_of(config),
     )
     results.write(run.folder / RESULT_FILE, result, within=run.folder)
 
 
-def data_of(data: DataConfig) -> dict[str, str]:
+def data_of(config: Config) -> dict[str, str]:
     """Fingerprints of the images that a run learns from and is measured on."""
+    data = as_images(config).data
     read = {"train": sources.training(data), "test": sources.test(data)}
     return {name: fingerprints.fingerprint(source) for name, source in read.items()}
 
@@ -103,10 +104,10 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         if not run.is_finished or (data_of_result := read(run).data) is None:
             continue
-        data = with_class_names(run.config, recorded_class_names(run.folder)).data
-        if data not in here:
-            here[data] = data_of(data)
-        if data_of_result != here[data]:
+        config = with_class_names(run.config, recorded_class_names(run.folder))
+        if config.data not in here:
+            here[config.data] = data_of(config)
+        if data_of_result != here[config.data]:
             expected = "a study of the images that the config names, since its runs are compared"
             raise checks.error("--workdir", expected, f"{run.folder}, finished on others")
 

@@ -9,11 +9,10 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vmoe_inform import checks, storage, text
+from vmoe_inform import checks, storage, tasks, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
 from vmoe_inform.config.identity import Effect
-from vmoe_inform.data import sources
 from vmoe_inform.runs.folder import check_same_run
 from vmoe_inform.training import program, setup
 
@@ -120,7 +119,7 @@ def make(
                     f"{config.model.moe_layers} for {router}",
                 )
         if config.data not in num_records:
-            num_records[config.data] = len(sources.training(config.data).records)
+            num_records[config.data] = tasks.from_config(config).num_records
         measured = _measured_steps(config, num_records[config.data])
         runs[router] = [
             PlannedRun(

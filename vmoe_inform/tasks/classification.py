@@ -13,6 +13,7 @@ import optax
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import classes, sources
 from vmoe_inform.data.images import augment
 from vmoe_inform.data.pipeline import evaluation_batches, train_iterator, workers_for_one_pass
@@ -24,7 +25,7 @@ from vmoe_inform.tasks.task import TASKS, Batch, Headline, HostBatch, Keys, Task
 
 
 @TASKS.register("classification")
-class Classification(Task):
+class Classification(Task[ImageConfig]):
     """Labelled images: softmax or sigmoid cross-entropy, augmentation on the device, and top-1 on the test split.
 
     Batches: ``image`` uint8 [B, P, P, 3], and ``label`` int32 [B].
@@ -66,7 +67,7 @@ class Classification(Task):
         if self.config.model.num_classes != found:
             raise checks.error("model.num_classes", f"the {found} classes of the data", self.config.model.num_classes)
         task = copy.copy(self)  # what was read is not read again
-        task.config = config_lib.with_class_names(self.config, self._train_source.class_names)
+        task.config = config_lib.as_images(config_lib.with_class_names(self.config, self._train_source.class_names))
         return task
 
     @functools.cached_property

@@ -7,7 +7,7 @@ one file, registered by the name that ``config.task`` gives.
 import abc
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from vmoe_inform.data.sources import Source
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.registry import Registry
 
+ConfigT = TypeVar("ConfigT", bound=Config)
 Batch = Mapping[str, Array]  # arrays [B, ...] by name
 HostBatch = dict[str, np.ndarray]
 Keys = tuple[Array, Array, Array]  # independent random keys of one training step
@@ -38,7 +39,7 @@ class Headline:
     value: float
 
 
-class Task(abc.ABC):
+class Task(abc.ABC, Generic[ConfigT]):
     """A task of one config. Its methods on arrays are pure and run under ``jit``; the others read data on the host.
 
     A batch holds the field ``input_field``, which the model's inputs are made of. Batches of evaluation also hold
@@ -57,7 +58,9 @@ class Task(abc.ABC):
     facts: ClassVar[tuple[str, ...]] = ()
     headline_name: ClassVar[str]
 
-    def __init__(self, config: Config):
+    config: ConfigT
+
+    def __init__(self, config: ConfigT):
         """Reads no data.
 
         Raises:

@@ -1,7 +1,7 @@
 """The dry run: compiles the step and prints its costs, and trains nothing."""
 
+from vmoe_inform import tasks
 from vmoe_inform.config import Config
-from vmoe_inform.data import sources
 from vmoe_inform.training import program as program_lib
 
 
@@ -11,8 +11,7 @@ def lines(config: Config) -> list[str]:
     Raises:
       FileNotFoundError, ValueError: missing data, or settings that do not go with them.
     """
-    records = sources.training(config.data).records
-    steps = program_lib.total_steps(config, len(records))
+    steps = program_lib.total_steps(config, tasks.from_config(config).num_records)
     costs = program_lib.describe(program_lib.build(config, steps))
     found = [f"steps             {steps:>16,}", f"parameters        {int(costs['parameters']):>16,}"]
     if config.optimizer.frozen:

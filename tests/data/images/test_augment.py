@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import augment
 
 KEY = jax.random.key(0)
@@ -12,14 +12,14 @@ IMAGES = jnp.asarray(np.random.default_rng(0).integers(1, 256, (64, 6, 6, 3), np
 
 def test_normalize():
     # (0 / 255 - 0.5) / 0.25 = -2, (255 / 255 - 0.5) / 0.25 = 2, (51 / 255 - 0.5) / 0.25 = -1.2
-    data = DataConfig(pixel_mean=0.5, pixel_std=0.25)
+    data = ImageDataConfig(pixel_mean=0.5, pixel_std=0.25)
     result = augment.normalize(jnp.array([0, 255, 51], jnp.uint8).reshape(3, 1, 1, 1), data)
     assert result.dtype == jnp.float32
     np.testing.assert_allclose(result.ravel(), [-2.0, 2.0, -1.2], rtol=1e-6)
 
 
 def test_nothing_asked_changes_nothing():
-    np.testing.assert_array_equal(augment.augment(KEY, IMAGES, DataConfig()), IMAGES)
+    np.testing.assert_array_equal(augment.augment(KEY, IMAGES, ImageDataConfig()), IMAGES)
 
 
 def moved(image, down, right):
@@ -34,7 +34,7 @@ def moved(image, down, right):
 
 
 def test_shift_moves_each_image_by_its_own_offset_over_the_whole_range():
-    results = np.asarray(jax.jit(lambda key: augment.augment(key, IMAGES, DataConfig(random_shift_px=1)))(KEY))
+    results = np.asarray(jax.jit(lambda key: augment.augment(key, IMAGES, ImageDataConfig(random_shift_px=1)))(KEY))
     assert results.dtype == np.uint8
     offsets = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     found = []
@@ -47,7 +47,7 @@ def test_shift_moves_each_image_by_its_own_offset_over_the_whole_range():
 
 
 def test_flip_mirrors_about_half_of_the_images():
-    results = np.asarray(augment.augment(KEY, IMAGES, DataConfig(random_flip=True)))
+    results = np.asarray(augment.augment(KEY, IMAGES, ImageDataConfig(random_flip=True)))
     images = np.asarray(IMAGES)
     flipped = (results == images[:, :, ::-1]).all(axis=(1, 2, 3))
     kept = (results == images).all(axis=(1, 2, 3))
@@ -56,7 +56,7 @@ def test_flip_mirrors_about_half_of_the_images():
 
 
 def test_key_decides():
-    data = DataConfig(random_shift_px=2, random_flip=True)
+    data = ImageDataConfig(random_shift_px=2, random_flip=True)
     first, again, other = (augment.augment(jax.random.key(seed), IMAGES, data) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests import imagenet_tiny, processes
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import ilsvrc, label_sets, published
 from vmoe_inform.evaluation.suites import registry
 
@@ -22,7 +22,7 @@ OF_SUITE = {"a": {1, 3}, "o": {3}, "r": {1}, "sketch": {0, 1, 2, 3}, "v2": {0, 1
 def suites(tmp_path_factory):
     directory = tmp_path_factory.mktemp("suites")
     imagenet_tiny.write_suites(directory, CLASSES, 2, corruptions=("fog", "pixelate"), severities=(1, 5))
-    return DataConfig(suites_directory=str(directory))
+    return ImageDataConfig(suites_directory=str(directory))
 
 
 def load(name, data, class_names):
@@ -76,7 +76,7 @@ def test_a_tar_is_read_in_place(tmp_path, suites, name):
     folder = registry.kind(name).published.folders[0]
     files = imagenet_tiny.suite_trees(CLASSES, 2)[folder]
     imagenet_tiny.write_tar(tmp_path / f"{folder}.tar", {f"{folder}/{file}": files[file] for file in files})
-    source = load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
+    source = load(name, ImageDataConfig(suites_directory=str(tmp_path)), CLASSES)
     unpacked = load(name, suites, CLASSES)
     assert source.origin == "published tar"
     assert names_of(source) == names_of(unpacked)
@@ -87,7 +87,7 @@ def test_a_tar_is_read_in_place(tmp_path, suites, name):
 def test_a_packed_archive_names_the_command_that_unpacks_it(tmp_path, name, file):
     imagenet_tiny.write_tar(tmp_path / file, {"x/n01440764/a.jpg": b""}, "gz")
     with pytest.raises(ValueError, match=rf"unpack it: python -m vmoe_inform.data.unpack .*{file}"):
-        load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
+        load(name, ImageDataConfig(suites_directory=str(tmp_path)), CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_a_packed_archive_names_the_command_that_unpacks_it(tmp_path, name, file
 )
 def test_a_missing_suite_says_what_to_put_where(tmp_path, name, message):
     with pytest.raises(published.MissingSuiteError, match=message.replace("DIR", str(tmp_path))):
-        load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
+        load(name, ImageDataConfig(suites_directory=str(tmp_path)), CLASSES)
     with pytest.raises(published.MissingSuiteError, match=r"in a folder that data\.suites_directory names"):
-        load(name, DataConfig(), CLASSES)
+        load(name, ImageDataConfig(), CLASSES)
 
 
 def test_a_suite_without_classes_of_the_model_is_not_available(suites):
@@ -130,7 +130,7 @@ def test_class_folders_that_are_not_the_suites_are_refused(tmp_path, name, chang
     imagenet_tiny.write_files(tmp_path / folder, imagenet_tiny.suite_trees(CLASSES)[folder])
     change(tmp_path / folder)
     with pytest.raises(ValueError, match=rf"expected the {len(OF_SUITE[name])} class folders of ImageNet.*{message}"):
-        load(name, DataConfig(suites_directory=str(tmp_path)), CLASSES)
+        load(name, ImageDataConfig(suites_directory=str(tmp_path)), CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -154,19 +154,19 @@ def test_other_spellings_of_a_suites_folder_and_tar_are_found(tmp_path, suites, 
     (tmp_path / "tars").mkdir()
     imagenet_tiny.write_tar(tmp_path / "tars" / f"{folder}.TAR", files)
     for kind in ("folders", "tars"):
-        found = load(name, DataConfig(suites_directory=str(tmp_path / kind)), CLASSES)
+        found = load(name, ImageDataConfig(suites_directory=str(tmp_path / kind)), CLASSES)
         assert names_of(found) == expected
 
 
 def test_a_suite_in_a_folder_of_its_own_name_is_found(tmp_path, suites):
     files = imagenet_tiny.suite_trees(CLASSES, 2)["sketch"]
     imagenet_tiny.write_files(tmp_path / "imagenet-sketch" / "sketch", files)
-    found = load("sketch", DataConfig(suites_directory=str(tmp_path)), CLASSES)
+    found = load("sketch", ImageDataConfig(suites_directory=str(tmp_path)), CLASSES)
     assert names_of(found) == names_of(load("sketch", suites, CLASSES))
 
 
 def test_two_spellings_of_one_suite_are_refused_unless_one_is_a_link(tmp_path, suites):
-    data = DataConfig(suites_directory=str(tmp_path))
+    data = ImageDataConfig(suites_directory=str(tmp_path))
     imagenet_tiny.write_files(tmp_path / "imagenet-a", imagenet_tiny.suite_trees(CLASSES, 2)["imagenet-a"])
     (tmp_path / "ImageNet_A").symlink_to("imagenet-a")
     assert names_of(load("a", data, CLASSES)) == names_of(load("a", suites, CLASSES))
@@ -188,7 +188,7 @@ def test_corruptions_in_the_folders_of_their_archives_are_found(tmp_path, suites
         for corruption in corruptions:
             folder = tmp_path / root / group / corruption / "5"
             imagenet_tiny.write_files(folder, imagenet_tiny.validation_tree(CLASSES, 2))
-    data = DataConfig(suites_directory=str(tmp_path))
+    data = ImageDataConfig(suites_directory=str(tmp_path))
     expected = names_of(published.load_corruption("fog", 5, suites, CLASSES))
     for corruption in ("fog", "snow", "pixelate"):
         assert names_of(published.load_corruption(corruption, 5, data, CLASSES)) == expected
@@ -219,7 +219,7 @@ def test_a_corruption_is_read_from_the_tar_of_its_group(tmp_path):
         for name in CLASSES
     }
     imagenet_tiny.write_tar(tmp_path / "imagenet-c" / "weather.tar", files)
-    data = DataConfig(suites_directory=str(tmp_path))
+    data = ImageDataConfig(suites_directory=str(tmp_path))
     source = published.load_corruption("fog", 2, data, CLASSES)
     assert (source.origin, labels_of(source)) == ("published tar", [0, 1, 2, 3])
     assert source.records[1]["image"] == b"fog 2"
@@ -249,7 +249,7 @@ def test_unknown_corruptions_and_severities_are_refused(suites, corruption, seve
 def test_real_labels_are_positions_in_the_models_classes(tmp_path):
     # Positions 0, 6 and 62 of the 1,000 are the model's 0, 1 and 2; it knows no position 5.
     (tmp_path / "real.json").write_text(json.dumps([[6], [], [62, 0], [5], [5, 6]]))
-    labels = published.real_labels(DataConfig(suites_directory=str(tmp_path)), CLASSES)
+    labels = published.real_labels(ImageDataConfig(suites_directory=str(tmp_path)), CLASSES)
     sets = [frozenset({1}), frozenset(), frozenset({2, 0}), frozenset(), frozenset({1})]
     assert labels == {f"ILSVRC2012_val_0000000{number}": each for number, each in enumerate(sets, start=1)}
 
@@ -279,13 +279,13 @@ def test_real_labels_of_all_images_and_classes(suites):
 def test_a_damaged_real_file_is_refused(tmp_path, content, message):
     (tmp_path / "real.json").write_text(content)
     with pytest.raises(ValueError, match=message):
-        published.real_labels(DataConfig(suites_directory=str(tmp_path)), CLASSES)
+        published.real_labels(ImageDataConfig(suites_directory=str(tmp_path)), CLASSES)
 
 
 def test_missing_real_labels_say_what_to_put_where(tmp_path):
     message = r"ReaL: expected real\.json in .* or TFDS' imagenet2012_real .*--manual_dir=DIR"
     with pytest.raises(published.MissingSuiteError, match=message):
-        published.real_labels(DataConfig(suites_directory=str(tmp_path)), CLASSES)
+        published.real_labels(ImageDataConfig(suites_directory=str(tmp_path)), CLASSES)
 
 
 # ----------------------------------------------------------------------------------------------------------------- TFDS
@@ -296,7 +296,7 @@ def prepared(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tfds")
     program = [sys.executable, "-m", "tests.data.write_tfds_suites", str(directory)]
     subprocess.run(program, check=True, capture_output=True, cwd=processes.ROOT)
-    return DataConfig(source="tfds", directory=str(directory))
+    return ImageDataConfig(source="tfds", directory=str(directory))
 
 
 def test_suites_prepared_by_tfds_have_the_models_labels(prepared):
@@ -324,7 +324,7 @@ def test_real_labels_prepared_by_tfds(prepared):
 
 
 def test_a_folder_goes_before_what_tfds_has(prepared, suites):
-    both = DataConfig(source="tfds", directory=prepared.directory, suites_directory=suites.suites_directory)
+    both = ImageDataConfig(source="tfds", directory=prepared.directory, suites_directory=suites.suites_directory)
     assert load("a", both, CLASSES).origin == "published folder"
     assert published.load_corruption("fog", 5, both, CLASSES).origin == "published folder"
     assert published.load_corruption("fog", 3, both, CLASSES).origin == "TFDS"
@@ -333,12 +333,12 @@ def test_a_folder_goes_before_what_tfds_has(prepared, suites):
 def test_a_preparation_that_was_not_finished_is_a_missing_suite(tmp_path):
     (tmp_path / "imagenet_r" / "incomplete.ABCDEF_0.2.0").mkdir(parents=True)
     with pytest.raises(published.MissingSuiteError, match=r"ImageNet-R: .*received no prepared data"):
-        load("r", DataConfig(source="tfds", directory=str(tmp_path)), CLASSES)
+        load("r", ImageDataConfig(source="tfds", directory=str(tmp_path)), CLASSES)
 
 
 def test_suites_are_read_without_tensorflow(prepared):
     program = (
-        "import sys\nfrom vmoe_inform.config import DataConfig\nfrom vmoe_inform.data.images import published\n"
+        "import sys\nfrom vmoe_inform.config import ImageDataConfig\nfrom vmoe_inform.data.images import published\n"
         "from vmoe_inform.evaluation.suites import a\n"
         f"data, classes = {prepared!r}, {CLASSES!r}\n"
         "published.load(a.PUBLISHED, data, classes).records[0]\npublished.real_labels(data, classes)\n"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import preparation, sources
 from vmoe_inform.data.images import tfds, tfds_metadata
 
@@ -25,7 +25,7 @@ def write(directory, features, info=INFO, place="tiny/1.0.0"):
     for name, content in (("features.json", features), ("dataset_info.json", info)):
         if content is not None:
             (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
-    return DataConfig(source="tfds", tfds_name="tiny", directory=str(directory))
+    return ImageDataConfig(source="tfds", tfds_name="tiny", directory=str(directory))
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 from vmoe_inform.analysis.collect.tracing import block_names
 from vmoe_inform.analysis.results import RunFacts
-from vmoe_inform.config import ModelConfig
+from vmoe_inform.config import ModelConfig, VisionModelConfig
 
 
-def run_facts(config: ModelConfig, *, name: str, step: int, suite: str, count: int, top1: float) -> RunFacts:
+def run_facts(config: VisionModelConfig, *, name: str, step: int, suite: str, count: int, top1: float) -> RunFacts:
     """What was looked at.
 
     Args:

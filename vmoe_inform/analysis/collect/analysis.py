@@ -17,6 +17,7 @@ from vmoe_inform.analysis.collect.traces import Trace
 from vmoe_inform.analysis.inputs import AnalysedRuns
 from vmoe_inform.analysis.results import Analysis, Fluctuation, Layer, OtherLayer, OtherRun, RunFacts
 from vmoe_inform.axes import Int, Tree
+from vmoe_inform.config import as_images
 from vmoe_inform.data.sources import Source
 from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.runs.run import Run
@@ -138,7 +139,7 @@ class _Look:
         self, run: Run, before: Run | None, observer: Observer
     ) -> tuple[RunFacts, dict[str, Layer], Fluctuation | None, Seen]:
         """What a run does, and what changed since its earlier checkpoint."""
-        model = run.config.model
+        model = as_images(run.config).model
         seen = observer.observe(run.variables, self.source)
         facts = run_facts(model, name=run.name, step=run.step, suite=self.suite, count=seen.count, top1=seen.top1)
         self.say(f"{run.name}, step {run.step}: {seen.count:,} images ({self.suite}), top-1 {100 * seen.top1:.1f} %")

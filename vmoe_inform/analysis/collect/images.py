@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vmoe_inform import checks
-from vmoe_inform.config import Config
+from vmoe_inform.config import Config, as_images
 from vmoe_inform.data.images import pixels as images_lib
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
 from vmoe_inform.data.records import SelectedRecords
@@ -77,7 +77,7 @@ class Images:
         if limit is not None and limit < group_size:
             which = "" if group_size == 1 else ", the images that share experts' slots (model.moe.group_size_sequences)"
             raise checks.error("--images", f"a number >= {group_size}{which}", limit)
-        self._config = config
+        self._config = as_images(config)
         self.choice = choice
         self._clean = test_split(config.data)
         self._indices = whole_groups(len(self._clean.records), group_size, limit)

@@ -12,6 +12,7 @@ from vmoe_inform.analysis.collect._sums import LayerSums, add, layer_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.analysis.collect.tracing import apply_and_record, block_names
 from vmoe_inform.axes import Array, Bool, Tree
+from vmoe_inform.config import as_images
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.predict import Predictor
@@ -57,7 +58,7 @@ class Observer:
         task = tasks.from_config(config)
         self._predictor = Predictor(model, task, mesh, watchdog=watchdog)
         smallest = np.min_scalar_type(config.model.moe.num_experts)  # which itself stands for no choice
-        num_classes = config.model.num_classes
+        num_classes = as_images(config).model.num_classes
 
         def route(variables: Tree, batch: Batch) -> tuple[Array, dict[str, LayerTrace], dict[str, Array]]:
             inputs = task.prepare(None, batch)["inputs"]

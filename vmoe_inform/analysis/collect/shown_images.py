@@ -11,6 +11,7 @@ from vmoe_inform.analysis.collect.tracing import trace
 from vmoe_inform.analysis.collect.views import KEPT, UNCORRUPTED, Condition, View, Views
 from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.axes import Bool
+from vmoe_inform.config import as_images
 from vmoe_inform.data.images import augment
 from vmoe_inform.data.images.published import SEVERITIES
 from vmoe_inform.runs.run import Run
@@ -53,7 +54,7 @@ def _view(run: Run, condition: Condition, pixels: UInt8[np.ndarray, "n P P 3"]) 
     found = trace(
         run.model,
         run.variables,
-        np.asarray(augment.normalize(jnp.asarray(pixels), run.config.data)),
+        np.asarray(augment.normalize(jnp.asarray(pixels), as_images(run.config).data)),
         keep=KEPT,
         graphs=True,
         mesh=run.mesh,

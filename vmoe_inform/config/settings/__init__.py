@@ -6,13 +6,21 @@ are in validate.py.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated
 
 from vmoe_inform.checks import Name, PositiveInt, Seed, Text
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.config.settings.bounds import Batch, Devices, Pixels
 from vmoe_inform.config.settings.data import DataConfig
-from vmoe_inform.config.settings.evaluation import AttackConfig, EvaluationConfig
+from vmoe_inform.config.settings.evaluation import (
+    AttackConfig,
+    EvaluationConfig,
+    ImageEvaluationConfig,
+    TextEvaluationConfig,
+)
+from vmoe_inform.config.settings.image_data import ImageDataConfig
+from vmoe_inform.config.settings.language import LanguageModelConfig
 from vmoe_inform.config.settings.model import (
     ModelConfig,
     MoeConfig,
@@ -20,9 +28,12 @@ from vmoe_inform.config.settings.model import (
     options_of,
     resolve_layers,
 )
+from vmoe_inform.config.settings.text_data import TextDataConfig
 from vmoe_inform.config.settings.train import CheckpointConfig, OptimizerConfig, TrainConfig
+from vmoe_inform.config.settings.vision import VisionModelConfig
 
 __all__ = [
+    "CONFIGS",
     "AttackConfig",
     "Batch",
     "CheckpointConfig",
@@ -30,13 +41,21 @@ __all__ = [
     "DataConfig",
     "Devices",
     "EvaluationConfig",
+    "ImageConfig",
+    "ImageDataConfig",
+    "ImageEvaluationConfig",
+    "LanguageConfig",
+    "LanguageModelConfig",
     "MeshConfig",
     "ModelConfig",
     "MoeConfig",
     "OptimizerConfig",
     "Pixels",
     "RouterConfig",
+    "TextDataConfig",
+    "TextEvaluationConfig",
     "TrainConfig",
+    "VisionModelConfig",
     "options_of",
     "resolve_layers",
 ]
@@ -60,9 +79,9 @@ class MeshConfig:
     expert: Devices | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """A run.
+    """A run: what the runs of all domains share. A run itself is of one of the domains in ``CONFIGS``.
 
     Attributes:
       seed: decides the parameters, the data order and all noise.
@@ -74,12 +93,40 @@ class Config:
 
     seed: Annotated[Seed, Effect.TRAINING] = 0
     plugins: Annotated[tuple[Annotated[str, Text(1000)], ...], Effect.MACHINE] = ()
-    task: Annotated[Name, Effect.TRAINING] = "classification"
+    task: Annotated[Name, Effect.TRAINING]
     profile: Annotated[PositiveInt | None, Effect.MACHINE] = None
-    model: Annotated[ModelConfig, Effect.TRAINING] = dataclasses.field(default_factory=ModelConfig)
-    data: Annotated[DataConfig, Effect.TRAINING] = dataclasses.field(default_factory=DataConfig)
+    model: Annotated[ModelConfig, Effect.TRAINING]
+    data: Annotated[DataConfig, Effect.TRAINING]
     train: Annotated[TrainConfig, Effect.TRAINING] = dataclasses.field(default_factory=TrainConfig)
     optimizer: Annotated[OptimizerConfig, Effect.TRAINING] = dataclasses.field(default_factory=OptimizerConfig)
     checkpoint: Annotated[CheckpointConfig, Effect.MACHINE] = dataclasses.field(default_factory=CheckpointConfig)
-    evaluation: Annotated[EvaluationConfig, Effect.RESULTS] = dataclasses.field(default_factory=EvaluationConfig)
+    evaluation: Annotated[EvaluationConfig, Effect.RESULTS]
     mesh: Annotated[MeshConfig, Effect.MACHINE] = dataclasses.field(default_factory=MeshConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageConfig(Config):
+    """A run on images."""
+
+    task: Annotated[Name, Effect.TRAINING] = "classification"
+    model: Annotated[VisionModelConfig, Effect.TRAINING] = dataclasses.field(default_factory=VisionModelConfig)
+    data: Annotated[ImageDataConfig, Effect.TRAINING] = dataclasses.field(default_factory=ImageDataConfig)
+    evaluation: Annotated[ImageEvaluationConfig, Effect.RESULTS] = dataclasses.field(
+        default_factory=ImageEvaluationConfig
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageConfig(Config):
+    """A run on text."""
+
+    task: Annotated[Name, Effect.TRAINING] = "language_modeling"
+    model: Annotated[LanguageModelConfig, Effect.TRAINING] = dataclasses.field(default_factory=LanguageModelConfig)
+    data: Annotated[TextDataConfig, Effect.TRAINING] = dataclasses.field(default_factory=TextDataConfig)
+    evaluation: Annotated[TextEvaluationConfig, Effect.RESULTS] = dataclasses.field(
+        default_factory=TextEvaluationConfig
+    )
+
+
+# By ``model.inputs``, which decides about the fields of ``model``, ``data`` and ``evaluation``.
+CONFIGS: Mapping[str, type[Config]] = {"images": ImageConfig, "tokens": LanguageConfig}

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from vmoe_inform.checks import Bound, Name, Path, PositiveInt, Seed
+from vmoe_inform.checks import Bound, Name, Path, PositiveInt, Seed, Share
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.config.settings.bounds import Batch
 
@@ -27,17 +27,33 @@ class AttackConfig:
     images: PositiveInt | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Settings of evaluation.
+    """Settings of evaluation that all tasks share.
 
     Attributes:
-      every_steps: training steps between measurements of clean accuracy; None: only after the last step.
+      every_steps: training steps between measurements of the headline; None: only after the last step.
+      batch_size: sequences (images, rows of text) of a batch over all devices.
       suites_every_steps: pairs of a suite and its cadence in training steps; its metrics are logged as
         ``evaluation/SUITE/METRIC``, also after the last step.
       suites: default of ``python -m vmoe_inform.evaluate --suites=``.
       ece_bins: equal-width bins of the expected calibration error.
       cache_directory: where generated suites are kept; empty for ``$XDG_CACHE_HOME/vmoe_inform``.
+    """
+
+    every_steps: Annotated[PositiveInt | None, Effect.MACHINE] = None
+    batch_size: Annotated[Batch, Effect.MACHINE] = 256
+    suites_every_steps: Annotated[tuple[tuple[Name, PositiveInt], ...], Effect.MACHINE] = ()
+    suites: Annotated[tuple[Name, ...], Effect.MACHINE] = ()
+    ece_bins: Annotated[int, Bound(at_least=1, at_most=100_000)] = 15
+    cache_directory: Annotated[Path, Effect.MACHINE] = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageEvaluationConfig(EvaluationConfig):
+    """Settings of the evaluation of images.
+
+    Attributes:
       corruption_seed: seed of the generated corruptions.
       generate_corruptions: draw the corruptions of a large test set while they are evaluated, where the published
         files are missing.
@@ -45,13 +61,25 @@ class EvaluationConfig:
       attack: of the suites fgsm and pgd.
     """
 
-    every_steps: Annotated[PositiveInt | None, Effect.MACHINE] = None
-    batch_size: Annotated[Batch, Effect.MACHINE] = 256
-    suites_every_steps: Annotated[tuple[tuple[Name, PositiveInt], ...], Effect.MACHINE] = ()
     suites: Annotated[tuple[Name, ...], Effect.MACHINE] = ("clean", "c", "r", "a", "o")
-    ece_bins: Annotated[int, Bound(at_least=1, at_most=100_000)] = 15
-    cache_directory: Annotated[Path, Effect.MACHINE] = ""
     corruption_seed: Seed = 0
     generate_corruptions: Annotated[bool, Effect.MACHINE] = False
     shots: tuple[PositiveInt, ...] = (1, 5, 10)
     attack: AttackConfig = AttackConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextEvaluationConfig(EvaluationConfig):
+    """Settings of the evaluation of text.
+
+    Attributes:
+      batch_size: rows of a batch. A split is read as this number of contiguous streams side by side, and each begins
+        without context: perplexity depends on it.
+      swap_shares: shares of the words of a line that the suite word_swap replaces.
+      swap_seed: decides which.
+    """
+
+    batch_size: Annotated[Batch, Effect.RESULTS] = 16
+    suites: Annotated[tuple[Name, ...], Effect.MACHINE] = ("perplexity", "word_swap")
+    swap_shares: tuple[Share, ...] = (0.015, 0.05, 0.10)
+    swap_seed: Seed = 0

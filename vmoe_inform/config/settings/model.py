@@ -1,5 +1,6 @@
-"""Settings of the model: its trunk, where its experts are, and how its router chooses among them."""
+"""Settings that all models share: the trunk, where its experts are, and how its router chooses among them."""
 
+import abc
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal
 from vmoe_inform import checks
 from vmoe_inform.checks import Bound, Name, NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, Width
 from vmoe_inform.config.identity import Effect
-from vmoe_inform.config.settings.bounds import Batch, Factor, Number, Pixels
+from vmoe_inform.config.settings.bounds import Batch, Factor
 from vmoe_inform.routing import steps
 
 
@@ -86,53 +87,62 @@ class MoeConfig:
     expert_dropout_rate: ShareBelowOne = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Vision Transformer with MoE layers; the default sizes are those of V-MoE S/32.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig(abc.ABC):
+    """Transformer blocks with MoE layers: what models of every kind of input share.
 
     Attributes:
       inputs: what the model makes its tokens of.
-      classifier: ``"token"`` (class token), ``"gap"`` (mean over tokens) or ``"map"`` (attention pooling).
-      representation_size: width of a tanh layer before the head; None for none.
-      stochastic_depth_rate: probability that an image skips the last block's branches in training (arXiv 1603.09382).
+      num_classes: size of a classifier's head; None for a model without one.
+      stochastic_depth_rate: probability that a sequence skips the last block's branches in training (arXiv 1603.09382).
         It grows linearly from 0 at the first block.
-      attention_block_size: tokens of an image whose attention weights are in memory at a time; None for all.
+      attention_block_size: tokens of a sequence whose attention weights are in memory at a time; None for all.
       attention: ``"auto"`` (on TPUs the kernel where it fits, otherwise XLA), ``"xla"`` or ``"fused"`` (the kernel).
       remat: what each block keeps for the gradient. ``"none"`` is everything, ``"dots"`` the results of products with
         parameters, ``"full"`` its input only. The backward pass recomputes the rest.
       dtype: type of activations and matrix products outside the router; parameters are float32.
     """
 
-    inputs: Literal["images"] = "images"
-    num_classes: Width = 1000
-    image_size_px: Pixels = 224
-    patch_size_px: Pixels = 32
+    inputs: Name
+    num_classes: Width | None
     num_layers: Annotated[int, Bound(at_least=1, at_most=1024)] = 8
     hidden_size: Width = 512
     mlp_size: Width = 2048
     num_heads: Width = 8
-    classifier: Literal["token", "gap", "map"] = "token"
-    representation_size: Width | None = 512
     dropout_rate: ShareBelowOne = 0.0
     attention_dropout_rate: ShareBelowOne = 0.0
     stochastic_depth_rate: ShareBelowOne = 0.0
     attention_block_size: Annotated[PositiveInt | None, Effect.MACHINE] = None
     attention: Annotated[Literal["auto", "xla", "fused"], Effect.MACHINE] = "auto"
-    head_bias_initial_value: Number = 0.0
     remat: Annotated[Literal["none", "dots", "full"], Effect.MACHINE] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     moe: MoeConfig = MoeConfig()
     router: RouterConfig = RouterConfig()
 
     @property
+    @abc.abstractmethod
+    def num_tokens(self) -> int:
+        """N: tokens of one sequence."""
+
+    @property
+    @abc.abstractmethod
+    def raw_input_size(self) -> int:
+        """Numbers that the model makes one token of."""
+
+    @property
+    @abc.abstractmethod
+    def num_outer_parameters(self) -> int:
+        """About how many parameters lie outside the blocks: those of embeddings and heads."""
+
+    @property
+    @abc.abstractmethod
+    def input_bytes(self) -> int:
+        """Memory of one sequence of a batch, as it is read and as the model takes it."""
+
+    @property
     def moe_layers(self) -> tuple[int, ...]:
         """Indices of the blocks that have a MoE layer, ascending."""
         return resolve_layers(self.moe.layers, self.num_layers)
-
-    @property
-    def num_tokens(self) -> int:
-        """N: patches of one image, plus the class token if there is one."""
-        return (self.image_size_px // self.patch_size_px) ** 2 + (self.classifier == "token")
 
     @property
     def layer_sizes(self) -> steps.LayerSizes:
@@ -142,7 +152,7 @@ class ModelConfig:
             num_experts=self.moe.num_experts,
             num_selected_experts=self.moe.num_selected_experts,
             num_tokens=self.num_tokens,
-            raw_input_size=self.patch_size_px**2 * 3,
+            raw_input_size=self.raw_input_size,
         )
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 
 # Of random erasing: share of the image's area, height / width, and draws until a rectangle fits.
 _LEAST_ERASED, _MOST_ERASED = 0.02, 1 / 3
@@ -16,14 +16,14 @@ _LEAST_ASPECT = 0.3
 _TRIES = 10
 
 
-def normalize(images: Array, data: DataConfig) -> Float[Array, "B P P 3"]:
+def normalize(images: Array, data: ImageDataConfig) -> Float[Array, "B P P 3"]:
     """Pixels 0 to 255 [B, P, P, 3] -> float32 (pixel / 255 - ``data.pixel_mean``) / ``data.pixel_std``."""
     mean, std = jnp.asarray(data.pixel_mean), jnp.asarray(data.pixel_std)  # [] or [3]
     shape = (1,) * (images.ndim - 1) + (-1,)
     return (images.astype(jnp.float32) / 255.0 - mean.reshape(shape)) / std.reshape(shape)
 
 
-def augment(key: Array, images: UInt8[Array, "B P P 3"], data: DataConfig) -> UInt8[Array, "B P P 3"]:
+def augment(key: Array, images: UInt8[Array, "B P P 3"], data: ImageDataConfig) -> UInt8[Array, "B P P 3"]:
     """Rotates, zooms, shifts and mirrors each image at random, within the settings.
 
     Rotation is by up to ``data.random_rotation_degrees``, zoom by a factor of up to 1 + ``data.random_zoom`` (either

@@ -3,14 +3,14 @@
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.records import SOURCES, ArrayRecords, Source
 
 _DIGITS_TEST_EVERY = 5
 
 
 @SOURCES.register("digits")
-def digits(data: DataConfig, split: str) -> Source:
+def digits(data: ImageDataConfig, split: str) -> Source:
     """scikit-learn's 1,797 handwritten digits, gray 8 x 8; the splits are ``train`` and ``test``.
 
     The 1st, 6th, 11th, ... image of each digit is for the test. So the split is stratified (364 of 1,797) and depends

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vmoe_inform import checks
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import flat as flat_images
 from vmoe_inform.data.images import label_sets, spellings, trees
 from vmoe_inform.data.records import SOURCES, Source, existing_directory
@@ -12,7 +12,7 @@ _LAYOUTS = (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")  # where the 
 
 
 @SOURCES.register("folder")
-def folder(data: DataConfig, split: str) -> Source:
+def folder(data: ImageDataConfig, split: str) -> Source:
     """Image files ``data.directory/split/class name/file``; labels number the class names in sorted order.
 
     Instead of a folder, the split may be an uncompressed tar ``split.tar`` of class folders, read in place. The split

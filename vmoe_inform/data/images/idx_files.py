@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.records import SOURCES, ArrayRecords, Source, existing_directory
 
 _IDX_PREFIXES = {"train": "train", "test": "t10k"}
@@ -54,7 +54,7 @@ def _read_idx(path: Path, num_dimensions: int) -> np.ndarray:
 
 
 @SOURCES.register("idx")
-def idx(data: DataConfig, split: str) -> Source:
+def idx(data: ImageDataConfig, split: str) -> Source:
     """Files in MNIST's format, gzipped or not, in ``data.directory``; the splits are ``train`` and ``test`` (t10k).
 
     The files name no classes, so classes are called by their numbers. The largest label of the label files sets how

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import folder as image_folder
 from vmoe_inform.data.images import ilsvrc, label_sets, real, spellings, tfds, trees
 from vmoe_inform.data.records import Source
@@ -84,7 +84,7 @@ def _base(tfds_name: str) -> str:
     return tfds_name.partition(":")[0].partition("/")[0]
 
 
-def load(suite: PublishedSuite, data: DataConfig, class_names: Sequence[str]) -> Source:
+def load(suite: PublishedSuite, data: ImageDataConfig, class_names: Sequence[str]) -> Source:
     """A suite of one set of images.
 
     It is looked for in ``data.suites_directory`` as a folder, then as an uncompressed tar, and then among what TFDS
@@ -117,7 +117,7 @@ def load(suite: PublishedSuite, data: DataConfig, class_names: Sequence[str]) ->
     return found
 
 
-def load_corruption(corruption: str, severity: int, data: DataConfig, class_names: Sequence[str]) -> Source:
+def load_corruption(corruption: str, severity: int, data: ImageDataConfig, class_names: Sequence[str]) -> Source:
     """One of ImageNet-C's 75 sets, from ``imagenet-c/corruption/severity/class/file``.
 
     The folder ``corruption`` may lie in a folder of its published archive's name (``imagenet-c/weather/fog/3``).
@@ -148,7 +148,7 @@ def load_corruption(corruption: str, severity: int, data: DataConfig, class_name
     return found
 
 
-def missing_corruptions(data: DataConfig) -> list[str]:
+def missing_corruptions(data: ImageDataConfig) -> list[str]:
     """The missing sets of ImageNet-C, such as ``fog/3``; no file is read."""
     return [
         f"{corruption}/{severity}"
@@ -168,7 +168,7 @@ def _group(corruption: str) -> str:
     return next(group for group, names in _C_TARS.items() if corruption in names)
 
 
-def _find_corruption(corruption: str, severity: int, data: DataConfig) -> Path | None:
+def _find_corruption(corruption: str, severity: int, data: ImageDataConfig) -> Path | None:
     """The set's folder, else the published tar that has it, in ``data.suites_directory``."""
     if not data.suites_directory:
         return None
@@ -182,7 +182,7 @@ def _find_corruption(corruption: str, severity: int, data: DataConfig) -> Path |
     return folder or spellings.find(root, [_group(corruption)], [spellings.TAR], folder=False)
 
 
-def real_labels(data: DataConfig, class_names: Sequence[str]) -> Mapping[str, frozenset[int]]:
+def real_labels(data: ImageDataConfig, class_names: Sequence[str]) -> Mapping[str, frozenset[int]]:
     """ReaL's labels of the validation images, from ``real.json`` or TFDS' ``imagenet2012_real``.
 
     Returns:
@@ -232,7 +232,7 @@ def _labels(suite: PublishedSuite, class_names: Sequence[str]) -> dict[str, int]
     return {name: known[name] for name in own}
 
 
-def _find(suite: PublishedSuite, data: DataConfig) -> Path | None:
+def _find(suite: PublishedSuite, data: ImageDataConfig) -> Path | None:
     """Its folder in ``data.suites_directory``, else any archive of its name: a packed one then gets its own error."""
     if not data.suites_directory:
         return None
@@ -260,7 +260,7 @@ def _from_tree(
     return Source(records, tuple(class_names), image_folder.origin(tree.root))
 
 
-def _prepared(title: str, name: str, data: DataConfig) -> Any | None:
+def _prepared(title: str, name: str, data: ImageDataConfig) -> Any | None:
     """TFDS' builder, or None where there is nothing of that name."""
     if not (data.directory or data.source == "tfds") or not tfds.has_folder(name, data.directory):
         return None
@@ -271,7 +271,7 @@ def _prepared(title: str, name: str, data: DataConfig) -> Any | None:
 
 
 def _from_tfds(
-    title: str, name: str, split: str, data: DataConfig, labels: Mapping[str, int], class_names: Sequence[str]
+    title: str, name: str, split: str, data: ImageDataConfig, labels: Mapping[str, int], class_names: Sequence[str]
 ) -> Source | None:
     builder = _prepared(title, name, data)
     if builder is None:
@@ -284,7 +284,7 @@ def _from_tfds(
     return Source(tfds.records(builder, name, split, own), tuple(class_names), "TFDS")
 
 
-def _missing(title: str, data: DataConfig, places: Sequence[str], tfds_name: str | None) -> MissingSuiteError:
+def _missing(title: str, data: ImageDataConfig, places: Sequence[str], tfds_name: str | None) -> MissingSuiteError:
     """What to put where."""
     root = data.suites_directory
     where = f"in {root}" if root else "in a folder that data.suites_directory names"

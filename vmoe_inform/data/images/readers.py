@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import decode, randaugment
 from vmoe_inform.data.images import pixels as images
 from vmoe_inform.data.records import Records
@@ -21,7 +21,7 @@ class TrainingReader:
 
     records: Records
     image_size_px: int
-    data: DataConfig
+    data: ImageDataConfig
 
     def __call__(self, index: int, random: np.random.Generator) -> dict[str, Any]:
         """The record as arrays; another record is drawn in place of an unreadable one.

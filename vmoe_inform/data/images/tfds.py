@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vmoe_inform import checks
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import ilsvrc, tfds_metadata
 from vmoe_inform.data.records import SOURCES, Record, SelectedRecords, Source
 
@@ -210,7 +210,7 @@ def class_names(builder: Any, name: str, feature: str = "label") -> tuple[str, .
 
 
 @SOURCES.register("tfds")
-def tfds(data: DataConfig, split: str) -> Source:
+def tfds(data: ImageDataConfig, split: str) -> Source:
     """The data set ``data.tfds_name``, as TFDS has prepared it.
 
     ``data.directory`` is TFDS' data directory (empty: its default) and ``split`` any split that TFDS understands.

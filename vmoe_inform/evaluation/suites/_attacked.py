@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
@@ -35,7 +35,9 @@ ROWS = (
 )
 
 
-def attacked_suite(name: str, attack: Attack, facts: AttackFacts, config: Config, seed: int | None = None) -> Suite:
+def attacked_suite(
+    name: str, attack: Attack, facts: AttackFacts, config: ImageConfig, seed: int | None = None
+) -> Suite:
     """Accuracy under the attack, that for the same images as they are, and how many had no gradient."""
     source = test_split(config.data)
     wanted = config.evaluation.attack.images

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import pipeline
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation import cache, corruptions
@@ -20,7 +20,7 @@ LoadSet = Callable[[str, int], Source]  # corruption and severity -> the set
 _LARGEST_SET_BYTES = 64 * 1024**2
 
 
-def generated(config: Config) -> LoadSet:
+def generated(config: ImageConfig) -> LoadSet:
     """A generated set at the model's image size: from the cache, or drawn while it is read.
 
     The first set of the cache that is loaded makes all that are missing, since together they can share the
@@ -50,7 +50,7 @@ def generated(config: Config) -> LoadSet:
     )
 
 
-def _drawn_while_read(source: Source, config: Config, corruption: str, severity: int) -> Source:
+def _drawn_while_read(source: Source, config: ImageConfig, corruption: str, severity: int) -> Source:
     records = CorruptedRecords(
         source.records,
         config.model.image_size_px,
@@ -62,7 +62,7 @@ def _drawn_while_read(source: Source, config: Config, corruption: str, severity:
     return Source(records, source.class_names, GENERATED)
 
 
-def _from_cache(source: Source, config: Config) -> LoadSet:
+def _from_cache(source: Source, config: ImageConfig) -> LoadSet:
     directory = cache.cache_directory(config.evaluation.cache_directory)
     seed = config.evaluation.corruption_seed
 
@@ -84,7 +84,7 @@ def _from_cache(source: Source, config: Config) -> LoadSet:
     return load_set
 
 
-def _in_memory(source: Source, config: Config) -> tuple[np.ndarray, np.ndarray]:
+def _in_memory(source: Source, config: ImageConfig) -> tuple[np.ndarray, np.ndarray]:
     """Images [n, P, P, 3] and labels [n] of all readable records, in their order."""
     in_memory = isinstance(source.records, ArrayRecords)
     skipped = pipeline.SkippedRecords(config.data.max_skipped_share)

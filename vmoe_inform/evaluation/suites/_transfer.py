@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import metrics
@@ -10,7 +10,7 @@ from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites.base import Predictions, Scores, test_split
 
 
-def both_splits(config: Config) -> list[Source]:
+def both_splits(config: ImageConfig) -> list[Source]:
     """Training and test split of a classifier."""
     return [sources.training(config.data), test_split(config.data)]
 

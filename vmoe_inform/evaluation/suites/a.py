@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, Int, UInt8
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.data.sources import ArrayRecords
@@ -29,12 +29,12 @@ PUBLISHED = PublishedSuite("ImageNet-A", ("imagenet-a",), "imagenet_a", 7_500, s
     details=DETAILS,
     published=PUBLISHED,
 )
-def hard_images(config: Config) -> Suite:
+def hard_images(config: ImageConfig) -> Suite:
     """ImageNet-A among its own 200 classes; else the test images that a simple reference classifier gets wrong."""
     return _imagenet.masked("a", PUBLISHED, config) if _imagenet.has_imagenet_classes(config) else _filtered(config)
 
 
-def _filtered(config: Config) -> Suite:
+def _filtered(config: ImageConfig) -> Suite:
     if config.data.source not in _REFERENCE_CLASSIFIERS:
         raise NotAvailable(
             f"source {config.data.source!r} has no reference classifier built in: it would need a folder with the "
@@ -56,7 +56,7 @@ def _flat(images: UInt8[np.ndarray, "n height width channels"]) -> Float[np.ndar
     return images.reshape(len(images), -1).astype(np.float32)
 
 
-def _nearest_class_mean(train: ArrayRecords, test: ArrayRecords, config: Config) -> Int[np.ndarray, " n"]:
+def _nearest_class_mean(train: ArrayRecords, test: ArrayRecords, config: ImageConfig) -> Int[np.ndarray, " n"]:
     """Class whose mean training image is nearest in pixels."""
     classes = np.unique(train.labels)
     means = np.stack([_flat(train.images[train.labels == label]).mean(axis=0) for label in classes])
@@ -67,7 +67,7 @@ def _nearest_class_mean(train: ArrayRecords, test: ArrayRecords, config: Config)
 _NUM_NEIGHBOURS = 5
 
 
-def _nearest_neighbours(train: ArrayRecords, test: ArrayRecords, config: Config) -> Int[np.ndarray, " n"]:
+def _nearest_neighbours(train: ArrayRecords, test: ArrayRecords, config: ImageConfig) -> Int[np.ndarray, " n"]:
     """Class that most of the five nearest training images in pixels have; kept in a file, as it takes its time."""
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -87,7 +87,7 @@ def _nearest_neighbours(train: ArrayRecords, test: ArrayRecords, config: Config)
     return cache.array(directory / "reference" / f"nearest_neighbours-{key}.npz", predict)
 
 
-_REFERENCE_CLASSIFIERS: Mapping[str, Callable[[ArrayRecords, ArrayRecords, Config], np.ndarray]] = {
+_REFERENCE_CLASSIFIERS: Mapping[str, Callable[[ArrayRecords, ArrayRecords, ImageConfig], np.ndarray]] = {
     "digits": _nearest_class_mean,
     "idx": _nearest_neighbours,
 }

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vmoe_inform.config import DataConfig
+from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
@@ -147,6 +147,6 @@ class Suite:
 
 
 @functools.lru_cache(maxsize=1)
-def test_split(data: DataConfig) -> Source:
+def test_split(data: ImageDataConfig) -> Source:
     """The clean test images. Kept, since every suite asks for them and 50,000 files take a while to list."""
     return sources.test(data)

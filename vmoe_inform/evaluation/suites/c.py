@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import inspection
 from vmoe_inform.data.images import label_sets, published
 from vmoe_inform.data.sources import Source
@@ -94,14 +94,14 @@ def _together(name: str, each: Sequence[inspection.Finding]) -> inspection.Findi
     published=published.IMAGENET_C,
     examine=examine,
 )
-def corrupted(config: Config) -> Suite:
+def corrupted(config: ImageConfig) -> Suite:
     """ImageNet-C as published or else generated; for other classes generated."""
     if _imagenet.has_imagenet_classes(config):
         return _imagenet_c(config)
     return _suite(generated(config), GENERATED, config, clean={})
 
 
-def _imagenet_c(config: Config) -> Suite:
+def _imagenet_c(config: ImageConfig) -> Suite:
     """As published or else generated; of all 1,000 classes also relative to AlexNet's errors."""
     class_names = test_split(config.data).class_names
 
@@ -132,7 +132,7 @@ def _imagenet_c(config: Config) -> Suite:
     return _suite(load_set, origin, config, clean=clean)
 
 
-def _suite(load_set: LoadSet, origin: str, config: Config, *, clean: Mapping[str, ImageSet]) -> Suite:
+def _suite(load_set: LoadSet, origin: str, config: ImageConfig, *, clean: Mapping[str, ImageSet]) -> Suite:
     def load_of_origin(corruption: str, severity: int) -> Source:
         source = load_set(corruption, severity)
         if _publisher(source.origin) != _publisher(origin):

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.metric_registry import AURC, NLL, TOP5, Metric
 from vmoe_inform.evaluation.results import SuiteResult
@@ -15,7 +15,7 @@ ECE = Metric("ece", "expected calibration error", less_is_better=True)
 
 
 @register("clean", title="Clean test images", short_title="clean", details=(TOP5, NLL, ECE, AURC))
-def clean(config: Config) -> Suite:
+def clean(config: ImageConfig) -> Suite:
     """The test split: accuracy and calibration, with the bins of the reliability diagram."""
     source = test_split(config.data)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.images.trees import FileRecords
 from vmoe_inform.data.records import SelectedRecords
@@ -35,7 +35,7 @@ _SEED = 0  # of the choice of shots: the same for all models, so that they learn
     title="Few-shot: a linear classifier learned from few images a class",
     short_title="few-shot",
 )
-def few_shot(config: Config) -> Suite:
+def few_shot(config: ImageConfig) -> Suite:
     """Regularised least squares from ``evaluation.shots`` training images of each class, as V-MoE reports it."""
     source, most = test_split(config.data), max(config.evaluation.shots)
 

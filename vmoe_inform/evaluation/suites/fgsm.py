@@ -1,6 +1,6 @@
 """The fast gradient sign method (Goodfellow et al. 2014, arXiv 1412.6572) on test images."""
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.evaluation.adversarial import MARGIN, FastGradientSign
 from vmoe_inform.evaluation.results import AttackFacts
 from vmoe_inform.evaluation.suites._attacked import ROWS, attacked_suite
@@ -16,7 +16,7 @@ from vmoe_inform.evaluation.suites.registry import register
     rows=ROWS,
     details=DETAILS,
 )
-def fast_gradient_sign(config: Config) -> Suite:
+def fast_gradient_sign(config: ImageConfig) -> Suite:
     """One step along the sign of the gradient (arXiv 1412.6572)."""
     epsilon = config.evaluation.attack.epsilon
     return attacked_suite("fgsm", FastGradientSign(epsilon), AttackFacts(epsilon, num_steps=1, loss=MARGIN), config)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.results import SuiteResult
@@ -13,7 +13,7 @@ from vmoe_inform.evaluation.transfer import linear_logits
 
 
 @register("linear", title="Linear: a linear classifier of the model's features", short_title="linear classifier")
-def linear(config: Config) -> Suite:
+def linear(config: ImageConfig) -> Suite:
     """Logistic regression on the features of all training images."""
     source = test_split(config.data)
 

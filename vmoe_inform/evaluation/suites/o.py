@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation import glyphs, metrics
@@ -38,12 +38,12 @@ PUBLISHED = PublishedSuite("ImageNet-O", ("imagenet-o",), None, 2_000, subset="o
     details=(Metric("count_in_distribution", "images of known classes to tell them from", unit="images"),),
     published=PUBLISHED,
 )
-def of_no_class(config: Config) -> Suite:
+def of_no_class(config: ImageConfig) -> Suite:
     """ImageNet-O; for digits and idx files, letters."""
     return _imagenet_o(config) if _imagenet.has_imagenet_classes(config) else _letters(config)
 
 
-def _imagenet_o(config: Config) -> Suite:
+def _imagenet_o(config: ImageConfig) -> Suite:
     """Against test images of the 200 classes that resemble the objects.
 
     The confidence is the largest probability of the softmax over those classes' logits.
@@ -69,7 +69,7 @@ def _imagenet_o(config: Config) -> Suite:
     return Suite("o", sets, score, summarize, source.origin)
 
 
-def _letters(config: Config) -> Suite:
+def _letters(config: ImageConfig) -> Suite:
     if config.data.source not in ("digits", "idx"):
         raise NotAvailable(
             f"source {config.data.source!r} has no objects of no class built in: it would need a folder of images "

@@ -1,6 +1,6 @@
 """Projected gradient descent (Madry et al. 2017, arXiv 1706.06083) on test images."""
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.evaluation.adversarial import MARGIN, ProjectedGradient
 from vmoe_inform.evaluation.results import AttackFacts
 from vmoe_inform.evaluation.suites._attacked import ROWS, attacked_suite
@@ -16,7 +16,7 @@ from vmoe_inform.evaluation.suites.registry import register
     rows=ROWS,
     details=DETAILS,
 )
-def projected_gradient(config: Config) -> Suite:
+def projected_gradient(config: ImageConfig) -> Suite:
     """Several small steps from a random start (arXiv 1706.06083)."""
     settings = config.evaluation.attack
     attack = ProjectedGradient(settings.epsilon, settings.step_size, settings.num_steps, settings.seed)

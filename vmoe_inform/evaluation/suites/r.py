@@ -1,6 +1,6 @@
 """The same classes in another rendition: ImageNet-R (Hendrycks et al. 2021, arXiv 2006.16241), or prints of digits."""
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation import glyphs
@@ -24,12 +24,12 @@ _DIGITS_SIZE_PX = 8
     details=DETAILS,
     published=PUBLISHED,
 )
-def renditions(config: Config) -> Suite:
+def renditions(config: ImageConfig) -> Suite:
     """ImageNet-R among its own 200 classes; for digits, the glyphs of the fonts that matplotlib ships."""
     return _imagenet.masked("r", PUBLISHED, config) if _imagenet.has_imagenet_classes(config) else _prints(config)
 
 
-def _prints(config: Config) -> Suite:
+def _prints(config: ImageConfig) -> Suite:
     if config.data.source != "digits":
         raise NotAvailable(
             f"source {config.data.source!r} has no other rendition of its classes built in: it would need a folder "

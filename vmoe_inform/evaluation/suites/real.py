@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import inspection
 from vmoe_inform.data.images import ilsvrc, published
 from vmoe_inform.evaluation import metrics
@@ -50,7 +50,7 @@ def examine(request: inspection.Request) -> list[inspection.Finding]:
     published=published.REAL,
     examine=examine,
 )
-def reassessed_labels(config: Config) -> Suite:
+def reassessed_labels(config: ImageConfig) -> Suite:
     """Right if the class is one of several that an image shows; images that show none are left out."""
     _imagenet.check_classes(config)
     source = test_split(config.data)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from vmoe_inform import checks
 from vmoe_inform.config import Config
@@ -12,7 +13,7 @@ from vmoe_inform.evaluation.metric_registry import METRICS, TOP1, Metric
 from vmoe_inform.evaluation.suites.base import Suite
 from vmoe_inform.registry import Registry
 
-SuiteFunction = Callable[[Config], Suite]
+SuiteFunction = Callable[[Any], Suite]  # of a config of the suite's domain
 Examine = Callable[[inspection.Request], list[inspection.Finding]]
 
 

@@ -1,6 +1,6 @@
 """ImageNet-Sketch (Wang et al. 2019, arXiv 1905.13549)."""
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.evaluation.suites import _imagenet
 from vmoe_inform.evaluation.suites.base import Suite
@@ -17,7 +17,7 @@ PUBLISHED = PublishedSuite("ImageNet-Sketch", ("sketch", "imagenet-sketch"), "im
     details=DETAILS,
     published=PUBLISHED,
 )
-def drawings(config: Config) -> Suite:
+def drawings(config: ImageConfig) -> Suite:
     """Accuracy over all classes."""
     _imagenet.check_classes(config)
     return accuracy_suite("sketch", _imagenet.load(PUBLISHED, config))

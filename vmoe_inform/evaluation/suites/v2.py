@@ -1,6 +1,6 @@
 """ImageNet-V2 (Recht et al. 2019, arXiv 1902.10811)."""
 
-from vmoe_inform.config import Config
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.evaluation.suites import _imagenet
 from vmoe_inform.evaluation.suites.base import Suite
@@ -23,7 +23,7 @@ PUBLISHED = PublishedSuite(
     details=DETAILS,
     published=PUBLISHED,
 )
-def second_test_set(config: Config) -> Suite:
+def second_test_set(config: ImageConfig) -> Suite:
     """Accuracy over all classes."""
     _imagenet.check_classes(config)
     return accuracy_suite("v2", _imagenet.load(PUBLISHED, config))
