@@ -34,7 +34,7 @@ def default(inputs: str = "images") -> ml_collections.ConfigDict:
 
 
 def _kind_for(inputs: Any) -> type[Config]:
-    if inputs not in CONFIGS:
+    if not isinstance(inputs, str) or inputs not in CONFIGS:
         raise checks.unknown("model.inputs", f"one of {', '.join(CONFIGS)}", inputs, CONFIGS)
     return CONFIGS[inputs]
 
