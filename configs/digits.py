@@ -16,7 +16,8 @@ from vmoe_inform.config import presets
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """The run that ``launch/quickstart.sh`` trains."""
-    config = presets.start(argument, router="vmoe", variant="Ti/8", experts="8", where="last1")
+    options = {"distilled.switch_step": 286}  # StableMoE: a tenth of the run, as in its paper
+    config = presets.start(argument, router="vmoe", variant="Ti/8", experts="8", where="last1", options=options)
     config.model.num_classes = 10
     config.model.image_size_px = 32
     config.model.classifier = "gap"
@@ -24,9 +25,6 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.model.moe.group_size_sequences = 8
     # An informed router tends to send a whole image to the same experts: small groups need room for that.
     config.model.moe.capacity_factor = 2.0
-
-    # StableMoE: a tenth of the run, as in its paper.
-    config.model.router.options.distilled.switch_step = 286
 
     config.data.source = "digits"
     config.data.num_threads = 0

@@ -15,6 +15,8 @@ from vmoe_inform.nn.router import loss_weights
 from vmoe_inform.routing import steps
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+OF_TEXT = ("text_classification", "wikitext103", "wordnet")
+LOOK_AHEAD = ("base", "expert_choice", "soft")  # by their choice of experts
 
 
 def load(path, argument=None):
@@ -24,13 +26,15 @@ def load(path, argument=None):
     return module.get_config(argument)
 
 
-def model_of(name):
-    config = config_lib.default()
+def model_of(name, inputs="images"):
+    config = config_lib.default(inputs)
     presets.set_router(config, name)
     return config_lib.parse_model(config.model)
 
 
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+FILES_OF_IMAGES = [path for path in FILES if path.stem not in OF_TEXT]
+FILES_OF_TEXT = [path for path in FILES if path.stem in OF_TEXT]
 
 
 BASES = ("vmoe", "smoe_top1", "smoe_top2", "glam", "xmoe", "smoe_dropout")
@@ -45,9 +49,11 @@ def test_there_are_config_files_and_all_systems_of_the_papers():
 @EVERY_FILE
 @pytest.mark.parametrize("router", [*presets.ROUTERS, *tiny.INFORMED])
 def test_every_preset_in_every_file(path, router):
+    if path in FILES_OF_TEXT and router in LOOK_AHEAD:
+        pytest.skip("refused in a causal model")
     config = config_lib.parse(load(path, f"router={router}"))
     assert config_lib.parse(json.loads(json.dumps(config_lib.to_json(config)))) == config
-    wanted = model_of(router)
+    wanted = model_of(router, config.model.inputs)
     # Files may set options that depend on the length of their run.
     assert dataclasses.replace(config.model.router, options=wanted.router.options) == wanted.router
     assert config.model.moe.num_selected_experts == wanted.moe.num_selected_experts
@@ -55,13 +61,22 @@ def test_every_preset_in_every_file(path, router):
 
 @EVERY_FILE
 def test_every_file_knows_its_argument(path):
-    config = config_lib.parse(load(path, "variant=Ti/16,experts=4,where=every2"))
-    assert (config.model.hidden_size, config.model.patch_size_px) == (64, 16)
-    assert (config.model.moe.num_experts, config.model.moe.layers) == (4, "every2")
+    size = "size=tiny" if path in FILES_OF_TEXT else "variant=Ti/16"
+    model = config_lib.parse(load(path, f"{size},experts=4,where=every2")).model
+    wanted = presets.LANGUAGE_SIZES["tiny"] if path in FILES_OF_TEXT else presets.SIZES["Ti"]
+    assert (model.num_layers, model.hidden_size, model.mlp_size, model.num_heads) == wanted[:4]
+    assert (model.moe.num_experts, model.moe.layers) == (4, "every2")
     with pytest.raises(ValueError, match=r"config argument: expected one of the keys .*; received 'rooter'"):
         load(path, "rooter=vmoe")
     with pytest.raises(ValueError, match=r"router preset: expected one of .*'vmo' \(did you mean 'vmoe'"):
         load(path, "router=vmo")
+
+
+@pytest.mark.parametrize("path", FILES_OF_IMAGES, ids=lambda path: path.stem)
+def test_an_option_of_the_argument_goes_before_that_of_the_file(path):
+    options = load(path, "router=stablemoe@distilled.switch_step=7").model.router.options
+    assert options.distilled.switch_step == 7
+    assert load(path, "router=stablemoe").model.router.options.distilled.switch_step > 100
 
 
 def losses(router):
@@ -93,6 +108,17 @@ def test_plain_systems(name):
     assert router.inform_steps == ()
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 8])
+def test_a_family_of_presets_for_any_k(k):
+    model, plain = model_of(f"symphony_smoe_top{k}"), model_of("symphony_smoe_top2")
+    assert model.moe == dataclasses.replace(plain.moe, num_selected_experts=k)
+    assert model.router == plain.router
+    assert model_of(f"smoe_top{k}").moe.num_selected_experts == k
+    for bad in ("smoe_top0", "smoe_top", "smoe_top2x", "smoe_top08", "linear2_smoe_top4"):
+        with pytest.raises(ValueError, match=f"router preset: expected one of .*; received '{bad}'"):
+            model_of(bad)
+
+
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("inform", ["similarity", "attention", "symphony"])
 def test_products_are_their_base_with_an_inform_step_and_renormalised_weights(base, inform):
@@ -122,14 +148,14 @@ def test_a_step_that_is_registered_later_is_a_router_too(monkeypatch, capsys):
         """Each token with the mean over its image."""
 
     monkeypatch.setitem(steps.INFORM_STEPS._entries, "image_mean", steps.InformStep("image_mean", mean))
-    config = load(FILES[0], "router=image_mean_vmoe@image_mean.share=0.5")
+    config = load(FILES_OF_IMAGES[0], "router=image_mean_vmoe@image_mean.share=0.5")
     assert config.model.router.inform == "image_mean"
     assert config.model.router.options.image_mean.share == 0.5
     with pytest.raises(SystemExit):
-        load(FILES[0], "router=help")
+        load(FILES_OF_IMAGES[0], "router=help")
     assert "image_mean_vmoe" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"router preset: expected .* image_mean, .*'image_men_vmoe' \(did you"):
-        load(FILES[0], "router=image_men_vmoe")
+        load(FILES_OF_IMAGES[0], "router=image_men_vmoe")
 
 
 def test_a_step_that_is_named_as_a_part_of_a_preset_hides_nothing(monkeypatch):
@@ -269,3 +295,46 @@ def test_bad_number_of_experts(experts, where):
 def test_bad_place(where):
     with pytest.raises(ValueError, match=r"where: expected lastN, .*; received"):
         presets.set_experts(config_lib.default(), "4", where)
+
+
+@pytest.mark.parametrize(
+    ("argument", "k", "bias"),
+    [
+        ("", 2, True),
+        ("top=1", 1, True),
+        ("top=8", 8, True),
+        ("router=similarity_smoe_top8", 8, True),
+        ("router=similarity_smoe_top8,top=8", 8, True),
+        ("router=symphony_xmoe,top=1", 1, None),
+        ("router=glam,top=1", 1, False),
+    ],
+)
+def test_top_is_the_number_of_experts_of_a_token(argument, k, bias):
+    model = config_lib.parse(load(WORDNET, argument)).model
+    assert model.moe.num_selected_experts == k
+    assert model.router.options.get("linear", {}).get("bias") == bias
+
+
+WORDNET = Path(__file__).parents[2] / "configs" / "wordnet.py"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("top=two", "top: expected a number >= 1; received 'two'"),
+        ("top=0", "top: expected a number >= 1; received '0'"),
+        (
+            "top=8,router=attention_smoe_top2@attention.sigma=2",
+            "top: expected 2 with router=attention_smoe_top2; received 8",
+        ),
+        ("size=smal", "size: expected one of tiny, small, medium, large; received 'smal' (did you mean 'small'?)"),
+        (
+            "variant=S/32",
+            "config argument: expected one of the keys router, size, top, experts, where; received 'variant'",
+        ),
+    ],
+)
+def test_bad_argument_of_a_file_of_text(argument, message):
+    with pytest.raises(ValueError) as problem:  # noqa: PT011
+        load(WORDNET, argument)
+    assert str(problem.value) == message

@@ -1,8 +1,8 @@
-"""Named settings that config files share: routers by the papers' names, model sizes, places of MoE layers."""
+"""Routers by the names of the papers."""
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeAlias
 
 import ml_collections
@@ -14,6 +14,7 @@ from vmoe_inform.registry import Registry
 from vmoe_inform.routing import steps
 
 Model: TypeAlias = ml_collections.ConfigDict  # ``config.model``
+_TOP = re.compile(r"smoe_top([1-9]\d{0,8})$")  # of the names of a family, of which two are registered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +34,6 @@ class Preset:
 
 ROUTERS: Registry[Preset] = Registry("router preset")
 
-# num_layers, hidden_size, mlp_size, num_heads (V-MoE, arXiv 2106.05974, Table 1; Ti is for tests and small images)
-SIZES = {
-    "Ti": (4, 64, 128, 4),
-    "S": (8, 512, 2048, 8),
-    "B": (12, 768, 3072, 12),
-    "L": (24, 1024, 4096, 16),
-    "H": (32, 1280, 5120, 16),
-}
-
 
 def _register(name: str, *, where: str | None = None) -> Callable[[Callable[[Model], None]], Callable[[Model], None]]:
     """Registers a function as a preset; its docstring is the summary."""
@@ -56,7 +48,7 @@ def _register(name: str, *, where: str | None = None) -> Callable[[Callable[[Mod
 def _plain(model: Model, score: str, k: int = 2) -> None:
     """Tokens choose the top K of these scores; no noise and no auxiliary loss."""
     # All else as by default: nothing is left of a preset before.
-    model.router = config_lib.default().model.router
+    model.router = config_lib.default(model.inputs).model.router
     router = model.router
     router.score, router.select = score, "top_experts"
     router.noise_std = 0.0
@@ -76,14 +68,17 @@ def _vmoe(model: Model) -> None:
 @_register("smoe_top1")
 def _smoe_top1(model: Model) -> None:
     """SMoE (Switch, as in Mutual-Inform SMoE): linear with bias, top 1, no balance loss"""
-    _plain(model, "linear", k=1)
-    model.router.options.linear.bias = True
+    _smoe(model, 1)
 
 
 @_register("smoe_top2")
 def _smoe_top2(model: Model) -> None:
-    """SMoE (as in Mutual-Inform SMoE): linear with bias, top 2 renormalised, no balance loss"""
-    _plain(model, "linear", k=2)
+    """SMoE (as in Mutual-Inform SMoE): linear with bias, top 2 renormalised, no balance loss; smoe_topK for any K"""
+    _smoe(model, 2)
+
+
+def _smoe(model: Model, k: int) -> None:
+    _plain(model, "linear", k=k)
     model.router.options.linear.bias = True
 
 
@@ -149,9 +144,17 @@ def _alternate_vmoe(model: Model) -> None:
     model.router.inform_by_layer = ("attention", "similarity")
 
 
+def _preset(name: str) -> Preset:
+    """A registered preset, or one of the family ``smoe_topK``."""
+    if name in ROUTERS or _TOP.fullmatch(name) is None:
+        return ROUTERS[name]
+    k = int(name.removeprefix("smoe_top"))
+    return Preset(f"SMoE: linear with bias, top {k} renormalised, no balance loss", lambda model: _smoe(model, k))
+
+
 def _product(step: steps.Step, base: str) -> Preset:
     """A preset with that step in place of its own, or that loss too, and without what the step does not go with."""
-    preset = ROUTERS[base]
+    preset = _preset(base)
     needs_two_layers = isinstance(step, steps.InformStep) and step.skips_first_layer
 
     def apply(model: Model) -> None:
@@ -182,16 +185,20 @@ def _summary(step: steps.Step) -> str:
 def find_router(name: str) -> Preset:
     """A preset, or for ``STEP_PRESET`` the preset with a registered step, as in ``symphony_glam``.
 
+    ``smoe_topK`` is a preset for any K.
+
     Raises:
       ValueError: unknown name, or one that is both.
     """
-    products = [(name.removesuffix(f"_{base}"), base) for base in ROUTERS if name.endswith(f"_{base}")]
+    of_family = _TOP.findall(name)
+    bases = dict.fromkeys([*ROUTERS, *(f"smoe_top{k}" for k in of_family)])
+    products = [(name.removesuffix(f"_{base}"), base) for base in bases if name.endswith(f"_{base}")]
     known = steps.all_steps()
     found = [_product(known[step], base) for step, base in products if step in known]
-    if name in ROUTERS:
+    if name in bases:
         if found:
             raise checks.error("router", f"a name of its own for each: {name} is a preset", found[0].summary)
-        return ROUTERS[name]
+        return _preset(name)
     if not found:
         expected = f"one of {', '.join(ROUTERS)}, or STEP_NAME with one of the steps {', '.join(known)}"
         raise checks.unknown("router preset", expected, name, [*ROUTERS, *(f"{step}_vmoe" for step in known)])
@@ -223,8 +230,17 @@ def set_router(config: ml_collections.ConfigDict, name: str) -> None:
     Raises:
       ValueError: unknown name, step or option; lists the known ones.
     """
+    find_router(name.partition("@")[0]).apply(config.model)
+    set_options(config, name)
+
+
+def set_options(config: ml_collections.ConfigDict, name: str) -> None:
+    """Sets the options of the router's steps that stand behind its name, as in ``NAME@STEP.OPTION=VALUE``.
+
+    Raises:
+      ValueError: a step that the router does not have, or an unknown option.
+    """
     name, *settings = name.split("@")
-    find_router(name).apply(config.model)
     router = config.model.router
     chosen_by = (router.score, router.inform, router.inform_by_layer, router.select)
     named = config_lib.RouterConfig(*chosen_by, losses=router.losses)
@@ -243,75 +259,17 @@ def set_router(config: ml_collections.ConfigDict, name: str) -> None:
         router.options[step][option] = from_text.value(field, value, types[option])
 
 
-def set_variant(config: ml_collections.ConfigDict, variant: str) -> None:
-    """Sets the sizes of ``config.model`` from e.g. ``"S/32"``: size S, patches of 32 px.
-
-    As in V-MoE, a tanh layer of the hidden size precedes the head.
-
-    Raises:
-      ValueError: not of the form SIZE/PATCH.
-    """
-    match = re.fullmatch(rf"({'|'.join(SIZES)})/([1-9]\d{{0,8}})", variant)
-    if match is None:
-        raise checks.error("variant", f"SIZE/PATCH with SIZE one of {', '.join(SIZES)}", variant)
-    model = config.model
-    model.num_layers, model.hidden_size, model.mlp_size, model.num_heads = SIZES[match[1]]
-    model.representation_size = model.hidden_size
-    model.patch_size_px = int(match[2])
+def with_top(name: str, k: int) -> str:
+    """The name of a router of the family ``smoe_topK`` with this K; other names stay."""
+    return _TOP.sub(f"smoe_top{k}", name)
 
 
-def set_experts(config: ml_collections.ConfigDict, experts: str, where: str) -> None:
-    """Sets the number of experts and the MoE layers: ``where`` is last2, every2, ... or indices as in ``5+7``.
+def set_top(config: ml_collections.ConfigDict, name: str, k: int) -> None:
+    """Sets K, the experts of each token.
 
     Raises:
-      ValueError: ``experts`` is no number >= 1, or ``where`` is of another form.
+      ValueError: the router's name says another K.
     """
-    if re.fullmatch(r"[1-9]\d{0,8}", experts) is None:
-        raise checks.error("experts", "a number >= 1", experts)
-    config.model.moe.num_experts = int(experts)
-    if re.fullmatch(r"(last|every)[1-9]\d{0,8}|none", where):
-        config.model.moe.layers = where
-    elif re.fullmatch(r"\d{1,9}(\+\d{1,9})*", where):
-        config.model.moe.layers = tuple(int(index) for index in where.split("+"))
-    else:
-        raise checks.error("where", "lastN, everyN, none or block indices such as 5+7", where)
-
-
-def start(
-    argument: str | None,
-    *,
-    router: str,
-    variant: str,
-    experts: str,
-    where: str,
-    recipes: Mapping[str, Callable[[ml_collections.ConfigDict], None]] | None = None,
-) -> ml_collections.ConfigDict:
-    """The start of every config file: the defaults, and the presets that the string after its name selects.
-
-    ``router=help`` prints the presets and ends the program.
-
-    Args:
-      argument: comma list of ``key=value`` with the keys below, or None.
-      router, variant, experts, where: defaults of the argument's keys. A router with its own positions of MoE layers
-        overrides ``where``.
-      recipes: ways to train by the file's names for them, with the key ``recipe``; the first is the default. The
-        chosen one edits the config after all else.
-
-    Raises:
-      ValueError: an unknown key or value.
-    """
-    recipe = {"recipe": next(iter(recipes))} if recipes else {}
-    chosen = config_lib.parse_argument(argument, router=router, variant=variant, experts=experts, where="", **recipe)
-    if chosen["router"] == "help":
-        print(describe_routers())
-        raise SystemExit(0)
-    config = config_lib.default()
-    set_variant(config, chosen["variant"])
-    places = chosen["where"] or find_router(chosen["router"].partition("@")[0]).where or where
-    set_experts(config, chosen["experts"], places)
-    set_router(config, chosen["router"])
-    if recipes:
-        if chosen["recipe"] not in recipes:
-            raise checks.error("recipe", f"one of {', '.join(recipes)}", chosen["recipe"])
-        recipes[chosen["recipe"]](config)
-    return config
+    if with_top(name, k) != name:
+        raise checks.error("top", f"{config.model.moe.num_selected_experts} with router={name}", k)
+    config.model.moe.num_selected_experts = k
