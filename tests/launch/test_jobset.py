@@ -12,7 +12,7 @@ import yaml
 from configs.imagenet import get_config
 from vmoe_inform import config as config_lib
 from vmoe_inform import exit_codes
-from vmoe_inform.data import pipeline, workers
+from vmoe_inform.data import batches, workers
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATH = ROOT / "launch" / "gke_jobset.yaml"
@@ -193,7 +193,7 @@ def test_data_workers_have_room_for_their_images(jobset):
     size = int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30
     config = config_lib.parse(get_config("recipe=finetune384"))
     assert config.data.num_workers == 32
-    chunk_bytes = pipeline._CHUNK_IMAGES * config.model.image_size_px**2 * 3
+    chunk_bytes = batches.CHUNK_EXAMPLES * config.model.image_size_px**2 * 3
     assert size >= 1.5 * config.data.num_workers * workers.CHUNKS_OF_A_WORKER * chunk_bytes
 
 

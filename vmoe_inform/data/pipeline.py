@@ -4,24 +4,19 @@ All randomness of a record comes from (seed, position in the order of all epochs
 thread, worker process or host that reads it. Worker processes are spawned, not forked.
 """
 
-import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import grain
-import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.config import ImageDataConfig
-from vmoe_inform.data.images.readers import Batch, EvaluationReader, TrainingReader
+from vmoe_inform.data import batches
+from vmoe_inform.data.images import pixels
+from vmoe_inform.data.images.readers import EvaluationReader, TrainingReader
 from vmoe_inform.data.records import ArrayRecords, Source
-from vmoe_inform.data.shares import ChunksInTurn, ShareOfBatches
-from vmoe_inform.data.skipped import SKIPPED, SkippedRecords
-from vmoe_inform.data.training_batches import TrainingBatches
-from vmoe_inform.data.workers import in_workers, until_a_worker_ends
+from vmoe_inform.data.skipped import SkippedRecords
+from vmoe_inform.data.training_batches import Batch, TrainingBatches
 
-_CHUNK_IMAGES = 32  # that a worker process sends at once: some megabytes
 _RECORDS_WORTH_A_WORKER = 2000
 
 
@@ -67,26 +62,18 @@ def train_iterator(
       ValueError: no records, or a seed that is too large; here or while iterating, too many unreadable records.
     """
     _check_not_empty(source)
-    if not 0 <= seed < 2**32:
-        raise checks.error("seed", "0 to 2^32 - 1", seed)
-    if not 0 <= process_index < process_count:
-        raise checks.error("process_index", f"0 to {process_count - 1}", process_index)
+    batches.check_seed_and_share(seed, process_index, process_count)
     order = grain.MapDataset.range(len(source.records)).shuffle(seed=seed).repeat()
-    examples = order.random_map(TrainingReader(source.records, image_size_px, data), seed=seed)
-    share = ShareOfBatches(examples, batch_size=batch_size, process_index=process_index, process_count=process_count)
-    chunk = batch_size if data.num_workers == 0 else _largest_divisor(batch_size, _CHUNK_IMAGES)
-    chunks = _chunks(share, data.num_threads, chunk, data.num_workers, image_size_px)
-    batches = chunks if chunk == batch_size else chunks.batch(batch_size // chunk, batch_fn=_concatenate)
-    # One thread prepares whole batches during the training step.
-    prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=data.prefetch_batches)
-    iterator = TrainingBatches(iter(prefetched), skipped, chunk, batch_size // chunk)
-    if data.num_workers > 0:
-        try:
-            iterator.make_ahead(math.ceil(data.num_workers * chunk / batch_size))  # something of every worker
-        except BaseException:
-            iterator.close()
-            raise
-    return iterator
+    return batches.training_batches(
+        order.random_map(TrainingReader(source.records, image_size_px, data), seed=seed),
+        batch_size=batch_size,
+        data=data,
+        example_bytes=_image_bytes(image_size_px),
+        skipped=skipped,
+        process_index=process_index,
+        process_count=process_count,
+        begin_worker=pixels.use_one_thread,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
@@ -130,27 +117,19 @@ def evaluation_batches(
       ValueError: no records, too many unreadable ones, or only such.
     """
     _check_not_empty(source)
-    num_batches = math.ceil(len(source.records) / (batch_size * process_count))
-    # Worker processes send parts of a batch; one that has few images would wait for the others.
-    chunk = batch_size if num_workers == 0 else _largest_divisor(batch_size, _CHUNK_IMAGES)
-    num_chunks = num_batches * batch_size // chunk
-    num_workers = min(num_workers, num_chunks)
-    turns = math.ceil(num_chunks / max(1, num_workers))
-    read = turns * max(1, num_workers) * chunk  # the last turn of the workers may read beyond the last batch
-    positions = grain.MapDataset.range(process_count * batch_size * math.ceil(read / batch_size))
-    examples = positions.map(EvaluationReader(source.records, image_size_px, crop))
-    share = ShareOfBatches(examples, batch_size=batch_size, process_index=process_index, process_count=process_count)
-    iterator = iter(_chunks(share[:read], num_threads, chunk, num_workers, image_size_px))
-    received = itertools.islice(until_a_worker_ends(iterator), num_chunks)
-    try:
-        for _ in range(num_batches):
-            batch = _concatenate(list(itertools.islice(received, batch_size // chunk)))
-            unreadable = batch.pop(SKIPPED)
-            skipped.add(int(np.count_nonzero(batch["mask"])), unreadable)
-            yield batch
-    finally:
-        iterator.close()
-    skipped.finish(total)
+    return batches.evaluation_batches(
+        EvaluationReader(source.records, image_size_px, crop),
+        num_examples=len(source.records),
+        batch_size=batch_size,
+        example_bytes=_image_bytes(image_size_px),
+        skipped=skipped,
+        num_threads=num_threads,
+        num_workers=num_workers,
+        process_index=process_index,
+        process_count=process_count,
+        total=total,
+        begin_worker=pixels.use_one_thread,
+    )
 
 
 def workers_for_one_pass(source: Source, data: ImageDataConfig, process_count: int = 1) -> int:
@@ -164,36 +143,10 @@ def workers_for_one_pass(source: Source, data: ImageDataConfig, process_count: i
     return min(data.num_workers, len(source.records) // process_count // _RECORDS_WORTH_A_WORKER)
 
 
-# ------------------------------------------------------------------------------------------------- examples to batches
-
-
 def _check_not_empty(source: Source) -> None:
     if len(source.records) == 0:
         raise checks.error("data", "at least one record", "none")
 
 
-def _chunks(
-    examples: grain.MapDataset, num_threads: int, chunk: int, num_workers: int, image_size_px: int
-) -> grain.IterDataset:
-    """Consecutive examples as chunks with all that was skipped, in order, made by threads or worker processes."""
-    if num_workers > 0:
-        examples = ChunksInTurn(examples, chunk=chunk, num_workers=num_workers)
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + chunk)
-    chunks = examples.to_iter_dataset(options).batch(chunk, batch_fn=_stack)
-    return in_workers(chunks, num_workers, chunk * image_size_px**2 * 3) if num_workers > 0 else chunks
-
-
-def _largest_divisor(number: int, at_most: int) -> int:
-    return max(divisor for divisor in range(1, at_most + 1) if number % divisor == 0)
-
-
-def _stack(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Examples -> arrays, with all that was skipped."""
-    arrays = {name: np.stack([example[name] for example in examples]) for name in examples[0] if name != SKIPPED}
-    return {**arrays, SKIPPED: tuple(record for example in examples for record in example[SKIPPED])}
-
-
-def _concatenate(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Chunks -> one batch, with all that was skipped."""
-    arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0] if name != SKIPPED}
-    return {**arrays, SKIPPED: tuple(record for chunk in chunks for record in chunk[SKIPPED])}
+def _image_bytes(image_size_px: int) -> int:
+    return image_size_px**2 * 3

@@ -4,12 +4,13 @@ import collections
 from typing import Any
 
 import grain
+import numpy as np
 
-from vmoe_inform.data.images.readers import Batch
 from vmoe_inform.data.skipped import SKIPPED, SkippedRecords
 from vmoe_inform.data.workers import until_a_worker_ends
 
 WORKERS = "iterators_in_use_states"  # in grain's state of a data set that worker processes make
+Batch = dict[str, np.ndarray]  # arrays [b, ...] by name
 
 
 class TrainingBatches(grain.DatasetIterator[Batch]):
@@ -32,7 +33,7 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
     def __next__(self) -> Batch:
         batch = self._ahead.popleft()[0] if self._ahead else next(self._elements)
         unreadable = batch.pop(SKIPPED)
-        self._skipped.add(len(batch["label"]), unreadable)
+        self._skipped.add(len(next(iter(batch.values()))), unreadable)
         return batch
 
     def get_state(self) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Worker processes that make batches, and how they end."""
 
+import functools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-import cv2
 import grain
 from absl import flags
 
@@ -19,13 +19,20 @@ CHUNKS_OF_A_WORKER = 6  # measured: two in its queue, those that it makes, and t
 _Element = TypeVar("_Element")
 
 
-def in_workers(chunks: grain.IterDataset, num_workers: int, chunk_bytes: int) -> grain.IterDataset:
+def nothing() -> None:
+    """What a worker process calls first that needs no preparation."""
+
+
+def in_workers(
+    chunks: grain.IterDataset, num_workers: int, chunk_bytes: int, begin_worker: Callable[[], None] = nothing
+) -> grain.IterDataset:
     """The same made by processes, each of which keeps two chunks ready.
 
     Args:
       chunks: what to make.
       num_workers: processes, >= 1.
       chunk_bytes: of the arrays of a chunk, which are sent through shared memory.
+      begin_worker: what a worker calls first; it is pickled.
 
     Raises:
       ValueError: the shared memory is too small, in which the workers would die one after the other.
@@ -34,7 +41,7 @@ def in_workers(chunks: grain.IterDataset, num_workers: int, chunk_bytes: int) ->
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain looks at flags of its own, which only command lines parse
     options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
-    return chunks.mp_prefetch(options, worker_init_fn=_begin_worker)
+    return chunks.mp_prefetch(options, worker_init_fn=functools.partial(_begin, begin_worker))
 
 
 def _check_shared_memory(num_workers: int, chunk_bytes: int) -> None:
@@ -52,14 +59,14 @@ def _check_shared_memory(num_workers: int, chunk_bytes: int) -> None:
         )
 
 
-def _begin_worker(index: int, count: int) -> None:
+def _begin(begin_worker: Callable[[], None], index: int, count: int) -> None:
     """Makes a worker ignore signals to all processes of the run, after which the parent still finishes its step.
 
     A worker ends when its parent ends it or is gone.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(1)  # the workers are the parallelism
+    begin_worker()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -16,6 +16,11 @@ _MAX_LOG_ASPECT_RATIO = math.log(4 / 3)
 Box = tuple[float, float, float, float]  # top, left, height, width in pixels
 
 
+def use_one_thread() -> None:
+    """Keeps OpenCV to the thread that calls it, in worker processes that are the parallelism."""
+    cv2.setNumThreads(1)
+
+
 def to_square(image: np.ndarray | bytes, image_size_px: int, crop: float = 1.0) -> UInt8[np.ndarray, "P P 3"]:
     """Decodes if needed, takes the central square and resizes it (bilinear, antialiased).
 

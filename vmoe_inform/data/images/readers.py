@@ -11,7 +11,6 @@ from vmoe_inform.data.images import pixels as images
 from vmoe_inform.data.records import Records
 from vmoe_inform.data.skipped import SKIPPED, SkippedRecords, Unreadable
 
-Batch = dict[str, np.ndarray]
 _MOST_IN_A_ROW = 100  # unreadable records; as many as are needed to judge their share
 
 
