@@ -65,7 +65,7 @@ def test_loss_and_metrics_of_training():
     task = tasks.from_config(_config(train__label_smoothing=0.5, data__random_shift_px=0))
     prepared = task.prepare(KEYS, BATCH)
     np.testing.assert_allclose(prepared["targets"][1], [0.05, 0.55] + [0.05] * 8, rtol=1e-6)
-    loss, metrics = task.loss(jnp.zeros((4, 10)), prepared)
+    loss, metrics = task.loss(jnp.zeros((4, 10)), {}, prepared)
     np.testing.assert_allclose(loss, np.log(10), rtol=1e-6)
     assert metrics["cross_entropy"] == loss
     assert metrics["accuracy"] == 0.25
@@ -109,7 +109,7 @@ def brightness():
             pixels = batch["image"] / 255.0
             return {"inputs": pixels, "brightness": jnp.mean(pixels, axis=(1, 2, 3))}
 
-        def loss(self, outputs, batch):
+        def loss(self, outputs, aux, batch):
             error = jnp.mean((outputs[:, 0] - batch["brightness"]) ** 2)
             return error, {"squared_error": error}
 

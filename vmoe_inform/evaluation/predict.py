@@ -29,7 +29,8 @@ from vmoe_inform.tasks import Headline, Task
 from vmoe_inform.tasks.task import Batch
 
 Chosen = dict[str, np.ndarray]  # by MoE layer: experts of every token [n, N, K], the first choice first
-BatchFunction = Callable[..., Any]  # of (variables, batch), whole on every device
+# Of (variables, batch, memory): what it gives, whole on every device, and the memory for the next batch.
+BatchFunction = Callable[[Tree, Batch, Tree | None], tuple[Any, Tree | None]]
 
 
 def _nothing() -> None:
@@ -73,29 +74,36 @@ class Predictor:
         self._task = task
         self._mesh = mesh
 
-        def apply(variables: Tree, batch: Batch, **options: Any) -> tuple[Any, dict[str, Array]]:
+        def apply(variables: Tree, batch: Batch, memory: Tree | None, **options: Any) -> tuple[Any, dict[str, Array]]:
             """What the model gives, and the prepared batch."""
-            prepared = task.prepare(None, batch)
+            prepared = {**batch, **task.prepare(None, batch)}
             variables = variables | {"params": gathered(variables["params"])}
-            found = model.apply(variables, prepared["inputs"], train=False, sequence_mask=batch["mask"], **options)
+            mask = task.mask(prepared)
+            found = model.apply(
+                variables, prepared["inputs"], train=False, sequence_mask=mask, memory=memory, **options
+            )
             return found, prepared
 
-        def kept(variables: Tree, batch: Batch) -> Tree:
-            (outputs, _), prepared = apply(variables, batch)
-            return task.kept(outputs, prepared)
+        def kept(variables: Tree, batch: Batch, memory: Tree | None) -> tuple[Tree, Tree | None]:
+            (outputs, aux), prepared = apply(variables, batch, memory)
+            return task.kept(outputs, aux, prepared), self.memory_for_next(aux)
 
-        def routing(variables: Tree, batch: Batch) -> tuple[Tree, dict[str, LayerStatistics]]:
-            ((outputs, _), left), prepared = apply(variables, batch, mutable=[TRACE])
-            return task.kept(outputs, prepared), layer_statistics(left.get(TRACE, {}))
+        def routing(
+            variables: Tree, batch: Batch, memory: Tree | None
+        ) -> tuple[tuple[Tree, dict[str, LayerStatistics]], Tree | None]:
+            ((outputs, aux), left), prepared = apply(variables, batch, memory, mutable=[TRACE])
+            found = task.kept(outputs, aux, prepared), layer_statistics(left.get(TRACE, {}))
+            return found, self.memory_for_next(aux)
 
-        def features(variables: Tree, batch: Batch) -> Float[Array, "B F"]:
-            return apply(variables, batch)[0][1]["features"]
+        def features(variables: Tree, batch: Batch, memory: Tree | None) -> tuple[Float[Array, "B F"], Tree | None]:
+            (_, aux), _ = apply(variables, batch, memory)
+            return aux["features"], self.memory_for_next(aux)
 
         def attacked(
-            attack: Attack, variables: Tree, batch: Batch
-        ) -> tuple[Float[Array, "B classes"], Bool[Array, " B"]]:
+            attack: Attack, variables: Tree, batch: Batch, memory: Tree | None
+        ) -> tuple[tuple[Float[Array, "B classes"], Bool[Array, " B"]], Tree | None]:
             def logits_of(inputs: Array) -> Float[Array, "B classes"]:
-                return kept(variables, {**batch, task.input_field: inputs})
+                return kept(variables, {**batch, task.input_field: inputs}, memory)[0]
 
             def loss(inputs: Array) -> Array:
                 losses = margin_losses(logits_of(inputs), batch["label"])
@@ -103,13 +111,24 @@ class Predictor:
 
             inputs = batch[task.input_field].astype(jnp.float32)
             adversarial, without_gradient = attack.perturb(jax.grad(loss), inputs, batch["index"])
-            return logits_of(adversarial), without_gradient
+            return (logits_of(adversarial), without_gradient), None
 
-        self._kept, self._routing, self._features = (
-            jax.jit(function, out_shardings=replicated(mesh)) for function in (kept, routing, features)
-        )
-        self._attacked = jax.jit(attacked, static_argnums=0, out_shardings=replicated(mesh))
+        self._kept, self._routing, self._features = map(self.compiled, (kept, routing, features))
+        self._attacked = jax.jit(attacked, static_argnums=0, out_shardings=(replicated(mesh), batch_sharding(mesh)))
         self._everywhere = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
+
+        def initial_memory() -> Tree | None:
+            return model.initial_memory(task.config.evaluation.batch_size) if task.carries_memory else None
+
+        self._initial_memory = jax.jit(initial_memory, out_shardings=batch_sharding(mesh))
+
+    def compiled(self, function: BatchFunction) -> Any:
+        """A function for :meth:`collect` and :meth:`each_batch`, jitted so that each array lies where they need it."""
+        return jax.jit(function, out_shardings=(replicated(self._mesh), batch_sharding(self._mesh)))
+
+    def memory_for_next(self, aux: Mapping[str, Any]) -> Tree | None:
+        """What the model carries to the next batch, of its ``aux``; None where batches do not continue each other."""
+        return aux["memory"] if self._task.carries_memory else None
 
     @contextlib.contextmanager
     def reporting(self, after_each_batch: Callable[[], None]) -> Iterator[None]:
@@ -177,12 +196,14 @@ class Predictor:
     def lower(self, variables: Tree) -> jax.stages.Lowered:
         """One batch of :meth:`predict`, ready to be compiled; ``variables`` may be shapes with shardings."""
         count = self._task.config.evaluation.batch_size
-        shape = self._task.batch_shapes(count)[self._task.input_field]
-        shapes = {self._task.input_field: shape, "mask": jax.ShapeDtypeStruct((count,), jnp.bool_)}
         sharding = batch_sharding(self._mesh)
-        batch = {name: jax.ShapeDtypeStruct(of.shape, of.dtype, sharding=sharding) for name, of in shapes.items()}
+        memory = jax.eval_shape(self._initial_memory)
+        batch, memory = jax.tree.map(
+            lambda of: jax.ShapeDtypeStruct(of.shape, of.dtype, sharding=sharding),
+            (self._task.evaluation_shapes(count), memory),
+        )
         with jax.set_mesh(self._mesh):
-            return self._kept.lower(variables, batch)
+            return self._kept.lower(variables, batch, memory)
 
     def flops(self, variables: Tree) -> float:
         """Floating-point operations of one batch of evaluation on each device, as the compiler states them.
@@ -197,7 +218,7 @@ class Predictor:
         """What a function gives for all readable records.
 
         Args:
-          function: of (variables, batch); gives arrays [B, ...], whole on every device.
+          function: see :data:`BatchFunction`; gives arrays [B, ...].
           variables: what ``model.apply`` takes.
           source: the records.
 
@@ -221,7 +242,7 @@ class Predictor:
         """Calls a function with one batch of a source after the other.
 
         Args:
-          function: of (variables, batch); what it gives has to be whole on every device.
+          function: see :data:`BatchFunction`.
           variables: what ``model.apply`` takes.
           source: the records.
           skipped: counts this process's unreadable records.
@@ -236,11 +257,12 @@ class Predictor:
         process_index, process_count = processes.index_and_count()
         batches = self._task.evaluation_batches(source, skipped, process_index, process_count)
         sharding = batch_sharding(self._mesh)
+        memory = self._initial_memory()
         self._watchdog.expect_pause()  # to compile
         for local in batches:
             batch = {name: jax.make_array_from_process_local_data(sharding, local[name]) for name in local}
             with jax.set_mesh(self._mesh):
-                outputs = function(variables, batch)
+                outputs, memory = function(variables, batch, memory)
                 facts = self._everywhere({name: batch[name] for name in ("mask", "index", *self._task.facts)})
             whole = {name: np.asarray(values) for name, values in facts.items()}
             self._watchdog.finished("a batch of evaluation")

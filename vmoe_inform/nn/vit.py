@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Bool, Float
+from vmoe_inform.axes import Array, Bool, Float, Tree
 from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.nn.mlp import Mlp
 from vmoe_inform.nn.router import Surroundings, auxiliary_loss, needs_raw_inputs
@@ -45,6 +45,11 @@ class VisionTransformer(nn.Module):
         size = self.config.image_size_px
         return jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.float32)
 
+    def initial_memory(self, batch_size: int) -> Tree | None:
+        """None: an image says nothing about the next one."""
+        del batch_size
+        return None
+
     @nn.compact
     def __call__(
         self,
@@ -53,6 +58,7 @@ class VisionTransformer(nn.Module):
         train: bool = False,
         sequence_mask: Bool[Array, " B"] | None = None,
         progress: Float[Array, ""] | None = None,
+        memory: Tree | None = None,
     ) -> tuple[Float[Array, "B classes"], dict[str, Any]]:
         """Classifies.
 
@@ -61,11 +67,12 @@ class VisionTransformer(nn.Module):
           train: noise, dropout and training capacity.
           sequence_mask: False for images that only fill up a batch: they take no expert's slots from the others.
           progress: share of the training that is done, 0 to 1; needed in training by routers whose K grows.
+          memory: None, as of :meth:`initial_memory`.
 
         Returns:
           logits [B, classes], float32, and ``aux``: ``auxiliary_loss`` (scalar: weighted losses, summed over MoE
           layers, averaged over groups), ``moe``, by block name the metrics of :class:`vmoe_inform.nn.moe.MoeLayer`,
-          and ``features`` [B, F], float32: what the head sees.
+          ``features`` [B, F], float32: what the head sees, and ``memory``, None.
 
         Raises:
           ValueError: images of another size, a group size that does not divide the batch, or no ``progress`` for a
@@ -86,7 +93,7 @@ class VisionTransformer(nn.Module):
             name="head",
         )
         loss = auxiliary_loss((layer["losses"] for layer in metrics.values()), config.router)
-        return head(features), {"auxiliary_loss": loss, "moe": metrics, "features": features}
+        return head(features), {"auxiliary_loss": loss, "moe": metrics, "features": features, "memory": memory}
 
     def _embed(self, images: Float[Array, "B P P 3"]) -> Float[Array, "B N D"]:
         """A token for each patch, after the class token if there is one, with their positions."""

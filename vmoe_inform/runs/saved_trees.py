@@ -68,8 +68,11 @@ def open_manager(
 
 
 def as_dict(state: TrainState) -> dict[str, Tree]:
-    """The state as it is written: its attributes by name."""
-    return {name: getattr(state, name) for name in TrainState.__dataclass_fields__}
+    """The state as it is written: its attributes by name; without a memory where the model carries none."""
+    attributes = {name: getattr(state, name) for name in TrainState.__dataclass_fields__}
+    if state.memory is None:  # checkpoints of older versions have none
+        del attributes["memory"]
+    return attributes
 
 
 def by_path(tree: Tree) -> dict[str, Any]:

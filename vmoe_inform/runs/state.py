@@ -21,6 +21,7 @@ class TrainState:
       opt_state: the optimizer's state.
       routing: states of the routers' steps (Symphony's adjacency), ``{}`` if there are none.
       ema_params: moving average of the parameters, None if it is off.
+      memory: what the model carries from a batch to the next one, by row [B, ...]; None if it carries nothing.
     """
 
     step: Int[Array, ""]
@@ -29,6 +30,7 @@ class TrainState:
     opt_state: optax.OptState
     routing: Tree
     ema_params: Tree | None
+    memory: Tree | None = None
 
     def variables(self, *, averaged: bool = False) -> dict[str, Tree]:
         """What ``model.apply`` takes.
@@ -40,7 +42,14 @@ class TrainState:
         return {"params": params} | ({"routing": self.routing} if self.routing else {})
 
 
-def create(model: Model, optimizer: optax.GradientTransformation, *, seed: UInt[Array, ""], ema: bool) -> TrainState:
+def create(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: UInt[Array, ""],
+    ema: bool,
+    memory: Tree | None = None,
+) -> TrainState:
     """The state before the first step. Pure: run it under ``jit`` to have it made where it will live.
 
     Args:
@@ -48,6 +57,7 @@ def create(model: Model, optimizer: optax.GradientTransformation, *, seed: UInt[
       optimizer: see :mod:`vmoe_inform.training.optimizer`.
       seed: of the parameters, and of all noise in training.
       ema: whether a moving average is kept.
+      memory: see :class:`TrainState`, as it is before the first batch.
     """
     variables = models.initialize(model, jax.random.key(seed))
     params = variables["params"]
@@ -58,4 +68,5 @@ def create(model: Model, optimizer: optax.GradientTransformation, *, seed: UInt[
         opt_state=optimizer.init(params),
         routing=variables.get("routing", {}),
         ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        memory=memory,
     )

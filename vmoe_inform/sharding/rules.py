@@ -1,10 +1,12 @@
 """Parameter path -> PartitionSpec. A path that no rule matches is an error, never silently replicated.
 
 Experts are sharded over the mesh axis ``expert``. Kernels are sharded over ``fsdp``, along the axis of the model's
-width. Vectors, embeddings and routers are small and whole on every device. A step gathers sharded parameters before it
+width. Vectors, embeddings and routers are small and whole on every device. What a model carries from
+batch to batch is spread as the batch is. A step gathers sharded parameters before it
 uses them (:func:`gathered`), so that the arithmetic is the same on every mesh.
 """
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -13,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Tree
-from vmoe_inform.sharding.mesh import EXPERT, FSDP, axis_size, constrain
+from vmoe_inform.sharding.mesh import BATCH, EXPERT, FSDP, axis_size, constrain
 
 Rule = tuple[str, PartitionSpec]
 
@@ -34,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     (r".*/(attention_norm|mlp_norm|encoder_norm|norm)/(scale|bias)", PartitionSpec()),
     (r".*/(class_token|position_embedding|map_pooling/probe)", PartitionSpec()),
     (r"(.*/)?(count|step|mini_step|gradient_step|seed)", PartitionSpec()),
+    (r"memory(/.*)?", BATCH),
 )
 
 
@@ -65,8 +68,11 @@ def tree_shardings(tree: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> Tre
         name = path_name(path)
         spec = spec_for(name, rules)
         for size, axis in zip(leaf.shape, spec, strict=False):
-            if axis is not None and size % mesh.shape[axis]:
-                raise checks.error(name, f"a size divisible by the {mesh.shape[axis]} devices along {axis!r}", size)
+            axes = () if axis is None else (axis,) if isinstance(axis, str) else axis
+            devices = math.prod(mesh.shape[part] for part in axes)
+            if size % devices:
+                along = " x ".join(map(repr, axes))
+                raise checks.error(name, f"a size divisible by the {devices} devices along {along}", size)
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(sharding, tree)

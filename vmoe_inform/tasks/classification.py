@@ -3,7 +3,7 @@
 import copy
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from vmoe_inform.tasks.task import TASKS, Batch, Headline, HostBatch, Keys, Task
 
 
 @TASKS.register("classification")
-class Classification(Task[ImageConfig]):
+class Classification(Task[ImageConfig, Source]):
     """Labelled images: softmax or sigmoid cross-entropy, augmentation on the device, and top-1 on the test split.
 
     Batches: ``image`` uint8 [B, P, P, 3], and ``label`` int32 [B].
@@ -57,7 +57,10 @@ class Classification(Task[ImageConfig]):
         images, targets = augment.mix(mix_key, images, targets, train.mixup_alpha, train.cutmix_alpha)
         return {"inputs": images, "targets": targets}
 
-    def loss(self, outputs: Float[Array, "B classes"], batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
+    def loss(
+        self, outputs: Float[Array, "B classes"], aux: Mapping[str, Any], batch: Batch
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        del aux
         entropy = cross_entropy(outputs, batch["targets"], self.config.train.loss)
         hits = jnp.argmax(outputs, axis=-1) == jnp.argmax(batch["targets"], axis=-1)
         return entropy, {"cross_entropy": entropy, "accuracy": jnp.mean(hits.astype(jnp.float32))}
@@ -77,6 +80,9 @@ class Classification(Task[ImageConfig]):
     @property
     def num_records(self) -> int:
         return len(self._train_source.records)
+
+    def num_examples(self, source: Source) -> int:
+        return len(source.records)
 
     @functools.cached_property
     def test_source(self) -> Source:

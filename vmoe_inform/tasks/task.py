@@ -10,17 +10,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data.skipped import SkippedRecords
-from vmoe_inform.data.sources import Source
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.registry import Registry
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+SourceT = TypeVar("SourceT")  # of data that a model can be asked about
 Batch = Mapping[str, Array]  # arrays [B, ...] by name
 HostBatch = dict[str, np.ndarray]
 Keys = tuple[Array, Array, Array]  # independent random keys of one training step
@@ -33,13 +34,15 @@ class Headline:
     Attributes:
       name: set and metric, such as ``clean/top1``; the log has it as ``evaluation/clean/top1``.
       value: of the metric.
+      less_is_better: whether the smaller of two is the better one, as of a perplexity.
     """
 
     name: str
     value: float
+    less_is_better: bool = False
 
 
-class Task(abc.ABC, Generic[ConfigT]):
+class Task(abc.ABC, Generic[ConfigT, SourceT]):
     """A task of one config. Its methods on arrays are pure and run under ``jit``; the others read data on the host.
 
     A batch holds the field ``input_field``, which the model's inputs are made of. Batches of evaluation also hold
@@ -50,6 +53,10 @@ class Task(abc.ABC, Generic[ConfigT]):
       input_field: name of the batch's field that the model's inputs are made of.
       facts: names of the batch's fields that evaluation collects for every record.
       headline_name: name of the headline.
+      less_is_better: of the headline.
+      counted: what the log counts a second, such as ``images``: ``images_per_second``.
+      carries_memory: whether row r of a batch continues row r of the batch before, in training and in evaluation. What
+        the model remembers of a batch is then handed to the next one.
       config: of the run; of an opened task with all that the data decide.
     """
 
@@ -57,6 +64,9 @@ class Task(abc.ABC, Generic[ConfigT]):
     input_field: ClassVar[str]
     facts: ClassVar[tuple[str, ...]] = ()
     headline_name: ClassVar[str]
+    less_is_better: ClassVar[bool] = False
+    counted: ClassVar[str] = "images"
+    carries_memory: ClassVar[bool] = False
 
     config: ConfigT
 
@@ -88,12 +98,21 @@ class Task(abc.ABC, Generic[ConfigT]):
           ``inputs``, what the model is called with, and whatever :meth:`loss` looks at, [B, ...] each.
         """
 
+    def mask(self, batch: Batch) -> Array | None:
+        """Which sequences are real [B], or which of their tokens [B, N]; None: all. By default the field ``mask``.
+
+        Args:
+          batch: prepared.
+        """
+        return batch.get("mask")
+
     @abc.abstractmethod
-    def loss(self, outputs: Any, batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
+    def loss(self, outputs: Any, aux: Mapping[str, Any], batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The objective without the auxiliary losses of routing, and what else the log is to say of a step.
 
         Args:
-          outputs: of the model: logits, or hidden states with the head's kernel where the logits are too many.
+          outputs: of the model: logits. They are not computed where nobody looks at them.
+          aux: what else the model gives, such as ``head``, of which losses are made where the logits are too many.
           batch: prepared.
 
         Returns:
@@ -101,15 +120,25 @@ class Task(abc.ABC, Generic[ConfigT]):
           scalar metrics by name, means too.
         """
 
-    def kept(self, outputs: Any, batch: Batch) -> Tree:
+    def metrics_of_step(self, means: dict[str, Array]) -> dict[str, Array]:
+        """Metrics of a whole step, of their means over its parts; by default those. Some are no means themselves."""
+        return means
+
+    def kept(self, outputs: Any, aux: Mapping[str, Any], batch: Batch) -> Tree:
         """What evaluation keeps of a batch, [B, ...] each: by default the model's outputs, all of them.
 
         Args:
           outputs: of the model.
+          aux: what else the model gives.
           batch: of :meth:`evaluation_batches`, prepared.
         """
-        del batch
+        del aux, batch
         return outputs
+
+    def evaluation_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Names, shapes and types of what of a batch :meth:`kept` depends on, over all processes."""
+        inputs = self.batch_shapes(batch_size)[self.input_field]
+        return {self.input_field: inputs, "mask": jax.ShapeDtypeStruct((batch_size,), jnp.bool_)}
 
     # ----------------------------------------------------------------------------------------------------- on the host
 
@@ -128,8 +157,17 @@ class Task(abc.ABC, Generic[ConfigT]):
         """Training examples of an epoch."""
 
     @property
+    def counted_per_example(self) -> int:
+        """How many of what the log counts a training example holds."""
+        return 1
+
     @abc.abstractmethod
-    def test_source(self) -> Source:
+    def num_examples(self, source: SourceT) -> int:
+        """Examples of a source, those included that turn out not to be readable."""
+
+    @property
+    @abc.abstractmethod
+    def test_source(self) -> SourceT:
         """What the headline is measured on."""
 
     @abc.abstractmethod
@@ -144,7 +182,7 @@ class Task(abc.ABC, Generic[ConfigT]):
 
     @abc.abstractmethod
     def evaluation_batches(
-        self, source: Source, skipped: SkippedRecords, process_index: int, process_count: int
+        self, source: SourceT, skipped: SkippedRecords, process_index: int, process_count: int
     ) -> Iterator[HostBatch]:
         """Every record of a source once, in batches that end with filler.
 
@@ -172,10 +210,10 @@ class Task(abc.ABC, Generic[ConfigT]):
         return f"{self.headline_name} {value:.4g}"
 
 
-TASKS: Registry[type[Task]] = Registry("task")
+TASKS: Registry[type[Task[Any, Any]]] = Registry("task")
 
 
-def from_config(config: Config) -> Task:
+def from_config(config: Config) -> Task[Any, Any]:
     """The task that ``config.task`` names.
 
     Raises:

@@ -109,7 +109,8 @@ def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None =
     seed = np.uint32(config.seed)
 
     def create(seed: Array) -> TrainState:
-        return state_lib.create(model, optimizer, seed=seed, ema=config.train.ema_decay > 0)
+        memory = model.initial_memory(config.train.batch_size) if task.carries_memory else None
+        return state_lib.create(model, optimizer, seed=seed, ema=config.train.ema_decay > 0, memory=memory)
 
     shapes = jax.eval_shape(create, seed)
     paths.check(config.optimizer, shapes.params, shapes.routing)

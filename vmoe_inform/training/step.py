@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,21 @@ from vmoe_inform.training import nonfinite, paths
 from vmoe_inform.training.measurements import EXPERT_LOADS
 
 Batch = dict[str, Array]
-Left = tuple[Tree, dict[str, Array]]  # what the routers' steps observed, and metrics
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+class Left(NamedTuple):
+    """What the forward pass leaves besides the loss.
+
+    Attributes:
+      observed: sums that the routers' steps observed.
+      memory: for the next batch, see :class:`vmoe_inform.runs.state.TrainState`.
+      metrics: scalars by name, and the expert loads.
+    """
+
+    observed: Tree
+    memory: Tree | None
+    metrics: dict[str, Array]
 
 
 def make_train_step(
@@ -53,10 +66,11 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        gradients, observed, metrics = gradients_of(state, state.step.astype(jnp.float32) / total_steps, batch, key)
+        gradients, left = gradients_of(state, state.step.astype(jnp.float32) / total_steps, batch, key)
+        metrics = task.metrics_of_step(left.metrics)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, step=state.step)
         params = as_before(optax.apply_updates(state.params, updates), state.params)
-        routing = update_states(config.model.router, state.params, state.routing, observed)
+        routing = update_states(config.model.router, state.params, state.routing, left.observed)
         routing = as_before(routing, state.routing)
         ema_params = state.ema_params
         if ema_params is not None:
@@ -65,7 +79,7 @@ def make_train_step(
         where = nonfinite.where(metrics["loss"], gradients)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
         metrics[nonfinite.WHERE] = where
-        after = TrainState(state.step + 1, state.seed, params, opt_state, routing, ema_params)
+        after = TrainState(state.step + 1, state.seed, params, opt_state, routing, ema_params, left.memory)
         if config.train.max_nonfinite_steps > 0:
             after = nonfinite.choose(where < 0, after, dataclasses.replace(state, step=state.step + 1))
         return after, metrics
@@ -74,67 +88,74 @@ def make_train_step(
 
 
 def _make_loss(model: Model, task: Task, config: Config) -> Callable[..., tuple[Array, Left]]:
-    """``loss(trained, whole, routing, progress, batch, key)``, to be differentiated in the first: the trained part of
-    the parameters ``whole``."""
+    """``loss(trained, whole, routing, progress, memory, batch, key)``, to be differentiated in the first: the trained
+    part of the parameters ``whole``."""
 
     def loss_function(
-        trained: Tree, whole: Tree, routing: Tree, progress: Array, batch: Batch, key: Array
+        trained: Tree, whole: Tree, routing: Tree, progress: Array, memory: Tree | None, batch: Batch, key: Array
     ) -> tuple[Array, Left]:
         params = paths.with_frozen(trained, paths.mask(whole, config.optimizer.frozen), whole)
         # The order stays: by it a run continues bit for bit.
         first_key, second_key, routing_key, dropout_key, third_key = jax.random.split(key, 5)
         prepared = task.prepare((first_key, second_key, third_key), batch)
-        (outputs, aux), left = model.apply(
+        (outputs, aux), changed = model.apply(
             {"params": gathered(params), STATE: routing},
             prepared["inputs"],
             train=True,
+            sequence_mask=task.mask(prepared),
             progress=progress,
+            memory=memory,
             mutable=[OBSERVED],
             rngs={"routing": routing_key, "dropout": dropout_key},
         )
-        objective, metrics = task.loss(outputs, prepared)
+        objective, metrics = task.loss(outputs, aux, prepared)
         loss = objective + aux["auxiliary_loss"]
-        return loss, (left.get(OBSERVED, {}), {"loss": loss} | metrics | routing_metrics(aux["moe"]))
+        metrics = {"loss": loss} | metrics | routing_metrics(aux["moe"])
+        return loss, Left(changed.get(OBSERVED, {}), aux["memory"] if task.carries_memory else None, metrics)
 
     return loss_function
 
 
 def _make_gradients(loss_function: Callable[..., tuple[Array, Left]], config: Config) -> Callable[..., Any]:
-    """``gradients(state, progress, batch, key) -> (gradients, observed, metrics)``, over the parts of the batch:
-    mean gradients, zero where parameters are frozen; sums that the routers' steps observed; mean metrics."""
+    """``gradients(state, progress, batch, key) -> (gradients, left)``, over the parts of the batch: mean gradients,
+    zero where parameters are frozen; sums that the routers' steps observed; each row's memory; mean metrics."""
     parts, patterns = config.train.gradient_accumulation_steps, config.optimizer.frozen
+    group = config.model.moe.group_size_sequences
     gradient_function = jax.value_and_grad(loss_function, has_aux=True)
 
-    def gradients_of(state: TrainState, progress: Array, batch: Batch, key: Array) -> tuple[Tree, Tree, dict]:
+    def gradients_of(state: TrainState, progress: Array, batch: Batch, key: Array) -> tuple[Tree, Left]:
         frozen = paths.mask(state.params, patterns)
         trained = paths.trained_part(state.params, frozen)  # what the backward pass is for, and no further
         about = (trained, state.params, state.routing, progress)
         if parts == 1:
-            (_, (observed, metrics)), gradients = gradient_function(*about, batch, key)
-            return paths.zeros_where_frozen(gradients, frozen, state.params), observed, metrics
+            (_, left), gradients = gradient_function(*about, state.memory, batch, key)
+            return paths.zeros_where_frozen(gradients, frozen, state.params), left
 
-        def accumulate(total: Tree, part: tuple[Batch, Array]) -> tuple[Tree, Left]:
+        def accumulate(total: Tree, part: tuple[Tree | None, Batch, Array]) -> tuple[Tree, Left]:
             (_, left), gradients = gradient_function(*about, *part)
             return jax.tree.map(jnp.add, total, gradients), left
 
         zeros = jax.tree.map(jnp.zeros_like, trained)
-        split = split_batch(batch, parts, config.model.moe.group_size_sequences)
-        total, (observed, metrics) = jax.lax.scan(accumulate, zeros, (split, jax.random.split(key, parts)))
-        metrics = {name: jnp.mean(values, axis=0) for name, values in metrics.items()}
-        observed = jax.tree.map(lambda values: jnp.sum(values, axis=0), observed)
+        split = [split_batch(tree, parts, group) for tree in (state.memory, batch)]
+        total, left = jax.lax.scan(accumulate, zeros, (*split, jax.random.split(key, parts)))
+        left = Left(
+            observed=jax.tree.map(lambda values: jnp.sum(values, axis=0), left.observed),
+            memory=join_batch(left.memory, group),
+            metrics={name: jnp.mean(values, axis=0) for name, values in left.metrics.items()},
+        )
         means = jax.tree.map(lambda g: g / parts, total)
-        return paths.zeros_where_frozen(means, frozen, state.params), observed, metrics
+        return paths.zeros_where_frozen(means, frozen, state.params), left
 
     return gradients_of
 
 
-def split_batch(batch: Batch, parts: int, group: int) -> Batch:
+def split_batch(batch: Tree, parts: int, group: int) -> Tree:
     """A batch in equal parts [parts, B / parts, ...], each with examples from every device.
 
     Sequences that form a group in the batch stay together: the parts route as the whole batch does.
 
     Args:
-      batch: arrays [B, ...].
+      batch: tree of arrays [B, ...].
       parts: divides B in whole groups.
       group: consecutive sequences of a group.
     """
@@ -144,6 +165,16 @@ def split_batch(batch: Batch, parts: int, group: int) -> Batch:
         return jnp.swapaxes(grouped, 0, 1).reshape(parts, -1, *array.shape[1:])
 
     return jax.tree.map(split, batch)
+
+
+def join_batch(parts: Tree, group: int) -> Tree:
+    """The batch [B, ...] whose parts [parts, B / parts, ...] :func:`split_batch` gives."""
+
+    def join(array: Array) -> Array:
+        grouped = array.reshape(len(array), -1, group, *array.shape[2:])
+        return jnp.swapaxes(grouped, 0, 1).reshape(-1, *array.shape[2:])
+
+    return jax.tree.map(join, parts)
 
 
 def routing_metrics(layers: dict[str, Any]) -> dict[str, Array]:

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,7 +17,6 @@ from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.runs.run import Run
 from vmoe_inform.sharding import watchdog as watchdog_lib
-from vmoe_inform.sharding.mesh import replicated
 from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.tasks.task import Batch
 
@@ -66,17 +64,19 @@ class Observer:
             chosen = {block: jnp.asarray(layer.indices, smallest) for block, layer in layers.items()}
             return jnp.argmax(logits, axis=-1), layers, chosen
 
-        def choose(variables: Tree, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        def choose(variables: Tree, batch: Batch, memory: Tree | None) -> tuple[tuple[Array, dict[str, Array]], None]:
             predicted, _, chosen = route(variables, batch)
-            return predicted, chosen
+            return (predicted, chosen), memory
 
-        def look(variables: Tree, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, LayerSums]]:
+        def look(
+            variables: Tree, batch: Batch, memory: Tree | None
+        ) -> tuple[tuple[Array, dict[str, Array], dict[str, LayerSums]], None]:
             predicted, layers, chosen = route(variables, batch)
             about = batch["label"], batch["mask"]
             sums = {block: layer_sums(layer, *about, num_classes=num_classes) for block, layer in layers.items()}
-            return predicted, chosen, sums
+            return (predicted, chosen, sums), memory
 
-        self._choose, self._look = (jax.jit(function, out_shardings=replicated(mesh)) for function in (choose, look))
+        self._choose, self._look = self._predictor.compiled(choose), self._predictor.compiled(look)
 
     def observe(self, variables: Tree, source: Source) -> Seen:
         """Everything about a set of images; what is kept of them is the experts of their tokens.

@@ -120,7 +120,7 @@ class Evaluate(Hook):
 
     def _measure_headline(self, run: Run) -> None:
         source = self._task.test_source
-        with self._predictor.reporting(self._progress(self._task.headline_name, len(source.records))):
+        with self._predictor.reporting(self._progress(self._task.headline_name, self._task.num_examples(source))):
             headline = self._predictor.headline(run.variables)
         self._headlines[run.step] = headline.value
         self._log(run.step, {headline.name: headline.value})
