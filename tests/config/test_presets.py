@@ -196,7 +196,6 @@ def test_options_that_the_papers_fix():
         "temperature": 1.0,
         "metric": "dot",
         "learned_weight": False,
-        "mask": "none",
         "block_size": None,
     }
     attention = options["attention_vmoe"]["attention"]
@@ -226,14 +225,14 @@ def test_a_preset_leaves_nothing_of_another():
 
 
 def test_options_behind_the_name():
-    router = model_of("similarity_xmoe@similarity.temperature=sqrt_dim@similarity.mask=causal@cosine.width=4").router
+    router = model_of("similarity_xmoe@similarity.temperature=sqrt_dim@similarity.metric=cosine@cosine.width=4").router
     assert router.options["similarity"]["temperature"] == "sqrt_dim"
-    assert router.options["similarity"]["mask"] == "causal"
+    assert router.options["similarity"]["metric"] == "cosine"
     assert router.options["cosine"] == {"width": 4, "temperature": 0.3}
     for name, message in {
         "xmoe@cosine": r"router: expected NAME@STEP.OPTION=VALUE; received 'cosine'",
         "xmoe@cosine.withd=4": r"router=xmoe: expected options width, temperature of cosine; received 'cosine.withd=4'",
-        "xmoe@similarity.mask=causal": r"router=xmoe: expected options of its steps .*, switch; received",
+        "xmoe@similarity.metric=cosine": r"router=xmoe: expected options of its steps .*, switch; received",
         "xmoe@cosine.width=none": r"router.options.cosine.width: expected int >= 1 .* or None; received 'none'",
         "xmoe@cosine.temperature=hot": r"options.cosine.temperature: expected float >= 1e-06 .*; received 'hot'",
         "smoe_top1@linear.bias=yes": r"options.linear.bias: expected true or false; received 'yes'",

@@ -136,7 +136,7 @@ def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
         ),
         (
             {"model__moe__capacity_factor": 0.0},
-            "model.moe.capacity_factor: expected float > 0 and <= 1048576; received 0.0",
+            "model.moe.capacity_factor: expected float > 0 and <= 1048576 or None; received 0.0",
         ),
         ({"model__dropout_rate": 1.0}, "model.dropout_rate: expected float >= 0 and < 1; received 1.0"),
         # combinations

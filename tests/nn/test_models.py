@@ -54,14 +54,14 @@ def test_a_router_applies_trains_and_keeps_its_state_in_evaluation(router):
     assert "load" not in aux["moe"]["block_1"]["losses"]  # no noise, no load loss
 
     steps = router_lib.steps_of(model.config.router)
-    stateful = any(step.has_state for step in steps)
+    stateful = router_lib.has_state(model.config.router)
     assert set(variables) == ({"params", "routing"} if stateful else {"params"})
     jax.tree.map(np.testing.assert_array_equal, dict(updated), {"routing": variables["routing"]} if stateful else {})
     # What training does to the states' values is shown in tests/training/test_step.py.
     train = functools.partial(model.apply, train=True, mutable=OBSERVED, rngs={"routing": jax.random.key(1)})
     (_, aux), left = jax.eval_shape(lambda v: train(v, _images(4), progress=0.5), variables)
     assert ("load" in aux["moe"]["block_1"]["losses"]) == (model.config.router.noise_std > 0)
-    assert set(left) == ({OBSERVED} if any(step.updates_state for step in steps) else set())
+    assert set(left) == ({OBSERVED} if any(step.update_state is not None for step in steps) else set())
 
 
 @pytest.mark.parametrize("classifier", ["token", "gap", "map"])

@@ -77,7 +77,7 @@ def started(step, options, tokens=N, experts=E):
 
     @jax.jit  # one program instead of one for each operation
     def start(key):
-        state = step.initial_state(key, sizes, **options) if step.has_state else None
+        state = step.initial_state(key, sizes, **options) if step.has_state(options) else None
         # Rows of an adjacency sum to at most 1.
         noise = lambda leaf: jax.random.uniform(key, leaf.shape) / leaf.shape[-1]
         state = jax.tree.map(lambda leaf: leaf if is_counter(leaf) else leaf + noise(leaf), state)

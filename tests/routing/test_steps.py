@@ -132,10 +132,10 @@ def test_the_contract_of_an_unknown_step():
     "step", [r[name] for r in (steps.SCORE_STEPS, steps.INFORM_STEPS) for name in r], ids=lambda step: step.name
 )
 def test_states_that_are_random_come_from_the_key(step):
-    if step.has_state:
+    if step.initial_state is not None:
         one, again, other = (step.initial_state(jax.random.key(s), SIZES, **step.option_defaults) for s in (0, 0, 1))
         chex.assert_trees_all_equal(one, again)
-        if not step.updates_state:  # a state that never changes is there because it is random
+        if step.update_state is None:  # a state that never changes is there because it is random
             assert any(not np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (one, other)), strict=True))
 
 
@@ -281,9 +281,7 @@ def test_symphony_threshold_leaves_small_entries_out():
 def test_attention_in_head_space_is_attention_with_means(options):
     step = steps.INFORM_STEPS["attention"]
     inputs = contract.make_inputs(5, step, SIZES, options)
-    given = {name: options[name] for name in ("sigma", "heads")} | {
-        "mask": None if options["mask"] == "none" else "causal"
-    }
+    given = {name: options[name] for name in ("sigma", "heads")}
 
     def in_head_space(learned):
         return step.function(learned["probabilities"], contract.context({**inputs, "learned": learned}), **options)

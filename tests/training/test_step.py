@@ -146,7 +146,7 @@ def test_every_step_trains_on_digits(router, digits_batches):
         assert np.isfinite(norm)
         losses.append(float(entropy))
     assert np.mean(losses[-4:]) < 0.99 * np.mean(losses[:4])
-    updated = {step.name for step in router_lib.steps_of(config.model.router) if step.updates_state}
+    updated = {step.name for step in router_lib.steps_of(config.model.router) if step.update_state is not None}
     for block in before:
         for name, old in before[block]["moe"]["router"].items():
             pairs = zip(*map(jax.tree.leaves, (old, state[block]["moe"]["router"][name])), strict=True)

@@ -63,7 +63,7 @@ def _options_of(step: steps.Step, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _field_for(values[name], hint) for name, hint in step.option_types.items()}
 
 
-def _parse_options(given: Any, prefix: str) -> dict[str, dict[str, Any]]:
+def _parse_options(given: Any, prefix: str, default: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     known = steps.all_steps()
     if not isinstance(given, Mapping | ml_collections.ConfigDict):
         raise checks.error(prefix, "a mapping from step name to options", given)
@@ -74,7 +74,7 @@ def _parse_options(given: Any, prefix: str) -> dict[str, dict[str, Any]]:
         if not isinstance(values, Mapping | ml_collections.ConfigDict):
             raise checks.error(f"{prefix}.{name}", "a mapping from option to value", values)
         check_keys(values, set(step.option_types), f"{prefix}.{name}")
-        merged = {**step.option_defaults, **dict(values.items())}
+        merged = {**step.option_defaults, **default.get(name, {}), **dict(values.items())}
         parsed[name] = {o: checks.conform(f"{prefix}.{name}.{o}", merged[o], t) for o, t in step.option_types.items()}
     return parsed
 
@@ -130,13 +130,14 @@ def _fields_of(hint: Any) -> Mapping[str, Any] | None:
     return hints
 
 
-def parse_group(group: type, given: Any, prefix: str) -> Any:
+def parse_group(group: type, given: Any, prefix: str, default: Any = None) -> Any:
     """A mapping as the dataclass ``group``.
 
     Args:
       group: a dataclass of settings, nested or not.
       given: a ConfigDict or dict; what it leaves out has its default.
       prefix: name of the group in error messages, empty for the whole config.
+      default: the group at its defaults; None for those of the dataclass. A group of groups may have others.
 
     Raises:
       ValueError: an unknown key, or a value of the wrong type or out of bounds.
@@ -145,14 +146,16 @@ def parse_group(group: type, given: Any, prefix: str) -> Any:
         raise checks.error(prefix, f"a group with the keys of {group.__name__}", given)
     hints = _hints(group)
     check_keys(given, set(hints), prefix)
+    default = group() if default is None else default
     values = {}
     for field in dataclasses.fields(group):
         name = f"{prefix}.{field.name}" if prefix else field.name
-        hint = hints[field.name]
+        hint, value = hints[field.name], getattr(default, field.name)
         if field.name == "options":
-            values[field.name] = _parse_options(given.get(field.name, {}), name)
+            value = _parse_options(given.get(field.name, {}), name, value)
         elif _is_group(hint):
-            values[field.name] = parse_group(checks.plain(hint), given.get(field.name, {}), name)
+            value = parse_group(checks.plain(hint), given.get(field.name, {}), name, value)
         elif field.name in given:
-            values[field.name] = checks.conform(name, given[field.name], hint)
+            value = checks.conform(name, given[field.name], hint)
+        values[field.name] = value
     return group(**values)

@@ -90,7 +90,7 @@ def _settings(group: Any, defaults: Any, prefix: str, effect_of_group: Effect | 
         if dataclasses.is_dataclass(value):
             yield from _settings(value, default, f"{name}.", effect)
         elif isinstance(value, Mapping):
-            yield from _options(value, name, effect)
+            yield from _options(value, default, name, effect)
         else:
             yield name, Setting(_plain(value), _plain(default), effect)
 
@@ -100,12 +100,14 @@ def _effect(hint: Any) -> Effect | None:
     return next((annotation for annotation in annotations if isinstance(annotation, Effect)), None)
 
 
-def _options(options: Mapping[str, Mapping[str, Any]], prefix: str, effect: Effect) -> Iterator[tuple[str, Setting]]:
-    """Options of the router's steps, whose defaults the steps know."""
+def _options(
+    options: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Mapping[str, Any]], prefix: str, effect: Effect
+) -> Iterator[tuple[str, Setting]]:
+    """Options of the router's steps; where the group says nothing else, the steps know their defaults."""
     known = steps.all_steps()
     for step, values in options.items():
         for option, value in values.items():
-            default = known[step].option_defaults.get(option)
+            default = {**known[step].option_defaults, **defaults.get(step, {})}.get(option)
             yield f"{prefix}.{step}.{option}", Setting(_plain(value), _plain(default), effect)
 
 

@@ -96,6 +96,15 @@ MIGRATIONS: tuple[Migration, ...] = (
         "model.router.options.{name}.weight of a loss that model.router.losses names (of distillation: "
         "model.router.options.distilled.distillation_weight)",
     ),
+    # The model decides what a token may know of the others.
+    *(
+        Removed(
+            f"model.router.options.{step}.mask",
+            dispensable=("none",),
+            instead="the model decides: tokens of an image see each other, those of a causal model of text look back",
+        )
+        for step in ("similarity", "attention")
+    ),
     # The digits come with a package.
     Unread("data.directory", "data.source", "digits", now=""),
 )

@@ -17,7 +17,9 @@ def check_model(model: ModelConfig) -> None:
     moe = model.moe
     tokens = moe.group_size_sequences * model.num_tokens * moe.num_selected_experts / moe.num_experts
     for field in ("capacity_factor", "capacity_factor_evaluation"):
-        capacity = int(tokens * getattr(moe, field)) + moe.capacity_multiple_of
+        factor = getattr(moe, field)
+        share = tokens * factor if factor is not None else moe.group_size_sequences * model.num_tokens
+        capacity = int(share) + moe.capacity_multiple_of
         _at_most(f"model.moe.{field}", "slots of an expert for a group", capacity, _MOST_CAPACITY)
 
 

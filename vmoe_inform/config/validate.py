@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vmoe_inform import checks, dispatch, routing  # noqa: F401  (routing registers the steps)
-from vmoe_inform.config import domains, sizes
+from vmoe_inform.config import causality, domains, sizes
 from vmoe_inform.config.mesh import spreads_experts
 from vmoe_inform.config.settings import (
     Config,
@@ -73,6 +73,7 @@ def check_model(model: ModelConfig) -> None:
 def _check_router(model: ModelConfig) -> None:
     """Whether the steps go with each other and with the layer, by what they declare."""
     router = model.router
+    causality.check(model)
     _check_inform(model)
     informs = [steps.INFORM_STEPS[name] for name in router.inform_steps]
     for step in (steps.SCORE_STEPS[router.score], *informs, steps.SELECT_STEPS[router.select]):
@@ -114,7 +115,7 @@ def _check_select(model: ModelConfig) -> None:
         raise checks.error("model.router.inform", f"'none' with {chosen}, which looks at logits only", received)
     if moe.batch_priority and select.fills_slots:
         raise checks.error("model.moe.batch_priority", f"false with {chosen}, which fills all slots", True)
-    if moe.capacity_factor < select.smallest_capacity_factor:
+    if moe.capacity_factor is not None and moe.capacity_factor < select.smallest_capacity_factor:
         expected = f"at least {select.smallest_capacity_factor} with {chosen}"
         raise checks.error("model.moe.capacity_factor", expected, moe.capacity_factor)
     growth = _growth(model)

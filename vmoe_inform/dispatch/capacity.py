@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -56,12 +57,12 @@ class Assignment:
 
 
 def expert_capacity(
-    group_size: int, num_experts: int, num_selected_experts: int, factor: float, multiple_of: int = 4
+    group_size: int, num_experts: int, num_selected_experts: int, factor: float | None, multiple_of: int = 4
 ) -> int:
     """Slots of one expert for one group: ceil(S K factor / E), rounded up to a multiple (V-MoE, Sec. 2.2).
 
     A token takes at most one slot of an expert, so at most S slots are used. The result is at most S rounded up to the
-    multiple.
+    multiple. That is also the capacity for the factor None, with which no token is ever dropped.
 
     Raises:
       ValueError: an argument below 1, or factor not > 0.
@@ -74,6 +75,8 @@ def expert_capacity(
     ):
         if value < 1:
             raise checks.error(field, "an integer >= 1", value)
+    if factor is None:
+        return math.ceil(group_size / multiple_of) * multiple_of
     checks.positive("factor", factor)
     # In binary and in this order, as in the original V-MoE: ceil(100 * 1.1 / 2) is 56, not 55. So a checkpoint of
     # theirs drops the same tokens here.
@@ -89,11 +92,15 @@ def assign_slots(
     capacity: int,
     priority: Float[Array, "G S"] | None = None,
     real: Bool[Array, "G S"] | None = None,
+    order: Literal["choices", "tokens"] = "choices",
+    num_sequences: int = 1,
 ) -> Assignment:
     """Hands out the slots of each group, greedily (V-MoE, Algorithms 1 and 2).
 
-    All first choices come before all second choices; among equal choices the token of larger priority comes first,
-    then the earlier one.
+    In the order of the choices, all first choices come before all second choices. Among equal choices the token of
+    larger priority comes first, then the earlier one. In the order of the tokens, all choices of a token come before
+    those of later ones. The sequences of a group are served place by place. So no token depends on a later one of any
+    sequence.
 
     Args:
       weights: [G, S, K], weights of the expert outputs.
@@ -102,9 +109,11 @@ def assign_slots(
       capacity: C, slots of one expert for one group.
       priority: [G, S], e.g. the probability of the first choice (V-MoE's batch priority); None for none.
       real: [G, S], False for filler, which gets no slot and takes none; None if all tokens are real.
+      order: ``"choices"`` (V-MoE) or ``"tokens"``, for causal models.
+      num_sequences: sequences of a group, of S / num_sequences tokens each; only the order of the tokens heeds them.
 
     Raises:
-      ValueError: num_experts or capacity below 1, or shapes that do not fit.
+      ValueError: num_experts or capacity below 1, shapes that do not fit, or a priority in the order of the tokens.
     """
     for field, value in (("num_experts", num_experts), ("capacity", capacity)):
         if value < 1:
@@ -112,17 +121,30 @@ def assign_slots(
     checks.shape("weights", weights.shape, indices.shape)
     groups, size, selected = indices.shape
     chosen = indices if real is None else jnp.where(real[..., None], indices, num_experts)
+    if order == "tokens":
+        if priority is not None:
+            raise checks.error("priority", "None where slots are handed out in the order of the tokens", "an array")
+        # [G, Q N, K] -> [G, N, Q, K]: place by place, the sequences' tokens side by side
+        places = jnp.swapaxes(chosen.reshape(groups, num_sequences, -1, selected), 1, 2)
+        positions = _positions(places.reshape(groups, -1), num_experts, capacity).reshape(places.shape)
+        positions = jnp.swapaxes(positions, 1, 2).reshape(chosen.shape)
+        return Assignment(weights, indices, positions, num_experts, capacity)
     if priority is not None:
-        order = jnp.argsort(-jax.lax.stop_gradient(priority), axis=-1, stable=True)
-        chosen = jnp.take_along_axis(chosen, order[..., None], axis=1)
+        by_priority = jnp.argsort(-jax.lax.stop_gradient(priority), axis=-1, stable=True)
+        chosen = jnp.take_along_axis(chosen, by_priority[..., None], axis=1)
     # [G, S, K] -> [G, K S]: choices in the order in which they are served
     served = jnp.swapaxes(chosen, 1, 2).reshape(groups, selected * size)
-    positions = jnp.where(served < num_experts, earlier_choices(served, num_experts), capacity)
+    positions = _positions(served, num_experts, capacity)
     # [G, K S] -> [G, S, K]
     positions = jnp.swapaxes(positions.reshape(groups, selected, size), 1, 2)
     if priority is not None:
-        positions = jnp.take_along_axis(positions, jnp.argsort(order, axis=-1)[..., None], axis=1)
+        positions = jnp.take_along_axis(positions, jnp.argsort(by_priority, axis=-1)[..., None], axis=1)
     return Assignment(weights, indices, positions, num_experts, capacity)
+
+
+def _positions(served: Int[Array, "G A"], num_experts: int, capacity: int) -> Int[Array, "G A"]:
+    """Slots for choices in the order in which they are served; C for a choice that does not exist."""
+    return jnp.where(served < num_experts, earlier_choices(served, num_experts), capacity)
 
 
 def earlier_choices(experts: Int[Array, "G A"], num_experts: int) -> Int[Array, "G A"]:

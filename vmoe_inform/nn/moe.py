@@ -82,6 +82,7 @@ class MoeLayer(nn.Module):
             groups=groups,
             train=train,
             batch_priority=moe.batch_priority,
+            mask=config.layer_sizes.mask,
             real=None if sequence_mask is None else jnp.repeat(sequence_mask, num_tokens).reshape(groups, size),
         )
         outputs = self._work(tokens.reshape(groups, size, width), plan, train=train)

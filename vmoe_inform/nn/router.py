@@ -23,6 +23,7 @@ from vmoe_inform.routing.steps import (
     ContextStep,
     LayerSizes,
     LossContext,
+    Mask,
     PreviousLayer,
     SelectContext,
     StepContext,
@@ -82,7 +83,7 @@ def needs_raw_inputs(config: RouterConfig) -> bool:
 
 def has_state(config: RouterConfig) -> bool:
     """Whether a step of the router keeps a state."""
-    return any(step.has_state for step in steps_of(config))
+    return any(step.has_state(options_of(config, step)) for step in steps_of(config))
 
 
 @jax.tree_util.register_dataclass
@@ -92,13 +93,13 @@ class Surroundings:
 
     Attributes:
       attention: record of the block's attention.
-      raw_inputs: what the model makes each token of: the normalised pixels of its patch.
+      raw_inputs: what the model makes each token of: its id in text, the normalised pixels of its patch in images.
       previous: the MoE layer before.
       progress: share of the training that is done, 0 to 1; for routers whose K grows.
     """
 
     attention: AttentionRecord | None = None
-    raw_inputs: Float[Array, "B N P"] | None = None
+    raw_inputs: Float[Array, "B N P"] | Int[Array, "B N"] | None = None
     previous: PreviousLayer | None = None
     progress: Float[Array, ""] | None = None
 
@@ -141,9 +142,10 @@ class Router(nn.Module):
 
         def observe(step: ContextStep, context: StepContext, variables: StepVariables | None) -> None:
             observing = train and not self.is_initializing() and self.is_mutable_collection(OBSERVED)
-            if observing and variables is not None and step.update_state is not None:
+            options = options_of(self.config, step)
+            if observing and variables is not None and step.updates_state(options):
                 indices = self._top(logits, k, active, step.observe_k)
-                variables.leave(step.observe(context, indices, **options_of(self.config, step)))
+                variables.leave(step.observe(context, indices, **options))
 
         observe(score, context, variables)
         noisy_logits = logits
@@ -188,14 +190,14 @@ class Router(nn.Module):
         self, step: ContextStep, tokens: Float[Array, "B N D"], around: Surroundings
     ) -> tuple[StepContext, StepVariables | None]:
         """What a step declared, and what holds its variables, if it has any."""
-        wanted: dict[str, Any] = {}
+        wanted: dict[str, Any] = {"mask": self.sizes.mask}
         for name in ("attention", "raw_inputs", "previous"):
             if getattr(step, f"needs_{name}"):
                 if getattr(around, name) is None and not (name == "previous" and self.ordinal == 0):
                     raise checks.error(name, f"what the router step {step.name!r} needs", None)
                 wanted[name] = getattr(around, name)
         options = options_of(self.config, step)
-        if not step.has_state and not step.parameters(self.sizes, **options):
+        if not step.has_state(options) and not step.parameters(self.sizes, **options):
             return StepContext(tokens, {}, **wanted), None
         variables = StepVariables(step, self.sizes, options, name=step.name)
         parameters, state = variables()
@@ -210,6 +212,7 @@ def select_experts(
     groups: int,
     train: bool,
     batch_priority: bool,
+    mask: Mask = None,
     real: Bool[Array, "G S"] | None,
 ) -> Plan:
     """The plan of which token meets which expert.
@@ -221,6 +224,7 @@ def select_experts(
       groups: G; the tokens of B / G consecutive sequences form one group.
       train: whether this is a training step.
       batch_priority: tokens of larger informed probability get slots first (decision 5).
+      mask: what a token may know of the others; it decides the order in which slots are handed out.
       real: False for filler, which takes no slots.
     """
 
@@ -240,6 +244,7 @@ def select_experts(
         gates=grouped(routing.gates),
         slot_logits=grouped(routing.slot_logits),
         priority=jnp.max(informed, axis=-1) if batch_priority else None,
+        mask=mask,
         real=real,
     )
     return step.function(informed, context, **options_of(config, step))

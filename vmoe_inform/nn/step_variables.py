@@ -32,7 +32,7 @@ class StepVariables(nn.Module):
         declared = self.step.parameters(self.sizes, **self.options)
         parameters = {name: self.param(name, p.initializer, p.shape, jnp.float32) for name, p in declared.items()}
         initial_state = self.step.initial_state
-        if initial_state is None:
+        if initial_state is None or not self.step.has_state(self.options):
             return parameters, None
         if not self.has_variable(STATE, "state") and not self.is_mutable_collection(STATE):
             raise checks.error(

@@ -41,9 +41,9 @@ def make_inputs(seed: int, step: ContextStep, sizes: LayerSizes, options: dict[s
     chosen = jnp.argsort(normal(IMAGES, tokens, experts), axis=-1)[..., : sizes.num_selected_experts]
     previous = PreviousLayer(jax.nn.softmax(normal(IMAGES, tokens, experts)), chosen.astype(jnp.int32))
     state = None
-    if step.initial_state is not None:
+    if step.initial_state is not None and step.has_state(options):
         state = step.initial_state(jax.random.key(seed), sizes, **options)
-    if step.updates_state:  # as it may be after some training
+    if step.updates_state(options):  # as it may be after some training
         state = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.1 * random.random(leaf.shape), leaf.dtype), state)
     return {
         "learned": {

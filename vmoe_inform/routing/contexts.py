@@ -5,11 +5,14 @@ The layer hands each step what it declared when it was registered (:mod:`vmoe_in
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
+
+Mask: TypeAlias = Literal["causal"] | None  # token i may know of tokens j <= i only; None: of all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +25,9 @@ class LayerSizes:
       num_selected_experts: K.
       num_tokens: N, a class token included.
       raw_input_size: numbers in the raw input of one token; of images, in the pixels of one patch.
+      num_heads: H, of the block's attention.
+      vocabulary_size: V, where raw inputs are token ids 0 to V - 1; None where they are numbers.
+      causal: whether nothing of a token may depend on a later one.
     """
 
     hidden_size: int
@@ -29,6 +35,14 @@ class LayerSizes:
     num_selected_experts: int
     num_tokens: int
     raw_input_size: int
+    num_heads: int = 1
+    vocabulary_size: int | None = None
+    causal: bool = False
+
+    @property
+    def mask(self) -> Mask:
+        """What a token may know of the others; a layer hands it to all steps."""
+        return "causal" if self.causal else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,17 +108,19 @@ class StepContext:
       parameters: the learned arrays that the step declared, by name.
       state: the step's state before this training step (``initial_state``).
       attention: the record of the block's attention (``needs_attention``).
-      raw_inputs: what the model makes each token of; of images the normalised pixels of its patch, zeros for a class
-        token (``needs_raw_inputs``).
+      raw_inputs: what the model makes each token of (``needs_raw_inputs``). Of text that is its id. Of images it is the
+        normalised pixels of its patch, zeros for a class token.
       previous: the MoE layer before this one (``needs_previous``); None in the first.
+      mask: what a token may know of the others. The model decides it, and every step heeds it or is refused.
     """
 
     tokens: Float[Array, "B N D"]
     parameters: Mapping[str, Array]
     state: Tree | None = None
     attention: AttentionRecord | None = None
-    raw_inputs: Float[Array, "B N P"] | None = None
+    raw_inputs: Float[Array, "B N P"] | Int[Array, "B N"] | None = None
     previous: PreviousLayer | None = None
+    mask: Mask = dataclasses.field(default=None, metadata={"static": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +137,7 @@ class SelectContext:
       gates: weights that the score step gives itself; None: the probabilities decide.
       slot_logits: logits of the single slots of each expert; None: one slot each, with ``logits``.
       priority: tokens of larger priority get slots first; None for no batch priority.
+      mask: as of :class:`StepContext`. With ``"causal"`` slots are handed out in the order of the tokens.
       real: False for the tokens of filler images, which must take no slots; None if all are real.
     """
 
@@ -133,6 +150,7 @@ class SelectContext:
     gates: Float[Array, "G S E"] | None = None
     slot_logits: Float[Array, "G S E P"] | None = None
     priority: Float[Array, "G S"] | None = None
+    mask: Mask = None
     real: Bool[Array, "G S"] | None = None
 
 

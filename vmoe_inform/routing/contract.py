@@ -116,7 +116,7 @@ def _check_layer(
     held.append("gives the same with and without jit, and twice the same; is compiled once; its gradients are finite")
     held.append("multiplies matrices in float32 at the highest precision, also of a bfloat16 model")
     _check_bfloat16(step, inputs[0], options)
-    if step.updates_state:
+    if step.updates_state(options):
         _check_state(step, inputs[0], sizes, options, must_change=must_change)
         held.append("updates its state to one of the same form")
     return held

@@ -19,7 +19,6 @@ from vmoe_inform.routing.steps import LayerSizes, Parameter, StepContext, regist
 
 Temperature = checks.Scale | Literal["sqrt_dim"]
 Metric = Literal["dot", "cosine"]
-Mask = Literal["none", "causal"]
 GivenMask: TypeAlias = Bool[Array, "*#batch N N"] | str | None
 
 
@@ -252,23 +251,18 @@ def _similarity_parameters(sizes: LayerSizes, *, learned_weight: bool, **options
     return {"weight": Parameter(shape, _identity_initializer)}
 
 
-def mask_of_option(mask: str) -> str | None:
-    """The mask that an option names: ``"causal"`` lets token i attend to tokens j <= i only."""
-    return None if mask == "none" else mask
-
-
 def _weight(context: StepContext, learned_weight: bool) -> Float[Array, "D D"] | None:
     return context.parameters["weight"] if learned_weight else None
 
 
 def _similarity_graph(
-    context: StepContext, *, learned_weight: bool, mask: str, block_size: int | None, **options: Any
+    context: StepContext, *, learned_weight: bool, block_size: int | None, **options: Any
 ) -> Float[Array, "B N N"]:
     weight = _weight(context, learned_weight)
-    return token_similarity(context.tokens, weight=weight, mask=mask_of_option(mask), **options)
+    return token_similarity(context.tokens, weight=weight, mask=context.mask, **options)
 
 
-@register_inform("similarity", parameters=_similarity_parameters, graph=_similarity_graph)
+@register_inform("similarity", parameters=_similarity_parameters, graph=_similarity_graph, looks_ahead=False)
 def similarity_step(
     probabilities: Float[Array, "B N E"],
     context: StepContext,
@@ -276,7 +270,6 @@ def similarity_step(
     temperature: Temperature = 1.0,
     metric: Metric = "dot",
     learned_weight: bool = False,
-    mask: Mask = "none",
     block_size: checks.PositiveInt | None = None,
 ) -> Float[Array, "B N E"]:
     """Similar tokens inform each other (Mutual-Inform SMoE, Definition 1).
@@ -289,6 +282,6 @@ def similarity_step(
         weight=_weight(context, learned_weight),
         temperature=temperature,
         metric=metric,
-        mask=mask_of_option(mask),
+        mask=context.mask,
         block_size=block_size,
     )

@@ -15,10 +15,8 @@ from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.routing.blocks import map_row_blocks
 from vmoe_inform.routing.graphs import (
     GivenMask,
-    Mask,
     MaskRows,
     identity_graph,
-    mask_of_option,
     mix,
     normalize_rows,
     rows_of_mask,
@@ -312,15 +310,14 @@ def _seen_by_heads(record: AttentionRecord, *, heads: str, head_factor: bool, ma
 
 
 def _posterior_graph(
-    context: StepContext, *, heads: str, head_factor: bool, mask: str, sigma: float, block_size: int | None
+    context: StepContext, *, heads: str, head_factor: bool, sigma: float, block_size: int | None
 ) -> Float[Array, "B N N"]:
     assert context.attention is not None  # declared by needs_attention
-    given = mask_of_option(mask)
-    seen = _seen_by_heads(context.attention, heads=heads, head_factor=head_factor, mask=given)
-    return _map_graph(normalize_rows, seen, sigma=sigma, heads=heads, mask=given, block_size=block_size)
+    seen = _seen_by_heads(context.attention, heads=heads, head_factor=head_factor, mask=context.mask)
+    return _map_graph(normalize_rows, seen, sigma=sigma, heads=heads, mask=context.mask, block_size=block_size)
 
 
-@register_inform("attention", needs_attention=True, graph=_posterior_graph)
+@register_inform("attention", needs_attention=True, graph=_posterior_graph, looks_ahead=False)
 def attention_step(
     probabilities: Float[Array, "B N E"],
     context: StepContext,
@@ -328,7 +325,6 @@ def attention_step(
     sigma: checks.Scale = 1.0,
     heads: Heads = "lowest_entropy",
     head_factor: bool = True,
-    mask: Mask = "none",
     block_size: checks.PositiveInt | None = None,
 ) -> Float[Array, "B N E"]:
     """Tokens inform each other by the attention posterior (Mutual-Inform SMoE, Definition 2).
@@ -336,6 +332,5 @@ def attention_step(
     ``head_factor=False`` drops the factor H of the means (Eq. 1).
     """
     assert context.attention is not None  # declared by needs_attention
-    given = mask_of_option(mask)
-    seen = _seen_by_heads(context.attention, heads=heads, head_factor=head_factor, mask=given)
-    return _inform_by_heads(probabilities, seen, sigma=sigma, heads=heads, mask=given, block_size=block_size)
+    seen = _seen_by_heads(context.attention, heads=heads, head_factor=head_factor, mask=context.mask)
+    return _inform_by_heads(probabilities, seen, sigma=sigma, heads=heads, mask=context.mask, block_size=block_size)

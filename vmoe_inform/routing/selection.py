@@ -102,6 +102,8 @@ def _token_choice(
         capacity=context.capacity,
         priority=context.priority,
         real=context.real,
+        order="choices" if context.mask is None else "tokens",
+        num_sequences=context.num_sequences,
     )
 
 
@@ -141,7 +143,7 @@ def _one_expert(sizes: LayerSizes, *, tolerance: float, **options: object) -> No
     check_tolerance(tolerance, sizes.num_experts)
 
 
-@register_select("balanced_assignment", check=_one_expert, smallest_capacity_factor=1.0)
+@register_select("balanced_assignment", check=_one_expert, looks_ahead=True, smallest_capacity_factor=1.0)
 def balanced_assignment_step(
     probabilities: Float[Array, "G S E"],
     context: SelectContext,
@@ -167,7 +169,7 @@ def balanced_assignment_step(
     return _token_choice(context, weights, indices, num_experts)
 
 
-@register_select("expert_choice", fills_slots=True)
+@register_select("expert_choice", looks_ahead=True, fills_slots=True)
 def expert_choice_step(probabilities: Float[Array, "G S E"], context: SelectContext) -> SlotChoice:
     """Expert choice (arXiv 2202.09368): every expert takes the tokens of the group that want it most.
 
@@ -182,7 +184,7 @@ def expert_choice_step(probabilities: Float[Array, "G S E"], context: SelectCont
     return SlotChoice(tokens, weights, filled, size=size, k=context.k)
 
 
-@register_select("soft", uses_probabilities=False, fills_slots=True)
+@register_select("soft", looks_ahead=True, uses_probabilities=False, fills_slots=True)
 def soft_step(probabilities: Float[Array, "G S E"], context: SelectContext) -> SoftSlots:
     """Soft MoE (arXiv 2308.00951): every slot mixes all tokens of an image, every token all slots.
 

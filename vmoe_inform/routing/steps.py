@@ -8,26 +8,23 @@ A step declares its other needs when it is registered. These may be learned para
 block, the raw input of the model, or the MoE layer before. The layer hands it exactly these in a :class:`StepContext`.
 """
 
-import dataclasses
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
-
-import jax.numpy as jnp
+from collections.abc import Callable
+from typing import Any
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.registry import Registry
 from vmoe_inform.routing.contexts import (
     AttentionRecord,
     Growth,
     LayerSizes,
     LossContext,
+    Mask,
     Parameter,
     PreviousLayer,
     SelectContext,
     StepContext,
 )
+from vmoe_inform.routing.step_kinds import ContextStep, InformStep, LossStep, ScoreStep, SelectStep, Step
 
 __all__ = [
     "INFORM_STEPS",
@@ -41,6 +38,7 @@ __all__ = [
     "LayerSizes",
     "LossContext",
     "LossStep",
+    "Mask",
     "Parameter",
     "PreviousLayer",
     "ScoreStep",
@@ -54,208 +52,6 @@ __all__ = [
     "register_score",
     "register_select",
 ]
-
-
-def _no_parameters(sizes: LayerSizes, **options: Any) -> dict[str, Parameter]:
-    del sizes, options
-    return {}
-
-
-def _no_check(sizes: LayerSizes, **options: Any) -> None:
-    del sizes, options
-
-
-def _no_check_duration(total_steps: int, **options: Any) -> None:
-    del total_steps, options
-
-
-def _no_resolve(informed: bool, **options: Any) -> dict[str, Any]:
-    del informed
-    return options
-
-
-def _observe_nothing(context: StepContext, indices: Int[Array, "B N K"], **options: Any) -> Tree:
-    del context, indices, options
-    return jnp.zeros(())
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """A registered function together with its options (name -> type) and their defaults.
-
-    Attributes:
-      check: ``check(sizes, **options)`` raises ValueError for options that contradict each other or the layer. It is
-        called when a config is parsed. The field is an option's name or begins with ``model.``.
-      check_duration: ``check_duration(total_steps, **options)``, the same for the number of training steps; called
-        before a run starts.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    check: Callable[..., None] = _no_check
-    check_duration: Callable[..., None] = _no_check_duration
-    option_types: Mapping[str, Any] = dataclasses.field(init=False)
-    option_defaults: Mapping[str, Any] = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        options = {
-            name: parameter
-            for name, parameter in inspect.signature(self.function).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        }
-        hints = get_type_hints(self.function, include_extras=True)
-        for name, parameter in options.items():
-            if parameter.default is inspect.Parameter.empty or name not in hints:
-                raise ValueError(
-                    f"step {self.name!r}, option {name!r}: expected a type and a default in the signature; "
-                    f"received {parameter}"
-                )
-        object.__setattr__(self, "option_types", {name: hints[name] for name in options})
-        object.__setattr__(self, "option_defaults", {name: p.default for name, p in options.items()})
-
-    @property
-    def summary(self) -> str:
-        """First line of the function's docstring."""
-        return (inspect.getdoc(self.function) or "").partition("\n")[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class ContextStep(Step):
-    """A step that receives a :class:`StepContext`, and declares here what it needs there.
-
-    Attributes:
-      parameters: ``parameters(sizes, **options) -> {name: Parameter}``, trained by gradient.
-      initial_state: ``initial_state(key, sizes, **options) -> tree``; None if the step keeps no state. A state is not
-        seen by gradients or the optimizer; it is saved with the run and left alone in evaluation.
-      observe: ``observe(context, indices [B, N, K] of the base top K, **options) -> tree``, float32 sums over images
-        and tokens, such as counts: those of the parts of a batch add up to those of the batch. By default none.
-      update_state: ``update_state(state, observed, parameters, **options) -> tree``, called once in each training step
-        after all ``function`` saw the old state. ``observed`` are the sums over the whole batch. None: the state stays
-        as it started.
-      observe_k: the least K of the indices (at most E), for updates that look at pairs of experts.
-      needs_attention: the block hands over an AttentionRecord.
-      needs_raw_inputs: the model hands over what it makes its tokens of: the pixels of the patches.
-      needs_previous: the MoE layer before hands over its decision. In the first MoE layer ``context.previous`` is None
-        in all of the step's functions; the step documents that case.
-      losses: auxiliary losses of the step's own, by name: ``losses(context, **options) -> {name: [B]}`` of a score
-        step, ``losses(probabilities [B, N, E], context, **options)`` of an inform step, before it acts.
-      loss_names: their names. The weight of a loss NAME in the objective is the step's option ``NAME_weight``.
-    """
-
-    parameters: Callable[..., dict[str, Parameter]] = _no_parameters
-    initial_state: Callable[..., Tree] | None = None
-    observe: Callable[..., Tree] = _observe_nothing
-    update_state: Callable[..., Tree] | None = None
-    observe_k: int = 1
-    needs_attention: bool = False
-    needs_raw_inputs: bool = False
-    needs_previous: bool = False
-    losses: Callable[..., dict[str, Float[Array, " B"]]] | None = None
-    loss_names: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.losses is None) != (not self.loss_names):
-            raise ValueError(f"step {self.name!r}: expected losses and loss_names, or neither; got {self.loss_names}")
-        for name in self.loss_names:
-            if f"{name}_weight" not in self.option_types:
-                raise ValueError(f"step {self.name!r}: expected an option {name}_weight, of its loss {name!r}")
-        if self.update_state is not None and self.initial_state is None:
-            raise ValueError(f"step {self.name!r}: expected an initial_state beside update_state; received none")
-
-    @property
-    def has_state(self) -> bool:
-        return self.initial_state is not None
-
-    @property
-    def updates_state(self) -> bool:
-        return self.update_state is not None
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoreStep(ContextStep):
-    """``function(context, **options) -> logits [B, N, E]``.
-
-    Attributes:
-      gates: ``gates(context, **options) -> [B, N, E]``, the weights of expert outputs; None: those that select gives.
-      slot_logits: ``slot_logits(context, **options) -> [B, N, E, P]``, for a select step that fills P slots of each
-        expert; None: one slot each.
-      takes_noise: False: noise on the logits would have no effect, or a wrong one, and is refused.
-      growth: ``growth(sizes, **options) -> Growth | None``, how K grows in training; None: it does not.
-      selects: names of the select steps that the score step goes with; None for all.
-    """
-
-    gates: Callable[..., Float[Array, "B N E"]] | None = None
-    slot_logits: Callable[..., Float[Array, "B N E P"]] | None = None
-    takes_noise: bool = True
-    growth: Callable[..., Growth | None] | None = None
-    selects: tuple[str, ...] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class InformStep(ContextStep):
-    """``function(probabilities [B, N, E], context, **options) -> probabilities [B, N, E]``.
-
-    Attributes:
-      skips_first_layer: the first MoE layer leaves out the step, with its parameters and its state. For steps that have
-        nothing to do without a layer before.
-      graph: ``graph(context, **options) -> [B, N, N]``, the weights that function mixes tokens with, for analysis;
-        None if the step does not mix tokens.
-      adjacency: ``adjacency(state, **options) -> [E, E]``, the matrix that function multiplies each token's
-        probabilities with, for analysis; None if there is no such matrix.
-    """
-
-    skips_first_layer: bool = False
-    graph: Callable[..., Float[Array, "B N N"]] | None = None
-    adjacency: Callable[..., Float[Array, "E E"]] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.skips_first_layer and not self.needs_previous:
-            raise ValueError(f"inform step {self.name!r}: expected needs_previous with skips_first_layer")
-
-    def acts_in(self, ordinal: int) -> bool:
-        """Whether the step acts in a MoE layer that names it; the first has the ordinal 0."""
-        return ordinal > 0 or not self.skips_first_layer
-
-
-@dataclasses.dataclass(frozen=True)
-class SelectStep(Step):
-    """``function(probabilities [G, S, E], context: SelectContext, **options) -> Plan``.
-
-    Attributes:
-      resolve: ``resolve(informed, **options) -> options``, called when a config is parsed: writes out options that
-        depend on whether the router has inform steps. The others of the step's functions see the result.
-      grows: the step heeds ``context.active``, so that K may grow in training.
-      uses_probabilities: False: it works on logits alone, so that inform steps would have no effect and are refused.
-      fills_slots: every slot is filled, as many as there are choices: capacity factors do not apply.
-      smallest_capacity_factor: in training.
-    """
-
-    resolve: Callable[..., dict[str, Any]] = _no_resolve
-    grows: bool = False
-    uses_probabilities: bool = True
-    fills_slots: bool = False
-    smallest_capacity_factor: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class LossStep(Step):
-    """``function(context: LossContext, **options) -> [G]``, an auxiliary loss that belongs to no other step.
-
-    Its option ``weight`` is its weight in the objective of a router that names it in ``losses``. Every registered loss
-    is measured in each run, with its default options if it is not named.
-
-    Attributes:
-      needs_noise: the loss exists only where there is noise on the logits, and K does not grow.
-    """
-
-    needs_noise: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if "weight" not in self.option_types:
-            raise ValueError(f"loss step {self.name!r}: expected an option weight")
 
 
 SCORE_STEPS: Registry[ScoreStep] = Registry("score step")

@@ -41,7 +41,9 @@ class LanguageModelConfig(ModelConfig):
     attention_span: Annotated[int, Bound(at_least=1, at_most=2**20)] | None = None
     tie_embeddings: bool = False
     loss_chunk_tokens: Annotated[PositiveInt, Effect.MACHINE] = 1024
-    moe: MoeConfig = dataclasses.field(default_factory=lambda: MoeConfig(layers="every1"))
+    moe: MoeConfig = dataclasses.field(
+        default_factory=lambda: MoeConfig(layers="every1", capacity_factor=None, capacity_factor_evaluation=None)
+    )
 
     @property
     def raw_input_size(self) -> int:

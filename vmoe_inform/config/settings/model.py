@@ -65,8 +65,9 @@ class MoeConfig:
       layers: ``"lastN"`` (the last N blocks of odd index), ``"everyN"`` (blocks N-1, 2N-1, ...), ``"none"``, or the
         block indices, counted from 0.
       num_selected_experts: K, experts of each token.
-      capacity_factor: slots of an expert per group in training, as a multiple of S K / E; 1 where experts choose.
-      capacity_factor_evaluation: the same in evaluation.
+      capacity_factor: slots of an expert per group in training, as a multiple of S K / E; 1 where experts choose. None:
+        room for all tokens of the group, so that none is dropped.
+      capacity_factor_evaluation: the same in evaluation; None in causal models.
       capacity_multiple_of: capacities are rounded up to a multiple of this.
       batch_priority: tokens with the larger first weight get slots first (V-MoE, Sec. 4).
       group_size_sequences: consecutive sequences of tokens (images), of a training batch or of the set that is
@@ -78,8 +79,8 @@ class MoeConfig:
     layers: Name | tuple[NonNegativeInt, ...] = "last2"
     num_experts: Width = 8
     num_selected_experts: Width = 2
-    capacity_factor: Factor = 1.05
-    capacity_factor_evaluation: Annotated[Factor, Effect.RESULTS] = 4.0
+    capacity_factor: Factor | None = 1.05
+    capacity_factor_evaluation: Annotated[Factor | None, Effect.RESULTS] = 4.0
     capacity_multiple_of: Width = 4
     batch_priority: bool = False
     group_size_sequences: Batch = 1
@@ -140,6 +141,21 @@ class ModelConfig(abc.ABC):
         """Memory of one sequence of a batch, as it is read and as the model takes it."""
 
     @property
+    def vocabulary_size(self) -> int | None:
+        """V, where the model makes its tokens of token ids; None for other inputs."""
+        return None
+
+    @property
+    def causal(self) -> bool:
+        """Whether no token may depend on a later one, in attention or in routing."""
+        return False
+
+    @property
+    def allow_future(self) -> bool:
+        """Whether routers may look at later tokens all the same."""
+        return False
+
+    @property
     def moe_layers(self) -> tuple[int, ...]:
         """Indices of the blocks that have a MoE layer, ascending."""
         return resolve_layers(self.moe.layers, self.num_layers)
@@ -153,6 +169,9 @@ class ModelConfig(abc.ABC):
             num_selected_experts=self.moe.num_selected_experts,
             num_tokens=self.num_tokens,
             raw_input_size=self.raw_input_size,
+            num_heads=self.num_heads,
+            vocabulary_size=self.vocabulary_size,
+            causal=self.causal and not self.allow_future,
         )
 
 
