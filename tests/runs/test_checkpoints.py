@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import gc
 import json
 import logging
@@ -26,10 +27,11 @@ import pytest
 from orbax.checkpoint._src.path import async_path
 
 from vmoe_inform import checks, storage
-from vmoe_inform.runs import checksums
+from vmoe_inform.runs import integrity
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.folder import read_config
+from vmoe_inform.runs.reading import CheckpointReader
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.mesh import make_mesh
 from vmoe_inform.sharding.rules import tree_shardings
@@ -176,8 +178,8 @@ def _pipe(folder):
 
 
 def _pipe_for_checksums(folder):
-    (folder / checksums.CHECKSUM_FILE).unlink()
-    os.mkfifo(folder / checksums.CHECKSUM_FILE)
+    (folder / integrity.CHECKSUM_FILE).unlink()
+    os.mkfifo(folder / integrity.CHECKSUM_FILE)
 
 
 def _folder_for_a_file(folder):
@@ -204,7 +206,7 @@ DAMAGE = {
     "folder for a file": (_folder_for_a_file, "missing"),
     "pipe for the checksums": (_pipe_for_checksums, "a named pipe in place of a file"),
     "another step": (_rename, r"step 1, as if its folder had been renamed"),
-    "broken checksums": (lambda folder: (folder / checksums.CHECKSUM_FILE).write_text("{"), "not what was written"),
+    "broken checksums": (lambda folder: (folder / integrity.CHECKSUM_FILE).write_text("{"), "not what was written"),
 }
 
 
@@ -215,10 +217,10 @@ def test_the_newest_intact_checkpoint_is_taken(damaged, warnings, kind):
     damage(folder / "2")
     with (
         pytest.raises(ValueError, match=rf"checkpoint 2 in .*: expected whole files .*{reason}"),
-        Checkpoints(damaged) as of_run,
+        CheckpointReader(damaged) as of_run,
     ):
         of_run.load_arrays(2)
-    with Checkpoints(damaged) as of_run:  # readers touch nothing
+    with CheckpointReader(damaged) as of_run:  # readers touch nothing
         assert of_run.load_arrays()[0] == 1
     assert sorted(os.listdir(folder)) == ["1", "2"]
 
@@ -240,12 +242,12 @@ def test_what_orbax_reads_first(damaged):
     with pytest.raises(
         checks.InputError, match=r"checkpoints: expected checkpoints that can be listed; received '.*list"
     ):
-        Checkpoints(damaged)
+        CheckpointReader(damaged)
     path.unlink()
     os.mkfifo(path)
-    for keep in (None, 5):
+    for opened in (CheckpointReader, functools.partial(Checkpoints, keep=5)):
         with pytest.raises(ValueError, match=r"checkpoint 1 in .*_CHECKPOINT_METADATA: .*move this folder away"):
-            Checkpoints(damaged, keep=keep)
+            opened(damaged)
 
 
 def test_exchanged_folders(damaged):
@@ -253,7 +255,7 @@ def test_exchanged_folders(damaged):
     folder = damaged / "checkpoints"
     for before, after in (("1", "x"), ("2", "1"), ("x", "2")):
         (folder / before).rename(folder / after)
-    with Checkpoints(damaged) as of_run:
+    with CheckpointReader(damaged) as of_run:
         for step in (1, 2):
             assert not of_run.is_of_its_step(step)
             with pytest.raises(
@@ -266,7 +268,7 @@ def test_a_pipe_is_not_waited_for_where_only_the_step_is_read(damaged, caplog):
     path = damaged / "checkpoints" / "2" / "state" / "manifest.ocdbt"
     path.unlink()
     os.mkfifo(path)
-    with Checkpoints(damaged) as of_run:
+    with CheckpointReader(damaged) as of_run:
         assert of_run.is_of_its_step(1)
         assert not of_run.is_of_its_step(2)
     assert "state/manifest.ocdbt: a named pipe in place of a file" in caplog.text
@@ -291,7 +293,7 @@ def test_nothing_intact_is_an_error(damaged):
 @ORBAX_LEAVES_WORK
 def test_without_checksums_there_is_a_warning(damaged, warnings):
     """Damage is found then only where the storage notices it, and falls back all the same."""
-    (damaged / "checkpoints" / "2" / checksums.CHECKSUM_FILE).unlink()
+    (damaged / "checkpoints" / "2" / integrity.CHECKSUM_FILE).unlink()
     chex.assert_trees_all_equal(_restore(damaged)[0], _state(2))
     assert any("checkpoint 2" in line and "cannot be verified" in line for line in warnings)
     for path in damaged.glob("checkpoints/2/state/d/*"):
@@ -505,5 +507,5 @@ def test_checksums_cover_every_file_of_the_state(two):
         for path in (two / "checkpoints/2").rglob("*")
         if path.is_file()
     }
-    listed = set(json.loads((two / "checkpoints/2" / checksums.CHECKSUM_FILE).read_text())["sha256"])
-    assert names - listed == {checksums.CHECKSUM_FILE, "_CHECKPOINT_METADATA", "commit_success.txt"}
+    listed = set(json.loads((two / "checkpoints/2" / integrity.CHECKSUM_FILE).read_text())["sha256"])
+    assert names - listed == {integrity.CHECKSUM_FILE, "_CHECKPOINT_METADATA", "commit_success.txt"}

@@ -18,6 +18,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.folder import read_config
+from vmoe_inform.runs.reading import CheckpointReader
 from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.training import loop
 from vmoe_inform.training.stopping import StopRequest
@@ -152,7 +153,7 @@ def test_a_finished_run_is_measured_anew_with_settings_that_change_results(finis
 def test_a_checkpoint_that_is_not_there(finished):
     workdir, _ = finished
     with (
-        Checkpoints(workdir) as checkpoints,
+        CheckpointReader(workdir) as checkpoints,
         pytest.raises(FileNotFoundError, match=r"of step 7 in .* those of 20$"),
     ):
         checkpoints.restore_variables({}, step=7)
@@ -280,7 +281,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_or_not(tmp_path, monke
     monkeypatch.setattr(Checkpoints, "save", save)
     goes_on = _config(checkpoint__every_steps=1, checkpoint__on_error="continue")
     assert loop.train(goes_on, tmp_path, stop_at_step=2).steps_done == 2
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointReader(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 2
     with pytest.raises(SavingError, match="no room"):
         loop.train(_config(checkpoint__every_steps=1), tmp_path / "other", stop_at_step=2)
@@ -305,7 +306,7 @@ def test_a_signal_while_the_run_starts_is_obeyed_before_the_first_step(tmp_path)
     stop.received = "SIGTERM"
     result = loop.train(_config(), tmp_path, stop=stop)
     assert (result.steps_done, result.headline) == (0, None)
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointReader(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 0
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from vmoe_inform import storage
 from vmoe_inform.runs import saved_trees
-from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.reading import CheckpointReader
 
 
 def differing(workdir: pathlib.Path, other: pathlib.Path) -> list[str]:
@@ -15,7 +15,7 @@ def differing(workdir: pathlib.Path, other: pathlib.Path) -> list[str]:
     found: list[str] = []
     trees, positions = list[dict[str, Any]](), list[dict[str, Any]]()
     for folder in (workdir, other):
-        with Checkpoints(folder) as checkpoints:
+        with CheckpointReader(folder) as checkpoints:
             step, arrays = checkpoints.load_arrays()
         trees.append(saved_trees.by_path(arrays) | {"step of the checkpoint": np.int64(step)})
         data = folder / "checkpoints" / str(step) / "data"

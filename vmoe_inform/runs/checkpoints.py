@@ -8,78 +8,62 @@ files are a part of it. Saving continues in the background. Random keys are not 
 import contextlib
 import pathlib
 import time
-import types
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 import grain.checkpoint
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from vmoe_inform import checks, storage
-from vmoe_inform.axes import Tree
+from vmoe_inform import storage
 from vmoe_inform.data.training_batches import TrainingBatches
-from vmoe_inform.runs import _traces, checksums, positions, saved_trees
-from vmoe_inform.runs import integrity as intact
-from vmoe_inform.runs.integrity import DamagedCheckpointError
+from vmoe_inform.runs import _traces, integrity, positions, saved_trees
+from vmoe_inform.runs.reading import CheckpointReader
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
 
-CHECKPOINT_FOLDER = "checkpoints"
 _UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of the folder into which orbax writes a checkpoint
 _LOOKS, _LOOKS_THAT_FIND_NOTHING, _SECONDS_BETWEEN_LOOKS = 25, 3, 0.2  # for what a failed save leaves
-
-_Restored = TypeVar("_Restored")
 
 
 def _shortened(reason: str) -> str:
     """The storage's message in at most one line: its beginning and the system's reason."""
     words = " ".join(reason.split()).partition(" [source locations")[0]
-    half = intact.REASON_LENGTH // 2
-    return words if len(words) <= intact.REASON_LENGTH else f"{words[:half]} ... {words[-half:]}"
+    half = integrity.REASON_LENGTH // 2
+    return words if len(words) <= integrity.REASON_LENGTH else f"{words[:half]} ... {words[-half:]}"
 
 
 class SavingError(OSError):
     """A checkpoint could not be written; those before it are as they were."""
 
 
-class Checkpoints:
-    """The checkpoints of one run; a context manager that waits for unfinished saves at its end."""
+class Checkpoints(CheckpointReader):
+    """The checkpoints of a run that is trained; a context manager that waits for unfinished saves at its end."""
 
-    def __init__(self, workdir: pathlib.Path, *, keep: int | None = None, keep_steps: Sequence[int] = ()):
+    def __init__(self, workdir: pathlib.Path, *, keep: int, keep_steps: Sequence[int] = ()):
         """Args:
         workdir: of the run.
-        keep: newest checkpoints that stay; None opens the folder for reading only, and touches nothing in it.
+        keep: newest checkpoints that stay.
         keep_steps: checkpoints that always stay.
 
         Raises:
-          ValueError: a path that orbax would take for something else.
+          ValueError: as of :class:`CheckpointReader`.
         """
-        saved_trees.check_path(workdir)
-        self._workdir, self._keep, self._keep_steps = workdir, keep, tuple(keep_steps)
-        self._folder = (workdir / CHECKPOINT_FOLDER).absolute()
+        self._keep, self._keep_steps = keep, tuple(keep_steps)
         self._step_being_saved: int | None = None
-        self._manager = self._open()
+        super().__init__(workdir)
 
-    def _open(self) -> ocp.CheckpointManager:
-        """Opens the folder; unless it is only read, unfinished checkpoints of earlier processes are removed first.
+    def _make_manager(self) -> ocp.CheckpointManager:
+        """Removes unfinished checkpoints of earlier processes first.
 
         Orbax would remove them in a thread that it does not wait for when a manager is closed. If late, that thread
         removes what the next manager of the folder is writing.
         """
-        if self._keep is not None:
-            _traces.silence()
-            if processes.is_main():
-                self._remove_unfinished()
-        intact.check_can_be_listed(self._folder)
-        try:
-            return saved_trees.open_manager(self._folder, self._keep, self._keep_steps, self._write_checksums)
-        except (ValueError, TypeError, AttributeError) as problem:  # of a description that orbax reads at once
-            reason = " ".join(str(problem).split())[: intact.REASON_LENGTH]
-            raise checks.error(str(self._folder), "checkpoints that can be listed", reason) from None
+        _traces.silence()
+        if processes.is_main():
+            self._remove_unfinished()
+        return saved_trees.writing_manager(self._folder, self._keep, self._keep_steps, self._write_checksums)
 
     def _remove_unfinished(self) -> bool:
         """Removes checkpoints that were not completed; returns whether there were any."""
@@ -88,27 +72,14 @@ class Checkpoints:
             storage.remove(path)  # what stays is said by a save of that step
         return bool(unfinished)
 
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
-    ) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            return  # whoever interrupts does not want to wait
-        if error is not None and processes.missing(error) is not None:
-            return  # closing would wait for the one that has gone
+    def _close(self, error: BaseException | None) -> None:
         try:
             with self._saving():
-                self._manager.close()
+                super()._close(error)
         except SavingError as problem:
             if error is None:
                 raise
             logging.error("%s", problem)  # in addition to the error that ends the run
-
-    def latest_step(self) -> int | None:
-        """Steps done in the newest checkpoint; None if there is none."""
-        return self._manager.latest_step()
 
     # ---------------------------------------------------------------------------------------------------------- saving
 
@@ -171,7 +142,7 @@ class Checkpoints:
     def _write_checksums(self) -> None:
         """Called by orbax when all files are written, before it makes the folder a checkpoint by renaming it."""
         if processes.is_main():
-            checksums.write(self._folder / f"{self._step_being_saved}{_UNFINISHED}")
+            integrity.write_checksums(self._folder / f"{self._step_being_saved}{_UNFINISHED}")
 
     # ------------------------------------------------------------------------------------------------------- restoring
 
@@ -204,139 +175,15 @@ class Checkpoints:
             return TrainState(**restored["state"])
 
         step, state = self._newest_intact(restore)
-        if self._keep is not None:
-            self._set_aside([newer for newer in self._manager.all_steps() if newer > step])
+        self._set_aside([newer for newer in self._manager.all_steps() if newer > step])
         return state
-
-    def restore_variables(self, expected: dict[str, Tree], *, step: int | None = None) -> tuple[int, dict[str, Tree]]:
-        """Step and variables of a checkpoint, without the optimizer and the data position.
-
-        Args:
-          expected: shapes, types and shardings of what ``model.apply`` takes.
-          step: of the checkpoint; the newest intact one by default.
-
-        Returns:
-          steps done, and the variables; with the moving average in place of the parameters if the run keeps one.
-
-        Raises:
-          FileNotFoundError, ValueError: as :meth:`restore`, and for none of that step, or one whose files are damaged.
-        """
-
-        def restore(step: int) -> dict[str, Tree]:
-            saved = saved_trees.shapes_of(self._saved(step))
-            parameters = saved_trees.parameters_for_evaluation(saved)
-            wanted = {parameters: expected["params"], "routing": expected.get("routing", {})}
-            of_variables = {p: s for p, s in saved.items() if p.startswith((f"{parameters}/", "routing/"))}
-            saved_trees.check_same_model(step, of_variables, wanted)
-            restored = self._restore_part(step, wanted)
-            variables = {"params": restored[parameters]}
-            return variables | ({"routing": restored["routing"]} if wanted["routing"] else {})
-
-        return self._newest_intact(restore, step)
-
-    def load_arrays(
-        self, step: int | None = None, *, names: Sequence[str] = tuple(TrainState.__dataclass_fields__)
-    ) -> tuple[int, dict[str, Tree]]:
-        """Step and NumPy arrays of a checkpoint, for any model and devices.
-
-        Args:
-          step: of the checkpoint; the newest intact one by default.
-          names: of attributes of the state; what the run does not have is None or ``{}``.
-
-        Raises:
-          FileNotFoundError, ValueError: as :meth:`restore_variables`, but for another model.
-        """
-
-        def restore(step: int) -> dict[str, Tree]:
-            saved = {name: tree for name, tree in self._saved(step).items() if name in names}
-            wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved)
-            return self._restore_part(step, wanted, restore_type=np.ndarray)
-
-        return self._newest_intact(restore, step)
-
-    def steps(self) -> list[int]:
-        """Steps done in each checkpoint, ascending."""
-        return sorted(self._manager.all_steps())
-
-    def find_step(self, step: int | None = None) -> int:
-        """Steps done in a checkpoint: the newest one's, or ``step``.
-
-        Raises:
-          FileNotFoundError: there is no checkpoint, or none of that step.
-        """
-        steps = self.steps()
-        if not steps:
-            raise FileNotFoundError(f"checkpoint: expected one in {self._folder}; received none")
-        if step is not None and step not in steps:
-            raise FileNotFoundError(
-                f"checkpoint: expected one of step {step} in {self._folder}; received those of "
-                f"{', '.join(map(str, steps))}"
-            )
-        return steps[-1] if step is None else step
-
-    def _newest_intact(self, restore: Callable[[int], _Restored], step: int | None = None) -> tuple[int, _Restored]:
-        """Restores ``step``, or the newest checkpoint that is intact; all processes take the same one."""
-        self.find_step(step)
-        steps = self.steps()[::-1] if step is None else [step]
-        first: DamagedCheckpointError | None = None
-        for candidate in steps:
-            problem = intact.problem_of(self._folder, candidate) if processes.is_main() else None
-            if not processes.any_process(problem is not None):
-                restored = None
-                try:
-                    self._check_step(candidate)
-                    restored = restore(candidate)
-                except DamagedCheckpointError as damage:
-                    problem = damage
-                if not processes.any_process(problem is not None) and restored is not None:
-                    if first is not None:
-                        logging.warning("%s; taking checkpoint %d instead", first, candidate)
-                    return candidate, restored
-            first = first or problem or intact.damaged(self._folder, candidate, "damage, as another process says")
-        assert first is not None  # find_step: there is at least one
-        raise first
-
-    def is_of_its_step(self, step: int) -> bool:
-        """Whether the checkpoint of this name is of this step: folders may have been renamed. Nothing else is read."""
-        try:
-            intact.check_kinds(self._folder, step)
-            self._check_step(step)
-        except DamagedCheckpointError as damage:
-            logging.warning("%s", damage)
-            return False
-        return True
-
-    def _check_step(self, step: int) -> None:
-        wanted = {"step": jax.ShapeDtypeStruct((), np.int32)}
-        inside = int(self._restore_part(step, wanted, restore_type=np.ndarray)["step"])
-        if inside != step:
-            raise intact.damaged(self._folder, step, f"step {inside}, as if its folder had been renamed")
 
     def _set_aside(self, steps: Sequence[int]) -> None:
         """Moves checkpoints out of the way of those that the run is about to write."""
         if steps:
             self._manager.close()
             if processes.is_main():
-                intact.set_aside(self._folder, steps)
+                for step in steps:  # renamed, to damaged_STEP or damaged_STEP_2; nothing is deleted
+                    logging.warning("checkpoint %d was moved to %s", step, storage.set_aside(self._folder / str(step)))
             processes.any_process(False)  # all wait until it is done
             self._manager = self._open()
-
-    def _saved(self, step: int) -> dict[str, Tree]:
-        with self._reading(step):
-            metadata = self._manager.item_metadata(step)["state"]
-            if metadata is None:
-                raise FileNotFoundError("no description of the state")
-            return metadata.tree
-
-    def _restore_part(self, step: int, wanted: dict[str, Tree], restore_type: Any = None) -> dict[str, Tree]:
-        arguments = ocp.args.Composite(state=saved_trees.restore_as(wanted, partial=True, restore_type=restore_type))
-        with self._reading(step):
-            return self._manager.restore(step, args=arguments)["state"]
-
-    @contextlib.contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
-        """Turns errors of orbax and its storage on damaged files into one ValueError, in one line."""
-        try:
-            yield
-        except (OSError, ValueError, KeyError) as problem:
-            raise intact.damaged(self._folder, step, problem) from None

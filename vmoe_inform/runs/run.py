@@ -18,9 +18,9 @@ from vmoe_inform.nn import models
 from vmoe_inform.nn.models import Model
 from vmoe_inform.runs import heads
 from vmoe_inform.runs.checkpoint_path import CheckpointPath, name_of
-from vmoe_inform.runs.checkpoints import Checkpoints
 from vmoe_inform.runs.folder import hash_by_older_versions, read_config
 from vmoe_inform.runs.integrity import DamagedCheckpointError
+from vmoe_inform.runs.reading import CheckpointReader
 from vmoe_inform.sharding.mesh import make_mesh
 from vmoe_inform.sharding.rules import tree_shardings
 
@@ -126,14 +126,14 @@ class SavedRun:
         shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
         shardings = tree_shardings(shapes, mesh)
         expected = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
-        with Checkpoints(self.folder) as checkpoints:
+        with CheckpointReader(self.folder) as checkpoints:
             step, variables = checkpoints.restore_variables(expected, step=step)
         return Run(self.name, self.folder, step, self.config, model, variables, mesh)
 
     def routing_states(self) -> dict[int, Tree]:
         """The collection ``routing`` of each checkpoint by step, as NumPy arrays; damaged checkpoints are left out."""
         states = {}
-        with Checkpoints(self.folder) as checkpoints:
+        with CheckpointReader(self.folder) as checkpoints:
             for step in self.kept_steps:
                 try:
                     states[step] = checkpoints.load_arrays(step, names=("routing",))[1]["routing"]
@@ -164,7 +164,7 @@ def find(
     path = CheckpointPath(checks.local_path("workdir", folder), step)
     recorded = read_config(path.folder)
     config = config_lib.override(recorded, here)
-    with Checkpoints(path.folder) as checkpoints:
+    with CheckpointReader(path.folder) as checkpoints:
         found, kept = checkpoints.find_step(step), tuple(checkpoints.steps())
     name = name_of(path.folder) if name is None else name
     return SavedRun(name, path, found, kept, recorded, config, hash_by_older_versions(path.folder))

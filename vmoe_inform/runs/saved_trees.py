@@ -31,40 +31,44 @@ def check_path(folder: pathlib.Path) -> None:
         raise checks.error("workdir", f"{expected} for the checkpoints' library (or a link to it)", path)
 
 
-def open_manager(
-    folder: pathlib.Path, keep: int | None, keep_steps: Sequence[int], before_commit: Callable[[], None]
+def reading_manager(folder: pathlib.Path) -> ocp.CheckpointManager:
+    """Orbax's manager of a folder of checkpoints that are only read; it makes no folder and removes nothing."""
+    options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+    said = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads, which is what it was asked for
+    try:
+        return ocp.CheckpointManager(folder, item_handlers=_handlers(), options=options)
+    finally:
+        logging.set_verbosity(said)
+
+
+def writing_manager(
+    folder: pathlib.Path, keep: int, keep_steps: Sequence[int], before_commit: Callable[[], None]
 ) -> ocp.CheckpointManager:
-    """Orbax's manager of a folder of checkpoints.
+    """Orbax's manager of a folder of checkpoints that are written.
 
     Args:
-      folder: is made if it does not exist, unless it is only read. Unfinished checkpoints are left as they are.
-      keep: newest checkpoints that stay; None for reading only.
+      folder: is made if it does not exist. Unfinished checkpoints are left as they are.
+      keep: newest checkpoints that stay.
       keep_steps: checkpoints that stay however old they are.
       before_commit: called when all files of a checkpoint are written, before it becomes one.
     """
-    options = (
-        ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-        if keep is None
-        else ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(
-                [policies.LatestN(keep), policies.CustomSteps(tuple(keep_steps))]
-            ),
-            create=True,
-            async_options=ocp.AsyncOptions(
-                post_finalization_callback=before_commit,
-                # In the background, a folder that cannot be made would be waited for for minutes.
-                create_directories_asynchronously=False,
-            ),
-        )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(
+            [policies.LatestN(keep), policies.CustomSteps(tuple(keep_steps))]
+        ),
+        create=True,
+        async_options=ocp.AsyncOptions(
+            post_finalization_callback=before_commit,
+            # In the background, a folder that cannot be made would be waited for for minutes.
+            create_directories_asynchronously=False,
+        ),
     )
-    handlers = {"state": ocp.PyTreeCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()}
-    said = logging.get_verbosity()
-    if keep is None:
-        logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads, which is what it was asked for
-    try:
-        return ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
-    finally:
-        logging.set_verbosity(said)
+    return ocp.CheckpointManager(folder, item_handlers=_handlers(), options=options)
+
+
+def _handlers() -> dict[str, Any]:
+    return {"state": ocp.PyTreeCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()}
 
 
 def as_dict(state: TrainState) -> dict[str, Tree]:

@@ -13,9 +13,9 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.runs.checkpoints import CHECKPOINT_FOLDER, Checkpoints
 from vmoe_inform.runs.folder import check_same_run, recorded_class_names, write_config
 from vmoe_inform.runs.lock import RunLock
+from vmoe_inform.runs.reading import CHECKPOINT_FOLDER, CheckpointReader
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
 from vmoe_inform.training import program as program_lib
@@ -154,7 +154,7 @@ def finished_headline(config: Config, workdir: str | pathlib.Path) -> float | No
     headline = logged_headline(workdir, total, task)
     if headline is None:  # before looking at checkpoints, which starts JAX's devices
         return None
-    with Checkpoints(workdir) as checkpoints:
+    with CheckpointReader(workdir) as checkpoints:
         if checkpoints.latest_step() != total or not checkpoints.is_of_its_step(total):
             return None
     if config.profile is not None:
