@@ -11,8 +11,8 @@ import pytest
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.runs import run as runs
-from vmoe_inform.runs.checkpoints import Checkpoints
 from vmoe_inform.runs.folder import check_same_run, write_config
+from vmoe_inform.runs.reading import CheckpointReader
 from vmoe_inform.training import initialize, loop, program
 from vmoe_inform.training.initialize import adapt, resize_position_embedding
 
@@ -175,5 +175,5 @@ def test_a_run_without_a_checkpoint_says_so(source, tmp_path):
     built, fresh = _fresh(_config())
     with pytest.raises(FileNotFoundError, match=r"checkpoint: expected one in .*; received none"):
         initialize.from_run(tmp_path, fresh, built)
-    with Checkpoints(folder) as checkpoints:  # and nothing was written where nothing is to be written
+    with CheckpointReader(folder) as checkpoints:  # and nothing was written where nothing is to be written
         assert checkpoints.latest_step() == 8
