@@ -17,22 +17,20 @@ from vmoe_inform import checks, command_line, storage, text
 from vmoe_inform.config import files as config_files
 from vmoe_inform.config import presets
 
+_Seeds = Annotated[int, checks.Bound(at_least=2, at_most=1000)]
+_Jobs = Annotated[int, checks.Bound(at_least=1, at_most=1024)]
 _CONFIG = command_line.define_config()
 _ROUTERS = command_line.define(
     "routers", tuple[checks.Name, ...], None, "Routers to compare: presets, as in the config's argument router=NAME."
 )
-_SEEDS = command_line.define(
-    "seeds", Annotated[int, checks.Bound(at_least=2, at_most=1000)], 3, "Runs of each router: seeds 0 to SEEDS - 1."
-)
+_SEEDS = command_line.define("seeds", _Seeds, 3, "Runs of each router: seeds 0 to SEEDS - 1.")
 _WORKDIR = command_line.define_path("workdir", "Folder of the study.")
-_JOBS = command_line.define(
-    "jobs",
-    Annotated[int, checks.Bound(at_least=1, at_most=1024)],
-    1,
-    "Processes at a time; with 1 the runs are done in this one.",
-)
+_JOBS = command_line.define("jobs", _Jobs, 1, "Processes at a time; with 1 the runs are done in this one.")
 _AGAINST = command_line.define(
     "against", checks.Name, None, "Router that the others are compared with; by default the first."
+)
+_STEPS_BETWEEN = command_line.define(
+    "steps_between", checks.PositiveInt | None, None, "Training steps between the two measurements; None: an epoch."
 )
 
 FAILED = 1  # exit code
@@ -57,6 +55,7 @@ def main(_: list[str]) -> int:
         num_seeds=_SEEDS.value,
         workdir=workdir,
         load=lambda router: config_files.load(plan.with_router(file, router), overrides),
+        steps_between=_STEPS_BETWEEN.value,
     )
     config_files.check_options_are_used(overrides, [of_router[0].config.model.router for of_router in runs.values()])
     storage.check_writable(workdir, "--workdir")

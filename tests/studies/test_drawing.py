@@ -29,7 +29,7 @@ def _marks(axes):
 
 
 def test_accuracy_is_the_difference_in_points(drawn):
-    clean, other = drawn["accuracy"].axes
+    clean, other = drawn["scores"].axes
     assert [label.get_text() for label in clean.get_yticklabels()] == ["mixing"]
     ((position, row, filled),) = _marks(clean)
     assert position == pytest.approx(10.0, abs=1e-9)  # 9.9, 10.0 and 10.1 points
@@ -72,7 +72,7 @@ def test_an_interval_of_few_seeds_does_not_set_the_axis():
         "mixing": [summary.measures_of(sample.result("mixing", seed, clean=0.81 + 0.02 * seed)) for seed in range(2)],
     }
     overhead = {"plain": {"training_step": 0.0}, "mixing": {"training_step": 0.25}}
-    made = drawing.figures(summary.summarize(measures, "plain"), overhead, against="plain", study="s")["accuracy"]
+    made = drawing.figures(summary.summarize(measures, "plain"), overhead, against="plain", study="s")["scores"]
     axes = made.axes[0]
     assert axes.get_xlim() == pytest.approx((-4, 6))
     assert [line.get_marker() for line in axes.get_lines()][-2:] == ["<", ">"]

@@ -113,3 +113,12 @@ def test_help_alone_lists_the_routers():
 def test_bad_requests(wrong, message):
     with pytest.raises(ValueError, match=message):
         plan.check_request(**(GOOD | wrong))
+
+
+def test_steps_between_the_measurements(tmp_path):
+    """A short training on a large corpus, whose epoch it does not see, is measured this long before its end."""
+    arguments = {"num_seeds": 2, "workdir": tmp_path, "load": lambda router: tiny.config_dict(router, **OVERRIDES)}
+    runs = plan.make(["vmoe"], **arguments, steps_between=2)
+    assert runs["vmoe"][0].measured_steps == (4, 6)
+    with pytest.raises(ValueError, match="--steps_between: expected less than the 6 training steps; received 6"):
+        plan.make(["vmoe"], **arguments, steps_between=6)

@@ -31,9 +31,9 @@ def written(tmp_path_factory):
 def test_json_holds_means_differences_and_runs(written):
     study = json.loads((written / "study.json").read_text())
     assert (study["against"], study["seeds"], study["overrides"]) == ("plain", [0, 1], {"train.steps": 6})
-    assert study["steps"] == {"one_epoch_before": 3, "last": 6}
+    assert study["steps"] == {"before": 3, "last": 6}
     mixing = study["routers"]["mixing"]
-    clean = mixing["measures"]["accuracy/clean"]
+    clean = mixing["measures"]["score/clean"]
     assert clean["mean"]["mean"] == pytest.approx(0.88)
     assert clean["difference"]["mean"] == pytest.approx(0.03)
     assert clean["difference"]["high"] == pytest.approx(0.03 + 12.7062 * 0.01, abs=1e-5)  # s = 0.02 / sqrt(2)
@@ -61,7 +61,7 @@ def test_tables(written):
 
 
 def test_pictures(written):
-    names = ["accuracy", "fluctuation_and_entropy", "load_and_cost"]
+    names = ["fluctuation_and_entropy", "load_and_cost", "scores"]
     assert sorted(path.stem for path in (written / "figures").glob("*.png")) == names
     page = (written / "study.md").read_text()
     assert all(f"(figures/{name}.png)" in page for name in names)

@@ -97,13 +97,12 @@ def test_a_run_is_measured_at_the_ends_of_its_last_two_epochs(studied):
         assert (result["router"], result["seed"]) == (router, seed)
         # Kept although only the newest one was asked for: 2.8 steps before the end, rounded.
         assert sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()) == [3, 6]
-        assert (result["one_epoch_before"]["step"], result["last"]["step"]) == (3, 6)
+        assert (result["before"]["step"], result["last"]["step"]) == (3, 6)
         assert set(result["last"]["suites"]) == {"clean", "a"}
         logged = [entry for entry in read_metrics(folder / "metrics.jsonl") if "evaluation/clean/top1" in entry]
         assert result["last"]["suites"]["clean"]["metrics"]["top1"] == logged[-1]["evaluation/clean/top1"]
         assert (
-            result["one_epoch_before"]["suites"]["clean"]["metrics"]["nll"]
-            != result["last"]["suites"]["clean"]["metrics"]["nll"]
+            result["before"]["suites"]["clean"]["metrics"]["nll"] != result["last"]["suites"]["clean"]["metrics"]["nll"]
         )
 
 
@@ -111,7 +110,7 @@ def test_fluctuation_is_that_of_the_experts_on_file(studied):
     workdir, _ = studied
     for (router, seed), result in _results(workdir).items():
         with np.load(workdir / "runs" / router / f"seed_{seed}" / "chosen_experts.npz") as file:
-            before, last = file["one_epoch_before/block_0"], file["last/block_0"]
+            before, last = file["before/block_0"], file["last/block_0"]
         assert before.shape == last.shape == (364, 4, 2)  # images, patches of 16 px, experts of a token
         assert before.dtype == np.uint8
         sets = [[set(experts) for experts in chosen.reshape(-1, 2).tolist()] for chosen in (before, last)]
@@ -127,7 +126,7 @@ def test_the_study_compares_seed_by_seed(studied):
     assert (study["against"], study["seeds"]) == ("vmoe", [0, 1])
     top1 = {key: result["last"]["suites"]["clean"]["metrics"]["top1"] for key, result in results.items()}
     differences = [top1["symphony_vmoe", seed] - top1["vmoe", seed] for seed in (0, 1)]
-    found = study["routers"]["symphony_vmoe"]["measures"]["accuracy/clean"]["difference"]
+    found = study["routers"]["symphony_vmoe"]["measures"]["score/clean"]["difference"]
     assert found["mean"] == pytest.approx(np.mean(differences))
     assert found["high"] - found["mean"] == pytest.approx(12.7062 * abs(differences[0] - differences[1]) / 2, rel=1e-4)
     # Forward and backward passes of 512 images cost more than a forward pass of 128.

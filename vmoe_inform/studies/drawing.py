@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vmoe_inform.evaluation import suites as suites_lib
+from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.suites import SuiteKind
 from vmoe_inform.lettering import legend, plain, shown
 from vmoe_inform.report.styles import GREY, empty_figure, series_styles
 from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
@@ -44,6 +46,32 @@ class Panel:
     is_exact: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class ShownUnit:
+    """How numbers of a unit are shown.
+
+    Attributes:
+      scale: they are multiplied by it.
+      form: format of the result.
+      name: behind the name of what is measured; empty where that says it.
+      of_differences: name of the unit of differences.
+    """
+
+    scale: float
+    form: str
+    name: str
+    of_differences: str
+
+
+_SHARE = ShownUnit(100.0, ".1f", "%", "points")
+_UNITS = {"share": _SHARE, "ratio": _SHARE, "nats": ShownUnit(1.0, ".3f", "nats", "nats")}
+
+
+def unit_of(metric: Metric) -> ShownUnit:
+    """How a metric is shown."""
+    return _UNITS.get(metric.unit, ShownUnit(1.0, ".2f", "", metric.unit))
+
+
 @plain
 def figures(
     comparisons: Summary, overhead: Mapping[str, Mapping[str, float]], *, against: str, study: str
@@ -60,7 +88,7 @@ def figures(
     if not routers:
         return {}
     layers = [name.removeprefix("load_cv/") for name in comparisons[against] if name.startswith("load_cv/")]
-    suites = [name.removeprefix("accuracy/") for name in comparisons[against] if name.startswith("accuracy/")]
+    suites = [name.removeprefix("score/") for name in comparisons[against] if name.startswith("score/")]
 
     def of_layers(title: str, measure: str, scale: float, unit: str) -> Panel:
         own = (scale * comparisons[against][f"{measure}/{layer}"].mean.mean for layer in layers)
@@ -69,19 +97,12 @@ def figures(
         return Panel(title, label, series)
 
     groups = {
-        "accuracy": [
-            Panel(
-                suites_lib.kind(suite).short_title,
-                ("difference in points",),
-                {"": _differences(comparisons, routers, f"accuracy/{suite}", 100.0)},
-            )
-            for suite in suites
-        ]
+        "scores": [_score_panel(comparisons, routers, suite, suites_lib.kind(suite)) for suite in suites],
     }
     if layers:
         ratios = {layer: _ratios(comparisons, routers, f"entropy/{layer}") for layer in layers}
         groups["fluctuation_and_entropy"] = [
-            of_layers("Fluctuation in the last epoch, %", "fluctuation", 100.0, "points"),
+            of_layers("Fluctuation, %", "fluctuation", 100.0, "points"),
             Panel("Routing entropy", ("ratio",), ratios, 1.0),
         ]
         groups["load_and_cost"] = [
@@ -90,11 +111,17 @@ def figures(
             _overhead_panel(overhead, routers),
         ]
     titles = {
-        "accuracy": f"Scores compared with {against}",
+        "scores": f"Scores compared with {against}",
         "fluctuation_and_entropy": f"Fluctuation and entropy compared with {against}",
         "load_and_cost": f"Load, neighbours and cost compared with {against}",
     }
     return {name: _draw(panels, routers, titles[name], study) for name, panels in groups.items() if panels}
+
+
+def _score_panel(comparisons: Summary, routers: Sequence[str], suite: str, kind: SuiteKind) -> Panel:
+    unit = unit_of(kind.metric)
+    label = f"difference in {unit.of_differences}" + (", less is better" if kind.metric.less_is_better else "")
+    return Panel(kind.short_title, (label,), {"": _differences(comparisons, routers, f"score/{suite}", unit.scale)})
 
 
 def _differences(comparisons: Summary, routers: Sequence[str], name: str, scale: float) -> dict[str, Interval]:

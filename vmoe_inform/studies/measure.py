@@ -1,4 +1,4 @@
-"""One run of a study, from nothing to its result: trained, then measured at the ends of its last two epochs."""
+"""One run of a study, from nothing to its result: trained, then measured twice near its end."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.folder import recorded_class_names
 from vmoe_inform.studies import results
 from vmoe_inform.studies.plan import RESULT_FILE, PlannedRun
-from vmoe_inform.studies.results import EpochResult, RunResult
+from vmoe_inform.studies.results import CheckpointResult, RunResult
 from vmoe_inform.training import loop
 from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.stopping import Stopped, StopRequest
@@ -57,16 +57,16 @@ def complete(run: PlannedRun, stop: StopRequest) -> None:
         if stop.received is not None:
             raise Stopped
 
-    def measure(checkpoint: runs.Run) -> tuple[EpochResult, Chosen]:
+    def measure(checkpoint: runs.Run) -> tuple[CheckpointResult, Chosen]:
         evaluator = Evaluator(checkpoint, trained.predictor)
         found = {name: evaluator.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
         _, routing, chosen = evaluator.clean
-        return EpochResult(checkpoint.step, found, routing, missing), chosen
+        return CheckpointResult(checkpoint.step, found, routing, missing), chosen
 
     saved = runs.find(run.folder)
     checkpoints = [saved.at(step).load(trained.program.mesh) for step in run.measured_steps]
     (before, chosen_before), (last, chosen_last) = (measure(checkpoint) for checkpoint in checkpoints)
-    _write_chosen(run, {"one_epoch_before": chosen_before, "last": chosen_last})
+    _write_chosen(run, {"before": chosen_before, "last": chosen_last})
     result = RunResult(
         router=run.router,
         seed=run.config.seed,
@@ -77,7 +77,7 @@ def complete(run: PlannedRun, stop: StopRequest) -> None:
             "evaluation_batch": trained.predictor.flops(checkpoints[-1].variables),
         },
         seconds={"training": trained_at - started, "evaluation": time.monotonic() - trained_at},
-        one_epoch_before=before,
+        before=before,
         last=last,
         fluctuation={
             block: float(fluctuation_rate(jnp.asarray(chosen_before[block]), jnp.asarray(chosen_last[block])))
@@ -139,9 +139,9 @@ def put_damaged_aside(run: PlannedRun) -> None:
 
 
 def _write_chosen(run: PlannedRun, chosen: dict[str, Chosen]) -> None:
-    """``<epoch>/<block>``: integers [images, N, K], as small as they can be."""
+    """``before/<block>`` and ``last/<block>``: integers [records, N, K], as small as they can be."""
     smallest = np.min_scalar_type(run.config.model.moe.num_experts)  # which itself stands for no choice
     arrays: dict[str, Any] = {
-        f"{epoch}/{block}": experts.astype(smallest) for epoch, of in chosen.items() for block, experts in of.items()
+        f"{time}/{block}": experts.astype(smallest) for time, of in chosen.items() for block, experts in of.items()
     }
     storage.write_arrays(run.folder / CHOSEN_FILE, arrays, within=run.folder, compressed=True)

@@ -27,7 +27,7 @@ class PlannedRun:
       router: as the user named it.
       config: of the run; its seed is the run's.
       folder: of the run.
-      measured_steps: the steps that are measured: one epoch before the end, and the end.
+      measured_steps: the steps that are measured: some before the end, by default an epoch, and the end.
     """
 
     router: str
@@ -86,7 +86,12 @@ def with_router(file: str, router: str) -> str:
 
 
 def make(
-    routers: Sequence[str], *, num_seeds: int, workdir: pathlib.Path, load: Callable[[str], Any]
+    routers: Sequence[str],
+    *,
+    num_seeds: int,
+    workdir: pathlib.Path,
+    load: Callable[[str], Any],
+    steps_between: int | None = None,
 ) -> dict[str, list[PlannedRun]]:
     """The runs of a study by router, in order of their seeds.
 
@@ -95,10 +100,11 @@ def make(
       num_seeds: seeds 0 to num_seeds - 1.
       workdir: of the study.
       load: router -> its config, as :func:`vmoe_inform.config.parse` takes it.
+      steps_between: training steps between the two measurements; None for an epoch.
 
     Raises:
-      ValueError: an impossible config, two equal routers, a training of at most an epoch, or a ``workdir`` with runs of
-        another config.
+      ValueError: an impossible config, two equal routers, or a ``workdir`` with runs of another config. Also a training
+        that is not longer than ``steps_between``.
       FileNotFoundError: missing data.
     """
     runs: dict[str, list[PlannedRun]] = {}
@@ -120,7 +126,7 @@ def make(
                 )
         if config.data not in num_records:
             num_records[config.data] = tasks.from_config(config).num_records
-        measured = _measured_steps(config, num_records[config.data])
+        measured = _measured_steps(config, num_records[config.data], steps_between)
         runs[router] = [
             PlannedRun(
                 router,
@@ -145,15 +151,19 @@ def folder_name(router: str) -> str:
     return text.file_name(router)
 
 
-def _measured_steps(config: Config, num_records: int) -> tuple[int, int]:
+def _measured_steps(config: Config, num_records: int, steps_between: int | None) -> tuple[int, int]:
     total = program.total_steps(config, num_records)
+    if steps_between is not None:
+        if steps_between >= total:
+            raise checks.error("--steps_between", f"less than the {total:,} training steps", steps_between)
+        return total - steps_between, total
     before = total - round(num_records / config.train.batch_size)
     if before < 1 or before == total:
         field = "train.epochs" if config.train.epochs is not None else "train.steps"
         steps = num_records / config.train.batch_size
         raise checks.error(
             field,
-            f"more than one epoch of {steps:.4g} steps, since the last two are compared",
+            f"more than one epoch of {steps:.4g} steps, since the last two are compared (or --steps_between=STEPS)",
             config.train.epochs or config.train.steps,
         )
     return before, total

@@ -8,6 +8,7 @@ from typing import Any
 from vmoe_inform import documents, storage, text
 from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.headlines import in_order
+from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.report.pictures import encode
 from vmoe_inform.studies import drawing, measure, summary
 from vmoe_inform.studies.plan import PlannedRun
@@ -19,6 +20,7 @@ TABLES_FILE = "study.md"
 
 Summary = Mapping[str, Mapping[str, Comparison]]
 Study = dict[str, Any]
+Cell = Callable[[Mapping[str, Comparison], bool], str]
 
 
 def write(
@@ -49,7 +51,7 @@ def write(
         "overrides": dict(overrides),
         "against": against,
         "seeds": [run.config.seed for run in runs[against]],
-        "steps": dict(zip(("one_epoch_before", "last"), runs[against][0].measured_steps, strict=True)),
+        "steps": dict(zip(("before", "last"), runs[against][0].measured_steps, strict=True)),
         "interval": f"{100 * LEVEL:.0f} %, Student t over the seeds; differences and ratios are paired by seed",
         "routers": {
             router: {
@@ -90,6 +92,7 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
     overrides = " ".join(f"--config.{name}={value}" for name, value in study["overrides"].items())
     config = text.markdown_code(study["config"]) + (f" with {text.markdown_code(overrides)}" if overrides else "")
     reference = text.markdown_code(against)
+    between = study["steps"]["last"] - study["steps"]["before"]
     sections = [
         f"# {len(comparisons)} routers, {num_seeds} seeds each\n",
         f"Config {config}; {study['steps']['last']:,} training "
@@ -100,8 +103,9 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
         f"0. The {len(shown):,} intervals are not corrected for their number: about {(1 - LEVEL) * len(shown):.0f} of "
         f"them would exclude 0 by chance if no router differed at all; {marked} do. A difference that is the same for "
         "all seeds (± 0) is not marked: it was counted too coarsely to know how sure it is.\n",
-        _accuracy(comparisons, against, "accuracy", "Accuracy at the end, in %"),
-        _accuracy(comparisons, against, "accuracy_one_epoch_before", "Accuracy one epoch before the end, in %"),
+        _scores(comparisons, against, "score", "Scores at the end"),
+        _scores(comparisons, against, "score_before", f"Scores {between:,} steps before the end"),
+        *_more_metrics(comparisons, against),
         *(_layer(comparisons, against, block) for block in _blocks(comparisons[against])),
         _cost(study),
         *(f"![{name.replace('_', ' ')}]({FIGURES_FOLDER}/{name}.png)\n" for name in pictures),
@@ -109,16 +113,41 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
     return "\n".join(sections)
 
 
-def _accuracy(comparisons: Summary, against: str, prefix: str, title: str) -> str:
-    suites = suites_of(comparisons, prefix)
+def _scores(comparisons: Summary, against: str, prefix: str, title: str) -> str:
+    kinds = {suite: suites_lib.kind(suite) for suite in suites_of(comparisons, prefix)}
     columns = {
-        text.markdown(suites_lib.kind(suite).short_title): _cell(f"{prefix}/{suite}", 100.0, ".1f") for suite in suites
+        text.markdown(kind.short_title): _score_cell(f"{prefix}/{suite}", kind.metric) for suite, kind in kinds.items()
     }
-    explained = "; ".join(
-        f"{text.markdown(suites_lib.kind(suite).short_title)}: {suites_lib.kind(suite).metric.title}"
-        for suite in suites
-    )
+    explained = "; ".join(f"{text.markdown(kind.short_title)}: {_explained(kind.metric)}" for kind in kinds.values())
     return f"## {title}\n\n{explained}.\n\n" + _table(comparisons, against, columns)
+
+
+def _more_metrics(comparisons: Summary, against: str) -> list[str]:
+    """A table for each suite that shows more than its headline."""
+    sections = []
+    for suite in suites_of(comparisons, "score"):
+        kind = suites_lib.kind(suite)
+        measured = {metric for metric in kind.rows if f"metric/{suite}/{metric.name}" in comparisons[against]}
+        columns = {
+            text.markdown(metric.short_title or metric.title): _score_cell(f"metric/{suite}/{metric.name}", metric)
+            for metric in kind.rows
+            if metric in measured
+        }
+        if columns:
+            explained = "; ".join(_explained(metric) for metric in kind.rows if metric in measured)
+            title = f"## {text.markdown(kind.title)}: more metrics\n\n{explained}.\n\n"
+            sections.append(title + _table(comparisons, against, columns))
+    return sections
+
+
+def _explained(metric: Metric) -> str:
+    unit = drawing.unit_of(metric).name
+    return f"{metric.title}{f' in {unit}' if unit else ''}"
+
+
+def _score_cell(name: str, metric: Metric) -> Cell:
+    unit = drawing.unit_of(metric)
+    return _cell(name, unit.scale, unit.form)
 
 
 def _layer(comparisons: Summary, against: str, block: str) -> str:
@@ -131,10 +160,10 @@ def _layer(comparisons: Summary, against: str, block: str) -> str:
         "dropped in %": _cell(f"dropped/{block}", 100.0, ".2f"),
     }
     return (
-        f"## Routing in {text.markdown(block)}, on the clean test images\n\n"
-        "Fluctuation: tokens whose set of experts changed in the last epoch. Entropy: of the probabilities that "
-        "experts are selected by, mean over tokens. Load CV: standard deviation over mean of the experts' shares (0 is "
-        "perfect balance). Effective neighbours: tokens that a token attends to, itself included (1: no mixing). "
+        f"## Routing in {text.markdown(block)}, on the clean test records\n\n"
+        "Fluctuation: tokens whose set of experts changed between the two measurements. Entropy: of the probabilities "
+        "that experts are selected by, mean over tokens. Load CV: standard deviation over mean of the experts' shares (0 "
+        "is perfect balance). Effective neighbours: tokens that a token attends to, itself included (1: no mixing). "
         "Dropped: assignments that found no free slot.\n\n" + _table(comparisons, against, columns)
     )
 
@@ -155,9 +184,6 @@ def _cost(study: Study) -> str:
         + "\n".join(lines)
         + "\n"
     )
-
-
-Cell = Callable[[Mapping[str, Comparison], bool], str]
 
 
 def _cell(name: str, scale: float, form: str) -> Cell:

@@ -10,14 +10,14 @@ from vmoe_inform import checks, documents, storage
 from vmoe_inform.evaluation import results_version_1
 from vmoe_inform.evaluation.results import Amount, LayerRouting, Missing, SuiteResult
 
-VERSION = 2  # of the schema
+VERSION = 3  # of the schema
 
 Flops: TypeAlias = Annotated[float, checks.Bound(above=0.0, at_most=1e40)]
 
 
 @dataclasses.dataclass(frozen=True)
-class EpochResult:
-    """Measurements at the end of an epoch.
+class CheckpointResult:
+    """Measurements of one checkpoint.
 
     Attributes:
       step: training steps by then.
@@ -42,8 +42,8 @@ class RunResult:
       parameters: of the model.
       flops: of ``training_step`` and ``evaluation_batch``, on each device.
       seconds: of ``training`` and ``evaluation``.
-      one_epoch_before, last: measured at the ends of the last two epochs.
-      fluctuation: by MoE layer, share of the tokens whose set of experts changed between the two.
+      before, last: measured some steps before the end, by default an epoch, and at the end.
+      fluctuation: by MoE layer, share of the tokens whose set of experts changed between ``before`` and ``last``.
       data: fingerprints of the images of ``train`` and ``test``; None in files of older versions.
       version: of the schema.
     """
@@ -54,8 +54,8 @@ class RunResult:
     parameters: checks.PositiveInt
     flops: Mapping[str, Flops]
     seconds: Mapping[str, Amount]
-    one_epoch_before: EpochResult
-    last: EpochResult
+    before: CheckpointResult
+    last: CheckpointResult
     fluctuation: Mapping[str, checks.Share]
     data: Mapping[str, str] | None = None
     version: int = VERSION
@@ -66,11 +66,19 @@ def _read_version_1(value: Any) -> RunResult:
     for name in ("one_epoch_before", "last"):
         epoch = results_version_1.object_of(found.get(name), name)
         found[name] = {**epoch, "suites": results_version_1.suites_of(epoch.get("suites"))}
+    return _read_version_2(found)
+
+
+def _read_version_2(value: Any) -> RunResult:
+    found = dict(results_version_1.object_of(value, "result"))
+    if "one_epoch_before" in found:
+        found["before"] = found.pop("one_epoch_before")
     return documents.from_json(found, RunResult)
 
 
 _VERSIONS: Mapping[int, Callable[[Any], RunResult]] = {
     1: _read_version_1,
+    2: _read_version_2,
     VERSION: functools.partial(documents.from_json, kind=RunResult),
 }
 

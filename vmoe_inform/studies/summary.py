@@ -15,6 +15,7 @@ import scipy.stats
 from vmoe_inform import checks
 from vmoe_inform.evaluation.headlines import headline
 from vmoe_inform.evaluation.metrics import coefficient_of_variation
+from vmoe_inform.evaluation.suites import kind
 from vmoe_inform.studies.results import RunResult
 
 LEVEL = 0.95
@@ -95,18 +96,22 @@ def compare(values: Sequence[float], reference: Sequence[float]) -> Comparison:
 def measures_of(result: RunResult) -> Measures:
     """The measures of one run by name.
 
-    ``accuracy/<suite>`` is the suite's headline at the end, and ``accuracy_one_epoch_before/<suite>`` an epoch before
-    it (shares). Of each MoE layer at the end there are ``entropy/<block>`` (nats), ``load_cv/<block>``,
-    ``effective_neighbours/<block>`` and ``dropped/<block>`` (share). ``fluctuation/<block>`` is between the two, the
-    share of the tokens whose set of experts changed.
+    - ``score/<suite>``: the suite's headline at the end; ``score_before/<suite>``: at the measurement before.
+    - ``metric/<suite>/<metric>``: at the end, each metric that has a row of its own in tables.
+    - ``entropy/<block>`` (nats), ``load_cv/<block>``, ``effective_neighbours/<block>`` and ``dropped/<block>`` (share):
+      of each MoE layer at the end.
+    - ``fluctuation/<block>``: share of the tokens whose set of experts changed between the two.
 
     Args:
       result: of a run.
     """
     measures: Measures = {}
-    for prefix, epoch in (("accuracy", result.last), ("accuracy_one_epoch_before", result.one_epoch_before)):
-        for suite, found in epoch.suites.items():
+    for prefix, measured in (("score", result.last), ("score_before", result.before)):
+        for suite, found in measured.suites.items():
             measures[f"{prefix}/{suite}"] = headline(found).value
+    for suite, found in result.last.suites.items():
+        shown = [metric.name for metric in kind(suite).rows if metric.name in found.metrics]
+        measures |= {f"metric/{suite}/{name}": found.metrics[name] for name in shown}
     for block, routing in result.last.routing.items():
         measures[f"entropy/{block}"] = routing.entropy
         if routing.effective_neighbours is not None:
