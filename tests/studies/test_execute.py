@@ -30,7 +30,7 @@ def test_finished_runs_are_not_done_again(runs, monkeypatch):
 def test_runs_of_other_images_are_not_compared(runs, monkeypatch):
     """The folder of the data is no setting that decides a run, as data may be moved; what lies there is."""
     _finish(runs[0], None)
-    path, data = runs[1].folder / plan.RESULT_FILE, measure.data_of(runs[1].config.data)
+    path, data = runs[1].folder / plan.RESULT_FILE, measure.data_of(runs[1].config)
     finished = dataclasses.replace(sample.result(runs[1].router, runs[1].config.seed), data=data)
     results.write(path, finished, within=runs[1].folder)
     monkeypatch.setattr(measure, "complete", _finish)

@@ -162,8 +162,8 @@ def _layer(comparisons: Summary, against: str, block: str) -> str:
     return (
         f"## Routing in {text.markdown(block)}, on the clean test records\n\n"
         "Fluctuation: tokens whose set of experts changed between the two measurements. Entropy: of the probabilities "
-        "that experts are selected by, mean over tokens. Load CV: standard deviation over mean of the experts' shares (0 "
-        "is perfect balance). Effective neighbours: tokens that a token attends to, itself included (1: no mixing). "
+        "that experts are selected by, mean over tokens. Load CV: standard deviation over mean of the experts' shares "
+        "(0 is perfect balance). Effective neighbours: tokens that a token attends to, itself included (1: no mixing). "
         "Dropped: assignments that found no free slot.\n\n" + _table(comparisons, against, columns)
     )
 
