@@ -9,6 +9,7 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
+from vmoe_inform import tasks
 from vmoe_inform.sharding.chips import CHIPS
 from vmoe_inform.training import measurements
 from vmoe_inform.training.in_flight import FinishedStep
@@ -22,7 +23,7 @@ def _device(kind: str, **stats: int) -> types.SimpleNamespace:
 def _window(kind: str = "cpu", count: int = 2, **overrides) -> Window:
     config = config_lib.parse(tiny.config_dict(**overrides))
     mesh = types.SimpleNamespace(devices=np.array([_device(kind) for _ in range(count)], object))
-    return Window(config, mesh)  # type: ignore[arg-type]
+    return Window(tasks.from_config(config), mesh)  # type: ignore[arg-type]
 
 
 def _step(seconds: float | None, wait: float | None, load: tuple[float, ...] = (0.25, 0.25, 0.5, 0.0)) -> FinishedStep:

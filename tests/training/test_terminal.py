@@ -32,10 +32,12 @@ def test_plain_lines_elsewhere_than_on_a_terminal():
         terminal.step(151, 400)  # no entry, no line
         clock.now = 110.0
         terminal.step(200, 400, {"loss": 1.0, "accuracy": 0.625, "images_per_second": 1300.0})
+        terminal.step(200, 400, {"perplexity": 1234.56, "tokens_per_second": 4600.0})
     # 50 steps took 10 s since the first update, so the 200 that are left take 40 s. No line is wrapped at 40 columns.
     assert console.file.getvalue() == (
         " 37 %  step 150/400  loss 1.2500  accuracy 50.0 %  1,234 images/s  ETA -:--\n"
         " 50 %  step 200/400  loss 1.0000  accuracy 62.5 %  1,300 images/s  ETA 0:40\n"
+        " 50 %  step 200/400  perplexity 1,234.6  4,600 tokens/s  ETA 0:40\n"
     )
 
 

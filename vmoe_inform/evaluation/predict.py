@@ -78,9 +78,14 @@ class Predictor:
             """What the model gives, and the prepared batch."""
             prepared = {**batch, **task.prepare(None, batch)}
             variables = variables | {"params": gathered(variables["params"])}
-            mask = task.mask(prepared)
             found = model.apply(
-                variables, prepared["inputs"], train=False, sequence_mask=mask, memory=memory, **options
+                variables,
+                prepared["inputs"],
+                train=False,
+                sequence_mask=task.mask(prepared),
+                token_mask=task.token_mask(prepared),
+                memory=memory,
+                **options,
             )
             return found, prepared
 

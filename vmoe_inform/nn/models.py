@@ -10,9 +10,9 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.nn.vit import VisionTransformer
 
-# What a config may become, by ``model.inputs``. All are called as ``(inputs, *, train, sequence_mask, progress,
-# memory)`` and return ``(outputs, aux)``. ``aux["memory"]`` is for the next batch, where it continues this one;
-# ``initial_memory(batch_size)`` is for the first.
+# What a config may become, by ``model.inputs``. All are called as ``(inputs, *, train, sequence_mask, token_mask,
+# progress, memory)`` and return ``(outputs, aux)``. ``aux["memory"]`` is for a next batch that continues this one,
+# ``initial_memory(batch_size)`` for the first.
 Model: TypeAlias = VisionTransformer
 _MODELS: Mapping[str, Callable[[Any], Model]] = {"images": VisionTransformer}
 

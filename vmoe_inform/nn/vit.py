@@ -57,6 +57,7 @@ class VisionTransformer(nn.Module):
         *,
         train: bool = False,
         sequence_mask: Bool[Array, " B"] | None = None,
+        token_mask: None = None,
         progress: Float[Array, ""] | None = None,
         memory: Tree | None = None,
     ) -> tuple[Float[Array, "B classes"], dict[str, Any]]:
@@ -66,6 +67,7 @@ class VisionTransformer(nn.Module):
           images: normalised pixels [B, P, P, 3], P = ``image_size_px``.
           train: noise, dropout and training capacity.
           sequence_mask: False for images that only fill up a batch: they take no expert's slots from the others.
+          token_mask: None: an image has no padding.
           progress: share of the training that is done, 0 to 1; needed in training by routers whose K grows.
           memory: None, as of :meth:`initial_memory`.
 

@@ -162,12 +162,11 @@ class TrainStep:
         self.compile_seconds = time.perf_counter() - start
         self.costs = costs.of(compiled)
         self.metrics: dict[str, Array] = {}
-        self._classes = config.model.num_classes
         self._state: TrainState | None = None
         self._batch: dict[str, Array] = {}
 
     def __call__(self) -> Tree:
-        """Takes one step, always on the same random pixels; returns the state, whose memory the next step uses."""
+        """Takes one step, always on the same random batch; returns the state, whose memory the next step uses."""
         with self.program.in_use():
             if self._state is None:
                 self._state, self._batch = self.program.initialize(), self.program.to_devices(self._random_batch())
@@ -175,12 +174,8 @@ class TrainStep:
         return self._state
 
     def _random_batch(self) -> dict[str, np.ndarray]:
-        generator = np.random.default_rng(0)
-        images, labels = self.program.batch_shapes["image"], self.program.batch_shapes["label"]
-        return {
-            "image": generator.integers(0, 256, images.shape, images.dtype),
-            "label": generator.integers(0, self._classes, labels.shape, labels.dtype),
-        }
+        task = self.program.task
+        return task.random_batch(np.random.default_rng(0), task.config.train.batch_size)
 
     @property
     def compilations(self) -> int:

@@ -43,6 +43,13 @@ class Classification(Task[ImageConfig, Source]):
             "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         }
 
+    def random_batch(self, generator: np.random.Generator, batch_size: int) -> HostBatch:
+        image, label = (self.batch_shapes(batch_size)[name] for name in ("image", "label"))
+        return {
+            "image": generator.integers(0, 256, image.shape, image.dtype),
+            "label": generator.integers(0, self.config.model.num_classes, label.shape, label.dtype),
+        }
+
     def prepare(self, keys: Keys | None, batch: Batch) -> dict[str, Array]:
         """Adds ``inputs``, normalised images; in training augmented and mixed, with their ``targets`` [B, classes]."""
         data, train = self.config.data, self.config.train

@@ -54,7 +54,8 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
       facts: names of the batch's fields that evaluation collects for every record.
       headline_name: name of the headline.
       less_is_better: of the headline.
-      counted: what the log counts a second, such as ``images``: ``images_per_second``.
+      counted: what the log counts, such as ``images``.
+      shown: metrics of a step that the terminal shows.
       carries_memory: whether row r of a batch continues row r of the batch before, in training and in evaluation. What
         the model remembers of a batch is then handed to the next one.
       config: of the run; of an opened task with all that the data decide.
@@ -66,6 +67,7 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
     headline_name: ClassVar[str]
     less_is_better: ClassVar[bool] = False
     counted: ClassVar[str] = "images"
+    shown: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
     carries_memory: ClassVar[bool] = False
 
     config: ConfigT
@@ -87,6 +89,10 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
         """Names, shapes and types of a training batch over all processes."""
 
     @abc.abstractmethod
+    def random_batch(self, generator: np.random.Generator, batch_size: int) -> HostBatch:
+        """A training batch of noise, for timing."""
+
+    @abc.abstractmethod
     def prepare(self, keys: Keys | None, batch: Batch) -> dict[str, Array]:
         """A batch of the host as model and loss take it.
 
@@ -99,12 +105,12 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
         """
 
     def mask(self, batch: Batch) -> Array | None:
-        """Which sequences are real [B], or which of their tokens [B, N]; None: all. By default the field ``mask``.
-
-        Args:
-          batch: prepared.
-        """
+        """Which sequences are real [B]; None: all. By default the field ``mask`` of a prepared batch."""
         return batch.get("mask")
+
+    def token_mask(self, batch: Batch) -> Array | None:
+        """Which tokens are real and no padding [B, N]; None: all. By default the field ``token_mask``, prepared."""
+        return batch.get("token_mask")
 
     @abc.abstractmethod
     def loss(self, outputs: Any, aux: Mapping[str, Any], batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -155,6 +161,11 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
     @abc.abstractmethod
     def num_records(self) -> int:
         """Training examples of an epoch."""
+
+    @property
+    def rate(self) -> str:
+        """The metric of the log that says how many of what it counts a second has."""
+        return f"{self.counted}_per_second"
 
     @property
     def counted_per_example(self) -> int:

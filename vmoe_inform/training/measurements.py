@@ -7,9 +7,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vmoe_inform.axes import Float
-from vmoe_inform.config import Config, as_images
+from vmoe_inform.config import as_images
 from vmoe_inform.nn.operations import training_flops_per_image
 from vmoe_inform.sharding.chips import Chip, chip_of
+from vmoe_inform.tasks import Task
 from vmoe_inform.training.in_flight import FinishedStep
 
 EXPERT_LOADS = "expert_loads"  # metric of a step, not logged itself: shares of the choices [MoE layers, E]
@@ -20,16 +21,18 @@ _PERCENTILES = (50, 90, 99)
 class Window:
     """Collects the steps of one entry of the log. docs/observability.md says what each name means."""
 
-    def __init__(self, config: Config, mesh: Mesh):
+    def __init__(self, task: Task, mesh: Mesh):
         """Args:
-        config: of the run.
+        task: of the run.
         mesh: the devices that do the steps.
         """
+        config = task.config
+        self._rate, self._counted_per_example = task.rate, task.counted_per_example
         self._batch_size = config.train.batch_size
         self._blocks = [f"block_{layer}" for layer in config.model.moe_layers]
         device = mesh.devices.flat[0]
         peak = peak_flops(chip_of(device.device_kind), config.model.dtype)
-        self._images_per_second_at_peak = (
+        self._examples_per_second_at_peak = (
             None if peak is None else peak * mesh.devices.size / training_flops_per_image(as_images(config).model)
         )
         self._devices = jax.local_devices()
@@ -54,9 +57,9 @@ class Window:
         total = sum(self._seconds)
         if total > 0:
             rate = len(self._seconds) * self._batch_size / total
-            numbers |= {"images_per_second": rate, "data_wait_share": self._waited / total}
-            if self._images_per_second_at_peak is not None:
-                numbers["mfu"] = rate / self._images_per_second_at_peak
+            numbers |= {self._rate: rate * self._counted_per_example, "data_wait_share": self._waited / total}
+            if self._examples_per_second_at_peak is not None:
+                numbers["mfu"] = rate / self._examples_per_second_at_peak
         peak_bytes = peak_memory_bytes(self._devices)
         if peak_bytes is not None:
             numbers["hbm_peak_bytes"] = float(peak_bytes)

@@ -103,6 +103,7 @@ def _make_loss(model: Model, task: Task, config: Config) -> Callable[..., tuple[
             prepared["inputs"],
             train=True,
             sequence_mask=task.mask(prepared),
+            token_mask=task.token_mask(prepared),
             progress=progress,
             memory=memory,
             mutable=[OBSERVED],

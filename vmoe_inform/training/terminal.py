@@ -82,7 +82,7 @@ class Terminal:
         Args:
           step: optimizer steps done.
           total_steps: steps of the whole run.
-          metrics: usually loss, accuracy (a share) and images_per_second. Without them nothing is printed where there
+          metrics: such as loss, accuracy (a share) and images_per_second. Without them nothing is printed where there
             is no terminal, and a terminal keeps those of before.
         """
         if not self._shown:
@@ -150,10 +150,13 @@ class _Text(rich.progress.ProgressColumn):
 
 
 def _describe_metric(name: str, value: float) -> str:
-    if name == "images_per_second":
-        return f"{value:,.0f} images/s"
+    counted, is_rate, _ = name.rpartition("_per_second")
+    if is_rate:
+        return f"{value:,.0f} {counted}/s"
     if name == "accuracy":
         return f"accuracy {100 * value:.1f} %"
+    if name == "perplexity":
+        return f"perplexity {value:,.1f}"
     return f"{name} {value:.4f}"
 
 

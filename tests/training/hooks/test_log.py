@@ -41,7 +41,8 @@ class _Fakes:
 def _log(fakes: _Fakes, last_step: int = 7) -> Log:
     counters = {"skipped_records": lambda: 2}
     steps = {"every_steps": 3, "total_steps": 9, "last_step": last_step}
-    return Log(fakes, fakes, fakes, **steps, lock=fakes, counters=counters)
+    shown = ("loss", "accuracy", "images_per_second")
+    return Log(fakes, fakes, fakes, shown=shown, **steps, lock=fakes, counters=counters)
 
 
 def _step(step: int) -> FinishedStep:

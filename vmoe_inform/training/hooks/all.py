@@ -60,7 +60,8 @@ def hooks_of(
     log = Log(
         logger,
         terminal,
-        Window(config, run.program.mesh),
+        Window(plan.task, run.program.mesh),
+        shown=(*plan.task.shown, plan.task.rate),
         every_steps=config.train.log_every_steps,
         total_steps=training.total_steps,
         last_step=training.last_step,

@@ -1,6 +1,6 @@
 """Logs metrics: to the run's writers and on the terminal."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
@@ -12,7 +12,6 @@ from vmoe_inform.training.metrics_logger import MetricsLogger
 from vmoe_inform.training.nonfinite import WHERE
 from vmoe_inform.training.terminal import Terminal
 
-_SHOWN = ("loss", "accuracy", "images_per_second")  # on the terminal
 _FOR_OTHERS = (WHERE, EXPERT_LOADS)  # metrics of a step that are not logged as they are
 
 
@@ -28,6 +27,7 @@ class Log(Hook):
         terminal: Terminal,
         window: Window,
         *,
+        shown: Sequence[str],
         every_steps: int,
         total_steps: int,
         last_step: int,
@@ -38,6 +38,7 @@ class Log(Hook):
         logger: writes the metrics.
         terminal: shows some of them, and how far the run is.
         window: measures all steps since the entry before.
+        shown: metrics for the terminal.
         every_steps: steps from one entry to the next.
         total_steps: of the whole run.
         last_step: of this process.
@@ -47,6 +48,7 @@ class Log(Hook):
         self._logger = logger
         self._terminal = terminal
         self._window = window
+        self._shown = shown
         self._every_steps = every_steps
         self._total_steps = total_steps
         self._last_step = last_step
@@ -76,5 +78,5 @@ class Log(Hook):
         scalars = {name: float(value) for name, value in values.items()} | self._window.close()
         scalars |= {name: float(count()) for name, count in self._counters.items()}
         self._logger.log(done.step, scalars)
-        shown = {name: scalars[name] for name in _SHOWN if name in scalars}
+        shown = {name: scalars[name] for name in self._shown if name in scalars}
         self._terminal.step(done.step, self._total_steps, shown)
