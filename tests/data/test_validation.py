@@ -5,6 +5,7 @@ import pytest
 
 from vmoe_inform import checks
 from vmoe_inform.config import ImageDataConfig
+from vmoe_inform.data import held_out as held_out_lib
 from vmoe_inform.data import sources
 from vmoe_inform.data.images.trees import FileRecords
 from vmoe_inform.data.records import ArrayRecords, SelectedRecords
@@ -18,12 +19,12 @@ def _names(source):
 
 def test_the_first_by_hand():
     # i / 1.618034 mod 1: 0, 0.618, 0.236, 0.854, 0.472, 0.090, 0.708, 0.326, 0.944, 0.562
-    assert np.flatnonzero(sources.held_out(10, 0.25)).tolist() == [0, 2, 5]
+    assert np.flatnonzero(held_out_lib.held_out(10, 0.25)).tolist() == [0, 2, 5]
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.2, 1 / 3, 0.5])
 def test_the_share_of_all_and_of_any_stretch(share):
-    held_out = sources.held_out(100_000, share)
+    held_out = held_out_lib.held_out(100_000, share)
     assert abs(held_out.sum() - share * len(held_out)) < 4
     for start, length in ((0, 100), (777, 1300), (98_000, 2000)):  # as classes of a sorted split are
         assert abs(held_out[start : start + length].sum() - share * length) < 4
@@ -31,7 +32,7 @@ def test_the_share_of_all_and_of_any_stretch(share):
 
 @pytest.mark.parametrize("period", [2, 5, 10, 1000])
 def test_no_period_of_the_records_coincides(period):
-    held_out = sources.held_out(100 * period, 0.2).reshape(100, period)
+    held_out = held_out_lib.held_out(100 * period, 0.2).reshape(100, period)
     assert abs(held_out.sum(axis=0) - 20).max() <= 4
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from vmoe_inform import checks
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import classes
+from vmoe_inform.data.held_out import held_out
 from vmoe_inform.data.images import digits, folder, idx_files, tfds  # noqa: F401  (they register their sources)
 from vmoe_inform.data.images.trees import IMAGE_SUFFIXES
 from vmoe_inform.data.records import SOURCES, ArrayRecords, Record, Records, Source, SourceFunction
@@ -24,7 +25,6 @@ __all__ = [
     "Records",
     "Source",
     "SourceFunction",
-    "held_out",
     "load",
     "test",
     "training",
@@ -61,18 +61,6 @@ def test(data: ImageDataConfig) -> Source:
         return load(data, data.test_split)
     source = load(data, data.train_split)
     return _part(source, held_out(len(source.records), data.validation_share), data)
-
-
-def held_out(count: int, share: float) -> Bool[np.ndarray, " n"]:
-    """Which of ``count`` records are held out for validation: ``share`` of them, evenly spread.
-
-    Record i is held out if the fractional part of i / golden ratio is below ``share``. Any run of consecutive records
-    has its share of them to within a few, since Weyl's sequence of the golden ratio has the lowest discrepancy. So a
-    split that is sorted by class is held out class by class. No period of the records, such as 0 1 2 ... 9 0 1 2 ...,
-    coincides with an irrational step. The choice depends on no random generator.
-    """
-    golden_ratio = (1 + 5**0.5) / 2
-    return np.mod(np.arange(count) / golden_ratio, 1.0) < share
 
 
 def _part(source: Source, chosen: Bool[np.ndarray, " n"], data: ImageDataConfig) -> Source:
