@@ -190,8 +190,11 @@ def open_split(builder: Any, name: str, split: str) -> Any:
     """
     import tensorflow_datasets
 
+    features = builder.info.features
+    has_images = hasattr(features, "keys") and "image" in features
+    decoders = {"image": tensorflow_datasets.decode.SkipDecoding()} if has_images else None
     try:
-        return builder.as_data_source(split, decoders={"image": tensorflow_datasets.decode.SkipDecoding()})
+        return builder.as_data_source(split, decoders=decoders)
     except ValueError:  # TFDS names a split that it does not know, in its own words
         raise checks.error(f"split of {name}", f"one of {', '.join(builder.info.splits)}", split) from None
 

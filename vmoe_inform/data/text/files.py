@@ -1,11 +1,13 @@
-"""Text files, read line by line and strictly as UTF-8."""
+"""Text files: where a split lies, and its lines, read strictly as UTF-8."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vmoe_inform import checks
 
 _BYTE_ORDER_MARK = "\ufeff"
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})")  # as in train-00000-of-00002.parquet
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -19,9 +21,14 @@ def lines(path: Path) -> Iterator[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"text: expected the file {str(path)!r}; received none")
-    if path.stat().st_size == 0:
-        raise checks.error(str(path), "lines of text", "an empty file")
+    check_not_empty(path)
     return _decoded(path)
+
+
+def check_not_empty(path: Path) -> None:
+    """Raises ValueError for a file without a byte."""
+    if path.stat().st_size == 0:
+        raise checks.error(str(path), "text", "an empty file")
 
 
 def _decoded(path: Path) -> Iterator[str]:
@@ -30,8 +37,47 @@ def _decoded(path: Path) -> Iterator[str]:
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as problem:
-                byte = f"byte 0x{line[problem.start]:02x}"
-                raise checks.error(
-                    f"{path}:{number}", "text in UTF-8", f"{byte} at character {problem.start + 1}"
-                ) from None
+                received = f"byte 0x{line[problem.start]:02x} (byte {problem.start + 1} of the line)"
+                raise checks.error(f"{path}:{number}", "text in UTF-8", received) from None
             yield text.removesuffix("\n").removesuffix("\r").removeprefix(_BYTE_ORDER_MARK if number == 1 else "")
+
+
+def of_split(folders: Sequence[Path], names: Sequence[str], suffixes: Sequence[str]) -> tuple[Path, ...]:
+    """The files of a split: ``NAME.SUFFIX``, all shards ``NAME-00000-of-00002.SUFFIX``, or files in a folder ``NAME``.
+
+    Args:
+      folders: to look in.
+      names: of the split.
+      suffixes: of the files, each with its dot.
+
+    Returns:
+      the files in order; none where nothing was found.
+
+    Raises:
+      ValueError: there are several such files or sets of shards, or a shard is missing.
+    """
+    candidates: list[tuple[Path, ...]] = []
+    for folder in dict.fromkeys(folder for folder in folders if folder.is_dir()):
+        inside = sorted(folder.iterdir())
+        for name in names:
+            for suffix in suffixes:
+                candidates += [(path,) for path in inside if path.name == f"{name}{suffix}" and path.is_file()]
+                candidates.append(_shards(inside, name, suffix))
+            if (folder / name).is_dir():
+                candidates.append(tuple(path for path in sorted((folder / name).iterdir()) if path.suffix in suffixes))
+    found = [paths for paths in candidates if paths]
+    if len(found) > 1:
+        received = ", ".join(str(paths[0]) for paths in found)
+        raise checks.error(f"split {names[0]!r}", "one file, or one set of shards", received)
+    return found[0] if found else ()
+
+
+def _shards(inside: Sequence[Path], name: str, suffix: str) -> tuple[Path, ...]:
+    """The shards of a split among files, sorted by name."""
+    form = re.compile(re.escape(name) + _SHARD.pattern + re.escape(suffix))
+    matches = [(path, match) for path in inside if (match := form.fullmatch(path.name))]
+    counts = {int(match[2]) for _, match in matches}
+    if len(counts) > 1 or (counts and [int(match[1]) for _, match in matches] != list(range(*counts))):
+        received = ", ".join(path.name for path, _ in matches)
+        raise checks.error(f"shards of {name}", "all of one set", received)
+    return tuple(path for path, _ in matches)

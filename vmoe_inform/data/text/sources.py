@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from vmoe_inform import checks
 from vmoe_inform.config import TextDataConfig
 from vmoe_inform.data.held_out import held_out, is_held_out
-from vmoe_inform.data.text import wordnet  # noqa: F401  (it registers its sources)
+from vmoe_inform.data.text import (  # noqa: F401  (they register their sources)
+    docstrings,
+    movie_snippets,
+    plain,
+    tables,
+    tfds,
+    wikitext,
+    wordnet,
+)
 from vmoe_inform.data.text.lines import LABELLED, LINES, LabelledTexts, Lines
 
 __all__ = [
