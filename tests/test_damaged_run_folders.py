@@ -22,7 +22,7 @@ from vmoe_inform.config import ImageConfig, VisionModelConfig
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.evaluation import stored, units
 from vmoe_inform.evaluation.files import EvaluationFiles
-from vmoe_inform.evaluation.results import CleanImages, SuiteResult, WorstClass
+from vmoe_inform.evaluation.results import CleanData, SuiteResult, WorstClass
 from vmoe_inform.report import page as report
 from vmoe_inform.report.page import render_table, write_report
 from vmoe_inform.runs import folder as run_folder
@@ -197,7 +197,7 @@ def test_results_of_any_other_shape_are_refused_or_shown(tmp_path, monkeypatch):
     few = SuiteResult(9, {"top1": 0.5}, top1_by_shots={"1": 0.4, "5": 0.5}, seed=0)
     found = with_suite(results(), "attention_vmoe", "clean", worst_classes=(WorstClass("x", 0.5, 2),))["attention_vmoe"]
     suites = {"clean": found.suites["clean"], "c": found.suites["c"], "fewshot": few}
-    whole = dataclasses.replace(found, seed=1, data=CleanImages("x", classes_are_imagenet=True), suites=suites)
+    whole = dataclasses.replace(found, seed=1, data=CleanData("x", classes_are_imagenet=True), suites=suites)
     for changed in [*_variants(documents.to_json(whole, leave_out_empty=True)), *_variants(VERSION_1)]:
         files.results.parent.mkdir(exist_ok=True)
         files.results.write_text(json.dumps(changed))
@@ -265,7 +265,7 @@ def test_folders_of_a_run_are_no_links(folder, tmp_path, name):
 
 def test_units_and_predictions(tmp_path, monkeypatch):
     source = Source(ArrayRecords(np.zeros((3, 2, 2, 3), np.uint8), np.zeros(3, np.int32)), ("a", "b"), "folder")
-    unit = units.Unit("a", "a", units.ImageSet(lambda: source), source)
+    unit = units.Unit("a", "a", units.RecordSet(lambda: source), source)
     kept = units.Units(tmp_path / "run" / "units", 8, "hash", within=tmp_path / "run")
     kept.write(unit, {"hit": np.ones(3, bool), "skipped": np.asarray(0)})
     assert list(kept.read(unit)) == ["hit", "skipped"]

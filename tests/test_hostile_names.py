@@ -31,7 +31,7 @@ from vmoe_inform.analysis.draw import neighbours as figures_neighbours
 from vmoe_inform.analysis.page.render import routing_page
 from vmoe_inform.data.images import contact_sheet
 from vmoe_inform.evaluation.results import (
-    CleanImages,
+    CleanData,
     Missing,
     Reliability,
     RiskCoverage,
@@ -188,7 +188,7 @@ def results():
         suites={**first.suites, **named, "c": corrupted},
         routing=dict.fromkeys(NAMES, first.routing["block_1"]),
         model=dataclasses.replace(first.model, router=RouterFacts(NAMES[0], tuple(NAMES))),
-        data=CleanImages(NAMES[4]),
+        data=CleanData(NAMES[4]),
     )
     made[NAMES[1]] = dataclasses.replace(second, missing={NAMES[2]: Missing(NAMES[4])})
     return made

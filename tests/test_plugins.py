@@ -65,8 +65,8 @@ from vmoe_inform.tasks.task import TASKS
 class Twice(Classification):
     """Classification with twice the loss."""
 
-    def loss(self, outputs, batch):
-        entropy, metrics = super().loss(outputs, batch)
+    def loss(self, outputs, aux, batch):
+        entropy, metrics = super().loss(outputs, aux, batch)
         return 2 * entropy, {**metrics, "once": entropy}
 ''',
     "suite.py": '''
@@ -75,7 +75,7 @@ import numpy as np
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.evaluation import metrics
 from vmoe_inform.evaluation.results import SuiteResult
-from vmoe_inform.evaluation.suites import ImageSet, Suite, register, test_split
+from vmoe_inform.evaluation.suites import RecordSet, Suite, register, test_split
 
 
 def score(_, predictions):
@@ -93,7 +93,7 @@ def dark(config):
     """Test images with half the light."""
     source = test_split(config.data)
     records = ArrayRecords(source.records.images // 2, source.records.labels)
-    images = ImageSet(lambda: Source(records, source.class_names))
+    images = RecordSet(lambda: Source(records, source.class_names))
     return Suite("dark", {"dark": images}, score, summarize, source.origin)
 ''',
     "metric.py": """

@@ -38,7 +38,7 @@ def main(_: list[str]) -> int:
     names = checkpoint_path.names_of([*paths, *others])
     for path in paths:
         read_config(path.folder)  # imports the plug-ins of the run, whose suites may be asked for
-    suites = None if _SUITES.value is None else suites_lib.chosen(_SUITES.value, "--suites")
+    suites_lib.check_choice(_SUITES.value, "--suites")
     here = _HERE()
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import report
@@ -61,7 +61,7 @@ def main(_: list[str]) -> int:
             with watchdog_lib.of_run(saved.config.train) as watchdog:
                 evaluated[name] = run.evaluate(
                     saved,
-                    saved.config.evaluation.suites if suites is None else suites,
+                    suites_lib.chosen(_SUITES.value, saved.config),
                     predictions=predictions and predictions / text.file_name(name),
                     watchdog=watchdog,
                     say=command_line.say,

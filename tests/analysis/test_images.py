@@ -7,7 +7,7 @@ from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import images as images_lib
 from vmoe_inform.data.sources import ArrayRecords, Source
-from vmoe_inform.evaluation.suites.base import TEST_SET, ImageSet, NotAvailable, Suite
+from vmoe_inform.evaluation.suites.base import TEST_SET, NotAvailable, RecordSet, Suite
 
 CONFIG = config_lib.parse(tiny.config_dict())
 
@@ -36,7 +36,7 @@ def _records(names, labels=None):
 
 
 def _suite_of(monkeypatch, source):
-    suite = Suite("c", {"fog/3": ImageSet(lambda: source)}, lambda *_: {}, lambda _: {})
+    suite = Suite("c", {"fog/3": RecordSet(lambda: source)}, lambda *_: {}, lambda _: {})
     monkeypatch.setattr(images_lib.suites, "load", lambda name, config: suite)
 
 

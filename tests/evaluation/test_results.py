@@ -10,7 +10,7 @@ from vmoe_inform import documents, storage
 from vmoe_inform.evaluation import stored
 from vmoe_inform.evaluation.results import (
     AttackFacts,
-    CleanImages,
+    CleanData,
     Data,
     LayerRouting,
     ModelFacts,
@@ -94,7 +94,7 @@ def test_results_of_an_older_version_are_read(tmp_path):
         suites={"clean": clean, "c": corrupted, "fgsm": attacked, "fewshot": few},  # what was missing then is no result
         routing={"block_1": LayerRouting(1.0, (0.5, 0.5), None, 0.0)},
         seed=1,
-        data=CleanImages("idx", classes_are_imagenet=False, place="here", fingerprint="f" * 16),
+        data=CleanData("idx", classes_are_imagenet=False, place="here", fingerprint="f" * 16),
         other_data={"o": (SuiteResult(10, {"aupr": 0.75, "count_in_distribution": 20}, "aupr", classes=200),)},
     )
     stored.write_results(path, found, within=tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests import imagenet_tiny
-from vmoe_inform import documents
+from vmoe_inform import documents, tasks
 from vmoe_inform.config import AttackConfig, ImageConfig, VisionModelConfig, identity
 from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
 from vmoe_inform.evaluation import run
@@ -137,6 +137,7 @@ def evaluate_sample(folder, config, predictor, *, suites=SUITES, predictions=Non
     if work.is_left:
         mesh, model = make_mesh(1, 1, jax.devices()[:1]), models.from_config(config.model)
         evaluated = Run("run", folder, saved.step, saved.config, model, {"params": {}}, mesh)
+        predictor.task = tasks.from_config(saved.config)
         run.complete(work, Evaluator(evaluated, predictor), predictions=predictions, say=say)
     return run.conclude(work, say=say), lines
 

@@ -1,8 +1,18 @@
+from dataclasses import dataclass
+
 import pytest
 
 from vmoe_inform.evaluation import suites
 from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.results import Scale
 from vmoe_inform.evaluation.suites import registry
+
+
+@dataclass(frozen=True)
+class Config:
+    """What of a config decides which suites a run has."""
+
+    task: str
 
 
 @pytest.fixture
@@ -23,7 +33,7 @@ def test_a_suite_of_ones_own_is_known_by_its_decorator(registered):
     assert suites.names() == (*before, "mine")
     assert (suites.kind("mine").title, suites.kind("mine").short_title) == ("My images", "My images")
     assert suites.kind("mine").metric is metric
-    assert suites.load("mine", "here").origin == "here"
+    assert suites.load("mine", Config("classification")).origin.task == "classification"
     suites.check_names(["clean", "mine"])
     with pytest.raises(ValueError, match="'mine' is already registered"):
         suites.register("mine", title="Others")(mine)
@@ -40,6 +50,26 @@ def test_a_suite_of_ones_own_is_known_by_its_decorator(registered):
 def test_names_are_checked(names, message):
     with pytest.raises(ValueError, match=f"^evaluation.suites: {message}"):
         suites.check_names(names)
+
+
+def test_a_suite_goes_with_the_runs_of_its_tasks(registered):
+    metric = Metric("perplexity", "perplexity", unit="perplexity", less_is_better=True)
+
+    @suites.register("mine", title="My text", metric=metric, tasks=("language_modeling", "chat"))
+    def mine(config):
+        return suites.Suite("mine", {}, None, None)
+
+    assert "mine" in suites.names("chat")
+    assert "mine" not in suites.names("classification")
+    assert "clean" in suites.names("classification")
+    assert "clean" not in suites.names("chat")
+    assert suites.chosen(("all",), Config("chat")) == suites.names("chat")
+    assert suites.chosen(("mine", "clean"), Config("chat")) == ("mine", "clean")  # some run may have it
+    assert suites.load("mine", Config("chat")).scale == Scale("perplexity", less_is_better=True)
+    with pytest.raises(suites.NotAvailable, match="a suite of classification, and the run's task is chat"):
+        suites.load("clean", Config("chat"))
+    with pytest.raises(ValueError, match=r"^field: expected suites of task chat: mine; received 'clean'$"):
+        suites.check_names(["mine", "clean"], "field", task="chat")
 
 
 def test_a_suite_that_is_not_registered_is_shown_by_its_name():

@@ -338,17 +338,17 @@ def cropped(monkeypatch):
 def test_images_are_cropped_as_their_source_says(cropped):
     kinds = ("clean", "a", "fgsm", "pgd", "fewshot", "linear")
     config = dataclasses.replace(CONFIG, evaluation=ImageEvaluationConfig(attack=AttackConfig(images=100)))
-    sets = [image_set for name in kinds for image_set in suites.load(name, config).sets.values()]
-    assert {image_set.load().crop for image_set in sets} == {0.5}
+    sets = [record_set for name in kinds for record_set in suites.load(name, config).sets.values()]
+    assert {record_set.load().crop for record_set in sets} == {0.5}
 
     class Model:
         def features(self, source):
             raise LookupError(source.crop)
 
     for name in ("fewshot", "linear"):  # which begin with the training images
-        image_set = next(iter(suites.load(name, config).sets.values()))
+        record_set = next(iter(suites.load(name, config).sets.values()))
         with pytest.raises(LookupError, match=r"^0\.5$"):
-            image_set.predict(Model(), image_set.load())
+            record_set.predict(Model(), record_set.load())
 
 
 def test_corrupted_images_were_cropped_before_as_their_source_says(cropped, monkeypatch):

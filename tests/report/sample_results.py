@@ -8,7 +8,7 @@ import numpy as np
 from vmoe_inform.evaluation.corruptions import CORRUPTIONS
 from vmoe_inform.evaluation.results import (
     AttackFacts,
-    CleanImages,
+    CleanData,
     LayerRouting,
     Missing,
     ModelFacts,
@@ -177,7 +177,7 @@ def _imagenet_run(inform: tuple[str, ...], gain: float) -> Results:
             for block in (5, 7)
         },
         seed=0,
-        data=CleanImages("tfds", classes_are_imagenet=True),
+        data=CleanData("tfds", classes_are_imagenet=True),
     )
 
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from vmoe_inform.evaluation.results import CleanImages, RouterFacts
+from vmoe_inform.evaluation.results import CleanData, RouterFacts
 from vmoe_inform.report import papers
 
 from .sample_results import imagenet_results, results
@@ -59,6 +59,6 @@ def test_a_run_that_differs_is_not_compared_and_it_is_said_why(changes, words):
 
 def test_other_data_and_earlier_results_are_not_compared():
     assert not any(papers.applies(result) for result in results().values())
-    digits = dataclasses.replace(changed(), data=CleanImages("digits"))
+    digits = dataclasses.replace(changed(), data=CleanData("digits"))
     assert not papers.applies(digits)
     assert papers.models_of(digits) == []

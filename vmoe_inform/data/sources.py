@@ -5,6 +5,7 @@ training split, so that settings can be chosen without a look at the test images
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from jaxtyping import Bool
@@ -51,8 +52,11 @@ def training(data: ImageDataConfig) -> Source:
     return _part(source, ~held_out(len(source.records), data.validation_share), data)
 
 
+@functools.lru_cache(maxsize=1)
 def test(data: ImageDataConfig) -> Source:
     """The clean images that a run is measured on: ``data.test_split``, or those held out of ``data.train_split``.
+
+    Those of the last call are kept: everything that evaluates asks for them, and 50,000 files take a while to list.
 
     Raises:
       ValueError, FileNotFoundError: as :func:`training`.

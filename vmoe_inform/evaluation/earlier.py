@@ -1,4 +1,4 @@
-"""Results of earlier evaluations: their images, their date, and whether they are shown again."""
+"""Results of earlier evaluations: their records, their date, and whether they are shown again."""
 
 import dataclasses
 import datetime
@@ -6,25 +6,24 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import fingerprints
 from vmoe_inform.evaluation.metric_registry import FIRST_METRICS
-from vmoe_inform.evaluation.results import CleanImages, Data, Results, SuiteResult
-from vmoe_inform.evaluation.suites.base import Suite
+from vmoe_inform.evaluation.results import CleanData, Data, Results, SuiteResult
+from vmoe_inform.evaluation.suites.base import Records, Suite
 
 
 def data_of(suite: Suite, data: DataConfig) -> Data:
-    """The images of a suite.
+    """The records of a suite.
 
     Raises:
       NotAvailable, ValueError, FileNotFoundError: they cannot be read.
     """
-    images = suite.images()
-    return Data(fingerprints.place_of(images[-1], data), fingerprints.together(images))
+    records = suite.records()
+    return Data(fingerprints.place_of(records[-1], data), fingerprints.together(records))
 
 
-def data_of_split(source: Source, data: DataConfig) -> Data:
-    """The clean images, which routing statistics are of."""
+def data_of_split(source: Records, data: DataConfig) -> Data:
+    """The clean records, which routing statistics are of."""
     return Data(fingerprints.place_of(source, data), fingerprints.fingerprint(source))
 
 
@@ -34,15 +33,15 @@ def now() -> str:
 
 
 def has_result(results: Results | None, name: str) -> bool:
-    """Whether a suite was evaluated, on any images."""
+    """Whether a suite was evaluated, on any records."""
     return results is not None and name in results.suites
 
 
-def is_of(data: Data | CleanImages | None, here: Data, *, same_paths: bool) -> bool:
-    """Whether a result is of the images here.
+def is_of(data: Data | CleanData | None, here: Data, *, same_paths: bool) -> bool:
+    """Whether a result is of the records here.
 
     Args:
-      data: what the result says of its images.
+      data: what the result says of its records.
       here: from :func:`data_of`.
       same_paths: whether the data lie where the run's config says: all that is known of results of older versions.
     """
@@ -51,7 +50,7 @@ def is_of(data: Data | CleanImages | None, here: Data, *, same_paths: bool) -> b
 
 
 def take_up(results: Results | None, name: str, data: Data, *, same_paths: bool) -> Results | None:
-    """The results with that of a suite on these images as its newest; None if there is none."""
+    """The results with that of a suite on these records as its newest; None if there is none."""
     if results is None:
         return None
     if name in results.suites and is_of(results.suites[name].data, data, same_paths=same_paths):
@@ -63,12 +62,12 @@ def take_up(results: Results | None, name: str, data: Data, *, same_paths: bool)
 
 
 def replace(results: Results, name: str, result: SuiteResult) -> Results:
-    """The results with a newer one of a suite; what was there stays in ``other_data`` if it is of other images.
+    """The results with a newer one of a suite; what was there stays in ``other_data`` if it is of other records.
 
     Args:
       results: of a checkpoint.
       name: of the suite.
-      result: which says of which images it is.
+      result: which says of which records it is.
     """
     assert result.data is not None
     before = results.suites.get(name)
@@ -107,7 +106,7 @@ def merge(written: Results, results: Results, changed: Collection[str]) -> Resul
 
 
 def _are_same(result: SuiteResult, other: SuiteResult) -> bool:
-    """Whether both are of the same images; of results of older versions, whether they are equal."""
+    """Whether both are of the same records; of results of older versions, whether they are equal."""
     return result == other if result.data is None else is_of(other.data, result.data, same_paths=False)
 
 
@@ -133,7 +132,7 @@ def keep_metrics(result: SuiteResult, before: SuiteResult, names: Collection[str
 
 
 def words(result: SuiteResult) -> str:
-    """When a result was made, and of which images: ``2026-11-20 14:02 UTC, /data/val``."""
+    """When a result was made, and of which records: ``2026-11-20 14:02 UTC, /data/val``."""
     if not result.evaluated or result.data is None:
         return "by an older version, which recorded neither date nor data"
     return f"{datetime.datetime.fromisoformat(result.evaluated):%Y-%m-%d %H:%M} UTC, {result.data.place}"

@@ -1,9 +1,11 @@
-"""Identifies the images of a score by their content, in any folder."""
+"""Identifies the records of a score by their content, in any folder: of images here, of others by their own methods."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
+from jaxtyping import Int
 
 from vmoe_inform.config import DataConfig
 from vmoe_inform.data.images.trees import FileRecords
@@ -14,8 +16,49 @@ from vmoe_inform.evaluation.derived_records import CorruptedRecords
 _IMAGES_READ = 32  # of a set
 
 
-def fingerprint(source: Source) -> str:
-    """16 hexadecimal digits that depend on images, names, labels and classes.
+class Described(Protocol):
+    """Records that are no images: what is said of them in results and files."""
+
+    @property
+    def count(self) -> int:
+        """Number of records."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that depend on everything about the records that decides an answer."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where they lie, in words."""
+        ...
+
+    def named(self, indices: Int[np.ndarray, " n"]) -> Mapping[str, np.ndarray]:
+        """What these records are, for files of predictions."""
+        ...
+
+
+def count_of(source: Source | Described) -> int:
+    """Number of records."""
+    return len(source.records) if isinstance(source, Source) else source.count
+
+
+def named(source: Source | Described, indices: Int[np.ndarray, " n"]) -> Mapping[str, np.ndarray]:
+    """What these records are, for files of predictions: of images ``names`` [n] and ``class_names`` of all labels."""
+    if not isinstance(source, Source):
+        return source.named(indices)
+    names = [source.records.name(int(index)) for index in indices]
+    return {"names": np.array(names), "class_names": np.array(source.class_names)}
+
+
+def fingerprint(source: Source | Described) -> str:
+    """16 hexadecimal digits by which a set of records is known again, see :func:`_of_images`."""
+    return _of_images(source) if isinstance(source, Source) else source.fingerprint
+
+
+def _of_images(source: Source) -> str:
+    """Depends on images, names, labels and classes.
 
     Of the images 32 are read, evenly over the set. A copy of a data set has the fingerprint of the original. A set that
     was encoded again, at another quality for instance, has another.
@@ -39,15 +82,17 @@ def fingerprint(source: Source) -> str:
     return hasher.hexdigest()[:16]
 
 
-def together(sources: Iterable[Source]) -> str:
+def together(sources: Iterable[Source | Described]) -> str:
     """One fingerprint of several sets in their order."""
     hasher = hashlib.sha256()
     _add(hasher, [fingerprint(source) for source in sources])
     return hasher.hexdigest()[:16]
 
 
-def place_of(source: Source, data: DataConfig) -> str:
-    """The origin of the images in words: a folder or a tar, else the config's description."""
+def place_of(source: Source | Described, data: DataConfig) -> str:
+    """The origin of the records in words: a folder or a tar, else the config's description."""
+    if not isinstance(source, Source):
+        return source.place
     records = source.records
     while isinstance(records, CorruptedRecords | SelectedRecords):
         records = records.records

@@ -6,23 +6,28 @@ from collections.abc import Iterable, Mapping
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation import suites as suites_lib
-from vmoe_inform.evaluation.results import Results, SuiteResult
+from vmoe_inform.evaluation.results import SHARE, Results, SuiteResult, Unit
+
+_DEVIATIONS = 1.96  # half width of a 95 % interval in standard deviations
+_LARGEST_EXPONENT = 200.0  # whose power is finite, also times the largest perplexity
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A share of images that a metric says, and how sure it is.
+    """A number that a metric says of records, and how sure it is.
 
     Attributes:
-      value: share between 0 and 1.
-      count: images it is worked out from; for O those of no known class.
+      value: a share between 0 and 1, or a perplexity.
+      count: records it is worked out from; for O those of no known class.
       low, high: 95 % interval.
+      unit: of the value.
     """
 
     value: float
     count: int
     low: float
     high: float
+    unit: Unit = "share"
 
 
 def suites_of(results: Mapping[str, Results]) -> list[str]:
@@ -38,28 +43,35 @@ def in_order(found: Iterable[str]) -> list[str]:
 
 def headline(result: SuiteResult) -> Estimate:
     """The headline of a suite."""
-    return with_interval(result, result.headline)
+    return with_interval(result, result.headline, (result.scale or SHARE).unit)
 
 
-def with_interval(result: SuiteResult, metric: str) -> Estimate:
-    """The share ``metric`` of a suite, with its interval.
+def with_interval(result: SuiteResult, metric: str, unit: Unit = "share") -> Estimate:
+    """The metric of a suite, with its interval.
 
-    The interval treats the images as drawn at random. Some results have a standard error, as C over images, whose
-    corrupted versions are no independent draws. Then the interval is that of the number of independent draws with this
-    error (Kish's effective sample size). Otherwise each image counts as one draw. For an area under the
-    precision-recall curve that is the binomial interval over the positives (Boyd, Eng and Page 2013).
+    The interval of a share treats the records as drawn at random. Some results have a standard error, as C over images,
+    whose corrupted versions are no independent draws. Then the interval is that of the number of independent draws with
+    this error (Kish's effective sample size). Otherwise each image counts as one draw. For an area under the
+    precision-recall curve that is the binomial interval over the positives (Boyd, Eng and Page 2013). Any other number
+    has the normal interval of its standard error, a perplexity that of its logarithm.
 
     Args:
       result: of a suite.
-      metric: one of its metrics; the value is a share between 0 and 1.
+      metric: one of its metrics.
+      unit: of the metric.
     """
     value, error = result.metrics[metric], result.standard_errors.get(metric, 0.0)
+    if unit == "perplexity":
+        factor = math.exp(min(_DEVIATIONS * error / value, _LARGEST_EXPONENT))
+        return Estimate(value, result.count, value / factor, value * factor, unit)
+    if unit != "share":
+        return Estimate(value, result.count, value - _DEVIATIONS * error, value + _DEVIATIONS * error, unit)
     draws = value * (1 - value) / error**2 if error > 0 and 0 < value < 1 else result.count
     low, high = wilson_interval(value, draws)
     return Estimate(value, result.count, low, high)
 
 
-def wilson_interval(share: float, count: float, *, deviations: float = 1.96) -> tuple[float, float]:
+def wilson_interval(share: float, count: float, *, deviations: float = _DEVIATIONS) -> tuple[float, float]:
     """Interval of a binomial share (Wilson 1927); unlike the normal one it is right for shares near 0 and 1.
 
     Args:

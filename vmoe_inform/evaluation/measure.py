@@ -50,20 +50,20 @@ def _scores(
 ) -> dict[str, Scores]:
     """Scores of each set; ``anew`` takes none that is kept."""
     scores = {}
-    for number, (name, image_set) in enumerate(suite.sets.items(), start=1):
+    for number, (name, record_set) in enumerate(suite.sets.items(), start=1):
         unit = Unit.of(suite, name)
         kept = None if anew else units.read(unit)
         is_left = kept is None or (files is not None and not files.has(unit))
         if processes.any_process(is_left) or kept is None:
-            predictions = evaluator.predict_set(name, image_set, unit.source)
-            kept = suite.score(name, predictions)
+            answers = evaluator.predict_set(name, record_set, unit.source)
+            kept = suite.score(name, answers)
             if processes.is_main():
                 units.write(unit, kept)
                 if files is not None:
-                    files.write(unit, predictions)
+                    files.write(unit, answers)
             if len(suite.sets) > 1:
                 where = f"set {number} of {len(suite.sets)}"
-                say(f"{suite.name}, {where}, {name}: {len(predictions.labels):,} images")
+                say(f"{suite.name}, {where}, {name}: {len(answers.indices):,} {evaluator.task.records}")
         scores[name] = kept
     return scores
 
@@ -89,7 +89,7 @@ def from_kept(suite: Suite, units: Units) -> tuple[SuiteResult | None, set[str]]
 
 
 def keep_clean(evaluator: Evaluator, suite: Suite, units: Units) -> None:
-    """Keeps the scores of the clean images for a suite that wants them, once they are predicted."""
+    """Keeps the scores of the clean records for a suite that wants them, once they are predicted."""
     if TEST_SET not in suite.sets or not processes.is_main():
         return
     try:

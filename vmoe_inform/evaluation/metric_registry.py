@@ -18,15 +18,15 @@ evaluations compute the metric from the scores that they have kept, or say that 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation import metrics
+from vmoe_inform.evaluation.results import SHARE, Scale, Unit
 from vmoe_inform.registry import Registry
 
-Unit = Literal["share", "ratio", "nats", "number", "images"]
 ScoreFunction: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
 MetricFunction: TypeAlias = Callable[..., float]
 
@@ -39,7 +39,8 @@ class Metric:
       name: key in results.json.
       title: in words; ``{classes}`` becomes the number of classes of the model.
       short_title: where there is little room; empty for the title.
-      unit: ``share`` is from 0 to 1 and shown in %, with an interval; ``ratio`` is shown in % of another model's.
+      unit: ``share`` is from 0 to 1 and shown in %, with an interval, as a ``perplexity`` has; ``ratio`` is shown in %
+        of another model's.
       less_is_better: as for errors.
       version: counted up when what is computed changes.
       needs: scores that it is made of.
@@ -56,6 +57,12 @@ class Metric:
     needs: tuple[str, ...] = ()
     compute: MetricFunction | None = None
     is_mean: bool = False
+
+    @property
+    def scale(self) -> Scale | None:
+        """How a headline of this metric is read; None for a share, more is better."""
+        found = Scale(self.unit, self.less_is_better)
+        return None if found == SHARE else found
 
 
 @dataclasses.dataclass(frozen=True)

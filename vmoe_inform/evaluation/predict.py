@@ -16,7 +16,7 @@ from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack, margin_losses
 from vmoe_inform.evaluation.results import LayerRouting
-from vmoe_inform.evaluation.suites.base import AttackedPredictions, Features, Predictions
+from vmoe_inform.evaluation.suites.base import AttackedPredictions, Features
 from vmoe_inform.nn.models import Model
 from vmoe_inform.nn.router import TRACE
 from vmoe_inform.nn.trace import LayerStatistics, layer_statistics
@@ -26,6 +26,7 @@ from vmoe_inform.sharding.mesh import batch_sharding, replicated
 from vmoe_inform.sharding.rules import gathered
 from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.tasks import Headline, Task
+from vmoe_inform.tasks.predictions import Answers
 from vmoe_inform.tasks.task import Batch
 
 Chosen = dict[str, np.ndarray]  # by MoE layer: experts of every token [n, N, K], the first choice first
@@ -135,6 +136,11 @@ class Predictor:
         """What the model carries to the next batch, of its ``aux``; None where batches do not continue each other."""
         return aux["memory"] if self._task.carries_memory else None
 
+    @property
+    def task(self) -> Task:
+        """What the model is trained for."""
+        return self._task
+
     @contextlib.contextmanager
     def reporting(self, after_each_batch: Callable[[], None]) -> Iterator[None]:
         """A context in which every batch is reported; what ``after_each_batch`` raises ends the evaluation."""
@@ -156,8 +162,8 @@ class Predictor:
         found = self.collect(self._kept, variables, self._task.test_source)
         return self._task.headline(found.outputs, found.facts)
 
-    def predict(self, variables: Tree, source: Source) -> Predictions:
-        """What the task keeps of every readable record, in record order: logits.
+    def predict(self, variables: Tree, source: Source) -> Answers:
+        """What the model says of every readable record, in record order: of classifiers, logits.
 
         Args:
           variables: what ``model.apply`` takes.
@@ -166,7 +172,7 @@ class Predictor:
         Raises:
           ValueError: as :meth:`collect`.
         """
-        return _predictions(self.collect(self._kept, variables, source))
+        return self._answers(self.collect(self._kept, variables, source))
 
     def predict_attacked(self, variables: Tree, source: Source, attack: Attack) -> AttackedPredictions:
         """As :meth:`predict`, of images changed to raise the loss of :func:`margin_losses` with their labels.
@@ -180,23 +186,23 @@ class Predictor:
         """
         found = self.collect(functools.partial(self._attacked, attack), variables, source)
         logits, without_gradient = found.outputs
-        clean = _predictions(dataclasses.replace(found, outputs=logits))
-        return AttackedPredictions(clean.logits, clean.labels, clean.indices, clean.skipped, without_gradient)
+        return AttackedPredictions(logits, found.facts["label"], found.indices, found.skipped, without_gradient)
 
     def features(self, variables: Tree, source: Source) -> Features:
         """What the model's head sees of every readable record, in record order; args and errors as :meth:`predict`."""
         found = self.collect(self._features, variables, source)
         return Features(found.outputs, found.facts["label"], found.indices, found.skipped)
 
-    def predict_with_routing(
-        self, variables: Tree, source: Source
-    ) -> tuple[Predictions, dict[str, LayerRouting], Chosen]:
+    def predict_with_routing(self, variables: Tree, source: Source) -> tuple[Answers, dict[str, LayerRouting], Chosen]:
         """As :meth:`predict`; of each MoE layer the means over all records; and every token's experts."""
         found = self.collect(self._routing, variables, source)
         outputs, layers = found.outputs
         routing = {block: _means(layer) for block, layer in layers.items()}
         chosen = {block: layer.chosen for block, layer in layers.items()}
-        return _predictions(dataclasses.replace(found, outputs=outputs)), routing, chosen
+        return self._answers(dataclasses.replace(found, outputs=outputs)), routing, chosen
+
+    def _answers(self, found: Collected) -> Answers:
+        return self._task.answers(found.outputs, found.facts, found.indices, found.skipped)
 
     def lower(self, variables: Tree) -> jax.stages.Lowered:
         """One batch of :meth:`predict`, ready to be compiled; ``variables`` may be shapes with shardings."""
@@ -285,7 +291,3 @@ def _means(layer: LayerStatistics) -> LayerRouting:
         effective_neighbours=np.mean(layer.effective_neighbours).item(),
         dropped=np.mean(layer.dropped).item(),
     )
-
-
-def _predictions(found: Collected) -> Predictions:
-    return Predictions(found.outputs, found.facts["label"], found.indices, found.skipped)

@@ -3,14 +3,16 @@
 import dataclasses
 import datetime
 from collections.abc import Mapping
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from vmoe_inform import checks
 
 VERSION = 2  # of the schema; older files are read by results_version_1.py
 
-Value: TypeAlias = Annotated[float, checks.Bound(at_least=-1e9, at_most=1e9)]  # whose square and sums are finite
+Unit = Literal["share", "ratio", "nats", "number", "images", "perplexity"]
+Value: TypeAlias = Annotated[float, checks.Bound(at_least=-1e100, at_most=1e100)]  # whose square and sums are finite
 Amount: TypeAlias = Annotated[float, checks.Bound(at_least=0.0, at_most=1e9)]
+Perplexity: TypeAlias = Annotated[float, checks.Bound(at_least=1.0, at_most=1e100)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Reliability:
 
     Attributes:
       confidence, accuracy: means of each bin; of an empty one 0.
-      count: images of each bin.
+      count: records of each bin.
       edges: of the bins, one more than there are bins; older files have none.
     """
 
@@ -34,10 +36,10 @@ class Reliability:
 
 @dataclasses.dataclass(frozen=True)
 class RiskCoverage:
-    """Wrong answers over the share of images that get one.
+    """Wrong answers over the share of records that get one.
 
     Attributes:
-      coverage: shares of the images.
+      coverage: shares of the records.
       risk: the share of errors among the most confident answers to them.
     """
 
@@ -59,8 +61,8 @@ class WorstClass:
 
     Attributes:
       name: as the data set calls it.
-      top1: share of its images that are classified correctly.
-      count: its images.
+      top1: share of its records that are classified correctly.
+      count: its records.
       title: in words; empty where nothing else is known than the name.
     """
 
@@ -72,7 +74,7 @@ class WorstClass:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The images of a result.
+    """The records of a result.
 
     Attributes:
       place: where they lay, in words.
@@ -101,19 +103,53 @@ class AttackFacts:
 
 
 @dataclasses.dataclass(frozen=True)
-class SuiteResult:
-    """Measurements of a suite on one set of images.
+class Scale:
+    """How a headline is read where it is no share.
 
     Attributes:
-      count: images that the headline is computed from; of C each counts once, of O those of no known class.
+      unit: of the number; a perplexity is at least 1.
+      less_is_better: as for errors.
+    """
+
+    unit: Unit
+    less_is_better: bool
+
+
+SHARE = Scale("share", less_is_better=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class SwapCurve:
+    """Perplexity over the share of words that are swapped for an unknown one.
+
+    Attributes:
+      share: of the words of each line, ascending; 0 is the text as it is.
+      perplexity: of the text at each.
+    """
+
+    share: tuple[checks.Share, ...]
+    perplexity: tuple[Perplexity, ...]
+
+    def __post_init__(self) -> None:
+        _check_points("swapped", self.share, self.perplexity)
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteResult:
+    """Measurements of a suite on one set of records: images, or text.
+
+    Attributes:
+      count: records that the headline is computed from; of C each counts once, of O those of no known class.
+      counted: what ``count`` counts, such as words; empty for images.
       metrics: value by name of the metric.
-      headline: the metric that a reader sees first, a share from 0 to 1.
+      headline: the metric that a reader sees first.
+      scale: of the headline; None for a share from 0 to 1, more is better.
       standard_errors: of some metrics, by their names.
       versions: of the metrics that have one, by their names; see metric_registry.py.
-      skipped: images that could not be read.
+      skipped: records that could not be read.
       classes: among which the suite classifies, where these are not all classes of the model.
-      origin: of the images, as sources state it; ``"generated"`` where they are not the published ones.
-      data: which images these are; None in files of older versions.
+      origin: of the records, as sources state it; ``"generated"`` where they are not the published ones.
+      data: which records these are; None in files of older versions.
       evaluated: when, in ISO format with a time zone; empty in files of older versions.
       attack: on the images, if there was one.
       seed: of what was drawn at random, if anything was.
@@ -121,6 +157,8 @@ class SuiteResult:
       per_corruption: by corruption, accuracy at each severity.
       reliability, risk_coverage: curves.
       worst_classes: those of lowest accuracy, the worst first.
+      swapped: by variant of the attack, see suites/word_swap.py.
+      streams: contiguous parts as which text was read side by side, each without context at its beginning.
     """
 
     count: checks.PositiveInt
@@ -140,17 +178,30 @@ class SuiteResult:
     reliability: Reliability | None = None
     risk_coverage: RiskCoverage | None = None
     worst_classes: tuple[WorstClass, ...] = ()
+    counted: str = ""
+    scale: Scale | None = None
+    swapped: Mapping[str, SwapCurve] = dataclasses.field(default_factory=dict)
+    streams: checks.PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        if not checks.Bound(at_least=0.0, at_most=1.0).holds(self.metrics.get(self.headline, -1.0)):
+        unit = (self.scale or SHARE).unit
+        bound, words = _HEADLINES.get(unit, (checks.Bound(), "a number"))
+        if self.headline not in self.metrics or not bound.holds(self.metrics[self.headline]):
             received = self.metrics.get(self.headline, f"only {', '.join(sorted(self.metrics)) or 'no metrics'}")
-            raise checks.error(f"metrics.{self.headline}", "a share from 0 to 1, as it is the headline", received)
+            raise checks.error(f"metrics.{self.headline}", f"{words}, as it is the headline", received)
         for name, severities in self.per_corruption.items():
             _check_points(f"per_corruption.{name}", severities)
         if not all(shots.isdecimal() for shots in self.top1_by_shots):
             raise checks.error("top1_by_shots", "numbers of images", sorted(self.top1_by_shots))
         if self.evaluated and not _is_date(self.evaluated):
             raise checks.error("evaluated", "a date and time with its zone", self.evaluated)
+
+
+# What a headline has to be, by its unit, and the same in words.
+_HEADLINES: Mapping[str, tuple[checks.Bound, str]] = {
+    "share": (checks.Bound(at_least=0.0, at_most=1.0), "a share from 0 to 1"),
+    "perplexity": (checks.Bound(at_least=1.0), "a perplexity of at least 1"),
+}
 
 
 def _is_date(text: str) -> bool:
@@ -162,7 +213,7 @@ def _is_date(text: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class LayerRouting:
-    """Statistics of a layer's router on the clean test images.
+    """Statistics of a layer's router on the clean test records.
 
     Attributes:
       entropy: of its probabilities, mean over the tokens, nats.
@@ -196,7 +247,13 @@ class RouterFacts:
 
 @dataclasses.dataclass(frozen=True)
 class ModelFacts:
-    """Facts of the evaluated model. Files of older versions have the first two fields only."""
+    """Facts of the evaluated model. Files of older versions have the first two fields only.
+
+    Attributes:
+      inputs: ``model.inputs``; None for images.
+      vocabulary_size, num_tokens, block, attention_style, attention_span: of models of text.
+      allow_future: whether the routers of a causal model of text look at later tokens; None where they do not.
+    """
 
     parameters: int
     router: RouterFacts
@@ -208,11 +265,18 @@ class ModelFacts:
     num_layers: int | None = None
     hidden_size: int | None = None
     moe_layers: tuple[int, ...] | None = None
+    inputs: str | None = None
+    vocabulary_size: int | None = None
+    num_tokens: int | None = None
+    block: str | None = None
+    attention_style: str | None = None
+    attention_span: int | None = None
+    allow_future: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class CleanImages:
-    """The clean test images, which the routing is of.
+class CleanData:
+    """The clean test records, which the routing is of.
 
     Attributes:
       source: ``data.source`` of the config.
@@ -232,7 +296,7 @@ class Missing:
 
     Attributes:
       reason: what to put where, or to install or change.
-      is_damaged: whether its images are there, but not as they should be.
+      is_damaged: whether its data are there, but not as they should be.
     """
 
     reason: str
@@ -250,8 +314,8 @@ class Results:
       suites: the newest result of each suite, by its name.
       routing: of each MoE layer, by its name.
       seed: of the run; None in files of older versions.
-      data: the clean test images; None in files of older versions.
-      other_data: by suite, results on other images than those of the newest evaluation.
+      data: the clean test records; None in files of older versions.
+      other_data: by suite, results on other records than those of the newest evaluation.
       missing: by name, suites that were asked for and cannot be evaluated here. They are not written: that is so on
         this machine and today.
       version: of the schema.
@@ -263,7 +327,7 @@ class Results:
     suites: Mapping[str, SuiteResult]
     routing: Mapping[str, LayerRouting]
     seed: int | None = None
-    data: CleanImages | None = None
+    data: CleanData | None = None
     other_data: Mapping[str, tuple[SuiteResult, ...]] = dataclasses.field(default_factory=dict)
     missing: Mapping[str, Missing] = dataclasses.field(default_factory=dict)
     version: int = VERSION

@@ -9,13 +9,11 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from vmoe_inform import checks
-from vmoe_inform.config import as_images
-from vmoe_inform.data.images import label_sets
-from vmoe_inform.evaluation import earlier
+from vmoe_inform.evaluation import earlier, facts
 from vmoe_inform.evaluation.evaluator import Evaluator
 from vmoe_inform.evaluation.measure import keep_clean, measure
-from vmoe_inform.evaluation.results import CleanImages, Missing, ModelFacts, Results, RouterFacts
-from vmoe_inform.evaluation.suites.base import NotAvailable, test_split
+from vmoe_inform.evaluation.results import Missing, Results, SuiteResult
+from vmoe_inform.evaluation.suites.base import NotAvailable
 from vmoe_inform.evaluation.units import PredictionFiles
 from vmoe_inform.evaluation.work import Work, look, why
 from vmoe_inform.nn import models
@@ -95,7 +93,7 @@ def complete(work: Work, evaluator: Evaluator, *, predictions: pathlib.Path | No
             work.missing[name] = why(problem)
             continue
         result = dataclasses.replace(result, data=work.data[name], evaluated=earlier.now())
-        say(f"{name}: {result.count:,} images")
+        say(f"{name}: {_counted(result)}")
         work.results = work.files.write_results(earlier.replace(work.results, name, result), (name,))
 
 
@@ -107,48 +105,34 @@ def conclude(work: Work, *, say: Say = print) -> Results:
     for name in work.suites:
         if name not in work.left and name in work.results.suites:
             result = work.results.suites[name]
-            say(f"{name}: {result.count:,} images, from before: evaluated {earlier.words(result)}")
+            say(f"{name}: {_counted(result)}, from before: evaluated {earlier.words(result)}")
     for name, metrics in work.renewed.items():
         say(f"{name}: {', '.join(metrics)} computed from the scores of before")
     for name, metrics in work.outdated.items():
         remedy = f"to evaluate the suite again, delete {work.files.folder}"
         say(f"{name}: older than the current {', '.join(metrics)}, for which its scores do not suffice; {remedy}")
-    # Results of before stay, where the images are gone now.
+    # Results of before stay, where the data are gone now.
     return dataclasses.replace(work.files.write_results(work.results, ()), missing=work.missing)
 
 
+def _counted(result: SuiteResult) -> str:
+    return f"{result.count:,} {result.counted or 'images'}"
+
+
 def damaged_suites(results: Results) -> list[str]:
-    """Names of suites whose images are there, but not as they should be."""
+    """Names of suites whose data are there, but not as they should be."""
     return [name for name, missing in results.missing.items() if missing.is_damaged]
 
 
 def _with_facts(saved: SavedRun, evaluator: Evaluator, results: Results | None) -> Results:
-    """The results of suites so far, with what is known of the checkpoint, its model, the clean images and routers."""
-    config, source = saved.config, test_split(saved.config.data)
-    model, data = as_images(config).model, earlier.data_of_split(source, config.data)
+    """The results of suites so far, with what is known of the checkpoint, its model, the clean records and routers."""
     return Results(
         checkpoint_step=saved.step,
         config_hash=saved.config_hash,
-        model=ModelFacts(
-            parameters=models.num_parameters(evaluator.run.variables["params"]),
-            router=RouterFacts(model.router.score, tuple(model.router.inform_steps)),
-            experts=model.moe.num_experts,
-            experts_per_token=model.moe.num_selected_experts,
-            num_classes=model.num_classes,
-            image_size_px=model.image_size_px,
-            patch_size_px=model.patch_size_px,
-            num_layers=model.num_layers,
-            hidden_size=model.hidden_size,
-            moe_layers=tuple(model.moe_layers),
-        ),
+        model=facts.of_model(saved.config, models.num_parameters(evaluator.run.variables["params"])),
         suites={} if results is None else results.suites,
         routing=evaluator.clean[1],
-        seed=config.seed,
-        data=CleanImages(
-            source=config.data.source,
-            classes_are_imagenet=label_sets.is_imagenet(source.class_names),
-            place=data.place,
-            fingerprint=data.fingerprint,
-        ),
+        seed=saved.config.seed,
+        data=facts.of_data(saved.config, evaluator.clean_source),
         other_data={} if results is None else results.other_data,
     )

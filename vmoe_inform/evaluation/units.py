@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import cache, fingerprints
 from vmoe_inform.evaluation.metric_registry import FIRST_SCORES
-from vmoe_inform.evaluation.suites.base import TEST_SET, ImageSet, Predictions, Scores, Suite
+from vmoe_inform.evaluation.suites.base import TEST_SET, Answers, Records, RecordSet, Scores, Suite
 
 _FORMAT = 2  # to be counted up when what is no registered score comes to mean something else
 _KEY = "key"
@@ -25,26 +24,26 @@ class Unit:
 
     Attributes:
       suite, name: of the suite and of the set.
-      image_set: the set.
-      source: its images.
+      record_set: the set.
+      source: its records.
       score_versions: of the registered scores among those that the suite makes.
     """
 
     suite: str
     name: str
-    image_set: ImageSet
-    source: Source
+    record_set: RecordSet
+    source: Records
     score_versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, suite: Suite, name: str) -> "Unit":
         """The set ``name`` of a suite. Raises NotAvailable, ValueError or FileNotFoundError if it cannot be found."""
-        image_set = suite.sets[name]
-        return cls(suite.name, name, image_set, image_set.load(), suite.score_versions)
+        record_set = suite.sets[name]
+        return cls(suite.name, name, record_set, record_set.load(), suite.score_versions)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of its images."""
+        """Of its records."""
         return fingerprints.fingerprint(self.source)
 
     @property
@@ -57,8 +56,8 @@ class Unit:
 class Units:
     """Scores that are kept in ``folder``, of one checkpoint of one run.
 
-    A file that is damaged, or of another checkpoint, other images or other settings, counts as none. So does one of a
-    set with unreadable images, which may be mended by now.
+    A file that is damaged, or of another checkpoint, other records or other settings, counts as none. So does one of a
+    set with unreadable records, which may be mended by now.
 
     Attributes:
       folder: of the units.
@@ -109,9 +108,9 @@ class Units:
             "suite": unit.suite,
             "set": unit.name,
             "origin": unit.source.origin,
-            "count": len(unit.source.records),
+            "count": fingerprints.count_of(unit.source),
             "data": unit.fingerprint,
-            "settings": dict(unit.image_set.settings),
+            "settings": dict(unit.record_set.settings),
         }
         return json.dumps(decisive, sort_keys=True)
 
@@ -129,8 +128,9 @@ def _versions(written: str) -> Mapping[str, Any]:
 class PredictionFiles:
     """Predictions for others' tools, one npz file a set, in ``folder``: nothing in it needs pickle.
 
-    ``logits`` float32 [n, classes], ``labels`` [n], ``names`` of the records [n], ``class_names`` of the labels,
-    ``checkpoint_step``, ``config_hash`` and ``data_fingerprint``. The clean images are in clean/clean.npz, whatever
+    Of classifiers ``logits`` float32 [n, classes] and ``labels`` [n]; of language models ``nats`` float32, ``targets``
+    and ``mask``, [n, N] each. What the records are: of images ``names`` [n] and ``class_names`` of the labels. Of all
+    ``checkpoint_step``, ``config_hash`` and ``data_fingerprint``. The clean records are in clean/clean.npz, whatever
     suite asks for them.
     """
 
@@ -139,19 +139,17 @@ class PredictionFiles:
     config_hash: str
 
     def has(self, unit: Unit) -> bool:
-        """Whether the set's file is there, whole, of this checkpoint and of these images."""
+        """Whether the set's file is there, whole, of this checkpoint and of these records."""
         arrays = cache.read(self._path(unit), within=self.folder)
         return arrays is not None and all(
             np.array_equal(arrays.get(name, ""), value) for name, value in self._facts(unit).items()
         )
 
-    def write(self, unit: Unit, predictions: Predictions) -> None:
+    def write(self, unit: Unit, answers: Answers) -> None:
         """Writes the set's file, whole or not at all."""
         arrays = {
-            "logits": predictions.logits.astype(np.float32),
-            "labels": predictions.labels,
-            "names": np.array([unit.source.records.name(int(index)) for index in predictions.indices]),
-            "class_names": np.array(unit.source.class_names),
+            **answers.arrays,
+            **fingerprints.named(unit.source, answers.indices),
             **self._facts(unit),
         }
         cache.write(self._path(unit), arrays, within=self.folder)

@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 
-from vmoe_inform import checks, storage
+from vmoe_inform import checks, storage, tasks
 from vmoe_inform.config import Config, DataConfig
 from vmoe_inform.evaluation import earlier
 from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.files import EvaluationFiles
 from vmoe_inform.evaluation.measure import from_kept
 from vmoe_inform.evaluation.results import Data, Missing, Results
-from vmoe_inform.evaluation.suites.base import NotAvailable, Suite, test_split
+from vmoe_inform.evaluation.suites.base import NotAvailable, Suite
 from vmoe_inform.evaluation.units import Units
 from vmoe_inform.runs.run import SavedRun
 from vmoe_inform.sharding import processes
@@ -26,7 +26,7 @@ class Work:
       results: what the file of results holds; grows. None as long as there is none.
       left: suites that have to be measured.
       missing: why other suites cannot be; grows.
-      data: by suite, which images it shows.
+      data: by suite, which records it shows.
       needs_routing: whether what is known of the routers, and the examples, have to be made.
       renewed: by suite, new and changed metrics that were made of kept scores.
       outdated: by suite, new and changed metrics for which too little is kept.
@@ -96,9 +96,9 @@ def _folders_of_data(data: DataConfig) -> tuple[str, ...]:
 
 
 def _look(work: Work, config: Config, *, same_paths: bool, again: bool) -> None:
-    """Finds what is left to evaluate, why other suites cannot be, and which images all of them show.
+    """Finds what is left to evaluate, why other suites cannot be, and which records all of them show.
 
-    A suite with a result on these images is not left, unless it is wanted ``again``. One whose images are gone keeps
+    A suite with a result on these records is not left, unless it is wanted ``again``. One whose data are gone keeps
     its result.
     """
     for name in work.suites:
@@ -146,11 +146,11 @@ def _renew(work: Work, suite: Suite, names: list[str]) -> None:
 
 
 def _has_routing(results: Results | None, config: Config, *, same_paths: bool) -> bool:
-    """Whether what is known of the routers is there, and is of the clean images here."""
+    """Whether what is known of the routers is there, and is of the clean records here."""
     if results is None:
         return False
     try:
-        data = earlier.data_of_split(test_split(config.data), config.data)
+        data = earlier.data_of_split(tasks.from_config(config).test_source, config.data)
     except FileNotFoundError:  # nor can they be looked at again
         return True
     return earlier.is_of(results.data, data, same_paths=same_paths)

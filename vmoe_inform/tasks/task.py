@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.registry import Registry
+from vmoe_inform.tasks.predictions import Answers, Predictions
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 SourceT = TypeVar("SourceT")  # of data that a model can be asked about
@@ -58,6 +59,7 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
       shown: metrics of a step that the terminal shows.
       carries_memory: whether row r of a batch continues row r of the batch before, in training and in evaluation. What
         the model remembers of a batch is then handed to the next one.
+      records: what the records of evaluation are, in the plural.
       config: of the run; of an opened task with all that the data decide.
     """
 
@@ -69,6 +71,7 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
     counted: ClassVar[str] = "images"
     shown: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
     carries_memory: ClassVar[bool] = False
+    records: ClassVar[str] = "images"
 
     config: ConfigT
 
@@ -216,12 +219,30 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
           facts: :attr:`facts` [n] of the same records.
         """
 
+    def answers(
+        self, kept: Tree, facts: Mapping[str, np.ndarray], indices: Int[np.ndarray, " n"], skipped: int
+    ) -> Answers:
+        """What the model says of a set, as suites take it: by default logits for records with labels.
+
+        Args:
+          kept, facts: as for :meth:`headline`, of all n readable records of a set.
+          indices, skipped: as of :class:`~vmoe_inform.tasks.predictions.Answers`.
+        """
+        return Predictions(kept, facts["label"], indices, skipped)
+
     def headline_in_words(self, value: float) -> str:
         """The headline and its value as a reader sees them; by default name and number."""
         return f"{self.headline_name} {value:.4g}"
 
 
 TASKS: Registry[type[Task[Any, Any]]] = Registry("task")
+
+
+def kinds_of(name: str) -> frozenset[str]:
+    """Names of the tasks that this one is a kind of: itself, and the registered ones that its class inherits from."""
+    if name not in TASKS:
+        return frozenset({name})
+    return frozenset(other for other in TASKS if issubclass(TASKS[name], TASKS[other]))
 
 
 def from_config(config: Config) -> Task[Any, Any]:

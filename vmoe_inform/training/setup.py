@@ -100,7 +100,7 @@ def check_names(config: Config) -> None:
       ValueError: an unknown suite or writer, or a writer whose package is not installed.
     """
     suites_lib.check_names(config.evaluation.suites)
-    suites_lib.check_names([name for name, _ in config.evaluation.suites_every_steps], _CADENCE)
+    suites_lib.check_names([name for name, _ in config.evaluation.suites_every_steps], _CADENCE, task=config.task)
     writers.check(config.train.writers)
 
 

@@ -11,7 +11,7 @@ from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.results import SuiteResult
-from vmoe_inform.evaluation.suites import ImageSet, NotAvailable, Predictions, Suite
+from vmoe_inform.evaluation.suites import NotAvailable, Predictions, RecordSet, Suite
 from vmoe_inform.sharding import processes
 from vmoe_inform.tasks import Headline
 from vmoe_inform.training.hooks.base import Training
@@ -83,7 +83,7 @@ def _not_available(scores):
 
 
 def _suite(name, summarize) -> Suite:
-    sets = {"letters": ImageSet(lambda: SOURCE)}
+    sets = {"letters": RecordSet(lambda: SOURCE)}
     return Suite(name, sets, lambda _, predictions: {"hit": predictions.labels == 0}, summarize)
 
 
@@ -136,7 +136,7 @@ def test_a_set_that_is_gone_does_not_end_a_training(made, tmp_path, warnings):
         raise FileNotFoundError("data.suites_directory: expected letters")
 
     suite = _suite("letters", _summarize)
-    hook._suites["letters"] = dataclasses.replace(suite, sets={"letters": ImageSet(load)})
+    hook._suites["letters"] = dataclasses.replace(suite, sets={"letters": RecordSet(load)})
     hook.act(_training(10))
     assert warnings[0] == "evaluation of letters: not available: data.suites_directory: expected letters"
     assert logged(tmp_path, 10)["evaluation/letters/count"] == 0

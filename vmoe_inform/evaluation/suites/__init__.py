@@ -9,15 +9,16 @@ import importlib
 from vmoe_inform.evaluation.suites.base import (
     AttackedPredictions,
     Features,
-    ImageSet,
     NotAvailable,
     Predictions,
+    RecordSet,
     Suite,
     TrainedModel,
     test_split,
 )
 from vmoe_inform.evaluation.suites.registry import (
     SuiteKind,
+    check_choice,
     check_names,
     chosen,
     details,
@@ -30,12 +31,13 @@ from vmoe_inform.evaluation.suites.registry import (
 __all__ = [
     "AttackedPredictions",
     "Features",
-    "ImageSet",
     "NotAvailable",
     "Predictions",
+    "RecordSet",
     "Suite",
     "SuiteKind",
     "TrainedModel",
+    "check_choice",
     "check_names",
     "chosen",
     "details",

@@ -14,8 +14,8 @@ from vmoe_inform.evaluation.results import AttackFacts, SuiteResult
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
     AttackedPredictions,
-    ImageSet,
     Predictions,
+    RecordSet,
     Scores,
     Suite,
     TrainedModel,
@@ -69,8 +69,8 @@ def attacked_suite(
         return dataclasses.replace(accuracy(scores[name], source.class_names, also=shares), attack=facts, seed=seed)
 
     sets = {
-        before: ImageSet(lambda: attacked, settings={"images": number}),
-        name: ImageSet(lambda: attacked, predict, {**settings, "images": number}),
+        before: RecordSet(lambda: attacked, settings={"images": number}),
+        name: RecordSet(lambda: attacked, predict, {**settings, "images": number}),
     }
     return Suite(
         name,

@@ -1,50 +1,49 @@
-"""Evaluation suites: the sets of images that a suite predicts, and its metrics of the predictions.
+"""Evaluation suites: the sets of records that a suite asks a model about, and its metrics of the answers.
 
-A suite works in two stages, both pure. ``score`` makes a few numbers for each image of the predictions for one set.
-Only these are kept, since they are small enough to be kept for every set. ``summarize`` makes the suite's metrics of
-the scores of all sets. Every metric is a share from 0 to 1, except ``nll`` in nats and the errors relative to AlexNet.
+A record is an image, a text, or a window of a corpus. A suite works in two stages, both pure. ``score`` makes a few
+numbers for each record of the answers for one set. Only these are kept, since they are small enough to be kept for
+every set. ``summarize`` makes the suite's metrics of the scores of all sets. Most metrics are shares from 0 to 1; the
+suite's kind states the unit of the others.
 
 registry.py has the suites by name; each has a file of its own in this folder.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
-from vmoe_inform.evaluation.results import SuiteResult
+from vmoe_inform.evaluation.results import Scale, SuiteResult
+from vmoe_inform.tasks.predictions import Answers, Predictions, TokenLosses
 
-Scores = dict[str, np.ndarray]  # arrays [n], one value an image; "skipped" is a number
+__all__ = [
+    "TEST_SET",
+    "Answers",
+    "AttackedPredictions",
+    "Features",
+    "NotAvailable",
+    "Predictions",
+    "RecordSet",
+    "Scores",
+    "Suite",
+    "TokenLosses",
+    "TrainedModel",
+    "test_split",
+]
 
-TEST_SET = "clean"  # name of the set of all test images as they are, which several suites look at
+Scores = dict[str, np.ndarray]  # arrays [n], one value a record; "skipped" is a number
+Records = Any  # a Source of images, or what else the task's ``evaluation_batches`` takes
+
+TEST_SET = "clean"  # name of the set of all test records as they are, which several suites look at
 
 
 class NotAvailable(Exception):
     """The suite cannot be had for this config; the message says what to put where, or to install or change."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """What a model says about one set, in the order of its records.
-
-    Attributes:
-      logits: [n, classes].
-      labels: [n].
-      indices: number of each record in its source, ascending, [n].
-      skipped: records that could not be read, which are not among the n.
-    """
-
-    logits: Float[np.ndarray, "n classes"]
-    labels: Int[np.ndarray, " n"]
-    indices: Int[np.ndarray, " n"]
-    skipped: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +75,8 @@ class Features:
 class TrainedModel(Hashable, Protocol):
     """What may be asked of a model that is evaluated."""
 
-    def predict(self, source: Source) -> Predictions:
-        """Predictions for images as they are."""
+    def predict(self, source: Records) -> Answers:
+        """Answers for records as they are."""
         ...
 
     def predict_attacked(self, source: Source, attack: Attack) -> AttackedPredictions:
@@ -89,14 +88,14 @@ class TrainedModel(Hashable, Protocol):
         ...
 
 
-def predict_as_they_are(model: TrainedModel, source: Source) -> Predictions:
-    """Predictions for images as they are."""
+def predict_as_they_are(model: TrainedModel, source: Records) -> Answers:
+    """Answers for records as they are."""
     return model.predict(source)
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageSet:
-    """One unit of work: a set of images and how it is predicted.
+class RecordSet:
+    """One unit of work: a set of records and how it is predicted.
 
     Attributes:
       load: finds the set; cheap enough to be called when its scores are there already.
@@ -105,8 +104,8 @@ class ImageSet:
         settings are not taken for these.
     """
 
-    load: Callable[[], Source]
-    predict: Callable[[TrainedModel, Source], Predictions] = predict_as_they_are
+    load: Callable[[], Records]
+    predict: Callable[[TrainedModel, Any], Answers] = predict_as_they_are
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -117,36 +116,40 @@ class Suite:
     Attributes:
       name: as registered.
       sets: by name.
-      score: name of a set and the predictions for it -> scores of its images.
+      score: name of a set and the answers for it -> scores of its records.
       summarize: scores of all sets, by their names -> the suite's metrics.
-      origin: of the images, as sources state it.
-      made_from: the images that the metrics depend on, from which the suite is known again; None: all sets.
+      origin: of the records, as sources state it.
+      made_from: the records that the metrics depend on, from which the suite is known again; None: all sets.
       headline: the metric that stands for the suite; :func:`~vmoe_inform.evaluation.suites.registry.load` sets it.
+      scale: of the headline, set there too; None for a share, more is better.
       metric_versions: of its metrics, by their names; ``load`` adds those of the suite's own.
       score_versions: of the registered scores among those that ``score`` makes, by their names.
     """
 
     name: str
-    sets: Mapping[str, ImageSet]
-    score: Callable[[str, Predictions], Scores]
+    sets: Mapping[str, RecordSet]
+    score: Callable[[str, Any], Scores]
     summarize: Callable[[Mapping[str, Scores]], SuiteResult]
     origin: str = ""
-    made_from: Callable[[], Sequence[Source]] | None = None
+    made_from: Callable[[], Sequence[Records]] | None = None
     headline: str = "top1"
+    scale: Scale | None = None
     metric_versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
     score_versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def images(self) -> Sequence[Source]:
+    def records(self) -> Sequence[Records]:
         """Sets from which the suite is known again; cheap where its sets are many or generated."""
-        return [image_set.load() for image_set in self.sets.values()] if self.made_from is None else self.made_from()
+        return [record_set.load() for record_set in self.sets.values()] if self.made_from is None else self.made_from()
 
     def result(self, scores: Mapping[str, Scores]) -> SuiteResult:
-        """What the suite measures, and where its images are from."""
-        found = self.summarize(scores)
-        return dataclasses.replace(found, headline=self.headline, origin=self.origin, versions=self.metric_versions)
+        """What the suite measures, and where its records are from."""
+        return dataclasses.replace(
+            self.summarize(scores),
+            headline=self.headline,
+            scale=self.scale,
+            origin=self.origin,
+            versions=self.metric_versions,
+        )
 
 
-@functools.lru_cache(maxsize=1)
-def test_split(data: ImageDataConfig) -> Source:
-    """The clean test images. Kept, since every suite asks for them and 50,000 files take a while to list."""
-    return sources.test(data)
+test_split = sources.test  # the clean test images, which are kept, since every suite of images asks for them

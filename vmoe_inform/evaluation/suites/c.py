@@ -21,9 +21,9 @@ from vmoe_inform.evaluation.suites import _imagenet
 from vmoe_inform.evaluation.suites._generated_corruptions import GENERATED, LoadSet, generated
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
-    ImageSet,
     NotAvailable,
     Predictions,
+    RecordSet,
     Scores,
     Suite,
     test_split,
@@ -128,11 +128,11 @@ def _imagenet_c(config: ImageConfig) -> Suite:
         )
     # AlexNet told 1,000 classes apart: its errors say nothing about fewer.
     comparable = len(class_names) == len(label_sets.wordnet_ids())
-    clean = {TEST_SET: ImageSet(lambda: test_split(config.data))} if comparable else {}
+    clean = {TEST_SET: RecordSet(lambda: test_split(config.data))} if comparable else {}
     return _suite(load_set, origin, config, clean=clean)
 
 
-def _suite(load_set: LoadSet, origin: str, config: ImageConfig, *, clean: Mapping[str, ImageSet]) -> Suite:
+def _suite(load_set: LoadSet, origin: str, config: ImageConfig, *, clean: Mapping[str, RecordSet]) -> Suite:
     def load_of_origin(corruption: str, severity: int) -> Source:
         source = load_set(corruption, severity)
         if _publisher(source.origin) != _publisher(origin):
@@ -144,7 +144,9 @@ def _suite(load_set: LoadSet, origin: str, config: ImageConfig, *, clean: Mappin
 
     settings = {"seed": config.evaluation.corruption_seed} if origin == GENERATED else {}
     sets = {
-        f"{corruption}/{severity}": ImageSet(functools.partial(load_of_origin, corruption, severity), settings=settings)
+        f"{corruption}/{severity}": RecordSet(
+            functools.partial(load_of_origin, corruption, severity), settings=settings
+        )
         for corruption in corruptions.CORRUPTIONS
         for severity in corruptions.SEVERITIES
     }

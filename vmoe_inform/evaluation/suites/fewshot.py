@@ -16,9 +16,9 @@ from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites._transfer import both_splits, hit_accuracy, hit_scores
 from vmoe_inform.evaluation.suites.base import (
     Features,
-    ImageSet,
     NotAvailable,
     Predictions,
+    RecordSet,
     Scores,
     Suite,
     TrainedModel,
@@ -75,7 +75,7 @@ def few_shot(config: ImageConfig) -> Suite:
         return dataclasses.replace(hit_accuracy(scores[_set_name(most)]), top1_by_shots=top1, seed=_SEED)
 
     sets = {
-        _set_name(shots): ImageSet(lambda: source, functools.partial(predict, shots), {"shots": shots, "seed": _SEED})
+        _set_name(shots): RecordSet(lambda: source, functools.partial(predict, shots), {"shots": shots, "seed": _SEED})
         for shots in sorted(config.evaluation.shots)
     }
     return Suite("fewshot", sets, hit_scores, summarize, source.origin, lambda: both_splits(config))

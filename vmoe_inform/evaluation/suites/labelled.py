@@ -20,7 +20,7 @@ from vmoe_inform.evaluation.metric_registry import (
     scores_of,
 )
 from vmoe_inform.evaluation.results import SuiteResult, WorstClass
-from vmoe_inform.evaluation.suites.base import ImageSet, Predictions, Scores, Suite
+from vmoe_inform.evaluation.suites.base import Predictions, RecordSet, Scores, Suite
 
 DETAILS = (TOP5, NLL, AURC)
 
@@ -107,7 +107,7 @@ def accuracy_suite(name: str, source: Source, classes: Int[np.ndarray, " k"] | N
 
     return Suite(
         name,
-        {name: ImageSet(lambda: source)},
+        {name: RecordSet(lambda: source)},
         lambda _, predictions: accuracy_scores(predictions, classes),
         summarize,
         source.origin,

@@ -7,7 +7,7 @@ from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites._transfer import both_splits, hit_accuracy, hit_scores
-from vmoe_inform.evaluation.suites.base import ImageSet, Predictions, Scores, Suite, TrainedModel, test_split
+from vmoe_inform.evaluation.suites.base import Predictions, RecordSet, Scores, Suite, TrainedModel, test_split
 from vmoe_inform.evaluation.suites.registry import register
 from vmoe_inform.evaluation.transfer import linear_logits
 
@@ -23,7 +23,7 @@ def linear(config: ImageConfig) -> Suite:
         logits = linear_logits(train.values, train.labels, test.values, num_classes=source.num_classes)
         return Predictions(logits, test.labels, test.indices, test.skipped + train.skipped)
 
-    sets = {"linear": ImageSet(lambda: source, predict)}
+    sets = {"linear": RecordSet(lambda: source, predict)}
 
     def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
         return hit_accuracy(scores["linear"])

@@ -18,9 +18,9 @@ from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import _imagenet
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
-    ImageSet,
     NotAvailable,
     Predictions,
+    RecordSet,
     Scores,
     Suite,
     test_split,
@@ -65,7 +65,7 @@ def _imagenet_o(config: ImageConfig) -> Suite:
     def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
         return dataclasses.replace(told_apart(scores["o"], scores[TEST_SET]), classes=len(classes))
 
-    sets = {TEST_SET: ImageSet(lambda: test_split(config.data)), "o": ImageSet(lambda: source)}
+    sets = {TEST_SET: RecordSet(lambda: test_split(config.data)), "o": RecordSet(lambda: source)}
     return Suite("o", sets, score, summarize, source.origin)
 
 
@@ -90,7 +90,7 @@ def _letters(config: ImageConfig) -> Suite:
     def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
         return told_apart(scores["o"], scores[TEST_SET])
 
-    return Suite("o", {TEST_SET: ImageSet(lambda: test), "o": ImageSet(letters)}, score, summarize)
+    return Suite("o", {TEST_SET: RecordSet(lambda: test), "o": RecordSet(letters)}, score, summarize)
 
 
 def told_apart(outside: Scores, inside: Scores) -> SuiteResult:

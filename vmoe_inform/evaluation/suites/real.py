@@ -13,9 +13,9 @@ from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import _imagenet
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
-    ImageSet,
     NotAvailable,
     Predictions,
+    RecordSet,
     Scores,
     Suite,
     test_split,
@@ -93,5 +93,10 @@ def reassessed_labels(config: ImageConfig) -> Suite:
         return accuracy(own, source.class_names, also={"excluded": int(own["excluded"])})
 
     return Suite(
-        "real", {TEST_SET: ImageSet(lambda: source)}, score, summarize, source.origin, metric_versions=metric_versions()
+        "real",
+        {TEST_SET: RecordSet(lambda: source)},
+        score,
+        summarize,
+        source.origin,
+        metric_versions=metric_versions(),
     )

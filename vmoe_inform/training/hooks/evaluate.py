@@ -129,7 +129,7 @@ class Evaluate(Hook):
         """A suite that turns out not to be available is logged with a count of 0: it does not end a training."""
         metrics = {_COUNT: 0.0}
         try:
-            with self._predictor.reporting(self._progress(suite.name, _count_records(suite))):
+            with self._predictor.reporting(self._progress(suite.name, _count_records(suite, self._task))):
                 result = evaluator.measure(suite)
         except (suites.NotAvailable, checks.InputError) as problem:
             logging.warning("evaluation of %s: not available: %s", suite.name, problem)
@@ -148,7 +148,7 @@ class Evaluate(Hook):
         return _Progress(name, batches, self._terminal, self._stop)
 
 
-def _count_records(suite: Suite) -> int:
+def _count_records(suite: Suite, task: Task) -> int:
     """Records of all sets. All processes predict a suite, or none: a set that one of them lacks is lacking.
 
     Raises:
@@ -156,7 +156,7 @@ def _count_records(suite: Suite) -> int:
     """
     count, problem = 0, None
     try:
-        count = sum(len(image_set.load().records) for image_set in suite.sets.values())
+        count = sum(task.num_examples(record_set.load()) for record_set in suite.sets.values())
     except (suites.NotAvailable, checks.InputError, FileNotFoundError) as found:
         problem = str(found)
     if processes.any_process(problem is not None):
