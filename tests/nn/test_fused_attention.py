@@ -90,7 +90,7 @@ def test_large_logits_without_entropies():
 def test_xla_has_the_same_heads():
     arrays = inputs(jnp.float32, width=128)[:3]
     by_head = [array.reshape(B, N, 4, 32) for array in arrays]
-    attended, entropies = _attend(*by_head, record=True, block_size=None, key_and_rate=None)
+    attended, entropies = _attend(*by_head, record=True, block_size=None)
     wanted = reference(*arrays, 4)
     chex.assert_trees_all_close((attended.reshape(B, N, 128), entropies), wanted, rtol=1e-5, atol=1e-6)
 

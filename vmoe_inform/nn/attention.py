@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float
+from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.dispatch import current_platform
 from vmoe_inform.nn.bias import add_bias
 from vmoe_inform.nn.fused_attention import fits, fused_attention
@@ -28,9 +28,13 @@ class HeadProjection(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
-        initializer = nn.initializers.xavier_uniform(in_axis=self.in_axis, out_axis=self.out_axis)
-        kernel = self.param("kernel", initializer, self.kernel_shape)
+        kernel = self.param("kernel", head_initializer(self.in_axis, self.out_axis), self.kernel_shape)
         return kernel, self.param("bias", nn.initializers.zeros, self.bias_shape)
+
+
+def head_initializer(in_axis: int | tuple[int, ...], out_axis: int | tuple[int, ...]) -> nn.initializers.Initializer:
+    """Of the kernel of a projection to or from attention heads."""
+    return nn.initializers.xavier_uniform(in_axis=in_axis, out_axis=out_axis)
 
 
 class SelfAttention(nn.Module):
@@ -42,8 +46,9 @@ class SelfAttention(nn.Module):
       block_size: tokens whose attention weights are in memory at a time, also for gradients; None for all N.
       dtype: type of the products; softmax statistics are float32.
       implementation: ``"fused"`` is the TPU kernel of :mod:`vmoe_inform.nn.fused_attention`, ``"xla"`` the same in
-        single operations. ``"auto"`` is the kernel on TPUs where it fits, without dropout or a block size, otherwise
-        single operations.
+        single operations. ``"auto"`` is the kernel on TPUs where it fits, without dropout, mask or block size;
+        otherwise single operations.
+      causal: token i attends to tokens j <= i only.
     """
 
     num_heads: int
@@ -51,10 +56,11 @@ class SelfAttention(nn.Module):
     block_size: int | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
     implementation: Literal["auto", "xla", "fused"] = "auto"
+    causal: bool = False
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, "B N D"], *, train: bool, record: bool
+        self, inputs: Float[Array, "B N D"], *, train: bool, record: bool, real: Bool[Array, "B N"] | None = None
     ) -> tuple[Float[Array, "B N D"], AttentionRecord | None]:
         """Attends.
 
@@ -62,6 +68,7 @@ class SelfAttention(nn.Module):
           inputs: tokens [B, N, D].
           train: whether dropout is on.
           record: whether a router needs to know what the heads saw.
+          real: False for padding, which no token attends to; None if all are real.
 
         Returns:
           outputs [B, N, D], and the record (None unless asked for).
@@ -74,7 +81,8 @@ class SelfAttention(nn.Module):
         inputs = inputs.astype(self.dtype)
 
         dropout_key = self.make_rng("dropout") if train and self.dropout_rate > 0 else None
-        fused = self._is_fused(inputs.shape, has_dropout=dropout_key is not None)
+        masked = self.causal or real is not None
+        fused = self._is_fused(inputs.shape, single=dropout_key is not None or masked)
         # The kernel takes heads side by side; XLA does better if it knows of heads from the beginning.
         projected = (width,) if fused else head_shape
 
@@ -87,9 +95,13 @@ class SelfAttention(nn.Module):
         if fused:
             attended, entropies = _attend_fused(*projections, num_heads=self.num_heads, record=record)
         else:
-            key_and_rate = None if dropout_key is None else (dropout_key, self.dropout_rate)
             attended, entropies = _attend(
-                *projections, record=record, block_size=self.block_size, key_and_rate=key_and_rate
+                *projections,
+                record=record,
+                block_size=self.block_size,
+                drop=None if dropout_key is None else (dropout_key, self.dropout_rate),
+                causal=self.causal,
+                real=real,
             )
 
         kernel, bias = HeadProjection((*head_shape, width), (0, 1), 2, (width,), name="output")()
@@ -99,15 +111,15 @@ class SelfAttention(nn.Module):
             return outputs, None
         arrays = (*projections, attended)
         queries, keys, values, attended = (array.reshape(*inputs.shape[:2], *head_shape) for array in arrays)
-        return outputs, AttentionRecord(queries, keys, values, attended, kernel, entropies)
+        return outputs, make_record(queries, keys, values, attended, kernel, entropies)
 
-    def _is_fused(self, shape: tuple[int, ...], *, has_dropout: bool) -> bool:
-        """Whether the kernel is used.
+    def _is_fused(self, shape: tuple[int, ...], *, single: bool) -> bool:
+        """Whether the kernel is used; ``single``: what is asked for only single operations can do.
 
         That is decided here and not when XLA knows the platform. Both ways would then keep what their gradients need,
         and one of them needs N x N numbers.
         """
-        possible = not has_dropout and self.block_size is None and fits(shape[1], shape[2], self.num_heads, self.dtype)
+        possible = not single and self.block_size is None and fits(shape[1], shape[2], self.num_heads, self.dtype)
         on_tpu = current_platform() == "tpu"
         if self.implementation == "fused" and not possible:
             received = f"'fused' with N = {shape[1]}, D = {shape[2]}, {self.num_heads} heads"
@@ -116,6 +128,21 @@ class SelfAttention(nn.Module):
             raise checks.error("model.attention", f"'auto' or 'xla' on {current_platform()}", self.implementation)
         # Parameters are made with a batch that is too small for a mesh.
         return self.implementation != "xla" and possible and on_tpu and not self.is_initializing()
+
+
+def make_record(
+    queries: Float[Array, "B N H F"],
+    keys: Float[Array, "B N H F"],
+    values: Float[Array, "B N H F"],
+    attended: Float[Array, "B N H F"],
+    output_kernel: Float[Array, "H F D"],
+    entropies: Float[Array, "B N H"] | Float[Array, "B H"],
+    relative_keys: Float[Array, "P F"] | None = None,
+) -> AttentionRecord:
+    """A record, from the entropies of each token or from their means."""
+    of_tokens = entropies if entropies.ndim == 3 else None
+    means = entropies if of_tokens is None else jnp.mean(of_tokens, axis=1)
+    return AttentionRecord(queries, keys, values, attended, output_kernel, means, of_tokens, relative_keys)
 
 
 def _attend_fused(
@@ -132,31 +159,69 @@ def _attend(
     *,
     record: bool,
     block_size: int | None,
-    key_and_rate: tuple[Array, float] | None,
-) -> tuple[Float[Array, "B N H F"], Float[Array, "B H"] | None]:
-    """What :func:`vmoe_inform.nn.fused_attention.fused_attention` does, left to XLA.
+    drop: tuple[Array, float] | None = None,
+    causal: bool = False,
+    real: Bool[Array, "B N"] | None = None,
+) -> tuple[Float[Array, "B N H F"], Float[Array, "B N H"] | Float[Array, "B H"] | None]:
+    """What :func:`vmoe_inform.nn.fused_attention.fused_attention` does, left to XLA, and with masks.
 
     Args:
       queries, keys, values: of each head.
-      record: whether the entropies are asked for.
+      record: whether the entropies are asked for; of each token where there is a mask, otherwise their means.
       block_size: tokens whose weights are in memory at a time; None for all.
-      key_and_rate: of a dropout of the weights.
+      drop: key and rate of a dropout of the weights.
+      causal, real: see :class:`SelfAttention`.
     """
 
     def attend(rows: tuple[Array, Array]) -> tuple[Array, Array | None]:
         """Values that some tokens attend to [B, R, H, F], and their entropies [B, R, H]."""
         queries, positions = rows
         logits = jnp.einsum("bihf,bjhf->bhij", queries, keys, preferred_element_type=jnp.float32)
-        logits = logits / queries.shape[-1] ** 0.5
-        attention = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
-        if key_and_rate is not None:
-            key, rate = key_and_rate
-            attention = dropout(jax.random.fold_in(key, positions[0, 0]), attention, rate)
-        attended = jnp.einsum("bhij,bjhf->bihf", attention, values)
-        # Next to the softmax the entropies cost no more than another sum over its rows.
-        entropies = jnp.swapaxes(softmax_entropy(jax.lax.stop_gradient(logits)), 1, 2) if record else None
-        return attended, entropies
+        logits = _masked(logits / queries.shape[-1] ** 0.5, positions[0], causal=causal, real=real)
+        return attend_by(logits, values, record=record, drop=drop, first=positions[0, 0])
 
     positions = jnp.arange(queries.shape[1])[None]
     attended, entropies = map_row_blocks(attend, (queries, positions), block_size=block_size, axis=1)
-    return attended, None if entropies is None else jnp.mean(entropies, axis=1)
+    if entropies is None or causal or real is not None:
+        return attended, entropies
+    return attended, jnp.mean(entropies, axis=1)
+
+
+def _masked(
+    logits: Float[Array, "B H R N"], rows: Int[Array, " R"], *, causal: bool, real: Bool[Array, "B N"] | None
+) -> Float[Array, "B H R N"]:
+    """The logits, -inf where token i of these rows may not attend to token j."""
+    if causal:
+        allowed = rows[:, None] >= jnp.arange(logits.shape[-1])[None]
+        logits = jnp.where(allowed[None, None], logits, -jnp.inf)
+    if real is not None:  # of nothing but padding all tokens attend to all
+        real = real | ~jnp.any(real, axis=-1, keepdims=True)
+        logits = jnp.where(real[:, None, None], logits, -jnp.inf)
+    return logits
+
+
+def attend_by(
+    logits: Float[Array, "B H R J"],
+    values: Float[Array, "B J H F"],
+    *,
+    record: bool,
+    drop: tuple[Array, float] | None,
+    first: Int[Array, ""],
+) -> tuple[Float[Array, "B R H F"], Float[Array, "B R H"] | None]:
+    """What R tokens attend to by the softmax of their logits, and its entropies in nats, without a gradient.
+
+    Args:
+      logits: float32, -inf for what a token may not attend to.
+      values: of the J tokens.
+      record: whether the entropies are asked for.
+      drop: key and rate of a dropout of the weights.
+      first: number of the first of the R tokens, by which the dropout differs between blocks of rows.
+    """
+    attention = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
+    if drop is not None:
+        key, rate = drop
+        attention = dropout(jax.random.fold_in(key, first), attention, rate)
+    attended = jnp.einsum("bhij,bjhf->bihf", attention, values)
+    # Next to the softmax the entropies cost no more than another sum over its rows.
+    entropies = jnp.swapaxes(softmax_entropy(jax.lax.stop_gradient(logits)), 1, 2) if record else None
+    return attended, entropies

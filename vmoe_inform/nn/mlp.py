@@ -1,5 +1,7 @@
 """The MLP of a transformer block, dense and as a bank of experts."""
 
+import functools
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import flax.linen as nn
@@ -14,6 +16,12 @@ from vmoe_inform.sharding.mesh import AXES, EXPERT, FSDP, REPLICA, axis_size, co
 EXPERT_PRODUCTS = "expert_products"  # their name for rematerialisation, which does not see what they are made by
 ExpertParameters: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array]]
 
+# By ``model.activation``; GELU in its tanh form, as in ViT and V-MoE
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "gelu": functools.partial(nn.gelu, approximate=True),
+    "relu": nn.relu,
+}
+
 _KERNEL = nn.initializers.xavier_uniform()
 _EXPERT_KERNEL = nn.initializers.xavier_uniform(in_axis=-2, out_axis=-1, batch_axis=(0,))
 _BIAS = nn.initializers.normal(stddev=1e-6)
@@ -25,18 +33,19 @@ def dropout(key: Array, array: Array, rate: float) -> Array:
 
 
 class Mlp(nn.Module):
-    """Two layers with GELU (tanh form, as in ViT and V-MoE) between them."""
+    """Two layers with an activation between them."""
 
     hidden_size: int
     dropout_rate: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*batch D"], *, train: bool) -> Float[Array, "*batch D"]:
         hidden = nn.Dense(self.hidden_size, kernel_init=_KERNEL, bias_init=_BIAS, dtype=self.dtype, name="hidden")
         output = nn.Dense(inputs.shape[-1], kernel_init=_KERNEL, bias_init=_BIAS, dtype=self.dtype, name="output")
         drop = nn.Dropout(self.dropout_rate, deterministic=not train)
-        return drop(output(drop(nn.gelu(hidden(inputs), approximate=True))))
+        return drop(output(drop(ACTIVATIONS[self.activation](hidden(inputs)))))
 
 
 class ExpertLinear(nn.Module):
@@ -72,6 +81,7 @@ def apply_experts(
     expert_of_block: Int[Array, " X"] | None = None,
     *,
     dtype: jnp.dtype,
+    activation: str = "gelu",
     dropout_rate: float = 0.0,
     dropout_key: Array | None = None,
 ) -> Array:
@@ -83,6 +93,7 @@ def apply_experts(
         expert each, processed where they are.
       expert_of_block: of blocks; E for a block of none.
       dtype: type of the products.
+      activation: between the two layers, see :data:`ACTIVATIONS`.
       dropout_rate, dropout_key: dropout as in :class:`Mlp`; no key, no dropout.
 
     Returns:
@@ -97,7 +108,7 @@ def apply_experts(
         # Groups on the devices of their tokens, then experts on theirs. Each change is then one all-to-all. Without the
         # first, the partitioner cuts the gathers before and after by experts, and sums their rows over devices.
         rows = constrain(constrain(rows, None, AXES), EXPERT, (REPLICA, FSDP))
-    activations = nn.gelu(_linear(hidden, rows, expert_of_block, dtype), approximate=True)
+    activations = ACTIVATIONS[activation](_linear(hidden, rows, expert_of_block, dtype))
     outputs = drop(_linear(output, drop(activations, 0), expert_of_block, dtype), 1)
     if expert_of_block is None:
         outputs = constrain(constrain(outputs, EXPERT, (REPLICA, FSDP)), None, AXES)

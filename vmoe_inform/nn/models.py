@@ -8,13 +8,14 @@ import jax.numpy as jnp
 
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Tree
+from vmoe_inform.nn.language_model import LanguageModel
 from vmoe_inform.nn.vit import VisionTransformer
 
 # What a config may become, by ``model.inputs``. All are called as ``(inputs, *, train, sequence_mask, token_mask,
 # progress, memory)`` and return ``(outputs, aux)``. ``aux["memory"]`` is for a next batch that continues this one,
 # ``initial_memory(batch_size)`` for the first.
-Model: TypeAlias = VisionTransformer
-_MODELS: Mapping[str, Callable[[Any], Model]] = {"images": VisionTransformer}
+Model: TypeAlias = VisionTransformer | LanguageModel
+_MODELS: Mapping[str, Callable[[Any], Model]] = {"images": VisionTransformer, "tokens": LanguageModel}
 
 
 def from_config(config: Any) -> Model:
@@ -30,7 +31,8 @@ def from_config(config: Any) -> Model:
       config: ``config.model`` as a ConfigDict, a dict, or a :class:`vmoe_inform.config.ModelConfig`.
 
     Returns:
-      a Flax module: of images a :class:`vmoe_inform.nn.vit.VisionTransformer`.
+      a Flax module: of images a :class:`vmoe_inform.nn.vit.VisionTransformer`, of tokens a
+      :class:`vmoe_inform.nn.language_model.LanguageModel`.
 
     Raises:
       ValueError: an unknown key, a wrong type or an impossible combination.

@@ -42,7 +42,7 @@ class MoeLayer(nn.Module):
         around: Surroundings,
         *,
         train: bool,
-        sequence_mask: Bool[Array, " B"] | None = None,
+        real: Bool[Array, "B #N"] | None = None,
     ) -> tuple[Float[Array, "B N D"], dict[str, Any], PreviousLayer]:
         """Applies the chosen experts to every token.
 
@@ -50,7 +50,7 @@ class MoeLayer(nn.Module):
           tokens: [B, N, D]; B must be a multiple of the sequences of a group.
           around: what the router may need besides.
           train: noise, dropout and training capacity.
-          sequence_mask: False for filler sequences, whose tokens take no slots; None if all are real.
+          real: False for filler, sequence by sequence or token by token, which takes no slots; None if all are real.
 
         Returns:
           outputs [B, N, D]; metrics: ``losses`` by name [G], ``load`` [E] (share of the choices before dropping),
@@ -83,7 +83,7 @@ class MoeLayer(nn.Module):
             train=train,
             batch_priority=moe.batch_priority,
             mask=config.layer_sizes.mask,
-            real=None if sequence_mask is None else jnp.repeat(sequence_mask, num_tokens).reshape(groups, size),
+            real=None if real is None else jnp.broadcast_to(real, tokens.shape[:2]).reshape(groups, size),
         )
         outputs = self._work(tokens.reshape(groups, size, width), plan, train=train)
         if self.is_mutable_collection(TRACE):
@@ -110,6 +110,7 @@ class MoeLayer(nn.Module):
                     parameters,
                     *rows,
                     dtype=jnp.dtype(config.dtype),
+                    activation=config.activation,
                     dropout_rate=moe.expert_dropout_rate,
                     dropout_key=None if keys is None else keys[0],
                 )

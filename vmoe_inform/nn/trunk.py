@@ -11,7 +11,7 @@ import jax
 
 from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
-from vmoe_inform.nn.block import Block
+from vmoe_inform.nn.block import Block, Past
 from vmoe_inform.nn.mlp import EXPERT_PRODUCTS
 from vmoe_inform.nn.router import Surroundings
 from vmoe_inform.routing.steps import PreviousLayer
@@ -25,54 +25,64 @@ _REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 LayerMetrics = dict[str, dict[str, Any]]  # by block name, of blocks with a MoE layer
+Memory = dict[str, Float[Array, "B P D"]]  # by block name, what its attention saw of the P tokens before
 
 
 def apply_blocks(
     config: ModelConfig,
     tokens: Float[Array, "B N D"],
     around: Surroundings,
-    sequence_mask: Bool[Array, " B"] | None,
+    real: Bool[Array, "B #N"] | None,
     *,
     train: bool,
-) -> tuple[Float[Array, "B N D"], LayerMetrics]:
+    memory: Memory | None = None,
+    relative_keys: Float[Array, "P F"] | None = None,
+) -> tuple[Float[Array, "B N D"], LayerMetrics, Memory | None]:
     """All blocks in order; each MoE layer is handed what the one before it decided.
 
     Args:
       config: of the model.
       tokens: embedded.
       around: what the routers may need besides, of the whole model.
-      sequence_mask: False for filler sequences, whose tokens take no slots; None if all are real.
+      real: False for filler, sequence by sequence or token by token, which takes no slots; None if all are real.
       train: noise, dropout and training capacity.
+      memory, relative_keys: where attention spans several sequences of a batch's row; both or neither.
 
     Returns:
-      the tokens before the last LayerNorm, and the metrics of :class:`vmoe_inform.nn.moe.MoeLayer`.
+      the tokens before the last LayerNorm; the metrics of :class:`vmoe_inform.nn.moe.MoeLayer`; and the memory for the
+      next sequences, without a gradient.
     """
     metrics: LayerMetrics = {}
+    next_memory: Memory = {}
     for layer in range(config.num_layers):
         name = f"block_{layer}"
         ordinal = config.moe_layers.index(layer) if layer in config.moe_layers else None
         drop_rate = config.stochastic_depth_rate * layer / max(1, config.num_layers - 1)
+        past = None if memory is None or relative_keys is None else (memory[name], relative_keys)
         block = Block(config, ordinal, drop_rate, name=name)
-        tokens, layer_metrics, previous = _apply_block(block, tokens, around, sequence_mask, train=train)
+        tokens, layer_metrics, previous, kept = _apply_block(block, tokens, around, real, past, train=train)
         if layer_metrics is not None:
             metrics[name] = layer_metrics
             around = dataclasses.replace(around, previous=previous)
-    return tokens, metrics
+        if kept is not None:
+            next_memory[name] = kept
+    return tokens, metrics, next_memory or None
 
 
 def _apply_block(
     block: Block,
     tokens: Float[Array, "B N D"],
     around: Surroundings,
-    sequence_mask: Bool[Array, " B"] | None,
+    real: Bool[Array, "B #N"] | None,
+    past: Past | None,
     *,
     train: bool,
-) -> tuple[Float[Array, "B N D"], dict[str, Any] | None, PreviousLayer | None]:
+) -> tuple[Float[Array, "B N D"], dict[str, Any] | None, PreviousLayer | None, Float[Array, "B P D"] | None]:
     """The block, which keeps for the gradient what ``remat`` says."""
 
     def apply(block: Block, *arrays: Any) -> Any:
-        return block(*arrays[:2], train=train, sequence_mask=arrays[2])
+        return block(*arrays[:2], train=train, real=arrays[2], past=arrays[3])
 
     if block.config.remat != "none":
         apply = nn.remat(apply, policy=_REMAT_POLICIES[block.config.remat])
-    return apply(block, tokens, around, sequence_mask)
+    return apply(block, tokens, around, real, past)

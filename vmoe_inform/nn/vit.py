@@ -85,7 +85,8 @@ class VisionTransformer(nn.Module):
         tokens = nn.Dropout(config.dropout_rate, deterministic=not train)(tokens)
         raw_inputs = _patches(images, config) if needs_raw_inputs(config.router) else None
         around = Surroundings(raw_inputs=raw_inputs, progress=progress)
-        tokens, metrics = apply_blocks(config, tokens, around, sequence_mask, train=train)
+        real = None if sequence_mask is None else sequence_mask[:, None]
+        tokens, metrics, _ = apply_blocks(config, tokens, around, real, train=train)
         tokens = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="encoder_norm")(tokens)
         features = self._pool(tokens, train=train).astype(jnp.float32)
         head = nn.Dense(

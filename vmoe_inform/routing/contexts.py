@@ -66,12 +66,18 @@ class AttentionRecord:
     distribution are in output space, and H times as large as the values.
 
     Attributes:
-      queries: unscaled queries; the attention is softmax(queries . keys / sqrt(F)).
+      queries: unscaled queries; the attention is softmax(queries . keys / sqrt(F)) over the tokens that token i may
+        attend to, in a causal model j <= i.
       keys: keys.
       values: v_hj = V_h x_j + b_V,h.
       attended: sum_j A_h[i,j] v_hj, with the dropout of training.
       output_kernel: O_h, from each head to the output.
-      head_entropies: mean over i of the entropy of each head's attention of token i in nats, without a gradient.
+      head_entropies: mean over i of the entropy of each head's attention of token i in nats, without a gradient. In a
+        causal model it is of later tokens too: no step may choose by it.
+      token_entropies: entropy of each head's attention of token i in nats, without a gradient; None where all tokens
+        attend to all.
+      relative_keys: what is added to the key of a token j that is 1, 2, ... P tokens before i, in all heads; None if
+        nothing is. With relative keys a token attends to the P tokens before it and not to itself.
     """
 
     queries: Float[Array, "B N H F"]
@@ -80,6 +86,8 @@ class AttentionRecord:
     attended: Float[Array, "B N H F"]
     output_kernel: Float[Array, "H F D"]
     head_entropies: Float[Array, "B H"]
+    token_entropies: Float[Array, "B N H"] | None = None
+    relative_keys: Float[Array, "P F"] | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -1,9 +1,13 @@
 """Parameter path -> PartitionSpec. A path that no rule matches is an error, never silently replicated.
 
 Experts are sharded over the mesh axis ``expert``. Kernels are sharded over ``fsdp``, along the axis of the model's
-width. Vectors, embeddings and routers are small and whole on every device. What a model carries from
-batch to batch is spread as the batch is. A step gathers sharded parameters before it
-uses them (:func:`gathered`), so that the arithmetic is the same on every mesh.
+width. Vectors, embeddings of patches and positions, and routers are small and whole on every device. What a model
+carries from batch to batch is spread as the batch is. A step gathers sharded parameters before it uses them
+(:func:`gathered`), so that the arithmetic is the same on every mesh.
+
+Embeddings and head of a vocabulary are large, and sharded over ``fsdp`` and ``expert``. They are cut along the model's
+width, since a vocabulary may have any size. They are not gathered: see
+:class:`vmoe_inform.nn.language_model.Vocabulary` and :mod:`vmoe_inform.nn.cross_entropy`.
 """
 
 import math
@@ -22,6 +26,9 @@ Rule = tuple[str, PartitionSpec]
 # Matched in order against the whole path, e.g. "params/block_1/moe/experts/hidden/kernel". Optimizer states carry the
 # parameters' paths at their end and follow the same rules.
 RULES: tuple[Rule, ...] = (
+    (r".*/vocabulary/embedding", PartitionSpec(None, (FSDP, EXPERT))),  # [V, D]
+    (r".*/vocabulary/kernel", PartitionSpec((FSDP, EXPERT))),  # [D, V]
+    (r".*/vocabulary/bias", PartitionSpec()),
     (r".*/moe/experts/hidden/kernel", PartitionSpec(EXPERT, FSDP)),  # [E, D, M]
     (r".*/moe/experts/output/kernel", PartitionSpec(EXPERT, None, FSDP)),  # [E, M, D]
     (r".*/moe/experts/(hidden|output)/bias", PartitionSpec(EXPERT)),
@@ -33,8 +40,8 @@ RULES: tuple[Rule, ...] = (
     (r".*/patch_embedding/kernel", PartitionSpec(None, None, None, FSDP)),  # [p, p, 3, D]
     (r".*/(pre_logits|head)/kernel", PartitionSpec(FSDP)),  # [D, ...]; the head's width may be representation_size
     (r".*/(attention|mlp|head|patch_embedding|pre_logits)/(.*/)?bias", PartitionSpec()),
-    (r".*/(attention_norm|mlp_norm|encoder_norm|norm)/(scale|bias)", PartitionSpec()),
-    (r".*/(class_token|position_embedding|map_pooling/probe)", PartitionSpec()),
+    (r".*/(attention_norm|mlp_norm|moe_norm|encoder_norm|final_norm|norm)/(scale|bias)", PartitionSpec()),
+    (r".*/(class_token|position_embedding|relative_keys|map_pooling/probe)", PartitionSpec()),
     (r"(.*/)?(count|step|mini_step|gradient_step|seed)", PartitionSpec()),
     (r"memory(/.*)?", BATCH),
 )

@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 from vmoe_inform import checks
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 from vmoe_inform.axes import Array, Float, Tree
-from vmoe_inform.config import ModelConfig
+from vmoe_inform.config import ModelConfig, VisionModelConfig
 from vmoe_inform.nn import models
+from vmoe_inform.nn.models import Model
 from vmoe_inform.nn.router import TRACE
-from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.routing import topk_margin
 from vmoe_inform.routing.steps import INFORM_STEPS, SELECT_STEPS
 from vmoe_inform.sharding.mesh import batch_sharding, replicated
@@ -32,7 +32,7 @@ _IMAGES_AT_A_TIME = 64
 
 
 def trace(
-    model: VisionTransformer,
+    model: Model,
     variables: Tree,
     images: Float[Any, "n P P 3"],
     *,
@@ -64,6 +64,8 @@ def trace(
         size that does not fit.
     """
     config = model.config
+    if not isinstance(config, VisionModelConfig):
+        raise checks.error("model.inputs", "'images'", config.inputs)
     check_has_routers(config)
     fields = _check_fields(config, keep) + ((_GRAPH,) if graphs else ())
     images = np.asarray(images)
@@ -116,7 +118,7 @@ def _compiled(config: str, fields: tuple[str, ...], mesh: Mesh | None) -> Callab
 
 
 def apply_and_record(
-    model: VisionTransformer, variables: Tree, images: Array, mask: Array
+    model: Model, variables: Tree, images: Array, mask: Array
 ) -> tuple[Float[Array, "B classes"], dict[str, LayerTrace]]:
     """Logits and full records of a batch, for use under ``jit``: what is not used is not computed.
 

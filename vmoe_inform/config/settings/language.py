@@ -23,6 +23,7 @@ class LanguageModelConfig(ModelConfig):
       allow_future: routers may look at later tokens in a causal model, as the sums of the papers do. Results of such
         a model are no perplexities of a language model, and say so.
       block: ``"pre_ln"``, or ``"post_ln_double"`` of the papers' programs: LN(h + LN(h + MoE(h))).
+      activation: between the two layers of an MLP or expert; ``"relu"`` in the papers' programs.
       attention_style: ``"causal"`` attends to itself and all tokens before, with learned positions. ``"previous"``
         attends to the ``attention_span`` tokens before, not to itself, with learned relative keys and carried memory.
       attention_span: tokens that a token attends to with ``"previous"``; None with ``"causal"``.
@@ -37,6 +38,7 @@ class LanguageModelConfig(ModelConfig):
     causal: bool = True
     allow_future: bool = False
     block: Literal["pre_ln", "post_ln_double"] = "pre_ln"
+    activation: Literal["gelu", "relu"] = "gelu"
     attention_style: Literal["causal", "previous"] = "causal"
     attention_span: Annotated[int, Bound(at_least=1, at_most=2**20)] | None = None
     tie_embeddings: bool = False

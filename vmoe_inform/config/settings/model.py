@@ -140,6 +140,17 @@ class ModelConfig(abc.ABC):
     def input_bytes(self) -> int:
         """Memory of one sequence of a batch, as it is read and as the model takes it."""
 
+    # What only models of text may choose
+    @property
+    def block(self) -> str:
+        """Where the LayerNorms of a block are."""
+        return "pre_ln"
+
+    @property
+    def activation(self) -> str:
+        """Between the two layers of an MLP or expert."""
+        return "gelu"
+
     @property
     def vocabulary_size(self) -> int | None:
         """V, where the model makes its tokens of token ids; None for other inputs."""
