@@ -151,3 +151,15 @@ def test_a_damaged_file_is_one_line(content, message, tmp_path):
         tokenizers.read(path)
     assert "\n" not in str(raised.value)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("line", ["", "  ", "a cat", "  A  cat, sat. ", "naïve 猫 \t<unk>\u2003dog'  "])
+def test_pieces_are_the_words_of_a_line_with_its_tokens(line):
+    for tokenizer in (word_tokenizer(), word_tokenizer(splitting="marks"), BpeTokenizer.learn(LINES, 280)):
+        pieces = tokenizer.pieces(line)
+        found = np.concatenate([np.zeros(0, np.int32), *(ids for _, ids in pieces)])
+        np.testing.assert_array_equal(found, tokenizer.encode_lines([line])[:-1])
+        assert [text.strip() for text, _ in pieces if text.strip()] == tokenizer.words(line)
+    assert "".join(text for text, _ in pieces) == line
+    for text, ids in pieces:
+        assert tokenizer.decode(ids) == text

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
@@ -14,6 +15,7 @@ from vmoe_inform.data.text import words
 from vmoe_inform.data.text.tokenizers import END_OF_LINE, KINDS
 
 _LINES_AT_ONCE = 10_000  # that the library encodes with several threads
+_WORD_AFTER_SPACE = re.compile(r"\s*\S+")
 _NUM_BYTES = 256
 _ENDS = (END_OF_LINE, "<|endoftext|>", "</s>", "[SEP]")  # as known tokenizers call the end of a text
 
@@ -74,6 +76,17 @@ class BpeTokenizer:
 
     def words(self, line: str) -> list[str]:
         return words.split(line, "spaces")
+
+    def pieces(self, line: str) -> list[tuple[str, Int[np.ndarray, " _"]]]:
+        encoded = self.library_tokenizer.encode(line, add_special_tokens=False)
+        ids = np.asarray(encoded.ids, np.int32)
+        ends = [found.end() for found in _WORD_AFTER_SPACE.finditer(line)]
+        ends = [*ends[:-1], len(line)]  # the last word has the rest of the white space
+        last_characters = np.array([end for _, end in encoded.offsets], np.int64)
+        word_of_token = np.maximum.accumulate(np.searchsorted(ends, last_characters))
+        tokens = np.split(ids, np.searchsorted(word_of_token, np.arange(1, len(ends))))
+        texts = [line[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+        return list(zip(texts, tokens, strict=True))
 
     def encode(self, text: str) -> Int[np.ndarray, " T"]:
         encoded = self.library_tokenizer.encode(" ".join(text.splitlines()), add_special_tokens=False)

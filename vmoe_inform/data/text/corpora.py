@@ -25,12 +25,14 @@ class Corpus:
       tokenizer: what the ids mean.
       num_words: words of the text, the end of each line included. Perplexity per word is exp(nats / ``num_words``).
       lines: the text itself, such as for attacks on words.
+      inputs: what a model is given in place of ``ids``, which it predicts; None: ``ids`` themselves.
     """
 
     ids: Int[np.ndarray, " T"]
     tokenizer: Tokenizer
     num_words: int
     lines: Lines
+    inputs: Int[np.ndarray, " T"] | None = None
 
     @property
     def origin(self) -> str:

@@ -41,6 +41,13 @@ class Tokenizer(Protocol):
         """The words of a line. Joined by spaces, they have the tokens of the line, or those of its words."""
         ...
 
+    def pieces(self, line: str, /) -> list[tuple[str, Int[np.ndarray, " _"]]]:
+        """The words of a line in order, with the white space that its tokens stand for, and the tokens of each.
+
+        All together are the tokens of the line that :meth:`encode_lines` gives, without its end.
+        """
+        ...
+
     def encode(self, text: str, /) -> Int[np.ndarray, " T"]:
         """Token ids of a text, int32, without the end of a line. Line breaks are white space."""
         ...

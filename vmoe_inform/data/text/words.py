@@ -91,6 +91,11 @@ class WordTokenizer:
     def words(self, line: str) -> list[str]:
         return split(line, self.splitting)
 
+    def pieces(self, line: str) -> list[tuple[str, Int[np.ndarray, " _"]]]:
+        words = self.words(line)
+        ids = np.array([self._ids.get(word, self.unknown) for word in words], np.int32)
+        return list(zip(words, ids.reshape(-1, 1), strict=True))
+
     def encode(self, text: str) -> Int[np.ndarray, " T"]:
         return np.fromiter((self._ids.get(word, self.unknown) for word in self.words(text)), np.int32)
 
