@@ -6,8 +6,8 @@ c the counts in T training tokens and n(v) the number of distinct tokens after v
 
     p(w | v) = (c(v w) + k n(v) p(w)) / (c(v) + k n(v))
 
-and p(w | u v) likewise; below p(w) is the uniform distribution. Each k is the power of 2 with which blocks of the
-training text, left out of the counts, have the least perplexity; lower orders come first.
+and p(w | u v) likewise; below p(w) is the uniform distribution. Each k is the power of 2 that predicts blocks of the
+training text best, which are left out of the counts for it. Lower orders come first.
 """
 
 import dataclasses
