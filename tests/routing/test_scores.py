@@ -141,7 +141,7 @@ def test_a_balanced_table_of_more_experts_than_there_are(k):
 
 def test_the_experts_of_a_position_share_its_probability_alike():
     step = steps.SCORE_STEPS["hash"]
-    state = step.initial_state(jax.random.key(0), SIZES)
+    state = step.initial_state(jax.random.key(0), SIZES, ids="position")
     logits = step.function(steps.StepContext(normal(0, 3, 5, 4), {}, state=state))
     probabilities = np.asarray(jax.nn.softmax(logits))
     assert set(probabilities.ravel().tolist()) == {0.0, 0.5}

@@ -277,14 +277,17 @@ def test_symphony_threshold_leaves_small_entries_out():
     )
 
 
-@pytest.mark.parametrize(("options"), [p.values[1] for p in settings("inform") if p.values[0].name == "attention"])
-def test_attention_in_head_space_is_attention_with_means(options):
+@pytest.mark.parametrize("mask", [None, "causal"])
+@pytest.mark.parametrize("options", [p.values[1] for p in settings("inform") if p.values[0].name == "attention"])
+def test_attention_in_head_space_is_attention_with_means(options, mask):
     step = steps.INFORM_STEPS["attention"]
-    inputs = contract.make_inputs(5, step, SIZES, options)
-    given = {name: options[name] for name in ("sigma", "heads")}
+    inputs = contract.make_inputs(5, step, dataclasses.replace(SIZES, causal=mask == "causal"), options)
+    summed = options["heads"] == "posterior"
 
     def in_head_space(learned):
-        return step.function(learned["probabilities"], contract.context({**inputs, "learned": learned}), **options)
+        return step.function(
+            learned["probabilities"], contract.context({**inputs, "learned": learned}, mask), **options
+        )
 
     def with_means(learned):
         """m_hj = H O_h' v_hj (Mutual-Inform SMoE, Eq. 1); the factor H can be left out."""
@@ -293,7 +296,19 @@ def test_attention_in_head_space_is_attention_with_means(options):
         queries, keys = (jnp.swapaxes(array, 1, 2) for array in (record.queries, record.keys))
         means = H * means if options["head_factor"] else means
         outputs = jnp.einsum("bnhf,hfd->bnd", record.attended, record.output_kernel)
-        return routing.attention_informed(learned["probabilities"], queries, keys, means, outputs, **given)
+        if options["heads"] == "running":  # the other heads do not count
+            head = int(np.argmin(np.asarray(inputs["fixed"]["state"])))
+            queries, keys, means = (array[:, head : head + 1] for array in (queries, keys, means))
+        return routing.attention_informed(
+            learned["probabilities"],
+            queries,
+            keys,
+            means,
+            outputs,
+            sigma=options["sigma"],
+            heads="posterior" if summed else "lowest_entropy",
+            mask=mask,
+        )
 
     @jax.jit
     def both(learned):

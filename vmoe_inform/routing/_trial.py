@@ -14,12 +14,13 @@ from vmoe_inform.routing.steps import (
     ContextStep,
     LayerSizes,
     LossContext,
+    Mask,
     PreviousLayer,
     StepContext,
 )
 
-SIZES = LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, raw_input_size=3)
-IMAGES, _HEADS = 2, 2
+SIZES = LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, raw_input_size=3, num_heads=2)
+IMAGES = 2
 Inputs = dict[str, Any]
 
 
@@ -27,16 +28,25 @@ def make_inputs(seed: int, step: ContextStep, sizes: LayerSizes, options: dict[s
     """What the layer hands to a step, made up: ``learned``, which gradients pass, and the rest, ``fixed``."""
     random = np.random.default_rng(seed)
     tokens, experts = sizes.num_tokens, sizes.num_experts
-    head_width = sizes.hidden_size // _HEADS
+    heads = sizes.num_heads
+    head_width = sizes.hidden_size // heads
 
     def normal(*shape: int) -> Array:
         return jnp.asarray(random.normal(size=shape), jnp.float32)
 
-    queries, keys, values, attended = (normal(IMAGES, tokens, _HEADS, head_width) for _ in range(4))
+    queries, keys, values, attended = (normal(IMAGES, tokens, heads, head_width) for _ in range(4))
     weights = jax.nn.softmax(jnp.einsum("bihf,bjhf->bhij", queries, keys) / head_width**0.5)
-    entropies = jnp.mean(-jnp.sum(weights * jnp.log(weights), axis=-1), axis=-1)
+    if sizes.causal:
+        weights = jnp.tril(weights) / jnp.sum(jnp.tril(weights), axis=-1, keepdims=True)
+    entropies = -jnp.sum(weights * jnp.log(jnp.where(weights > 0, weights, 1.0)), axis=-1)
     attention = AttentionRecord(
-        queries, keys, values, attended, normal(_HEADS, head_width, sizes.hidden_size), entropies
+        queries,
+        keys,
+        values,
+        attended,
+        normal(heads, head_width, sizes.hidden_size),
+        jnp.mean(entropies, axis=-1),
+        jnp.swapaxes(entropies, 1, 2) if sizes.causal else None,
     )
     chosen = jnp.argsort(normal(IMAGES, tokens, experts), axis=-1)[..., : sizes.num_selected_experts]
     previous = PreviousLayer(jax.nn.softmax(normal(IMAGES, tokens, experts)), chosen.astype(jnp.int32))
@@ -54,16 +64,25 @@ def make_inputs(seed: int, step: ContextStep, sizes: LayerSizes, options: dict[s
         },
         "fixed": {
             "state": state,
-            "raw_inputs": normal(IMAGES, tokens, sizes.raw_input_size) if step.needs_raw_inputs else None,
+            "raw_inputs": _make_raw_inputs(random, sizes) if step.needs_raw_inputs else None,
             "previous": previous if step.needs_previous else None,
         },
     }
 
 
-def context(inputs: Inputs) -> StepContext:
+def _make_raw_inputs(random: np.random.Generator, sizes: LayerSizes) -> Array:
+    shape = (IMAGES, sizes.num_tokens)
+    if sizes.vocabulary_size is not None:
+        return jnp.asarray(random.integers(sizes.vocabulary_size, size=shape), jnp.int32)
+    return jnp.asarray(random.normal(size=(*shape, sizes.raw_input_size)), jnp.float32)
+
+
+def context(inputs: Inputs, mask: Mask = None) -> StepContext:
     """The made-up inputs as a step takes them."""
     learned = inputs["learned"]
-    return StepContext(learned["tokens"], learned["parameters"], attention=learned["attention"], **inputs["fixed"])
+    return StepContext(
+        learned["tokens"], learned["parameters"], attention=learned["attention"], mask=mask, **inputs["fixed"]
+    )
 
 
 def of_images(whole: StepContext, images: slice) -> StepContext:
@@ -74,7 +93,8 @@ def of_images(whole: StepContext, images: slice) -> StepContext:
 
     attention = whole.attention
     if attention is not None:
-        attention = dataclasses.replace(part(attention), output_kernel=attention.output_kernel)
+        names = ("queries", "keys", "values", "attended", "head_entropies", "token_entropies")
+        attention = dataclasses.replace(attention, **{name: part(getattr(attention, name)) for name in names})
     return dataclasses.replace(
         whole,
         tokens=part(whole.tokens),

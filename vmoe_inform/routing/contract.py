@@ -17,6 +17,7 @@ from jax.extend.core import jaxprs_in_params
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
+from vmoe_inform.routing._causal_trial import check_causal
 from vmoe_inform.routing._trial import (
     IMAGES,
     SIZES,
@@ -83,6 +84,7 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
             expected = "to work in the first MoE layer too, where context.previous is None (or skips_first_layer)"
             expect(name, expected, f"{type(problem).__name__}: {problem}", holds=False)
         held.append("does all this in the first MoE layer too, which has none before it")
+    held.append(check_causal(step, sizes, options))
     return tuple(held)
 
 

@@ -1,8 +1,9 @@
 """StableMoE (arXiv 2204.08396): learn where tokens go, distil that into a light router, freeze it and train on.
 
-In stage 1 the tokens of the layer decide. A light router sees only the pixels and the position of a patch, and learns
-to agree. In stage 2, from ``switch_step`` on, the frozen light router decides, in evaluation too. So a patch keeps its
-expert. In both stages the weight of the chosen expert is the sigmoid of the layer's own score, which keeps learning.
+In stage 1 the tokens of the layer decide. A light router learns to agree. Of text it sees only the word, of images only
+the pixels and the position of a patch. In stage 2, from ``switch_step`` on, the frozen light router decides, in
+evaluation too. So a word or a patch keeps its expert. In both stages the weight of the chosen expert is the sigmoid of
+the layer's own score, which keeps learning.
 """
 
 from collections.abc import Mapping
@@ -12,23 +13,30 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.routing.products import float32_einsum
 from vmoe_inform.routing.scores import linear_scores
 from vmoe_inform.routing.steps import LayerSizes, Parameter, StepContext, register_score
 
-_LIGHT = ("embedding", "position", "centroids")  # the parameters of the light router
+_KERNEL = jax.nn.initializers.lecun_normal()
+_ROWS = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
+
+
+def _light_parameters(sizes: LayerSizes, width: int) -> dict[str, Parameter]:
+    """Of the light router; one of words needs no positions."""
+    centroids = Parameter((sizes.num_experts, width), _ROWS)
+    if sizes.vocabulary_size is not None:
+        return {"embedding": Parameter((sizes.vocabulary_size, width), _ROWS), "centroids": centroids}
+    return {
+        "embedding": Parameter((sizes.raw_input_size, width), _KERNEL),
+        "position": Parameter((sizes.num_tokens, width), _ROWS),
+        "centroids": centroids,
+    }
 
 
 def _parameters(sizes: LayerSizes, *, width: int, **options: Any) -> dict[str, Parameter]:
-    kernel = jax.nn.initializers.lecun_normal()
-    rows = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
-    return {
-        "kernel": Parameter((sizes.hidden_size, sizes.num_experts), kernel),
-        "embedding": Parameter((sizes.raw_input_size, width), kernel),
-        "position": Parameter((sizes.num_tokens, width), rows),
-        "centroids": Parameter((sizes.num_experts, width), rows),
-    }
+    kernel = Parameter((sizes.hidden_size, sizes.num_experts), _KERNEL)
+    return {"kernel": kernel, **_light_parameters(sizes, width)}
 
 
 def light_scores(
@@ -64,15 +72,46 @@ def light_scores(
     return float32_einsum("...nw,ew->...ne", features, centroids)
 
 
-def _initial_state(key: Array, sizes: LayerSizes, **options: Any) -> Tree:
+def word_scores(
+    words: Int[Array, "*batch N"], embedding: Float[Array, "V W"], centroids: Float[Array, "E W"]
+) -> Float[Array, "*batch N E"]:
+    r"""Logits of StableMoE's light router of words (arXiv 2204.08396, Sec. 3.1).
+
+    $$\ell_{ik} = e_{x_i} \cdot c_k$$
+
+    Args:
+      words: x, token ids [..., N].
+      embedding: e [V, W], of the light router alone.
+      centroids: c [E, W].
+
+    Returns:
+      logits [..., N, E], float32.
+
+    Raises:
+      ValueError: centroids of another width than the embedding.
+    """
+    checks.shape("centroids", centroids.shape, ("E", embedding.shape[-1]))
+    return float32_einsum("...nw,ew->...ne", embedding[words], centroids)
+
+
+def _light(raw_inputs: Array, parameters: Mapping[str, Array]) -> Float[Array, "B N E"]:
+    """Logits of the light router with these parameters, of patches or of words."""
+    embedding, centroids = parameters["embedding"], parameters["centroids"]
+    if "position" in parameters:
+        return light_scores(raw_inputs, embedding, parameters["position"], centroids)
+    return word_scores(raw_inputs, embedding, centroids)
+
+
+def _initial_state(key: Array, sizes: LayerSizes, *, width: int, **options: Any) -> Tree:
     """Steps done, and the light router as it was at the switch; zeros before the switch."""
-    declared = _parameters(sizes, **options)
-    return {"step": jnp.zeros((), jnp.int32), **{name: jnp.zeros(declared[name].shape) for name in _LIGHT}}
+    declared = _light_parameters(sizes, width)
+    return {"step": jnp.zeros((), jnp.int32), **{name: jnp.zeros(one.shape) for name, one in declared.items()}}
 
 
 def _update(state: Tree, observed: Tree, parameters: Mapping[str, Array], *, switch_step: int, **options: Any) -> Tree:
     step = state["step"] + 1
-    copies = {name: jnp.where(step == switch_step, parameters[name], state[name]) for name in _LIGHT}
+    light = state.keys() - {"step"}
+    copies = {name: jnp.where(step == switch_step, parameters[name], state[name]) for name in light}
     return {"step": step, **copies}
 
 
@@ -88,7 +127,7 @@ def _losses(context: StepContext, *, switch_step: int, **options: Any) -> dict[s
     """Cross-entropy of the light router to the learned choice, mean over tokens, in stage 1 (paper, Sec. 3.1)."""
     assert context.state is not None
     assert context.raw_inputs is not None
-    light = light_scores(context.raw_inputs, *(context.parameters[name] for name in _LIGHT))
+    light = _light(context.raw_inputs, context.parameters)
     chosen = jax.nn.one_hot(jnp.argmax(_learned(context), axis=-1), light.shape[-1])
     entropies = -jnp.sum(chosen * jax.nn.log_softmax(light, axis=-1), axis=-1)
     return {"distillation": jnp.where(context.state["step"] < switch_step, jnp.mean(entropies, axis=-1), 0.0)}
@@ -119,7 +158,7 @@ def distilled_step(
     width: checks.Width = 50,
     distillation_weight: checks.PositiveFloat = 0.3,
 ) -> Float[Array, "B N E"]:
-    """Learned for ``switch_step`` updates, then a frozen light router that sees pixels only (StableMoE).
+    """Learned for ``switch_step`` updates, then a frozen light router that sees words or pixels only (StableMoE).
 
     An update is one optimizer step, however many parts its batch has. Steps that are left out
     (``train.max_nonfinite_steps``) are no updates.
@@ -129,5 +168,5 @@ def distilled_step(
     state = context.state
     assert state is not None  # declared by initial_state
     assert context.raw_inputs is not None  # declared by needs_raw_inputs
-    light = light_scores(context.raw_inputs, *(state[name] for name in _LIGHT))
+    light = _light(context.raw_inputs, state)
     return jnp.where(state["step"] >= switch_step, light, _learned(context))

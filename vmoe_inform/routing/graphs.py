@@ -4,65 +4,25 @@ Every function takes the tokens of one image along N; a graph never spans severa
 graph is N x N, and the functions that apply it can do so in blocks of rows.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Bool, Float, Int
-from vmoe_inform.routing.blocks import map_row_blocks
+from vmoe_inform.axes import Array, Float
+from vmoe_inform.routing.masks import GivenMask, MaskRows, map_rows_of_graph, rows_of_mask
 from vmoe_inform.routing.products import float32_einsum, unit_vectors
 from vmoe_inform.routing.steps import LayerSizes, Parameter, StepContext, register_inform
 
 Temperature = checks.Scale | Literal["sqrt_dim"]
 Metric = Literal["dot", "cosine"]
-GivenMask: TypeAlias = Bool[Array, "*#batch N N"] | str | None
 
 
 def identity_graph(graph: Array) -> Array:
     """The graph, of the same shape and type, in which every token attends to itself alone."""
     return jnp.broadcast_to(jnp.eye(graph.shape[-1], dtype=graph.dtype), graph.shape)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class MaskRows:
-    """Rows of a mask, created on demand: which tokens R of the N tokens may attend to.
-
-    Attributes:
-      positions: of the R tokens among the N.
-      given: their rows of the caller's mask, if it is an array.
-      causal: whether token i may attend to tokens j <= i only.
-    """
-
-    positions: Int[Array, "*blocks R 1"]
-    given: Bool[Array, "*leading R N"] | None
-    causal: bool = dataclasses.field(metadata={"static": True})
-
-    def allowed(self, shape: tuple[int, ...]) -> Bool[Array, "*batch R N"] | None:
-        """The rows in that shape; None: all tokens attend to all. A token with an empty row attends to itself alone."""
-        others = jnp.arange(shape[-1])[None, :]
-        if self.causal:
-            return jnp.broadcast_to(self.positions >= others, shape)
-        if self.given is None:
-            return None
-        alone = ~jnp.any(self.given, axis=-1, keepdims=True)
-        itself = jnp.broadcast_to(self.positions == others, self.given.shape)
-        return jnp.broadcast_to(self.given | (alone & itself), shape)
-
-
-def rows_of_mask(mask: GivenMask, num_tokens: int) -> MaskRows:
-    """All rows of a mask; raises ValueError unless it is None, "causal" or an array [..., N, N]."""
-    positions = jnp.arange(num_tokens)[:, None]
-    if mask is None or isinstance(mask, str):
-        if mask not in (None, "causal"):
-            raise checks.error("mask", "None, 'causal' or an array", mask)
-        return MaskRows(positions, None, causal=mask == "causal")
-    checks.shape("mask", mask.shape, ("...", num_tokens, num_tokens))
-    return MaskRows(positions, mask, causal=False)
 
 
 def weights_of_scaled(
@@ -122,11 +82,17 @@ class _Similarity(NamedTuple):
     keys: Float[Array, "*batch N D"]
     scale: float | Float[Array, ""]
 
-    def weights(self, queries: Float[Array, "*batch R D"], mask_rows: MaskRows) -> Float[Array, "*batch R N"]:
-        """Rows of the graph for the tokens with these queries, up to a factor of each row."""
-        products = float32_einsum("...id,...jd->...ij", queries, self.keys)
-        allowed = mask_rows.allowed(products.shape)
-        return weights_of_scaled(products, self.scale, None if allowed is None else jnp.where(allowed, 0.0, -jnp.inf))
+
+def _similarity_weights(
+    queries: Float[Array, "*batch R D"],
+    keys: Float[Array, "*batch J D"],
+    scale: float | Float[Array, ""],
+    mask_rows: MaskRows,
+) -> Float[Array, "*batch R J"]:
+    """Rows of the graph for the tokens with these queries, up to a factor of each row."""
+    products = float32_einsum("...id,...jd->...ij", queries, keys)
+    allowed = mask_rows.allowed(products.shape)
+    return weights_of_scaled(products, scale, None if allowed is None else jnp.where(allowed, 0.0, -jnp.inf))
 
 
 def _similarity(
@@ -174,8 +140,8 @@ def token_similarity(
     Raises:
       ValueError: temperature not > 0, unknown metric or mask, or a weight or mask whose shape does not fit.
     """
-    similarity = _similarity(tokens, weight, temperature, metric)
-    return normalize_rows(similarity.weights(similarity.queries, rows_of_mask(mask, tokens.shape[-2])))
+    mask_rows = rows_of_mask(mask, tokens.shape[-2])
+    return normalize_rows(_similarity_weights(*_similarity(tokens, weight, temperature, metric), mask_rows))
 
 
 def inform(probabilities: Float[Array, "*batch N E"], graph: Float[Array, "*batch N N"]) -> Float[Array, "*batch N E"]:
@@ -229,12 +195,14 @@ def similarity_informed(
     """
     num_tokens = tokens.shape[-2]
     checks.shape("probabilities", probabilities.shape, ("...", num_tokens, "E"))
-    similarity = _similarity(tokens, weight, temperature, metric)
+    queries, keys, scale = _similarity(tokens, weight, temperature, metric)
 
-    def informed(rows: tuple[Array, MaskRows]) -> Float[Array, "*batch R E"]:
-        return mix(similarity.weights(*rows), probabilities)
+    def informed(rows: tuple[Array, MaskRows], columns: tuple[Array, Array]) -> Float[Array, "*batch R E"]:
+        (queries, mask_rows), (keys, probabilities) = rows, columns
+        return mix(_similarity_weights(queries, keys, scale, mask_rows), probabilities)
 
-    return map_row_blocks(informed, (similarity.queries, rows_of_mask(mask, num_tokens)), block_size=block_size)
+    mask_rows = rows_of_mask(mask, num_tokens)
+    return map_rows_of_graph(informed, queries, (keys, probabilities), mask_rows, block_size=block_size)
 
 
 def _identity_initializer(

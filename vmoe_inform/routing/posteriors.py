@@ -5,28 +5,18 @@ same in the space of a head, of F = D / H numbers. The layer computes them there
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Bool, Float, Int
+from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.routing.blocks import map_row_blocks
-from vmoe_inform.routing.graphs import (
-    GivenMask,
-    MaskRows,
-    identity_graph,
-    mix,
-    normalize_rows,
-    rows_of_mask,
-    weights_of_scaled,
-)
+from vmoe_inform.routing.graphs import identity_graph, mix, normalize_rows, weights_of_scaled
+from vmoe_inform.routing.masks import GivenMask, MaskRows, map_rows_of_graph, rows_of_mask
 from vmoe_inform.routing.products import float32_einsum
 from vmoe_inform.routing.stats import softmax_entropy
-from vmoe_inform.routing.steps import AttentionRecord, StepContext, register_inform
-
-Heads = Literal["lowest_entropy", "posterior"]
 
 
 def _squared_lengths(vectors: Float[Array, "*batch C"]) -> Float[Array, "*batch"]:
@@ -131,13 +121,14 @@ def lowest_entropy_head(attention: Float[Array, "*batch H N N"]) -> Int[Array, "
     return jnp.argmin(jnp.mean(entropies, axis=-1), axis=-1)
 
 
-class _SeenByHeads(NamedTuple):
+class SeenByHeads(NamedTuple):
     """What attention heads know of the tokens: all H heads, or the only one that counts.
 
     Attributes:
       queries, keys: unscaled.
       outputs, means: in any space of C numbers where their inner product is u_i . m_hj.
       squares: |m_hj|^2.
+      relative_keys: what is added to the key of a token that is 1, 2, ... P before; None for nothing.
     """
 
     queries: Float[Array, "*batch H N F"]
@@ -145,20 +136,38 @@ class _SeenByHeads(NamedTuple):
     outputs: Float[Array, "*batch #H N C"]
     means: Float[Array, "*batch H N C"]
     squares: Float[Array, "*batch H N"]
+    relative_keys: Float[Array, "P F"] | None = None
 
-
-def _one_head_for_all(heads: str, mask: GivenMask) -> bool:
-    """Whether one head of an image counts for all its tokens.
-
-    With a mask a token may know the heads' entropies only at the tokens it attends to, or a causal mask would leak.
-    """
-    if heads not in ("lowest_entropy", "posterior"):
-        raise checks.error("heads", "one of 'lowest_entropy', 'posterior'", heads)
-    return heads == "lowest_entropy" and mask is None
+    def mask_rows(self, mask: GivenMask) -> MaskRows:
+        """Which tokens the tokens may attend to: those of the mask, or the P before where keys are relative."""
+        span = None if self.relative_keys is None else self.relative_keys.shape[0]
+        return rows_of_mask(mask, self.queries.shape[-2], span)
 
 
 def _logits(queries: Float[Array, "*batch H R F"], keys: Float[Array, "*batch H N F"]) -> Float[Array, "*batch H R N"]:
     return float32_einsum("...hif,...hjf->...hij", queries, keys) / queries.shape[-1] ** 0.5
+
+
+def _relative_logits(
+    queries: Float[Array, "*batch H R F"], relative_keys: Float[Array, "P F"], first: Int[Array, ""], num_tokens: int
+) -> Float[Array, "*batch H R J"]:
+    """q_i . r_(i-j) / sqrt(F) of R consecutive tokens and the first J; it has no meaning where i - j is not 1 to P.
+
+    Args:
+      queries: of the R tokens.
+      relative_keys: r_1 to r_P.
+      first: position of the first of them.
+      num_tokens: J.
+    """
+    (rows, width), span = queries.shape[-2:], relative_keys.shape[0]
+    products = float32_einsum("...if,pf->...ip", queries, relative_keys[::-1]) / width**0.5
+    # Row i of [R, P] is to begin at column i of [R, P + R]: one number more to each row than the shape has.
+    leading = [(0, 0, 0)] * (products.ndim - 1)
+    shifted = jax.lax.pad(products, jnp.float32(0), [*leading, (0, rows + 1, 0)]).reshape(*products.shape[:-2], -1)
+    shifted = shifted[..., : rows * (span + rows)].reshape(*products.shape[:-1], span + rows)
+    # Its first column is the token P before the first row: so is column num_tokens here.
+    padded = jax.lax.pad(shifted, jnp.float32(0), [*leading, (num_tokens, num_tokens, 0)])
+    return jax.lax.dynamic_slice_in_dim(padded, num_tokens + span - first, num_tokens, axis=-1)
 
 
 def _allowed_to_heads(mask_rows: MaskRows, shape: tuple[int, ...]) -> Bool[Array, "*batch H R N"] | None:
@@ -166,7 +175,7 @@ def _allowed_to_heads(mask_rows: MaskRows, shape: tuple[int, ...]) -> Bool[Array
     return None if allowed is None else jnp.broadcast_to(allowed[..., None, :, :], shape)
 
 
-def _head_entropies(
+def head_entropies(
     queries: Float[Array, "*batch H N F"],
     keys: Float[Array, "*batch H N F"],
     mask_rows: MaskRows,
@@ -175,18 +184,21 @@ def _head_entropies(
     """Entropies of the rows of each head's attention, without a gradient."""
     queries, keys = jax.lax.stop_gradient((queries, keys))
 
-    def entropies(rows: tuple[Array, MaskRows]) -> Float[Array, "*batch H R 1"]:
+    def entropies(rows: tuple[Array, MaskRows], keys: Array) -> Float[Array, "*batch H R 1"]:
         queries, mask_rows = rows
         logits = _logits(queries, keys)
         allowed = _allowed_to_heads(mask_rows, logits.shape)
         return softmax_entropy(logits if allowed is None else jnp.where(allowed, logits, -jnp.inf))[..., None]
 
-    return map_row_blocks(entropies, (queries, mask_rows), block_size=block_size)
+    return map_rows_of_graph(entropies, queries, keys, mask_rows, block_size=block_size)
 
 
-def _head_of_each_token(seen: _SeenByHeads, mask_rows: MaskRows, block_size: int | None) -> Int[Array, "*batch 1 N 1"]:
-    """The head with the lowest mean entropy over the tokens that a token may attend to."""
-    entropies = _head_entropies(seen.queries, seen.keys, mask_rows, block_size)
+def head_of_each_token(
+    entropies: Float[Array, "*batch H N 1"], mask_rows: MaskRows, block_size: int | None
+) -> Int[Array, "*batch 1 N 1"]:
+    """The head with the lowest mean entropy over the tokens that a token may know."""
+    if mask_rows.causal:
+        return jnp.argmin(jnp.cumsum(entropies, axis=-2), axis=-3, keepdims=True)
 
     def heads(mask_rows: MaskRows) -> Int[Array, "*batch 1 R 1"]:
         shape = (*entropies.shape[:-3], mask_rows.positions.shape[0], entropies.shape[-2])
@@ -198,12 +210,14 @@ def _head_of_each_token(seen: _SeenByHeads, mask_rows: MaskRows, block_size: int
     return map_row_blocks(heads, mask_rows, block_size=block_size)
 
 
-def _map_graph(
-    use: Callable[[Float[Array, "*batch R N"]], Array],
-    seen: _SeenByHeads,
+def map_posterior(
+    use: Callable[[Float[Array, "*batch R J"], Tree], Array],
+    seen: SeenByHeads,
+    columns: Tree,
     *,
     sigma: float,
-    heads: str,
+    all_heads: bool,
+    head: Int[Array, "*batch 1 N 1"] | None,
     mask: GivenMask,
     block_size: int | None,
 ) -> Array:
@@ -211,31 +225,39 @@ def _map_graph(
 
     The graph is the posterior over (h, j), summed over h: H'[i,h] A'_h[i,j] of Lemma 1 under the uniform prior 1/H.
     All but one head of a token may be ruled out.
-    """
-    variance, mask_rows = _variance(sigma), rows_of_mask(mask, seen.queries.shape[-2])
-    by_token = heads == "lowest_entropy" and not _one_head_for_all(heads, mask)
-    head = _head_of_each_token(seen, mask_rows, block_size) if by_token else None
 
-    def used(rows: tuple[Array, Array, MaskRows, Array | None]) -> Array:
-        queries, outputs, mask_rows, head = rows
-        logits = _logits(queries, seen.keys)
+    Args:
+      use: weights of R tokens, up to a factor of each row, and ``columns`` of the first J tokens -> [..., R, C].
+      seen: by the heads that count.
+      columns: arrays [..., N, *].
+      sigma: standard deviation.
+      all_heads: whether heads are summed over, so that the prior of each has to be normalised.
+      head: the only head that counts for a token; None where all heads in ``seen`` count.
+      mask: which tokens a token may attend to.
+      block_size: rows in memory at a time.
+    """
+    variance, mask_rows = _variance(sigma), seen.mask_rows(mask)
+    rows = (seen.queries, seen.outputs, head)
+    known = (seen.keys, seen.means, seen.squares[..., None], columns)
+
+    def used(rows: tuple[tuple[Array, Array, Array | None], MaskRows], known: tuple[Any, ...]) -> Array:
+        ((queries, outputs, head), mask_rows), (keys, means, squares, columns) = rows, known
+        logits = _logits(queries, keys)
+        if seen.relative_keys is not None:
+            logits += _relative_logits(queries, seen.relative_keys, mask_rows.positions[0, 0], keys.shape[-2])
         allowed = _allowed_to_heads(mask_rows, logits.shape)
         # Of a single head the constant of a row cancels.
-        log_prior = jax.nn.log_softmax(logits, axis=-1, where=allowed) if heads == "posterior" else logits
+        log_prior = jax.nn.log_softmax(logits, axis=-1, where=allowed) if all_heads else logits
         if allowed is not None:
             log_prior = jnp.where(allowed, log_prior, -jnp.inf)
         if head is not None:
             heads_of_rows = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 3)
             log_prior = jnp.where(heads_of_rows == head, log_prior, -jnp.inf)
-        evidence = _evidence(outputs, seen.means, seen.squares)
+        evidence = _evidence(outputs, means, squares[..., 0])
         joint = weights_of_scaled(evidence, variance, log_prior, axis=(-3, -1))
-        return use(jnp.sum(joint, axis=-3))
+        return use(jnp.sum(joint, axis=-3), columns)
 
-    return map_row_blocks(used, (seen.queries, seen.outputs, mask_rows, head), block_size=block_size)
-
-
-def _inform_by_heads(probabilities: Float[Array, "*batch N E"], seen: _SeenByHeads, **how: Any) -> Array:
-    return _map_graph(lambda weights: mix(weights, probabilities), seen, **how)
+    return map_rows_of_graph(used, rows, known, mask_rows, block_size=block_size)
 
 
 def attention_informed(
@@ -273,64 +295,27 @@ def attention_informed(
     Raises:
       ValueError: sigma not > 0, unknown heads or mask, block_size < 1, or shapes that do not fit.
     """
+    if heads not in ("lowest_entropy", "posterior"):
+        raise checks.error("heads", "one of 'lowest_entropy', 'posterior'", heads)
     checks.shape("probabilities", probabilities.shape, ("...", queries.shape[-2], "E"))
     checks.shape("keys", keys.shape, queries.shape)
     _check_posterior_shapes((*queries.shape[:-1], queries.shape[-2]), means, outputs)
-    if _one_head_for_all(heads, mask):
-        entropies = _head_entropies(queries, keys, rows_of_mask(None, queries.shape[-2]), block_size)
-        index = jnp.argmin(jnp.mean(entropies, axis=(-2, -1)), axis=-1)[..., None, None, None]
-        queries, keys, means = (jnp.take_along_axis(array, index, axis=-3) for array in (queries, keys, means))
-    seen = _SeenByHeads(queries, keys, outputs[..., None, :, :], means, _squared_lengths(means))
-    return _inform_by_heads(probabilities, seen, sigma=sigma, heads=heads, mask=mask, block_size=block_size)
-
-
-def _seen_by_heads(record: AttentionRecord, *, heads: str, head_factor: bool, mask: GivenMask) -> _SeenByHeads:
-    """What heads know of the tokens, in head space.
-
-    Let a_ki be what head k attends to for token i. Then u_i = sum_k O_k' a_ki and m_hj = c O_h' v_hj. It follows that
-    u_i . m_hj = (c sum_k O_h O_k' a_ki) . v_hj and |m_hj|^2 = c^2 v_hj' (O_h O_h') v_hj. So neither means nor outputs
-    are needed. Where one head counts, nothing of the others is.
-    """
-    queries, keys, values, kernel = record.queries, record.keys, record.values, record.output_kernel
-    num_heads = kernel.shape[0]
-    products = (num_heads if head_factor else 1) * float32_einsum("hfd,kgd->hfkg", kernel, kernel)
-    own = (num_heads if head_factor else 1) ** 2 * float32_einsum("hfd,hgd->hfg", kernel, kernel)
-    if _one_head_for_all(heads, mask):
-        head = jax.lax.argmin(record.head_entropies, 1, jnp.uint32)  # an index that needs no check
-        index = head[..., None, None, None]
-        queries, keys, values = (
-            jnp.take_along_axis(array, index, axis=-2, mode="promise_in_bounds") for array in (queries, keys, values)
-        )
-        products, own = (array.at[head].get(mode="promise_in_bounds")[:, None] for array in (products, own))
-    # [B, N, H, F] -> [B, H, N, F]
-    queries, keys, values = (jnp.swapaxes(array, -3, -2) for array in (queries, keys, values))
-    outputs = float32_einsum("...nkg,...hfkg->...hnf", record.attended, products)
-    squares = jnp.sum(float32_einsum("...hnf,...hfg->...hng", values, own) * values.astype(jnp.float32), axis=-1)
-    return _SeenByHeads(queries, keys, outputs, values, squares)
-
-
-def _posterior_graph(
-    context: StepContext, *, heads: str, head_factor: bool, sigma: float, block_size: int | None
-) -> Float[Array, "B N N"]:
-    assert context.attention is not None  # declared by needs_attention
-    seen = _seen_by_heads(context.attention, heads=heads, head_factor=head_factor, mask=context.mask)
-    return _map_graph(normalize_rows, seen, sigma=sigma, heads=heads, mask=context.mask, block_size=block_size)
-
-
-@register_inform("attention", needs_attention=True, graph=_posterior_graph, looks_ahead=False)
-def attention_step(
-    probabilities: Float[Array, "B N E"],
-    context: StepContext,
-    *,
-    sigma: checks.Scale = 1.0,
-    heads: Heads = "lowest_entropy",
-    head_factor: bool = True,
-    block_size: checks.PositiveInt | None = None,
-) -> Float[Array, "B N E"]:
-    """Tokens inform each other by the attention posterior (Mutual-Inform SMoE, Definition 2).
-
-    ``head_factor=False`` drops the factor H of the means (Eq. 1).
-    """
-    assert context.attention is not None  # declared by needs_attention
-    seen = _seen_by_heads(context.attention, heads=heads, head_factor=head_factor, mask=context.mask)
-    return _inform_by_heads(probabilities, seen, sigma=sigma, heads=heads, mask=context.mask, block_size=block_size)
+    mask_rows, head = rows_of_mask(mask, queries.shape[-2]), None
+    if heads == "lowest_entropy":
+        entropies = head_entropies(queries, keys, mask_rows, block_size)
+        if mask is None:
+            index = jnp.argmin(jnp.mean(entropies, axis=(-2, -1)), axis=-1)[..., None, None, None]
+            queries, keys, means = (jnp.take_along_axis(array, index, axis=-3) for array in (queries, keys, means))
+        else:
+            head = head_of_each_token(entropies, mask_rows, block_size)
+    seen = SeenByHeads(queries, keys, outputs[..., None, :, :], means, _squared_lengths(means))
+    return map_posterior(
+        mix,
+        seen,
+        probabilities,
+        sigma=sigma,
+        all_heads=heads == "posterior",
+        head=head,
+        mask=mask,
+        block_size=block_size,
+    )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.routing.products import float32_einsum, unit_vectors
 from vmoe_inform.routing.steps import Growth, LayerSizes, Parameter, StepContext, register_score
 
@@ -213,21 +213,32 @@ def frozen_step(
     return linear_scores(context.tokens, context.state)
 
 
-def _hash_logits(key: Array, sizes: LayerSizes, **options: object) -> Float[Array, "N E"]:
-    table = balanced_table(key, sizes.num_tokens, sizes.num_experts, sizes.num_selected_experts)
-    return hash_scores(table, sizes.num_experts)
+def _hash_table(key: Array, sizes: LayerSizes, *, ids: str) -> Float[Array, "N E"] | Bool[Array, "V E"]:
+    """Logits of the positions; of a vocabulary, which may be large, only whether an expert is that of the id."""
+    num_ids = sizes.num_tokens if ids == "position" else sizes.vocabulary_size
+    assert num_ids is not None  # checked by _check_ids
+    table = balanced_table(key, num_ids, sizes.num_experts, sizes.num_selected_experts)
+    logits = hash_scores(table, sizes.num_experts)
+    return logits if ids == "position" else logits == 0
 
 
 def _check_ids(sizes: LayerSizes, *, ids: str) -> None:
-    if ids != "position":
+    if ids == "vocabulary" and sizes.vocabulary_size is None:
         raise checks.error("ids", "'position' (the tokens of an image have no ids of a vocabulary)", ids)
 
 
-@register_score("hash", initial_state=_hash_logits, check=_check_ids)
+@register_score("hash", initial_state=_hash_table, check=_check_ids, needs_raw_inputs=True)
 def hash_step(context: StepContext, *, ids: Literal["position", "vocabulary"] = "position") -> Float[Array, "B N E"]:
-    """A fixed random table from the position of a token to its experts, balanced over these (hash layers)."""
+    """A fixed random table of experts, balanced over these (hash layers, arXiv 2106.04426).
+
+    ``ids`` says what has its experts: the position of a token, or its id in the vocabulary, the paper's choice.
+    """
     assert context.state is not None  # declared by initial_state
-    return jnp.broadcast_to(context.state, (*context.tokens.shape[:-1], context.state.shape[-1]))
+    if ids == "position":
+        num_tokens = context.tokens.shape[-2]  # a text may be shorter
+        return jnp.broadcast_to(context.state[:num_tokens], (*context.tokens.shape[:-1], context.state.shape[-1]))
+    assert context.raw_inputs is not None  # declared by needs_raw_inputs
+    return jnp.where(context.state[context.raw_inputs], 0.0, _NEVER)
 
 
 def _soft_slots(sizes: LayerSizes, *, slots_per_expert: int | None) -> dict[str, Parameter]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from vmoe_inform.checks import Bound, PositiveInt, Width
 from vmoe_inform.config.identity import Effect
-from vmoe_inform.config.settings.model import ModelConfig, MoeConfig
+from vmoe_inform.config.settings.model import ModelConfig, MoeConfig, RouterConfig
 
 _BYTES_A_TOKEN = 2 * 4 + 1  # the token and its target in int32, and whether it is real
 
@@ -45,6 +45,10 @@ class LanguageModelConfig(ModelConfig):
     loss_chunk_tokens: Annotated[PositiveInt, Effect.MACHINE] = 1024
     moe: MoeConfig = dataclasses.field(
         default_factory=lambda: MoeConfig(layers="every1", capacity_factor=None, capacity_factor_evaluation=None)
+    )
+
+    router: RouterConfig = dataclasses.field(
+        default_factory=lambda: RouterConfig(options={"attention": {"heads": "prefix"}, "hash": {"ids": "vocabulary"}})
     )
 
     @property

@@ -1,0 +1,69 @@
+"""What score and inform steps keep to in a causal model, for contract.py: nothing of a token depends on later ones."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmoe_inform import checks
+from vmoe_inform.axes import Array, Tree
+from vmoe_inform.routing._trial import IMAGES, Inputs, context, expect, make_inputs
+from vmoe_inform.routing.steps import ContextStep, InformStep, LayerSizes, ScoreStep
+
+
+def check_causal(step: ContextStep, sizes: LayerSizes, options: dict[str, Any]) -> str:
+    """In a causal model nothing that the step gives for a token depends on later ones, unless it says so."""
+    sizes = dataclasses.replace(sizes, causal=True)
+    try:
+        step.check(sizes, **options)
+    except checks.InputError:
+        return "is refused in causal models with these options"
+    inputs, other = (make_inputs(seed, step, sizes, options) for seed in (3, 4))
+    first = sizes.num_tokens // 2
+
+    def earlier(learned: Tree, tree: Inputs) -> Array:
+        """What the step gives for the tokens before the place ``first``."""
+        here = context({**tree, "learned": learned}, "causal")
+        if isinstance(step, InformStep):
+            return step.function(learned["probabilities"], here, **options)[:, :first]
+        assert isinstance(step, ScoreStep)  # of the other registry
+        parts = [part for part in (step.gates, step.slot_logits) if part is not None]
+        found = [step.function(here, **options), *(part(here, **options) for part in parts)]
+        return jnp.concatenate([one[:, :first].reshape(IMAGES, first, -1) for one in found], axis=-1)
+
+    @jax.jit
+    def both(tree: Inputs) -> tuple[Array, Tree]:
+        gradient = jax.grad(lambda learned: jnp.sum(jnp.sin(earlier(learned, tree))))
+        return earlier(tree["learned"], tree), gradient(tree["learned"])
+
+    changed = with_later(inputs, other, first)
+    (before, gradients), (after, _) = both(inputs), both(changed)
+    if step.may_look_ahead:
+        return "is refused in causal models: it says that it looks ahead, or that it mixes tokens"
+    same = np.array_equal(before, after)
+    expect(step.name, "nothing of later tokens (context.mask), or looks_ahead=True", "a change", holds=same)
+    zeros = jax.tree.map(jnp.zeros_like, gradients)
+    of_later = with_later({"learned": zeros, "fixed": inputs["fixed"]}, {**inputs, "learned": gradients}, first)
+    flat = all(not np.any(of_later["learned"][name]) for name in ("probabilities", "tokens"))
+    expect(step.name, "no gradient by later tokens", "one", holds=flat)
+    return "in a causal model gives nothing of later tokens, bit for bit, and has no gradient by them"
+
+
+def with_later(inputs: Inputs, other: Inputs, first: int) -> Inputs:
+    """The inputs with the tokens from the place ``first`` on as in ``other``; what is of all tokens, from there too."""
+
+    def later(one: Array, another: Array) -> Array:
+        places = jnp.arange(one.shape[1]).reshape(1, -1, *[1] * (one.ndim - 2))
+        return jnp.where(jnp.broadcast_to(places < first, one.shape), one, another)
+
+    learned, fixed = inputs["learned"], inputs["fixed"]
+    attention, changed = learned["attention"], other["learned"]["attention"]
+    if attention is not None:
+        names = ("queries", "keys", "values", "attended", "token_entropies")
+        mixed = {name: jax.tree.map(later, getattr(attention, name), getattr(changed, name)) for name in names}
+        attention = dataclasses.replace(attention, head_entropies=changed.head_entropies, **mixed)
+    by_token = {name: later(learned[name], other["learned"][name]) for name in ("probabilities", "tokens")}
+    given = {name: jax.tree.map(later, fixed[name], other["fixed"][name]) for name in ("raw_inputs", "previous")}
+    return {"learned": {**learned, **by_token, "attention": attention}, "fixed": {**fixed, **given}}
