@@ -14,16 +14,21 @@ class TextDataConfig(DataConfig):
     """Where text comes from and how it becomes tokens.
 
     Attributes:
-      source: registered source of lines or of labelled texts, such as wordnet or wikitext.
-      tokenizer: ``"words"`` (split at white space), ``"bpe"`` (byte-pair encoding, learned from the training split), or
-        the path of a tokenizer file.
-      vocabulary: path of a file with the vocabulary's words, one a line; empty: all words of the source's splits.
+      source: registered source of lines (wordnet, docstrings, wikitext, text) or of labelled texts (wordnet, table,
+        tfds, movie_snippets, movie_snippets_2).
+      validation_split: name of the split to choose settings by, as the source calls it; empty: it has none.
+      tokenizer: ``"words"``, ``"bpe"`` (byte-pair encoding, learned from the training split), or the path of a
+        tokenizer file. Words are split at white space where the source separates them (WikiText); other text is
+        lower-cased, and its punctuation marks are words.
+      vocabulary: path of a file with the vocabulary's words, one a line. Empty: at most ``model.vocabulary_size``
+        words, the most frequent of the training split, or of all splits of WikiText.
       vocabulary_hash: of the tokenizer that the run was trained with; a run records it, and refuses another.
       text_field: name of the column or feature with the text.
       label_field: name of the column or feature with the label.
     """
 
     source: Name = "wordnet"
+    validation_split: Annotated[Name, Effect.RESULTS] = "validation"
     tokenizer: Annotated[str, checks.Text(8000)] = "words"
     vocabulary: Path = ""
     vocabulary_hash: Annotated[str, checks.Text(1000), Effect.CLASSES] = ""

@@ -35,6 +35,11 @@ class Corpus:
     inputs: Int[np.ndarray, " T"] | None = None
 
     @property
+    def num_lines(self) -> int:
+        """Lines of the text."""
+        return int(np.count_nonzero(self.ids == self.tokenizer.end_of_line))
+
+    @property
     def origin(self) -> str:
         """Where the text is from, in words for tables."""
         return self.lines.origin

@@ -23,12 +23,14 @@ class Lines:
       origin: where they are from, in words for tables.
       separated: white space separates words and punctuation marks, as in WikiText. Other lines are as people write.
       vocabulary_splits: splits whose words make the vocabulary; empty: the training split alone.
+      published_counts: lines that published data of this split have; empty: any number is as good.
     """
 
     read: Callable[[], Iterator[str]]
     origin: str
     separated: bool = False
     vocabulary_splits: tuple[str, ...] = ()
+    published_counts: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[str]:
         return self.read()

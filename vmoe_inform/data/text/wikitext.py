@@ -11,8 +11,8 @@ from vmoe_inform.data.text import columns, files
 from vmoe_inform.data.text.lines import LINES, Lines, existing_directory, known_split
 from vmoe_inform.data.text.tokenizers import UNKNOWN
 
-# Lines of WikiText-103 by split.
-NUM_LINES = {"train": 1_801_350, "validation": 3_760, "test": 4_358}
+# Lines of WikiText-103, and of WikiText-2 where they differ.
+NUM_LINES = {"train": (1_801_350, 36_718), "validation": (3_760,), "test": (4_358,)}
 SPLITS = tuple(NUM_LINES)
 _FOLDERS = ("wikitext-103", "wikitext-103-v1", "wikitext-2", "wikitext-2-v1")  # where the root may hold the files
 _RAW_FOLDERS = ("wikitext-103-raw", "wikitext-103-raw-v1", "wikitext-2-raw", "wikitext-2-raw-v1")
@@ -58,7 +58,7 @@ def lines(data: TextDataConfig, split: str) -> Lines:
     for path in chosen:
         files.check_not_empty(path)
     read = functools.partial(_read, chosen, data.text_field)
-    return Lines(read, "WikiText", separated=True, vocabulary_splits=SPLITS)
+    return Lines(read, "WikiText", separated=True, vocabulary_splits=SPLITS, published_counts=NUM_LINES[split])
 
 
 def _find(names: Sequence[str], folders: Sequence[Path], suffix: str) -> tuple[Path, ...]:
