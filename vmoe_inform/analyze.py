@@ -58,7 +58,7 @@ def main(_: list[str]) -> None:
     read_config(workdir)  # no folder is made in what is no run
     storage.check_folders(workdir / stored.FOLDER / stored.FIGURES, workdir)  # before hours of work, not after
     storage.check_writable(workdir / stored.FOLDER)
-    runs, images = load_inputs(
+    runs, data = load_inputs(
         workdir,
         checkpoints=checkpoints,
         against=_AGAINST.value,
@@ -67,7 +67,7 @@ def main(_: list[str]) -> None:
         here=_HERE(),
     )
     with watchdog_lib.of_run(runs.own.config.train) as watchdog:
-        found, views = api.analyze(runs, images, watchdog=watchdog, say=command_line.say)
+        found, views = api.analyze(runs, data, watchdog=watchdog, say=command_line.say)
     if processes.is_main():
         for path in stored.write(workdir, found, routing_page(views)):
             command_line.say(str(path))

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from vmoe_inform import documents
-from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
-from vmoe_inform.analysis.collect.views import UNCORRUPTED, View, Views
+from vmoe_inform.analysis.collect.traces import LayerTrace
+from vmoe_inform.analysis.images.tracing import ImageTrace
+from vmoe_inform.analysis.images.views import UNCORRUPTED, View, Views
 from vmoe_inform.analysis.results import Analysis
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -35,16 +36,16 @@ def content(
             "num_experts": num_experts,
             "num_selected_experts": 2,
             "num_tokens": 65,
-            "class_token": True,
-            "grid": [8, 8],
             "layers": blocks,
             "suite": "clean",
+            "unit": "images",
             "count": 200,
-            "top1": 0.91,
+            "metric": "top1",
+            "score": 0.91,
         }
 
     return {
-        "version": 2,
+        "version": 3,
         "run": run_of(name),
         "layers": {block: _layer(random, num_experts, num_classes, depth) for depth, block in enumerate(blocks)},
         "class_names": [str(label) for label in range(num_classes)],
@@ -178,11 +179,11 @@ def trace(
     layers: tuple[str, ...] = ("block_1", "block_3"),
     graphs: bool = True,
     seed: int = 0,
-) -> Trace:
+) -> ImageTrace:
     """A router's random choices, near patches alike."""
     random = np.random.default_rng(seed)
     num_tokens = grid[0] * grid[1] + class_token
-    return Trace(
+    return ImageTrace(
         logits=random.normal(size=(count, 3)).astype(np.float32),
         layers={
             block: _layer_trace(random, count, num_tokens, num_experts, num_selected_experts, grid, class_token, graphs)

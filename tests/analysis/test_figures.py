@@ -305,7 +305,7 @@ def test_comparison_has_a_line_for_each_run():
     titles = [axes.get_title() for axes in only_plain.axes]
     assert titles == ["Routing entropy", "CV of the load", "Median margin", "Specialisation in classes"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        f"{run}, step 1,380 (top-1 91.0 %)" for run in runs
+        f"{run}, step 1,380 (top-1 accuracy 91.0 %)" for run in runs
     ]
 
 

@@ -34,7 +34,7 @@ def _trace(**changes) -> Trace:
         "graph": np.array([[[1, 0], [0.5, 0.5]], [[0, 1], [0.1, 0.9]]], np.float32),
     }
     layer = LayerTrace(**(fields | changes))
-    return Trace(np.zeros((2, 2), np.float32), {"block_1": layer}, num_experts=3, grid=(1, 2), class_token=False)
+    return Trace(layers={"block_1": layer}, num_experts=3)
 
 
 def _layer(labels=(0, 1), **changes) -> Layer:
@@ -132,18 +132,25 @@ def test_without_another_choice_there_are_no_margins():
     assert layer.margin is None
 
 
-def test_filler_images_count_nothing_and_batches_add_up():
+def test_filler_tokens_count_nothing_and_batches_add_up():
     layer = _trace().layers["block_1"]
-    sums_of = jax.jit(lambda mask: layer_sums(layer, jnp.array([0, 1]), mask, num_classes=2))
-    whole = add(None, sums_of(jnp.array([True, True])))
+    sums_of = jax.jit(lambda real: layer_sums(layer, real, jnp.array([0, 1]), num_classes=2))
+    whole = add(None, sums_of(jnp.ones((2, 2), bool)))
     total = None
-    for image in range(2):
-        total = add(total, sums_of(np.arange(2) == image))
+    for token in range(4):
+        total = add(total, sums_of((np.arange(4) == token).reshape(2, 2)))
     first, second = (layers.of_sums(sums, num_tokens=2) for sums in (whole, total))
     for name in ("entropy", "base_entropy", "dropped", "load_cv"):
         assert getattr(first, name) == pytest.approx(getattr(second, name), abs=1e-6)
     for name in ("margin", "flips", "specialisation", "load"):
         assert getattr(first, name) == getattr(second, name)
+
+
+def test_without_classes_there_is_no_specialisation():
+    layer = _trace().layers["block_1"]
+    found = layers.of_sums(layer_sums(layer, jnp.ones((2, 2), bool), None, num_classes=None), num_tokens=2)
+    assert found.specialisation is None
+    assert found.load == pytest.approx([0.75, 0.25, 0.0])
 
 
 def test_fluctuation_is_of_the_set_and_of_the_first_choice():
@@ -205,7 +212,7 @@ def test_routers_without_a_matrix_of_experts_have_no_adjacency():
 def test_what_was_not_kept_is_named():
     with pytest.raises(ValueError, match=r"trace of block_1: expected the field 'load'"):
         _layer(load=None)
-    with pytest.raises(ValueError, match=r"labels: expected one for each of the 2 images; received \[3\]"):
+    with pytest.raises(ValueError, match=r"labels: expected one for each of the 2 sequences; received \[3\]"):
         _layer(labels=(0, 1, 0))
     with pytest.raises(ValueError, match=r"labels: expected 0 to 1, of 2 classes; received \[0, 2\]"):
         _layer(labels=(0, 2))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.report.test_page import Visit
-from vmoe_inform.analysis.collect import views as views_lib
+from vmoe_inform.analysis.images import views as views_lib
 from vmoe_inform.analysis.page.render import routing_page
 from vmoe_inform.report.styles import expert_colors
 

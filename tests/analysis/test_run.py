@@ -17,10 +17,11 @@ from tests.analysis import sample
 from vmoe_inform import analysis as analysis_lib
 from vmoe_inform import config as config_lib
 from vmoe_inform import documents
-from vmoe_inform.analysis.collect import _comparable, choices, layers, shown_images
-from vmoe_inform.analysis.collect import images as images_lib
+from vmoe_inform.analysis.collect import _comparable, choices, layers
 from vmoe_inform.analysis.collect.analysis import of_checkpoints
 from vmoe_inform.analysis.collect.observing import Observer
+from vmoe_inform.analysis.images import data as images_lib
+from vmoe_inform.analysis.images.choice import parse
 from vmoe_inform.analysis.inputs import AnalysedRuns
 from vmoe_inform.analysis.results import Analysis, RunFacts
 from vmoe_inform.data.sources import ArrayRecords, Source
@@ -72,7 +73,7 @@ class MadeUpImages(images_lib.Images):
     class_names = CLASSES
 
     def __init__(self, count=15):
-        self._config, self.choice = _config(), images_lib.parse("c")
+        self._config, self.choice, self.suite = _config(), parse("c"), "clean"
         random = np.random.default_rng(3)
         self.labels = random.integers(0, 10, count).astype(np.int32)
         self.noise = random.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
@@ -126,8 +127,8 @@ def test_the_content_has_exactly_the_keys_that_the_figures_are_drawn_from(found)
 
 
 def test_what_was_looked_at(found):
-    analysis, readable = found
-    assert readable.all()
+    analysis, choices_of_it = found
+    assert choices_of_it.indices.tolist() == list(range(15))
     assert analysis.run == RunFacts(
         name="mine",
         step=20,
@@ -135,12 +136,12 @@ def test_what_was_looked_at(found):
         num_experts=4,
         num_selected_experts=2,
         num_tokens=5,
-        class_token=True,
-        grid=(2, 2),
         layers=("block_1",),
         suite="clean",
+        unit="images",
         count=15,
-        top1=analysis.corruptions.clean_top1,
+        metric="top1",
+        score=analysis.corruptions.clean_top1,
     )
     assert analysis.against.run.step == 10
     assert analysis.layers["block_1"].adjacency.steps == (10, 20)
@@ -173,18 +174,21 @@ def test_the_tables_are_those_of_the_experts_of_every_token(found, checkpoints):
     """The fluctuation, worked out once more from the choices of the two checkpoints; on eight devices."""
     observer = Observer(dataclasses.replace(checkpoints[20], mesh=make_mesh(4, 2)))
     seen = [observer.observe(jax.device_get(run.variables), MadeUpImages().clean()) for run in checkpoints.values()]
-    changed = choices.fluctuation(seen[0].chosen, seen[1].chosen)
+    changed = choices.fluctuation(seen[0].choices.of_tokens, seen[1].choices.of_tokens)
     assert changed["block_1"].set > 0
     _same(documents.to_json(found[0].fluctuation.layers["block_1"]), documents.to_json(changed["block_1"]))
     layer = layers.of_sums(seen[1].sums["block_1"], num_tokens=5)
     shown = dataclasses.replace(found[0].layers["block_1"], adjacency=None)
     _same(documents.to_json(layer), documents.to_json(shown))
-    assert seen[1].chosen["block_1"].dtype == np.uint8
+    assert seen[1].choices.experts["block_1"].dtype == np.uint8
 
 
-def test_the_page_shows_readable_images_clean_and_in_every_severity(newest):
+def test_the_page_shows_readable_images_clean_and_in_every_severity(newest, found):
     images, readable = MadeUpImages(), np.arange(15) % 5 != 0
-    views = shown_images.views_of([newest], images, readable, "frost")
+    images.choice = parse("c:frost:2")
+    analysis, choices_of_it = found
+    read = choices_of_it.of(np.flatnonzero(readable))
+    views = images.views([newest], read, dataclasses.replace(analysis, corruptions=None))
     assert views.labels == images.labels[readable].tolist()
     assert list(views.images) == [("", 0), *(("frost", severity) for severity in (1, 2, 3, 4, 5))]
     np.testing.assert_array_equal(views.images["frost", 2], (images.noise // 3)[readable])
@@ -194,11 +198,11 @@ def test_the_page_shows_readable_images_clean_and_in_every_severity(newest):
 
 def test_the_corruption_on_the_page():
     nothing = sample.plain_analysis()
-    assert shown_images.corruption_to_show(images_lib.parse("clean"), nothing) is None
-    assert shown_images.corruption_to_show(images_lib.parse("c:snow:2"), nothing) == "snow"
+    assert images_lib.corruption_to_show(parse("clean"), nothing) is None
+    assert images_lib.corruption_to_show(parse("c:snow:2"), nothing) == "snow"
     worst = sample.content(corruptions=("fog", "frost"))
     worst["corruptions"]["top1"] = [[0.5, 0.4], [0.9, 0.1]]  # means 0.45 and 0.5
-    assert shown_images.corruption_to_show(images_lib.parse("c"), sample.of(worst)) == "fog"
+    assert images_lib.corruption_to_show(parse("c"), sample.of(worst)) == "fog"
 
 
 def _same(one, other):
@@ -216,6 +220,10 @@ def _same(one, other):
 # --------------------------------------------------------------------------------------------------------- bad input
 
 
+def _check_comparable(own, other):
+    _comparable.check_comparable(own, other, images_lib.Images.compared_fields)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -227,16 +235,16 @@ def _same(one, other):
 )
 def test_runs_of_another_shape_are_not_set_beside_each_other(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        _comparable.check_comparable(_config(), _config(**changes))
-    _comparable.check_comparable(_config(), _config(model__router__inform="none", seed=3))
+        _check_comparable(_config(), _config(**changes))
+    _check_comparable(_config(), _config(model__router__inform="none", seed=3))
 
 
 def test_runs_of_other_classes_are_not_set_beside_each_other():
     own, other = _config(data__class_names=CLASSES), _config(data__class_names=(*"abc", *CLASSES[3:]))
     with pytest.raises(ValueError, match=r"another shape. classes: missing: 0, 1, 2; unknown: a, b, c"):
-        _comparable.check_comparable(own, other)
-    _comparable.check_comparable(own, _config(data__class_names=CLASSES[::-1]))
-    _comparable.check_comparable(own, _config())  # of an older version
+        _check_comparable(own, other)
+    _check_comparable(own, _config(data__class_names=CLASSES[::-1]))
+    _check_comparable(own, _config())  # of an older version
 
 
 def test_a_run_with_its_classes_in_another_order_is_shown_in_this_ones(newest):

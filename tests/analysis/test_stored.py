@@ -84,9 +84,29 @@ def test_what_is_written_is_read_again_but_for_its_digits(tmp_path):
     assert {path.suffix for path in (tmp_path / "analysis" / "figures").iterdir()} == {".png", ".svg"}
 
 
+def _of_version_2():
+    """Of images, whose score is their top-1."""
+    content = sample.content()
+    for run in (content["run"], content["against"]["run"]):
+        del run["unit"], run["metric"], run["score"]
+        run |= {"class_token": True, "grid": [8, 8], "top1": 0.91}
+    return content | {"version": 2}
+
+
+def test_an_analysis_of_version_2_is_read(tmp_path):
+    path = tmp_path / "analysis" / "analysis.json"
+    storage.write_json(path, _of_version_2())
+    assert stored.read(tmp_path) == sample.analysis()
+    storage.write_json(path, _of_version_2() | {"against": None})
+    assert stored.read(tmp_path).against is None
+    storage.write_json(path, _of_version_2() | {"run": {"top1": 2}})
+    with pytest.raises(storage.DamagedFileError, match=r"run\.top1"):
+        stored.read(tmp_path)
+
+
 def test_an_analysis_of_version_1_is_read(tmp_path):
     """Its other run had an entropy and a CV in each layer, and nothing more."""
-    content = sample.content()
+    content = _of_version_2()
     of_other = {"entropy_ratio": 0.8, "other_entropy": 0.7, "other_load_cv": 0.4}
     old = content | {"version": 1, "against": {"run": content["against"]["run"], "layers": {"block_1": of_other}}}
     storage.write_json(tmp_path / "analysis" / "analysis.json", old)

@@ -10,15 +10,15 @@
     analysis.figures(found)                                      # matplotlib figures by name
     analysis.routing_page(views)                                 # an HTML page to look at single images
 
-``python -m vmoe_inform.analyze`` writes all of these. :mod:`~vmoe_inform.analysis.collect.tracing` takes any model and
+``python -m vmoe_inform.analyze`` writes all of these. :mod:`~vmoe_inform.analysis.images.tracing` takes any model and
 any images.
 """
 
-from vmoe_inform.analysis.api import Sample, analyze, sample, trace, view
-from vmoe_inform.analysis.collect.analysis import of_trace
+from vmoe_inform.analysis.api import analyze
 from vmoe_inform.analysis.draw import maps
 from vmoe_inform.analysis.draw.catalogue import figures
 from vmoe_inform.analysis.draw.comparison import comparison_figure
+from vmoe_inform.analysis.images.samples import Sample, of_trace, sample, trace, view
 from vmoe_inform.analysis.inputs import AnalysedRuns, load_inputs
 from vmoe_inform.analysis.page.render import routing_frame, routing_page
 from vmoe_inform.analysis.results import Analysis

@@ -1,4 +1,4 @@
-"""Inputs of an analysis: checkpoints and images, found and checked first, then loaded."""
+"""Inputs of an analysis: checkpoints and records, found and checked first, then loaded."""
 
 import dataclasses
 import os
@@ -7,15 +7,17 @@ from typing import Any
 
 from vmoe_inform import checks, text
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect import tracing
-from vmoe_inform.analysis.collect._comparable import check_comparable
-from vmoe_inform.analysis.collect.images import Images, parse
+from vmoe_inform.analysis.collect._adjacencies import has_adjacency
+from vmoe_inform.analysis.collect._comparable import check_comparable, check_has_routers
+from vmoe_inform.analysis.data import AnalysedData
+from vmoe_inform.analysis.images.data import Images
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import from_text
 from vmoe_inform.runs import checkpoint_path, run
 from vmoe_inform.runs.run import Run, SavedRun
 
 _LAST_TWO = "last2"
+_DATA: Mapping[str, type[AnalysedData[Any]]] = {"images": Images}  # by model.inputs
 _AS_RECORDED: Mapping[str, Any] = {}
 _NONE: Mapping[int, Tree] = {}
 
@@ -47,40 +49,40 @@ def load_inputs(
     suite: str = "clean",
     number: int | None = None,
     here: Mapping[str, Any] = _AS_RECORDED,
-) -> tuple[AnalysedRuns, Images]:
+) -> tuple[AnalysedRuns, AnalysedData[Any]]:
     """What ``python -m vmoe_inform.analyze`` looks at.
 
     Args:
       workdir: of the run.
       checkpoints: ``"last2"``, ``"STEP,STEP"`` or ``"STEP"``; None: the newest two, or the only one.
       against: another run, ``FOLDER`` or ``FOLDER@STEP``.
-      suite: ``"clean"``, ``"c:NAME:SEVERITY"`` or ``"c"``, see :func:`vmoe_inform.analysis.collect.images.parse`.
+      suite: ``"clean"``, ``"c:NAME:SEVERITY"`` or ``"c"``, see :func:`vmoe_inform.analysis.images.choice.parse`.
       number: of images at most, in whole groups evenly over the test set; None: all.
       here: fields of the runs' configs that differ on this machine, e.g. ``{"data.directory": "/data"}``.
 
     Raises:
       ValueError, FileNotFoundError: bad input, missing data included; the message says field, expected and received.
     """
-    choice = parse(suite)
     saved = run.find(workdir, here=here)
-    tracing.check_has_routers(saved.config.model)
+    check_has_routers(saved.config.model)
     *earlier, newest = _steps(saved, checkpoints)
-    saved_other = None if against is None else _find_other(saved.at(newest), os.fspath(against), here)
-    images = Images(saved.config, number, choice, group_size=saved.config.model.moe.group_size_sequences)
+    kind = _DATA[saved.config.model.inputs]
+    saved_other = None if against is None else _find_other(saved.at(newest), os.fspath(against), kind, here)
+    data = kind.of_run(saved.config, suite, number)
 
     own = saved.at(newest).load()
     config_lib.check_evaluation_batch(own.config, own.mesh.size)
     before = saved.at(earlier[0]).load() if earlier else None
-    states = saved.routing_states() if tracing.has_adjacency(own.config.model) else {}
+    states = saved.routing_states() if has_adjacency(own.config.model) else {}
     if saved_other is None:
-        return AnalysedRuns(own, before, adjacency_states=states), images
+        return AnalysedRuns(own, before, adjacency_states=states), data
     other = saved_other.load().with_classes_in_order_of(own.class_names)
     step = _earlier_step(saved_other, like=earlier)
     other_before = None if step is None else saved_other.at(step).load()
-    return AnalysedRuns(own, before, other, other_before, states), images
+    return AnalysedRuns(own, before, other, other_before, states), data
 
 
-def _find_other(saved: SavedRun, against: str, here: Mapping[str, Any]) -> SavedRun:
+def _find_other(saved: SavedRun, against: str, kind: type[AnalysedData[Any]], here: Mapping[str, Any]) -> SavedRun:
     """The run to compare with, called by its path if both are called the same."""
     path = checkpoint_path.parse(against, flag="--against")
     other = run.find(path.folder, path.step, here=here)
@@ -88,7 +90,7 @@ def _find_other(saved: SavedRun, against: str, here: Mapping[str, Any]) -> Saved
         raise checks.error(
             "--against", f"another run or checkpoint than step {saved.step:,} of {saved.folder}", against
         )
-    check_comparable(saved.config, other.config)
+    check_comparable(saved.config, other.config, kind.compared_fields)
     return dataclasses.replace(other, name=text.printable(str(path))) if other.name == saved.name else other
 
 

@@ -8,8 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from vmoe_inform import checks
+from vmoe_inform.evaluation.metric_registry import METRICS
 
-VERSION = 2  # of the schema
+VERSION = 3  # of the schema
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MEDIAN = QUANTILES.index(0.5)
 
@@ -25,13 +26,13 @@ class RunFacts:
       step: of the checkpoint.
       router: its steps in words.
       num_experts, num_selected_experts: E and K.
-      num_tokens: N, of an image.
-      class_token: whether token 0 is the class token.
-      grid: rows and columns of patches.
+      num_tokens: N, of a sequence.
       layers: blocks with a MoE layer.
-      suite: what the images are, ``"clean"`` or ``"c:NAME:SEVERITY"``.
-      count: of images.
-      top1: share of them that are classified correctly.
+      suite: which records, as ``--suite`` names them: ``"clean"``, ``"c:NAME:SEVERITY"``, ...
+      unit: what a record is, in the plural: ``"images"``, ``"windows"``.
+      count: of records.
+      metric: of the score: ``"top1"``, ``"perplexity"``.
+      score: of the records, by which the run's task is known.
     """
 
     name: str
@@ -40,12 +41,25 @@ class RunFacts:
     num_experts: checks.PositiveInt
     num_selected_experts: checks.PositiveInt
     num_tokens: checks.PositiveInt
-    class_token: bool
-    grid: tuple[int, int]
     layers: tuple[str, ...]
     suite: str
+    unit: str
     count: checks.NonNegativeInt
-    top1: checks.Share
+    metric: str
+    score: float
+
+    @property
+    def score_in_words(self) -> str:
+        """Such as ``"top-1 accuracy 91.0 %"``."""
+        return score_in_words(self.metric, self.score)
+
+
+def score_in_words(name: str, value: float) -> str:
+    """A metric and its value as a reader sees them: shares in %, by the titles of all metrics."""
+    if name not in METRICS:
+        return f"{name} {value:.4g}"
+    metric = METRICS[name]
+    return f"{metric.title} {100 * value:.1f} %" if metric.unit == "share" else f"{metric.title} {value:.4g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +163,7 @@ class Layer:
       dropped: share of the assignments that get no slot.
       graph: None where tokens do not attend to each other.
       margin, flips: None where no token chooses, or K = E.
-      specialisation: of experts in classes.
+      specialisation: of experts in classes; None where there are none.
       adjacency: None where no step multiplies with a matrix of experts.
     """
 
@@ -180,7 +194,7 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Fluctuation:
-    """Changes from one checkpoint to another on the same images, by block."""
+    """Changes from one checkpoint to another on the same records, by block."""
 
     from_step: int
     to_step: int
@@ -205,7 +219,7 @@ class OtherLayer:
 
 @dataclasses.dataclass(frozen=True)
 class OtherRun:
-    """The run compared with, which was shown the same images.
+    """The run compared with, which was shown the same records.
 
     Attributes:
       run: what it is.
@@ -243,7 +257,7 @@ class Analysis:
     Attributes:
       run: what was looked at.
       layers: by block.
-      class_names: of the labels.
+      class_names: of the labels; empty where there are none.
       fluctuation: from an earlier checkpoint of the run.
       against: another run.
       corruptions: all of them.

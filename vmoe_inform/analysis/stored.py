@@ -1,4 +1,4 @@
-"""An analysis in the folder of its run: analysis.json, the figures, and the page of single images."""
+"""An analysis in the folder of its run: analysis.json, the figures, and the page of single records."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from vmoe_inform import checks, documents, storage
 from vmoe_inform.analysis.draw.catalogue import figures
-from vmoe_inform.analysis.results import VERSION, Analysis, OtherLayer, OtherRun, RunFacts
+from vmoe_inform.analysis.results import VERSION, Analysis, OtherLayer
 from vmoe_inform.report.page import RouterFigures
 from vmoe_inform.report.pictures import FigureKind, data_uri, encode
 
@@ -94,6 +94,37 @@ def _rounded(value: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
+class _RunFacts2:
+    top1: checks.Share
+
+
+@dataclasses.dataclass(frozen=True)
+class _OtherRun2:
+    run: _RunFacts2
+
+
+@dataclasses.dataclass(frozen=True)
+class _Analysis2:
+    """Of images, whose score is their top-1."""
+
+    run: _RunFacts2
+    against: _OtherRun2 | None
+
+
+def _from_version_2(value: Any) -> Analysis:
+    scores = documents.from_json(value, _Analysis2)
+
+    def with_score(run: dict[str, Any], score: checks.Share) -> dict[str, Any]:
+        return {**run, "unit": "images", "metric": "top1", "score": score}
+
+    against = value["against"]
+    if scores.against is not None:
+        against = {**against, "run": with_score(against["run"], scores.against.run.top1)}
+    run = with_score(value["run"], scores.run.top1)
+    return documents.from_json({**value, "run": run, "against": against, "version": VERSION}, Analysis)
+
+
+@dataclasses.dataclass(frozen=True)
 class _OtherLayer1:
     entropy_ratio: float | None
     other_entropy: float
@@ -102,7 +133,7 @@ class _OtherLayer1:
 
 @dataclasses.dataclass(frozen=True)
 class _OtherRun1:
-    run: RunFacts
+    run: _RunFacts2
     layers: Mapping[str, _OtherLayer1]
 
 
@@ -115,17 +146,17 @@ class _Analysis1:
 
 def _from_version_1(value: Any) -> Analysis:
     against = documents.from_json(value, _Analysis1).against
-    analysis = documents.from_json({**value, "against": None, "version": VERSION}, Analysis)
     if against is None:
-        return analysis
+        return _from_version_2(value)
     layers = {
-        block: OtherLayer(layer.entropy_ratio, layer.other_entropy, layer.other_load_cv)
+        block: documents.to_json(OtherLayer(layer.entropy_ratio, layer.other_entropy, layer.other_load_cv))
         for block, layer in against.layers.items()
     }
-    return dataclasses.replace(analysis, against=OtherRun(against.run, layers))
+    return _from_version_2({**value, "against": {**value["against"], "layers": layers}})
 
 
 _VERSIONS: Mapping[int, Callable[[Any], Analysis]] = {
     1: _from_version_1,
+    2: _from_version_2,
     VERSION: functools.partial(documents.from_json, kind=Analysis),
 }

@@ -13,6 +13,11 @@ from vmoe_inform.routing import spectral_gap
 from vmoe_inform.routing.steps import INFORM_STEPS
 
 
+def has_adjacency(config: ModelConfig) -> bool:
+    """Whether a step of the router multiplies with a matrix of experts, which is a part of its state."""
+    return any(INFORM_STEPS[name].adjacency is not None for name in config.router.inform_steps)
+
+
 def adjacencies(
     config: ModelConfig, states: Mapping[int, Tree], *, step: int | None = None
 ) -> dict[str, Adjacency | None]:

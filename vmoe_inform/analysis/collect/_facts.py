@@ -1,22 +1,19 @@
 """What was looked at: facts of a run and its model."""
 
-from vmoe_inform.analysis.collect.tracing import block_names
+from vmoe_inform.analysis.collect.recording import block_names
 from vmoe_inform.analysis.results import RunFacts
-from vmoe_inform.config import ModelConfig, VisionModelConfig
+from vmoe_inform.config import ModelConfig
 
 
-def run_facts(config: VisionModelConfig, *, name: str, step: int, suite: str, count: int, top1: float) -> RunFacts:
-    """What was looked at.
+def run_facts(
+    config: ModelConfig, unit: str, *, name: str, step: int, suite: str, count: int, metric: str, score: float
+) -> RunFacts:
+    """What was looked at; args as of :class:`RunFacts`.
 
     Args:
       config: of the model.
-      name: of the run.
-      step: of the checkpoint.
-      suite: what the images are.
-      count: of images.
-      top1: share of them that are classified correctly.
+      unit, name, step, suite, count, metric, score: as there.
     """
-    side = config.image_size_px // config.patch_size_px
     return RunFacts(
         name=name,
         step=step,
@@ -24,12 +21,12 @@ def run_facts(config: VisionModelConfig, *, name: str, step: int, suite: str, co
         num_experts=config.moe.num_experts,
         num_selected_experts=config.moe.num_selected_experts,
         num_tokens=config.num_tokens,
-        class_token=config.classifier == "token",
-        grid=(side, side),
         layers=tuple(block_names(config)),
         suite=suite,
+        unit=unit,
         count=count,
-        top1=top1,
+        metric=metric,
+        score=score,
     )
 
 

@@ -1,4 +1,4 @@
-"""Sums over tokens from which all tables follow: their size does not depend on the number of images.
+"""Sums over tokens from which all tables follow: their size does not depend on the number of records.
 
 They are made on the devices, batch by batch, and added up on the host. Distributions have enough bins for quantiles and
 diagrams.
@@ -51,10 +51,9 @@ class LayerSums:
 
     Attributes:
       tokens: how many.
-      num_tokens: the same of one image.
       entropy, base_entropy: sums of the entropies of informed and base probabilities, nats.
       dropped: sum of the shares of choices without a slot.
-      load: by class of the image and expert.
+      load: by class of the sequence and expert; a single row where there are no classes.
       margin_counts: tokens by margin, in quadratic bins; None where there are no margins or all are infinite.
       flips: tokens that each of PERTURBATIONS could give another choice; None as ``margin_counts``.
       graph: None where tokens do not mix.
@@ -70,19 +69,24 @@ class LayerSums:
     graph: GraphSums | None
 
 
-def layer_sums(layer: LayerTrace, labels: Int[Array, " n"], mask: Bool[Array, " n"], *, num_classes: int) -> LayerSums:
-    """Sums over the tokens of images.
+def layer_sums(
+    layer: LayerTrace, real: Bool[Array, "n N"], labels: Int[Array, " n"] | None, *, num_classes: int | None
+) -> LayerSums:
+    """Sums over the tokens of sequences.
 
     Args:
       layer: with all fields but ``weights`` and the indices; ``graph`` and ``margin`` may be None.
-      labels: of the images.
-      mask: False for filler images, which are left out.
-      num_classes: of the labels.
+      real: False for filler tokens, which are left out.
+      labels: of the sequences; None where there are no classes.
+      num_classes: of the labels; None where there are none.
     """
     base, informed, load, dropped = (
         jnp.asarray(getattr(layer, name)) for name in ("base", "informed", "load", "dropped")
     )
-    real = jnp.broadcast_to(mask[:, None], dropped.shape)
+    of_sequences = jnp.sum(jnp.where(real[..., None], load, 0.0), axis=1)
+    classes = jnp.ones((len(load), 1))
+    if labels is not None and num_classes is not None:
+        classes = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
 
     def total(values: Float[Array, "n N"]) -> Array:
         return jnp.sum(jnp.where(real, values, 0.0))
@@ -90,14 +94,13 @@ def layer_sums(layer: LayerTrace, labels: Int[Array, " n"], mask: Bool[Array, " 
     margins = None
     if layer.margin is not None and layer.indices is not None and layer.indices.shape[-1] < base.shape[-1]:
         margins = jnp.asarray(layer.margin)
-    classes = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32) * mask[:, None]
     sizes = jnp.asarray(PERTURBATIONS, jnp.float32)
     return LayerSums(
         tokens=jnp.sum(real),
         entropy=total(routing_entropy(informed)),
         base_entropy=total(routing_entropy(base)),
         dropped=total(dropped),
-        load=jnp.einsum("nc,ne->ce", classes, jnp.sum(load, axis=1), precision="highest"),
+        load=jnp.einsum("nc,ne->ce", classes, of_sequences, precision="highest"),
         margin_counts=None if margins is None else _count(jnp.sqrt(margins), real),
         # A change of that size at most can lower the K-th and raise the (K + 1)-th probability by as much.
         flips=None

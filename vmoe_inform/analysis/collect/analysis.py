@@ -1,25 +1,18 @@
-"""An :class:`Analysis` of checkpoints and whole sets of images, or of one trace."""
+"""An :class:`Analysis` of checkpoints and whole sets of records."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from vmoe_inform import checks
-from vmoe_inform.analysis.collect import _corruptions, layers
+from vmoe_inform.analysis.collect import layers
 from vmoe_inform.analysis.collect._adjacencies import adjacencies
 from vmoe_inform.analysis.collect._facts import run_facts
-from vmoe_inform.analysis.collect.choices import fluctuation
-from vmoe_inform.analysis.collect.images import Images
+from vmoe_inform.analysis.collect.choices import Choices, fluctuation
 from vmoe_inform.analysis.collect.observing import Observer, Seen
-from vmoe_inform.analysis.collect.traces import Trace
+from vmoe_inform.analysis.data import AnalysedData
 from vmoe_inform.analysis.inputs import AnalysedRuns
 from vmoe_inform.analysis.results import Analysis, Fluctuation, Layer, OtherLayer, OtherRun, RunFacts
-from vmoe_inform.axes import Int, Tree
-from vmoe_inform.config import as_images
-from vmoe_inform.data.sources import Source
-from vmoe_inform.nn.vit import VisionTransformer
 from vmoe_inform.runs.run import Run
 from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.watchdog import Watchdog
@@ -27,62 +20,32 @@ from vmoe_inform.sharding.watchdog import Watchdog
 Say = Callable[[str], None]
 
 
-def of_trace(
-    model: VisionTransformer,
-    trace: Trace,
-    labels: Int[Any, " n"],
-    class_names: Sequence[str],
-    *,
-    name: str,
-    step: int = 0,
-    suite: str = "clean",
-) -> Analysis:
-    """The analysis of a trace, for the figures of notebooks.
-
-    Args:
-      model: that was traced.
-      trace: with all fields; with graphs, if these are to be shown.
-      labels: of the images.
-      class_names: of the labels.
-      name: of the run, for titles.
-      step: of the checkpoint.
-      suite: what the images are.
-
-    Raises:
-      ValueError: as :func:`vmoe_inform.analysis.collect.layers.of_trace`.
-    """
-    of_layers = layers.of_trace(trace, labels, num_classes=len(class_names))
-    hits = trace.logits.argmax(-1) == labels
-    run = run_facts(model.config, name=name, step=step, suite=suite, count=len(hits), top1=float(hits.mean()))
-    return Analysis(run, of_layers, tuple(class_names))
-
-
 def of_checkpoints(
     runs: AnalysedRuns,
-    images: Images,
+    data: AnalysedData[Any],
     *,
     watchdog: Watchdog = watchdog_lib.OFF,
     say: Say = print,
-) -> tuple[Analysis, np.ndarray]:
+) -> tuple[Analysis, Choices]:
     """Analyses a checkpoint of a run, and what changed since an earlier one, if there is one.
 
-    It holds probabilities of one batch at a time. Of all images it keeps the experts of their tokens, a byte each (two
+    It holds probabilities of one batch at a time. Of all records it keeps the experts of their tokens, a byte each (two
     from 256 experts on).
 
     Args:
       runs: to analyse.
-      images: that they are shown.
+      data: that they are shown.
       watchdog: is told of every batch.
       say: called with a line for each piece of work that is done.
 
     Returns:
-      the analysis, and which of the images could be read [n].
+      the analysis, and the choices of the run for the records that could be read.
 
     Raises:
-      ValueError: images that are unavailable, too many that cannot be read.
+      ValueError: records that are unavailable, too many that cannot be read.
     """
     own, other = runs.own, runs.other
-    look = _Look(images.chosen(), str(images.choice), say)
+    look = _Look(data, data.source(), say)
 
     observer = Observer(own, watchdog=watchdog)
     run, of_layers, changes, seen = look.at(own, runs.before, observer)
@@ -91,7 +54,7 @@ def of_checkpoints(
     found = Analysis(
         run=run,
         layers={block: dataclasses.replace(layer, adjacency=matrices.get(block)) for block, layer in of_layers.items()},
-        class_names=images.class_names,
+        class_names=data.class_names,
         fluctuation=changes,
     )
     if other is not None:
@@ -101,10 +64,8 @@ def of_checkpoints(
         its_run, its_layers, its_changes, _ = look.at(other, runs.other_before, its_observer)
         against = OtherRun(its_run, compared(of_layers, its_layers), its_changes)
         found = dataclasses.replace(found, against=against)
-    if images.choice.all_corruptions:
-        all_corruptions = _corruptions.of_all(observer, own.variables, images, seen, say)
-        found = dataclasses.replace(found, corruptions=all_corruptions)
-    return found, seen.readable
+    corruptions = data.corruptions(observer, own.variables, seen.choices, say)
+    return dataclasses.replace(found, corruptions=corruptions), seen.choices
 
 
 def compared(own: Mapping[str, Layer], other: Mapping[str, Layer]) -> dict[str, OtherLayer]:
@@ -129,32 +90,32 @@ def compared(own: Mapping[str, Layer], other: Mapping[str, Layer]) -> dict[str, 
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """One set of images that runs are shown."""
+    """One set of records that runs are shown."""
 
-    source: Source
-    suite: str
+    data: AnalysedData[Any]
+    source: Any
     say: Say
 
     def at(
         self, run: Run, before: Run | None, observer: Observer
     ) -> tuple[RunFacts, dict[str, Layer], Fluctuation | None, Seen]:
         """What a run does, and what changed since its earlier checkpoint."""
-        model = as_images(run.config).model
+        model, suite = run.config.model, self.data.suite
         seen = observer.observe(run.variables, self.source)
-        facts = run_facts(model, name=run.name, step=run.step, suite=self.suite, count=seen.count, top1=seen.top1)
-        self.say(f"{run.name}, step {run.step}: {seen.count:,} images ({self.suite}), top-1 {100 * seen.top1:.1f} %")
-        of_layers = {block: layers.of_sums(sums, num_tokens=model.num_tokens) for block, sums in seen.sums.items()}
+        facts = run_facts(
+            *(model, self.data.unit),
+            name=run.name,
+            step=run.step,
+            suite=suite,
+            count=seen.count,
+            metric=observer.metric,
+            score=seen.score,
+        )
+        self.say(f"{run.name}, step {run.step}: {facts.count:,} {facts.unit} ({suite}), {facts.score_in_words}")
+        of_layers = {block: layers.of_sums(sums, model.num_tokens) for block, sums in seen.sums.items()}
         if before is None:
             return facts, of_layers, None, seen
-        after = {block: chosen[seen.readable] for block, chosen in seen.chosen.items()}
-        changes = fluctuation(self._choices(before.variables, observer, seen), after)
+        earlier = observer.choices(before.variables, self.source).of(seen.choices.indices)
+        changes = fluctuation(earlier.of_tokens, seen.choices.of_tokens)
         self.say(f"{run.name}: fluctuation from step {before.step} to {run.step}")
         return facts, of_layers, Fluctuation(before.step, run.step, changes), seen
-
-    def _choices(self, variables: Tree, observer: Observer, seen: Seen) -> dict[str, np.ndarray]:
-        """The experts of the readable images' tokens by another checkpoint."""
-        chosen = {block: np.full_like(of_block, 0) for block, of_block in seen.chosen.items()}
-        for records, _, experts in observer.choices(variables, self.source):
-            for block, of_block in experts.items():
-                chosen[block][records] = of_block
-        return {block: of_block[seen.readable] for block, of_block in chosen.items()}

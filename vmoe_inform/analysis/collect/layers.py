@@ -1,4 +1,4 @@
-"""Statistics of one MoE layer on a set of images: pure functions from records or sums to numbers."""
+"""Statistics of one MoE layer on a set of sequences: pure functions from records or sums to numbers."""
 
 from typing import Any
 
@@ -19,39 +19,38 @@ _layer_sums = jax.jit(layer_sums, static_argnames="num_classes")
 
 
 def of_trace(trace: Trace, labels: Int[Any, " n"], *, num_classes: int) -> dict[str, Layer]:
-    """Each MoE layer of a trace, by block; without ``adjacency``, which no image tells.
+    """Each MoE layer of a trace, by block; without ``adjacency``, which no input tells.
 
     Args:
       trace: with all fields.
-      labels: of the images.
+      labels: of the sequences.
       num_classes: of the labels.
 
     Raises:
-      ValueError: a field that is needed was not kept, or labels of other images or classes.
+      ValueError: a field that is needed was not kept, or labels of other sequences or classes.
     """
     labels = jnp.asarray(labels)
-    if labels.shape != (len(trace.logits),):
-        raise checks.error("labels", f"one for each of the {len(trace.logits)} images", list(labels.shape))
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         raise checks.error("labels", f"0 to {num_classes - 1}, of {num_classes} classes", sorted(set(labels.tolist())))
     for block, layer in trace.layers.items():
         for field in ("base", "informed", "indices", "load", "dropped"):
             if getattr(layer, field) is None:
                 raise checks.error(f"trace of {block}", f"the field {field!r} (trace(..., keep=...))", None)
-    mask = jnp.ones(labels.shape, bool)
-    sums = {
-        block: add(None, _layer_sums(layer, labels, mask, num_classes=num_classes))
-        for block, layer in trace.layers.items()
-    }
-    num_tokens = trace.grid[0] * trace.grid[1] + trace.class_token
-    return {block: of_sums(own, num_tokens=num_tokens) for block, own in sums.items()}
+        if labels.shape != (number := len(np.asarray(layer.informed)),):
+            raise checks.error("labels", f"one for each of the {number} sequences", list(labels.shape))
+    found = {}
+    for block, layer in trace.layers.items():
+        num_tokens = np.asarray(layer.informed).shape[1]
+        real = jnp.ones((len(labels), num_tokens), bool)
+        found[block] = of_sums(add(None, _layer_sums(layer, real, labels, num_classes=num_classes)), num_tokens)
+    return found
 
 
-def of_sums(sums: LayerSums, *, num_tokens: int) -> Layer:
+def of_sums(sums: LayerSums, num_tokens: int) -> Layer:
     """One MoE layer, without ``adjacency``.
 
     Args:
-      sums: added up over all images.
+      sums: added up over all sequences.
       num_tokens: N.
     """
     load = np.sum(sums.load, axis=0)
@@ -66,17 +65,17 @@ def of_sums(sums: LayerSums, *, num_tokens: int) -> Layer:
         graph=None if sums.graph is None else _token_graph(sums.graph, tokens, num_tokens),
         margin=None if sums.margin_counts is None else _margin(np.asarray(sums.margin_counts)),
         flips=None if sums.flips is None else Flips(PERTURBATIONS, _row(np.asarray(sums.flips) / tokens)),
-        specialisation=specialisation(np.asarray(sums.load)),
+        specialisation=specialisation(np.asarray(sums.load)) if len(sums.load) > 1 else None,
     )
 
 
 def specialisation(load: Float[np.ndarray, "classes E"]) -> Specialisation:
-    """Mutual information of the class of the image and the expert.
+    """Mutual information of the class of the sequence and the expert.
 
-    I(class; expert) = sum p(c, e) log [p(c, e) / (p(c) p(e))]. Here p(c, e) is the share of all
-    assignments that are of images of class c and go to expert e. It is 0 if every class uses the experts alike, and at
-    most the smaller of the two entropies. Few tokens bias it upwards, by about (classes - 1) (E - 1) / (2 assignments)
-    if all are independent (Miller 1955).
+    I(class; expert) = sum p(c, e) log [p(c, e) / (p(c) p(e))]. Here p(c, e) is the share of all assignments that are of
+    sequences of class c and go to expert e. It is 0 if every class uses the experts alike, and at most the smaller of
+    the two entropies. Few tokens bias it upwards, by about (classes - 1) (E - 1) / (2 assignments) if all are
+    independent (Miller 1955).
 
     Args:
       load: assignments by class and expert.

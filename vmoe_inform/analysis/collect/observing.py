@@ -1,46 +1,47 @@
-"""What a checkpoint's routers do to a whole set of images, as sums and as the experts of every token."""
+"""What a checkpoint's routers do to a whole set of records, as sums and as the experts of every token."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform import tasks
 from vmoe_inform.analysis.collect._sums import LayerSums, add, layer_sums
+from vmoe_inform.analysis.collect.choices import Choices
+from vmoe_inform.analysis.collect.recording import apply_and_record
 from vmoe_inform.analysis.collect.traces import LayerTrace
-from vmoe_inform.analysis.collect.tracing import apply_and_record, block_names
 from vmoe_inform.axes import Array, Bool, Tree
-from vmoe_inform.config import as_images
 from vmoe_inform.data.skipped import SkippedRecords
-from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.runs.run import Run
 from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.tasks.task import Batch
 
+_Kept = tuple[dict[str, Array], Tree, Bool[Array, "B N"]]  # experts by block, what the task keeps, real tokens
+
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What was seen of a set of n records.
+    """What was seen of a set of records.
 
     Attributes:
-      sums: by block.
-      chosen: by block, the experts of every token [n, N, K]; E where there is none, and for unreadable records.
-      readable: which of the records could be read [n].
-      top1: share of these that were named right.
+      sums: over their tokens, by block.
+      choices: of every token.
+      score: the task's headline number of these records.
     """
 
     sums: Mapping[str, LayerSums]
-    chosen: Mapping[str, np.ndarray]
-    readable: Bool[np.ndarray, " n"]
-    top1: float
+    choices: Choices
+    score: float
 
     @property
     def count(self) -> int:
-        """Images that were looked at."""
-        return int(np.count_nonzero(self.readable))
+        """Records that were looked at."""
+        return len(self.choices.indices)
 
 
 class Observer:
@@ -48,77 +49,89 @@ class Observer:
 
     def __init__(self, run: Run, *, watchdog: Watchdog = watchdog_lib.OFF):
         """Args:
-        run: of whose model; the devices of its mesh share out the images of a batch.
+        run: of whose model; the devices of its mesh share out the sequences of a batch.
         watchdog: is told of every batch.
         """
-        model, config, mesh = run.model, run.config, run.mesh
-        self._config = config
-        task = tasks.from_config(config)
-        self._predictor = Predictor(model, task, mesh, watchdog=watchdog)
-        smallest = np.min_scalar_type(config.model.moe.num_experts)  # which itself stands for no choice
-        num_classes = as_images(config).model.num_classes
+        model, task = run.model, tasks.from_config(run.config)
+        self._task = task
+        self._predictor = Predictor(model, task, run.mesh, watchdog=watchdog)
+        moe, num_tokens = run.config.model.moe, run.config.model.num_tokens
+        smallest = np.min_scalar_type(moe.num_experts)  # which itself stands for no choice
+        num_classes = run.config.model.num_classes
 
-        def route(variables: Tree, batch: Batch) -> tuple[Array, dict[str, LayerTrace], dict[str, Array]]:
-            inputs = task.prepare(None, batch)["inputs"]
-            logits, layers = apply_and_record(model, variables, inputs, batch["mask"])
-            chosen = {block: jnp.asarray(layer.indices, smallest) for block, layer in layers.items()}
-            return jnp.argmax(logits, axis=-1), layers, chosen
+        def route(
+            variables: Tree, batch: Batch, memory: Tree | None
+        ) -> tuple[_Kept, dict[str, LayerTrace], Tree | None]:
+            prepared = {**batch, **task.prepare(None, batch)}
+            mask = task.mask(prepared)
+            outputs, aux, layers = apply_and_record(model, variables, prepared["inputs"], mask, memory)
+            mask = batch["mask"] if mask is None else mask
+            real = mask if mask.ndim == 2 else jnp.broadcast_to(mask[:, None], (len(mask), num_tokens))
+            experts = {block: jnp.asarray(layer.indices, smallest) for block, layer in layers.items()}
+            return (experts, task.kept(outputs, aux, prepared), real), layers, self._predictor.memory_for_next(aux)
 
-        def choose(variables: Tree, batch: Batch, memory: Tree | None) -> tuple[tuple[Array, dict[str, Array]], None]:
-            predicted, _, chosen = route(variables, batch)
-            return (predicted, chosen), memory
+        def choose(variables: Tree, batch: Batch, memory: Tree | None) -> tuple[_Kept, Tree | None]:
+            kept, _, memory = route(variables, batch, memory)
+            return kept, memory
 
         def look(
             variables: Tree, batch: Batch, memory: Tree | None
-        ) -> tuple[tuple[Array, dict[str, Array], dict[str, LayerSums]], None]:
-            predicted, layers, chosen = route(variables, batch)
-            about = batch["label"], batch["mask"]
+        ) -> tuple[tuple[_Kept, dict[str, LayerSums]], Tree | None]:
+            kept, layers, memory = route(variables, batch, memory)
+            about = kept[2], batch.get("label")
             sums = {block: layer_sums(layer, *about, num_classes=num_classes) for block, layer in layers.items()}
-            return (predicted, chosen, sums), memory
+            return (kept, sums), memory
 
         self._choose, self._look = self._predictor.compiled(choose), self._predictor.compiled(look)
 
-    def observe(self, variables: Tree, source: Source) -> Seen:
-        """Everything about a set of images; what is kept of them is the experts of their tokens.
+    def observe(self, variables: Tree, source: Any) -> Seen:
+        """Everything about a set of records; what is kept of them is the experts of their tokens.
 
         Args:
           variables: of a checkpoint.
-          source: the images.
+          source: the records.
 
         Raises:
-          ValueError: as there.
+          ValueError: as :meth:`vmoe_inform.evaluation.predict.Predictor.collect`, or scores that are not finite.
         """
-        model = self._config.model
-        shape = (len(source.records), model.num_tokens, model.moe.num_selected_experts)
-        nobody = np.min_scalar_type(model.moe.num_experts).type(model.moe.num_experts)
-        chosen = {block: np.full(shape, nobody) for block in block_names(model)}
-        readable, hits = np.zeros(shape[0], bool), np.zeros(shape[0], bool)
         sums: dict[str, LayerSums] | None = None
-        for (predicted, experts, of_batch), batch in self._predictor.each_batch(
+        parts = []
+        for (kept, of_batch), batch in self._predictor.each_batch(
             self._look, variables, source, skipped=self._skipped()
         ):
-            mask, indices = batch["mask"], batch["index"][batch["mask"]]
-            readable[indices] = True
-            hits[indices] = (np.asarray(predicted) == batch["label"])[mask]
-            for block, of_block in experts.items():
-                chosen[block][indices] = np.asarray(of_block)[mask]
+            parts.append(self._real(kept, batch))
             sums = add(sums, of_batch)
         assert sums is not None  # a source without records is refused
-        return Seen(sums, chosen, readable, float(np.mean(hits[readable])))
+        found = _in_order(parts)
+        return Seen(sums, found, self.score(found))
 
-    def choices(
-        self, variables: Tree, source: Source
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-        """Of each batch the numbers of its records [b], which are named right [b], and by block the experts [b, N, K].
+    def choices(self, variables: Tree, source: Any) -> Choices:
+        """The choices alone; args and errors as :meth:`observe`."""
+        batches = self._predictor.each_batch(self._choose, variables, source, skipped=self._skipped())
+        return _in_order([self._real(kept, batch) for kept, batch in batches])
 
-        Args and errors as :meth:`observe`; nothing is kept.
-        """
-        for (predicted, experts), batch in self._predictor.each_batch(
-            self._choose, variables, source, skipped=self._skipped()
-        ):
-            mask = batch["mask"]
-            hits = (np.asarray(predicted) == batch["label"])[mask]
-            yield batch["index"][mask], hits, {block: np.asarray(of)[mask] for block, of in experts.items()}
+    def score(self, found: Choices) -> float:
+        """The task's headline number of some records."""
+        return self._task.headline(found.kept, found.facts).value
+
+    @property
+    def metric(self) -> str:
+        """What :meth:`score` is called: ``"top1"``, ``"perplexity"``."""
+        return self._task.headline_name.rpartition("/")[2]
+
+    def _real(self, kept: _Kept, batch: Mapping[str, np.ndarray]) -> Choices:
+        """What is known of the readable records of a batch, on the host."""
+        facts = {name: batch[name] for name in self._task.facts}
+        found = (batch["index"], kept[2], kept[0], kept[1], facts)
+        return Choices(*jax.tree.map(lambda values: np.asarray(values)[batch["mask"]], found))
 
     def _skipped(self) -> SkippedRecords:
-        return SkippedRecords(self._config.data.max_skipped_share)
+        return SkippedRecords(self._task.config.data.max_skipped_share)
+
+
+def _in_order(parts: list[Choices]) -> Choices:
+    """The records of all batches, ascending: worker processes give batches in an order of their own."""
+    fields = [(part.indices, part.real, part.experts, part.kept, part.facts) for part in parts]
+    whole = jax.tree.map(lambda *values: np.concatenate(values), *fields)
+    order = np.argsort(whole[0])
+    return Choices(*jax.tree.map(lambda values: values[order], whole))

@@ -1,4 +1,4 @@
-"""Records of a router on some images: one typed record for each MoE layer, on the host."""
+"""Records of a router on some sequences: one typed record for each MoE layer, on the host."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from vmoe_inform.axes import Float, Int
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerTrace:
-    """One MoE layer's routing of n images of N tokens; a field that was not kept is None.
+    """One MoE layer's routing of n sequences of N tokens; a field that was not kept is None.
 
     Attributes:
       base: softmax of the router's own logits.
@@ -38,22 +38,16 @@ class LayerTrace:
     graph: Float[np.ndarray, "n N N"] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Trace:
-    """The routing of n images by a model.
+    """The routing of n sequences by a model.
 
     Attributes:
-      logits: of the classes.
       layers: by block name, in the model's order.
       num_experts: E.
-      grid: rows and columns of patches.
-      class_token: whether token 0 is the class token; the patches follow, row by row.
       label: what was traced, for titles, e.g. ``"vmoe, step 537"``; may be empty.
     """
 
-    logits: Float[np.ndarray, "n classes"]
     layers: Mapping[str, LayerTrace]
     num_experts: int
-    grid: tuple[int, int]
-    class_token: bool
     label: str = ""

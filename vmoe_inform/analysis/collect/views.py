@@ -1,25 +1,22 @@
-"""Views for the interactive page: a few images, clean and corrupted, with the routing of each run.
+"""Views of single sequences for interactive pages: the routing of every token in each layer.
 
-Token graphs are large. A :class:`View` keeps of each token only its strongest neighbours, so that traces can be made,
-cut down and let go one after the other.
+Token graphs are large. A :class:`LayerView` keeps of each token only its strongest neighbours, so that traces can be
+made, cut down and let go one after the other.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Self
 
 import numpy as np
-from jaxtyping import UInt8
 
 from vmoe_inform import checks
-from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
+from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.axes import Float, Int
 
 KEPT = ("informed", "base_indices", "indices", "weights")  # what a trace has to keep for a view, besides its graphs
 MOST_NEIGHBOURS = 6
-
-Condition = tuple[str, int]  # corruption and severity
-UNCORRUPTED: Condition = ("", 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Neighbours:
 
 @dataclasses.dataclass(frozen=True)
 class LayerView:
-    """One MoE layer's routing of n images of N tokens.
+    """One MoE layer's routing of n sequences of N tokens.
 
     Attributes:
       experts: the K chosen experts, the first choice first; E where there is none.
@@ -55,119 +52,30 @@ class LayerView:
     undecided: Float[np.ndarray, "n N"] | None
     neighbours: Neighbours | None
 
+    def take(self, rows: Int[np.ndarray, " k"]) -> Self:
+        """Of the sequences only those of these numbers."""
 
-@dataclasses.dataclass(frozen=True)
-class View:
-    """The routing of the images by one run under one condition.
+        def taken(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[rows]
 
-    Attributes:
-      run: its name.
-      condition: corruption and severity of the images; :data:`UNCORRUPTED`.
-      predictions: the classes it says.
-      confidence: the probability of that class.
-      layers: by block name.
-      num_experts, grid, class_token, label: as in :class:`Trace`.
-    """
-
-    run: str
-    condition: Condition
-    predictions: Int[np.ndarray, " n"]
-    confidence: Float[np.ndarray, " n"]
-    layers: Mapping[str, LayerView]
-    num_experts: int
-    grid: tuple[int, int]
-    class_token: bool
-    label: str = ""
-
-    @classmethod
-    def of(cls, trace: Trace, *, run: str, condition: Condition = UNCORRUPTED) -> "View":
-        """A view of a trace that has the fields :data:`KEPT`, and graphs where neighbours are to be shown.
-
-        Raises:
-          ValueError: a layer without experts or weights.
-        """
-        probabilities = np.exp(trace.logits - trace.logits.max(-1, keepdims=True))
-        probabilities /= probabilities.sum(-1, keepdims=True)
-        return cls(
-            run=run,
-            condition=condition,
-            predictions=probabilities.argmax(-1),
-            confidence=probabilities.max(-1),
-            layers={block: _layer_view(block, layer, trace.num_experts) for block, layer in trace.layers.items()},
-            num_experts=trace.num_experts,
-            grid=trace.grid,
-            class_token=trace.class_token,
-            label=trace.label,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Views:
-    """All that a page shows.
-
-    Attributes:
-      images: by condition, the same images.
-      labels: the class of each.
-      class_names: by class.
-      views: one for each run and condition; the first run is the one that the page is about.
-    """
-
-    images: Mapping[Condition, UInt8[np.ndarray, "n P P 3"]]
-    labels: Sequence[int]
-    class_names: Sequence[str]
-    views: Sequence[View]
-
-    def __post_init__(self) -> None:
-        """Raises ValueError where the parts are not of the same images, or the runs cannot be compared."""
-        if not self.views:
-            raise checks.error("views", "at least one", self.views)
-        for condition, images in self.images.items():
-            if len(images) != len(self.labels):
-                raise checks.error(f"images[{condition}]", f"{len(self.labels)} images, one a label", len(images))
-        first = self.views[0]
-        for view in self.views:
-            name = f"view of {view.run}, {condition_name(view.condition)}"
-            if view.condition not in self.images:
-                raise checks.error(name, "a condition with images", view.condition)
-            if len(view.predictions) != len(self.labels):
-                raise checks.error(name, f"{len(self.labels)} images", len(view.predictions))
-            for field, what in (("num_experts", "experts"), ("grid", "rows and columns of patches")):
-                if getattr(view, field) != getattr(first, field):
-                    expected = f"{getattr(first, field)} {what}, as {first.run} has"
-                    raise checks.error(name, expected, getattr(view, field))
-        if not self.layers:
-            raise checks.error("views", "a MoE layer that all runs have", [list(view.layers) for view in self.views])
-
-    @property
-    def layers(self) -> list[str]:
-        """The MoE layers that all views have."""
-        return [block for block in self.views[0].layers if all(block in view.layers for view in self.views)]
-
-    @property
-    def runs(self) -> list[str]:
-        """Names of the runs."""
-        return list(dict.fromkeys(view.run for view in self.views))
-
-    @property
-    def run_labels(self) -> list[str]:
-        """The runs with their steps, where these are known."""
-        return list(dict.fromkeys(view.label or view.run for view in self.views))
-
-    def take(self, indices: Sequence[int]) -> "Views":
-        """Of the images only those of these numbers."""
-        rows = np.asarray(indices)
+        near = self.neighbours
         return dataclasses.replace(
             self,
-            images={condition: images[rows] for condition, images in self.images.items()},
-            labels=[self.labels[index] for index in indices],
-            views=[_taken(view, rows) for view in self.views],
+            experts=self.experts[rows],
+            weights=self.weights[rows],
+            own_experts=taken(self.own_experts),
+            undecided=taken(self.undecided),
+            neighbours=near and Neighbours(near.itself[rows], near.others[rows], near.weights[rows]),
         )
 
 
-def condition_name(condition: Condition) -> str:
-    """``("fog", 3)`` -> ``"fog, severity 3"``."""
-    corruption, severity = condition
-    return f"{corruption.replace('_', ' ')}, severity {severity}" if severity else "clean"
+def layer_views(layers: Mapping[str, LayerTrace], num_experts: int) -> dict[str, LayerView]:
+    """Views of records that have the fields :data:`KEPT`, and graphs where neighbours are to be shown.
+
+    Raises:
+      ValueError: a layer without experts or weights.
+    """
+    return {block: _layer_view(block, layer, num_experts) for block, layer in layers.items()}
 
 
 def _layer_view(block: str, layer: LayerTrace, num_experts: int) -> LayerView:
@@ -200,22 +108,3 @@ def neighbours_of(graph: Float[np.ndarray, "n N N"], number: int = MOST_NEIGHBOU
     order = np.argsort(-np.take_along_axis(beside, largest, axis=-1), axis=-1, kind="stable")
     others = np.take_along_axis(largest, order, axis=-1)
     return Neighbours(itself, others, np.take_along_axis(graph, others, axis=-1))
-
-
-def _taken(view: View, rows: np.ndarray) -> View:
-    def taken(array: np.ndarray | None) -> np.ndarray | None:
-        return None if array is None else array[rows]
-
-    layers = {}
-    for block, layer in view.layers.items():
-        near = layer.neighbours
-        layers[block] = LayerView(
-            experts=layer.experts[rows],
-            weights=layer.weights[rows],
-            own_experts=taken(layer.own_experts),
-            undecided=taken(layer.undecided),
-            neighbours=near and Neighbours(near.itself[rows], near.others[rows], near.weights[rows]),
-        )
-    return dataclasses.replace(
-        view, predictions=view.predictions[rows], confidence=view.confidence[rows], layers=layers
-    )

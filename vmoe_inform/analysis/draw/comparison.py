@@ -79,4 +79,4 @@ def comparison_figure(analyses: Mapping[str, Analysis]) -> Figure:
 
 
 def _label(run: str, analysis: Analysis) -> str:
-    return f"{legend_name(run)}, step {analysis.run.step:,} (top-1 {100 * analysis.run.top1:.1f} %)"
+    return f"{legend_name(run)}, step {analysis.run.step:,} ({analysis.run.score_in_words})"

@@ -14,9 +14,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform import checks, lettering
-from vmoe_inform.analysis.collect.traces import Trace
 from vmoe_inform.analysis.collect.views import neighbours_of, undecided
 from vmoe_inform.analysis.draw._panels import Layout, color_bar, layer_name, panels
+from vmoe_inform.analysis.images.tracing import ImageTrace
 from vmoe_inform.axes import Float
 from vmoe_inform.report.patches import middle_of, paint_experts, show_image
 from vmoe_inform.report.styles import SHADES, expert_colors, legend_name
@@ -35,7 +35,7 @@ _LEAST_WEIGHT = 0.005  # below, there is no line
 
 
 @lettering.plain
-def routing_map(image: Image, trace: Trace, index: int = 0, *, by: By = "expert") -> Figure:
+def routing_map(image: Image, trace: ImageTrace, index: int = 0, *, by: By = "expert") -> Figure:
     """An image, and the same image once for each MoE layer with its patches coloured.
 
     Args:
@@ -62,7 +62,7 @@ def routing_map(image: Image, trace: Trace, index: int = 0, *, by: By = "expert"
 
 @lettering.plain
 def side_by_side(
-    shown: Mapping[str, tuple[Image, Trace]],
+    shown: Mapping[str, tuple[Image, ImageTrace]],
     index: int = 0,
     *,
     by: By = "expert",
@@ -107,7 +107,7 @@ def side_by_side(
 
 
 @lettering.plain
-def expert_maps(image: Image, trace: Trace, block: str, index: int = 0) -> Figure:
+def expert_maps(image: Image, trace: ImageTrace, block: str, index: int = 0) -> Figure:
     """The probability of each expert of a layer for each patch: one map an expert.
 
     Args:
@@ -140,7 +140,7 @@ def expert_maps(image: Image, trace: Trace, block: str, index: int = 0) -> Figur
 
 
 @lettering.plain
-def token_graph(image: Image, trace: Trace, block: str, patch: tuple[int, int], index: int = 0) -> Figure:
+def token_graph(image: Image, trace: ImageTrace, block: str, patch: tuple[int, int], index: int = 0) -> Figure:
     """To what one patch attends: lines to its strongest neighbours, and the weight of each patch.
 
     The patch itself has its weight in numbers: as a shade it would leave all others dark.
@@ -209,7 +209,7 @@ def _layout(width: float = 1.8) -> Layout:
     return Layout(width=width, height=width, left=0.15, right=0.95, between=0.12, bottom=0.0)
 
 
-def _kept(trace: Trace, block: str, field: str, index: int) -> np.ndarray:
+def _kept(trace: ImageTrace, block: str, field: str, index: int) -> np.ndarray:
     """One image's part of a field of a layer [N, ...]."""
     if block not in trace.layers:
         raise checks.error("block", f"one of {', '.join(trace.layers)}", block)
@@ -221,7 +221,7 @@ def _kept(trace: Trace, block: str, field: str, index: int) -> np.ndarray:
     return found[index]
 
 
-def _patches(of_tokens: Float[np.ndarray, "N X"], trace: Trace) -> np.ndarray:
+def _patches(of_tokens: Float[np.ndarray, "N X"], trace: ImageTrace) -> np.ndarray:
     """Values of tokens [N, X] as those of patches [rows, columns, X]."""
     return of_tokens[int(trace.class_token) :].reshape(*trace.grid, -1)
 
@@ -235,7 +235,7 @@ def _shade(axes: Axes, image: np.ndarray, values: np.ndarray, norm: Normalize, o
 def _paint(
     axes: Axes,
     image: Image,
-    trace: Trace,
+    trace: ImageTrace,
     block: str,
     index: int,
     by: str,
@@ -255,7 +255,7 @@ def _paint(
     paint_experts(axes, image, experts, trace.num_experts, numbered=numbered)
 
 
-def _norm(traces: Sequence[Trace], layers: Sequence[str], index: int, by: str) -> Normalize:
+def _norm(traces: Sequence[ImageTrace], layers: Sequence[str], index: int, by: str) -> Normalize:
     """From 0 to the most that the entropy could be, or to the largest weight that is shown."""
     highest = math.log(max(traces[0].num_experts, 2))
     if by == "weight":
@@ -264,7 +264,7 @@ def _norm(traces: Sequence[Trace], layers: Sequence[str], index: int, by: str) -
     return Normalize(0, max(highest, 1e-6))
 
 
-def _key(figure: Figure, axes: Sequence[Axes], trace: Trace, by: str, norm: Normalize) -> None:
+def _key(figure: Figure, axes: Sequence[Axes], trace: ImageTrace, by: str, norm: Normalize) -> None:
     """The key of the colours, right of the maps."""
     if by != "expert":
         color_bar(figure, ScalarMappable(norm, SHADES), axes, _LABELS[by])

@@ -20,8 +20,9 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from vmoe_inform import checks, text
-from vmoe_inform.analysis.collect.views import LayerView, View, Views
+from vmoe_inform.analysis.collect.views import LayerView
 from vmoe_inform.analysis.draw._panels import layer_name
+from vmoe_inform.analysis.images.views import View, Views
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.report import templates
 from vmoe_inform.report.pictures import data_uri

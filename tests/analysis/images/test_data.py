@@ -5,7 +5,8 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect import images as images_lib
+from vmoe_inform.analysis.images import choice
+from vmoe_inform.analysis.images import data as images_lib
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation.suites.base import TEST_SET, NotAvailable, RecordSet, Suite
 
@@ -15,12 +16,12 @@ CONFIG = config_lib.parse(tiny.config_dict())
 @pytest.mark.parametrize("text", ["", "r", "clean:1", "c:fog", "c:fog:6", "c:haze:3", "c:fog:3:1", "c:fog:three"])
 def test_a_suite_is_clean_or_a_corruption(text):
     with pytest.raises(ValueError, match=r"--suite: expected clean, c or c:NAME:SEVERITY"):
-        images_lib.parse(text)
+        choice.parse(text)
 
 
 def test_what_a_suite_is_called():
-    assert str(images_lib.parse("c:fog:3")) == "c:fog:3"
-    assert str(images_lib.parse("c")) == str(images_lib.parse("clean")) == TEST_SET
+    assert str(choice.parse("c:fog:3")) == "c:fog:3"
+    assert str(choice.parse("c")) == str(choice.parse("clean")) == TEST_SET
 
 
 def _records(names, labels=None):
@@ -53,10 +54,10 @@ def images(monkeypatch):
 
 def test_groups_stay_whole():
     """Ten images in groups of four: 0 to 3, 4 to 7, and 8 to 9."""
-    assert images_lib.whole_groups(10, 4, None) == images_lib.whole_groups(10, 4, 12) == list(range(10))
-    assert images_lib.whole_groups(10, 4, 9) == list(range(8))
-    assert images_lib.whole_groups(24, 4, 11) == [0, 1, 2, 3, 12, 13, 14, 15]
-    assert images_lib.whole_groups(364, 1, 3) == [0, 121, 242]
+    assert choice.whole_groups(10, 4, None) == choice.whole_groups(10, 4, 12) == list(range(10))
+    assert choice.whole_groups(10, 4, 9) == list(range(8))
+    assert choice.whole_groups(24, 4, 11) == [0, 1, 2, 3, 12, 13, 14, 15]
+    assert choice.whole_groups(364, 1, 3) == [0, 121, 242]
 
 
 def test_fewer_images_than_a_group_are_refused():

@@ -1,66 +1,42 @@
 """The images of an analysis: some of the clean test images, or the same ones under corruptions."""
 
-import dataclasses
-import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 from jaxtyping import UInt8
 
 from vmoe_inform import checks
+from vmoe_inform.analysis.collect.choices import Choices
+from vmoe_inform.analysis.collect.observing import Observer
+from vmoe_inform.analysis.data import AnalysedData
+from vmoe_inform.analysis.images import corruptions
+from vmoe_inform.analysis.images.choice import CLEAN_IMAGES, Choice, parse, selected, whole_groups
+from vmoe_inform.analysis.images.shown import view_of_run
+from vmoe_inform.analysis.images.views import UNCORRUPTED, Views
+from vmoe_inform.analysis.results import Analysis, Corruptions
+from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config, as_images
 from vmoe_inform.data.images import pixels as images_lib
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
-from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import suites
 from vmoe_inform.evaluation.suites import NotAvailable, Suite, test_split
 from vmoe_inform.evaluation.suites.c import GENERATED
+from vmoe_inform.runs.run import Run
 
-_CLEAN = "clean"  # the test images as they are
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """The images that ``--suite`` selects.
-
-    Attributes:
-      corruption, severity: of the images, or None for clean ones.
-      all_corruptions: whether clean images are compared with all of their corruptions.
-    """
-
-    corruption: str | None = None
-    severity: int | None = None
-    all_corruptions: bool = False
-
-    def __str__(self) -> str:
-        return _CLEAN if self.corruption is None else f"c:{self.corruption}:{self.severity}"
+_NUM_SHOWN = 24
 
 
-CLEAN_IMAGES = Choice()
-
-
-def parse(text: str) -> Choice:
-    """``clean``, ``c`` or ``c:NAME:SEVERITY``.
-
-    Raises:
-      ValueError: anything else.
-    """
-    suite, *rest = text.split(":")
-    if (suite, rest) == (_CLEAN, []):
-        return Choice()
-    if (suite, rest) == ("c", []):
-        return Choice(all_corruptions=True)
-    if suite == "c" and len(rest) == 2 and rest[0] in CORRUPTIONS and rest[1] in map(str, SEVERITIES):
-        return Choice(rest[0], int(rest[1]))
-    raise checks.error(
-        "--suite", f"clean, c or c:NAME:SEVERITY with NAME one of {', '.join(CORRUPTIONS)} and SEVERITY 1 to 5", text
-    )
-
-
-class Images:
+class Images(AnalysedData[Views]):
     """The images that an analysis looks at, and the same ones clean and under corruptions."""
+
+    unit = "images"
+    compared_fields = (
+        *("model.image_size_px", "model.patch_size_px", "model.num_tokens", "model.num_classes"),
+        *("data.source", "data.tfds_name"),
+    )
 
     def __init__(self, config: Config, limit: int | None = None, choice: Choice = CLEAN_IMAGES, *, group_size: int = 1):
         """Args:
@@ -79,16 +55,18 @@ class Images:
             raise checks.error("--images", f"a number >= {group_size}{which}", limit)
         self._config = as_images(config)
         self.choice = choice
+        self.suite = str(choice)
         self._clean = test_split(config.data)
+        self.class_names = tuple(self._clean.class_names)
         self._indices = whole_groups(len(self._clean.records), group_size, limit)
         self._corrupted: Suite | None = None
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Of the labels."""
-        return tuple(self._clean.class_names)
+    @classmethod
+    def of_run(cls, config: Config, suite: str, number: int | None) -> Self:
+        """The images that ``--suite`` and ``--images`` select; see :func:`parse` and :class:`Images`."""
+        return cls(config, number, parse(suite), group_size=config.model.moe.group_size_sequences)
 
-    def chosen(self) -> Source:
+    def source(self) -> Source:
         """The images that are looked at.
 
         Raises:
@@ -99,6 +77,30 @@ class Images:
         if self.choice.corruption is None or self.choice.severity is None:
             return self.clean()
         return self.corrupted(self.choice.corruption, self.choice.severity)
+
+    def corruptions(
+        self, observer: Observer, variables: Tree, clean: Choices, say: Callable[[str], None]
+    ) -> Corruptions | None:
+        if not self.choice.all_corruptions:
+            return None
+        return corruptions.of_all(observer, variables, self.corrupted, clean, say)
+
+    def views(self, runs: Sequence[Run], choices: Choices, found: Analysis) -> Views:
+        """At most 24 of the readable images, evenly over all, clean and under one corruption in all severities."""
+        corruption = corruption_to_show(self.choice, found)
+        there, number = choices.indices, min(_NUM_SHOWN, len(choices.indices))
+        chosen = there[np.arange(number) * len(there) // number].tolist()
+        sources = {UNCORRUPTED: self.clean()}
+        if corruption is not None:
+            sources |= {(corruption, severity): self.corrupted(corruption, severity) for severity in SEVERITIES}
+        pixels = {condition: self.pixels(selected(source, chosen)) for condition, source in sources.items()}
+        clean = sources[UNCORRUPTED].records
+        return Views(
+            images=pixels,
+            labels=[int(clean[index]["label"]) for index in chosen],
+            class_names=self.class_names,
+            views=[view_of_run(run, shown, condition) for run in runs for condition, shown in pixels.items()],
+        )
 
     def pixels(self, source: Source) -> UInt8[np.ndarray, "n P P 3"]:
         """All images of a (small) source, as the model sees them before they are normalised.
@@ -150,19 +152,13 @@ class Images:
         return [there[file_name] for file_name in wanted]
 
 
-def whole_groups(number: int, group_size: int, limit: int | None) -> list[int]:
-    """Indices of at most ``limit`` of ``number`` records, in whole groups of consecutive ones, evenly over all."""
-    if limit is None or limit >= number:
-        return list(range(number))
-    num_groups, wanted = math.ceil(number / group_size), limit // group_size
-    first = np.arange(wanted) * num_groups // wanted * group_size
-    return [index for start in first.tolist() for index in range(start, min(start + group_size, number))]
-
-
-def selected(source: Source, indices: Sequence[int]) -> Source:
-    """The records of a source with these numbers."""
-    return dataclasses.replace(source, records=SelectedRecords(source.records, tuple(indices)))
-
-
 def _file_name(source: Source, index: int) -> str:
     return pathlib.PurePosixPath(source.records.name(index)).name
+
+
+def corruption_to_show(choice: Choice, found: Analysis) -> str | None:
+    """The one that was chosen; of all, the one that costs most accuracy; else none."""
+    if found.corruptions is None:
+        return choice.corruption
+    mean = np.mean(found.corruptions.top1, axis=1)
+    return found.corruptions.names[int(np.argmin(mean))]

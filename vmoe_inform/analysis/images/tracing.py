@@ -5,30 +5,39 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from vmoe_inform import checks
+from vmoe_inform.analysis.collect._comparable import check_has_routers
+from vmoe_inform.analysis.collect.recording import GRAPH, apply_and_record, block_names, kept_fields
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 from vmoe_inform.axes import Array, Float, Tree
-from vmoe_inform.config import ModelConfig, VisionModelConfig
+from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.nn import models
 from vmoe_inform.nn.models import Model
-from vmoe_inform.nn.router import TRACE
-from vmoe_inform.routing import topk_margin
-from vmoe_inform.routing.steps import INFORM_STEPS, SELECT_STEPS
 from vmoe_inform.sharding.mesh import batch_sharding, replicated
-from vmoe_inform.sharding.rules import gathered
 
-# What a record may hold besides the token graph, which is by far the largest.
-FIELDS = ("base", "informed", "base_indices", "indices", "weights", "load", "dropped", "margin")
-_GRAPH = "graph"
 _IMAGES_AT_A_TIME = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageTrace(Trace):
+    """The routing of n images by a model.
+
+    Attributes:
+      logits: of the classes.
+      grid: rows and columns of patches.
+      class_token: whether token 0 is the class token; the patches follow, row by row.
+    """
+
+    logits: Float[np.ndarray, "n classes"]
+    grid: tuple[int, int]
+    class_token: bool
 
 
 def trace(
@@ -41,7 +50,7 @@ def trace(
     batch_size: int | None = None,
     mesh: Mesh | None = None,
     label: str = "",
-) -> Trace:
+) -> ImageTrace:
     """A record of each MoE layer on the images, in evaluation mode.
 
     Only what is kept leaves the devices. Consecutive images form groups that share the experts' slots. Filler images
@@ -67,7 +76,7 @@ def trace(
     if not isinstance(config, VisionModelConfig):
         raise checks.error("model.inputs", "'images'", config.inputs)
     check_has_routers(config)
-    fields = _check_fields(config, keep) + ((_GRAPH,) if graphs else ())
+    fields = kept_fields(config, keep) + ((GRAPH,) if graphs else ())
     images = np.asarray(images)
     size = config.image_size_px
     if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
@@ -94,7 +103,7 @@ def trace(
         found.append(jax.tree.map(lambda values, count=count: np.asarray(values)[:count], outputs))
     logits, layers = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
     side = size // config.patch_size_px
-    return Trace(
+    return ImageTrace(
         logits=logits,
         layers={block: layers[block] for block in block_names(config)},
         num_experts=config.moe.num_experts,
@@ -110,72 +119,8 @@ def _compiled(config: str, fields: tuple[str, ...], mesh: Mesh | None) -> Callab
     model = models.from_config(json.loads(config))
 
     def look(variables: Tree, images: Array, mask: Array) -> tuple[Array, dict[str, LayerTrace]]:
-        logits, layers = apply_and_record(model, variables, images, mask)
+        logits, _, layers = apply_and_record(model, variables, images, mask)
         kept = {block: LayerTrace(**{name: getattr(layer, name) for name in fields}) for block, layer in layers.items()}
         return logits, kept
 
     return jax.jit(look) if mesh is None else jax.jit(look, out_shardings=replicated(mesh))
-
-
-def apply_and_record(
-    model: Model, variables: Tree, images: Array, mask: Array
-) -> tuple[Float[Array, "B classes"], dict[str, LayerTrace]]:
-    """Logits and full records of a batch, for use under ``jit``: what is not used is not computed.
-
-    Args:
-      model, variables: as for :func:`trace`.
-      images: normalised [B, P, P, 3].
-      mask: False for filler images [B].
-    """
-    variables = variables | {"params": gathered(variables["params"])}
-    (logits, _), left = model.apply(variables, images, train=False, sequence_mask=mask, mutable=[TRACE])
-    layers = left[TRACE]
-    return logits, {block: _record(layers[block]["moe"], model.config) for block in block_names(model.config)}
-
-
-def _record(left: Mapping[str, Any], config: ModelConfig) -> LayerTrace:
-    """The record of what :class:`vmoe_inform.nn.moe.MoeLayer` left; its arrays are on the devices."""
-    routing = left["routing"]
-    sums = jnp.sum(routing.informed, axis=-1, keepdims=True)
-    informed = routing.informed / jnp.where(sums > 0, sums, 1.0)
-    found: dict[str, Any] = {name: left[name] for name in ("indices", "weights", "load", "dropped")}
-    if tokens_choose(config):
-        found["margin"] = topk_margin(informed, routing.base_indices.shape[-1])
-    found |= {"base": jax.nn.softmax(routing.logits, axis=-1), "informed": informed}
-    return LayerTrace(base_indices=routing.base_indices, graph=routing.graph, **found)
-
-
-def block_names(config: ModelConfig) -> list[str]:
-    """Names of the blocks with a MoE layer, in order."""
-    return [f"block_{layer}" for layer in config.moe_layers]
-
-
-def tokens_choose(config: ModelConfig) -> bool:
-    """Whether each token takes the experts that it finds most probable; else experts or slots choose."""
-    return not SELECT_STEPS[config.router.select].fills_slots
-
-
-def has_adjacency(config: ModelConfig) -> bool:
-    """Whether a step of the router multiplies with a matrix of experts, which is a part of its state."""
-    return any(INFORM_STEPS[name].adjacency is not None for name in config.router.inform_steps)
-
-
-def check_has_routers(config: ModelConfig) -> None:
-    """Raises ValueError for a model without MoE layers, which has no routers to look at."""
-    if not config.moe_layers:
-        raise checks.error("model.moe.layers", "at least one MoE layer, whose router could be looked at", "none")
-
-
-def _check_fields(config: ModelConfig, keep: Collection[str] | None) -> tuple[str, ...]:
-    there = tuple(name for name in FIELDS if name != "margin" or tokens_choose(config))
-    if keep is None:
-        return there
-    for name in keep:
-        if name not in FIELDS:
-            more = " (the token graph: graphs=True)" if name == _GRAPH else ""
-            raise checks.error("keep", f"names among {', '.join(FIELDS)}{more}", name)
-        if name not in there:
-            raise checks.error(
-                "keep", f"no margins with model.router.select = {config.router.select!r}, where no token chooses", name
-            )
-    return tuple(name for name in there if name in keep)

@@ -11,12 +11,13 @@ import pytest
 from tests import tiny
 from vmoe_inform import analysis
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect import tracing
-from vmoe_inform.analysis.collect._adjacencies import adjacencies
+from vmoe_inform.analysis.collect import recording
+from vmoe_inform.analysis.collect._adjacencies import adjacencies, has_adjacency
 from vmoe_inform.analysis.collect._sums import add, layer_sums
-from vmoe_inform.analysis.collect.images import whole_groups
 from vmoe_inform.analysis.collect.layers import of_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace
+from vmoe_inform.analysis.images import tracing
+from vmoe_inform.analysis.images.choice import whole_groups
 from vmoe_inform.config import presets
 from vmoe_inform.nn import models
 from vmoe_inform.routing.steps import INFORM_STEPS, LOSS_STEPS
@@ -76,7 +77,7 @@ def test_a_trace_has_all_that_figures_of_one_set_of_images_take(informed, whole)
     labels, class_names = np.arange(NUM_IMAGES), [str(digit) for digit in range(10)]
     found = analysis.of_trace(informed[0], whole, labels, class_names, name="mine", step=7)
     assert (found.run.step, found.run.count) == (7, NUM_IMAGES)
-    assert found.run.top1 == np.mean(whole.logits.argmax(-1) == labels)
+    assert found.run.score == np.mean(whole.logits.argmax(-1) == labels)
     assert found.layers["block_1"].graph is not None
     assert found.fluctuation is found.against is found.corruptions is None
     assert "margin" in analysis.figures(found)
@@ -144,8 +145,9 @@ def test_what_cannot_be_traced_is_refused_before_anything_is_compiled(changes, m
 def _everything(model, variables, images, labels):
     """Records and sums of a batch, as the command makes them."""
     mask = jnp.ones(len(images), bool)
-    _, layers = tracing.apply_and_record(model, variables, images, mask)
-    return layers, {block: layer_sums(layer, labels, mask, num_classes=10) for block, layer in layers.items()}
+    _, _, layers = recording.apply_and_record(model, variables, images, mask)
+    real = jnp.ones((len(images), model.config.num_tokens), bool)
+    return layers, {block: layer_sums(layer, real, labels, num_classes=10) for block, layer in layers.items()}
 
 
 def _drawn(model):
@@ -179,7 +181,7 @@ def test_every_system_has_records_and_tables(systems, name):
     models_, variables, found = systems
     config = models_[name].config
     layers, sums = jax.device_get(found[name])
-    assert list(layers) == tracing.block_names(config)
+    assert list(layers) == recording.block_names(config)
     for ordinal, (block, layer) in enumerate(layers.items()):
         steps = [INFORM_STEPS[step] for step in config.router.inform_steps_of(ordinal)]
         assert (layer.graph is not None) == any(step.graph is not None for step in steps)
@@ -196,7 +198,7 @@ def test_every_system_has_records_and_tables(systems, name):
         matrices = adjacencies(config, states)
         has_one = name in ("symphony_smoe_dropout", "beyond")  # Symphony, and Symphony by Oja's rule
         assert all((matrix is not None) == has_one for matrix in matrices.values())
-        assert tracing.has_adjacency(config) == has_one
+        assert has_adjacency(config) == has_one
 
 
 def test_every_preset_is_a_product_of_these_steps(systems, informed):

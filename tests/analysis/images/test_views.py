@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from vmoe_inform.analysis.collect import views as views_lib
+from vmoe_inform.analysis.images.views import View, Views
 from vmoe_inform.analysis.page import render as page_lib
 from vmoe_inform.analysis.page.render import routing_page
 
-from .sample import views
+from ..sample import views
 
 
 def mailed():
@@ -37,12 +38,12 @@ def mailed():
             ),
         )
 
-    return views_lib.Views(
+    return Views(
         images=images,
         labels=[0] * 24,
         class_names=["a"],
         views=[
-            views_lib.View(
+            View(
                 run=run,
                 condition=condition,
                 predictions=np.zeros(24, int),

@@ -1,0 +1,87 @@
+"""Records each MoE layer of a model at work: what it leaves when it is applied, as one typed record a layer."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vmoe_inform import checks
+from vmoe_inform.analysis.collect.traces import LayerTrace
+from vmoe_inform.axes import Array, Tree
+from vmoe_inform.config import ModelConfig
+from vmoe_inform.nn.models import Model
+from vmoe_inform.nn.router import TRACE
+from vmoe_inform.routing import topk_margin
+from vmoe_inform.routing.steps import SELECT_STEPS
+from vmoe_inform.sharding.rules import gathered
+
+# What a record may hold besides the token graph, which is by far the largest.
+FIELDS = ("base", "informed", "base_indices", "indices", "weights", "load", "dropped", "margin")
+GRAPH = "graph"
+
+
+def apply_and_record(
+    model: Model, variables: Tree, inputs: Array, mask: Array | None, memory: Tree | None = None
+) -> tuple[Any, dict[str, Any], dict[str, LayerTrace]]:
+    """Outputs, ``aux`` and full records of a batch, for use under ``jit``: what is not used is not computed.
+
+    Args:
+      model: from :func:`vmoe_inform.nn.models.from_config`.
+      variables: what ``model.apply`` takes.
+      inputs: normalised images [B, P, P, 3], or tokens [B, N].
+      mask: False for filler sequences [B], or for filler tokens [B, N].
+      memory: what the model carried from the batch before; None: nothing.
+    """
+    variables = variables | {"params": gathered(variables["params"])}
+    (outputs, aux), left = model.apply(
+        variables, inputs, train=False, sequence_mask=mask, memory=memory, mutable=[TRACE]
+    )
+    layers = left[TRACE]
+    return outputs, aux, {block: _record(layers[block]["moe"], model.config) for block in block_names(model.config)}
+
+
+def _record(left: Mapping[str, Any], config: ModelConfig) -> LayerTrace:
+    """The record of what :class:`vmoe_inform.nn.moe.MoeLayer` left; its arrays are on the devices."""
+    routing = left["routing"]
+    sums = jnp.sum(routing.informed, axis=-1, keepdims=True)
+    informed = routing.informed / jnp.where(sums > 0, sums, 1.0)
+    found: dict[str, Any] = {name: left[name] for name in ("indices", "weights", "load", "dropped")}
+    if tokens_choose(config):
+        found["margin"] = topk_margin(informed, routing.base_indices.shape[-1])
+    found |= {"base": jax.nn.softmax(routing.logits, axis=-1), "informed": informed}
+    return LayerTrace(base_indices=routing.base_indices, graph=routing.graph, **found)
+
+
+def block_names(config: ModelConfig) -> list[str]:
+    """Names of the blocks with a MoE layer, in order."""
+    return [f"block_{layer}" for layer in config.moe_layers]
+
+
+def tokens_choose(config: ModelConfig) -> bool:
+    """Whether each token takes the experts that it finds most probable; else experts or slots choose."""
+    return not SELECT_STEPS[config.router.select].fills_slots
+
+
+def kept_fields(config: ModelConfig, keep: Collection[str] | None) -> tuple[str, ...]:
+    """The fields of a record that are kept, of those that the router has.
+
+    Args:
+      config: of the model.
+      keep: their names; None: all that there are but the graph.
+
+    Raises:
+      ValueError: a name that is none, or that the router does not have.
+    """
+    there = tuple(name for name in FIELDS if name != "margin" or tokens_choose(config))
+    if keep is None:
+        return there
+    for name in keep:
+        if name not in FIELDS:
+            more = " (the token graph: graphs=True)" if name == GRAPH else ""
+            raise checks.error("keep", f"names among {', '.join(FIELDS)}{more}", name)
+        if name not in there:
+            raise checks.error(
+                "keep", f"no margins with model.router.select = {config.router.select!r}, where no token chooses", name
+            )
+    return tuple(name for name in there if name in keep)
