@@ -11,7 +11,7 @@ import pytest
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.nn import models
-from vmoe_inform.nn.operations import forward_flops_per_image, training_flops_per_image
+from vmoe_inform.nn.operations import forward_flops_per_sequence, training_flops_per_sequence
 
 
 def _model(**overrides) -> config_lib.ModelConfig:
@@ -25,12 +25,12 @@ def test_by_hand():
     router, head = 2 * 5 * 16 * 4, 2 * 16 * 10
     forward = embedding + 2 * (projections + attention) + 3 * mlp + router + head
     assert forward == 153_664
-    assert forward_flops_per_image(_model()) == forward
+    assert forward_flops_per_sequence(_model()) == forward
     # Half of the choices found no slot: one MLP for each token is left; so with one expert each.
-    assert forward_flops_per_image(_model(), kept=0.5) == forward_flops_per_image(_model(), k=1) == forward - mlp
+    assert forward_flops_per_sequence(_model(), kept=0.5) == forward_flops_per_sequence(_model(), k=1) == forward - mlp
     # Two gradients for every product, but none for the pixels.
-    assert training_flops_per_image(_model()) == 3 * forward - embedding
-    assert training_flops_per_image(_model(), kept=0.5) == 3 * (forward - mlp) - embedding
+    assert training_flops_per_sequence(_model()) == 3 * forward - embedding
+    assert training_flops_per_sequence(_model(), kept=0.5) == 3 * (forward - mlp) - embedding
 
 
 def _products(jaxpr) -> int:
@@ -78,11 +78,44 @@ def test_the_traced_passes_have_these_products(overrides, others):
     variables = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     traced = jax.make_jaxpr(lambda v, i: model.apply(v, i)[0])(variables, images)
-    assert _products(traced.jaxpr) == 2 * (forward_flops_per_image(config) + others)
+    assert _products(traced.jaxpr) == 2 * (forward_flops_per_sequence(config) + others)
     gradient = jax.make_jaxpr(jax.grad(lambda v, i: jnp.sum(model.apply(v, i)[0] ** 2)))(variables, images)
     # The gradients of the biases of query, key, value and output are sums over tokens, done as products with ones.
     biases = 2 * 4 * 2 * config.num_tokens * config.hidden_size
-    assert _products(gradient.jaxpr) == 2 * (training_flops_per_image(config) + others + biases)
+    assert _products(gradient.jaxpr) == 2 * (training_flops_per_sequence(config) + others + biases)
+
+
+TEXT = {
+    "inputs": "tokens", "vocabulary_size": 50, "num_tokens": 6, "num_layers": 2, "hidden_size": 8, "mlp_size": 12,
+    "num_heads": 2, "moe": {"layers": "none"},
+}  # fmt: skip
+PREVIOUS = {"attention_style": "previous", "attention_span": 9, "block": "post_ln_double"}
+
+
+def test_text_by_hand():
+    """6 tokens, 2 blocks of width 8; with the memory, keys and values of 9 tokens more, and relative keys."""
+    blocks, head = 2 * (4 * 2 * 6 * 8**2 + 2 * 2 * 6**2 * 8 + 2 * 2 * 6 * 8 * 12), 2 * 6 * 8 * 50
+    causal = config_lib.parse_model(TEXT)
+    assert forward_flops_per_sequence(causal) == blocks + head
+    assert training_flops_per_sequence(causal) == 3 * (blocks + head)
+    previous = config_lib.parse_model(TEXT | PREVIOUS)
+    memory = 2 * 2 * 2 * 9 * 8**2
+    attention = 2 * (2 * 2 * 6 * 9 * 8 + 2 * 6 * 9 * 8 - 2 * 2 * 6**2 * 8)
+    assert forward_flops_per_sequence(previous) == blocks + head + memory + attention
+    assert training_flops_per_sequence(previous) == 3 * (blocks + head + attention) + 2 * memory
+    classifier = config_lib.parse_model({**TEXT, "num_classes": 5})
+    assert forward_flops_per_sequence(classifier) == blocks + 2 * 8 * 5
+
+
+def test_the_traced_pass_of_text_has_these_products():
+    model = models.from_config(TEXT)
+    variables = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
+    tokens = jax.ShapeDtypeStruct((3, 6), jnp.int32)
+    traced = jax.make_jaxpr(lambda v, t: model.apply(v, t)[0])(variables, tokens)
+    assert _products(traced.jaxpr) == 3 * forward_flops_per_sequence(model.config)
+    gradient = jax.make_jaxpr(jax.grad(lambda v, t: jnp.sum(model.apply(v, t)[0] ** 2)))(variables, tokens)
+    biases = 2 * 4 * 2 * 6 * 8  # see above
+    assert _products(gradient.jaxpr) == 3 * (training_flops_per_sequence(model.config) + biases)
 
 
 @pytest.mark.parametrize("classifier", ["token", "map"])
@@ -100,14 +133,16 @@ def test_they_are_nearly_all_that_is_compiled(classifier):
     def training(variables, images):
         return jax.grad(lambda v: jnp.sum(forward(v, images) ** 2))(variables)
 
-    for function, formula in ((forward, forward_flops_per_image), (training, training_flops_per_image)):
+    for function, formula in ((forward, forward_flops_per_sequence), (training, training_flops_per_sequence)):
         compiled = jax.jit(function).lower(variables, images).cost_analysis()["flops"]
         assert 1.0 < compiled / (4 * formula(config)) < 1.02
 
 
 def test_every_router_counts_the_same():
-    counts = {forward_flops_per_image(_model(router=router)) for router in ("vmoe", "symphony_vmoe", "attention_vmoe")}
+    counts = {
+        forward_flops_per_sequence(_model(router=router)) for router in ("vmoe", "symphony_vmoe", "attention_vmoe")
+    }
     assert len(counts) == 1
     more_experts = dataclasses.replace(_model().moe, num_experts=8)
-    more = forward_flops_per_image(dataclasses.replace(_model(), moe=more_experts))
-    assert more - forward_flops_per_image(_model()) == 2 * 5 * 16 * 4
+    more = forward_flops_per_sequence(dataclasses.replace(_model(), moe=more_experts))
+    assert more - forward_flops_per_sequence(_model()) == 2 * 5 * 16 * 4

@@ -9,7 +9,7 @@ import pytest
 from tests import processes, tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.data import sources
-from vmoe_inform.nn.operations import training_flops_per_image
+from vmoe_inform.nn.operations import training_flops_per_sequence
 from vmoe_inform.performance import inform, layer, step, tables
 from vmoe_inform.performance import input as input_lib
 from vmoe_inform.performance.timing import Spread
@@ -72,7 +72,7 @@ def test_step_rows_have_what_they_say_and_nothing_is_compiled_twice():
     # 8 slots: a choice in a few hundred is dropped, also after the steps that the router has learned from.
     assert gather.dropped == pytest.approx(einsum.dropped, abs=0.02)
     assert gather.dropped < 0.05
-    expected = config.train.batch_size * training_flops_per_image(config.model, kept=1.0 - gather.dropped)
+    expected = config.train.batch_size * training_flops_per_sequence(config.model, kept=1.0 - gather.dropped)
     assert gather.useful_flops == pytest.approx(expected)
     assert gather.useful_flops < gather.compiled_flops
     assert gather.useful_gflops.median > 0.0
@@ -81,7 +81,7 @@ def test_step_rows_have_what_they_say_and_nothing_is_compiled_twice():
 def test_where_k_grows_the_first_k_counts_and_full_slots_drop_nothing():
     growing = config_lib.parse(tiny.config_dict("smoe_dropout"))
     assert growing.model.moe.num_selected_experts == 2
-    assert step.useful_flops(growing, dropped=0.0) == 16 * training_flops_per_image(growing.model, k=1)
+    assert step.useful_flops(growing, dropped=0.0) == 16 * training_flops_per_sequence(growing.model, k=1)
     metrics = {"routing/block_1/dropped": jnp.asarray(0.25)}
     assert step.dropped_share(_model(), metrics) == 0.25
     # Experts choose: tokens may be left out, slots may not.

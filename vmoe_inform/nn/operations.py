@@ -17,15 +17,24 @@ With N tokens of width D, H heads, MLPs of width M, E experts and L blocks, the 
     pooling      4 (N + 1) D^2 + 4 N D + 4 D M    only with classifier "map": one query, and an MLP for one token
     head         2 D C, or 2 R (D + C) behind a layer of width R
 
+A sequence of text takes, with a vocabulary of V words or C classes::
+
+    embedding    0                    it is looked up
+    attention    L (8 N D^2 + 4 N^2 D)    a causal mask counts for nothing, as in the source
+                 L (4 N D^2 + 4 (N + A) D^2 + 6 N A D)    to the A tokens before: keys and values of the memory too, and
+                                      query . relative key
+    head         2 N D V, or 2 D C of a classifier
+
 Either factor of a product has a gradient, and each gradient is a product of the same size. So training takes three
-times the forward pass. The exception is the embedding, which takes twice, since the pixels need no gradient.
+times the forward pass. There are two exceptions. The embedding of images takes twice, since the pixels need no
+gradient. So do the keys and values of the memory, which gets none.
 """
 
-from vmoe_inform.config import VisionModelConfig
+from vmoe_inform.config import LanguageModelConfig, ModelConfig, VisionModelConfig
 
 
-def forward_flops_per_image(config: VisionModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
-    """Operations of one image in the forward pass.
+def forward_flops_per_sequence(config: ModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
+    """Operations of one sequence, such as an image, in the forward pass.
 
     Args:
       config: of the model.
@@ -34,24 +43,43 @@ def forward_flops_per_image(config: VisionModelConfig, *, kept: float = 1.0, k: 
     """
     tokens, width, hidden, moe = config.num_tokens, config.hidden_size, config.mlp_size, config.moe
     k = moe.num_selected_experts if k is None else k
-    attention = 8 * tokens * width**2 + 4 * tokens**2 * width
     mlp = 4 * tokens * width * hidden
     num_moe = len(config.moe_layers)
-    dense = config.num_layers * attention + (config.num_layers - num_moe) * mlp
+    dense = config.num_layers * _attention_flops(config) + (config.num_layers - num_moe) * mlp
     sparse = num_moe * (k * kept * mlp + 2 * tokens * width * moe.num_experts)
+    return float(_without_gradient(config) + dense + sparse + _head_flops(config))
+
+
+def training_flops_per_sequence(config: ModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
+    """Operations of a sequence in a training step, both passes; args as :func:`forward_flops_per_sequence`."""
+    return 3 * forward_flops_per_sequence(config, kept=kept, k=k) - _without_gradient(config)
+
+
+def _attention_flops(config: ModelConfig) -> int:
+    """Of one block, without the memory's keys and values."""
+    tokens, width = config.num_tokens, config.hidden_size
+    span = config.attention_span
+    between = 4 * tokens**2 * width if span is None else 6 * tokens * span * width
+    return 8 * tokens * width**2 + between
+
+
+def _without_gradient(config: ModelConfig) -> int:
+    """Products one of whose factors needs no gradient: pixels, or the memory."""
+    if isinstance(config, VisionModelConfig):
+        patches = (config.image_size_px // config.patch_size_px) ** 2
+        return 2 * patches * config.layer_sizes.raw_input_size * config.hidden_size
+    return config.num_layers * 4 * (config.attention_span or 0) * config.hidden_size**2
+
+
+def _head_flops(config: ModelConfig) -> int:
+    """Of pooling and head."""
+    tokens, width = config.num_tokens, config.hidden_size
+    if isinstance(config, LanguageModelConfig):
+        classes = config.num_classes
+        return 2 * tokens * width * config.vocabulary_size if classes is None else 2 * width * classes
+    assert isinstance(config, VisionModelConfig)  # there are no others
     pooling = 0
     if config.classifier == "map":
-        pooling = 4 * (tokens + 1) * width**2 + 4 * tokens * width + 4 * width * hidden
+        pooling = 4 * (tokens + 1) * width**2 + 4 * tokens * width + 4 * width * config.mlp_size
     features, classes = config.representation_size, config.num_classes
-    head = 2 * width * classes if features is None else 2 * features * (width + classes)
-    return float(_embedding_flops(config) + dense + sparse + pooling + head)
-
-
-def training_flops_per_image(config: VisionModelConfig, *, kept: float = 1.0, k: int | None = None) -> float:
-    """Operations of one image in a training step, forward and backward; args as :func:`forward_flops_per_image`."""
-    return 3 * forward_flops_per_image(config, kept=kept, k=k) - _embedding_flops(config)
-
-
-def _embedding_flops(config: VisionModelConfig) -> int:
-    patches = (config.image_size_px // config.patch_size_px) ** 2
-    return 2 * patches * config.layer_sizes.raw_input_size * config.hidden_size
+    return pooling + (2 * width * classes if features is None else 2 * features * (width + classes))

@@ -15,7 +15,7 @@ from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import Config, ModelConfig
-from vmoe_inform.nn.operations import training_flops_per_image
+from vmoe_inform.nn.operations import training_flops_per_sequence
 from vmoe_inform.performance import costs, timing
 from vmoe_inform.performance.compiled import bytes_without_cycles
 from vmoe_inform.performance.timing import Spread
@@ -239,6 +239,4 @@ def useful_flops(config: Config, *, dropped: float) -> float:
     score = SCORE_STEPS[model.router.score]
     growth = score.growth(model.layer_sizes, **config_lib.options_of(model.router, score)) if score.growth else None
     k = model.moe.num_selected_experts if growth is None else growth.k_start
-    return config.train.batch_size * training_flops_per_image(
-        config_lib.as_images(config).model, kept=1.0 - dropped, k=k
-    )
+    return config.train.batch_size * training_flops_per_sequence(model, kept=1.0 - dropped, k=k)

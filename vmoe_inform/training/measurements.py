@@ -7,8 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vmoe_inform.axes import Float
-from vmoe_inform.config import as_images
-from vmoe_inform.nn.operations import training_flops_per_image
+from vmoe_inform.nn.operations import training_flops_per_sequence
 from vmoe_inform.sharding.chips import Chip, chip_of
 from vmoe_inform.tasks import Task
 from vmoe_inform.training.in_flight import FinishedStep
@@ -33,7 +32,7 @@ class Window:
         device = mesh.devices.flat[0]
         peak = peak_flops(chip_of(device.device_kind), config.model.dtype)
         self._examples_per_second_at_peak = (
-            None if peak is None else peak * mesh.devices.size / training_flops_per_image(as_images(config).model)
+            None if peak is None else peak * mesh.devices.size / training_flops_per_sequence(config.model)
         )
         self._devices = jax.local_devices()
         self._begin()

@@ -147,6 +147,11 @@ class ModelConfig(abc.ABC):
         return "pre_ln"
 
     @property
+    def attention_span(self) -> int | None:
+        """Tokens before a token that it attends to, not to itself; None: it attends to itself and others."""
+        return None
+
+    @property
     def activation(self) -> str:
         """Between the two layers of an MLP or expert."""
         return "gelu"
