@@ -10,7 +10,7 @@ import ml_collections
 
 from vmoe_inform import checks, plugins
 from vmoe_inform.config import groups, migrations, validate
-from vmoe_inform.config.settings import CONFIGS, Config, ModelConfig
+from vmoe_inform.config.settings import CONFIGS, Config, LanguageConfig, ModelConfig
 from vmoe_inform.routing import steps
 
 JsonValue = Any
@@ -169,6 +169,21 @@ def with_class_names(config: Config, class_names: Sequence[str]) -> Config:
     if config.data.class_names:
         return config
     return dataclasses.replace(config, data=dataclasses.replace(config.data, class_names=tuple(class_names)))
+
+
+def with_recorded(config: Config, recorded: Config) -> Config:
+    """The config with what another one records of its data and this one leaves open: classes, and vocabulary."""
+    config = with_class_names(config, recorded.data.class_names)
+    if not isinstance(config, LanguageConfig) or not isinstance(recorded, LanguageConfig):
+        return config
+    return with_vocabulary(config, recorded.data.vocabulary_hash)
+
+
+def with_vocabulary(config: LanguageConfig, vocabulary_hash: str) -> LanguageConfig:
+    """The config with this hash for its vocabulary, unless it has one."""
+    if config.data.vocabulary_hash:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, vocabulary_hash=vocabulary_hash))
 
 
 def to_json(config: Config) -> dict[str, JsonValue]:

@@ -22,7 +22,7 @@ def check_same_run(
 ) -> list[Change]:
     """Checks that the run in ``workdir``, if there is one, is the run that ``config`` describes.
 
-    Classes that only one of the two names are taken to be the other's.
+    Classes and a vocabulary that only one of the two names are taken to be the other's.
 
     Args:
       workdir: of the run, which may have been begun by an older version of the library.
@@ -44,7 +44,7 @@ def check_same_run(
         return []
     before = read_config(workdir)
     before, config = (
-        config_lib.with_class_names(one, other.data.class_names) for one, other in ((before, config), (config, before))
+        config_lib.with_recorded(one, other) for one, other in ((before, config), (config, before))
     )
     differing = identity.changes(before, config)
     refused = [str(change) for change in differing if change.effect not in may_change]
@@ -59,6 +59,11 @@ def check_same_run(
 def recorded_class_names(workdir: pathlib.Path) -> tuple[str, ...]:
     """Names of a run's classes in the order of its labels; empty: no run, or one of an older version."""
     return read_config(workdir).data.class_names if storage.exists(workdir / CONFIG_FILE) else ()
+
+
+def with_recorded(config: config_lib.Config, workdir: pathlib.Path) -> config_lib.Config:
+    """The config with what the run in ``workdir``, if there is one, records of its data."""
+    return config_lib.with_recorded(config, read_config(workdir)) if storage.exists(workdir / CONFIG_FILE) else config
 
 
 def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:
