@@ -61,7 +61,7 @@ def test_a_run_starts_with_the_other_runs_averages_and_states(source):
     folder, variables = source
     built, fresh = _fresh(_config(seed=1))
     with built.in_use():
-        state = initialize.from_run(folder, fresh, built)
+        state = initialize.from_run(folder, fresh, built, built.task.config.data)
     chex.assert_trees_all_equal(state.variables(), variables)
     chex.assert_trees_all_equal(state.variables(averaged=True), variables)
     assert np.any(jax.tree.leaves(state.routing)[0] != jax.tree.leaves(fresh.routing)[0])
@@ -77,7 +77,7 @@ def test_a_larger_image_and_a_new_head(source):
     config = _config(model__image_size_px=48, model__representation_size=8)
     built, fresh = _fresh(config)
     with built.in_use():
-        state = initialize.from_run(folder, fresh, built)
+        state = initialize.from_run(folder, fresh, built, built.task.config.data)
     params, saved = dict(state.params), dict(variables["params"])
     for name in ("pre_logits", "head"):
         chex.assert_trees_all_equal(params.pop(name), fresh.params[name])
@@ -110,9 +110,9 @@ def test_the_head_is_of_the_classes_with_these_names(source, tmp_path, warnings,
     names = {"same": digits, "other order": digits[::-1], "others": ("rain", "sun", *digits[2:]), "unknown": ()}[theirs]
     (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
     write_config(tmp_path, config_lib.with_class_names(_config(), names))
-    built, fresh = _fresh(_config(seed=1))
+    built, fresh = _fresh(config_lib.with_class_names(_config(seed=1), digits))
     with built.in_use():
-        state = initialize.from_run(tmp_path, fresh, built, digits)
+        state = initialize.from_run(tmp_path, fresh, built, built.task.config.data)
     expected = {
         "same": variables["params"]["head"],
         "other order": jax.tree.map(lambda leaf: leaf[..., ::-1], variables["params"]["head"]),
@@ -174,6 +174,6 @@ def test_a_run_without_a_checkpoint_says_so(source, tmp_path):
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     built, fresh = _fresh(_config())
     with pytest.raises(FileNotFoundError, match=r"checkpoint: expected one in .*; received none"):
-        initialize.from_run(tmp_path, fresh, built)
+        initialize.from_run(tmp_path, fresh, built, built.task.config.data)
     with CheckpointReader(folder) as checkpoints:  # and nothing was written where nothing is to be written
         assert checkpoints.latest_step() == 8

@@ -16,6 +16,8 @@ from vmoe_inform.config.schema import (
     parse_recorded,
     to_json,
     with_class_names,
+    with_recorded,
+    with_vocabulary,
 )
 from vmoe_inform.config.settings import (
     AttackConfig,
@@ -79,4 +81,6 @@ __all__ = [
     "resolve_layers",
     "to_json",
     "with_class_names",
+    "with_recorded",
+    "with_vocabulary",
 ]

@@ -42,6 +42,21 @@ def check_same(received: Sequence[str], expected: Sequence[str], field: str) -> 
         raise checks.error(field, "names that are different, to tell classes by", some(twice))
 
 
+def check_labels(received: Sequence[str], number: int | None, names: Sequence[str]) -> None:
+    """Raises ValueError for data whose labels would mean other classes than the model's.
+
+    Args:
+      received: classes of the data, in the order of the labels.
+      number: of the model's classes.
+      names: of the model's classes; empty: not known.
+    """
+    if len(received) != number:
+        raise checks.error("data", f"the model's {number} classes", len(received))
+    if names and tuple(received) != tuple(names):
+        check_same(received, names, "data")
+        raise checks.error("data", "labels in the order of the model's classes", "the same classes in another")
+
+
 def difference(received: Sequence[str], expected: Sequence[str]) -> str:
     """``missing: cat, dog; unknown: rain and 7 more``: at most five names of each side."""
     theirs, ours = set(received), set(expected)

@@ -1,5 +1,6 @@
 """The resolved config in a run's folder, which identifies the run when it is started again."""
 
+import dataclasses
 import pathlib
 from collections.abc import Collection
 from typing import Any
@@ -12,6 +13,7 @@ from vmoe_inform.config import identity
 from vmoe_inform.config.identity import Change, Effect
 
 CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"  # of runs on text
 
 
 def check_same_run(
@@ -43,9 +45,7 @@ def check_same_run(
     if not storage.exists(path):
         return []
     before = read_config(workdir)
-    before, config = (
-        config_lib.with_recorded(one, other) for one, other in ((before, config), (config, before))
-    )
+    before, config = (config_lib.with_recorded(one, other) for one, other in ((before, config), (config, before)))
     differing = identity.changes(before, config)
     refused = [str(change) for change in differing if change.effect not in may_change]
     if refused:
@@ -64,6 +64,14 @@ def recorded_class_names(workdir: pathlib.Path) -> tuple[str, ...]:
 def with_recorded(config: config_lib.Config, workdir: pathlib.Path) -> config_lib.Config:
     """The config with what the run in ``workdir``, if there is one, records of its data."""
     return config_lib.with_recorded(config, read_config(workdir)) if storage.exists(workdir / CONFIG_FILE) else config
+
+
+def with_kept_tokenizer(config: config_lib.Config, workdir: pathlib.Path) -> config_lib.Config:
+    """The config with the tokenizer that the run in ``workdir`` keeps, if it keeps one: the text need not be there."""
+    path = workdir / TOKENIZER_FILE
+    if not isinstance(config, config_lib.LanguageConfig) or not storage.exists(path):
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer=str(path), vocabulary=""))
 
 
 def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:

@@ -18,7 +18,7 @@ from vmoe_inform.nn import models
 from vmoe_inform.nn.models import Model
 from vmoe_inform.runs import heads
 from vmoe_inform.runs.checkpoint_path import CheckpointPath, name_of
-from vmoe_inform.runs.folder import hash_by_older_versions, read_config
+from vmoe_inform.runs.folder import hash_by_older_versions, read_config, with_kept_tokenizer
 from vmoe_inform.runs.integrity import DamagedCheckpointError
 from vmoe_inform.runs.reading import CheckpointReader
 from vmoe_inform.sharding.mesh import make_mesh
@@ -117,7 +117,7 @@ class SavedRun:
         return self._load(self.path.step, mesh)
 
     def _load(self, step: int | None, mesh: Mesh | None) -> Run:
-        if not self.config.data.class_names:
+        if self.config.model.num_classes is not None and not self.config.data.class_names:
             logging.warning(
                 "%s has no record of its classes (older version): they are compared by number only", self.folder
             )
@@ -163,7 +163,7 @@ def find(
     """
     path = CheckpointPath(checks.local_path("workdir", folder), step)
     recorded = read_config(path.folder)
-    config = config_lib.override(recorded, here)
+    config = with_kept_tokenizer(config_lib.override(recorded, here), path.folder)
     with CheckpointReader(path.folder) as checkpoints:
         found, kept = checkpoints.find_step(step), tuple(checkpoints.steps())
     name = name_of(path.folder) if name is None else name

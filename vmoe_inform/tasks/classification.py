@@ -111,8 +111,8 @@ class Classification(Task[ImageConfig, Source]):
     def evaluation_batches(
         self, source: Source, skipped: SkippedRecords, process_index: int, process_count: int
     ) -> Iterator[HostBatch]:
-        self._check_classes(source)
         data = self.config.data
+        classes.check_labels(source.class_names, self.config.model.num_classes, data.class_names)
         return evaluation_batches(
             source,
             image_size_px=self.config.model.image_size_px,
@@ -126,32 +126,28 @@ class Classification(Task[ImageConfig, Source]):
             total=processes.total,
         )
 
-    def _check_classes(self, source: Source) -> None:
-        """Raises ValueError for a source whose labels would mean other classes than the model's."""
-        number, names = self.config.model.num_classes, self.config.data.class_names
-        if source.num_classes != number:
-            raise checks.error("data", f"the model's {number} classes", source.num_classes)
-        if names and source.class_names != names:
-            classes.check_same(source.class_names, names, "data")
-            raise checks.error("data", "labels in the order of the model's classes", "the same classes in another")
-
     def headline(self, kept: Float[np.ndarray, "n classes"], facts: Mapping[str, Int[np.ndarray, " n"]]) -> Headline:
         """Share of the test images whose largest logit is their label's.
 
         Raises:
           ValueError: logits that are not finite.
         """
-        if not np.isfinite(kept).all():
-            raise checks.error("logits", "finite numbers", "NaN or infinity")
-        return Headline(self.headline_name, float(np.mean(np.argmax(kept, axis=-1) == facts["label"])))
+        return Headline(self.headline_name, top1(kept, facts["label"]))
 
     def headline_in_words(self, value: float) -> str:
         """Accuracy in %."""
         return f"clean top-1 {value:.2%}"
 
 
+def top1(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
+    """Share of the records whose largest logit is their label's. Raises ValueError for logits that are not finite."""
+    if not np.isfinite(logits).all():
+        raise checks.error("logits", "finite numbers", "NaN or infinity")
+    return float(np.mean(np.argmax(logits, axis=-1) == labels))
+
+
 def cross_entropy(logits: Float[Array, "B classes"], targets: Float[Array, "B classes"], kind: str) -> Float[Array, ""]:
-    """Mean over images of the softmax cross-entropy, or of the sigmoid one summed over classes (V-MoE's)."""
+    """Mean over records of the softmax cross-entropy, or of the sigmoid one summed over classes (V-MoE's)."""
     if kind == "softmax":
         return jnp.mean(optax.softmax_cross_entropy(logits, targets))
     return jnp.mean(jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1))

@@ -18,6 +18,7 @@ from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.nn.cross_entropy import mean_loss, token_losses
 from vmoe_inform.sharding import processes
 from vmoe_inform.tasks._text import TextTask
+from vmoe_inform.tasks.predictions import TokenLosses
 from vmoe_inform.tasks.task import TASKS, Batch, Headline, HostBatch
 
 
@@ -35,6 +36,7 @@ class LanguageModeling(TextTask[Corpus]):
     counted = "tokens"
     shown = ("loss", "perplexity")
     carries_memory = True
+    records = "windows"
 
     def __init__(self, config: LanguageConfig):
         """Raises ValueError for settings of classifiers, or as of :class:`Task`."""
@@ -151,6 +153,12 @@ class LanguageModeling(TextTask[Corpus]):
         if not nats < _MOST_NATS:
             raise checks.error(self.headline_name, "a finite number", f"exp({nats:.4g})")
         return Headline(self.headline_name, float(np.exp(nats)), self.less_is_better)
+
+    def answers(
+        self, kept: Tree, facts: Mapping[str, np.ndarray], indices: Int[np.ndarray, " n"], skipped: int
+    ) -> TokenLosses:
+        """How surprised the model is by each token."""
+        return TokenLosses(kept["nats"], facts["targets"], kept["mask"], indices, skipped)
 
     def headline_in_words(self, value: float) -> str:
         """Perplexity, and what it is one of."""

@@ -6,6 +6,7 @@ one file, registered by the name that ``config.task`` gives.
 
 import abc
 import dataclasses
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -159,6 +160,9 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
           ValueError: data that do not fit the config.
           FileNotFoundError: missing data.
         """
+
+    def keep(self, folder: pathlib.Path) -> None:
+        """Writes into a run's folder what the run needs besides its config; by default nothing. Of an opened task."""
 
     @property
     @abc.abstractmethod

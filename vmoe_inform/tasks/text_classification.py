@@ -35,6 +35,7 @@ class TextClassification(TextTask[LabelledTexts]):
     facts = ("label",)
     headline_name = "test/top1"
     counted = "texts"
+    records = "texts"
 
     def __init__(self, config: LanguageConfig):
         """Raises ValueError for a model without classes, or as of :class:`Task`."""
@@ -128,7 +129,7 @@ class TextClassification(TextTask[LabelledTexts]):
     def evaluation_batches(
         self, source: LabelledTexts, skipped: SkippedRecords, process_index: int, process_count: int
     ) -> Iterator[HostBatch]:
-        self._check_classes(source)
+        classes.check_labels(source.class_names, self._num_classes, self.config.data.class_names)
         return labelled_batches.evaluation_batches(
             self.tokens_of(source),
             num_tokens=self.config.model.num_tokens,
@@ -140,13 +141,7 @@ class TextClassification(TextTask[LabelledTexts]):
             total=processes.total,
         )
 
-    def _check_classes(self, source: LabelledTexts) -> None:
-        """Raises ValueError for a source whose labels would mean other classes than the model's."""
-        classes.check_labels(source.class_names, self._num_classes, self.config.data.class_names)
-
-    def headline(
-        self, kept: Float[np.ndarray, "n classes"], facts: Mapping[str, Int[np.ndarray, " n"]]
-    ) -> Headline:
+    def headline(self, kept: Float[np.ndarray, "n classes"], facts: Mapping[str, Int[np.ndarray, " n"]]) -> Headline:
         """Share of the test texts whose largest logit is their label's.
 
         Raises:

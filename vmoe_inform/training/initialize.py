@@ -13,6 +13,7 @@ from absl import logging
 
 from vmoe_inform import storage
 from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.config import DataConfig, TextDataConfig
 from vmoe_inform.data import classes
 from vmoe_inform.runs import heads
 from vmoe_inform.runs import run as runs
@@ -27,19 +28,20 @@ _HEAD = ("params/pre_logits/", "params/head/")
 _STATES = ("routing/",)
 
 
-def from_run(folder: pathlib.Path, state: TrainState, program: Program, class_names: Sequence[str] = ()) -> TrainState:
+def from_run(folder: pathlib.Path, state: TrainState, program: Program, data: DataConfig) -> TrainState:
     """The state before the first step, with the newest parameters of another run.
 
     These are the moving average, if that run keeps one. Position embeddings are resized to this model's image size.
     The head, with the tanh layer before it, moves as a whole, its classes in this run's order. If it or its classes
-    differ, it starts anew (ViT, arXiv 2010.11929, Sec. 3.2). States of the router's steps move too; a step that the
+    differ, it starts anew (ViT, arXiv 2010.11929, Sec. 3.2). So do the embeddings of another vocabulary; positions of
+    text that the other run lacks start anew. States of the router's steps move too; a step that the
     other run lacks starts with a fresh one. All else has to be the same. The optimizer starts anew.
 
     Args:
       folder: of the other run.
       state: fresh, from ``program.initialize``.
       program: of this run.
-      class_names: of this run's classes; empty: not known.
+      data: of this run, with what is known of its classes and its vocabulary.
 
     Raises:
       FileNotFoundError: no run there, or no checkpoint in it.
@@ -50,7 +52,10 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program, class_na
             f"train.initial_checkpoint: expected the folder of a run, with {CONFIG_FILE}; received {str(folder)!r}"
         )
     run = runs.find(folder).load_intact(program.mesh)
-    params = _with_head_for(class_names, run.variables["params"], run.class_names, folder)
+    params = _with_head_for(data.class_names, run.variables["params"], run.class_names, folder)
+    if isinstance(data, TextDataConfig) and isinstance(run.config.data, TextDataConfig):
+        is_same = data.vocabulary_hash == run.config.data.vocabulary_hash
+        params = _with_text_of(params, state.params, has_same_vocabulary=is_same, folder=folder)
     fresh = {"params": state.params, "routing": state.routing}
     variables = adapt(run.step, {**run.variables, "params": params}, fresh)
     averages = state.ema_params
@@ -71,6 +76,29 @@ def _with_head_for(class_names: Sequence[str], params: Tree, saved: Sequence[str
     difference = classes.difference(saved, class_names)
     logging.warning("the head starts anew: the classes of %s are others (%s)", folder, difference)
     return {name: part for name, part in params.items() if f"params/{name}/" not in _HEAD}
+
+
+def _with_text_of(params: Tree, fresh: Tree, *, has_same_vocabulary: bool, folder: pathlib.Path) -> Tree:
+    """Another run's parameters with the vocabulary and the positions of this model of text."""
+    if not has_same_vocabulary:
+        logging.warning("the vocabulary starts anew: that of %s is another", folder)
+    saved = params["vocabulary"] if has_same_vocabulary else {}
+    shapes = {name: leaf.shape for name, leaf in saved.items()}
+    vocabulary = {
+        name: saved[name] if shapes.get(name) == leaf.shape else leaf for name, leaf in fresh["vocabulary"].items()
+    }
+    adapted = {**params, "vocabulary": vocabulary}
+    before, after = (tree.get("position_embedding") for tree in (params, fresh))
+    if before is not None and after is not None and before.shape != after.shape:
+        logging.info("%s: the first %d tokens of %d", _POSITIONS, min(before.shape[1], after.shape[1]), after.shape[1])
+        adapted["position_embedding"] = jax.jit(extend_positions, out_shardings=after.sharding)(before, after)
+    return adapted
+
+
+def extend_positions(embedding: Float[Array, "1 N D"], fresh: Float[Array, "1 M D"]) -> Float[Array, "1 M D"]:
+    """Position embeddings of text of another length: those of the first tokens, and fresh ones where there are none."""
+    count = min(embedding.shape[1], fresh.shape[1])
+    return jnp.concatenate([embedding[:, :count], fresh[:, count:]], axis=1)
 
 
 def _shardings(tree: Tree) -> Tree:
@@ -104,9 +132,10 @@ def adapt(step: int, saved: dict[str, Tree], fresh: dict[str, Tree]) -> dict[str
         logging.info("%s: %s", path, "left out" if path in states else "starts anew, the checkpoint has none")
 
     rest = {path: leaf for path, leaf in given.items() if not path.startswith((*_HEAD, *_STATES))}
-    before, after = rest[_POSITIONS], wanted[_POSITIONS]
+    before, after = rest.get(_POSITIONS), wanted.get(_POSITIONS)  # models with relative positions have none
     has_class_token = _CLASS_TOKEN in rest
-    if before.shape[1] != after.shape[1] and has_class_token == (_CLASS_TOKEN in wanted):
+    is_like = has_class_token == (_CLASS_TOKEN in wanted)
+    if is_like and before is not None and after is not None and before.shape[1] != after.shape[1]:
         logging.info("%s: resized from %d to %d tokens", _POSITIONS, before.shape[1], after.shape[1])
         resize = functools.partial(
             resize_position_embedding, num_tokens=after.shape[1], has_class_token=has_class_token

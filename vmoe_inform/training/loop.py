@@ -8,12 +8,11 @@ from collections.abc import Iterable, Sequence
 import jax
 from absl import logging
 
-from vmoe_inform import checks, storage, tasks
-from vmoe_inform import config as config_lib
+from vmoe_inform import checks, storage
 from vmoe_inform.config import Config
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.evaluation.predict import Predictor
-from vmoe_inform.runs.folder import check_same_run, recorded_class_names, write_config
+from vmoe_inform.runs.folder import check_same_run, with_recorded, write_config
 from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.runs.reading import CHECKPOINT_FOLDER, CheckpointReader
 from vmoe_inform.runs.state import TrainState
@@ -145,11 +144,11 @@ def finished_headline(config: Config, workdir: str | pathlib.Path) -> float | No
     """
     workdir = checks.local_path("workdir", workdir)
     setup.check_names(config)
-    config = config_lib.with_class_names(config, recorded_class_names(workdir))
+    config = with_recorded(config, workdir)
     changes = check_same_run(workdir, config)
     if any(change.effect is Effect.RESULTS for change in changes) or not storage.exists(workdir / CHECKPOINT_FOLDER):
         return None
-    task = tasks.from_config(config).opened()
+    task = setup.opened(config, workdir)
     total = program_lib.total_steps(config, task.num_records)
     headline = logged_headline(workdir, total, task)
     if headline is None:  # before looking at checkpoints, which starts JAX's devices

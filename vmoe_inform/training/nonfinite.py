@@ -17,13 +17,18 @@ WHERE = "nonfinite_where"  # name of the metric that where() gives; it is not lo
 # Parts of the model in the order in which the backward pass comes to them; of the blocks, the last comes first.
 _BACKWARD = (
     "head",
+    "vocabulary/bias",
+    "vocabulary/kernel",
     "pre_logits",
     "map_pooling",
     "encoder_norm",
+    "final_norm",
     "block",
+    "relative_keys",
     "position_embedding",
     "class_token",
     "patch_embedding",
+    "vocabulary/embedding",
 )
 _BACKWARD_IN_BLOCK = ("moe", "mlp", "mlp_norm", "attention", "attention_norm")
 
@@ -37,14 +42,15 @@ def parameter_groups(params: Tree) -> dict[str, list[Any]]:
     groups: dict[str, list[Any]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = path_name(path).split("/")
-        groups.setdefault("/".join(names[:2] if names[0].startswith("block_") else names[:1]), []).append(leaf)
+        has_parts = names[0].startswith("block_") or names[0] == "vocabulary"
+        groups.setdefault("/".join(names[:2] if has_parts else names[:1]), []).append(leaf)
     return {name: groups[name] for name in sorted(groups, key=_backward_order)}
 
 
 def _backward_order(group: str) -> tuple[int, int, int, str]:
     part, _, inner = group.partition("/")
     block = re.fullmatch(r"block_(\d+)", part)
-    name = "block" if block else part
+    name = "block" if block else group
     rank = _BACKWARD.index(name) if name in _BACKWARD else len(_BACKWARD)
     inner_rank = _BACKWARD_IN_BLOCK.index(inner) if inner in _BACKWARD_IN_BLOCK else len(_BACKWARD_IN_BLOCK)
     return rank, -int(block[1]) if block else 0, inner_rank, group

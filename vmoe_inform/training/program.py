@@ -85,19 +85,22 @@ def total_steps(config: Config, num_records: int) -> int:
     return steps
 
 
-def build(config: Config, num_steps: int, devices: Sequence[jax.Device] | None = None) -> Program:
+def build(
+    config: Config, num_steps: int, devices: Sequence[jax.Device] | None = None, *, task: Task | None = None
+) -> Program:
     """Puts model, optimizer and mesh together; compiles nothing yet.
 
     Args:
       config: the run.
       num_steps: of the run, for all that changes over it.
       devices: all devices of all processes by default.
+      task: that of the config, if its data were opened already.
 
     Raises:
       ValueError: the devices do not fit the mesh or the batch, see :func:`vmoe_inform.config.mesh_sizes`. Also if the
         router does not fit the number of steps, or a pattern of the optimizer matches no parameter.
     """
-    task = tasks.from_config(config)
+    task = tasks.from_config(config) if task is None else task
     check_duration(config, num_steps)
     if devices is None:
         devices = jax.devices()

@@ -23,7 +23,13 @@ from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.suites import Suite
 from vmoe_inform.runs import saved_trees
 from vmoe_inform.runs.checkpoints import Checkpoints
-from vmoe_inform.runs.folder import check_same_run, recorded_class_names
+from vmoe_inform.runs.folder import (
+    CONFIG_FILE,
+    check_same_run,
+    recorded_class_names,
+    with_kept_tokenizer,
+    with_recorded,
+)
 from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
@@ -78,9 +84,9 @@ def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None, termi
     workdir = checks.local_path("workdir", workdir)
     check_names(config)
     terminal.phase(f"reading the data ({config.data.source})")
-    config = config_lib.with_class_names(config, recorded_class_names(workdir))
-    task = tasks.from_config(config).opened()
-    config = task.config
+    config = with_recorded(config, workdir)
+    task = opened(config, workdir)
+    config = config_lib.with_recorded(config, task.config)
     total = program_lib.total_steps(config, task.num_records)
     config_lib.check_duration(config, total)
     config_lib.check_warmup(config.optimizer, total)
@@ -91,6 +97,17 @@ def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None, termi
     if config.profile is not None:  # before anything is compiled; a run that resumes has fewer steps left
         profile.check_steps(workdir, config.profile, last)
     return Plan(config, workdir, task, _load_suites(config), total, last)
+
+
+def opened(config: Config, workdir: pathlib.Path) -> Task:
+    """The task of a run with its data found, and of the run in ``workdir``, if there is one, with what it keeps.
+
+    Raises:
+      ValueError, FileNotFoundError: as :meth:`vmoe_inform.tasks.Task.opened`.
+    """
+    if storage.exists(workdir / CONFIG_FILE):
+        config = with_kept_tokenizer(config, workdir)
+    return tasks.from_config(config).opened()
 
 
 def check_names(config: Config) -> None:
@@ -157,11 +174,13 @@ def start(plan: Plan, stack: contextlib.ExitStack, terminal: Terminal, *, save_a
     watchdog = stack.enter_context(watchdog_lib.of_run(config.train))
     lock = stack.enter_context(RunLock(workdir))
     changed = check_same_run(workdir, config)
+    if processes.is_main():
+        plan.task.keep(workdir)
     skipped = SkippedRecords(config.data.max_skipped_share)
     data = plan.task.training_batches(skipped, process_index, process_count)
     stack.enter_context(contextlib.closing(data))
     terminal.phase("starting the devices")
-    program = program_lib.build(config, plan.total_steps)
+    program = program_lib.build(config, plan.total_steps, task=plan.task)
     if jax.process_count() != process_count:
         expected = f"called before training on {jax.process_count()} processes"
         raise checks.error("processes.initialize", expected, "not called")
@@ -208,9 +227,9 @@ def _state(
         state = program.initialize()
         if config.train.initial_checkpoint:
             initial = pathlib.Path(config.train.initial_checkpoint)
-            state = initialize.from_run(initial, state, program, config.data.class_names)
+            state = initialize.from_run(initial, state, program, config.data)
         return state
-    if not recorded_class_names(workdir):
+    if config.model.num_classes is not None and not recorded_class_names(workdir):
         logging.warning("%s has no record of its classes, which are compared by number: recorded now", workdir)
     terminal.phase("restoring the newest checkpoint")
     state = checkpoints.restore(program.state_shapes, data)

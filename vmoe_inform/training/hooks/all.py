@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from vmoe_inform import config as config_lib
+from vmoe_inform.runs.folder import with_kept_tokenizer
 from vmoe_inform.sharding import processes
 from vmoe_inform.training.hooks.base import Hook
 from vmoe_inform.training.hooks.evaluate import Evaluate
@@ -80,7 +81,7 @@ def hooks_of(
         run.checkpoints, config.checkpoint, steps=save_at_steps, lock=run.lock, watchdog=run.watchdog, terminal=terminal
     )
     evaluate = Evaluate(
-        config,
+        with_kept_tokenizer(config, workdir),
         workdir,
         plan.task,
         plan.suites,

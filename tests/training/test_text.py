@@ -1,0 +1,163 @@
+"""Training on text from beginning to end: what is learned, carried from batch to batch, kept, and resumed."""
+
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny_text
+from vmoe_inform import checks, storage
+from vmoe_inform.data.skipped import SkippedRecords
+from vmoe_inform.data.text import tokenizers
+from vmoe_inform.drill.compare import differing
+from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.runs import run as runs
+from vmoe_inform.runs.folder import TOKENIZER_FILE
+from vmoe_inform.sharding.mesh import BATCH
+from vmoe_inform.tasks import from_config
+from vmoe_inform.training import loop, program
+
+PAST = {
+    "model__attention_style": "previous",
+    "model__attention_span": 12,
+    "model__block": "post_ln_double",
+    "train__ema_decay": 0.9,
+    "checkpoint__every_steps": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return tiny_text.write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """A run with carried memory on 8 devices: its folder, and how it ended."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, loop.train(tiny_text.parse(corpus, **PAST), folder, show_progress=False)
+
+
+def test_what_is_logged(whole):
+    folder, result = whole
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [entry for entry in entries if "loss" in entry]
+    assert [entry["step"] for entry in steps] == [4, 8, 12]
+    for entry in steps:
+        np.testing.assert_allclose(entry["perplexity"], np.exp(entry["cross_entropy"]), rtol=1e-5)
+    assert steps[-1]["perplexity"] < steps[0]["perplexity"]
+    assert steps[-1]["tokens_per_second"] > 0
+    assert entries[-1]["evaluation/test/perplexity"] == result.headline
+    assert 2 < result.headline < 20  # 16 tokens, of which each word is as likely as the others
+
+
+def test_the_state_carries_what_attention_looks_back_to(whole):
+    """By row, over all devices; evaluation and the optimizer have nothing to do with it."""
+    _, result = whole
+    assert jax.device_count() == 8
+    for block, memory in result.state.memory.items():
+        assert memory.shape == (8, 12, 16), block
+        assert memory.sharding.spec == BATCH
+        assert np.any(np.asarray(memory))
+
+
+def test_a_run_that_stops_ends_with_the_same_bits(whole, corpus, tmp_path):
+    folder, _ = whole
+    config = tiny_text.parse(corpus, **PAST)
+    assert loop.train(config, tmp_path, stop_at_step=6, show_progress=False).headline is None
+    loop.train(config, tmp_path, show_progress=False)
+    assert differing(folder, tmp_path) == []
+
+
+def test_without_its_memory_it_would_not(whole, corpus, tmp_path, monkeypatch):
+    """The positive control of the test above."""
+    folder, _ = whole
+    config = tiny_text.parse(corpus, **PAST)
+    loop.train(config, tmp_path, stop_at_step=6, show_progress=False)
+    monkeypatch.setattr(
+        "vmoe_inform.training.setup._state",
+        lambda *args, before=loop.setup._state: (
+            lambda state: state.replace(memory=jax.tree.map(lambda leaf: 0 * leaf, state.memory))
+        )(before(*args)),
+    )
+    loop.train(config, tmp_path, show_progress=False)
+    assert any(path.startswith("params/") for path in differing(folder, tmp_path))
+
+
+def test_a_finished_run_is_known_from_its_log(whole, corpus):
+    folder, result = whole
+    assert loop.finished_headline(tiny_text.parse(corpus, **PAST), folder) == result.headline
+
+
+def test_the_run_keeps_its_tokenizer(whole, corpus):
+    """So that what looks at it needs no training text; the config records which it was."""
+    folder, _ = whole
+    run = runs.load(folder)
+    assert run.config.data.tokenizer == str(folder / TOKENIZER_FILE)
+    task = from_config(run.config)
+    assert task.tokenizer.size == len(tiny_text.WORDS) + 2
+    assert tokenizers.fingerprint(task.tokenizer) == run.config.data.vocabulary_hash
+    assert storage.read_json(folder / "config.json")["data"]["tokenizer"] == "words"
+
+
+def test_the_vocabulary_of_another_run_is_refused(whole, corpus, tmp_path):
+    folder, _ = whole
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    words = ["<unk>", "<eos>", *reversed(tiny_text.WORDS)]
+    (tmp_path / TOKENIZER_FILE).write_text(json.dumps({"kind": "words", "splitting": "marks", "vocabulary": words}))
+    with pytest.raises(checks.InputError, match=r"data.vocabulary_hash: expected the vocabulary of the run \("):
+        loop.train(tiny_text.parse(corpus, **PAST), tmp_path, show_progress=False)
+
+
+def test_evaluation_carries_memory_and_counts_each_target_once(whole, corpus):
+    """Without memory, the first window of each row is the same, and the others are not."""
+    folder, result = whole
+    run = runs.load(folder)
+    task = from_config(run.config)
+    predictor = Predictor(run.model, task, run.mesh)
+    found = predictor.predict(run.variables, task.test_source)
+    assert np.count_nonzero(found.mask) == len(task.test_source.ids)
+    assert np.bincount(found.targets[found.mask]).tolist() == np.bincount(task.test_source.ids).tolist()
+    assert float(np.exp(np.mean(found.nats[found.mask].astype(np.float64)))) == pytest.approx(result.headline, rel=1e-6)
+    forgetful = Predictor(run.model, task, run.mesh)
+    task.carries_memory = False
+    again = forgetful.predict(run.variables, task.test_source)
+    windows = task.num_examples(task.test_source) // 8
+    first = found.indices % windows == 0
+    np.testing.assert_allclose(again.nats[first], found.nats[first], rtol=1e-5)
+    assert np.any(again.nats[~first] != found.nats[~first])
+
+
+def test_parts_of_a_batch_have_their_rows_memory(corpus):
+    """A step in two parts is the step in one: gradients, and the memory of each row."""
+    states = []
+    for parts in (1, 2):
+        config = tiny_text.parse(corpus, **PAST, train__gradient_accumulation_steps=parts, model__dropout_rate=0.0)
+        built = program.build(config, 12, jax.devices()[:2])
+        batches = built.task.training_batches(SkippedRecords(0.0), 0, 1)
+        with built.in_use():
+            state = built.initialize()
+            for _ in range(2):
+                state, metrics = built.train_step(state, built.to_devices(next(batches)))
+        batches.close()
+        states.append((jax.device_get(state.memory), float(metrics["perplexity"])))
+    chex.assert_trees_all_close(states[0], states[1], rtol=1e-3, atol=1e-4)
+    memory = states[0][0]["block_0"]
+    assert len({row.tobytes() for row in memory}) == 8  # each row has its own
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("train__label_smoothing", 0.1, "train.label_smoothing: expected 0.0 with task = 'language_modeling'"),
+        ("model__num_classes", 3, "model.num_classes: expected None with task = 'language_modeling'; received 3"),
+        ("train__loss", "sigmoid", "train.loss: expected 'softmax' with task = 'language_modeling'"),
+        ("model__vocabulary_size", 2, "model.vocabulary_size: expected at least 3"),
+        ("train__batch_size", 800, "data: expected a corpus of at least train.batch_size x model.num_tokens"),
+    ],
+)
+def test_bad_settings_are_refused(corpus, tmp_path, field, value, message):
+    with pytest.raises(checks.InputError, match=message):
+        loop.train(tiny_text.parse(corpus, **{field: value}), tmp_path, show_progress=False)
