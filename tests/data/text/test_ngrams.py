@@ -91,6 +91,15 @@ def test_few_tokens_and_the_largest_vocabulary():
 
 
 @pytest.mark.parametrize(
+    ("length", "number"), [(1, 1), (99, 2), (1000, 20), (100_000, 2000), (5_000_000, 100_000), (20_000_000, 101_000)]
+)
+def test_a_fiftieth_of_the_text_decides_about_the_pseudo_counts_and_no_more_than_needed(length, number):
+    left_out = ngrams._left_out(length)
+    assert left_out.shape == (length,)
+    assert np.count_nonzero(left_out) == number
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"training": np.zeros(0, int)}, "training: expected at least one token"),

@@ -13,14 +13,15 @@ training text best, which are left out of the counts for it. Lower orders come f
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vmoe_inform import checks
 
 NAMES = ("unigram", "bigram", "trigram")
 _FACTORS = tuple(2.0**power for power in range(-6, 7))
-_BLOCK = 1000  # tokens of a block of training text that is left out
-_BLOCKS = 50  # one of which is left out
+_BLOCK = 1000  # tokens of a block of training text
+_BLOCKS = 50  # one of which, or of more, is left out
+_MOST_LEFT_OUT = 100  # blocks, evenly spread
 
 
 def perplexities(
@@ -53,8 +54,7 @@ def perplexities(
         raise checks.error("vocabulary_size", "1 to 2^21 for counts of trigrams", vocabulary_size)
     for name, ids in (("training", training), ("targets", targets), ("inputs", given)):
         _check(name, ids, vocabulary_size)
-    block = min(_BLOCK, max(1, len(training) // (2 * _BLOCKS)))
-    left_out = np.arange(len(training)) // block % _BLOCKS == 0
+    left_out = _left_out(len(training))
     lower_left_out = np.full(np.count_nonzero(left_out), 1 / vocabulary_size)
     lower = np.full(len(targets), 1 / vocabulary_size)
     found = {}
@@ -92,6 +92,13 @@ class _Counts:
         """
         pseudo_counts = np.maximum(factor * self.followers, 1e-9)  # after an unseen context, the order below decides
         return (self.ngrams + pseudo_counts * lower) / (self.contexts + pseudo_counts)
+
+
+def _left_out(length: int) -> Bool[np.ndarray, " T"]:
+    """Which tokens of the training text are left out to choose k."""
+    block = min(_BLOCK, max(1, length // (2 * _BLOCKS)))
+    blocks = np.arange(length) // block
+    return blocks % max(_BLOCKS, int(blocks[-1]) // _MOST_LEFT_OUT) == 0
 
 
 def _check(name: str, ids: Int[np.ndarray, " n"], vocabulary_size: int) -> None:
