@@ -15,7 +15,7 @@ import yaml
 import vmoe_inform
 from tests import tiny
 from vmoe_inform import routing
-from vmoe_inform.config import ImageConfig, groups, presets
+from vmoe_inform.config import ImageConfig, LanguageConfig, groups, presets
 from vmoe_inform.nn import models
 from vmoe_inform.routing import steps
 
@@ -138,10 +138,10 @@ def unknown_settings(text: str) -> list[str]:
     fields += re.findall(rf"`((?:{groups_of_config})\.[a-z_][\w.]*)", text)
     unknown = []
     for field in fields:
-        if field.rpartition(".")[2] in ("py", "md", "json", "lock"):
+        if field.rpartition(".")[2] in ("py", "md", "json", "lock", "txt"):
             continue  # a file
         try:
-            groups.hint_of([ImageConfig], field)
+            groups.hint_of([ImageConfig, LanguageConfig], field)
         except ValueError:
             unknown.append(field)
     return [field for field in unknown if "image_mean" not in field]  # the step of docs/extending.md

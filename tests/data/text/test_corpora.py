@@ -1,6 +1,7 @@
 """Lines by name, corpora, and which words make a vocabulary."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from vmoe_inform.data.text import corpora, sources, wordnet
 from vmoe_inform.data.text.lines import LINES, Lines
 from vmoe_inform.data.text.words import WordTokenizer
 
+DEBIANS = pathlib.Path("/usr/share/wordnet")
 TEXT = {"train": [f"line {number} of the text" for number in range(640)], "test": ["line 7", "unseen words"]}
 
 
@@ -120,3 +122,43 @@ def test_another_split_is_refused():
         ValueError, match="split of wordnet: expected one of 'train', 'validation', 'test'; received 'dev'"
     ):
         sources.lines(settings(source="wordnet").data, "dev")
+
+
+def test_a_dictionary_of_wordnet_is_read(tmp_path):
+    header = "  1 This software and database is being provided to you  \n"
+    entries = {
+        "noun": '00003553 05 n 02 whale 0 sea_beast 0 001 @ 00002684 n 0000 | any of the larger mammals; "a whale"  \n',
+        "verb": "00001740 29 v 01 breathe 0 000 | draw air  \n",
+        "adj": "00013662 00 s 01 ill_at_ease(p) 0 000 | uneasy  \n",
+        "adv": "00001740 02 r 01 a_cappella 0 000 | alone  \n",
+    }
+    for part, text in entries.items():
+        (tmp_path / f"data.{part}").write_text(header + text)
+    data = settings(source="wordnet", directory=str(tmp_path)).data
+    texts = sources.labelled(data, "train")
+    assert list(texts.texts) == [
+        'whale: any of the larger mammals; "a whale"',
+        "breathe: draw air",
+        "ill at ease: uneasy",
+        "a cappella: alone",
+    ]
+    assert [texts.class_names[label] for label in texts.labels] == ["noun.animal", "verb.body", "adj.all", "adv.all"]
+    (tmp_path / "data.adv").write_text("nothing like it\n")
+    with pytest.raises(ValueError, match=r"data.adv:1: expected a synset of WordNet with its gloss; received 'nothing"):
+        sources.lines(data, "train")
+    with pytest.raises(FileNotFoundError, match=r"data.directory: expected a folder with WordNet's files"):
+        sources.lines(settings(source="wordnet", directory=str(tmp_path / "nowhere")).data, "train")
+
+
+@pytest.mark.skipif(not DEBIANS.is_dir(), reason="Debian's package wordnet-base is not installed")
+def test_the_embedded_glosses_are_debians():
+    config = settings(source="wordnet", directory=str(DEBIANS))
+    for split in wordnet.SPLITS:
+        embedded = sources.lines(settings(source="wordnet").data, split)
+        assert list(sources.lines(config.data, split)) == list(embedded)
+
+
+@pytest.mark.parametrize("field", ["tokenizer", "vocabulary"])
+def test_a_missing_file_is_said(field, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        corpora.learn_tokenizer(settings(**{field: str(tmp_path / "nothing.json")}))

@@ -104,7 +104,7 @@ class WordTokenizer:
         for line in lines:
             ids.extend([get(word, unknown) for word in self.words(line)])
             ids.append(end_of_line)
-        return np.frombuffer(ids, np.int32).copy() if ids else np.zeros(0, np.int32)
+        return np.frombuffer(ids, np.int32) if ids else np.zeros(0, np.int32)
 
     def decode(self, ids: Int[np.ndarray, " T"]) -> str:
         text = " ".join("\n" if token == self.end_of_line else self.vocabulary[token] for token in ids.tolist())
