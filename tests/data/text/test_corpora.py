@@ -160,5 +160,8 @@ def test_the_embedded_glosses_are_debians():
 
 @pytest.mark.parametrize("field", ["tokenizer", "vocabulary"])
 def test_a_missing_file_is_said(field, tmp_path):
-    with pytest.raises(FileNotFoundError):
-        corpora.learn_tokenizer(settings(**{field: str(tmp_path / "nothing.json")}))
+    for received in (str(tmp_path / "nothing.json"), str(tmp_path), "word"):
+        with pytest.raises(
+            FileNotFoundError, match=rf"data.{field}: expected .*; received '{received}', which is no file"
+        ):
+            corpora.learn_tokenizer(settings(**{field: received}))
