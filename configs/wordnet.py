@@ -13,20 +13,20 @@ from vmoe_inform.config import presets
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     """A model of words with experts in every block."""
-    options = {"distilled.switch_step": 70}  # StableMoE: a tenth of the run, as in its paper
+    options = {"distilled.switch_step": 140}  # StableMoE: a tenth of the run, as in its paper
     config = presets.start_language(argument, router="smoe_top2", size="small", experts="8", options=options)
     config.model.vocabulary_size = 13_400
-    config.model.num_tokens = 64
     config.model.tie_embeddings = True
 
     config.data.source = "wordnet"
 
-    config.train.steps = 700
-    config.train.batch_size = 32
-    config.train.log_every_steps = 20
+    config.train.steps = 1_400
+    config.train.batch_size = 16
+    config.train.log_every_steps = 50
 
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup_steps = 50
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.beta2 = 0.99
+    config.optimizer.warmup_steps = 60
     config.optimizer.weight_decay = 1e-2
     config.optimizer.gradient_clip_norm = 1.0
 

@@ -48,13 +48,14 @@ ALLOWED = {
     # what a run's routers do to the images of the suites
     "analysis": TASKS | {"evaluation", "report", "lettering"},
     "studies": TASKS | {"evaluation", "training", "report", "lettering"},  # many runs, trained and measured
+    "generation": RUNS,  # what language models write
     # what a program costs, compiled and timed; only command lines look at it
     "performance": TASKS | {"evaluation", "training"},
     "interop": MODEL,
     "command_line": CONFIG | {"sharding"},  # what the command lines share
     "commands": set(),  # the console scripts, which run command lines by name
 }
-COMMAND_LINES = {"train", "evaluate", "analyze", "study", "benchmark", "compile_check", "drill"}
+COMMAND_LINES = {"train", "evaluate", "analyze", "study", "generate", "benchmark", "compile_check", "drill"}
 EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)
 # Commands inside a package, which may use what the command lines beside it may.
 COMMANDS_IN_PACKAGES = {

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.dispatch import current_platform
+from vmoe_inform.nn import cache
 from vmoe_inform.nn.bias import add_bias
 from vmoe_inform.nn.fused_attention import fits, fused_attention
 from vmoe_inform.nn.mlp import dropout
@@ -49,6 +50,7 @@ class SelfAttention(nn.Module):
         single operations. ``"auto"`` is the kernel on TPUs where it fits, without dropout, mask or block size;
         otherwise single operations.
       causal: token i attends to tokens j <= i only.
+      most_tokens: N, which a cache of the tokens before has room for; None keeps none.
     """
 
     num_heads: int
@@ -57,6 +59,7 @@ class SelfAttention(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
     implementation: Literal["auto", "xla", "fused"] = "auto"
     causal: bool = False
+    most_tokens: int | None = None
 
     @nn.compact
     def __call__(
@@ -95,8 +98,14 @@ class SelfAttention(nn.Module):
         if fused:
             attended, entropies = _attend_fused(*projections, num_heads=self.num_heads, record=record)
         else:
+            queries, *seen = projections
+            first = None
+            if self.most_tokens is not None and cache.keeps(self):
+                seen, first = cache.append(self, "before", seen, self.most_tokens)
             attended, entropies = _attend(
-                *projections,
+                queries,
+                *seen,
+                first=first,
                 record=record,
                 block_size=self.block_size,
                 drop=None if dropout_key is None else (dropout_key, self.dropout_rate),
@@ -153,20 +162,22 @@ def _attend_fused(
 
 
 def _attend(
-    queries: Float[Array, "B N H F"],
+    queries: Float[Array, "B R H F"],
     keys: Float[Array, "B N H F"],
     values: Float[Array, "B N H F"],
     *,
+    first: Int[Array, ""] | None = None,
     record: bool,
     block_size: int | None,
     drop: tuple[Array, float] | None = None,
     causal: bool = False,
     real: Bool[Array, "B N"] | None = None,
-) -> tuple[Float[Array, "B N H F"], Float[Array, "B N H"] | Float[Array, "B H"] | None]:
+) -> tuple[Float[Array, "B R H F"], Float[Array, "B R H"] | Float[Array, "B H"] | None]:
     """What :func:`vmoe_inform.nn.fused_attention.fused_attention` does, left to XLA, and with masks.
 
     Args:
       queries, keys, values: of each head.
+      first: number of the first query's token among the N, where there are fewer queries; None: all tokens have one.
       record: whether the entropies are asked for; of each token where there is a mask, otherwise their means.
       block_size: tokens whose weights are in memory at a time; None for all.
       drop: key and rate of a dropout of the weights.
@@ -181,6 +192,7 @@ def _attend(
         return attend_by(logits, values, record=record, drop=drop, first=positions[0, 0])
 
     positions = jnp.arange(queries.shape[1])[None]
+    positions = positions if first is None else first + positions
     attended, entropies = map_row_blocks(attend, (queries, positions), block_size=block_size, axis=1)
     if entropies is None or causal or real is not None:
         return attended, entropies

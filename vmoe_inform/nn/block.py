@@ -112,7 +112,8 @@ class Block(nn.Module):
         sizes = (config.num_heads, config.attention_dropout_rate, config.attention_block_size, dtype)
         if past is not None:
             return PreviousAttention(*sizes, name="attention")(inputs, *past, train=train, record=record)
-        attention = SelfAttention(*sizes, config.attention, config.causal, name="attention")
+        most = config.num_tokens if config.causal else None
+        attention = SelfAttention(*sizes, config.attention, config.causal, most, name="attention")
         # Filler sequences attend to themselves, and real tokens of a causal model to none of the padding behind them.
         hidden = real if real is not None and real.shape[1] > 1 and not config.causal else None
         return attention(inputs, train=train, record=record, real=hidden)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.config import LanguageModelConfig
+from vmoe_inform.nn import cache
 from vmoe_inform.nn.cross_entropy import VOCABULARY_AXES, HeadInputs
 from vmoe_inform.nn.router import Surroundings, auxiliary_loss, needs_raw_inputs
 from vmoe_inform.nn.trunk import Memory, apply_blocks
@@ -109,7 +110,9 @@ class LanguageModel(nn.Module):
             positions = self.param(
                 "position_embedding", nn.initializers.normal(0.02), (1, config.num_tokens, config.hidden_size)
             )
-            embedded = embedded + positions[:, : tokens.shape[1]].astype(dtype)
+            before = cache.count(self, tokens.shape[1]) if cache.keeps(self) else 0
+            positions = jax.lax.dynamic_slice_in_dim(positions, before, tokens.shape[1], axis=1)
+            embedded = embedded + positions.astype(dtype)
         else:
             size = (config.attention_span, config.hidden_size // config.num_heads)
             relative_keys = self.param("relative_keys", nn.initializers.normal(1.0), size)
@@ -133,7 +136,7 @@ class LanguageModel(nn.Module):
         }
         if config.num_classes is None:
             head = vocabulary.head(hidden)
-            return _logits(head), aux | {"features": hidden.astype(jnp.float32), "head": head}
+            return logits_of(head), aux | {"features": hidden.astype(jnp.float32), "head": head}
         features = _last(hidden, token_mask).astype(jnp.float32)
         classes = nn.Dense(config.num_classes, kernel_init=nn.initializers.zeros, name="head")
         return classes(features), aux | {"features": features, "head": None}
@@ -154,7 +157,8 @@ def _real(sequence_mask: Array | None, token_mask: Array | None) -> Bool[Array, 
     return sequence_mask[:, None] if token_mask is None else sequence_mask[:, None] & token_mask
 
 
-def _logits(head: HeadInputs) -> Float[Array, "B N V"]:
+def logits_of(head: HeadInputs) -> Float[Array, "B N V"]:
+    """All logits, float32."""
     kernel = head.kernel.astype(head.hidden.dtype)
     return jnp.einsum("bnd,dv->bnv", head.hidden, kernel, preferred_element_type=jnp.float32) + head.bias[None, None]
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform.axes import Array, Float
+from vmoe_inform.nn import cache
 from vmoe_inform.nn.attention import attend_by, head_initializer, make_record
 from vmoe_inform.routing.blocks import map_row_blocks
 from vmoe_inform.routing.steps import AttentionRecord
@@ -68,13 +69,16 @@ class PreviousAttention(nn.Module):
         head_shape = (self.num_heads, width // self.num_heads)
         inputs, memory = inputs.astype(self.dtype), memory.astype(self.dtype)
         relative_keys = relative_keys.astype(self.dtype)
-        context = jnp.concatenate([memory, inputs], axis=1)
+        keeps = cache.keeps(self)  # then keys and values of the tokens before are known
+        context = inputs if keeps else jnp.concatenate([memory, inputs], axis=1)
 
         def project(name: str, tokens: Array) -> Array:
             kernel = HeadKernel((width, *head_shape), 0, (1, 2), name=name)()
             return jnp.tensordot(tokens, kernel.astype(self.dtype), 1)
 
         queries, keys, values = project("query", inputs), project("key", context), project("value", context)
+        if keeps:
+            keys, values = cache.append_to_last(self, "before", (keys, values), len(relative_keys))
         drop = (self.make_rng("dropout"), self.dropout_rate) if train and self.dropout_rate > 0 else None
 
         def attend(rows: tuple[Array, Array]) -> tuple[Array, Array | None]:

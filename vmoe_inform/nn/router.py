@@ -12,6 +12,8 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.config import RouterConfig, options_of
 from vmoe_inform.dispatch import Plan
+from vmoe_inform.nn import cache
+from vmoe_inform.nn.inform_next import inform_next
 from vmoe_inform.nn.step_variables import OBSERVED, StepVariables
 from vmoe_inform.routing import top_experts
 from vmoe_inform.routing.steps import (
@@ -161,7 +163,11 @@ class Router(nn.Module):
             options = options_of(self.config, step)
             context, variables = self._context(step, tokens, around)
             losses |= step.losses(probabilities, context, **options) if step.losses else {}
-            probabilities = step.function(probabilities, context, **options)
+            if step.mixes_tokens and cache.keeps(self):
+                most = self.sizes.num_tokens
+                probabilities = inform_next(self, step, probabilities, context, options, most)
+            else:
+                probabilities = step.function(probabilities, context, **options)
             if step.graph is not None and self.is_mutable_collection(TRACE):
                 new = step.graph(context, **options)
                 graph = new if graph is None else jnp.einsum("bij,bjk->bik", new, graph)

@@ -1,5 +1,6 @@
 """Named settings that config files share: routers by the papers' names, model sizes, places of MoE layers."""
 
+from vmoe_inform.config.presets.language import set_papers_trunk
 from vmoe_inform.config.presets.routers import ROUTERS, Preset, describe_routers, find_router, set_router
 from vmoe_inform.config.presets.sizes import (
     LANGUAGE_SIZES,
@@ -19,6 +20,7 @@ __all__ = [
     "find_router",
     "set_experts",
     "set_language_size",
+    "set_papers_trunk",
     "set_router",
     "set_variant",
     "start",

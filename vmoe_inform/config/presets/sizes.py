@@ -19,7 +19,7 @@ SIZES = {
 # whose experts are as wide as the model; the others are for tests and small corpora.
 LANGUAGE_SIZES = {
     "tiny": (2, 32, 64, 2, 32),
-    "small": (4, 128, 256, 4, 128),
+    "small": (4, 128, 128, 4, 64),
     "medium": (6, 352, 352, 8, 512),
     "large": (12, 512, 512, 8, 1024),
 }

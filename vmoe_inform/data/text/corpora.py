@@ -98,26 +98,16 @@ def check_size(config: LanguageConfig, tokenizer: Tokenizer) -> None:
 def _learn(config: LanguageConfig) -> Tokenizer:
     data, size = config.data, config.model.vocabulary_size
     if data.tokenizer not in ("words", "bpe"):
-        expected = "'words', 'bpe' or the path of a tokenizer file"
-        return tokenizers.read(_existing("data.tokenizer", expected, data.tokenizer))
+        return tokenizers.read(Path(data.tokenizer).expanduser())
     text = _training_text(config)
     if data.tokenizer == "bpe":
         return BpeTokenizer.learn(text, size)
     splitting: Splitting = "spaces" if text.separated else "marks"
     if data.vocabulary:
-        path = _existing("data.vocabulary", "the path of a file of words", data.vocabulary)
-        listed = [word for word in files.lines(path) if word]
+        listed = [word for word in files.lines(Path(data.vocabulary)) if word]
         return WordTokenizer([*(word for word in (UNKNOWN, END_OF_LINE) if word not in listed), *listed], splitting)
     parts = [sources.lines(data, split) for split in text.vocabulary_splits] or [text]
     return WordTokenizer.learn(itertools.chain.from_iterable(parts), size, splitting)
-
-
-def _existing(field: str, expected: str, received: str) -> Path:
-    """The path of a file that a setting names; FileNotFoundError without such a file."""
-    path = Path(received).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{field}: expected {expected}; received {received!r}, which is no file")
-    return path
 
 
 def _training_text(config: LanguageConfig) -> Lines:

@@ -1,9 +1,8 @@
 """The word-swap attack: some words of every line become unknown words, by the rules of TextAttack's augmentation.
 
 Of a line with n words, ``max(int(share * n), 1)`` are swapped for "AAA" (arXiv 2005.05909). Stop words count among the
-n, but are not swapped. Marks are no words. A line of few words thus has one swapped whatever the share, which decides
-in a text of short lines. Seed and number of the line decide which words are swapped; those of a smaller share are among
-those of a larger.
+n, but are not swapped. Marks are no words. Seed and number of the line decide which words are swapped; those of a
+smaller share are among those of a larger.
 
 To a tokenizer with an unknown token a swapped word is that token, even if "AAA" is in its vocabulary. Others encode the
 text.

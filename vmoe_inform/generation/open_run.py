@@ -1,0 +1,30 @@
+"""The decoder and the tokenizer of a run."""
+
+from pathlib import Path
+
+import jax
+
+from vmoe_inform import config as config_lib
+from vmoe_inform.data.text import tokenizers
+from vmoe_inform.data.text.tokenizers import Tokenizer
+from vmoe_inform.generation.decoder import Decoder, check_writes
+from vmoe_inform.runs.run import SavedRun
+from vmoe_inform.sharding.mesh import make_mesh
+
+
+def open_run(saved: SavedRun) -> tuple[Tokenizer, Decoder]:
+    """The tokenizer that the run keeps, and a decoder with the model on one device.
+
+    Args:
+      saved: from :func:`vmoe_inform.runs.run.find`.
+
+    Raises:
+      FileNotFoundError: the run keeps no tokenizer.
+      ValueError: the run is of no language model, see :class:`Decoder`; or its files are damaged.
+    """
+    check_writes(saved.config.model)
+    data = config_lib.as_language(saved.config).data
+    tokenizer = tokenizers.read(Path(data.tokenizer), within=saved.folder)
+    tokenizers.check_same(tokenizer, data.vocabulary_hash)
+    run = saved.load_intact(make_mesh(1, 1, jax.devices()[:1]))
+    return tokenizer, Decoder(run.config.model, run.variables)
