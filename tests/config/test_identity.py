@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 
 from vmoe_inform import checks
-from vmoe_inform.config import Config, ImageConfig, MeshConfig, TrainConfig, identity, migrations, parse
+from vmoe_inform.config import Config, ImageConfig, MeshConfig, TrainConfig, identity, migrations, parse, parse_model
 from vmoe_inform.config.identity import Change, Effect
 from vmoe_inform.config.migrations import Added, Removed, Renamed, migrate
 
@@ -178,3 +178,15 @@ def test_a_folder_that_the_digits_never_read_is_forgotten():
     assert migrate(older)["data"] == {"source": "digits", "directory": ""}
     folder = {"data": {"source": "folder", "directory": "/there"}}
     assert migrate(folder)["data"] == folder["data"]
+
+
+def test_a_step_has_no_mask_of_its_own_any_more():
+    def older(mask):
+        return {"model": {"router": {"inform": "attention", "options": {"attention": {"mask": mask, "sigma": 2.0}}}}}
+
+    attention = parse_model(migrate(older("none"))["model"]).router.options["attention"]
+    assert "mask" not in attention
+    assert attention["sigma"] == 2.0
+    message = r"options.attention.mask: expected 'none', since the setting was removed \(the model decides: .*'causal'"
+    with pytest.raises(checks.InputError, match=message):
+        migrate(older("causal"))

@@ -20,6 +20,8 @@ from vmoe_inform.dispatch import capacity
         ((10, 4, 2, 100.0, 1), 10),  # 500, of which a group of 10 tokens can fill 10
         ((10, 4, 2, 100.0, 4), 12),
         ((1, 1, 1, 1.0), 4),
+        ((10, 4, 2, None, 1), 10),  # room for all
+        ((10, 4, 2, None, 4), 12),
     ],
 )
 def test_expert_capacity(arguments, expected):
@@ -140,3 +142,28 @@ def test_filler_takes_no_slot():
     assert assignment.kept.tolist() == [[[False, False], [True, False], [True, False]]]
     by_weight = dispatch.assign_slots(weights, indices, num_experts=2, capacity=1, real=real, priority=weights[..., 0])
     assert by_weight.kept.tolist() == assignment.kept.tolist()
+
+
+def test_in_the_order_of_the_tokens_earlier_ones_are_served_first_place_by_place():
+    """Two groups of two sequences of five tokens, with filler."""
+    random = np.random.default_rng(4)
+    indices = np.argsort(random.random((2, 10, 4)), axis=-1)[..., :2]
+    real = np.ones((2, 10), bool)
+    real[1, 5:] = False
+    expected = np.full(indices.shape, 3)
+    for group in range(2):
+        taken = np.zeros(4, int)
+        for place in range(5):
+            for token in (place, place + 5):
+                for choice in range(2):
+                    if real[group, token]:
+                        expert = indices[group, token, choice]
+                        expected[group, token, choice] = taken[expert]
+                        taken[expert] += 1
+    given = {"num_experts": 4, "capacity": 3, "order": "tokens", "num_sequences": 2}
+    weights = jnp.ones(indices.shape)
+    found = dispatch.assign_slots(weights, jnp.asarray(indices), real=jnp.asarray(real), **given)
+    np.testing.assert_array_equal(np.minimum(found.positions, 3), np.minimum(expected, 3))
+    assert np.any(expected > 3)
+    with pytest.raises(ValueError, match="priority: expected None where slots are handed out in the order of the tok"):
+        dispatch.assign_slots(weights, jnp.asarray(indices), priority=jnp.ones((2, 10)), **given)

@@ -1,5 +1,7 @@
 """StableMoE: the light router by hand, and the two stages of the step."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,3 +141,19 @@ def test_the_switch_comes_before_the_end_of_the_training():
         config_lib.check_duration(config, 10)
     with pytest.raises(ValueError, match="less than the 10 training steps; received 10"):
         config_lib.parse(tiny.config_dict("stablemoe", train__steps=10))
+
+
+def test_the_light_router_of_words_sees_nothing_but_the_word():
+    step = steps.SCORE_STEPS["distilled"]
+    sizes = dataclasses.replace(SIZES, vocabulary_size=7)
+    declared = step.parameters(sizes, **step.option_defaults)
+    assert declared["embedding"].shape == (7, 50)
+    assert "position" not in declared
+    state = {name: jnp.ones(declared[name].shape) for name in ("embedding", "centroids")}
+    state["embedding"] = state["embedding"].at[2].set(-1.0)
+    state["step"] = jnp.asarray(1000)
+    context = steps.StepContext(
+        jnp.zeros((1, 5, 4)), {"kernel": jnp.zeros((4, 3))}, state, raw_inputs=jnp.array([[2, 1, 2, 0, 1]])
+    )
+    logits = step.function(context, **step.option_defaults)
+    np.testing.assert_array_equal(logits[0, :, 0], 50.0 * np.array([-1, 1, -1, 1, 1]))

@@ -236,3 +236,17 @@ def test_k_may_grow_beyond_the_k_of_evaluation():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_every_word_has_the_experts_of_its_id():
+    step = steps.SCORE_STEPS["hash"]
+    sizes = dataclasses.replace(SIZES, vocabulary_size=12)
+    state = step.initial_state(jax.random.key(0), sizes, ids="vocabulary")
+    assert state.shape == (12, sizes.num_experts)
+    np.testing.assert_array_equal(np.sum(state, axis=1), sizes.num_selected_experts)
+    np.testing.assert_array_equal(np.sum(state, axis=0), 12 * sizes.num_selected_experts / sizes.num_experts)
+    words = jnp.array([[3, 3, 11, 0, 3]])
+    logits = step.function(steps.StepContext(jnp.zeros((1, 5, 4)), {}, state, raw_inputs=words), ids="vocabulary")
+    np.testing.assert_array_equal(jax.nn.softmax(logits) > 0, state[words])
+    with pytest.raises(ValueError, match=r"ids: expected 'position' .*; received 'vocabulary'"):
+        step.check(SIZES, ids="vocabulary")

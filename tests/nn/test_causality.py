@@ -1,0 +1,204 @@
+"""Nothing of a token depends on later ones in a causal model, for every preset and dispatcher, bit for bit."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from vmoe_inform import config as config_lib
+from vmoe_inform.config import causality, presets
+from vmoe_inform.dispatch import DISPATCHERS
+from vmoe_inform.nn import models
+from vmoe_inform.nn.step_variables import OBSERVED
+from vmoe_inform.routing import steps
+
+B, N, V, FIRST = 2, 12, 10, 7  # tokens from the place FIRST on are replaced
+CAUSAL = (*(name for name in presets.ROUTERS if name not in ("base", "expert_choice", "soft")), *tiny.INFORMED)
+HEADS = ("running", "posterior")  # besides the default, prefix
+INFORMED_BY_HEADS = tuple(f"attention_smoe_top2@attention.heads={heads}" for heads in HEADS)
+# Together they have every step; their products, and the other dispatchers with each, are tried by the slow tests.
+STEPS = ("similarity_xmoe", "attention_smoe_top2", INFORMED_BY_HEADS[0], "stablemoe")
+LEAKS = {  # with what a causal model refuses
+    "expert_choice": {},
+    "soft": {},
+    "similarity_smoe_top2": {},
+    "attention_smoe_top2": {},
+    "smoe_top2": {"moe__capacity_factor_evaluation": 1.0, "moe__capacity_multiple_of": 1},
+}
+
+
+def model_of(router, **fields):
+    """One block of width 16, or two where the router needs them, with two sequences in a group."""
+    config = config_lib.default("tokens")
+    model = config.model
+    model.hidden_size, model.mlp_size, model.num_heads, model.num_tokens, model.vocabulary_size = 16, 8, 2, N, V
+    model.moe.num_experts, model.moe.group_size_sequences = 4, 2
+    needs_two = any(word in router for word in ("across_layers", "alternate", "glam"))
+    model.num_layers = 2 if needs_two else 1
+    presets.set_router(config, router)
+    for name, value in fields.items():
+        *groups, field = name.split("__")
+        functools.reduce(lambda group, key: group[key], groups, model)[field] = value
+    return models.from_config(model)
+
+
+def texts(seed=0):
+    """Tokens, and others that differ from the place FIRST on; the words there occur nowhere before it."""
+    random = np.random.default_rng(seed)
+    tokens = np.concatenate([random.integers(0, V // 2, (B, FIRST)), random.integers(V // 2, V, (B, N - FIRST))], 1)
+    others = tokens.copy()
+    others[:, FIRST:] = V // 2 + (tokens[:, FIRST:] + 1) % (V // 2)
+    return jnp.asarray(tokens, jnp.int32), jnp.asarray(others, jnp.int32)
+
+
+def trained(variables):
+    """States as training may leave them, where they are of its choices."""
+    random = np.random.default_rng(1)
+
+    def moved(leaf):
+        if leaf.dtype != jnp.float32 or leaf.ndim != 2 or leaf.shape[0] != leaf.shape[1]:
+            return leaf
+        return jnp.asarray(random.random(leaf.shape), leaf.dtype)
+
+    return {**variables, "routing": jax.tree.map(moved, variables["routing"])} if "routing" in variables else variables
+
+
+def predictor(model):
+    return jax.jit(lambda variables, tokens: model.apply(variables, tokens)[0])
+
+
+def routers(*parameters, quick):
+    """All causal routers with each of the parameters; all but the quick ones are slow together."""
+    return [
+        pytest.param(router, *others, marks=() if (router, *others) in quick else pytest.mark.slow)
+        for router in (*CAUSAL, *INFORMED_BY_HEADS)
+        for others in itertools.product(*parameters)
+    ]
+
+
+QUICK = [*((router, "gather") for router in STEPS), *(("smoe_dropout", dispatcher) for dispatcher in DISPATCHERS)]
+
+
+@pytest.mark.parametrize(("router", "dispatcher"), routers(DISPATCHERS, quick=QUICK))
+def test_later_tokens_change_no_logit(router, dispatcher):
+    model = model_of(router, moe__dispatch=dispatcher)
+    variables, predict = trained(tiny.variables(model)), predictor(model)
+    tokens, others = texts()
+    before, after = predict(variables, tokens), predict(variables, others)
+    np.testing.assert_array_equal(before[:, :FIRST], after[:, :FIRST])
+    assert not np.array_equal(before[:, FIRST:], after[:, FIRST:])
+    # So does the other sequence of the group.
+    np.testing.assert_array_equal(before[0], predict(variables, tokens.at[1].set(others[1, ::-1]))[0])
+
+
+@pytest.mark.parametrize(
+    "router",
+    [pytest.param(name, marks=() if name in ("soft", "similarity_smoe_top2") else pytest.mark.slow) for name in LEAKS],
+)
+def test_what_looks_ahead_is_seen(router):
+    model = model_of(router, allow_future=True, **LEAKS[router])
+    variables, predict = tiny.variables(model), predictor(model)
+    before, after = (predict(variables, text) for text in texts())
+    assert not np.array_equal(before[:, :FIRST], after[:, :FIRST])
+    # A choice of experts that looks ahead makes perplexities meaningless; sums of the papers do not.
+    assert bool(causality.future_choices(model.config)) == (router in ("expert_choice", "soft", "smoe_top2"))
+
+
+@pytest.mark.parametrize("router", routers(quick=[("similarity_xmoe",)]))
+def test_training_has_no_gradient_by_later_tokens_and_their_choices_take_no_slot(router):
+    """With slots for half of the choices; the embeddings of words that occur later only are those of later tokens."""
+    model = model_of(router, moe__capacity_factor=0.5, moe__capacity_multiple_of=1)
+    variables = trained(tiny.variables(model))
+
+    @jax.jit
+    def descend(params, tokens):
+        def loss(params):
+            (logits, aux), _ = model.apply(
+                {**variables, "params": params},
+                tokens,
+                train=True,
+                progress=jnp.float32(1.0),
+                rngs={"routing": jax.random.key(0)},
+                mutable=OBSERVED,
+            )
+            dropped = [layer["dropped"] for layer in aux["moe"].values()]
+            return jnp.sum(jnp.sin(logits[:, :FIRST])), (logits, dropped)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    (gradients, (logits, dropped)), (_, (after, _)) = (descend(variables["params"], text) for text in texts())
+    assert all(share > 0 for share in dropped)
+    np.testing.assert_array_equal(logits[:, :FIRST], after[:, :FIRST])
+    by_words = gradients["vocabulary"]["embedding"]
+    assert not np.any(by_words[V // 2 :])
+    assert np.any(by_words[: V // 2])
+
+
+@pytest.mark.parametrize(
+    "router",
+    [
+        "attention_smoe_top2",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("similarity_smoe_top2", *INFORMED_BY_HEADS, "hash")),
+    ],
+)
+def test_the_attention_of_the_papers_programs_looks_at_nothing_later_either(router):
+    model = model_of(router, attention_style="previous", attention_span=5, block="post_ln_double")
+    variables, predict = trained(tiny.variables(model)), predictor(model)
+    before, after = (predict(variables, text) for text in texts())
+    np.testing.assert_array_equal(before[:, :FIRST], after[:, :FIRST])
+    assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    "router", [pytest.param("similarity_smoe_top2", marks=pytest.mark.slow), "attention_smoe_top2"]
+)
+def test_padding_changes_nothing(router):
+    model = model_of(router, num_classes=3)
+    variables = trained(tiny.variables(model))
+    real = jnp.broadcast_to(jnp.arange(N)[None] < FIRST, (B, N))
+    predict = jax.jit(lambda tokens: model.apply(variables, tokens, token_mask=real)[0])
+    before, after = (predict(text) for text in texts())
+    np.testing.assert_array_equal(before, after)
+
+
+REFUSED = {
+    "base": r"model.router.select: expected steps that do not look at later tokens.*; received 'balanced_assignment'",
+    "expert_choice": r"model.router.select: expected .*model.allow_future = True\); received 'expert_choice'",
+    "soft": r"model.router.select: expected .*; received 'soft'",
+    "attention_vmoe@attention.heads=lowest_entropy": r"options.attention.heads: expected 'prefix', .*'lowest_entropy'",
+}
+
+
+@pytest.mark.parametrize("router", REFUSED)
+def test_what_looks_ahead_is_refused(router):
+    with pytest.raises(ValueError, match=REFUSED[router]):
+        model_of(router)
+    assert model_of(router, allow_future=True)
+
+
+def test_capacities_and_priorities_that_look_ahead_are_refused():
+    with pytest.raises(ValueError, match=r"moe.batch_priority: expected false in a causal model .*; received True"):
+        model_of("smoe_top2", moe__batch_priority=True)
+    with pytest.raises(ValueError, match=r"capacity_factor_evaluation: expected None .* in a causal model .* 4.0"):
+        model_of("smoe_top2", moe__capacity_factor_evaluation=4.0)
+
+
+def test_a_step_that_mixes_tokens_says_that_it_heeds_the_mask(monkeypatch):
+    """One written for images, which says nothing of it, is refused."""
+    similarity = steps.INFORM_STEPS["similarity"]
+    monkeypatch.setitem(steps.INFORM_STEPS._entries, "similarity", dataclasses.replace(similarity, looks_ahead=None))
+    with pytest.raises(ValueError, match=r"model.router.inform: expected steps that do not look .*'similarity'"):
+        model_of("similarity_smoe_top2")
+
+
+def test_options_that_are_others_for_text_by_default():
+    """Also where a config leaves them out."""
+    router = {"score": "hash", "inform": "attention"}
+    options = config_lib.parse_model({"inputs": "tokens", "router": router}).router.options
+    assert options["hash"]["ids"] == "vocabulary"
+    assert options["attention"]["heads"] == "prefix"
