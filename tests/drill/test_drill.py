@@ -96,6 +96,17 @@ def test_help_lists_the_routers_and_kills_nothing():
     assert "symphony_vmoe " in processes.run("drill", "--router=help")
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--router=vmoe",), "--router: expected a router in --config, or no --config; received 'vmoe'"),
+        ((), "evaluation.every_steps: expected a number: training is killed in evaluations too; received None"),
+    ],
+)
+def test_a_config_that_cannot_be_drilled_is_one_line(flags, message):
+    assert processes.fail("drill", "--config=digits", *flags).splitlines()[-1] == f"error: {message}"
+
+
 def test_training_that_refuses_its_router_is_one_line(tmp_path):
     """As when the drill is asked for a router that there is not."""
 

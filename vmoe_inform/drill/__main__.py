@@ -1,17 +1,19 @@
 """Kills training at random moments, and checks that it still ends with the same bits.
 
     python -m vmoe_inform.drill --kills=50 --seed=0 [--router=NAME] [--workdir=DIR] [--json=FILE]
+    python -m vmoe_inform.drill --config=wordnet --config.evaluation.every_steps=40 ...
 
-Trains a small model on the digits without a kill. Then it starts the same training in a new folder, sends its process
-SIGKILL or SIGTERM, and restarts it until all steps are done. It repeats this until the number of kills is reached. A
-kill comes at a random moment of the process, of a save, or of an evaluation. Every array of the last checkpoint and the
-position in the data are compared with those of the uninterrupted run, bit for bit.
+Trains a small model on the digits, or what a config says, without a kill. Then it starts the same training in a new
+folder, sends its process SIGKILL or SIGTERM, and restarts it until all steps are done. It repeats this until the number
+of kills is reached. A kill comes at a random moment of the process, of a save, or of an evaluation. Every array of the
+last checkpoint and the position in the data are compared with those of the uninterrupted run, bit for bit.
 
 Prints a table; the exit code is 0 only if all runs are identical. DIR keeps compiled programs, so that processes start
 quickly. It has to be new or empty.
 
 NAME is a router as config files take it, such as ``stablemoe@distilled.switch_step=100``. A run has 400 steps. The
-model has two blocks, and the second has experts. A router that needs both is ``alternate_vmoe,where=0+1``.
+model has two blocks, and the second has experts. A router that needs both is ``alternate_vmoe,where=0+1``. A config
+names its own router, and says after how many steps there are a checkpoint and an evaluation.
 """
 
 import dataclasses
@@ -20,16 +22,19 @@ import pathlib
 import tempfile
 
 from vmoe_inform import checks, command_line, storage
-from vmoe_inform.config import presets
+from vmoe_inform import config as config_lib
+from vmoe_inform.config import Config, presets
 from vmoe_inform.drill.run import drill, table
 from vmoe_inform.drill.training import Training
 
 _KILLS = command_line.define("kills", checks.PositiveInt, 50, "How often training is killed.")
 _SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the signals.")
-_ROUTER = command_line.define("router", checks.Name, "symphony_vmoe", "Of the model that is trained.")
+_ROUTER = command_line.define("router", checks.Name | None, None, "Of the model on digits; by default symphony_vmoe.")
+_CONFIG = command_line.define_config()
 _WORKDIR = command_line.define_path("workdir", "Folder for the runs; by default one that is deleted at the end.")
 _JSON = command_line.define_json("File for the result.")
 
+_DIGITS_ROUTER = "symphony_vmoe"
 _EVALUATION_STEPS = 40
 _SMALL = (
     "--config.model.num_layers=2",
@@ -53,18 +58,48 @@ def main(_: list[str]) -> int:
     if _ROUTER.value == "help":  # training would end well at once, without a checkpoint
         print(presets.describe_routers())
         return 0
-    config = f"--config=digits:variant=Ti/16,experts=4,router={_ROUTER.value}"
+    config = _config()
     with tempfile.TemporaryDirectory() as temporary:
         workdir = pathlib.Path(_WORKDIR.value or temporary).absolute()
         if workdir.is_dir() and any(workdir.iterdir()):
             raise checks.error("--workdir", "a new or empty folder", str(workdir))
         storage.check_writable(workdir, "--workdir")
-        training = Training([config, *_SMALL], workdir / "compiled")
-        result = drill(training, workdir, kills=_KILLS.value, seed=_SEED.value, every_steps=_EVALUATION_STEPS)
+        if config is None:
+            of_digits = f"--config=digits:variant=Ti/16,experts=4,router={_ROUTER.value or _DIGITS_ROUTER}"
+            arguments, every_steps = [of_digits, *_SMALL], _EVALUATION_STEPS
+        else:
+            workdir.mkdir(parents=True, exist_ok=True)
+            storage.write_json(workdir / "config.json", config_lib.to_json(config))
+            arguments, every_steps = [f"--config={workdir / 'config.json'}"], _cadence(config)
+        training = Training(arguments, workdir / "compiled")
+        result = drill(training, workdir, kills=_KILLS.value, seed=_SEED.value, every_steps=every_steps)
     print(table(result))
     if file is not None:
         file.write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
     return 1 if any(result.runs) else 0
+
+
+def _config() -> Config | None:
+    """The config that was asked for, if one was.
+
+    Raises:
+      ValueError: a config that cannot be parsed, names a router besides, or evaluates only at the end.
+    """
+    if _CONFIG.file is None:
+        return None
+    if _ROUTER.value is not None:
+        raise checks.error("--router", "a router in --config, or no --config", _ROUTER.value)
+    config = config_lib.parse(_CONFIG.required)
+    _cadence(config)
+    return config
+
+
+def _cadence(config: Config) -> int:
+    """Steps from one evaluation to the next."""
+    every_steps = config.evaluation.every_steps
+    if every_steps is None:
+        raise checks.error("evaluation.every_steps", "a number: training is killed in evaluations too", None)
+    return every_steps
 
 
 if __name__ == "__main__":

@@ -1,0 +1,128 @@
+"""Classification of texts: from the beginning, and from what a language model has learned."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny_text
+from vmoe_inform import checks
+from vmoe_inform.runs import run as runs
+from vmoe_inform.runs.folder import TOKENIZER_FILE
+from vmoe_inform.training import initialize, loop, program, setup
+
+LANGUAGE = {"model__attention_style": "previous", "model__attention_span": 12}
+LABELS = {
+    "task": "text_classification",
+    "data__source": "table",
+    "model__num_classes": 2,
+    "model__num_tokens": 12,
+    "optimizer__learning_rate": 2e-2,
+}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Sentences in tables, labelled by whether there is a cat in them."""
+    folder = tiny_text.write_corpus(tmp_path_factory.mktemp("texts"))
+    tables = tmp_path_factory.mktemp("tables")
+    for split in ("train", "validation", "test"):
+        lines = (folder / f"{split}.txt").read_text().splitlines()
+        rows = (f"{line},{'cat' if 'cat' in line.split() else 'none'}\n" for line in lines)
+        (tables / f"{split}.csv").write_text("text,label\n" + "".join(rows))
+    return folder, tables
+
+
+@pytest.fixture(scope="module")
+def language_model(texts, tmp_path_factory):
+    """A language model of the same sentences: its folder."""
+    workdir = tmp_path_factory.mktemp("language")
+    loop.train(tiny_text.parse(texts[0], **LANGUAGE, train__steps=3), workdir, show_progress=False)
+    return workdir
+
+
+def _config(tables, **overrides):
+    return tiny_text.parse(tables, **({**LABELS, **LANGUAGE} | overrides))
+
+
+def test_it_learns_keeps_its_classes_and_resumes(texts, tmp_path):
+    config = _config(texts[1], train__steps=40)
+    loop.train(config, tmp_path, stop_at_step=4, show_progress=False)
+    result = loop.train(config, tmp_path, show_progress=False)
+    assert result.config.data.class_names == ("cat", "none")
+    labels = [line.endswith(",cat") for line in (texts[1] / "test.csv").read_text().splitlines()[1:]]
+    assert result.headline > max(np.mean(labels), 1 - np.mean(labels))
+    assert result.state.memory is None  # each text is by itself
+    assert (tmp_path / TOKENIZER_FILE).exists()
+
+
+def test_padding_and_filler_change_nothing(texts, tmp_path):
+    """Batches of 8 end with filler; texts of a batch, and what stands behind a text, are not heard."""
+    result = loop.train(_config(texts[1], train__steps=3), tmp_path, show_progress=False)
+    run = runs.load(tmp_path)
+    task = result.predictor.task
+    found = result.predictor.predict(run.variables, task.test_source)
+    assert len(found.logits) == len(task.test_source.texts)
+    for number in (0, len(found.logits) - 1):
+        tokens = task.tokenizer.encode(task.test_source.texts[number])[None]
+        logits, _ = run.model.apply(run.variables, tokens)
+        np.testing.assert_allclose(found.logits[number], logits[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_language_model_gives_blocks_and_the_same_vocabulary(texts, language_model):
+    """The head is the task's own. With the same words the embeddings move too."""
+    saved = runs.load(language_model)
+    built, fresh, task = _fresh(_config(texts[1], seed=1))
+    with built.in_use():
+        state = initialize.from_run(language_model, fresh, built, task.config.data)
+    params, theirs = jax.device_get(state.params), jax.device_get(saved.variables["params"])
+    for name in ("block_0", "block_1", "final_norm", "relative_keys"):
+        jax.tree.map(np.testing.assert_array_equal, params[name], theirs[name])
+    np.testing.assert_array_equal(params["vocabulary"]["embedding"], theirs["vocabulary"]["embedding"])
+    assert list(params["vocabulary"]) == ["embedding"]
+    np.testing.assert_array_equal(params["head"]["kernel"], jax.device_get(fresh.params["head"]["kernel"]))
+
+
+def test_another_vocabulary_starts_anew(texts, language_model, tmp_path, warnings):
+    (tmp_path / "train.csv").write_text("text,label\nthe cat,cat\na tree,none\n" * 4)
+    built, fresh, task = _fresh(_config(tmp_path, seed=1, model__vocabulary_size=6))
+    with built.in_use():
+        before = jax.device_get(fresh.params["vocabulary"]["embedding"])
+        state = initialize.from_run(language_model, fresh, built, task.config.data)
+    np.testing.assert_array_equal(jax.device_get(state.params["vocabulary"]["embedding"]), before)
+    assert any("the vocabulary starts anew" in line for line in warnings)
+
+
+def test_positions_of_text_are_those_of_the_first_tokens():
+    given, fresh = np.arange(6.0).reshape(1, 3, 2), -np.ones((1, 5, 2))
+    np.testing.assert_array_equal(initialize.extend_positions(given, fresh)[0, :, 0], [0, 2, 4, -1, -1])
+    np.testing.assert_array_equal(initialize.extend_positions(fresh, given), fresh[:, :3])
+
+
+def test_another_model_is_no_start(texts, language_model, tmp_path):
+    """One line, with the paths that differ."""
+    (tmp_path / "small").mkdir()
+    config = _config(texts[1], train__initial_checkpoint=str(language_model), model__hidden_size=8, model__mlp_size=16)
+    with pytest.raises(checks.InputError, match=r"checkpoint 3 is of another model. params/block_0/.*: expected"):
+        loop.train(config, tmp_path / "small", show_progress=False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("model__num_classes", None, "model.num_classes: expected a number with task = 'text_classification'"),
+        ("model__num_classes", 3, "model.num_classes: expected the 2 classes of the data; received 3"),
+        ("model__num_tokens", 4, "model.num_tokens: expected at least the 8 tokens of the longest text; received '4, and"),
+    ],
+)
+def test_bad_settings_are_refused(texts, tmp_path, field, value, message):
+    with pytest.raises(checks.InputError, match=message):
+        loop.train(_config(texts[1], **{field: value}), tmp_path, show_progress=False)
+
+
+def _fresh(config):
+    task = setup.opened(config, pathlib.Path("/nowhere"))
+    built = program.build(task.config, 20, task=task)
+    with built.in_use():
+        return built, built.initialize(), task
