@@ -11,8 +11,12 @@ where=lastN|everyN|INDEX+INDEX.
 Router, size, experts and where are those of the language model. Its blocks move; head and vocabulary are the task's own
 and start anew, unless the vocabularies are the same. ``model.num_tokens`` bounds the longest text.
 
-Data: wordnet, the 45 lexicographer files of the embedded glosses. sst2: ``glue/sst2`` of TFDS, prepared in DIR. sst5
-and banking77: DIR with train, validation and test files, such as train.csv, with columns text and label; docs/data.md.
+Data of each recipe (docs/data.md has the forms of tables):
+
+    wordnet             the 45 lexicographer files of the embedded glosses
+    sst2                ``glue/sst2`` of TFDS, prepared in DIR
+    sst5, banking77     DIR with train.csv, validation.csv and test.csv, with columns text and label
+
 The papers' programs choose their settings on the split that they report. Here ``data.validation_share=0.1`` holds out
 part of the training split, on which settings are chosen; without it, the test split is measured, once.
 

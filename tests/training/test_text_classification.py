@@ -85,7 +85,7 @@ def test_a_language_model_gives_blocks_and_the_same_vocabulary(texts, language_m
 
 
 def test_another_vocabulary_starts_anew(texts, language_model, tmp_path, warnings):
-    (tmp_path / "train.csv").write_text("text,label\nthe cat,cat\na tree,none\n" * 4)
+    (tmp_path / "train.csv").write_text("text,label\n" + 4 * "the cat,cat\na tree,none\n")
     built, fresh, task = _fresh(_config(tmp_path, seed=1, model__vocabulary_size=6))
     with built.in_use():
         before = jax.device_get(fresh.params["vocabulary"]["embedding"])
@@ -113,7 +113,11 @@ def test_another_model_is_no_start(texts, language_model, tmp_path):
     [
         ("model__num_classes", None, "model.num_classes: expected a number with task = 'text_classification'"),
         ("model__num_classes", 3, "model.num_classes: expected the 2 classes of the data; received 3"),
-        ("model__num_tokens", 4, "model.num_tokens: expected at least the 8 tokens of the longest text; received '4, and"),
+        (
+            "model__num_tokens",
+            4,
+            "model.num_tokens: expected at least the 8 tokens of the longest text; received",
+        ),
     ],
 )
 def test_bad_settings_are_refused(texts, tmp_path, field, value, message):

@@ -25,7 +25,7 @@ from vmoe_inform import checks, command_line, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import Config, presets
 from vmoe_inform.drill.run import drill, table
-from vmoe_inform.drill.training import Training
+from vmoe_inform.drill.training import STEPS_ON_DIGITS, Training, cadence, of_config, of_digits
 
 _KILLS = command_line.define("kills", checks.PositiveInt, 50, "How often training is killed.")
 _SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the signals.")
@@ -33,23 +33,6 @@ _ROUTER = command_line.define("router", checks.Name | None, None, "Of the model 
 _CONFIG = command_line.define_config()
 _WORKDIR = command_line.define_path("workdir", "Folder for the runs; by default one that is deleted at the end.")
 _JSON = command_line.define_json("File for the result.")
-
-_DIGITS_ROUTER = "symphony_vmoe"
-_EVALUATION_STEPS = 40
-_SMALL = (
-    "--config.model.num_layers=2",
-    "--config.model.hidden_size=16",
-    "--config.model.mlp_size=32",
-    "--config.model.num_heads=2",
-    "--config.train.steps=400",
-    "--config.train.batch_size=16",
-    "--config.train.ema_decay=0.9",
-    "--config.train.log_every_steps=20",
-    "--config.optimizer.warmup_steps=10",
-    "--config.checkpoint.every_steps=20",
-    f"--config.evaluation.every_steps={_EVALUATION_STEPS}",
-    "--config.evaluation.batch_size=64",
-)
 
 
 def main(_: list[str]) -> int:
@@ -64,13 +47,8 @@ def main(_: list[str]) -> int:
         if workdir.is_dir() and any(workdir.iterdir()):
             raise checks.error("--workdir", "a new or empty folder", str(workdir))
         storage.check_writable(workdir, "--workdir")
-        if config is None:
-            of_digits = f"--config=digits:variant=Ti/16,experts=4,router={_ROUTER.value or _DIGITS_ROUTER}"
-            arguments, every_steps = [of_digits, *_SMALL], _EVALUATION_STEPS
-        else:
-            workdir.mkdir(parents=True, exist_ok=True)
-            storage.write_json(workdir / "config.json", config_lib.to_json(config))
-            arguments, every_steps = [f"--config={workdir / 'config.json'}"], _cadence(config)
+        arguments = of_digits(_ROUTER.value or "symphony_vmoe") if config is None else of_config(config, workdir)
+        every_steps = STEPS_ON_DIGITS if config is None else cadence(config)
         training = Training(arguments, workdir / "compiled")
         result = drill(training, workdir, kills=_KILLS.value, seed=_SEED.value, every_steps=every_steps)
     print(table(result))
@@ -80,26 +58,14 @@ def main(_: list[str]) -> int:
 
 
 def _config() -> Config | None:
-    """The config that was asked for, if one was.
-
-    Raises:
-      ValueError: a config that cannot be parsed, names a router besides, or evaluates only at the end.
-    """
+    """The config that was asked for, if one was."""
     if _CONFIG.file is None:
         return None
     if _ROUTER.value is not None:
         raise checks.error("--router", "a router in --config, or no --config", _ROUTER.value)
     config = config_lib.parse(_CONFIG.required)
-    _cadence(config)
+    cadence(config)  # before anything is trained
     return config
-
-
-def _cadence(config: Config) -> int:
-    """Steps from one evaluation to the next."""
-    every_steps = config.evaluation.every_steps
-    if every_steps is None:
-        raise checks.error("evaluation.every_steps", "a number: training is killed in evaluations too", None)
-    return every_steps
 
 
 if __name__ == "__main__":
