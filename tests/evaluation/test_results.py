@@ -140,3 +140,10 @@ def test_results_of_a_later_version_are_refused(tmp_path):
     path.write_text(json.dumps(documents.to_json(results()["vmoe"]) | {"version": 3}))
     with pytest.raises(storage.DamagedFileError, match="schema version 3"):
         stored.read_results(path, within=tmp_path)
+
+
+def test_results_of_images_are_written_as_before_there_was_text():
+    written = documents.to_json(results()["attention_vmoe"], leave_out_empty=True)
+    text = {"counted", "scale", "swapped", "streams"}
+    assert not any(text & set(suite) for suite in written["suites"].values())
+    assert set(written["model"]) == {"parameters", "router"}

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 
 from vmoe_inform import config as config_lib
-from vmoe_inform import tasks
 from vmoe_inform.config import sizes
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import examples
@@ -22,6 +21,7 @@ from vmoe_inform.evaluation.suites.base import (
     Records,
     RecordSet,
     Suite,
+    task_of,
 )
 from vmoe_inform.runs.run import Run
 from vmoe_inform.sharding import watchdog as watchdog_lib
@@ -59,7 +59,7 @@ class Evaluator:
         """
         config_lib.check_evaluation_batch(run.config, run.mesh.size)
         sizes.check_memory(run.config, run.mesh.size, jax.local_device_count(), train=False)
-        return cls(run, Predictor(run.model, tasks.from_config(run.config), run.mesh, watchdog=watchdog))
+        return cls(run, Predictor(run.model, task_of(run.config), run.mesh, watchdog=watchdog))
 
     @functools.cached_property
     def clean(self) -> tuple[Answers, dict[str, LayerRouting], Chosen]:
@@ -98,4 +98,4 @@ class Evaluator:
     def examples(self) -> dict[str, Any]:
         """Clean records with their experts, as :mod:`vmoe_inform.evaluation.examples` chooses and writes them."""
         answers, _, chosen_experts = self.clean
-        return examples.choose(self.run.config, self.clean_source, answers, chosen_experts)
+        return examples.choose(self.task, self.clean_source, answers, chosen_experts)

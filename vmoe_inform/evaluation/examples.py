@@ -5,24 +5,28 @@ from typing import Any
 
 import numpy as np
 
-from vmoe_inform.axes import Int
-from vmoe_inform.config import Config, ImageConfig
+from vmoe_inform.axes import Bool, Int
+from vmoe_inform.config import ImageConfig
 from vmoe_inform.data.images import pixels
 from vmoe_inform.data.sources import Source
+from vmoe_inform.data.text.corpora import Corpus
+from vmoe_inform.data.text.lines import LabelledTexts
+from vmoe_inform.data.text.tokenizers import Tokenizer
 from vmoe_inform.evaluation import metrics
-from vmoe_inform.tasks.predictions import Predictions
+from vmoe_inform.tasks.predictions import Predictions, TokenLosses
 
 Arrays = dict[str, np.ndarray]  # as the file of examples holds them
 Chosen = Mapping[str, Int[np.ndarray, "n N K"]]  # experts of every token by MoE layer, the first choice first
 
 _NUM_EXAMPLES = 8
+_MOST_TOKENS = 64  # of a text
 
 
-def choose(config: Config, source: Any, answers: Any, chosen: Chosen) -> Arrays:
+def choose(task: Any, source: Any, answers: Any, chosen: Chosen) -> Arrays:
     """A few records, each from all over the set, which may be sorted.
 
     Args:
-      config: of the run.
+      task: of the run.
       source: the clean test records.
       answers: of the model, for all of them.
       chosen: the experts of their tokens.
@@ -30,16 +34,17 @@ def choose(config: Config, source: Any, answers: Any, chosen: Chosen) -> Arrays:
     Returns:
       arrays [n, ...] by name, with ``experts/<block>``, the first choice of each token.
     """
-    return _DOMAINS[config.model.inputs](config, source, answers, chosen)
+    return _KINDS[type(answers), task.inputs](task, source, answers, chosen)
 
 
-def _images(config: ImageConfig, source: Source, predictions: Predictions, chosen_experts: Chosen) -> Arrays:
+def _images(task: Any, source: Source, predictions: Predictions, chosen_experts: Chosen) -> Arrays:
     """Up to half of the images misclassified, then others.
 
     Returns:
       ``image`` uint8 [n, P, P, 3], ``label`` and ``prediction`` (class names) [n], ``confidence`` [n], and
       ``experts/<block>`` [n, rows, columns].
     """
+    config: ImageConfig = task.config
     predicted = np.argmax(predictions.logits, axis=-1)
     chosen = _wrong_and_right(predicted == predictions.labels)
     size, side = config.model.image_size_px, config.model.image_size_px // config.model.patch_size_px
@@ -73,4 +78,56 @@ def _spread(values: np.ndarray, number: int) -> np.ndarray:
     return values[np.arange(number) * len(values) // max(number, 1)]
 
 
-_DOMAINS: Mapping[str, Callable[[Any, Any, Any, Chosen], Arrays]] = {"images": _images}  # by ``model.inputs``
+def _corpus(task: Any, source: Corpus, losses: TokenLosses, chosen_experts: Chosen) -> Arrays:
+    """Windows of a corpus.
+
+    Returns:
+      ``token`` [n, T], empty where there is none, ``nats`` [n, T], how surprised the model was by each, and
+      ``experts/<block>`` [n, T].
+    """
+    chosen = _spread(np.arange(len(losses.indices)), _NUM_EXAMPLES)
+    length = min(losses.targets.shape[1] - 1, _MOST_TOKENS)
+    # The first token of a window is the last target of the one before; each other one is the target before it.
+    ids, mask = losses.targets[chosen, :length], losses.mask[chosen, :length]
+    return {
+        "token": _shown(source.tokenizer, ids, mask),
+        "nats": losses.nats[chosen, :length].astype(np.float32),
+        **{f"experts/{block}": found[chosen, 1 : length + 1, 0] for block, found in chosen_experts.items()},
+    }
+
+
+def _texts(task: Any, source: LabelledTexts, predictions: Predictions, chosen_experts: Chosen) -> Arrays:
+    """Texts, up to half of them misclassified.
+
+    Returns:
+      ``token`` [n, T], empty where there is none, ``label`` and ``prediction`` (class names) [n], ``confidence`` [n],
+      and ``experts/<block>`` [n, T].
+    """
+    predicted = np.argmax(predictions.logits, axis=-1)
+    chosen = _wrong_and_right(predicted == predictions.labels)
+    texts = [task.tokenizer.encode(source.texts[int(i)])[:_MOST_TOKENS] for i in predictions.indices[chosen]]
+    length = max(map(len, texts), default=0)
+    ids, mask = np.zeros((len(texts), length), np.int32), np.zeros((len(texts), length), bool)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = text, True
+    names = np.asarray(source.class_names)
+    return {
+        "token": _shown(task.tokenizer, ids, mask),
+        "label": names[predictions.labels[chosen]],
+        "prediction": names[predicted[chosen]],
+        "confidence": metrics.max_probability(predictions.logits[chosen]).astype(np.float32),
+        **{f"experts/{block}": found[chosen, :length, 0] for block, found in chosen_experts.items()},
+    }
+
+
+def _shown(tokenizer: Tokenizer, ids: Int[np.ndarray, "n T"], mask: Bool[np.ndarray, "n T"]) -> np.ndarray:
+    """Each token as a text to show, empty where it is filler."""
+    return np.where(mask, np.array(tokenizer.tokens(ids.reshape(-1)), str).reshape(ids.shape), "")
+
+
+# By the kind of answers, and ``model.inputs``.
+_KINDS: Mapping[tuple[type, str], Callable[[Any, Any, Any, Chosen], Arrays]] = {
+    (Predictions, "images"): _images,
+    (TokenLosses, "tokens"): _corpus,
+    (Predictions, "tokens"): _texts,
+}

@@ -1,8 +1,8 @@
-"""Identifies the records of a score by their content, in any folder: of images here, of others by their own methods."""
+"""Identifies the records of a score by their content, in any folder."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int
@@ -11,50 +11,36 @@ from vmoe_inform.config import DataConfig
 from vmoe_inform.data.images.trees import FileRecords
 from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import ArrayRecords, Records, Source
+from vmoe_inform.data.text.corpora import Corpus
+from vmoe_inform.data.text.lines import LabelledTexts
 from vmoe_inform.evaluation.derived_records import CorruptedRecords
+from vmoe_inform.evaluation.text_records import DescribedCorpus, DescribedTexts
+
+AnyRecords: TypeAlias = Source | Corpus | LabelledTexts
 
 _IMAGES_READ = 32  # of a set
 
 
-class Described(Protocol):
-    """Records that are no images: what is said of them in results and files."""
-
-    @property
-    def count(self) -> int:
-        """Number of records."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits that depend on everything about the records that decides an answer."""
-        ...
-
-    @property
-    def place(self) -> str:
-        """Where they lie, in words."""
-        ...
-
-    def named(self, indices: Int[np.ndarray, " n"]) -> Mapping[str, np.ndarray]:
-        """What these records are, for files of predictions."""
-        ...
+def count_of(source: AnyRecords) -> int:
+    """Number of images or texts; of a corpus, of tokens to predict."""
+    return len(source.records) if isinstance(source, Source) else _described(source).count
 
 
-def count_of(source: Source | Described) -> int:
-    """Number of records."""
-    return len(source.records) if isinstance(source, Source) else source.count
-
-
-def named(source: Source | Described, indices: Int[np.ndarray, " n"]) -> Mapping[str, np.ndarray]:
+def named(source: AnyRecords, indices: Int[np.ndarray, " n"]) -> Mapping[str, np.ndarray]:
     """What these records are, for files of predictions: of images ``names`` [n] and ``class_names`` of all labels."""
     if not isinstance(source, Source):
-        return source.named(indices)
+        return _described(source).named(indices)
     names = [source.records.name(int(index)) for index in indices]
     return {"names": np.array(names), "class_names": np.array(source.class_names)}
 
 
-def fingerprint(source: Source | Described) -> str:
-    """16 hexadecimal digits by which a set of records is known again, see :func:`_of_images`."""
-    return _of_images(source) if isinstance(source, Source) else source.fingerprint
+def fingerprint(source: AnyRecords) -> str:
+    """16 hexadecimal digits by which a set of records is known again: by all of its text, or see :func:`_of_images`."""
+    return _of_images(source) if isinstance(source, Source) else _described(source).fingerprint
+
+
+def _described(source: Corpus | LabelledTexts) -> DescribedCorpus | DescribedTexts:
+    return DescribedCorpus(source) if isinstance(source, Corpus) else DescribedTexts(source)
 
 
 def _of_images(source: Source) -> str:
@@ -82,17 +68,17 @@ def _of_images(source: Source) -> str:
     return hasher.hexdigest()[:16]
 
 
-def together(sources: Iterable[Source | Described]) -> str:
+def together(sources: Iterable[AnyRecords]) -> str:
     """One fingerprint of several sets in their order."""
     hasher = hashlib.sha256()
     _add(hasher, [fingerprint(source) for source in sources])
     return hasher.hexdigest()[:16]
 
 
-def place_of(source: Source | Described, data: DataConfig) -> str:
+def place_of(source: AnyRecords, data: DataConfig) -> str:
     """The origin of the records in words: a folder or a tar, else the config's description."""
     if not isinstance(source, Source):
-        return source.place
+        return " ".join(filter(None, (_described(source).origin, data.directory and f"in {data.directory}")))
     records = source.records
     while isinstance(records, CorruptedRecords | SelectedRecords):
         records = records.records

@@ -123,15 +123,17 @@ class SwapCurve:
     """Perplexity over the share of words that are swapped for an unknown one.
 
     Attributes:
-      share: of the words of each line, ascending; 0 is the text as it is.
+      share: of the words of each line that the attack is to swap, ascending; 0 is the text as it is.
+      swapped: share of all words that it swapped; at least one a line. Marks and the ends of lines count as words.
       perplexity: of the text at each.
     """
 
     share: tuple[checks.Share, ...]
+    swapped: tuple[checks.Share, ...]
     perplexity: tuple[Perplexity, ...]
 
     def __post_init__(self) -> None:
-        _check_points("swapped", self.share, self.perplexity)
+        _check_points("swapped", self.share, self.swapped, self.perplexity)
 
 
 @dataclasses.dataclass(frozen=True)

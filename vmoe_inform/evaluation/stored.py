@@ -40,26 +40,34 @@ def write_results(path: pathlib.Path, results: Results, *, within: pathlib.Path)
 
 
 def read_examples(path: pathlib.Path, *, within: pathlib.Path) -> list[dict[str, Any]]:
-    """The examples of an evaluated run, one dictionary an image, as the report takes them.
+    """The examples of an evaluated run, one dictionary a record, as the report takes them.
 
     Raises:
       FileNotFoundError, DamagedFileError, InputError, OSError: as :func:`read_results`.
     """
     arrays = storage.read_arrays(path, within=within)
-    kinds = {"image": ("u", (3, 4)), "label": ("U", (1,)), "prediction": ("U", (1,)), "confidence": ("f", (1,))}
+    labelled = {"label": ("U", (1,)), "prediction": ("U", (1,)), "confidence": ("f", (1,))}
+    if "token" not in arrays:
+        first, dimensions_of_experts = "image", 3
+        kinds = {"image": ("u", (3, 4)), **labelled}
+    else:
+        first, dimensions_of_experts = "token", 2
+        kinds = {"token": ("U", (2,)), **({"nats": ("f", (2,))} if "nats" in arrays else labelled)}
     blocks = [name for name in arrays if name.startswith("experts/")]
-    for name, (kind, dimensions) in {**kinds, **dict.fromkeys(blocks, ("iu", (3,)))}.items():
+    for name, (kind, dimensions) in {**kinds, **dict.fromkeys(blocks, ("iu", (dimensions_of_experts,)))}.items():
         array = arrays.get(name, np.asarray(None))
-        if array.dtype.kind not in kind or array.ndim not in dimensions or len(array) != len(arrays["image"]):
+        if array.dtype.kind not in kind or array.ndim not in dimensions or len(array) != len(arrays[first]):
             received = f"{name} of {array.dtype} and shape {list(array.shape)}" if name in arrays else f"no {name}"
             raise storage.DamagedFileError(path, "the examples of an evaluation", received)
     return [
         {
-            "image": arrays["image"][n],
-            "label": str(arrays["label"][n]),
-            "prediction": str(arrays["prediction"][n]),
-            "confidence": float(arrays["confidence"][n]),
+            **{name: _plain(arrays[name][n]) for name in kinds},
             "experts": {name.removeprefix("experts/"): arrays[name][n] for name in blocks},
         }
-        for n in range(len(arrays["image"]))
+        for n in range(len(arrays[first]))
     ]
+
+
+def _plain(value: Any) -> Any:
+    """A string or a number as Python has it; arrays as they are."""
+    return value if isinstance(value, np.ndarray) else value.item()

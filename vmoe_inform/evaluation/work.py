@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 
-from vmoe_inform import checks, storage, tasks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import Config, DataConfig
 from vmoe_inform.evaluation import earlier
 from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.files import EvaluationFiles
 from vmoe_inform.evaluation.measure import from_kept
 from vmoe_inform.evaluation.results import Data, Missing, Results
-from vmoe_inform.evaluation.suites.base import NotAvailable, Suite
+from vmoe_inform.evaluation.suites.base import NotAvailable, Suite, task_of
 from vmoe_inform.evaluation.units import Units
 from vmoe_inform.runs.run import SavedRun
 from vmoe_inform.sharding import processes
@@ -150,7 +150,7 @@ def _has_routing(results: Results | None, config: Config, *, same_paths: bool) -
     if results is None:
         return False
     try:
-        data = earlier.data_of_split(tasks.from_config(config).test_source, config.data)
+        data = earlier.data_of_split(task_of(config).test_source, config.data)
     except FileNotFoundError:  # nor can they be looked at again
         return True
     return earlier.is_of(results.data, data, same_paths=same_paths)

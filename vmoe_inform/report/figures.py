@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform.evaluation.headlines import headline, suites_of
 from vmoe_inform.evaluation.metrics import calibration_error
-from vmoe_inform.evaluation.results import Reliability, Results
+from vmoe_inform.evaluation.results import SHARE, Reliability, Results, Unit
 from vmoe_inform.lettering import legend, plain, shown
 from vmoe_inform.report.scores import entries_of, per_corruption, title
 from vmoe_inform.report.styles import (
@@ -26,18 +26,26 @@ from vmoe_inform.report.styles import (
 )
 
 
+def suites_in(unit: Unit, results: Mapping[str, Results]) -> list[str]:
+    """Suites with a result, whose headline has this unit."""
+    found = {suite: entries_of(results, suite).values() for suite in suites_of(results)}
+    return [suite for suite, of in found.items() if any((entry.scale or SHARE).unit == unit for entry in of)]
+
+
 @plain
-def headline_figure(results: Mapping[str, Results]) -> Figure:
+def headline_figure(results: Mapping[str, Results], *, unit: Unit = "share") -> Figure:
     """Headline of every suite, one point with its 95 % interval for each run.
 
     Args:
       results: by run name.
+      unit: of the headlines that are shown.
     """
-    suites = [suite for suite in suites_of(results) if entries_of(results, suite)]
+    suites, factor = suites_in(unit, results), 100 if unit == "share" else 1
     figure, axes = single_axes(5.6, 1.2 + 0.75 * len(suites) + room_for_legend(list(results)))
     # Titles stand above their rows, not to the left: the page may be as narrow as a telephone.
     for row, suite in enumerate(suites):
-        words = axes.text(0, row - 0.38, shown(title(results, suite)), va="center", fontsize=10)
+        place = axes.transData if unit == "share" else axes.get_yaxis_transform()
+        words = axes.text(0, row - 0.38, shown(title(results, suite)), va="center", fontsize=10, transform=place)
         words.set_in_layout(False)  # a title that is too long is cut off by the edge
     handles = []
     offsets = np.linspace(-0.1, 0.26, len(results)) if len(results) > 1 else [0.08]
@@ -47,9 +55,9 @@ def headline_figure(results: Mapping[str, Results]) -> Figure:
             for row, suite in enumerate(suites)
             if suite in results[run].suites
         }
-        values = [100 * found.value for found in found_in_row.values()]
+        values = [factor * found.value for found in found_in_row.values()]
         errors = [
-            (100 * (found.value - found.low), 100 * (found.high - found.value)) for found in found_in_row.values()
+            (factor * (found.value - found.low), factor * (found.high - found.value)) for found in found_in_row.values()
         ]
         drawn = axes.errorbar(
             values,
@@ -64,8 +72,11 @@ def headline_figure(results: Mapping[str, Results]) -> Figure:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_ylim(len(suites) - 0.5, -0.65)
-    axes.set_xlim(0, 101)
-    axes.set_xlabel("score in % (bars: 95 % interval)")
+    if unit == "share":
+        axes.set_xlim(0, 101)
+        axes.set_xlabel("score in % (bars: 95 % interval)")
+    else:
+        axes.set_xlabel(f"{unit}, less is better (bars: 95 % interval)")
     axes.grid(axis="x", alpha=0.3)
     legend(figure, handles, loc="outside upper center", ncols=legend_columns(list(results)), frameon=False)
     return figure
@@ -104,6 +115,41 @@ def corruption_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
 
 
 @plain
+def swap_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
+    """Perplexity over the share of swapped words, one figure for each variant of the attack, all on one scale.
+
+    Args:
+      results: by run name; runs without suite word_swap are left out.
+    """
+    entries = entries_of(results, "word_swap")
+    figures = {}
+    highest = max((max(c.perplexity) for e in entries.values() for c in e.swapped.values()), default=1.0)
+    lowest = min((min(c.perplexity) for e in entries.values() for c in e.swapped.values()), default=1.0)
+    for variant in dict.fromkeys(variant for entry in entries.values() for variant in entry.swapped):
+        figure, axes = small_axes(3.4, 2.6)
+        for run, entry in entries.items():
+            if variant in entry.swapped:
+                curve, style = entry.swapped[variant], series_styles(list(results))[run]
+                axes.plot(100 * np.asarray(curve.swapped), curve.perplexity, label=run, markersize=5, **style)
+        axes.set_ylim(lowest - 0.06 * (highest - lowest), highest + 0.06 * (highest - lowest) + 1e-6)
+        axes.set_xlim(left=0)
+        axes.set_title(_VARIANTS.get(variant, shown(variant, most=40)), fontsize=10)
+        axes.set_xlabel("words that were swapped in %", fontsize=9)
+        axes.set_ylabel("perplexity", fontsize=9)
+        axes.grid(alpha=0.3)
+        figures[variant] = figure
+    return figures
+
+
+_VARIANTS = {
+    "text": "test text swapped",
+    "inputs": "test inputs swapped",
+    "validation_text": "validation text swapped",
+    "validation_inputs": "validation inputs swapped",
+}
+
+
+@plain
 def legend_figure(runs: Sequence[str]) -> Figure:
     """The marks of the runs, for pictures too small to hold a legend of their own."""
     figure, axes = single_axes(3.4, 0.1 + 0.26 * len(runs))
@@ -114,8 +160,9 @@ def legend_figure(runs: Sequence[str]) -> Figure:
 
 
 def reliability_diagrams(results: Mapping[str, Results]) -> dict[str, Reliability]:
-    """The diagrams of the clean images, by run name."""
-    found = {run: entry.reliability for run, entry in entries_of(results, "clean").items()}
+    """The diagrams of the clean records, by run name."""
+    entries = {**entries_of(results, "classification"), **entries_of(results, "clean")}
+    found = {run: entry.reliability for run, entry in entries.items()}
     return {run: diagram for run, diagram in found.items() if diagram is not None}
 
 

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from vmoe_inform import checks, storage, text
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
-from vmoe_inform.evaluation.headlines import Estimate, headline
-from vmoe_inform.evaluation.results import Results
-from vmoe_inform.report import figures, routing_figures, scores, tables, templates
+from vmoe_inform.evaluation.headlines import Estimate, headline, suites_of
+from vmoe_inform.evaluation.results import Results, Unit
+from vmoe_inform.report import domains, figures, passages, routing_figures, scores, tables, templates
 from vmoe_inform.report.pictures import FigureKind, data_uri, encode
 
 Example = Mapping[str, Any]  # as routing_figures.example_figure takes it
@@ -63,7 +63,8 @@ def render_table(results: Mapping[str, Results], *, since: str = "") -> rich.tab
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("suite")
     table.add_column("metric")
-    table.add_column("images", justify="right")
+    counted = list(dict.fromkeys(row.counted for row in rows))
+    table.add_column(counted[0] if len(counted) == 1 else "records", justify="right")
     for run in results:
         table.add_column(_words(run), justify="right", overflow="fold")
     if has_paper:
@@ -71,8 +72,11 @@ def render_table(results: Mapping[str, Results], *, since: str = "") -> rich.tab
     for row in rows:
         what = [row.short_title, row.key, row.count] if row.is_headline else [f"  {row.short_title}", "", ""]
         paper = [_published(row.published)] if has_paper else []
-        table.add_row(*map(_words, [*what, *map(_terminal_cell, row.cells), *paper]))
-    table.caption = "scores in %, in brackets the 95 % interval"
+        table.add_row(*map(_words, [*what, *(_terminal_cell(cell, row.unit) for cell in row.cells), *paper]))
+    table.caption = f"{_units(rows)}, in brackets the 95 % interval"
+    for run, result in results.items():
+        if result.model.allow_future:
+            table.caption += f"; {_words(run)}: the router looks at later words, so this is no fair language model"
     if has_paper:
         table.caption += "; the report names the papers"
     before = earlier.shown_from_before(results, since)
@@ -92,10 +96,19 @@ def _published(values: Sequence[float | None]) -> str:
     return " / ".join(shown) if any(value is not None for value in values) else ""
 
 
-def _terminal_cell(cell: Estimate | float | str) -> str:
+def _units(rows: Sequence[scores.ScoreRow]) -> str:
+    """What the numbers are in, for a caption."""
+    units = {row.unit for row in rows}
+    if "perplexity" not in units:
+        return "scores in %"
+    return "perplexities, less is better" if units == {"perplexity"} else "scores in %, and perplexities"
+
+
+def _terminal_cell(cell: Estimate | float | str, unit: Unit) -> str:
     if isinstance(cell, Estimate):
-        return f"{100 * cell.value:.2f} [{100 * cell.low:.1f}-{100 * cell.high:.1f}]"
-    return cell if isinstance(cell, str) else f"{100 * cell:.2f}"
+        low, high = (scores.shown(bound, unit, digits=1) for bound in (cell.low, cell.high))
+        return f"{scores.shown(cell.value, unit)} [{low}-{high}]"
+    return cell if isinstance(cell, str) else scores.shown(cell, unit)
 
 
 def write_report(
@@ -129,6 +142,10 @@ def write_report(
         "vmoe_inform.report",
         "report.html.jinja",
         runs=list(results),
+        domain=domains.words_of(results),
+        suites=suites_of(results),
+        shown=scores.shown,
+        looks_ahead=[run for run, result in results.items() if result.model.allow_future],
         summary=_summary(results),
         rows=scores.score_rows(results),
         paper_rows=scores.paper_rows(results),
@@ -146,7 +163,8 @@ def write_report(
         routing=[(run, layer, figures_) for run, r in results.items() for layer, figures_ in r.routing.items()],
         pictures=_pictures(results),
         analyses={run: (analysis, results[run].checkpoint_step) for run, analysis in analyses.items()},
-        examples={run: _example_pictures(shown, results[run]) for run, shown in examples.items() if shown},
+        examples={run: _example_pictures(of, results[run]) for run, of in examples.items() if _is_of(of, "image")},
+        passages={run: _passages(of, results[run]) for run, of in examples.items() if _is_of(of, "token")},
     )
     storage.write_text(pathlib.Path(path), page)
 
@@ -157,13 +175,24 @@ def _check(results: Mapping[str, Results]) -> None:
 
 
 def _summary(results: Mapping[str, Results]) -> list[str]:
-    """One sentence for each run that was tested on clean images."""
+    """One sentence for each run that was tested on clean records."""
     sentences = []
     for run, result in results.items():
         if "clean" in result.suites:
             found = headline(result.suites["clean"])
             right = round(found.value * found.count)
             sentences.append(f"{run} names {right:,} of {found.count:,} clean test images right.")
+        if "classification" in result.suites:
+            found = headline(result.suites["classification"])
+            right = round(found.value * found.count)
+            sentences.append(f"{run} names the class of {right:,} of {found.count:,} test texts right.")
+        if "perplexity" in result.suites:
+            entry = result.suites["perplexity"]
+            found = headline(entry)
+            sentences.append(
+                f"{run} is as unsure of the next of {found.count:,} {entry.counted} as if it chose among "
+                f"{scores.shown(found.value, found.unit, digits=0)} with equal odds."
+            )
     return sentences
 
 
@@ -171,6 +200,8 @@ def _pictures(results: Mapping[str, Results]) -> dict[str, Any]:
     """Image addresses by the name that the template knows them by; an empty value leaves its section out."""
     pictures: dict[str, Any] = {
         "headlines": "",
+        "perplexities": "",
+        "swaps": {n: _address(figure) for n, figure in figures.swap_figures(results).items()},
         "legend": _address(figures.legend_figure(list(results))),
         "corruptions": {n: _address(figure) for n, figure in figures.corruption_figures(results).items()},
         "reliability": "",
@@ -182,13 +213,26 @@ def _pictures(results: Mapping[str, Results]) -> dict[str, Any]:
             if result.routing
         },
     }
-    if any(result.suites for result in results.values()):
+    if figures.suites_in("share", results):
         pictures["headlines"] = _address(figures.headline_figure(results))
+    if figures.suites_in("perplexity", results):
+        pictures["perplexities"] = _address(figures.headline_figure(results, unit="perplexity"))
     if figures.reliability_diagrams(results):
         pictures["reliability"] = _address(figures.reliability_figure(results))
     if pictures["load"]:
         pictures["entropy"] = _address(routing_figures.entropy_figure(results))
     return pictures
+
+
+def _is_of(examples: Sequence[Example], kind: str) -> bool:
+    return bool(examples) and kind in examples[0]
+
+
+def _passages(examples: Sequence[Example], result: Results) -> list[passages.Passage]:
+    """Wrong answers first."""
+    num_experts = max((len(layer.load) for layer in result.routing.values()), default=1)
+    found = [passages.passage(example, num_experts=num_experts) for example in examples]
+    return sorted(found, key=lambda passage: not passage.is_wrong)
 
 
 def _example_pictures(examples: Sequence[Example], result: Results) -> list[dict[str, Any]]:

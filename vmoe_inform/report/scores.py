@@ -7,11 +7,12 @@ from typing import Any
 from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.headlines import Estimate, headline, suites_of, with_interval
 from vmoe_inform.evaluation.metric_registry import Metric
-from vmoe_inform.evaluation.results import Results, SuiteResult
-from vmoe_inform.report import papers
+from vmoe_inform.evaluation.results import SHARE, Results, SuiteResult, Unit
+from vmoe_inform.report import language_papers, papers
 
 NOT_EVALUATED = "not evaluated"
 NOT_AVAILABLE = "not available"
+_MANY = 1e6  # a perplexity whose digits say nothing
 GENERATED = "generated"  # the origin of images that are not the published ones
 
 
@@ -24,13 +25,15 @@ class ScoreRow:
       title, short_title: what the row is of, the origin of the images included.
       key: of the score in results.json.
       metric: the score in words.
-      count: of images, ``"200 / 199"`` where the runs differ, ``"-"`` where no run has any.
+      count: of records, ``"200 / 199"`` where the runs differ, ``"-"`` where no run has any.
+      counted: what these are, in the plural.
       num_versions: in which every image was shown; 1 but for C.
-      remark: over how many classes, under which attack; may be empty.
+      remark: over how many classes, under which attack, how a text was read; may be empty.
       is_headline: False for the rows below a suite's headline.
       less_is_better: as for errors.
+      unit: of the score.
       cells: one for each run: a score, or why there is none.
-      published: one for each run: the paper's figure in %, or None.
+      published: one for each run: the paper's figure as :func:`shown` shows it, a share in %, or None.
     """
 
     suite: str
@@ -39,10 +42,12 @@ class ScoreRow:
     key: str
     metric: str
     count: str
+    counted: str
     num_versions: int
     remark: str
     is_headline: bool
     less_is_better: bool
+    unit: Unit
     cells: tuple[Estimate | float | str, ...]
     published: tuple[float | None, ...]
 
@@ -55,8 +60,9 @@ class PaperRow:
       run, title: which run on which images, their origin included.
       score: of the run.
       model: what the paper calls its model.
-      published: its score in %.
-      difference: the run's minus the paper's, in percentage points; None where the images are not the paper's.
+      published: its score in %, or the perplexity.
+      difference: the run's minus the paper's, in percentage points or perplexity; None where the data are not the
+        paper's.
       warning: what is not as in the paper; may be empty.
       source: the paper, and where in it.
     """
@@ -119,18 +125,21 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
     shared: dict[str, Any] = {
         "suite": suite,
         "count": counts or "-",
+        "counted": " / ".join(dict.fromkeys(entry.counted or "images" for entry in entries.values())) or "images",
         "num_versions": max((sum(map(len, e.per_corruption.values())) for e in entries.values()), default=1) or 1,
     }
     # Of a suite of a plug-in that is not loaded here, only the results say which metric its headline is.
     key = next((entry.headline for entry in entries.values()), kind.metric.name)
+    scale = next((entry.scale or SHARE for entry in entries.values()), kind.metric.scale or SHARE)
     yield ScoreRow(
         title=title(results, suite),
         short_title=title(results, suite, short=True),
         key=key,
         metric=kind.metric.title if key == kind.metric.name else key.replace("_", " "),
-        remark=" / ".join(filter(None, dict.fromkeys(_remark(entry) for entry in entries.values()))),
+        remark=" / ".join(filter(None, dict.fromkeys(_remark(results[run], entry) for run, entry in entries.items()))),
         is_headline=True,
-        less_is_better=False,
+        less_is_better=scale.less_is_better,
+        unit=scale.unit,
         cells=tuple(_headline_cell(result, suite) for result in results.values()),
         published=tuple(_published(result, suite) for result in results.values()),
         **shared,
@@ -144,6 +153,7 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
                 key=metric.name,
                 metric=metric.title.format(classes=num_classes(results)),
                 less_is_better=metric.less_is_better,
+                unit=metric.unit,
                 cells=tuple(_other_cell(entries.get(run), metric) for run in results),
                 **below,
             )
@@ -155,9 +165,40 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
             key="top1",
             metric=f"from {shots} training {'image' if shots == '1' else 'images'} of each class",
             less_is_better=False,
+            unit="share",
             cells=tuple(_shots_cell(entries.get(run), shots) for run in results),
             **below,
         )
+    yield from (
+        ScoreRow(
+            short_title=f"{100 * share:.3g} %{_VARIANTS[variant][0]}",
+            key=key,
+            metric=f"{100 * share:.3g} % of each line's words swapped{_VARIANTS[variant][1]}",
+            less_is_better=True,
+            unit="perplexity",
+            cells=tuple(_swapped_cell(entries.get(run), variant, share) for run in results),
+            **below,
+        )
+        for variant, share in _other_swaps(entries)
+    )
+
+
+# What the rows of a variant of word_swap say, short and long.
+_VARIANTS = {"text": ("", ""), "inputs": (", inputs only", ", in the inputs only")}
+
+
+def _other_swaps(entries: Mapping[str, SuiteResult]) -> list[tuple[str, float]]:
+    """(variant, share) of what has no metric of its own: all but the text as it is, and the smallest share."""
+    return [
+        (variant, share)
+        for variant in _VARIANTS
+        for share in sorted({x for e in entries.values() if variant in e.swapped for x in e.swapped[variant].share[2:]})
+    ]
+
+
+def _swapped_cell(entry: SuiteResult | None, variant: str, share: float) -> float | str:
+    curve = None if entry is None else entry.swapped.get(variant)
+    return "-" if curve is None or share not in curve.share else curve.perplexity[curve.share.index(share)]
 
 
 def _headline_cell(result: Results, suite: str) -> Estimate | str:
@@ -169,7 +210,8 @@ def _headline_cell(result: Results, suite: str) -> Estimate | str:
 def _other_cell(entry: SuiteResult | None, metric: Metric) -> Estimate | float | str:
     if entry is None or metric.name not in entry.metrics:
         return "-"
-    return with_interval(entry, metric.name) if metric.unit == "share" else entry.metrics[metric.name]
+    has_interval = metric.unit == "share" or metric.name in entry.standard_errors
+    return with_interval(entry, metric.name, metric.unit) if has_interval else entry.metrics[metric.name]
 
 
 def _shots_cell(entry: SuiteResult | None, shots: str) -> Estimate | str:
@@ -180,8 +222,14 @@ def _shots_cell(entry: SuiteResult | None, shots: str) -> Estimate | str:
     return headline(same_images)
 
 
-def _remark(entry: SuiteResult) -> str:
+def _remark(result: Results, entry: SuiteResult) -> str:
     words = []
+    if result.model.allow_future:
+        words.append("the router looks at later words, as in the papers")
+    if entry.swapped:
+        curve = entry.swapped["text"]
+        words.append(f"{100 * curve.share[1]:.3g} % of each line's words swapped, at least one")
+        words.append(f"{100 * curve.swapped[1]:.1f} % of all")
     if entry.classes is not None:
         words.append(f"over {entry.classes:,} classes")
     if entry.attack is not None:
@@ -189,9 +237,20 @@ def _remark(entry: SuiteResult) -> str:
         words += [f"pixels changed by up to {entry.attack.epsilon:.3g}/255", f"{entry.attack.loss} loss", steps]
     if entry.seed is not None:
         words.append(f"seed {entry.seed}")
+    if entry.streams is not None:
+        words.append("read as one stream" if entry.streams == 1 else f"read as {entry.streams} streams side by side")
     if entry.top1_by_shots:
         words.append(f"from {max(map(int, entry.top1_by_shots))} training images of each class")
     return ", ".join(words)
+
+
+def shown(value: float, unit: Unit, *, digits: int = 2) -> str:
+    """A score in its unit: a share in %."""
+    if unit in ("share", "ratio"):
+        return f"{100 * value:.{digits}f}"
+    if unit == "perplexity" and value >= _MANY:
+        return f"{value:.4g}"
+    return f"{value:,.{digits}f}"
 
 
 def num_classes(results: Mapping[str, Results]) -> str:
@@ -206,6 +265,10 @@ def num_classes(results: Mapping[str, Results]) -> str:
 
 def _published(result: Results, suite: str) -> float | None:
     """The first paper's figure for the suite; None where the run has none, or has one for other images."""
+    for of_text in language_papers.models_of(result):
+        for (its_suite, metric), value in language_papers.published(result, of_text).items():
+            if its_suite == suite and metric == result.suites[suite].headline:
+                return value
     if suite not in result.suites or result.suites[suite].origin == GENERATED:
         return None
     return next((model.top1[suite] for model in papers.models_of(result) if suite in model.top1), None)
@@ -216,8 +279,9 @@ def paper_rows(results: Mapping[str, Results]) -> list[PaperRow]:
 
     A score on generated images is shown without a difference: they are not the images of the paper.
     """
-    rows = []
+    rows: list[PaperRow] = []
     for run, result in results.items():
+        rows += _language_rows(run, result)
         for model in papers.models_of(result):
             for suite, published in model.top1.items():
                 entry = entries_of({run: result}, suite).get(run)
@@ -242,10 +306,27 @@ def paper_rows(results: Mapping[str, Results]) -> list[PaperRow]:
     return rows
 
 
+def _language_rows(run: str, result: Results) -> Iterator[PaperRow]:
+    for model in language_papers.models_of(result):
+        for (suite, metric), value in language_papers.published(result, model).items():
+            score = with_interval(result.suites[suite], metric, "perplexity")
+            text = "validation text" if metric.startswith("validation") else "test text"
+            yield PaperRow(
+                run=run,
+                title=f"{suites_lib.kind(suite).short_title.partition(',')[0]}, {text}",
+                score=score,
+                model=model.name,
+                published=value,
+                difference=round(score.value - value, 2) + 0.0,  # not -0.0
+                warning=language_papers.warning(result, model),
+                source=model.source,
+            )
+
+
 def not_compared(results: Mapping[str, Results]) -> list[tuple[str, str]]:
-    """(run, what it differs in) for the runs on ImageNet's classes that are of no model of the papers."""
-    return [
-        (run, "; ".join(papers.differences(result)))
+    """(run, what it differs in) for the runs on ImageNet's classes or WikiText that are of no model of the papers."""
+    found = {
+        run: [*(papers.differences(result) if papers.applies(result) else []), *language_papers.differences(result)]
         for run, result in results.items()
-        if papers.applies(result) and papers.differences(result)
-    ]
+    }
+    return [(run, "; ".join(differences)) for run, differences in found.items() if differences]

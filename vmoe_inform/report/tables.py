@@ -14,9 +14,9 @@ from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.headlines import suites_of
 from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.evaluation.results import Results
-from vmoe_inform.report.scores import entries_of, num_classes, per_corruption, title
+from vmoe_inform.report.scores import entries_of, num_classes, per_corruption, shown, title
 
-_SKIPPED = "images left out because they could not be read"
+_SKIPPED = "{records} left out because they could not be read"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def details(results: Mapping[str, Results]) -> list[tuple[str, str, list[str]]]:
                 rows.append((title(results, suite), words, cells))
         if any(entry.skipped for entry in entries.values()):  # that none was, as is usual, needs no row
             cells = [f"{entries[run].skipped:,}" if run in entries else "-" for run in results]
-            rows.append((title(results, suite), _SKIPPED, cells))
+            records = next(entry.counted or "images" for entry in entries.values())
+            rows.append((title(results, suite), _SKIPPED.format(records=records), cells))
     return rows
 
 
@@ -124,6 +125,8 @@ def _with_unit(value: float | None, metric: Metric) -> str:
         return f"{value:,.0f}"
     if metric.unit in ("share", "ratio"):
         return f"{100 * value:.2f} %"
+    if metric.unit == "perplexity":
+        return shown(value, metric.unit)
     return f"{value:.4f} {metric.unit.removeprefix('number')}".strip()
 
 

@@ -49,5 +49,8 @@ __all__ = [
 ]
 
 # In the order in which they are shown.
-for _name in ("clean", "real", "v2", "c", "r", "a", "sketch", "o", "fgsm", "pgd", "linear", "fewshot"):
+for _name in (
+    *("clean", "real", "v2", "c", "r", "a", "sketch", "o", "fgsm", "pgd", "linear", "fewshot"),
+    *("perplexity", "word_swap", "classification"),
+):
     importlib.import_module(f"{__name__}.{_name}")

@@ -9,16 +9,22 @@ registry.py has the suites by name; each has a file of its own in this folder.
 """
 
 import dataclasses
+import functools
+import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from vmoe_inform import config as config_lib
+from vmoe_inform import tasks
+from vmoe_inform.config import Config
 from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
 from vmoe_inform.evaluation.results import Scale, SuiteResult
+from vmoe_inform.tasks import Task
 from vmoe_inform.tasks.predictions import Answers, Predictions, TokenLosses
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "Suite",
     "TokenLosses",
     "TrainedModel",
+    "task_of",
     "test_split",
 ]
 
@@ -150,6 +157,24 @@ class Suite:
             origin=self.origin,
             versions=self.metric_versions,
         )
+
+
+def task_of(config: Config) -> Any:
+    """The task of a run with what it has read: kept, since all suites of a run ask for the same records."""
+    return _task(_Settings(json.dumps(config_lib.to_json(config), sort_keys=True), config))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """A config that can be a key: ``text`` says all of it."""
+
+    text: str
+    config: Config = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=2)
+def _task(settings: _Settings) -> Task[Any, Any]:
+    return tasks.from_config(settings.config)
 
 
 test_split = sources.test  # the clean test images, which are kept, since every suite of images asks for them
