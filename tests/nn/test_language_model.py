@@ -241,6 +241,26 @@ def test_the_logits_are_dead_code_where_only_losses_are_used():
     assert chunked.temp_bytes + chunked.output_bytes < 0.1 * whole.output_bytes
 
 
+def test_experts_cost_few_operations_more_than_a_dense_model_of_equal_work():
+    """A training step with 2 of 8 experts over one with MLPs of twice the width, as compiled."""
+
+    def flops(layers: str, mlp_size: int) -> float:
+        moe = {"layers": layers, "num_experts": 8, "num_selected_experts": 2}
+        sizes = {"hidden_size": 256, "mlp_size": mlp_size, "num_heads": 4, "num_layers": 1, "vocabulary_size": 1000}
+        model = models.from_config(_config(**sizes, num_tokens=64, moe=moe))
+        params = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0))["params"])
+
+        def loss(params, tokens):
+            return mean_loss(model.apply({"params": params}, tokens, train=True)[1]["head"], tokens, 256)[0]
+
+        tokens = jax.ShapeDtypeStruct((16, 64), jnp.int32)
+        found = costs.of(jax.jit(jax.grad(loss)).lower(params, tokens).compile())
+        assert found.unknown_loops == 0
+        return found.flops
+
+    assert 1.0 < flops("every1", 256) / flops("none", 512) < 1.15
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_head_gives_the_logits(tied):
     model, variables = _made("causal", tie_embeddings=tied)
