@@ -7,6 +7,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests import tiny
@@ -202,3 +203,32 @@ def test_options_that_are_others_for_text_by_default():
     options = config_lib.parse_model({"inputs": "tokens", "router": router}).router.options
     assert options["hash"]["ids"] == "vocabulary"
     assert options["attention"]["heads"] == "prefix"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("router", "allow_future"), [("attention_smoe_top2", False), ("soft", True)])
+def test_random_words_cannot_be_learned_without_looking_ahead(router, allow_future):
+    """Every batch is new, so that nothing but a look at the next word takes the loss below ln V."""
+    model = model_of(router, allow_future=allow_future, hidden_size=32, mlp_size=64)
+    variables, optimizer, steps = tiny.variables(model), optax.adam(3e-3), 600
+    rest = {name: tree for name, tree in variables.items() if name != "params"}
+
+    def loss(params, tokens):
+        logits, _ = model.apply({"params": params, **rest}, tokens[:, :-1], train=True)
+        nats = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+        return jnp.mean(nats[:, :-1])  # behind the last input there is nothing to look at
+
+    def step(carry, key):
+        params, state = carry
+        tokens = jax.random.randint(key, (32, N + 1), 0, V)
+        value, gradients = jax.value_and_grad(loss)(params, tokens)
+        updates, state = optimizer.update(gradients, state)
+        return (optax.apply_updates(params, updates), state), value
+
+    start = (variables["params"], optimizer.init(variables["params"]))
+    _, losses = jax.jit(lambda: jax.lax.scan(step, start, jax.random.split(jax.random.key(0), steps)))()
+    reached = float(np.mean(losses[-50:]))
+    if allow_future:
+        assert reached < 0.9 * np.log(V)
+    else:
+        assert 0.995 * np.log(V) < reached < 1.05 * np.log(V)
