@@ -37,6 +37,10 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
         argument, router="smoe_top2", size="small", experts="8", recipes=recipes, options=options
     )
     config.task = "text_classification"
+    for layers, _, _, _, num_tokens in map(presets.LANGUAGE_SIZES.__getitem__, ("medium", "large")):
+        if config.model.num_layers == layers:
+            presets.set_papers_trunk(config)
+            config.model.attention_span = 2 * num_tokens  # as of the language model, whatever the texts' length
     config.train.log_every_steps = 50
     config.optimizer.name = "adam"
     config.optimizer.schedule = "constant"

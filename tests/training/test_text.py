@@ -161,3 +161,19 @@ def test_parts_of_a_batch_have_their_rows_memory(corpus):
 def test_bad_settings_are_refused(corpus, tmp_path, field, value, message):
     with pytest.raises(checks.InputError, match=message):
         loop.train(tiny_text.parse(corpus, **{field: value}), tmp_path, show_progress=False)
+
+
+@pytest.mark.parametrize(
+    ("router", "name", "logged"),
+    [("similarity_smoe_top2", "perplexity", "perplexity_with_future"), ("expert_choice", "nats", None)],
+)
+def test_what_looks_ahead_has_another_name(corpus, router, name, logged):
+    """So that no table mixes it with perplexities; where experts choose by later tokens there is no perplexity."""
+    task = from_config(tiny_text.parse(corpus, router, model__allow_future=True, train__steps=12))
+    assert task.headline_name == f"test/{name}_with_future"
+    nats, mask = np.array([[1.0, 2.0], [3.0, 99.0]]), np.array([[True, True], [True, False]])
+    value = task.headline({"nats": nats, "mask": mask}, {}).value
+    assert value == pytest.approx(np.exp(2.0) if logged else 2.0)
+    metrics = task.metrics_of_step({"cross_entropy": np.float32(2.0)})
+    assert metrics.keys() == {"cross_entropy"} | ({logged} if logged else set())
+    assert "look ahead" in task.headline_in_words(value)

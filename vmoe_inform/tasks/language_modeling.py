@@ -16,6 +16,7 @@ from vmoe_inform.data.text import corpora, streams, tokenizers
 from vmoe_inform.data.text.corpora import Corpus
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.nn.cross_entropy import mean_loss, token_losses
+from vmoe_inform.routing.steps import SELECT_STEPS
 from vmoe_inform.sharding import processes
 from vmoe_inform.tasks._text import TextTask
 from vmoe_inform.tasks.predictions import TokenLosses
@@ -49,6 +50,11 @@ class LanguageModeling(TextTask[Corpus]):
         for field, expected, received in wanted:
             if received != expected:
                 raise checks.error(field, f"{expected!r} with task = 'language_modeling'", received)
+        router = config.model.router
+        self._predicts = not (config.model.allow_future and SELECT_STEPS[router.select].may_look_ahead)
+        if config.model.allow_future:
+            self.headline_name = f"test/{'perplexity' if self._predicts else 'nats'}_with_future"
+            self.shown = ("loss", "perplexity_with_future")
 
     # ------------------------------------------------------------------------------------------------------ on devices
 
@@ -75,8 +81,14 @@ class LanguageModeling(TextTask[Corpus]):
         return entropy, {"cross_entropy": entropy}
 
     def metrics_of_step(self, means: dict[str, Array]) -> dict[str, Array]:
-        """With the perplexity, exp of the mean cross-entropy."""
-        return {**means, "perplexity": jnp.exp(means["cross_entropy"])}
+        """With the perplexity, exp of the mean cross-entropy, under the name that it has where routers look ahead.
+
+        Where later tokens decide which expert a token gets, there is none: the experts tell what follows.
+        """
+        if not self._predicts:
+            return means
+        name = "perplexity_with_future" if self.config.model.allow_future else "perplexity"
+        return {**means, name: jnp.exp(means["cross_entropy"])}
 
     def kept(self, outputs: Any, aux: Mapping[str, Any], batch: Batch) -> Tree:
         """``nats``, the cross-entropy of each target, and ``mask``, False for filler, [B, N] each."""
@@ -143,7 +155,7 @@ class LanguageModeling(TextTask[Corpus]):
         )
 
     def headline(self, kept: Mapping[str, np.ndarray], facts: Mapping[str, Int[np.ndarray, "n N"]]) -> Headline:
-        """Perplexity of a token: exp of the mean cross-entropy.
+        """Perplexity of a token: exp of the mean cross-entropy, which stands for itself where there is no perplexity.
 
         Raises:
           ValueError: it is not finite.
@@ -152,7 +164,7 @@ class LanguageModeling(TextTask[Corpus]):
         nats = float(np.mean(kept["nats"], where=kept["mask"], dtype=np.float64))
         if not nats < _MOST_NATS:
             raise checks.error(self.headline_name, "a finite number", f"exp({nats:.4g})")
-        return Headline(self.headline_name, float(np.exp(nats)), self.less_is_better)
+        return Headline(self.headline_name, float(np.exp(nats)) if self._predicts else nats, self.less_is_better)
 
     def answers(
         self, kept: Tree, facts: Mapping[str, np.ndarray], indices: Int[np.ndarray, " n"], skipped: int
@@ -161,9 +173,9 @@ class LanguageModeling(TextTask[Corpus]):
         return TokenLosses(kept["nats"], facts["targets"], kept["mask"], indices, skipped)
 
     def headline_in_words(self, value: float) -> str:
-        """Perplexity, and what it is one of."""
-        ahead = ", with routers that look ahead" if self.config.model.allow_future else ""
-        return f"test perplexity {value:,.2f} a token{ahead}"
+        """Perplexity, or nats where there is none; and whether routers look ahead."""
+        words = f"test perplexity {value:,.2f} a token" if self._predicts else f"test cross-entropy {value:.3f} nats"
+        return f"{words}, with routers that look ahead" if self.config.model.allow_future else words
 
 
 _MOST_NATS = 700.0  # exp of more is no float64

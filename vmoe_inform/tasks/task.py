@@ -67,10 +67,10 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
     inputs: ClassVar[str]
     input_field: ClassVar[str]
     facts: ClassVar[tuple[str, ...]] = ()
-    headline_name: ClassVar[str]
+    headline_name: str
     less_is_better: ClassVar[bool] = False
     counted: ClassVar[str] = "images"
-    shown: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+    shown: tuple[str, ...] = ("loss", "accuracy")
     carries_memory: ClassVar[bool] = False
     records: ClassVar[str] = "images"
 
