@@ -5,6 +5,7 @@ import pytest
 from vmoe_inform.report.page import write_report
 
 from .sample_results import example, imagenet_examples, imagenet_results, results
+from .sample_text_results import language_results, passages
 
 WIDTHS = (400, 1400)
 
@@ -28,6 +29,7 @@ def reports(tmp_path_factory):
     """Every suite of three runs on ImageNet; two small runs without some of the suites."""
     folder = tmp_path_factory.mktemp("reports")
     write_report(folder / "imagenet.html", imagenet_results(), examples={"vmoe": imagenet_examples()})
+    write_report(folder / "text.html", language_results(), examples={"smoe_top2": passages()})
     write_report(folder / "missing.html", results(), examples={"attention_vmoe": [example(prediction="8")]})
     return folder
 
@@ -72,7 +74,7 @@ def visits(browser, reports):
         visit.close()
 
 
-@pytest.mark.parametrize("name", ["imagenet.html", "missing.html"])
+@pytest.mark.parametrize("name", ["imagenet.html", "missing.html", "text.html"])
 def test_page_opens_offline_and_its_text_fits(visits, reports, name):
     opened = visits[name]
     assert opened.complaints == []

@@ -1,7 +1,7 @@
 """Rows of scores for terminal and page: the headline of every suite, its other metrics, and the papers' scores."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vmoe_inform.evaluation import suites as suites_lib
@@ -131,12 +131,13 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
     # Of a suite of a plug-in that is not loaded here, only the results say which metric its headline is.
     key = next((entry.headline for entry in entries.values()), kind.metric.name)
     scale = next((entry.scale or SHARE for entry in entries.values()), kind.metric.scale or SHARE)
+    remarks = " / ".join(filter(None, dict.fromkeys(map(_remark, entries.values()))))
     yield ScoreRow(
         title=title(results, suite),
         short_title=title(results, suite, short=True),
         key=key,
         metric=kind.metric.title if key == kind.metric.name else key.replace("_", " "),
-        remark=" / ".join(filter(None, dict.fromkeys(_remark(results[run], entry) for run, entry in entries.items()))),
+        remark="; ".join(filter(None, (remarks, *_looking_ahead(results, entries)))),
         is_headline=True,
         less_is_better=scale.less_is_better,
         unit=scale.unit,
@@ -222,10 +223,12 @@ def _shots_cell(entry: SuiteResult | None, shots: str) -> Estimate | str:
     return headline(same_images)
 
 
-def _remark(result: Results, entry: SuiteResult) -> str:
+def _looking_ahead(results: Mapping[str, Results], runs: Iterable[str]) -> list[str]:
+    return [f"the router of {run} looks at later words" for run in runs if results[run].model.allow_future]
+
+
+def _remark(entry: SuiteResult) -> str:
     words = []
-    if result.model.allow_future:
-        words.append("the router looks at later words, as in the papers")
     if entry.swapped:
         curve = entry.swapped["text"]
         words.append(f"{100 * curve.share[1]:.3g} % of each line's words swapped, at least one")
