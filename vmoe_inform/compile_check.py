@@ -29,7 +29,7 @@ _NUM_SLICES = command_line.define(
 )
 _STEP = flags.DEFINE_enum("step", "train", ["train", "eval"], "Which step to compile.")
 _PER_DEVICE_BATCH = command_line.define(
-    "per_device_batch", settings.Batch, None, "Images on each device instead of the config's."
+    "per_device_batch", settings.Batch, None, "Images or rows of text on each device instead of the config's."
 )
 _JSON = command_line.define_json("File for the figures.")
 

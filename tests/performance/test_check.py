@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
+from configs import wikitext103
 from tests import processes, tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.performance import check, topology
@@ -54,13 +55,27 @@ def test_train_step_from_the_command_line(tmp_path):
     assert 4 * rows * 2 <= figures["collectives"]["all-to-all"][1] <= 4 * rows * 4
     assert figures["fits"] is True
     assert figures["problem"] is None
-    assert (figures["num_devices"], figures["images"], figures["step"]) == (4, 32, "train")
+    assert (figures["num_devices"], figures["examples"], figures["step"]) == (4, 32, "train")
     assert figures["hbm_bytes"] == 16 * 2**30
     assert figures["optimizer_bytes"] == 2 * figures["parameter_bytes"] + 4 * 2  # two moments, two counters
     assert figures["argument_bytes"] > figures["parameter_bytes"] + figures["optimizer_bytes"]
     for name in ("estimated_cycles", "flops", "bytes_accessed", "temp_bytes", "peak_bytes", "code_bytes"):
         assert figures[name] > 0
     assert figures["versions"]["jax"] == jax.__version__
+
+
+@pytest.mark.parametrize("step", ["train", "eval"])
+def test_steps_of_text(step):
+    """Carried memory is part of the state; the words of both are tokens."""
+    config = wikitext103.get_config("router=similarity_smoe_top2,size=tiny,experts=4")
+    config.model.num_layers = 1
+    config.model.vocabulary_size = 1000
+    config.train.batch_size = config.evaluation.batch_size = 8
+    result = check.compile_step(config_lib.parse(config), topology.devices_of("v5e:2x2"), step)
+    assert (result.examples, result.size, result.problem) == (8, "256 tokens", None)
+    assert f"{step} step of 256 tokens, 4 devices" in check.lines(result)[0]
+    assert result.costs is not None
+    assert result.costs.flops > 0
 
 
 def test_eval_step_sends_rows_to_the_experts_and_back():
@@ -73,7 +88,7 @@ def test_eval_step_sends_rows_to_the_experts_and_back():
     # The logits of 64 images go to everyone; tokens would be several times as much.
     assert collectives["all-gather"] == (1, 64 * 10 * 4)
     assert set(collectives) == {"all-to-all", "all-gather"}
-    assert (result.images, result.optimizer_bytes, result.problem) == (64, 0, None)
+    assert (result.examples, result.optimizer_bytes, result.problem) == (64, 0, None)
     assert result.mesh == {"replica": 2, "fsdp": 1, "expert": 4}
 
 

@@ -24,7 +24,8 @@ class Check:
 
     Attributes:
       step: train or eval.
-      images: of the step, over all devices.
+      examples: images or rows of text of the step, over all devices.
+      size: of the step in what its task counts, such as ``24,576 tokens``.
       device_kind, num_devices: what it is compiled for.
       mesh: size of each axis by name.
       hbm_bytes: memory of a device; None for a device that :mod:`vmoe_inform.performance.topology` does not know.
@@ -35,7 +36,8 @@ class Check:
     """
 
     step: str
-    images: int
+    examples: int
+    size: str
     device_kind: str
     num_devices: int
     mesh: dict[str, int]
@@ -81,9 +83,11 @@ def compile_step(config: Config, devices: Sequence[jax.Device], step: str) -> Ch
     found = None if compiled is None else costs.of(compiled)
     if found is not None and chip is not None and found.peak_bytes > chip.hbm_bytes:
         problem = f"{found.peak_bytes:,} bytes of the device's {chip.hbm_bytes:,}"
+    examples = config.train.batch_size if step == "train" else config.evaluation.batch_size
     return Check(
         step=step,
-        images=config.train.batch_size if step == "train" else config.evaluation.batch_size,
+        examples=examples,
+        size=f"{examples * program.task.counted_per_example:,} {program.task.counted}",
         device_kind=devices[0].device_kind,
         num_devices=len(devices),
         mesh=dict(program.mesh.shape),
@@ -128,7 +132,7 @@ def lines(result: Check) -> list[str]:
         }
     sizes["the device has"] = result.hbm_bytes
     shown = [
-        f"{result.step} step of {result.images:,} images, {result.num_devices} devices ({result.device_kind}), {mesh}",
+        f"{result.step} step of {result.size}, {result.num_devices} devices ({result.device_kind}), {mesh}",
         f"compiled in {result.compile_seconds:,.0f} s, after {result.trace_seconds:,.0f} s of tracing",
         *(f"{name:<18}{size / 2**20:>14,.1f} MiB" for name, size in sizes.items() if size is not None),
     ]
