@@ -1,10 +1,10 @@
-"""Shows what the routers of a trained model do: tables, figures, and a page to look at single images.
+"""Shows what the routers of a trained model do: tables, figures, and a page to look at single images or words.
 
     python -m vmoe_inform.analyze --workdir=DIR[@STEP] [--checkpoints=last2] [--against=DIR[@STEP]] [--suite=clean]
 
-Writes into DIR/analysis: analysis.json, figures/NAME.png and .svg, and routing.html, which shows routing maps of single
-images. Every figure can be drawn from analysis.json (vmoe_inform/analysis/results.py). The report that
-vmoe_inform.evaluate writes afterwards has the figures too. docs/analysis.md says what they show.
+Writes into DIR/analysis: analysis.json, figures/NAME.png and .svg, and routing.html, which shows the routing of single
+images, or of texts word by word. Every figure can be drawn from analysis.json (vmoe_inform/analysis/results.py). The
+report that vmoe_inform.evaluate writes afterwards has the figures too. docs/analysis.md says what they show.
 
 ``--checkpoints``: the newer one is analysed, and fluctuation is from the older to the newer: the tokens that chose
 other experts. ``last2`` are the newest two, ``STEP,STEP`` any two; of a single ``STEP`` there is no fluctuation. The
@@ -12,8 +12,9 @@ default is the newest two, or the only one. ``--workdir=DIR@STEP`` is the same a
 ``--against``: another run with the same number of experts, at its newest checkpoint or at STEP.
 
 ``--suite``: ``clean`` test images, or ``c:NAME:SEVERITY``, the same under a corruption. ``c`` takes clean images, and
-measures how routing and accuracy move under all 75 corruptions. ``--images=N`` takes at most N images, in whole groups
-(model.moe.group_size_sequences) evenly over the test set.
+measures how routing and accuracy move under all 75 corruptions. Of runs on text there are ``clean`` test texts only.
+``--limit=N`` takes at most N images or labelled texts, in whole groups (model.moe.group_size_sequences) evenly over the
+test set. Of a language model's test text it takes the first N tokens.
 
 Several processes (docs/launching.md) share out the images, and the first of them writes.
 """
@@ -32,11 +33,17 @@ _AGAINST = command_line.define_path("against", "Folder of another run, or FOLDER
 _SUITE = command_line.define(
     "suite", checks.Name, "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions."
 )
+_LIMIT = command_line.define(
+    "limit",
+    checks.PositiveInt,
+    None,
+    "At most this many images or labelled texts, or the first tokens of a language model's test text; default: all.",
+)
 _IMAGES = command_line.define(
     "images",
     checks.PositiveInt,
     None,
-    "At most this many images, in whole groups over the test set; default: all.",
+    "The same as --limit.",
 )
 
 
@@ -48,10 +55,12 @@ def main(_: list[str]) -> None:
         if checkpoints is not None:
             raise checks.error("--checkpoints", f"none with --workdir={given}", checkpoints)
         checkpoints = str(given.step)
+    if _LIMIT.value is not None and _IMAGES.value is not None:
+        raise checks.error("--images", f"none with --limit={_LIMIT.value}", _IMAGES.value)
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import api, stored
     from vmoe_inform.analysis.inputs import load_inputs
-    from vmoe_inform.analysis.page.render import routing_page
+    from vmoe_inform.analysis.page.catalogue import page_of
     from vmoe_inform.runs.folder import read_config
     from vmoe_inform.sharding import watchdog as watchdog_lib
 
@@ -63,13 +72,13 @@ def main(_: list[str]) -> None:
         checkpoints=checkpoints,
         against=_AGAINST.value,
         suite=_SUITE.value,
-        number=_IMAGES.value,
+        number=_LIMIT.value if _IMAGES.value is None else _IMAGES.value,
         here=_HERE(),
     )
     with watchdog_lib.of_run(runs.own.config.train) as watchdog:
         found, views = api.analyze(runs, data, watchdog=watchdog, say=command_line.say)
     if processes.is_main():
-        for path in stored.write(workdir, found, routing_page(views)):
+        for path in stored.write(workdir, found, page_of(views)):
             command_line.say(str(path))
 
 

@@ -8,7 +8,7 @@
     runs, images = analysis.load_inputs("runs/attention")       # its newest checkpoints, its test images
     found, views = analysis.analyze(runs, images)                # tables of all test images, as analysis.json has them
     analysis.figures(found)                                      # matplotlib figures by name
-    analysis.routing_page(views)                                 # an HTML page to look at single images
+    analysis.page_of(views)                                      # an HTML page to look at single images or words
 
 ``python -m vmoe_inform.analyze`` writes all of these. :mod:`~vmoe_inform.analysis.images.tracing` takes any model and
 any images.
@@ -20,7 +20,9 @@ from vmoe_inform.analysis.draw.catalogue import figures
 from vmoe_inform.analysis.draw.comparison import comparison_figure
 from vmoe_inform.analysis.images.samples import Sample, of_trace, sample, trace, view
 from vmoe_inform.analysis.inputs import AnalysedRuns, load_inputs
-from vmoe_inform.analysis.page.render import routing_frame, routing_page
+from vmoe_inform.analysis.page.catalogue import page_of, routing_frame
+from vmoe_inform.analysis.page.render import routing_page
+from vmoe_inform.analysis.page.words import word_page
 from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.analysis.stored import read
 from vmoe_inform.runs.run import load
@@ -36,10 +38,12 @@ __all__ = [
     "load_inputs",
     "maps",
     "of_trace",
+    "page_of",
     "read",
     "routing_frame",
     "routing_page",
     "sample",
     "trace",
     "view",
+    "word_page",
 ]

@@ -24,7 +24,7 @@ class AnalysedData(abc.ABC, Generic[ViewsT]):
       class_names: of the labels; empty where there are none.
     """
 
-    unit: ClassVar[str]
+    unit: str
     compared_fields: ClassVar[Sequence[str]]
     suite: str
     class_names: tuple[str, ...]

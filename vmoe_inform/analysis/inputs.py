@@ -11,13 +11,18 @@ from vmoe_inform.analysis.collect._adjacencies import has_adjacency
 from vmoe_inform.analysis.collect._comparable import check_comparable, check_has_routers
 from vmoe_inform.analysis.data import AnalysedData
 from vmoe_inform.analysis.images.data import Images
+from vmoe_inform.analysis.text.data import Texts, Windows
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import from_text
 from vmoe_inform.runs import checkpoint_path, run
 from vmoe_inform.runs.run import Run, SavedRun
 
 _LAST_TWO = "last2"
-_DATA: Mapping[str, type[AnalysedData[Any]]] = {"images": Images}  # by model.inputs
+_DATA: Mapping[str, type[AnalysedData[Any]]] = {  # by task
+    "classification": Images,
+    "language_modeling": Windows,
+    "text_classification": Texts,
+}
 _AS_RECORDED: Mapping[str, Any] = {}
 _NONE: Mapping[int, Tree] = {}
 
@@ -56,8 +61,10 @@ def load_inputs(
       workdir: of the run.
       checkpoints: ``"last2"``, ``"STEP,STEP"`` or ``"STEP"``; None: the newest two, or the only one.
       against: another run, ``FOLDER`` or ``FOLDER@STEP``.
-      suite: ``"clean"``, ``"c:NAME:SEVERITY"`` or ``"c"``, see :func:`vmoe_inform.analysis.images.choice.parse`.
-      number: of images at most, in whole groups evenly over the test set; None: all.
+      suite: ``"clean"``; of images also ``"c:NAME:SEVERITY"`` or ``"c"``, see
+        :func:`vmoe_inform.analysis.images.choice.parse`.
+      number: of images or labelled texts at most, in whole groups evenly over the test set; of a language model's
+        test text the first tokens; None: all.
       here: fields of the runs' configs that differ on this machine, e.g. ``{"data.directory": "/data"}``.
 
     Raises:
@@ -66,7 +73,9 @@ def load_inputs(
     saved = run.find(workdir, here=here)
     check_has_routers(saved.config.model)
     *earlier, newest = _steps(saved, checkpoints)
-    kind = _DATA[saved.config.model.inputs]
+    if saved.config.task not in _DATA:
+        raise checks.error("task", f"one whose records can be analysed: {', '.join(_DATA)}", saved.config.task)
+    kind = _DATA[saved.config.task]
     saved_other = None if against is None else _find_other(saved.at(newest), os.fspath(against), kind, here)
     data = kind.of_run(saved.config, suite, number)
 

@@ -5,6 +5,7 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
+from vmoe_inform.analysis.collect.groups import whole_groups
 from vmoe_inform.analysis.images import choice
 from vmoe_inform.analysis.images import data as images_lib
 from vmoe_inform.data.sources import ArrayRecords, Source
@@ -54,10 +55,10 @@ def images(monkeypatch):
 
 def test_groups_stay_whole():
     """Ten images in groups of four: 0 to 3, 4 to 7, and 8 to 9."""
-    assert choice.whole_groups(10, 4, None) == choice.whole_groups(10, 4, 12) == list(range(10))
-    assert choice.whole_groups(10, 4, 9) == list(range(8))
-    assert choice.whole_groups(24, 4, 11) == [0, 1, 2, 3, 12, 13, 14, 15]
-    assert choice.whole_groups(364, 1, 3) == [0, 121, 242]
+    assert whole_groups(10, 4, None) == whole_groups(10, 4, 12) == list(range(10))
+    assert whole_groups(10, 4, 9) == list(range(8))
+    assert whole_groups(24, 4, 11) == [0, 1, 2, 3, 12, 13, 14, 15]
+    assert whole_groups(364, 1, 3) == [0, 121, 242]
 
 
 def test_fewer_images_than_a_group_are_refused():

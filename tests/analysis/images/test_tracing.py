@@ -14,10 +14,10 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import recording
 from vmoe_inform.analysis.collect._adjacencies import adjacencies, has_adjacency
 from vmoe_inform.analysis.collect._sums import add, layer_sums
+from vmoe_inform.analysis.collect.groups import whole_groups
 from vmoe_inform.analysis.collect.layers import of_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.analysis.images import tracing
-from vmoe_inform.analysis.images.choice import whole_groups
 from vmoe_inform.config import presets
 from vmoe_inform.nn import models
 from vmoe_inform.routing.steps import INFORM_STEPS, LOSS_STEPS

@@ -8,7 +8,7 @@ import pytest
 
 from vmoe_inform.analysis.collect import views as views_lib
 from vmoe_inform.analysis.images.views import View, Views
-from vmoe_inform.analysis.page import render as page_lib
+from vmoe_inform.analysis.page import packing
 from vmoe_inform.analysis.page.render import routing_page
 
 from ..sample import views
@@ -100,7 +100,7 @@ def test_undecided_is_the_share_of_the_largest_entropy():
 
 def test_weights_beyond_one_keep_their_scale():
     layer = views().views[0].layers["block_1"]
-    packed = page_lib._packed(dataclasses.replace(layer, weights=4 * layer.weights / layer.weights.max()), 4, 2)
+    packed = packing.packed(dataclasses.replace(layer, weights=4 * layer.weights / layer.weights.max()), 4, 2)
     assert packed["scale"] == 4
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from vmoe_inform import tasks
 from vmoe_inform.analysis.collect._sums import LayerSums, add, layer_sums
 from vmoe_inform.analysis.collect.choices import Choices
-from vmoe_inform.analysis.collect.recording import apply_and_record
-from vmoe_inform.analysis.collect.traces import LayerTrace
+from vmoe_inform.analysis.collect.recording import real_tokens, route
 from vmoe_inform.axes import Array, Bool, Tree
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.evaluation.predict import Predictor
@@ -59,28 +58,19 @@ class Observer:
         smallest = np.min_scalar_type(moe.num_experts)  # which itself stands for no choice
         num_classes = run.config.model.num_classes
 
-        def route(
-            variables: Tree, batch: Batch, memory: Tree | None
-        ) -> tuple[_Kept, dict[str, LayerTrace], Tree | None]:
-            prepared = {**batch, **task.prepare(None, batch)}
-            mask = task.mask(prepared)
-            outputs, aux, layers = apply_and_record(model, variables, prepared["inputs"], mask, memory)
-            mask = batch["mask"] if mask is None else mask
-            real = mask if mask.ndim == 2 else jnp.broadcast_to(mask[:, None], (len(mask), num_tokens))
-            experts = {block: jnp.asarray(layer.indices, smallest) for block, layer in layers.items()}
-            return (experts, task.kept(outputs, aux, prepared), real), layers, self._predictor.memory_for_next(aux)
-
-        def choose(variables: Tree, batch: Batch, memory: Tree | None) -> tuple[_Kept, Tree | None]:
-            kept, _, memory = route(variables, batch, memory)
-            return kept, memory
-
         def look(
             variables: Tree, batch: Batch, memory: Tree | None
         ) -> tuple[tuple[_Kept, dict[str, LayerSums]], Tree | None]:
-            kept, layers, memory = route(variables, batch, memory)
-            about = kept[2], batch.get("label")
+            kept, aux, layers = route(model, task, variables, batch, memory)
+            real = real_tokens(batch, num_tokens)
+            experts = {block: jnp.asarray(layer.indices, smallest) for block, layer in layers.items()}
+            about = real, batch.get("label")
             sums = {block: layer_sums(layer, *about, num_classes=num_classes) for block, layer in layers.items()}
-            return (kept, sums), memory
+            return ((experts, kept, real), sums), self._predictor.memory_for_next(aux)
+
+        def choose(variables: Tree, batch: Batch, memory: Tree | None) -> tuple[_Kept, Tree | None]:
+            (kept, _), memory = look(variables, batch, memory)  # sums that nobody uses are not computed
+            return kept, memory
 
         self._choose, self._look = self._predictor.compiled(choose), self._predictor.compiled(look)
 

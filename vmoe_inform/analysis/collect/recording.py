@@ -8,21 +8,28 @@ import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.analysis.collect.traces import LayerTrace
-from vmoe_inform.axes import Array, Tree
+from vmoe_inform.axes import Array, Bool, Tree
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.models import Model
 from vmoe_inform.nn.router import TRACE
 from vmoe_inform.routing import topk_margin
 from vmoe_inform.routing.steps import SELECT_STEPS
 from vmoe_inform.sharding.rules import gathered
+from vmoe_inform.tasks.task import Batch, Task
 
 # What a record may hold besides the token graph, which is by far the largest.
 FIELDS = ("base", "informed", "base_indices", "indices", "weights", "load", "dropped", "margin")
 GRAPH = "graph"
+_TOKEN_MASKS = ("target_mask", "token_mask")
 
 
 def apply_and_record(
-    model: Model, variables: Tree, inputs: Array, mask: Array | None, memory: Tree | None = None
+    model: Model,
+    variables: Tree,
+    inputs: Array,
+    mask: Array | None,
+    token_mask: Array | None = None,
+    memory: Tree | None = None,
 ) -> tuple[Any, dict[str, Any], dict[str, LayerTrace]]:
     """Outputs, ``aux`` and full records of a batch, for use under ``jit``: what is not used is not computed.
 
@@ -30,15 +37,40 @@ def apply_and_record(
       model: from :func:`vmoe_inform.nn.models.from_config`.
       variables: what ``model.apply`` takes.
       inputs: normalised images [B, P, P, 3], or tokens [B, N].
-      mask: False for filler sequences [B], or for filler tokens [B, N].
+      mask: False for filler sequences [B].
+      token_mask: False for padding behind the tokens of a sequence [B, N]; None: there is none.
       memory: what the model carried from the batch before; None: nothing.
     """
     variables = variables | {"params": gathered(variables["params"])}
     (outputs, aux), left = model.apply(
-        variables, inputs, train=False, sequence_mask=mask, memory=memory, mutable=[TRACE]
+        variables,
+        inputs,
+        train=False,
+        sequence_mask=mask,
+        token_mask=token_mask,
+        memory=memory,
+        mutable=[TRACE],
     )
     layers = left[TRACE]
     return outputs, aux, {block: _record(layers[block]["moe"], model.config) for block in block_names(model.config)}
+
+
+def route(
+    model: Model, task: Task[Any, Any], variables: Tree, batch: Batch, memory: Tree | None
+) -> tuple[Any, dict[str, Any], dict[str, LayerTrace]]:
+    """As :func:`apply_and_record`, of a batch of a task's evaluation; gives what the task keeps in place of outputs."""
+    prepared = {**batch, **task.prepare(None, batch)}
+    masks = task.mask(prepared), task.token_mask(prepared)
+    outputs, aux, layers = apply_and_record(model, variables, prepared["inputs"], *masks, memory)
+    return task.kept(outputs, aux, prepared), aux, layers
+
+
+def real_tokens(batch: Batch, num_tokens: int) -> Bool[Array, "B N"]:
+    """Which tokens of a batch of evaluation are no filler: of texts those with a target, or those of the text."""
+    for name in _TOKEN_MASKS:
+        if name in batch:
+            return batch[name]
+    return jnp.broadcast_to(batch["mask"][:, None], (len(batch["mask"]), num_tokens))
 
 
 def _record(left: Mapping[str, Any], config: ModelConfig) -> LayerTrace:

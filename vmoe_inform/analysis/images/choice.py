@@ -1,10 +1,7 @@
 """Which images ``--suite`` and ``--images`` select."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
-
-import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
@@ -50,15 +47,6 @@ def parse(text: str) -> Choice:
     raise checks.error(
         "--suite", f"clean, c or c:NAME:SEVERITY with NAME one of {', '.join(CORRUPTIONS)} and SEVERITY 1 to 5", text
     )
-
-
-def whole_groups(number: int, group_size: int, limit: int | None) -> list[int]:
-    """Indices of at most ``limit`` of ``number`` records, in whole groups of consecutive ones, evenly over all."""
-    if limit is None or limit >= number:
-        return list(range(number))
-    num_groups, wanted = math.ceil(number / group_size), limit // group_size
-    first = np.arange(wanted) * num_groups // wanted * group_size
-    return [index for start in first.tolist() for index in range(start, min(start + group_size, number))]
 
 
 def selected(source: Source, indices: Sequence[int]) -> Source:

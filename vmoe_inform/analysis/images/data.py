@@ -9,10 +9,11 @@ from jaxtyping import UInt8
 
 from vmoe_inform import checks
 from vmoe_inform.analysis.collect.choices import Choices
+from vmoe_inform.analysis.collect.groups import whole_groups
 from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.analysis.data import AnalysedData
 from vmoe_inform.analysis.images import corruptions
-from vmoe_inform.analysis.images.choice import CLEAN_IMAGES, Choice, parse, selected, whole_groups
+from vmoe_inform.analysis.images.choice import CLEAN_IMAGES, Choice, parse, selected
 from vmoe_inform.analysis.images.shown import view_of_run
 from vmoe_inform.analysis.images.views import UNCORRUPTED, Views
 from vmoe_inform.analysis.results import Analysis, Corruptions

@@ -189,32 +189,12 @@ function drawLinks(svg, token) {
   }
 }
 
-function bar(color, name, percent) {
-  const swatch = element("span", {class: "swatch"});
-  swatch.style.background = color;
-  const fill = element("div", {class: "fill"});
-  fill.style.background = color;
-  fill.style.width = `${Math.min(percent, 100)}%`;
-  return element(
-    "div",
-    {class: "bar"},
-    element("span", {class: "name"}, swatch, name),
-    element("div", {class: "track"}, fill),
-    element("span", {class: "value"}, `${percent.toFixed(0)} %`),
-  );
-}
-
 // What is known of the patch pointed at, in words and bars.
 function describe(token, tokens) {
   const name = patchName(state.patch);
   const parts = [element("h2", {}, name[0].toUpperCase() + name.slice(1) + (state.kept ? " (kept)" : ""))];
   for (const {expert, weight} of token.experts) parts.push(bar(colorOf(expert), expertName(expert), weight));
-  const notes = [];
-  if (token.undecided !== null) notes.push(`Entropy: ${token.undecided} % of its maximum, all experts equally probable.`);
-  if (token.own && token.own.join() !== token.experts.map(({expert}) => expert).join()) {
-    notes.push(`Before informing it would have chosen ${token.own.join(", ")}.`);
-  }
-  if (notes.length) parts.push(element("p", {class: "quiet"}, notes.join(" ")));
+  parts.push(...notes(token));
   parts.push(element("h2", {}, "Attends to"));
   if (token.itself === null) {
     parts.push(element("p", {}, "only itself: with this router patches do not attend to each other."));
