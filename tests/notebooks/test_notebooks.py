@@ -15,11 +15,13 @@ PICTURES = {
     "02_compare_routers": 2,
     "03_write_your_router": 2,
     "04_imagenet_checkpoint": 4,
+    "05_language": 4,
 }
 # What each one does less of in a short run.
 SHORT = {
     "02_compare_routers": {"ROUTERS": ["similarity_vmoe", "symphony_vmoe"]},
     "04_imagenet_checkpoint": {"SUITES": "clean,r"},
+    "05_language": {"STEPS": 4, "TOKENS": 4_096},
 }
 SECONDS = 600  # on a machine that does other things too
 

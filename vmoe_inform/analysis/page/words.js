@@ -144,7 +144,7 @@ function describe(view, token) {
     parts.push(bar(colorOf(token.experts[0].expert), "itself", token.itself));
     for (const {token: at, share} of token.others) {
       const other = tokenOf(view, at).experts[0].expert;
-      const distance = at < state.token ? `${state.token - at} before` : `${at - state.token} after`;
+      const distance = at < state.token ? `−${state.token - at}` : `+${at - state.token}`;
       parts.push(bar(colorOf(other), `${shown(words[at])} (${distance})`, share));
     }
   }
@@ -192,7 +192,8 @@ function begin() {
   byId("compare").onchange = () => draw();
   byId("gradient").style.background = `linear-gradient(to right, ${data.shades.join()})`;
   data.tokens.forEach((words, place) => {
-    const button = element("button", {type: "button"}, words.slice(0, 6).map(shown).join(" "));
+    const start = words.slice(0, 6).map(shown).join(" ");
+    const button = element("button", {type: "button"}, start.length > 32 ? `${start.slice(0, 31)}…` : start);
     button.onclick = () => change(() => Object.assign(state, {text: place, token: 0, kept: false}));
     byId("texts").append(button);
   });
