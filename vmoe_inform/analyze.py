@@ -19,6 +19,8 @@ test set. Of a language model's test text it takes the first N tokens.
 Several processes (docs/launching.md) share out the images, and the first of them writes.
 """
 
+from absl import flags
+
 from vmoe_inform import checks, command_line, storage
 from vmoe_inform.runs import checkpoint_path
 from vmoe_inform.sharding import processes
@@ -37,14 +39,9 @@ _LIMIT = command_line.define(
     "limit",
     checks.PositiveInt,
     None,
-    "At most this many images or labelled texts, or the first tokens of a language model's test text; default: all.",
+    "At most this many images or texts, or a language model's first tokens; default: all.",
 )
-_IMAGES = command_line.define(
-    "images",
-    checks.PositiveInt,
-    None,
-    "The same as --limit.",
-)
+flags.DEFINE_alias("images", "limit")
 
 
 def main(_: list[str]) -> None:
@@ -55,8 +52,6 @@ def main(_: list[str]) -> None:
         if checkpoints is not None:
             raise checks.error("--checkpoints", f"none with --workdir={given}", checkpoints)
         checkpoints = str(given.step)
-    if _LIMIT.value is not None and _IMAGES.value is not None:
-        raise checks.error("--images", f"none with --limit={_LIMIT.value}", _IMAGES.value)
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import api, stored
     from vmoe_inform.analysis.inputs import load_inputs
@@ -72,7 +67,7 @@ def main(_: list[str]) -> None:
         checkpoints=checkpoints,
         against=_AGAINST.value,
         suite=_SUITE.value,
-        number=_LIMIT.value if _IMAGES.value is None else _IMAGES.value,
+        number=_LIMIT.value,
         here=_HERE(),
     )
     with watchdog_lib.of_run(runs.own.config.train) as watchdog:

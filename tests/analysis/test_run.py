@@ -304,7 +304,7 @@ CASES = {
     ("--workdir={mine}", "--against={mine}"): "--against: expected another run or checkpoint than step 20 of",
     ("--workdir={mine}@10", "--checkpoints=10"): "--checkpoints: expected none with --workdir=",
     ("--workdir={mine}@15",): "--checkpoints: expected steps among 10, 20 in",
-    ("--workdir={mine}", "--images=0"): "--images: expected int >= 1 and <= 2147483647; received 0",
+    ("--workdir={mine}", "--limit=0"): "--limit: expected int >= 1 and <= 2147483647; received 0",
     ("--workdir={dense}",): "model.moe.layers: expected at least one MoE layer",
     ("--workdir={new}",): "checkpoint: expected one in",
     ("--workdir={nowhere}",): "workdir: expected a run with config.json",

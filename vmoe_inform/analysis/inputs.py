@@ -63,8 +63,8 @@ def load_inputs(
       against: another run, ``FOLDER`` or ``FOLDER@STEP``.
       suite: ``"clean"``; of images also ``"c:NAME:SEVERITY"`` or ``"c"``, see
         :func:`vmoe_inform.analysis.images.choice.parse`.
-      number: of images or labelled texts at most, in whole groups evenly over the test set; of a language model's
-        test text the first tokens; None: all.
+      number: of images or labelled texts at most, in whole groups evenly over the test set; None: all. Of a language
+        model's test text it is the number of tokens, the first ones.
       here: fields of the runs' configs that differ on this machine, e.g. ``{"data.directory": "/data"}``.
 
     Raises:
