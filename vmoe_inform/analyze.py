@@ -35,12 +35,7 @@ _AGAINST = command_line.define_path("against", "Folder of another run, or FOLDER
 _SUITE = command_line.define(
     "suite", checks.Name, "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions."
 )
-_LIMIT = command_line.define(
-    "limit",
-    checks.PositiveInt,
-    None,
-    "At most this many images or texts, or a language model's first tokens; default: all.",
-)
+_LIMIT = command_line.define("limit", checks.PositiveInt, None, "Images, texts or first tokens at most; default: all.")
 flags.DEFINE_alias("images", "limit")
 
 

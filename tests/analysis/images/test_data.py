@@ -62,7 +62,7 @@ def test_groups_stay_whole():
 
 
 def test_fewer_images_than_a_group_are_refused():
-    message = r"--images: expected a number >= 8, the images that share experts' slots .*group_size.*; received 7"
+    message = r"--limit: expected a number >= 8, the images that share experts' slots .*group_size.*; received 7"
     with pytest.raises(ValueError, match=message):
         images_lib.Images(CONFIG, 7, group_size=8)
 
@@ -71,7 +71,7 @@ def test_some_of_the_images_are_evenly_over_the_set(images):
     assert _shades(images().clean()) == [0, 1, 2, 3]
     assert _shades(images(2).clean()) == [0, 2]
     assert _shades(images(9).clean()) == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match=r"--images: expected a number >= 1; received 0"):
+    with pytest.raises(ValueError, match=r"--limit: expected a number >= 1; received 0"):
         images(0)
 
 

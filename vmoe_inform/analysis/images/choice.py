@@ -1,4 +1,4 @@
-"""Which images ``--suite`` and ``--images`` select."""
+"""Which images ``--suite`` selects."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -53,7 +53,7 @@ class Images(AnalysedData[Views]):
         """
         if limit is not None and limit < group_size:
             which = "" if group_size == 1 else ", the images that share experts' slots (model.moe.group_size_sequences)"
-            raise checks.error("--images", f"a number >= {group_size}{which}", limit)
+            raise checks.error("--limit", f"a number >= {group_size}{which}", limit)
         self._config = as_images(config)
         self.choice = choice
         self.suite = str(choice)
@@ -64,7 +64,7 @@ class Images(AnalysedData[Views]):
 
     @classmethod
     def of_run(cls, config: Config, suite: str, number: int | None) -> Self:
-        """The images that ``--suite`` and ``--images`` select; see :func:`parse` and :class:`Images`."""
+        """The images that ``--suite`` and ``--limit`` select; see :func:`parse` and :class:`Images`."""
         return cls(config, number, parse(suite), group_size=config.model.moe.group_size_sequences)
 
     def source(self) -> Source:
