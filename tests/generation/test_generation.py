@@ -1,6 +1,8 @@
 """What a decoder says is what the model says of the whole text; and texts that it writes."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -148,3 +150,9 @@ def test_bad_input(causal):
         Decoder(dataclasses.replace(config, num_classes=3), variables)
     with pytest.raises(ValueError, match=r"model.inputs: expected 'tokens': .*; received 'images'"):
         Decoder(config_lib.parse_model(digits.get_config().model), variables)
+
+
+def test_a_process_that_only_generates_knows_all_kinds_of_tokenizers():
+    code = "import vmoe_inform.generation, vmoe_inform.data.text.tokenizers as t; print(sorted(t.KINDS))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "['bpe', 'words']"

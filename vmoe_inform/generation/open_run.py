@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 
 from vmoe_inform import config as config_lib
-from vmoe_inform.data.text import tokenizers
+from vmoe_inform.data.text import bpe, tokenizers, words  # noqa: F401  (they register their kinds)
 from vmoe_inform.data.text.tokenizers import Tokenizer
 from vmoe_inform.generation.decoder import Decoder, check_writes
 from vmoe_inform.runs.run import SavedRun
