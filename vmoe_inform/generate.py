@@ -54,7 +54,7 @@ def main(_: list[str]) -> None:
         write_unknown=_UNKNOWN.value,
     )
     if found.num_unknown:
-        logging.warning("words of the prompt that are read as <unk>, since the vocabulary lacks them: %d", found.num_unknown)
+        logging.warning("words of the prompt that the vocabulary lacks, read as <unk>: %d", found.num_unknown)
     for line in found.text.splitlines():
         command_line.say(line)
 
