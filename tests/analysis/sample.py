@@ -42,6 +42,7 @@ def content(
             "count": 200,
             "metric": "top1",
             "score": 0.91,
+            "looks_ahead": False,
         }
 
     return {

@@ -33,6 +33,7 @@ class RunFacts:
       count: of records.
       metric: of the score: ``"top1"``, ``"perplexity"``.
       score: of the records, by which the run's task is known.
+      looks_ahead: whether routers of a causal model may look at later tokens (``model.allow_future``).
     """
 
     name: str
@@ -47,11 +48,13 @@ class RunFacts:
     count: checks.NonNegativeInt
     metric: str
     score: float
+    looks_ahead: bool = False
 
     @property
     def score_in_words(self) -> str:
         """Such as ``"top-1 accuracy 91.0 %"``."""
-        return score_in_words(self.metric, self.score)
+        ahead = ", with routers that look ahead" if self.looks_ahead else ""
+        return score_in_words(self.metric, self.score) + ahead
 
 
 def score_in_words(name: str, value: float) -> str:

@@ -12,6 +12,7 @@ from tests import tiny_text
 from vmoe_inform.analysis.collect import _comparable
 from vmoe_inform.analysis.collect.analysis import of_checkpoints
 from vmoe_inform.analysis.collect.observing import Observer
+from vmoe_inform.analysis.draw._panels import named
 from vmoe_inform.analysis.inputs import AnalysedRuns
 from vmoe_inform.analysis.page.words import word_page
 from vmoe_inform.analysis.text.data import Texts, Windows
@@ -133,6 +134,18 @@ def test_memory_is_carried_from_window_to_window(folder):
     headline = Predictor(run.model, LanguageModeling(run.config), run.mesh).headline(run.variables)
     assert score == pytest.approx(headline.value, rel=1e-5)
     assert math.isfinite(score)
+
+
+def test_routers_that_look_ahead_are_labelled_everywhere(folder):
+    run = runs(folder, model__allow_future=True)[20]
+    data = Windows.of_run(run.config, "clean", 20)
+    analysis, choices = of_checkpoints(AnalysedRuns(run), data, say=lambda line: None)
+    assert analysis.run.score_in_words.endswith(", with routers that look ahead")
+    assert named(analysis.run).endswith("(clean); routers look ahead")
+    view = data.views([run], choices, analysis).views[0]
+    assert view.label.endswith(", routers look ahead")
+    near = view.layers["block_1"].neighbours
+    assert (near.others * (near.weights > 0.01) > np.arange(8)[:, None]).any()  # tokens attend to later ones
 
 
 def test_labelled_texts_have_classes_and_no_padding_counts(tmp_path):

@@ -2,7 +2,7 @@
 
 from vmoe_inform.analysis.collect.recording import block_names
 from vmoe_inform.analysis.results import RunFacts
-from vmoe_inform.config import ModelConfig
+from vmoe_inform.config import LanguageModelConfig, ModelConfig
 
 
 def run_facts(
@@ -27,6 +27,7 @@ def run_facts(
         count=count,
         metric=metric,
         score=score,
+        looks_ahead=isinstance(config, LanguageModelConfig) and config.allow_future,
     )
 
 

@@ -187,7 +187,8 @@ def titled(figure: Figure, axes: Axes, title: str, subtitle: str) -> None:
 def named(run: RunFacts, other: RunFacts | None = None) -> str:
     """Which run a figure shows, at which step and on which records; and the run that it is compared with."""
     compared = "" if other is None else f", compared with {legend_name(other.name)}, step {other.step:,}"
-    return f"{legend_name(run.name)}, step {run.step:,}{compared}; {run.count:,} {run.unit} ({run.suite})"
+    ahead = "; routers look ahead" if run.looks_ahead else ""
+    return f"{legend_name(run.name)}, step {run.step:,}{compared}; {run.count:,} {run.unit} ({run.suite}){ahead}"
 
 
 def in_lines(text: str, width: float, characters: float) -> list[str]:

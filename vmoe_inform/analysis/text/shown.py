@@ -13,6 +13,7 @@ from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.analysis.collect.views import KEPT, layer_views
 from vmoe_inform.analysis.text.views import Expected, TextView
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
+from vmoe_inform.config import as_language
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.nn.cross_entropy import HeadInputs
@@ -49,7 +50,7 @@ def shown_by_run(run: Run, source: Any, number: int) -> ShownTexts:
       source: records of its task.
       number: rows at most.
     """
-    task = tasks.from_config(run.config)
+    task, config = tasks.from_config(run.config), as_language(run.config).model
     predictor = Predictor(run.model, task, run.mesh)
     count = min(run.config.evaluation.batch_size, task.num_examples(source))
     shown = np.arange(min(number, count)) * count // min(number, count)
@@ -61,7 +62,7 @@ def shown_by_run(run: Run, source: Any, number: int) -> ShownTexts:
             for block, layer in layers.items()
         }
         facts = {name: batch[name] for name in ("tokens", "targets", "label") if name in batch}
-        found = (facts, real_tokens(batch, run.config.model.num_tokens), records, kept)
+        found = (facts, real_tokens(batch, config.num_tokens), records, kept)
         chosen = jax.tree.map(lambda values: values[shown], found)
         likely = None if aux["head"] is None else _likely(aux["head"], shown)
         return (chosen, likely), predictor.memory_for_next(aux)
@@ -71,9 +72,9 @@ def shown_by_run(run: Run, source: Any, number: int) -> ShownTexts:
     ((facts, real, records, kept), likely), _ = jax.device_get(next(batches))
     view = TextView(
         run=run.name,
-        label=f"{run.name}, step {run.step:,}",
-        layers=layer_views(records, run.config.model.moe.num_experts),
-        num_experts=run.config.model.moe.num_experts,
+        label=f"{run.name}, step {run.step:,}" + (", routers look ahead" if config.allow_future else ""),
+        layers=layer_views(records, config.moe.num_experts),
+        num_experts=config.moe.num_experts,
         expected=None if likely is None else Expected(kept["nats"], *likely),
         predictions=np.argmax(kept, axis=-1) if likely is None else None,
     )
