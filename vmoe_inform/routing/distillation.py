@@ -110,7 +110,7 @@ def _initial_state(key: Array, sizes: LayerSizes, *, width: int, **options: Any)
 
 def _update(state: Tree, observed: Tree, parameters: Mapping[str, Array], *, switch_step: int, **options: Any) -> Tree:
     step = state["step"] + 1
-    light = state.keys() - {"step"}
+    light = [name for name in state if name != "step"]  # no set: all processes have to lower the same program
     copies = {name: jnp.where(step == switch_step, parameters[name], state[name]) for name in light}
     return {"step": step, **copies}
 
