@@ -8,6 +8,7 @@ import pytest
 import rich.console
 
 from vmoe_inform.evaluation.headlines import headline, with_interval
+from vmoe_inform.evaluation.results import Reliability, RiskCoverage, SuiteResult
 from vmoe_inform.report import figures, language_papers, passages, scores, tables
 from vmoe_inform.report.page import render_table, write_report
 
@@ -117,6 +118,16 @@ def test_pictures_have_one_point_a_run_and_a_curve_for_each_variant():
     lines = [line for line in curves["text"].axes[0].lines if line.get_label() in found]
     assert [line.get_xydata().tolist()[1] for line in lines] == [[2.0, 44.0], [2.0, 40.0]]
     assert figures.swap_figures(results()) == {}
+
+
+def test_pictures_of_a_classifier_of_texts_count_texts():
+    diagram = Reliability(confidence=(0.5,), accuracy=(0.5,), count=(9,))
+    curve = RiskCoverage((1.0,), (0.5,))
+    entry = SuiteResult(9, {"top1": 0.5}, counted="texts", reliability=diagram, risk_coverage=curve)
+    found = dataclasses.replace(language_results()["smoe_top2"], suites={"classification": entry})
+    assert figures.reliability_figure({"run": found}).axes[1].get_ylabel() == "texts"
+    drawn = figures.risk_coverage_figures({"run": found})["classification"].axes[0]
+    assert drawn.get_xlabel() == "texts that get an answer in %"
 
 
 def test_page_speaks_of_text_and_shows_passages_as_text(tmp_path):

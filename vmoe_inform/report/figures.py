@@ -12,6 +12,7 @@ from vmoe_inform.evaluation.headlines import headline, suites_of
 from vmoe_inform.evaluation.metrics import calibration_error
 from vmoe_inform.evaluation.results import SHARE, Reliability, Results, Unit
 from vmoe_inform.lettering import legend, plain, shown
+from vmoe_inform.report import domains
 from vmoe_inform.report.scores import entries_of, per_corruption, title
 from vmoe_inform.report.styles import (
     GREY,
@@ -198,7 +199,7 @@ def reliability_figure(results: Mapping[str, Results]) -> Figure:
     else:
         below.set_ylim(bottom=0)
         below.yaxis.set_major_formatter("{x:,.0f}")
-    below.set_ylabel("images")
+    below.set_ylabel(domains.words_of(results).confident)
     below.set_xlabel("confidence of the answer in %")
     below.set_xlim(-2, 102)
     legend(figure, handles, loc="outside upper left", frameon=False)
@@ -234,7 +235,7 @@ def risk_coverage_figures(results: Mapping[str, Results]) -> dict[str, Figure]:
         axes.set_xlim(0, 102)
         axes.set_ylim(0, max(1.0, 105 * highest))
         axes.set_title(shown(title(results, suite, short=True), most=50), fontsize=9)
-        axes.set_xlabel("images that get an answer in %", fontsize=9)
+        axes.set_xlabel(f"{domains.words_of(results).confident} that get an answer in %", fontsize=9)
         axes.set_ylabel("wrong answers in %", fontsize=9)
         axes.grid(alpha=0.3)
         figures[suite] = figure
