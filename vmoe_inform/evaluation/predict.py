@@ -98,8 +98,8 @@ class Predictor:
             variables: Tree, batch: Batch, memory: Tree | None
         ) -> tuple[tuple[Tree, dict[str, LayerStatistics]], Tree | None]:
             ((outputs, aux), left), prepared = apply(variables, batch, memory, mutable=[TRACE])
-            found = task.kept(outputs, aux, prepared), layer_statistics(left.get(TRACE, {}))
-            return found, self.memory_for_next(aux)
+            statistics = layer_statistics(left.get(TRACE, {}), task.token_mask(prepared))
+            return (task.kept(outputs, aux, prepared), statistics), self.memory_for_next(aux)
 
         def features(variables: Tree, batch: Batch, memory: Tree | None) -> tuple[Float[Array, "B F"], Tree | None]:
             (_, aux), _ = apply(variables, batch, memory)

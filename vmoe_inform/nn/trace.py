@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.routing import effective_neighbours, routing_entropy
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerStatistics:
-    """Of one MoE layer, for each sequence of a batch.
+    """Of one MoE layer, for each sequence of a batch, over its real tokens.
 
     Attributes:
       entropy: mean over tokens of the entropy of the informed probabilities, in nats.
@@ -31,11 +31,14 @@ class LayerStatistics:
     chosen: Int[Array, "B N K"]
 
 
-def layer_statistics(trace: Mapping[str, Any]) -> dict[str, LayerStatistics]:
+def layer_statistics(
+    trace: Mapping[str, Any], token_mask: Bool[Array, "B N"] | None = None
+) -> dict[str, LayerStatistics]:
     """Statistics by block name.
 
     Args:
       trace: the collection ``intermediates`` of a model's call.
+      token_mask: which tokens are real and no padding, which counts nowhere; None: all.
     """
     layers = {}
     for block, left in trace.items():
@@ -44,10 +47,18 @@ def layer_statistics(trace: Mapping[str, Any]) -> dict[str, LayerStatistics]:
         entropy = routing_entropy(routing.informed)
         neighbours = jnp.ones_like(entropy) if routing.graph is None else effective_neighbours(routing.graph)
         layers[block] = LayerStatistics(
-            entropy=jnp.mean(entropy, axis=-1),
-            load=jnp.mean(layer["load"], axis=1),
-            effective_neighbours=jnp.mean(neighbours, axis=-1),
-            dropped=jnp.mean(layer["dropped"], axis=-1),
+            entropy=_mean(entropy, token_mask),
+            load=_mean(layer["load"], token_mask),
+            effective_neighbours=_mean(neighbours, token_mask),
+            dropped=_mean(layer["dropped"], token_mask),
             chosen=layer["indices"],
         )
     return layers
+
+
+def _mean(values: Float[Array, "B N *_"], token_mask: Bool[Array, "B N"] | None) -> Float[Array, "B *_"]:
+    """Mean over the real tokens of each sequence; 0 where it has none."""
+    if token_mask is None:
+        return jnp.mean(values, axis=1)
+    real = token_mask.reshape(token_mask.shape + (1,) * (values.ndim - 2))
+    return jnp.sum(jnp.where(real, values, 0.0), axis=1) / jnp.maximum(jnp.sum(real, axis=1), 1)
