@@ -20,11 +20,15 @@ Rows of Mutual-Inform SMoE; STEP is nothing, similarity_ or attention_, and symp
 
 The papers' sums over tokens look ahead. Here none does, but with --config.model.allow_future=True, which results state.
 
-Parameters in millions: medium 215.68, K = 1, 2 and 8 alike; GLaM 204.47 (the papers state 201, which an indexing mistake
-of their program gives); X-MoE 215.66; SMoE-dropout 215.64; 32 experts 239.57; large 388.14.
+Millions of parameters:
 
-Hardware, expected: four TPU v5e. A train step of the medium SMoE, all 48 sequences at once in float32, takes at most 6.8
-of a chip's 16 GiB, and an estimated 413.7 million cycles, without the gathers and sorts. That is from
+    medium SMoE         215.68, with K = 1, 2 and 8 alike; 239.57 with 32 experts
+    large SMoE          388.14
+    X-MoE, SMoE-dropout 215.66, 215.64
+    GLaM                204.47; the papers state 201, which an indexing mistake of their program gives
+
+Hardware, expected: four TPU v5e. A train step of the medium SMoE takes all 48 sequences at once, in float32. It needs
+6.8 of a chip's 16 GiB and an estimated 413.7 million cycles, without gathers and sorts:
 
     python -m vmoe_inform.compile_check --config=configs/wikitext103.py --topology=v5e:2x2
 
