@@ -37,7 +37,7 @@ def test_runs_of_other_images_are_not_compared(runs, monkeypatch):
     measure.check_data(runs)
     finished = dataclasses.replace(finished, data={**data, "train": "0" * 16})
     results.write(path, finished, within=runs[1].folder)
-    with pytest.raises(ValueError, match=f"--workdir: expected a study of the images .*; received '{runs[1].folder}, "):
+    with pytest.raises(ValueError, match=f"--workdir: expected a study of the data .*; received '{runs[1].folder}, "):
         execute.execute(runs, jobs=1)
     assert not runs[2].is_finished
 

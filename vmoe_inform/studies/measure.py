@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vmoe_inform import checks, storage
-from vmoe_inform.config import Config, DataConfig, as_images, identity, with_class_names
-from vmoe_inform.data import sources
+from vmoe_inform import checks, storage, tasks
+from vmoe_inform.config import Config, DataConfig, identity, with_class_names
 from vmoe_inform.evaluation import fingerprints, work
 from vmoe_inform.evaluation.evaluator import Evaluator
 from vmoe_inform.evaluation.predict import Chosen
@@ -32,7 +31,7 @@ def complete(run: PlannedRun, stop: StopRequest) -> None:
     """Trains the run if it is not trained, measures it, and writes its result.
 
     In addition to the files of training it writes ``chosen_experts.npz``, the experts of every token of the clean
-    images, and ``result.json``. Each is written whole or not at all. The result comes last, so a run that has one is
+    records, and ``result.json``. Each is written whole or not at all. The result comes last: a run that has one is
     finished.
 
     Args:
@@ -89,16 +88,16 @@ def complete(run: PlannedRun, stop: StopRequest) -> None:
 
 
 def data_of(config: Config) -> dict[str, str]:
-    """Fingerprints of the images that a run learns from and is measured on."""
-    data = as_images(config).data
-    read = {"train": sources.training(data), "test": sources.test(data)}
+    """Fingerprints of the records that a run learns from and is measured on."""
+    task = tasks.from_config(config)
+    read = {"train": task.training_source, "test": task.test_source}
     return {name: fingerprints.fingerprint(source) for name, source in read.items()}
 
 
 def check_data(runs: Sequence[PlannedRun]) -> None:
-    """Raises ValueError if a finished run is of other images than those that the rest of the study would be of.
+    """Raises ValueError if a finished run is of other records than those that the rest of the study would be of.
 
-    Results of older versions do not say which images they are of.
+    Results of older versions do not say which records they are of.
     """
     here: dict[DataConfig, dict[str, str]] = {}
     for run in runs:
@@ -108,7 +107,7 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
         if config.data not in here:
             here[config.data] = data_of(config)
         if data_of_result != here[config.data]:
-            expected = "a study of the images that the config names, since its runs are compared"
+            expected = "a study of the data that the config names, since its runs are compared"
             raise checks.error("--workdir", expected, f"{run.folder}, finished on others")
 
 

@@ -73,20 +73,21 @@ class Classification(Task[ImageConfig, Source]):
         return entropy, {"cross_entropy": entropy, "accuracy": jnp.mean(hits.astype(jnp.float32))}
 
     def opened(self) -> Self:
-        found = len(self._train_source.class_names)
+        found = len(self.training_source.class_names)
         if self.config.model.num_classes != found:
             raise checks.error("model.num_classes", f"the {found} classes of the data", self.config.model.num_classes)
         task = copy.copy(self)  # what was read is not read again
-        task.config = config_lib.as_images(config_lib.with_class_names(self.config, self._train_source.class_names))
+        task.config = config_lib.as_images(config_lib.with_class_names(self.config, self.training_source.class_names))
         return task
 
     @functools.cached_property
-    def _train_source(self) -> Source:
+    def training_source(self) -> Source:
+        """The images that the run learns from."""
         return sources.training(self.config.data)
 
     @property
     def num_records(self) -> int:
-        return len(self._train_source.records)
+        return len(self.training_source.records)
 
     def num_examples(self, source: Source) -> int:
         return len(source.records)
@@ -98,7 +99,7 @@ class Classification(Task[ImageConfig, Source]):
 
     def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> TrainingBatches:
         return train_iterator(
-            self._train_source,
+            self.training_source,
             image_size_px=self.config.model.image_size_px,
             batch_size=self.config.train.batch_size // process_count,
             seed=self.config.seed,

@@ -99,17 +99,18 @@ class LanguageModeling(TextTask[Corpus]):
     # ----------------------------------------------------------------------------------------------------- on the host
 
     def opened(self) -> Self:
-        _ = self._train_corpus
+        _ = self.training_source
         return self._with(self.config)
 
     @functools.cached_property
-    def _train_corpus(self) -> Corpus:
+    def training_source(self) -> Corpus:
+        """The text that the run learns from."""
         return corpora.training(self.config, self.tokenizer)
 
     @property
     def num_records(self) -> int:
         """Whole rows of N tokens in the training split."""
-        return len(self._train_corpus.ids) // self.config.model.num_tokens
+        return len(self.training_source.ids) // self.config.model.num_tokens
 
     @property
     def counted_per_example(self) -> int:
@@ -127,7 +128,7 @@ class LanguageModeling(TextTask[Corpus]):
 
     def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> TrainingBatches:
         return streams.training_batches(
-            self._train_corpus.ids,
+            self.training_source.ids,
             num_tokens=self.config.model.num_tokens,
             batch_size=self.config.train.batch_size // process_count,
             seed=self.config.seed,

@@ -185,6 +185,11 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
 
     @property
     @abc.abstractmethod
+    def training_source(self) -> SourceT:
+        """What the run learns from."""
+
+    @property
+    @abc.abstractmethod
     def test_source(self) -> SourceT:
         """What the headline is measured on."""
 

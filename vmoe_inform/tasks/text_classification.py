@@ -87,7 +87,7 @@ class TextClassification(TextTask[LabelledTexts]):
     # ----------------------------------------------------------------------------------------------------- on the host
 
     def opened(self) -> Self:
-        texts = self._train_texts
+        texts = self.training_source
         if texts.num_classes != self._num_classes:
             raise checks.error("model.num_classes", f"the {texts.num_classes} classes of the data", self._num_classes)
         self.tokens_of(texts).check(self.config.model.num_tokens)
@@ -95,12 +95,13 @@ class TextClassification(TextTask[LabelledTexts]):
         return self._with(config_lib.as_language(config))
 
     @functools.cached_property
-    def _train_texts(self) -> LabelledTexts:
+    def training_source(self) -> LabelledTexts:
+        """The texts that the run learns from."""
         return sources.training_texts(self.config.data)
 
     @property
     def num_records(self) -> int:
-        return len(self._train_texts.texts)
+        return len(self.training_source.texts)
 
     def num_examples(self, source: LabelledTexts) -> int:
         return len(source.texts)
@@ -116,7 +117,7 @@ class TextClassification(TextTask[LabelledTexts]):
 
     def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> TrainingBatches:
         return labelled_batches.training_batches(
-            self.tokens_of(self._train_texts),
+            self.tokens_of(self.training_source),
             num_tokens=self.config.model.num_tokens,
             batch_size=self.config.train.batch_size // process_count,
             seed=self.config.seed,
