@@ -3,6 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vmoe_inform.routing import steps
+
 from .compiled import routing
 
 LOSSES = {
@@ -153,3 +155,21 @@ def test_loads_too_small_for_the_square_of_their_mean():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", steps.LOSS_STEPS)
+def test_padding_counts_nowhere(name):
+    logits, noise = (jax.random.normal(jax.random.key(seed), (2, 7, 4)) for seed in (0, 1))
+    real = jnp.arange(7)[None] < jnp.array([[7], [4]])
+
+    def loss(logits, noise, real=None):
+        indices = jax.lax.top_k(logits, 2)[1]
+        context = steps.LossContext(logits, jax.nn.softmax(logits), indices, logits + noise, 1.0, real)
+        return steps.LOSS_STEPS[name].function(context)
+
+    found = loss(logits, noise, real)
+    for group, size in enumerate((7, 4)):
+        alone = loss(logits[group : group + 1, :size], noise[group : group + 1, :size])
+        np.testing.assert_allclose(found[group], alone[0], rtol=1e-5)
+    np.testing.assert_array_equal(loss(logits, noise, real)[0], loss(logits, noise, real.at[1].set(False))[0])
+    assert np.all(np.isfinite(loss(logits, noise, jnp.zeros_like(real))))

@@ -14,7 +14,7 @@ from vmoe_inform.nn.bias import add_bias
 from vmoe_inform.nn.fused_attention import fits, fused_attention
 from vmoe_inform.nn.mlp import dropout
 from vmoe_inform.routing.blocks import map_row_blocks
-from vmoe_inform.routing.stats import softmax_entropy
+from vmoe_inform.routing.stats import mean_over_tokens, softmax_entropy
 from vmoe_inform.routing.steps import AttentionRecord
 from vmoe_inform.sharding.mesh import on_each_device
 
@@ -71,7 +71,7 @@ class SelfAttention(nn.Module):
           inputs: tokens [B, N, D].
           train: whether dropout is on.
           record: whether a router needs to know what the heads saw.
-          real: False for padding, which no token attends to; None if all are real.
+          real: False for padding behind a text, which no real token attends to; None if all are real.
 
         Returns:
           outputs [B, N, D], and the record (None unless asked for).
@@ -84,8 +84,8 @@ class SelfAttention(nn.Module):
         inputs = inputs.astype(self.dtype)
 
         dropout_key = self.make_rng("dropout") if train and self.dropout_rate > 0 else None
-        masked = self.causal or real is not None
-        fused = self._is_fused(inputs.shape, single=dropout_key is not None or masked)
+        hidden = None if self.causal else real  # in a causal model padding is behind all that is real
+        fused = self._is_fused(inputs.shape, single=dropout_key is not None or self.causal or hidden is not None)
         # The kernel takes heads side by side; XLA does better if it knows of heads from the beginning.
         projected = (width,) if fused else head_shape
 
@@ -110,7 +110,7 @@ class SelfAttention(nn.Module):
                 block_size=self.block_size,
                 drop=None if dropout_key is None else (dropout_key, self.dropout_rate),
                 causal=self.causal,
-                real=real,
+                real=hidden,
             )
 
         kernel, bias = HeadProjection((*head_shape, width), (0, 1), 2, (width,), name="output")()
@@ -120,7 +120,7 @@ class SelfAttention(nn.Module):
             return outputs, None
         arrays = (*projections, attended)
         queries, keys, values, attended = (array.reshape(*inputs.shape[:2], *head_shape) for array in arrays)
-        return outputs, make_record(queries, keys, values, attended, kernel, entropies)
+        return outputs, make_record(queries, keys, values, attended, kernel, entropies, real)
 
     def _is_fused(self, shape: tuple[int, ...], *, single: bool) -> bool:
         """Whether the kernel is used; ``single``: what is asked for only single operations can do.
@@ -146,11 +146,12 @@ def make_record(
     attended: Float[Array, "B N H F"],
     output_kernel: Float[Array, "H F D"],
     entropies: Float[Array, "B N H"] | Float[Array, "B H"],
+    real: Bool[Array, "B N"] | None,
     relative_keys: Float[Array, "P F"] | None = None,
 ) -> AttentionRecord:
-    """A record, from the entropies of each token or from their means."""
+    """A record, from the entropies of each token or from their means; padding, not ``real``, counts in no mean."""
     of_tokens = entropies if entropies.ndim == 3 else None
-    means = entropies if of_tokens is None else jnp.mean(of_tokens, axis=1)
+    means = entropies if of_tokens is None else mean_over_tokens(of_tokens, real, axis=1)
     return AttentionRecord(queries, keys, values, attended, output_kernel, means, of_tokens, relative_keys)
 
 

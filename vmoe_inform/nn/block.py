@@ -13,7 +13,7 @@ from vmoe_inform.nn.attention import SelfAttention
 from vmoe_inform.nn.mlp import Mlp
 from vmoe_inform.nn.moe import MoeLayer
 from vmoe_inform.nn.previous_attention import PreviousAttention, next_memory
-from vmoe_inform.nn.router import Surroundings, needs_attention
+from vmoe_inform.nn.router import Surroundings, needs_attention, without_padding
 from vmoe_inform.routing.steps import AttentionRecord, PreviousLayer
 
 # Inputs of a branch -> what it adds to the residual stream, and what else it knows
@@ -110,10 +110,10 @@ class Block(nn.Module):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         record = self.moe_ordinal is not None and needs_attention(config.router, self.moe_ordinal)
         sizes = (config.num_heads, config.attention_dropout_rate, config.attention_block_size, dtype)
+        no_padding = without_padding(real)
         if past is not None:
-            return PreviousAttention(*sizes, name="attention")(inputs, *past, train=train, record=record)
+            previous = PreviousAttention(*sizes, name="attention")
+            return previous(inputs, *past, train=train, record=record, real=no_padding)
         most = config.num_tokens if config.causal else None
         attention = SelfAttention(*sizes, config.attention, config.causal, most, name="attention")
-        # Filler sequences attend to themselves, and real tokens of a causal model to none of the padding behind them.
-        hidden = real if real is not None and real.shape[1] > 1 and not config.causal else None
-        return attention(inputs, train=train, record=record, real=hidden)
+        return attention(inputs, train=train, record=record, real=no_padding)

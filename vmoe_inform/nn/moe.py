@@ -12,8 +12,17 @@ from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.dispatch import Assignment, Plan, carry_out, choose_dispatcher, current_platform, expert_capacity
 from vmoe_inform.nn.mlp import ExpertParameters, Experts, apply_experts
-from vmoe_inform.nn.router import TRACE, Router, Routing, Surroundings, auxiliary_losses, select_experts
+from vmoe_inform.nn.router import (
+    TRACE,
+    Router,
+    Routing,
+    Surroundings,
+    auxiliary_losses,
+    select_experts,
+    without_padding,
+)
 from vmoe_inform.routing import routing_entropy
+from vmoe_inform.routing.stats import mean_over_tokens
 from vmoe_inform.routing.steps import SELECT_STEPS, PreviousLayer
 from vmoe_inform.sharding.mesh import AXES, EXPERT, axis_size, on_each_device
 
@@ -55,7 +64,7 @@ class MoeLayer(nn.Module):
         Returns:
           outputs [B, N, D]; metrics: ``losses`` by name [G], ``load`` [E] (share of the choices before dropping),
           ``dropped`` (share of the choices without a slot; of the tokens, where experts choose), ``entropy`` (mean of
-          the informed probabilities, nats); and what the next MoE layer may know.
+          the informed probabilities, nats), all of them without padding; and what the next MoE layer may know.
 
         Raises:
           ValueError: the group size does not divide the batch.
@@ -66,7 +75,9 @@ class MoeLayer(nn.Module):
             raise checks.error(
                 "batch size", f"a multiple of model.moe.group_size_sequences = {moe.group_size_sequences}", batch
             )
-        routing = Router(config.router, config.layer_sizes, self.ordinal, name="router")(tokens, around, train=train)
+        no_padding = without_padding(real)
+        router = Router(config.router, config.layer_sizes, self.ordinal, name="router")
+        routing = router(tokens, around, train=train, real=no_padding)
 
         # [B, N, ...] -> [G, S, ...]: the tokens of consecutive sequences share their experts' slots
         groups, size = batch // moe.group_size_sequences, moe.group_size_sequences * num_tokens
@@ -88,12 +99,9 @@ class MoeLayer(nn.Module):
         outputs = self._work(tokens.reshape(groups, size, width), plan, train=train)
         if self.is_mutable_collection(TRACE):
             self._leave_trace(routing, plan, (batch, num_tokens))
-        load = jnp.sum(plan.load, axis=(0, 1))
         metrics = {
-            "losses": auxiliary_losses(routing, groups, config=config.router, train=train),
-            "load": load / jnp.sum(load),
-            "dropped": jnp.mean(plan.dropped),
-            "entropy": jnp.mean(routing_entropy(routing.informed)),
+            "losses": auxiliary_losses(routing, groups, config=config.router, train=train, real=no_padding),
+            **_metrics(routing, plan, no_padding),
         }
         return outputs.reshape(tokens.shape), metrics, routing.previous()
 
@@ -151,6 +159,19 @@ class MoeLayer(nn.Module):
         }
         for name, value in found.items():
             self.sow(TRACE, name, value, reduce_fn=_last)
+
+
+def _metrics(routing: Routing, plan: Plan, real: Bool[Array, "B N"] | None) -> dict[str, Array]:
+    """Load, dropped choices and entropy of the real tokens; those of all if ``real`` is None."""
+    entropy = routing_entropy(routing.informed)
+    load, dropped = plan.load, plan.dropped
+    if real is not None:
+        load = jnp.where(real.reshape(dropped.shape)[..., None], load, 0.0)
+        dropped, entropy = (
+            mean_over_tokens(of_tokens.reshape(-1), real.reshape(-1), axis=0) for of_tokens in (dropped, entropy)
+        )
+    load = jnp.sum(load, axis=(0, 1))
+    return {"load": load / jnp.sum(load), "dropped": jnp.mean(dropped), "entropy": jnp.mean(entropy)}
 
 
 def _last(_: Any, new: Any) -> Any:

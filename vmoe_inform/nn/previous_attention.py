@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vmoe_inform.axes import Array, Float
+from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.nn import cache
 from vmoe_inform.nn.attention import attend_by, head_initializer, make_record
 from vmoe_inform.routing.blocks import map_row_blocks
@@ -52,6 +52,7 @@ class PreviousAttention(nn.Module):
         *,
         train: bool,
         record: bool,
+        real: Bool[Array, "B N"] | None = None,
     ) -> tuple[Float[Array, "B N D"], AttentionRecord | None]:
         """Attends.
 
@@ -61,6 +62,7 @@ class PreviousAttention(nn.Module):
           relative_keys: r_1 to r_P, shared by the heads.
           train: whether dropout is on.
           record: whether a router needs to know what the heads saw.
+          real: False for padding behind a text; None if all are real.
 
         Returns:
           outputs [B, N, D], and the record of these N tokens (None unless asked for).
@@ -96,7 +98,7 @@ class PreviousAttention(nn.Module):
         if entropies is None:
             return outputs, None
         keys, values = (array[:, -num_tokens:] for array in (keys, values))
-        return outputs, make_record(queries, keys, values, attended, kernel, entropies, relative_keys)
+        return outputs, make_record(queries, keys, values, attended, kernel, entropies, real, relative_keys)
 
 
 def previous_logits(

@@ -106,6 +106,11 @@ class Surroundings:
     progress: Float[Array, ""] | None = None
 
 
+def without_padding(real: Bool[Array, "B #N"] | None) -> Bool[Array, "B N"] | None:
+    """Which tokens are no padding behind a text, for those of the same text; None: all, as in filler sequences."""
+    return real if real is not None and real.shape[1] > 1 else None
+
+
 class Router(nn.Module):
     """Scores and informs. Its steps compute in float32 whatever the model's dtype (decision 6).
 
@@ -120,7 +125,14 @@ class Router(nn.Module):
     ordinal: int = 0
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "B N D"], around: Surroundings, *, train: bool) -> Routing:
+    def __call__(
+        self,
+        tokens: Float[Array, "B N D"],
+        around: Surroundings,
+        *,
+        train: bool,
+        real: Bool[Array, "B N"] | None = None,
+    ) -> Routing:
         """Routes.
 
         Args:
@@ -128,13 +140,14 @@ class Router(nn.Module):
           around: what the steps may need besides.
           train: adds noise (random stream ``routing``); the steps leave what updates of their states need in the
             collection ``routing_observed`` if it is mutable.
+          real: False for padding behind a text; None if all tokens are real.
 
         Raises:
           ValueError: a step needs something that ``around`` does not have.
         """
         score = SCORE_STEPS[self.config.score]
         options = options_of(self.config, score)
-        context, variables = self._context(score, tokens, around)
+        context, variables = self._context(score, tokens, around, real)
         k, active = self._num_selected(around.progress, train=train)
         logits = score.function(context, **options)
         base_indices = self._top(logits, k, active)
@@ -147,6 +160,8 @@ class Router(nn.Module):
             options = options_of(self.config, step)
             if observing and variables is not None and step.updates_state(options):
                 indices = self._top(logits, k, active, step.observe_k)
+                if real is not None:
+                    indices = jnp.where(real[..., None], indices, self.sizes.num_experts)
                 variables.leave(step.observe(context, indices, **options))
 
         observe(score, context, variables)
@@ -161,7 +176,7 @@ class Router(nn.Module):
             if not step.acts_in(self.ordinal):
                 continue
             options = options_of(self.config, step)
-            context, variables = self._context(step, tokens, around)
+            context, variables = self._context(step, tokens, around, real)
             losses |= step.losses(probabilities, context, **options) if step.losses else {}
             if step.mixes_tokens and cache.keeps(self):
                 most = self.sizes.num_tokens
@@ -193,10 +208,10 @@ class Router(nn.Module):
         return growth.k_end, growth.active(progress)
 
     def _context(
-        self, step: ContextStep, tokens: Float[Array, "B N D"], around: Surroundings
+        self, step: ContextStep, tokens: Float[Array, "B N D"], around: Surroundings, real: Bool[Array, "B N"] | None
     ) -> tuple[StepContext, StepVariables | None]:
         """What a step declared, and what holds its variables, if it has any."""
-        wanted: dict[str, Any] = {"mask": self.sizes.mask}
+        wanted: dict[str, Any] = {"mask": self.sizes.mask, "real": real}
         for name in ("attention", "raw_inputs", "previous"):
             if getattr(step, f"needs_{name}"):
                 if getattr(around, name) is None and not (name == "previous" and self.ordinal == 0):
@@ -257,7 +272,7 @@ def select_experts(
 
 
 def auxiliary_losses(
-    routing: Routing, groups: int, *, config: RouterConfig, train: bool
+    routing: Routing, groups: int, *, config: RouterConfig, train: bool, real: Bool[Array, "B N"] | None = None
 ) -> dict[str, Float[Array, " G"]]:
     """Every auxiliary loss by name, one value per group; all look at the base logits (decision 2).
 
@@ -266,6 +281,7 @@ def auxiliary_losses(
       groups: G; the tokens of B / G consecutive images form one group.
       config: for options of the losses and the scale of the noise.
       train: whether noise was added.
+      real: False for padding, which counts in no loss; None if all tokens are real.
     """
     num_experts, k = routing.logits.shape[-1], routing.base_indices.shape[-1]
     has_noise = train and config.noise_std > 0 and routing.active is None
@@ -277,6 +293,7 @@ def auxiliary_losses(
         routing.base_indices.reshape(groups, -1, k),
         routing.noisy_logits.reshape(groups, -1, num_experts) if has_noise else None,
         config.noise_std / num_experts,
+        None if real is None else real.reshape(groups, -1),
     )
     losses = {
         name: LOSS_STEPS[name].function(context, **options_of(config, LOSS_STEPS[name]))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.routing import effective_neighbours, routing_entropy
+from vmoe_inform.routing.stats import mean_over_tokens
 
 
 @jax.tree_util.register_dataclass
@@ -47,18 +48,10 @@ def layer_statistics(
         entropy = routing_entropy(routing.informed)
         neighbours = jnp.ones_like(entropy) if routing.graph is None else effective_neighbours(routing.graph)
         layers[block] = LayerStatistics(
-            entropy=_mean(entropy, token_mask),
-            load=_mean(layer["load"], token_mask),
-            effective_neighbours=_mean(neighbours, token_mask),
-            dropped=_mean(layer["dropped"], token_mask),
+            entropy=mean_over_tokens(entropy, token_mask, axis=1),
+            load=mean_over_tokens(layer["load"], token_mask, axis=1),
+            effective_neighbours=mean_over_tokens(neighbours, token_mask, axis=1),
+            dropped=mean_over_tokens(layer["dropped"], token_mask, axis=1),
             chosen=layer["indices"],
         )
     return layers
-
-
-def _mean(values: Float[Array, "B N *_"], token_mask: Bool[Array, "B N"] | None) -> Float[Array, "B *_"]:
-    """Mean over the real tokens of each sequence; 0 where it has none."""
-    if token_mask is None:
-        return jnp.mean(values, axis=1)
-    real = token_mask.reshape(token_mask.shape + (1,) * (values.ndim - 2))
-    return jnp.sum(jnp.where(real, values, 0.0), axis=1) / jnp.maximum(jnp.sum(real, axis=1), 1)

@@ -87,7 +87,7 @@ def _map_posterior(
         sigma=sigma,
         all_heads=heads == "posterior",
         head=head_of_token,
-        mask=context.mask,
+        mask=context.graph_mask,
         block_size=block_size,
     )
 

@@ -72,8 +72,8 @@ class AttentionRecord:
       values: v_hj = V_h x_j + b_V,h.
       attended: sum_j A_h[i,j] v_hj, with the dropout of training.
       output_kernel: O_h, from each head to the output.
-      head_entropies: mean over i of the entropy of each head's attention of token i in nats, without a gradient. In a
-        causal model it is of later tokens too: no step may choose by it.
+      head_entropies: mean over the real tokens i of the entropy of each head's attention of token i in nats, without a
+        gradient. In a causal model it is of later tokens too: no step may choose by it.
       token_entropies: entropy of each head's attention of token i in nats, without a gradient; None where all tokens
         attend to all.
       relative_keys: what is added to the key of a token j that is 1, 2, ... P tokens before i, in all heads; None if
@@ -120,6 +120,8 @@ class StepContext:
         normalised pixels of its patch, zeros for a class token.
       previous: the MoE layer before this one (``needs_previous``); None in the first.
       mask: what a token may know of the others. The model decides it, and every step heeds it or is refused.
+      real: False for padding behind a text, which no real token may depend on; None if all tokens are real. A step that
+        mixes tokens, or has losses, leaves padding out.
     """
 
     tokens: Float[Array, "B N D"]
@@ -129,6 +131,15 @@ class StepContext:
     raw_inputs: Float[Array, "B N P"] | Int[Array, "B N"] | None = None
     previous: PreviousLayer | None = None
     mask: Mask = dataclasses.field(default=None, metadata={"static": True})
+    real: Bool[Array, "B N"] | None = None
+
+    @property
+    def graph_mask(self) -> Bool[Array, "B N N"] | Mask:
+        """Which tokens a token may mix with. In a causal model padding, which is behind the tokens, needs no more."""
+        if self.mask is not None or self.real is None:
+            return self.mask
+        batch, num_tokens = self.real.shape
+        return jnp.broadcast_to(self.real[:, None, :], (batch, num_tokens, num_tokens))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +184,7 @@ class LossContext:
       indices: base top K; E where K still grows.
       noisy_logits: the logits that the choice was made from; None where there is no noise, or K grows.
       noise_std: standard deviation of the noise, in the unit of the logits.
+      real: False for padding, which counts in no loss; None if all tokens are real.
     """
 
     logits: Float[Array, "G S E"]
@@ -180,6 +192,7 @@ class LossContext:
     indices: Int[Array, "G S K"]
     noisy_logits: Float[Array, "G S E"] | None = None
     noise_std: float = dataclasses.field(default=0.0, metadata={"static": True})
+    real: Bool[Array, "G S"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

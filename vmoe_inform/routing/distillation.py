@@ -16,6 +16,7 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.routing.products import float32_einsum
 from vmoe_inform.routing.scores import linear_scores
+from vmoe_inform.routing.stats import mean_over_tokens
 from vmoe_inform.routing.steps import LayerSizes, Parameter, StepContext, register_score
 
 _KERNEL = jax.nn.initializers.lecun_normal()
@@ -124,13 +125,17 @@ def _gates(context: StepContext, **options: object) -> Float[Array, "B N E"]:
 
 
 def _losses(context: StepContext, *, switch_step: int, **options: Any) -> dict[str, Float[Array, " B"]]:
-    """Cross-entropy of the light router to the learned choice, mean over tokens, in stage 1 (paper, Sec. 3.1)."""
+    """Cross-entropy of the light router to the learned choice, mean over real tokens, in stage 1 (paper, Sec. 3.1)."""
     assert context.state is not None
     assert context.raw_inputs is not None
     light = _light(context.raw_inputs, context.parameters)
     chosen = jax.nn.one_hot(jnp.argmax(_learned(context), axis=-1), light.shape[-1])
     entropies = -jnp.sum(chosen * jax.nn.log_softmax(light, axis=-1), axis=-1)
-    return {"distillation": jnp.where(context.state["step"] < switch_step, jnp.mean(entropies, axis=-1), 0.0)}
+    return {
+        "distillation": jnp.where(
+            context.state["step"] < switch_step, mean_over_tokens(entropies, context.real, axis=-1), 0.0
+        )
+    }
 
 
 def _check_duration(total_steps: int, *, switch_step: int, **options: Any) -> None:

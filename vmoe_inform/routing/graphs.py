@@ -227,7 +227,7 @@ def _similarity_graph(
     context: StepContext, *, learned_weight: bool, block_size: int | None, **options: Any
 ) -> Float[Array, "B N N"]:
     weight = _weight(context, learned_weight)
-    return token_similarity(context.tokens, weight=weight, mask=context.mask, **options)
+    return token_similarity(context.tokens, weight=weight, mask=context.graph_mask, **options)
 
 
 @register_inform("similarity", parameters=_similarity_parameters, graph=_similarity_graph, looks_ahead=False)
@@ -250,6 +250,6 @@ def similarity_step(
         weight=_weight(context, learned_weight),
         temperature=temperature,
         metric=metric,
-        mask=context.mask,
+        mask=context.graph_mask,
         block_size=block_size,
     )

@@ -1,14 +1,15 @@
 """Auxiliary losses of a router, over one group: the last two axes are its S tokens and its E experts.
 
-All are float32, for inputs of any type.
+All are float32, for inputs of any type. Tokens that are not ``real``, padding, count nowhere; None: all are.
 """
 
 import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.routing.selection import check_num_selected
+from vmoe_inform.routing.stats import mean_over_tokens
 from vmoe_inform.routing.steps import LossContext, register_loss
 
 
@@ -19,16 +20,29 @@ def _squared_variation(values: Float[Array, "*batch E"]) -> Float[Array, "*batch
     return jnp.var(values / jnp.where(mean > 0, mean, 1.0), axis=-1)
 
 
-def importance_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
+Real = Bool[Array, "*batch S"] | None
+
+
+def _of_real(values: Float[Array, "..."], real: Real) -> Float[Array, "..."]:
+    """The values [..., S, C] or [..., S, K, E], 0 for tokens that are not real."""
+    return values if real is None else jnp.where(real.reshape(*real.shape, *[1] * (values.ndim - real.ndim)), values, 0)
+
+
+def importance_loss(probabilities: Float[Array, "*batch S E"], real: Real = None) -> Float[Array, "*batch"]:
     r"""CV^2 over experts of the summed probabilities (V-MoE, arXiv 2106.05974, Eq. 10).
 
     $$\left( \frac{\operatorname{std}_k I_k}{\operatorname{mean}_k I_k} \right)^2, \quad I_k = \sum_i p_{ik}$$
     """
-    return _squared_variation(jnp.sum(probabilities.astype(jnp.float32), axis=-2))
+    return _squared_variation(jnp.sum(_of_real(probabilities.astype(jnp.float32), real), axis=-2))
 
 
 def load_loss(
-    logits: Float[Array, "*batch S E"], noisy_logits: Float[Array, "*batch S E"], *, noise_std: float, k: int
+    logits: Float[Array, "*batch S E"],
+    noisy_logits: Float[Array, "*batch S E"],
+    real: Real = None,
+    *,
+    noise_std: float,
+    k: int,
 ) -> Float[Array, "*batch"]:
     r"""CV^2 over experts of the chance to be among the top K if the noise were drawn again (V-MoE, Eq. 11 to 14).
 
@@ -40,6 +54,7 @@ def load_loss(
     Args:
       logits: without noise.
       noisy_logits: the logits that chose the experts.
+      real: False for padding.
       noise_std: standard deviation of the noise > 0, in the units of the logits.
       k: K, experts per token.
 
@@ -54,16 +69,19 @@ def load_loss(
     # P(logit + noise > threshold) = 1 - Phi((threshold - logit) / std) = Phi((logit - threshold) / std). Written with
     # erf, whose error of 1e-7 is nothing in a mean over tokens: CPUs are slow with the tiny numbers of Phi's tail.
     chances = 0.5 * (1.0 + jax.lax.erf((logits - threshold) / (noise_std * 2.0**0.5)))
-    return _squared_variation(jnp.mean(chances, axis=-2))
+    return _squared_variation(mean_over_tokens(chances, real, axis=-2))
 
 
-def _shares(indices: Int[Array, "*batch S K"], num_experts: int) -> Float[Array, "*batch E"]:
+def _shares(indices: Int[Array, "*batch S K"], num_experts: int, real: Real) -> Float[Array, "*batch E"]:
     """Share of the assignments that each expert gets; sums to 1. An index E stands for no assignment."""
-    hits = jnp.sum(jax.nn.one_hot(indices, num_experts, dtype=jnp.float32), axis=(-3, -2))
-    return hits / jnp.sum(hits, axis=-1, keepdims=True)
+    hits = jnp.sum(_of_real(jax.nn.one_hot(indices, num_experts, dtype=jnp.float32), real), axis=(-3, -2))
+    sums = jnp.sum(hits, axis=-1, keepdims=True)
+    return hits / (sums if real is None else jnp.maximum(sums, 1.0))
 
 
-def switch_loss(probabilities: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"]) -> Float[Array, "*batch"]:
+def switch_loss(
+    probabilities: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"], real: Real = None
+) -> Float[Array, "*batch"]:
     r"""Balance loss of the Switch Transformer (arXiv 2101.03961, Eq. 4).
 
     $$E \sum_k f_k P_k$$
@@ -76,12 +94,11 @@ def switch_loss(probabilities: Float[Array, "*batch S E"], indices: Int[Array, "
     """
     checks.shape("indices", indices.shape, (*probabilities.shape[:-1], "K"))
     num_experts = probabilities.shape[-1]
-    return num_experts * jnp.sum(
-        _shares(indices, num_experts) * jnp.mean(probabilities.astype(jnp.float32), axis=-2), axis=-1
-    )
+    means = mean_over_tokens(probabilities.astype(jnp.float32), real, axis=-2)
+    return num_experts * jnp.sum(_shares(indices, num_experts, real) * means, axis=-1)
 
 
-def gshard_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
+def gshard_loss(probabilities: Float[Array, "*batch S E"], real: Real = None) -> Float[Array, "*batch"]:
     r"""Balance loss of GShard (arXiv 2006.16668, Algorithm 1).
 
     $$\frac{E^2}{E} \sum_k f_k m_k$$
@@ -91,11 +108,14 @@ def gshard_loss(probabilities: Float[Array, "*batch S E"]) -> Float[Array, "*bat
     """
     num_experts = probabilities.shape[-1]
     first = jax.nn.one_hot(jnp.argmax(probabilities, axis=-1), num_experts, dtype=jnp.float32)
-    products = jnp.mean(first, axis=-2) * jnp.mean(probabilities.astype(jnp.float32), axis=-2)
+    probabilities = probabilities.astype(jnp.float32)
+    products = mean_over_tokens(first, real, axis=-2) * mean_over_tokens(probabilities, real, axis=-2)
     return num_experts**2 * jnp.mean(products, axis=-1)
 
 
-def balance_loss(logits: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"]) -> Float[Array, "*batch"]:
+def balance_loss(
+    logits: Float[Array, "*batch S E"], indices: Int[Array, "*batch S K"], real: Real = None
+) -> Float[Array, "*batch"]:
     r"""Balance loss of StableMoE (arXiv 2204.08396, Sec. 3.1).
 
     $$\frac{1}{S} \sum_k \frac{a_k - \bar a}{\bar a} \sum_{i \in k} \operatorname{sigmoid}(\ell_{ik})$$
@@ -108,25 +128,26 @@ def balance_loss(logits: Float[Array, "*batch S E"], indices: Int[Array, "*batch
     """
     checks.shape("indices", indices.shape, (*logits.shape[:-1], "K"))
     size, num_experts = logits.shape[-2:]
-    excess = _shares(indices, num_experts) * num_experts - 1.0
+    count = size if real is None else jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1)
+    excess = _shares(indices, num_experts, real) * num_experts - 1.0
     chosen = jax.nn.sigmoid(jnp.take_along_axis(logits.astype(jnp.float32), indices, axis=-1, mode="clip"))
-    one_hot = jax.nn.one_hot(indices, num_experts, dtype=jnp.float32)
-    scores = jnp.einsum("...sk,...ske->...e", chosen, one_hot, precision=jax.lax.Precision.HIGHEST) / size
+    one_hot = _of_real(jax.nn.one_hot(indices, num_experts, dtype=jnp.float32), real)
+    scores = jnp.einsum("...sk,...ske->...e", chosen, one_hot, precision=jax.lax.Precision.HIGHEST) / count
     return jnp.sum(excess * scores, axis=-1)
 
 
-def router_z_loss(logits: Float[Array, "*batch S E"]) -> Float[Array, "*batch"]:
+def router_z_loss(logits: Float[Array, "*batch S E"], real: Real = None) -> Float[Array, "*batch"]:
     r"""Router z-loss (ST-MoE, arXiv 2202.08906, Eq. 5).
 
     $$\frac{1}{S} \sum_i \Big( \log \sum_k e^{\ell_{ik}} \Big)^2$$
     """
-    return jnp.mean(jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1) ** 2, axis=-1)
+    return mean_over_tokens(jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1) ** 2, real, axis=-1)
 
 
 @register_loss("importance")
 def importance_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.005) -> Float[Array, " G"]:
     """Variation of the experts' summed probabilities (V-MoE, arXiv 2106.05974)."""
-    return importance_loss(context.probabilities)
+    return importance_loss(context.probabilities, context.real)
 
 
 @register_loss("load", needs_noise=True)
@@ -134,28 +155,28 @@ def load_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.005) 
     """Variation of the experts' expected loads under the noise (V-MoE, arXiv 2106.05974)."""
     assert context.noisy_logits is not None  # declared by needs_noise
     k = context.indices.shape[-1]
-    return load_loss(context.logits, context.noisy_logits, noise_std=context.noise_std, k=k)
+    return load_loss(context.logits, context.noisy_logits, context.real, noise_std=context.noise_std, k=k)
 
 
 @register_loss("switch")
 def switch_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.01) -> Float[Array, " G"]:
     """Shares of the assignments times mean probabilities (Switch Transformer, arXiv 2101.03961)."""
-    return switch_loss(context.probabilities, context.indices)
+    return switch_loss(context.probabilities, context.indices, context.real)
 
 
 @register_loss("gshard")
 def gshard_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.01) -> Float[Array, " G"]:
     """Shares of the first choices times mean probabilities (GShard, arXiv 2006.16668)."""
-    return gshard_loss(context.probabilities)
+    return gshard_loss(context.probabilities, context.real)
 
 
 @register_loss("z")
 def z_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.001) -> Float[Array, " G"]:
     """Squared logsumexp of the logits, which keeps them small (ST-MoE, arXiv 2202.08906)."""
-    return router_z_loss(context.logits)
+    return router_z_loss(context.logits, context.real)
 
 
 @register_loss("balance")
 def balance_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.3) -> Float[Array, " G"]:
     """Pushes the scores of experts with too many tokens down (StableMoE, arXiv 2204.08396)."""
-    return balance_loss(context.logits, context.indices)
+    return balance_loss(context.logits, context.indices, context.real)

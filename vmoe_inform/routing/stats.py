@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.routing.selection import check_num_selected
 
 
@@ -34,6 +34,22 @@ def effective_neighbours(graph: Float[Array, "*batch N N"]) -> Float[Array, "*ba
     It is 1 if a token attends to one token alone, and N if it attends to all alike.
     """
     return jnp.exp(_entropy(graph.astype(jnp.float32)))
+
+
+def mean_over_tokens(
+    values: Float[Array, "..."], real: Bool[Array, "*batch N"] | None, *, axis: int
+) -> Float[Array, "..."]:
+    """Mean over the real tokens, 0 where there is none.
+
+    Args:
+      values: [..., N] or [..., N, C].
+      real: False for padding; None if all tokens are real.
+      axis: of the tokens.
+    """
+    if real is None:
+        return jnp.mean(values, axis=axis)
+    real = real.reshape(*real.shape, *[1] * (values.ndim - real.ndim))
+    return jnp.sum(jnp.where(real, values, 0.0), axis=axis) / jnp.maximum(jnp.sum(real, axis=axis), 1)
 
 
 def softmax_entropy(logits: Float[Array, "*batch M"]) -> Float[Array, "*batch"]:

@@ -102,7 +102,8 @@ class ContextStep(Step):
         seen by gradients or the optimizer; it is saved with the run and left alone in evaluation.
       stateful: ``stateful(**options) -> bool``, whether the step keeps its state with these options. By default always.
       observe: ``observe(context, indices [B, N, K] of the base top K, **options) -> tree``, float32 sums over images
-        and tokens, such as counts: those of the parts of a batch add up to those of the batch. By default none.
+        and tokens, such as counts: those of the parts of a batch add up to those of the batch. Indices of padding are
+        E, which counts nowhere. By default none.
       update_state: ``update_state(state, observed, parameters, **options) -> tree``, called once in each training step
         after all ``function`` saw the old state. ``observed`` are the sums over the whole batch. None: the state stays
         as it started.
