@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -147,12 +148,23 @@ def test_word_swap_asks_for_the_words_that_its_variant_says(config):
     assert sets["text/0.05"].settings != sets["inputs/0.05"].settings
 
 
-def test_no_perplexity_where_experts_choose_by_later_tokens(config):
-    router = dataclasses.replace(config.model.router, select="expert_choice")
-    ahead = dataclasses.replace(config, model=dataclasses.replace(config.model, router=router, allow_future=True))
+@pytest.mark.parametrize(
+    ("router", "moe", "setting"),
+    [
+        ({"select": "expert_choice"}, {}, "model.router.select = 'expert_choice'"),
+        ({}, {"capacity_factor_evaluation": 1.0}, "model.moe.capacity_factor_evaluation = 1.0"),
+    ],
+)
+def test_no_perplexity_where_later_tokens_decide_which_experts_a_token_gets(config, router, moe, setting):
+    model = dataclasses.replace(
+        config.model,
+        router=dataclasses.replace(config.model.router, **router),
+        moe=dataclasses.replace(config.model.moe, **moe),
+        allow_future=True,
+    )
     for name in ("perplexity", "word_swap"):
-        with pytest.raises(suites.NotAvailable, match="expert_choice chooses tokens for experts by later ones"):
-            suites.load(name, ahead)
+        with pytest.raises(suites.NotAvailable, match=re.escape(f"({setting}): there is no perplexity")):
+            suites.load(name, dataclasses.replace(config, model=model))
 
 
 def test_suites_of_text_and_of_images_go_with_runs_of_their_own(config):

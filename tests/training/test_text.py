@@ -164,12 +164,16 @@ def test_bad_settings_are_refused(corpus, tmp_path, field, value, message):
 
 
 @pytest.mark.parametrize(
-    ("router", "name", "logged"),
-    [("similarity_smoe_top2", "perplexity", "perplexity_with_future"), ("expert_choice", "nats", None)],
+    ("router", "settings", "name", "logged"),
+    [
+        ("similarity_smoe_top2", {}, "perplexity", "perplexity_with_future"),
+        ("expert_choice", {}, "nats", None),
+        ("smoe_top2", {"model__moe__capacity_factor": 1.0, "model__moe__batch_priority": True}, "nats", None),
+    ],
 )
-def test_what_looks_ahead_has_another_name(corpus, router, name, logged):
+def test_what_looks_ahead_has_another_name(corpus, router, settings, name, logged):
     """So that no table mixes it with perplexities; where experts choose by later tokens there is no perplexity."""
-    task = from_config(tiny_text.parse(corpus, router, model__allow_future=True, train__steps=12))
+    task = from_config(tiny_text.parse(corpus, router, model__allow_future=True, train__steps=12, **settings))
     assert task.headline_name == f"test/{name}_with_future"
     nats, mask = np.array([[1.0, 2.0], [3.0, 99.0]]), np.array([[True, True], [True, False]])
     value = task.headline({"nats": nats, "mask": mask}, {}).value

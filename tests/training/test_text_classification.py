@@ -98,6 +98,8 @@ def test_positions_of_text_are_those_of_the_first_tokens():
     given, fresh = np.arange(6.0).reshape(1, 3, 2), -np.ones((1, 5, 2))
     np.testing.assert_array_equal(initialize.extend_positions(given, fresh)[0, :, 0], [0, 2, 4, -1, -1])
     np.testing.assert_array_equal(initialize.extend_positions(fresh, given), fresh[:, :3])
+    wide = np.zeros((1, 5, 6))  # of another model, which the comparison of all shapes refuses
+    assert initialize.extend_positions(given, wide) is given
 
 
 def test_another_model_is_no_start(texts, language_model, tmp_path):

@@ -10,13 +10,12 @@ import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Int, Tree
-from vmoe_inform.config import LanguageConfig
+from vmoe_inform.config import LanguageConfig, causality
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.text import corpora, streams, tokenizers
 from vmoe_inform.data.text.corpora import Corpus
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.nn.cross_entropy import mean_loss, token_losses
-from vmoe_inform.routing.steps import SELECT_STEPS
 from vmoe_inform.sharding import processes
 from vmoe_inform.tasks._text import TextTask
 from vmoe_inform.tasks.predictions import TokenLosses
@@ -50,8 +49,7 @@ class LanguageModeling(TextTask[Corpus]):
         for field, expected, received in wanted:
             if received != expected:
                 raise checks.error(field, f"{expected!r} with task = 'language_modeling'", received)
-        router = config.model.router
-        self._predicts = not (config.model.allow_future and SELECT_STEPS[router.select].may_look_ahead)
+        self._predicts = not causality.future_choices(config.model)
         if config.model.allow_future:
             self.headline_name = f"test/{'perplexity' if self._predicts else 'nats'}_with_future"
             self.shown = ("loss", "perplexity_with_future")

@@ -95,8 +95,13 @@ def _with_text_of(params: Tree, fresh: Tree, *, has_same_vocabulary: bool, folde
     return adapted
 
 
-def extend_positions(embedding: Float[Array, "1 N D"], fresh: Float[Array, "1 M D"]) -> Float[Array, "1 M D"]:
-    """Position embeddings of text of another length: those of the first tokens, and fresh ones where there are none."""
+def extend_positions(embedding: Float[Array, "1 N _"], fresh: Float[Array, "1 M D"]) -> Float[Array, "1 M _"]:
+    """Position embeddings of text of another length: those of the first tokens, and fresh ones where there are none.
+
+    Those of another width are another model's, and stay as they are.
+    """
+    if embedding.shape[2] != fresh.shape[2]:
+        return embedding
     count = min(embedding.shape[1], fresh.shape[1])
     return jnp.concatenate([embedding[:, :count], fresh[:, count:]], axis=1)
 

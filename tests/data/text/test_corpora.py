@@ -65,6 +65,21 @@ def test_a_vocabulary_file_lists_the_words(tmp_path):
     assert tokenizer.vocabulary == ("<unk>", "<eos>", "line", "of")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n<unk>\n", "expected a word a line; received 'no word'"),  # every word would be unknown
+        ("dog\ncat\ndog\n", "vocabulary: expected words that occur once; received 'dog'"),
+        ("a\nb c\n", "vocabulary: expected words without white space; received 'b c'"),
+    ],
+)
+def test_a_bad_vocabulary_file_is_named(text, message, tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"{path}: {message}"):
+        corpora.learn_tokenizer(settings(vocabulary=str(path)))
+
+
 def test_a_token_beyond_the_models_vocabulary_is_refused(tmp_path):
     (tmp_path / "words.txt").write_text("line\nof\n")
     message = "model.vocabulary_size: expected at least 4, the tokens of the tokenizer; received 3"
@@ -158,7 +173,10 @@ def test_the_embedded_glosses_are_debians():
         assert list(sources.lines(config.data, split)) == list(embedded)
 
 
-@pytest.mark.parametrize("field", ["tokenizer", "vocabulary"])
-def test_a_missing_file_is_said(field, tmp_path):
-    with pytest.raises(FileNotFoundError):
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [("tokenizer", "'words', 'bpe' or the file of a tokenizer"), ("vocabulary", "a file with a word a line")],
+)
+def test_a_missing_file_is_said(field, expected, tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"data.{field}: expected {expected}; received '.*nothing.json'"):
         corpora.learn_tokenizer(settings(**{field: str(tmp_path / "nothing.json")}))

@@ -98,16 +98,35 @@ def check_size(config: LanguageConfig, tokenizer: Tokenizer) -> None:
 def _learn(config: LanguageConfig) -> Tokenizer:
     data, size = config.data, config.model.vocabulary_size
     if data.tokenizer not in ("words", "bpe"):
-        return tokenizers.read(Path(data.tokenizer).expanduser())
+        return tokenizers.read(_existing("data.tokenizer", "'words', 'bpe' or the file of a tokenizer", data.tokenizer))
     text = _training_text(config)
     if data.tokenizer == "bpe":
         return BpeTokenizer.learn(text, size)
     splitting: Splitting = "spaces" if text.separated else "marks"
     if data.vocabulary:
-        listed = [word for word in files.lines(Path(data.vocabulary)) if word]
-        return WordTokenizer([*(word for word in (UNKNOWN, END_OF_LINE) if word not in listed), *listed], splitting)
+        return _listed(_existing("data.vocabulary", "a file with a word a line", data.vocabulary), splitting)
     parts = [sources.lines(data, split) for split in text.vocabulary_splits] or [text]
     return WordTokenizer.learn(itertools.chain.from_iterable(parts), size, splitting)
+
+
+def _existing(field: str, expected: str, path: str) -> Path:
+    """The file that a setting names; raises FileNotFoundError if there is none."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"{field}: expected {expected}; received {path!r}, where no file is")
+    return file
+
+
+def _listed(path: Path, splitting: Splitting) -> WordTokenizer:
+    """The words of a file, and the unknown word and the end of a line if it lacks them."""
+    listed = [word for word in files.lines(path) if word]
+    special = (UNKNOWN, END_OF_LINE)
+    if not set(listed).difference(special):
+        raise checks.error(str(path), "a word a line", "no word")
+    try:
+        return WordTokenizer([*(word for word in special if word not in listed), *listed], splitting)
+    except ValueError as problem:
+        raise checks.InputError(f"{path}: {problem}") from None
 
 
 def _training_text(config: LanguageConfig) -> Lines:

@@ -20,7 +20,7 @@ def lines(path: Path) -> Iterator[str]:
       ValueError: it is empty, or has bytes that are not UTF-8, when these are reached.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"text: expected the file {str(path)!r}; received none")
+        raise FileNotFoundError(f"{path}: expected a text file; received none")
     check_not_empty(path)
     return _decoded(path)
 

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.config import LanguageConfig
+from vmoe_inform.config import LanguageConfig, causality
 from vmoe_inform.data.text import corpora
 from vmoe_inform.data.text.corpora import Corpus
 from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.evaluation.results import Scale
 from vmoe_inform.evaluation.suites.base import NotAvailable, Scores, TokenLosses, task_of
-from vmoe_inform.routing import steps
 
 PERPLEXITY = Scale("perplexity", less_is_better=True)
 TASKS = ("language_modeling",)
@@ -29,12 +28,12 @@ def test_text(config: LanguageConfig) -> Corpus:
     """The text that the run is measured on.
 
     Raises:
-      NotAvailable: the run's routing chooses tokens by later ones, so that no perplexity can be reported.
+      NotAvailable: later tokens decide which experts a token gets, so that no perplexity can be reported.
       ValueError, FileNotFoundError: as of the task.
     """
-    select = config.model.router.select
-    if steps.all_steps()[select].may_look_ahead:
-        raise NotAvailable(f"{select} chooses tokens for experts by later ones, so that no perplexity can be reported")
+    if choices := causality.future_choices(config.model):
+        settings = ", ".join(choices)
+        raise NotAvailable(f"later tokens decide which experts a token gets ({settings}): there is no perplexity")
     return task_of(config).test_source
 
 
