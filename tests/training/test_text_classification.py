@@ -94,6 +94,26 @@ def test_another_vocabulary_starts_anew(texts, language_model, tmp_path, warning
     assert any("the vocabulary starts anew" in line for line in warnings)
 
 
+@pytest.mark.parametrize("router", ["hash", "stablemoe@distilled.switch_step=1"])
+def test_routers_of_another_vocabulary_start_anew(texts, tmp_path, router):
+    """Their tables have a row for each word; what else they learned moves."""
+    before = tmp_path / "before"
+    loop.train(tiny_text.parse(texts[0], router, **LANGUAGE, train__steps=3), before, show_progress=False)
+    saved = jax.device_get(runs.load(before).variables)["params"]["block_1"]["moe"]
+    (tmp_path / "train.csv").write_text("text,label\n" + 4 * "the cat,cat\na tree,none\n")
+    settings = {**LABELS, **LANGUAGE, "seed": 1, "model__vocabulary_size": 6}
+    built, fresh, task = _fresh(tiny_text.parse(tmp_path, router, **settings))
+    with built.in_use():
+        state = initialize.from_run(before, fresh, built, task.config.data)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.routing), jax.device_get(fresh.routing))
+    moved, new = (jax.device_get(tree.params)["block_1"]["moe"] for tree in (state, fresh))
+    jax.tree.map(np.testing.assert_array_equal, moved["experts"], saved["experts"])
+    if router != "hash":
+        found = moved["router"]["distilled"]
+        np.testing.assert_array_equal(found["embedding"], new["router"]["distilled"]["embedding"])
+        np.testing.assert_array_equal(found["kernel"], saved["router"]["distilled"]["kernel"])
+
+
 def test_positions_of_text_are_those_of_the_first_tokens():
     given, fresh = np.arange(6.0).reshape(1, 3, 2), -np.ones((1, 5, 2))
     np.testing.assert_array_equal(initialize.extend_positions(given, fresh)[0, :, 0], [0, 2, 4, -1, -1])

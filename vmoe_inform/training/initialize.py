@@ -5,6 +5,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -15,6 +16,8 @@ from vmoe_inform import storage
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import DataConfig, TextDataConfig
 from vmoe_inform.data import classes
+from vmoe_inform.nn import models
+from vmoe_inform.nn.models import Model
 from vmoe_inform.runs import heads
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.folder import CONFIG_FILE
@@ -33,8 +36,8 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program, data: Da
 
     These are the moving average, if that run keeps one. Position embeddings are resized to this model's image size.
     The head, with the tanh layer before it, moves as a whole, its classes in this run's order. If it or its classes
-    differ, it starts anew (ViT, arXiv 2010.11929, Sec. 3.2). So do the embeddings of another vocabulary; positions of
-    text that the other run lacks start anew. States of the router's steps move too; a step that the
+    differ, it starts anew (ViT, arXiv 2010.11929, Sec. 3.2). With another vocabulary all that is of words does, in
+    routers too; so do positions of text that the other run lacks. States of the router's steps move; a step that the
     other run lacks starts with a fresh one. All else has to be the same. The optimizer starts anew.
 
     Args:
@@ -53,11 +56,13 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program, data: Da
         )
     run = runs.find(folder).load_intact(program.mesh)
     params = _with_head_for(data.class_names, run.variables["params"], run.class_names, folder)
+    saved, fresh = {**run.variables, "params": params}, {"params": state.params, "routing": state.routing}
     if isinstance(data, TextDataConfig) and isinstance(run.config.data, TextDataConfig):
-        is_same = data.vocabulary_hash == run.config.data.vocabulary_hash
-        params = _with_text_of(params, state.params, has_same_vocabulary=is_same, folder=folder)
-    fresh = {"params": state.params, "routing": state.routing}
-    variables = adapt(run.step, {**run.variables, "params": params}, fresh)
+        if _vocabulary_of(data, program.model.config) != _vocabulary_of(run.config.data, run.config.model):
+            logging.warning("the vocabulary starts anew: that of %s is another", folder)
+            saved = _without_words(saved, fresh, of_words(program.model))
+        saved = {**saved, "params": _with_text_of(saved["params"], state.params)}
+    variables = adapt(run.step, saved, fresh)
     averages = state.ema_params
     if averages is not None:
         # Under jit, where arrays may be spread over processes; the training step gives the memory of both away.
@@ -78,15 +83,45 @@ def _with_head_for(class_names: Sequence[str], params: Tree, saved: Sequence[str
     return {name: part for name, part in params.items() if f"params/{name}/" not in _HEAD}
 
 
-def _with_text_of(params: Tree, fresh: Tree, *, has_same_vocabulary: bool, folder: pathlib.Path) -> Tree:
-    """Another run's parameters with the vocabulary and the positions of this model of text."""
-    if not has_same_vocabulary:
-        logging.warning("the vocabulary starts anew: that of %s is another", folder)
-    saved = params["vocabulary"] if has_same_vocabulary else {}
-    shapes = {name: leaf.shape for name, leaf in saved.items()}
-    vocabulary = {
-        name: saved[name] if shapes.get(name) == leaf.shape else leaf for name, leaf in fresh["vocabulary"].items()
-    }
+def _vocabulary_of(data: TextDataConfig, model: Any) -> tuple[str, int]:
+    """What has to be the same of two runs for a word to have the same number."""
+    return data.vocabulary_hash, model.vocabulary_size
+
+
+def of_words(model: Model) -> frozenset[str]:
+    """Paths of all variables that have a part for each word, in the vocabulary and in routers.
+
+    With one word more they have another shape.
+    """
+    config: Any = model.config
+    sizes = (config.vocabulary_size, config.vocabulary_size + 1)
+    one, other = (
+        flax.traverse_util.flatten_dict(
+            jax.eval_shape(
+                functools.partial(models.initialize, type(model)(dataclasses.replace(config, vocabulary_size=size))),
+                jax.random.key(0),
+            ),
+            sep="/",
+        )
+        for size in sizes
+    )
+    return frozenset(path for path in one if one[path].shape != other[path].shape)
+
+
+def _without_words(saved: dict[str, Tree], fresh: dict[str, Tree], words: frozenset[str]) -> dict[str, Tree]:
+    """Another run's variables, with fresh ones of words. The state of a router's step starts anew as a whole."""
+    given, wanted = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (saved, fresh))
+    states = tuple(path.partition("/state")[0] + "/state" for path in words if path.startswith(_STATES))
+    kept = {path: leaf for path, leaf in given.items() if not states or not path.startswith(states)}
+    for path in words:
+        if path.startswith("params/") and path in given:
+            kept[path] = wanted[path]
+    return flax.traverse_util.unflatten_dict(kept, sep="/")
+
+
+def _with_text_of(params: Tree, fresh: Tree) -> Tree:
+    """Another run's parameters with what this model of text has of the vocabulary, and with its positions."""
+    vocabulary = {name: params["vocabulary"].get(name, leaf) for name, leaf in fresh["vocabulary"].items()}
     adapted = {**params, "vocabulary": vocabulary}
     before, after = (tree.get("position_embedding") for tree in (params, fresh))
     if before is not None and after is not None and before.shape != after.shape:
