@@ -4,12 +4,15 @@ import abc
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from vmoe_inform import checks
 from vmoe_inform.analysis.collect.choices import Choices
 from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.analysis.results import Analysis, Corruptions
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
+from vmoe_inform.registry import Registry
 from vmoe_inform.runs.run import Run
+from vmoe_inform.tasks.task import kinds_of
 
 ViewsT = TypeVar("ViewsT")  # what a page shows of single records
 
@@ -74,3 +77,18 @@ class AnalysedData(abc.ABC, Generic[ViewsT]):
           choices: of the first, for the records of :meth:`source` that could be read.
           found: the analysis of all.
         """
+
+
+ANALYSED: Registry[type[AnalysedData[Any]]] = Registry("kind of analysed records")  # by the name of their task
+
+
+def kind_of(task: str) -> type[AnalysedData[Any]]:
+    """The records that an analysis shows to a run of this task, or of one that the task is a kind of.
+
+    Raises:
+      ValueError: there are none.
+    """
+    kinds = [task] if task in ANALYSED else [name for name in ANALYSED if name in kinds_of(task)]
+    if not kinds:
+        raise checks.error("task", f"one whose records can be analysed: {', '.join(ANALYSED)}", task)
+    return ANALYSED[kinds[0]]

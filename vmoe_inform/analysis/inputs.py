@@ -9,20 +9,15 @@ from vmoe_inform import checks, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect._adjacencies import has_adjacency
 from vmoe_inform.analysis.collect._comparable import check_comparable, check_has_routers
-from vmoe_inform.analysis.data import AnalysedData
-from vmoe_inform.analysis.images.data import Images
-from vmoe_inform.analysis.text.data import Texts, Windows
+from vmoe_inform.analysis.data import AnalysedData, kind_of
+from vmoe_inform.analysis.images import data as _images  # noqa: F401  (it registers its records)
+from vmoe_inform.analysis.text import data as _text  # noqa: F401  (it registers its records)
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import from_text
 from vmoe_inform.runs import checkpoint_path, run
 from vmoe_inform.runs.run import Run, SavedRun
 
 _LAST_TWO = "last2"
-_DATA: Mapping[str, type[AnalysedData[Any]]] = {  # by task
-    "classification": Images,
-    "language_modeling": Windows,
-    "text_classification": Texts,
-}
 _AS_RECORDED: Mapping[str, Any] = {}
 _NONE: Mapping[int, Tree] = {}
 
@@ -73,9 +68,7 @@ def load_inputs(
     saved = run.find(workdir, here=here)
     check_has_routers(saved.config.model)
     *earlier, newest = _steps(saved, checkpoints)
-    if saved.config.task not in _DATA:
-        raise checks.error("task", f"one whose records can be analysed: {', '.join(_DATA)}", saved.config.task)
-    kind = _DATA[saved.config.task]
+    kind = kind_of(saved.config.task)
     saved_other = None if against is None else _find_other(saved.at(newest), os.fspath(against), kind, here)
     data = kind.of_run(saved.config, suite, number)
 

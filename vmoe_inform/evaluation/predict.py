@@ -98,7 +98,7 @@ class Predictor:
             variables: Tree, batch: Batch, memory: Tree | None
         ) -> tuple[tuple[Tree, dict[str, LayerStatistics]], Tree | None]:
             ((outputs, aux), left), prepared = apply(variables, batch, memory, mutable=[TRACE])
-            statistics = layer_statistics(left.get(TRACE, {}), task.token_mask(prepared))
+            statistics = layer_statistics(left.get(TRACE, {}), task.counted_tokens(prepared))
             return (task.kept(outputs, aux, prepared), statistics), self.memory_for_next(aux)
 
         def features(variables: Tree, batch: Batch, memory: Tree | None) -> tuple[Float[Array, "B F"], Tree | None]:

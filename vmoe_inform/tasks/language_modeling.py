@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float, Int, Tree
+from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.config import LanguageConfig, causality
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.text import corpora, streams, tokenizers
@@ -77,6 +77,10 @@ class LanguageModeling(TextTask[Corpus]):
         del outputs  # the logits of all tokens, which are never computed
         entropy, _ = mean_loss(aux["head"], batch["targets"], self.config.model.loss_chunk_tokens)
         return entropy, {"cross_entropy": entropy}
+
+    def counted_tokens(self, batch: Batch) -> Bool[Array, "B N"]:
+        """Those that have a target."""
+        return batch["target_mask"]
 
     def metrics_of_step(self, means: dict[str, Array]) -> dict[str, Array]:
         """With the perplexity, exp of the mean cross-entropy, under the name that it has where routers look ahead.

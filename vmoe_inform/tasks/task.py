@@ -116,6 +116,13 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
         """Which tokens are real and no padding [B, N]; None: all. By default the field ``token_mask``, prepared."""
         return batch.get("token_mask")
 
+    def counted_tokens(self, batch: Batch) -> Array | None:
+        """Which tokens of a batch of evaluation count in statistics [B, N]; None: all tokens of the real sequences.
+
+        By default all that :meth:`token_mask` says are real.
+        """
+        return self.token_mask(batch)
+
     @abc.abstractmethod
     def loss(self, outputs: Any, aux: Mapping[str, Any], batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The objective without the auxiliary losses of routing, and what else the log is to say of a step.

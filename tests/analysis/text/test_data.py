@@ -63,6 +63,17 @@ def test_every_token_of_the_text_counts_once_and_filler_never(found, checkpoints
     assert analysis.layers["block_1"].load == pytest.approx(counts / counts.sum(), abs=1e-6)
 
 
+def test_evaluation_counts_no_filler_either(found, checkpoints, data):
+    """Its load is the mean over windows, each over the tokens that it really has."""
+    run, choices = checkpoints[20], found[1]
+    hits = np.eye(4)[choices.experts["block_1"]].mean(axis=2)  # [windows, N, E]
+    windows = hits.mean(axis=1, where=choices.real[..., None])
+    predictor = Predictor(run.model, LanguageModeling(run.config), run.mesh)
+    _, routing, _ = predictor.predict_with_routing(run.variables, data.source())
+    assert routing["block_1"].load == pytest.approx(windows.mean(axis=0), abs=1e-6)
+    assert windows.mean(axis=0) != pytest.approx(hits.mean(axis=(0, 1)), abs=1e-6)
+
+
 def test_the_score_is_the_perplexity_of_the_evaluation(found, checkpoints, data):
     run = checkpoints[20]
     headline = Predictor(run.model, LanguageModeling(run.config), run.mesh).headline(run.variables)

@@ -11,7 +11,7 @@ import numpy as np
 from vmoe_inform import tasks
 from vmoe_inform.analysis.collect._sums import LayerSums, add, layer_sums
 from vmoe_inform.analysis.collect.choices import Choices
-from vmoe_inform.analysis.collect.recording import real_tokens, route
+from vmoe_inform.analysis.collect.recording import counted_tokens, route
 from vmoe_inform.axes import Array, Bool, Tree
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.evaluation.predict import Predictor
@@ -54,15 +54,14 @@ class Observer:
         model, task = run.model, tasks.from_config(run.config)
         self._task = task
         self._predictor = Predictor(model, task, run.mesh, watchdog=watchdog)
-        moe, num_tokens = run.config.model.moe, run.config.model.num_tokens
-        smallest = np.min_scalar_type(moe.num_experts)  # which itself stands for no choice
+        smallest = np.min_scalar_type(run.config.model.moe.num_experts)  # which itself stands for no choice
         num_classes = run.config.model.num_classes
 
         def look(
             variables: Tree, batch: Batch, memory: Tree | None
         ) -> tuple[tuple[_Kept, dict[str, LayerSums]], Tree | None]:
             kept, aux, layers = route(model, task, variables, batch, memory)
-            real = real_tokens(batch, num_tokens)
+            real = counted_tokens(task, batch)
             experts = {block: jnp.asarray(layer.indices, smallest) for block, layer in layers.items()}
             about = real, batch.get("label")
             sums = {block: layer_sums(layer, *about, num_classes=num_classes) for block, layer in layers.items()}

@@ -20,7 +20,6 @@ from vmoe_inform.tasks.task import Batch, Task
 # What a record may hold besides the token graph, which is by far the largest.
 FIELDS = ("base", "informed", "base_indices", "indices", "weights", "load", "dropped", "margin")
 GRAPH = "graph"
-_TOKEN_MASKS = ("target_mask", "token_mask")
 
 
 def apply_and_record(
@@ -65,12 +64,13 @@ def route(
     return task.kept(outputs, aux, prepared), aux, layers
 
 
-def real_tokens(batch: Batch, num_tokens: int) -> Bool[Array, "B N"]:
-    """Which tokens of a batch of evaluation are no filler: of texts those with a target, or those of the text."""
-    for name in _TOKEN_MASKS:
-        if name in batch:
-            return batch[name]
-    return jnp.broadcast_to(batch["mask"][:, None], (len(batch["mask"]), num_tokens))
+def counted_tokens(task: Task[Any, Any], batch: Batch) -> Bool[Array, "B N"]:
+    """Which tokens of a batch of evaluation count, as the task says: none of filler."""
+    counted = task.counted_tokens(batch)
+    if counted is not None:
+        return counted
+    mask = batch["mask"]
+    return jnp.broadcast_to(mask[:, None], (len(mask), task.config.model.num_tokens))
 
 
 def _record(left: Mapping[str, Any], config: ModelConfig) -> LayerTrace:

@@ -11,7 +11,7 @@ from vmoe_inform import checks
 from vmoe_inform.analysis.collect.choices import Choices
 from vmoe_inform.analysis.collect.groups import whole_groups
 from vmoe_inform.analysis.collect.observing import Observer
-from vmoe_inform.analysis.data import AnalysedData
+from vmoe_inform.analysis.data import ANALYSED, AnalysedData
 from vmoe_inform.analysis.images import corruptions
 from vmoe_inform.analysis.images.choice import CLEAN_IMAGES, Choice, parse, selected
 from vmoe_inform.analysis.images.shown import view_of_run
@@ -30,6 +30,7 @@ from vmoe_inform.runs.run import Run
 _NUM_SHOWN = 24
 
 
+@ANALYSED.register("classification")
 class Images(AnalysedData[Views]):
     """The images that an analysis looks at, and the same ones clean and under corruptions."""
 

@@ -7,19 +7,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from vmoe_inform import checks
+from vmoe_inform import checks, tasks
 from vmoe_inform.analysis.collect.choices import Choices
 from vmoe_inform.analysis.collect.groups import whole_groups
-from vmoe_inform.analysis.data import AnalysedData
+from vmoe_inform.analysis.data import ANALYSED, AnalysedData
 from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.analysis.text.shown import ShownTexts, shown_by_run
 from vmoe_inform.analysis.text.views import TextViews
-from vmoe_inform.config import Config, as_language
+from vmoe_inform.config import Config
 from vmoe_inform.data.text.corpora import Corpus
 from vmoe_inform.data.text.lines import LabelledTexts
 from vmoe_inform.data.text.tokenizers import Tokenizer
 from vmoe_inform.runs.run import Run
-from vmoe_inform.tasks.language_modeling import LanguageModeling
 from vmoe_inform.tasks.text_classification import TextClassification
 
 _CLEAN = "clean"
@@ -82,13 +81,14 @@ class Text(AnalysedData[TextViews]):
         return dict(zip(ids.tolist(), self._tokenizer.tokens(ids), strict=True))
 
 
+@ANALYSED.register("language_modeling")
 class Windows(Text):
     """The test text of a language model, in windows of N tokens; with ``--limit`` its first tokens."""
 
     unit = "windows"
 
     def __init__(self, config: Config, number: int | None):
-        self._corpus = LanguageModeling(as_language(config)).test_source
+        self._corpus: Corpus = tasks.from_config(config).test_source
         self._tokenizer = self._corpus.tokenizer
         rows = config.evaluation.batch_size
         if number is not None:
@@ -107,13 +107,15 @@ class Windows(Text):
         return self._corpus
 
 
+@ANALYSED.register("text_classification")
 class Texts(Text):
     """The labelled test texts of a classifier; with ``--limit`` some of them, in whole groups evenly over all."""
 
     unit = "texts"
 
     def __init__(self, config: Config, number: int | None):
-        task = TextClassification(as_language(config))
+        task = tasks.from_config(config)
+        assert isinstance(task, TextClassification)  # or a kind of it
         self._group_size = config.model.moe.group_size_sequences
         if number is not None and number < self._group_size:
             raise checks.error("--limit", f"a number >= {self._group_size} (model.moe.group_size_sequences)", number)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform import tasks
-from vmoe_inform.analysis.collect.recording import GRAPH, real_tokens, route
+from vmoe_inform.analysis.collect.recording import GRAPH, counted_tokens, route
 from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.analysis.collect.views import KEPT, layer_views
 from vmoe_inform.analysis.text.views import Expected, TextView
@@ -62,7 +62,7 @@ def shown_by_run(run: Run, source: Any, number: int) -> ShownTexts:
             for block, layer in layers.items()
         }
         facts = {name: batch[name] for name in ("tokens", "targets", "label") if name in batch}
-        found = (facts, real_tokens(batch, config.num_tokens), records, kept)
+        found = (facts, counted_tokens(task, batch), records, kept)
         chosen = jax.tree.map(lambda values: values[shown], found)
         likely = None if aux["head"] is None else _likely(aux["head"], shown)
         return (chosen, likely), predictor.memory_for_next(aux)
