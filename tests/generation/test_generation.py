@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from configs import digits, wikitext103, wordnet
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.data.text.words import WordTokenizer
-from vmoe_inform.generation import Decoder, Sampling, choose, write_text
+from vmoe_inform.generation import Decoder, Sampling, choose, open_run, write_text
 from vmoe_inform.nn import models
 
 WORDS = ("<unk>", "<eos>", *"abcdefghij")
@@ -140,6 +141,8 @@ def test_bad_input(causal):
     config = model.config
     with pytest.raises(ValueError, match=r"max_tokens: expected at most 5 after a prompt of 3 tokens: .*; received 6"):
         write_text(Decoder(config, variables), TOKENIZER, "a b c", max_tokens=6)
+    with pytest.raises(ValueError, match=r"prompt: expected at most 7 tokens: the model .*; received '8 tokens'"):
+        write_text(Decoder(config, variables), TOKENIZER, "a b c d e f g h", max_tokens=1)
     with pytest.raises(ValueError, match=r"tokens: expected at least one id, each 0 to 11; received \[3, 12\]"):
         Decoder(config, variables).read([3, 12])
     with pytest.raises(ValueError, match=r"tokens: expected at most 8, .*; received 9"):
@@ -150,6 +153,12 @@ def test_bad_input(causal):
         Decoder(dataclasses.replace(config, num_classes=3), variables)
     with pytest.raises(ValueError, match=r"model.inputs: expected 'tokens': .*; received 'images'"):
         Decoder(config_lib.parse_model(digits.get_config().model), variables)
+
+
+def test_a_run_without_its_tokenizer_writes_nothing(tmp_path):
+    saved = types.SimpleNamespace(config=config_lib.parse(wordnet.get_config("size=tiny")), folder=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"expected the tokenizer that the run keeps, .*; received none"):
+        open_run(saved)
 
 
 def test_a_process_that_only_generates_knows_all_kinds_of_tokenizers():

@@ -63,9 +63,12 @@ def write_text(
       ValueError: prompt and ``max_tokens`` together are more than the model can read.
     """
     ids = tokenizer.encode(prompt)
-    if decoder.longest is not None and 1 + len(ids) + max_tokens > decoder.longest + 1:
-        expected = f"at most {max(decoder.longest - len(ids), 0)} after a prompt of {len(ids)} tokens: the model "
-        raise checks.error("max_tokens", f"{expected}attends to {decoder.longest} (model.num_tokens)", max_tokens)
+    if decoder.longest is not None and len(ids) + max_tokens > decoder.longest:
+        reason = f"the model attends to {decoder.longest} (model.num_tokens)"
+        if len(ids) >= decoder.longest:
+            raise checks.error("prompt", f"at most {decoder.longest - 1} tokens: {reason}", f"{len(ids)} tokens")
+        expected = f"at most {decoder.longest - len(ids)} after a prompt of {len(ids)} tokens: {reason}"
+        raise checks.error("max_tokens", expected, max_tokens)
     random = np.random.default_rng(seed)
     never = () if write_unknown or tokenizer.unknown is None else (tokenizer.unknown,)
     written: list[int] = []
