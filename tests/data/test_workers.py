@@ -13,11 +13,12 @@ import grain
 import numpy as np
 import pytest
 
-from tests.data.test_pipeline import numbered
+from tests.data.images.test_pipeline import numbered
 from tests.processes import ROOT
 from vmoe_inform import exit_codes
 from vmoe_inform.config import ImageDataConfig
-from vmoe_inform.data import pipeline, workers
+from vmoe_inform.data import workers
+from vmoe_inform.data.images import pipeline
 from vmoe_inform.data.sources import Source
 
 DATA = ImageDataConfig(
@@ -155,7 +156,8 @@ def test_a_worker_that_is_killed_is_one_clear_error():
 _STOPPED = """
 import multiprocessing, os, signal
 from tests.data.test_workers import NoiseRecords, start
-from vmoe_inform.data import pipeline, workers
+from vmoe_inform.data import workers
+from vmoe_inform.data.images import pipeline
 from vmoe_inform.sharding.watchdog import Watchdog
 if __name__ == "__main__":
     iterator = start(NoiseRecords(), pipeline.SkippedRecords(1.0), num_workers=1)
@@ -188,7 +190,8 @@ def test_the_watchdog_ends_a_run_whose_worker_is_stopped(tmp_path):
 _PARENT = """
 import multiprocessing, sys
 from tests.data.test_workers import NoiseRecords, start
-from vmoe_inform.data import pipeline, workers
+from vmoe_inform.data import workers
+from vmoe_inform.data.images import pipeline
 if __name__ == "__main__":
     iterator = start(NoiseRecords(), pipeline.SkippedRecords(1.0), num_workers=1)
     print(multiprocessing.active_children()[0].pid, flush=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vmoe_inform import config as config_lib
-from vmoe_inform.data.pipeline import evaluation_batches
+from vmoe_inform.data.images.pipeline import evaluation_batches
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.nn import models

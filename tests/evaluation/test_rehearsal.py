@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vmoe_inform.data import classes
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import rehearsal
 
@@ -78,7 +79,7 @@ def test_other_suites_have_their_layouts(made):
     suites = made / "suites"
     assert classes_of(suites / "imagenet-r") == list(label_sets.known_classes("r", rehearsal.WORDNET_IDS))
     assert classes_of(suites / "imagenet-o") == list(label_sets.known_classes("o", rehearsal.WORDNET_IDS))
-    numbers = label_sets.positions(rehearsal.WORDNET_IDS, label_sets.wordnet_ids())
+    numbers = classes.positions(rehearsal.WORDNET_IDS, label_sets.wordnet_ids())
     folder = suites / "imagenetv2-matched-frequency-format-val"
     assert classes_of(folder) == sorted(str(number) for number in numbers)
     assert count(folder) == count(suites / "sketch") == 20
@@ -88,7 +89,7 @@ def test_other_suites_have_their_layouts(made):
 
 def test_real_labels_are_what_two_neighbours_say(made):
     real = json.loads((made / "suites/real.json").read_text())
-    numbers = label_sets.positions(rehearsal.WORDNET_IDS, label_sets.wordnet_ids())
+    numbers = classes.positions(rehearsal.WORDNET_IDS, label_sets.wordnet_ids())
     # All validation images look like their class, of which there are six training images.
     assert real == [[int(numbers[number % 10])] for number in range(20)]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tests import imagenet_tiny
 from vmoe_inform import documents, tasks
 from vmoe_inform.config import AttackConfig, ImageConfig, VisionModelConfig, identity
-from vmoe_inform.data.pipeline import SkippedRecords, evaluation_batches
+from vmoe_inform.data.images.pipeline import SkippedRecords, evaluation_batches
 from vmoe_inform.evaluation import run
 from vmoe_inform.evaluation.evaluator import Evaluator
 from vmoe_inform.evaluation.files import EvaluationFiles

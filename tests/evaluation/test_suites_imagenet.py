@@ -7,6 +7,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, average_precision_score, top_k_accuracy_score
 
+from vmoe_inform.data import classes
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import corruptions, suites
 from vmoe_inform.evaluation.suites import c
@@ -36,7 +37,7 @@ def random_predictions(suite):
 def test_the_sample_is_in_the_subsets_that_it_says():
     for name, labels in (("a", sample.IN_A), ("r", sample.IN_R), ("o", sample.IN_O)):
         known = label_sets.known_classes(name, sample.CLASSES)
-        assert label_sets.positions(known, sample.CLASSES).tolist() == list(labels)
+        assert classes.positions(known, sample.CLASSES).tolist() == list(labels)
 
 
 @pytest.mark.parametrize(("name", "classes"), [("a", sample.IN_A), ("r", sample.IN_R)])

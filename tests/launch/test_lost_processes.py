@@ -25,7 +25,7 @@ from tests.processes import ROOT
 from tests.sharding.test_processes import free_address
 from vmoe_inform import exit_codes
 from vmoe_inform.data import sources
-from vmoe_inform.data.pipeline import SkippedRecords, train_iterator
+from vmoe_inform.data.images.pipeline import SkippedRecords, train_iterator
 from vmoe_inform.drill.kills import checkpoint_steps
 from vmoe_inform.runs.checkpoints import Checkpoints
 from vmoe_inform.runs.folder import read_config

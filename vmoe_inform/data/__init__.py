@@ -1,1 +1,1 @@
-"""Sources of labelled images, the pipeline on the host, augmentation on the device."""
+"""Images and texts: their sources, and batches of them on the host. Each kind has a folder."""

@@ -4,8 +4,10 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Int
+
 from vmoe_inform import checks
-from vmoe_inform.data.images import label_sets
 from vmoe_inform.data.records import Source
 
 _NAMES_SHOWN = 5  # of each side of a difference
@@ -26,8 +28,26 @@ def in_order(source: Source, class_names: Sequence[str], field: str) -> Source:
     if not wanted or source.class_names == wanted:
         return source
     check_same(source.class_names, wanted, field)
-    labels = label_sets.positions(source.class_names, wanted, field)
+    labels = positions(source.class_names, wanted, field)
     return dataclasses.replace(source, records=source.records.relabelled(labels), class_names=wanted)
+
+
+def positions(names: Sequence[str], class_names: Sequence[str], field: str = "class names") -> Int[np.ndarray, " n"]:
+    """Label of each of ``names`` among ``class_names``.
+
+    Args:
+      names: of classes.
+      class_names: of the model, in the order of its labels.
+      field: what to call ``names`` in an error.
+
+    Raises:
+      ValueError: names that are not among ``class_names``.
+    """
+    known = {name: label for label, name in enumerate(class_names)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise checks.error(field, f"among the model's {len(known)} classes", some(unknown))
+    return np.array([known[name] for name in names], np.int64)
 
 
 def check_same(received: Sequence[str], expected: Sequence[str], field: str) -> None:

@@ -29,7 +29,7 @@ from skimage.filters import sobel
 
 from vmoe_inform import checks, command_line, text
 from vmoe_inform.config import ImageDataConfig, settings
-from vmoe_inform.data import sources
+from vmoe_inform.data import classes, sources
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.data.sources import ArrayRecords
 from vmoe_inform.evaluation import cache, corruptions, glyphs
@@ -164,7 +164,7 @@ def make(
 
     votes = neighbour_votes(images, labels, tests[: 2 * test_images])
     order = np.argsort(np.array(WORDNET_IDS))  # ImageNet's numbers grow with the ids
-    numbers = label_sets.positions(WORDNET_IDS, label_sets.wordnet_ids())
+    numbers = classes.positions(WORDNET_IDS, label_sets.wordnet_ids())
     real = [[int(numbers[label]) for label in order if row[label] >= 2] for row in votes[validation]]
     suites.mkdir(parents=True, exist_ok=True)
     (suites / "real.json").write_text(json.dumps(real))

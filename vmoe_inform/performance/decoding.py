@@ -15,8 +15,7 @@ from PIL import Image
 
 from vmoe_inform import checks
 from vmoe_inform.config import ImageDataConfig
-from vmoe_inform.data import pipeline
-from vmoe_inform.data.images import decode
+from vmoe_inform.data.images import decode, pipeline
 from vmoe_inform.data.records import Record, SelectedRecords, Source
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.timing import Clock, Spread

@@ -6,7 +6,8 @@ import time
 import jax
 
 from vmoe_inform.config import ImageConfig
-from vmoe_inform.data import pipeline, sources
+from vmoe_inform.data import sources
+from vmoe_inform.data.images import pipeline
 from vmoe_inform.data.sources import Source
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.step import TrainStep

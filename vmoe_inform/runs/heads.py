@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vmoe_inform.axes import Tree
-from vmoe_inform.data.images import label_sets
+from vmoe_inform.data import classes
 
 _HEAD = "head"  # of the parameters: kernel [F, classes], bias [classes]
 
@@ -28,7 +28,7 @@ def in_order(params: Mapping[str, Any], saved: Sequence[str], wanted: Sequence[s
     """
     if tuple(saved) == tuple(wanted):
         return dict(params)
-    columns = label_sets.positions(wanted, saved)
+    columns = classes.positions(wanted, saved)
     return {**params, _HEAD: jax.tree.map(lambda leaf: _take(leaf, columns), params[_HEAD])}
 
 

@@ -16,7 +16,7 @@ from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import classes, sources
 from vmoe_inform.data.images import augment
-from vmoe_inform.data.pipeline import evaluation_batches, train_iterator, workers_for_one_pass
+from vmoe_inform.data.images.pipeline import evaluation_batches, train_iterator, workers_for_one_pass
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.data.training_batches import TrainingBatches

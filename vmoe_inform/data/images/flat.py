@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vmoe_inform import checks
-from vmoe_inform.data import archives
+from vmoe_inform.data import archives, classes
 from vmoe_inform.data.images import ilsvrc, label_sets, trees
 
 
@@ -55,7 +55,7 @@ class FlatImages:
         Raises:
           ValueError: as :meth:`classes`, and for an image of another class.
         """
-        labels = label_sets.positions(self.classes(), class_names, f"classes of the images in {self.place}")
+        labels = classes.positions(self.classes(), class_names, f"classes of the images in {self.place}")
         return trees.FileRecords(self.place, trees.as_bytes(self.names), labels.astype(np.int32), self.spans)
 
 

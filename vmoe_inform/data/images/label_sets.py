@@ -10,9 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int
-
 from vmoe_inform import checks
 
 SUBSETS = ("a", "r", "o")  # suites whose images are of 200 of the classes
@@ -63,25 +60,6 @@ def alexnet_errors() -> tuple[Mapping[str, float], float]:
 def is_imagenet(class_names: Sequence[str]) -> bool:
     """Whether the classes are among ImageNet's 1,000, so that its suites apply."""
     return set(class_names) <= set(wordnet_ids())
-
-
-def positions(names: Sequence[str], class_names: Sequence[str], field: str = "class names") -> Int[np.ndarray, " n"]:
-    """Label of each of ``names`` among ``class_names``.
-
-    Args:
-      names: of classes.
-      class_names: of the model, in the order of its labels.
-      field: what to call ``names`` in an error.
-
-    Raises:
-      ValueError: names that are not among ``class_names``.
-    """
-    known = {name: label for label, name in enumerate(class_names)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-        raise checks.error(field, f"among the model's {len(known)} classes", shown)
-    return np.array([known[name] for name in names], np.int64)
 
 
 def known_classes(name: str, class_names: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Int
 from vmoe_inform import checks
 from vmoe_inform.config import TextDataConfig
 from vmoe_inform.data import classes
-from vmoe_inform.data.images import label_sets
 from vmoe_inform.registry import Registry
 
 
@@ -76,7 +75,7 @@ class LabelledTexts:
         if not wanted or self.class_names == wanted:
             return self
         classes.check_same(self.class_names, wanted, field)
-        labels = label_sets.positions(self.class_names, wanted, field)
+        labels = classes.positions(self.class_names, wanted, field)
         return dataclasses.replace(self, labels=labels[self.labels].astype(np.int32), class_names=wanted)
 
     def chosen(self, mask: Bool[np.ndarray, " n"]) -> "LabelledTexts":

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vmoe_inform.config import ImageConfig
-from vmoe_inform.data import pipeline
+from vmoe_inform.data.images import pipeline
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation import cache, corruptions
 from vmoe_inform.evaluation.derived_records import CorruptedRecords

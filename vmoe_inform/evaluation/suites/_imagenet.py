@@ -3,6 +3,7 @@
 import numpy as np
 
 from vmoe_inform.config import ImageConfig
+from vmoe_inform.data import classes
 from vmoe_inform.data.images import label_sets, published
 from vmoe_inform.data.images.published import PublishedSuite
 from vmoe_inform.data.sources import Source
@@ -39,7 +40,7 @@ def known_classes(suite: PublishedSuite, config: ImageConfig) -> np.ndarray:
     known = label_sets.known_classes(suite.subset or "", class_names)
     if not known:
         raise NotAvailable(f"none of the test split's {len(class_names)} classes is among those of {suite.title}")
-    return np.sort(label_sets.positions(known, class_names))
+    return np.sort(classes.positions(known, class_names))
 
 
 def masked(name: str, suite: PublishedSuite, config: ImageConfig) -> Suite:

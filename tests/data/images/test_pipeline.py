@@ -7,7 +7,7 @@ import pytest
 from absl import logging
 
 from vmoe_inform.config import ImageDataConfig
-from vmoe_inform.data import pipeline
+from vmoe_inform.data.images import pipeline
 from vmoe_inform.data.shares import ChunksInTurn
 from vmoe_inform.data.sources import ArrayRecords, Source
 

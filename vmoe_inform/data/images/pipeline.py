@@ -1,4 +1,4 @@
-"""Records to batches on the host: read by threads or processes, shuffled by seed, restored exactly from a checkpoint.
+"""Images to batches on the host: read by threads or processes, shuffled by seed, restored exactly from a checkpoint.
 
 All randomness of a record comes from (seed, position in the order of all epochs). So an image does not depend on the
 thread, worker process or host that reads it. Worker processes are spawned, not forked.
