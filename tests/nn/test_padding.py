@@ -10,7 +10,7 @@ from vmoe_inform.nn.step_variables import OBSERVED
 
 from .test_causality import FIRST, B, N, model_of, texts, trained
 
-BOTH_WAYS = ("similarity_smoe_top2", "attention_vmoe@attention.heads=lowest_entropy")
+BOTH_WAYS = ("soft", "similarity_smoe_top2", "attention_vmoe@attention.heads=lowest_entropy")
 RUNNING = "attention_smoe_top2@attention.heads=running"  # chosen by what was seen in training
 CASES = (
     *((router, {"causal": False}) for router in BOTH_WAYS),

@@ -195,6 +195,11 @@ def soft_step(probabilities: Float[Array, "G S E"], context: SelectContext) -> S
     groups, size, num_experts, per_expert = slots.shape
     # [G, S, E, P] -> [B, N, E, P]
     slots = slots.reshape(groups * context.num_sequences, size // context.num_sequences, num_experts, per_expert)
+    mixed = slots
+    if context.real is not None:  # no slot holds padding; the slots of a filler sequence hold nothing but filler
+        real = context.real.reshape(slots.shape[:2])
+        real = real | ~jnp.any(real, axis=1, keepdims=True)
+        mixed = jnp.where(real[..., None, None], slots, -jnp.inf)
     return SoftSlots(
-        into=jax.nn.softmax(slots, axis=1), out_of=jax.nn.softmax(slots, axis=(2, 3)), groups=groups, k=context.k
+        into=jax.nn.softmax(mixed, axis=1), out_of=jax.nn.softmax(slots, axis=(2, 3)), groups=groups, k=context.k
     )
