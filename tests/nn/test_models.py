@@ -114,9 +114,9 @@ def test_only_a_router_that_declares_it_gets_the_attention(monkeypatch):
     seen = {}
     original = router_lib.Router.__call__
 
-    def spy(self, tokens, around, *, train):
+    def spy(self, tokens, around, **options):
         seen[self.config.inform] = around.attention
-        return original(self, tokens, around, train=train)
+        return original(self, tokens, around, **options)
 
     monkeypatch.setattr(router_lib.Router, "__call__", spy)
     for router in ("vmoe", "similarity_vmoe", "attention_vmoe"):
