@@ -68,6 +68,12 @@ def test_raw_tables_are_told_by_their_words(folder, tmp_path):
             sources.lines(settings(source="wikitext", directory=str(root)).data, "train")
 
 
+def test_a_renamed_raw_file_is_told_by_its_words(tmp_path):
+    data = settings(source="wikitext", directory=str(archive(tmp_path, raw()))).data
+    with pytest.raises(ValueError, match=r"wiki.train.tokens: expected the word-level text, .*received 'the raw text'"):
+        sources.lines(data, "train")
+
+
 def test_what_is_missing_is_said(tmp_path):
     data = settings(source="wikitext", directory=str(tmp_path)).data
     message = (

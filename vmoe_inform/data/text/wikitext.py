@@ -41,22 +41,20 @@ def lines(data: TextDataConfig, split: str) -> Lines:
     words = _find(names, [root, *(root / folder for folder in _FOLDERS)], ".tokens")
     raw = _find(names, [root / folder for folder in _RAW_FOLDERS], ".raw")
     raw = raw or files.of_split([root], [f"wiki.{name}" for name in names], [".raw"])
-    if data.tokenizer == "words":
-        chosen = words or raw
-        if chosen and (not words or _is_raw(words, data.text_field)):
-            expected = (
-                f"the word-level text, whose rare words are {UNKNOWN}, since the published vocabulary of 267,735 words "
-                "is made of it (the raw one goes with data.tokenizer = 'bpe')"
-            )
-            raise checks.error(str(chosen[0]), expected, "the raw text")
-    else:
-        chosen = raw or words
+    wants_words = data.tokenizer == "words"
+    chosen = (words or raw) if wants_words else (raw or words)
     if not chosen:
         raise FileNotFoundError(
             f"data.directory: expected {expected} in it; received {str(root)!r} without such a file"
         )
     for path in chosen:
         files.check_not_empty(path)
+    if wants_words and (not words or _is_raw(words, data.text_field)):
+        expected = (
+            f"the word-level text, whose rare words are {UNKNOWN}, since the published vocabulary of 267,735 words "
+            "is made of it (the raw one goes with data.tokenizer = 'bpe')"
+        )
+        raise checks.error(str(chosen[0]), expected, "the raw text")
     read = functools.partial(_read, chosen, data.text_field)
     return Lines(read, "WikiText", separated=True, vocabulary_splits=SPLITS, published_counts=NUM_LINES[split])
 
@@ -68,9 +66,7 @@ def _find(names: Sequence[str], folders: Sequence[Path], suffix: str) -> tuple[P
 
 
 def _is_raw(paths: Sequence[Path], text_field: str) -> bool:
-    """Whether Parquet files hold the raw text: their names do not tell."""
-    if paths[0].suffix != columns.PARQUET:
-        return False
+    """Whether files hold the raw text: names of Parquet files do not tell, and others may have been renamed."""
     return not any(UNKNOWN in line for line in itertools.islice(_read(paths, text_field), _LINES_TO_AN_UNKNOWN_WORD))
 
 
