@@ -157,7 +157,7 @@ def test_nothing_to_evaluate(trained, evaluate):
         (): "--workdir: expected the folder of a run; received None",
         ("--workdir=/missing@last",): "--workdir: expected the folder of a run, or FOLDER@STEP with a number of steps",
         ("--workdir=/missing,/missing",): "expected each run or checkpoint once; received '/missing, /missing'",
-        (run, "--suites=clean,q"): "--suites: expected one of a, c, clean",
+        (run, "--suites=clean,q"): "--suites: expected one of a, c, classification, clean",
         (run, "--suites="): "--suites: expected at least one suite, or all alone; received ''",
         (run, "--suites=all,c"): "--suites: expected at least one suite, or all alone; received 'all,",
         (run, f"--predictions={__file__}"): "--predictions: expected a folder that can be written to",

@@ -249,7 +249,7 @@ def test_a_study(tmp_path):
         "seeds": [0, 1],
         "overrides": {"data.directory": "a|b`c"},
         "config": "my|con`fig.py",
-        "steps": {"last": 6},
+        "steps": {"before": 3, "last": 6},
         "routers": {
             router: {"parameters": 1, "flops": cost[router], "flops_overhead": cost[router]} for router in routers
         },

@@ -122,5 +122,5 @@ def test_an_installed_wheel_trains_from_any_folder(tmp_path):
     assert "all steps done" in command("vmoe-train", "--config=run/config.json", "--workdir=again")
     assert "clean: " in command("vmoe-evaluate", "--workdir=run", "--suites=clean")
     assert (elsewhere / "run" / "evaluation" / "report.html").is_file()
-    command("vmoe-analyze", "--workdir=run", "--images=16")
+    command("vmoe-analyze", "--workdir=run", "--limit=16")
     assert (elsewhere / "run" / "analysis" / "routing.html").is_file()

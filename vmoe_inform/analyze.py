@@ -19,8 +19,6 @@ test set. Of a language model's test text it takes the first N tokens.
 Several processes (docs/launching.md) share out the images, and the first of them writes.
 """
 
-from absl import flags
-
 from vmoe_inform import checks, command_line, storage
 from vmoe_inform.runs import checkpoint_path
 from vmoe_inform.sharding import processes
@@ -36,7 +34,6 @@ _SUITE = command_line.define(
     "suite", checks.Name, "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions."
 )
 _LIMIT = command_line.define("limit", checks.PositiveInt, None, "Images, texts or first tokens at most; default: all.")
-flags.DEFINE_alias("images", "limit")
 
 
 def main(_: list[str]) -> None:

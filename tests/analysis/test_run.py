@@ -311,7 +311,7 @@ CASES = {
     ("--workdir={blocked}",): "blocked/analysis: expected a folder; received a file",
     (): "--workdir: expected the folder of a run; received None",
 }
-GOOD = ("--workdir={mine}", "--images=16", "--against={mine}@10")
+GOOD = ("--workdir={mine}", "--limit=16", "--against={mine}@10")
 
 
 @pytest.fixture(scope="module")

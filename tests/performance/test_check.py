@@ -101,7 +101,9 @@ def test_what_does_not_fit_is_said_in_the_compilers_words():
 
 
 def test_figures_of_what_does_not_fit():
-    nothing = check.Check("train", 8, "TPU v5 lite", 4, {"replica": 4}, 16, 1, 2, 0.1, 0.2, None, "too large")
+    nothing = check.Check(
+        "train", 8, "8 images", "TPU v5 lite", 4, {"replica": 4}, 16, 1, 2, 0.1, 0.2, None, "too large"
+    )
     figures = nothing.to_json()
     assert (figures["fits"], figures["problem"], figures["parameter_bytes"]) == (False, "too large", 1)
     assert "costs" not in figures
