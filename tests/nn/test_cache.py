@@ -41,7 +41,7 @@ def model_of(style, router):
 
 
 def decode(model, variables, tokens, lengths):
-    """Logits of a sequence, so many tokens at a time."""
+    """Logits of a sequence, worked through in pieces of these lengths."""
     logits, kept, first = [], {}, 0
     for length in lengths:
         if first and first % N == 0:

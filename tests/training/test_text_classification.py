@@ -58,7 +58,7 @@ def test_it_learns_keeps_its_classes_and_resumes(texts, tmp_path):
 
 
 def test_padding_and_filler_change_nothing(texts, tmp_path):
-    """Batches of 8 end with filler; texts of a batch, and what stands behind a text, are not heard."""
+    """Filler, other texts of the batch and padding change no prediction."""
     result = loop.train(_config(texts[1], train__steps=3), tmp_path, show_progress=False)
     run = runs.load(tmp_path)
     task = result.predictor.task
