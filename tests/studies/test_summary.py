@@ -72,8 +72,6 @@ def test_measures_of_a_run():
     assert summary.measures_of(sample.result("mixing", 0, clean=0.8, entropy=0.5)) == {
         "score/clean": 0.8,
         "score/o": 0.5,
-        "score_before/clean": pytest.approx(0.7),
-        "score_before/o": 0.5,
         "entropy/block_1": 0.5,
         "effective_neighbours/block_1": 2.0,
         "dropped/block_1": 0.0,

@@ -1,7 +1,7 @@
-"""One run of a study, from nothing to its result: trained, then measured twice near its end."""
+"""One run of a study, from nothing to its result: trained, then measured. Its routing is measured twice."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from vmoe_inform.config import Config, DataConfig, identity, with_class_names
 from vmoe_inform.evaluation import fingerprints, work
 from vmoe_inform.evaluation.evaluator import Evaluator
 from vmoe_inform.evaluation.predict import Chosen
+from vmoe_inform.evaluation.suites.base import Suite
 from vmoe_inform.routing import fluctuation_rate
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.folder import recorded_class_names
@@ -56,15 +57,17 @@ def complete(run: PlannedRun, stop: StopRequest) -> None:
         if stop.received is not None:
             raise Stopped
 
-    def measure(checkpoint: runs.Run) -> tuple[CheckpointResult, Chosen]:
+    def measure(checkpoint: runs.Run, suites: Mapping[str, Suite]) -> tuple[CheckpointResult, Chosen]:
         evaluator = Evaluator(checkpoint, trained.predictor)
         found = {name: evaluator.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
+        check_stop()
         _, routing, chosen = evaluator.clean
-        return CheckpointResult(checkpoint.step, found, routing, missing), chosen
+        return CheckpointResult(checkpoint.step, found, routing, missing if suites else {}), chosen
 
     saved = runs.find(run.folder)
-    checkpoints = [saved.at(step).load(trained.program.mesh) for step in run.measured_steps]
-    (before, chosen_before), (last, chosen_last) = (measure(checkpoint) for checkpoint in checkpoints)
+    earlier, end = (saved.at(step).load(trained.program.mesh) for step in run.measured_steps)
+    before, chosen_before = measure(earlier, {})
+    last, chosen_last = measure(end, suites)
     _write_chosen(run, {"before": chosen_before, "last": chosen_last})
     result = RunResult(
         router=run.router,
@@ -73,7 +76,7 @@ def complete(run: PlannedRun, stop: StopRequest) -> None:
         parameters=int(cost["parameters"]),
         flops={
             "training_step": cost["flops"],
-            "evaluation_batch": trained.predictor.flops(checkpoints[-1].variables),
+            "evaluation_batch": trained.predictor.flops(end.variables),
         },
         seconds={"training": trained_at - started, "evaluation": time.monotonic() - trained_at},
         before=before,

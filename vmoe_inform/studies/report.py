@@ -92,7 +92,6 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
     overrides = " ".join(f"--config.{name}={value}" for name, value in study["overrides"].items())
     config = text.markdown_code(study["config"]) + (f" with {text.markdown_code(overrides)}" if overrides else "")
     reference = text.markdown_code(against)
-    between = study["steps"]["last"] - study["steps"]["before"]
     sections = [
         f"# {len(comparisons)} routers, {num_seeds} seeds each\n",
         f"Config {config}; {study['steps']['last']:,} training "
@@ -103,8 +102,7 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
         f"0. The {len(shown):,} intervals are not corrected for their number: about {(1 - LEVEL) * len(shown):.0f} of "
         f"them would exclude 0 by chance if no router differed at all; {marked} do. A difference that is the same for "
         "all seeds (± 0) is not marked: it was counted too coarsely to know how sure it is.\n",
-        _scores(comparisons, against, "score", "Scores at the end"),
-        _scores(comparisons, against, "score_before", f"Scores {between:,} steps before the end"),
+        _scores(comparisons, against),
         *_more_metrics(comparisons, against),
         *(_layer(comparisons, against, block) for block in _blocks(comparisons[against])),
         _cost(study),
@@ -113,19 +111,19 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
     return "\n".join(sections)
 
 
-def _scores(comparisons: Summary, against: str, prefix: str, title: str) -> str:
-    kinds = {suite: suites_lib.kind(suite) for suite in suites_of(comparisons, prefix)}
+def _scores(comparisons: Summary, against: str) -> str:
+    kinds = {suite: suites_lib.kind(suite) for suite in suites_of(comparisons)}
     columns = {
-        text.markdown(kind.short_title): _score_cell(f"{prefix}/{suite}", kind.metric) for suite, kind in kinds.items()
+        text.markdown(kind.short_title): _score_cell(f"score/{suite}", kind.metric) for suite, kind in kinds.items()
     }
     explained = "; ".join(f"{text.markdown(kind.short_title)}: {_explained(kind.metric)}" for kind in kinds.values())
-    return f"## {title}\n\n{explained}.\n\n" + _table(comparisons, against, columns)
+    return f"## Scores\n\n{explained}.\n\n" + _table(comparisons, against, columns)
 
 
 def _more_metrics(comparisons: Summary, against: str) -> list[str]:
     """A table for each suite that shows more than its headline."""
     sections = []
-    for suite in suites_of(comparisons, "score"):
+    for suite in suites_of(comparisons):
         kind = suites_lib.kind(suite)
         measured = {metric for metric in kind.rows if f"metric/{suite}/{metric.name}" in comparisons[against]}
         columns = {
@@ -222,10 +220,10 @@ def _table(comparisons: Summary, against: str, columns: Mapping[str, Cell]) -> s
     return "\n".join(lines) + "\n"
 
 
-def suites_of(comparisons: Summary, prefix: str) -> list[str]:
+def suites_of(comparisons: Summary) -> list[str]:
     """Suites that some router was measured on, in the order in which they are shown."""
     return in_order(
-        name.removeprefix(f"{prefix}/") for of in comparisons.values() for name in of if name.startswith(f"{prefix}/")
+        name.removeprefix("score/") for of in comparisons.values() for name in of if name.startswith("score/")
     )
 
 

@@ -42,7 +42,8 @@ class RunResult:
       parameters: of the model.
       flops: of ``training_step`` and ``evaluation_batch``, on each device.
       seconds: of ``training`` and ``evaluation``.
-      before, last: measured some steps before the end, by default an epoch, and at the end.
+      before, last: measured some steps before the end, by default an epoch, and at the end. The suites are evaluated
+        at the end; older versions did so before it, too.
       fluctuation: by MoE layer, share of the tokens whose set of experts changed between ``before`` and ``last``.
       data: fingerprints of the images of ``train`` and ``test``; None in files of older versions.
       version: of the schema.

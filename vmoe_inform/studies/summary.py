@@ -96,7 +96,7 @@ def compare(values: Sequence[float], reference: Sequence[float]) -> Comparison:
 def measures_of(result: RunResult) -> Measures:
     """The measures of one run by name.
 
-    - ``score/<suite>``: the suite's headline at the end; ``score_before/<suite>``: at the measurement before.
+    - ``score/<suite>``: the suite's headline at the end.
     - ``metric/<suite>/<metric>``: at the end, each metric that has a row of its own in tables.
     - ``entropy/<block>`` (nats), ``load_cv/<block>``, ``effective_neighbours/<block>`` and ``dropped/<block>`` (share):
       of each MoE layer at the end.
@@ -105,10 +105,7 @@ def measures_of(result: RunResult) -> Measures:
     Args:
       result: of a run.
     """
-    measures: Measures = {}
-    for prefix, measured in (("score", result.last), ("score_before", result.before)):
-        for suite, found in measured.suites.items():
-            measures[f"{prefix}/{suite}"] = headline(found).value
+    measures: Measures = {f"score/{suite}": headline(found).value for suite, found in result.last.suites.items()}
     for suite, found in result.last.suites.items():
         shown = [metric.name for metric in kind(suite).rows if metric.name in found.metrics]
         measures |= {f"metric/{suite}/{name}": found.metrics[name] for name in shown}
