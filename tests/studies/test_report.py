@@ -53,10 +53,8 @@ def test_tables(written):
     assert "; 0 do." in page
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert rows[:2] == ["| `plain` | 85.0 | 50.0 |", "| `mixing` | 88.0 (+3.0 ± 12.7) | 50.0 (+0.0 ± 0.0) |"]
-    # Before the end both are 10 points lower.
-    assert rows[3].startswith("| `mixing` | 78.0 (+3.0 ± 12.7)")
-    assert rows[5].startswith("| `mixing` | 20.0 (+10.0 ± 127.1) | 0.500 (-0.500 ± 3.177) | 0.500 ± 3.177 | 1.00 (")
-    assert rows[7] == "| `mixing` | 1,000 | 125 | +25.0 % | 40 | +0.0 % |"
+    assert rows[3].startswith("| `mixing` | 20.0 (+10.0 ± 127.1) | 0.500 (-0.500 ± 3.177) | 0.500 ± 3.177 | 1.00 (")
+    assert rows[5] == "| `mixing` | 1,000 | 125 | +25.0 % | 40 | +0.0 % |"
     assert "corrupted" not in page  # not available in any run
 
 
