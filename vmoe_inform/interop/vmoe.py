@@ -42,7 +42,7 @@ _GROUPS = {
 _RULES = [(re.compile(theirs.format(**_GROUPS)), ours) for theirs, ours in _PATHS]
 
 # Setting of the original -> field of config.model
-_SETTINGS = {
+FIELDS = {
     "num_experts": "moe.num_experts",
     "num_selected_experts": "moe.num_selected_experts",
     "moe_layers": "moe.layers",
@@ -89,11 +89,16 @@ def our_name(path: str) -> str:
     Raises:
       ValueError: the original has no such parameter.
     """
-    for pattern, ours in _RULES:
-        match = pattern.fullmatch(path)
-        if match:
-            return ours.format(**match.groupdict())
-    raise checks.error("parameter path", "one of the original V-MoE's", path)
+    ours = find_our_name(path)
+    if ours is None:
+        raise checks.error("parameter path", "one of the original V-MoE's", path)
+    return ours
+
+
+def find_our_name(path: str) -> str | None:
+    """As :func:`our_name`, but None for a parameter that the original does not have."""
+    matches = ((pattern.fullmatch(path), ours) for pattern, ours in _RULES)
+    return next((ours.format(**match.groupdict()) for match, ours in matches if match), None)
 
 
 def model_config(settings: Mapping[str, Any]) -> config_lib.ModelConfig:
@@ -109,14 +114,14 @@ def model_config(settings: Mapping[str, Any]) -> config_lib.ModelConfig:
     """
     if not isinstance(settings, Mapping):
         raise checks.error("config.json", "an object of settings", settings)
-    unknown = set(settings) - set(_SETTINGS)
+    unknown = set(settings) - set(FIELDS)
     if unknown:
-        raise checks.error("config.json", f"the settings {', '.join(sorted(_SETTINGS))}", sorted(unknown))
-    missing = set(_SETTINGS) - set(_DEFAULTS) - set(settings)
+        raise checks.error("config.json", f"the settings {', '.join(sorted(FIELDS))}", sorted(unknown))
+    missing = set(FIELDS) - set(_DEFAULTS) - set(settings)
     if missing:
         raise checks.error("config.json", f"also the settings {', '.join(sorted(missing))}", sorted(settings))
     flat: dict[str, Any] = {"router.score": "linear", "router.inform": "none", "router.select": "top_experts"}
-    flat |= {_SETTINGS[name]: value for name, value in {**_DEFAULTS, **settings}.items()}
+    flat |= {FIELDS[name]: value for name, value in {**_DEFAULTS, **settings}.items()}
     flat["router.losses"] = tuple(loss for loss in _LOSSES if flat[f"router.options.{loss}.weight"] != 0)
     flat["moe.capacity_factor_evaluation"] = flat["moe.capacity_factor"]
     return config_lib.parse_model(flax.traverse_util.unflatten_dict(flat, sep="."))
