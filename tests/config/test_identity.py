@@ -53,6 +53,8 @@ def test_every_setting_has_an_effect():
         ("optimizer.learning_rate", 0.1, Effect.TRAINING),
         ("train.steps", 9, Effect.RESULTS),
         ("data.evaluation_crop", 0.875, Effect.RESULTS),
+        ("data.evaluation_resize", "stretch", Effect.RESULTS),
+        ("data.evaluation_interpolation", "bicubic", Effect.RESULTS),
         ("evaluation.attack.epsilon", 2.0, Effect.RESULTS),
         ("evaluation.ece_bins", 10, Effect.RESULTS),
         ("model.moe.capacity_factor_evaluation", 2.0, Effect.RESULTS),

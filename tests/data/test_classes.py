@@ -9,6 +9,7 @@ from tests.imagenet_tiny import write_files
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import classes, sources
+from vmoe_inform.data.images.framing import Framing
 from vmoe_inform.data.images.tfds import TfdsRecords
 from vmoe_inform.data.records import ArrayRecords, SelectedRecords, Source
 from vmoe_inform.evaluation.derived_records import CorruptedRecords
@@ -32,7 +33,7 @@ def _named(source: Source) -> list[str]:
     [
         ARRAYS,
         SelectedRecords(ARRAYS, (2, 0)),
-        CorruptedRecords(ARRAYS, 32, 1.0, "brightness", 1, 0),
+        CorruptedRecords(ARRAYS, 32, Framing(), "brightness", 1, 0),
         TfdsRecords([{"image": b"", "label": label} for label in (2, 1)], "set", np.array([0, 1, 2]), False),
     ],
     ids=lambda records: type(records).__name__,

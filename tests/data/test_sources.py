@@ -15,6 +15,7 @@ from tests import imagenet_tiny
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import skipped, sources
 from vmoe_inform.data.images import ilsvrc, label_sets, readers, tfds
+from vmoe_inform.data.images.framing import Framing
 
 
 def labels_of(source):
@@ -397,7 +398,7 @@ def test_damaged_files_of_tfds_are_unreadable_records(tmp_path, tiny, size):
     content[content.index(b"IDAT")] ^= 1
     path.write_bytes(content[:size])
     records = sources.load(dataclasses.replace(tiny, directory=str(tmp_path / "tfds")), "train").records
-    read = [readers.EvaluationReader(records, 4, 1.0)(index) for index in range(3)]
+    read = [readers.EvaluationReader(records, 4, Framing())(index) for index in range(3)]
     assert all(example["mask"] == (not example[skipped.SKIPPED]) for example in read)
     assert sum(not example["mask"] for example in read) >= 1
 

@@ -7,6 +7,7 @@ from vmoe_inform import checks
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import held_out as held_out_lib
 from vmoe_inform.data import sources
+from vmoe_inform.data.images.framing import Framing
 from vmoe_inform.data.images.trees import FileRecords
 from vmoe_inform.data.records import ArrayRecords, SelectedRecords
 from vmoe_inform.evaluation.derived_records import CorruptedRecords
@@ -74,7 +75,7 @@ ARRAYS = ArrayRecords(np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8, 1), 
     [
         ARRAYS,
         SelectedRecords(ARRAYS, (3, 2, 1, 0)),
-        CorruptedRecords(ARRAYS, 32, 1.0, "brightness", 1, 0),
+        CorruptedRecords(ARRAYS, 32, Framing(), "brightness", 1, 0),
     ],
     ids=lambda records: type(records).__name__,
 )

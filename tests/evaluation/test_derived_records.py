@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
+from vmoe_inform.data.images.framing import Framing
 from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import ArrayRecords
 from vmoe_inform.evaluation import corruptions
@@ -15,13 +16,13 @@ RECORDS = ArrayRecords(IMAGES, np.arange(6))
 
 @pytest.fixture
 def noisy():
-    return CorruptedRecords(RECORDS, 32, 0.8, "shot_noise", 3, seed=7)
+    return CorruptedRecords(RECORDS, 32, Framing(0.8), "shot_noise", 3, seed=7)
 
 
 def test_an_image_is_corrupted_at_the_models_size_by_its_own_number(noisy):
     from vmoe_inform.data.images.pixels import to_square
 
-    expected = corruptions.corrupt(to_square(IMAGES[4], 32, 0.8), 4, "shot_noise", 3, 7)
+    expected = corruptions.corrupt(to_square(IMAGES[4], 32, Framing(0.8)), 4, "shot_noise", 3, 7)
     np.testing.assert_array_equal(noisy[4]["image"], expected)
     assert (noisy[4]["label"], noisy.name(4), len(noisy)) == (4, "4", 6)
 

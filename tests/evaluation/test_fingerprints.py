@@ -9,6 +9,7 @@ import pytest
 from tests.imagenet_tiny import write_files
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import sources
+from vmoe_inform.data.images.framing import Framing
 from vmoe_inform.data.records import ArrayRecords, SelectedRecords, Source
 from vmoe_inform.evaluation.derived_records import CorruptedRecords
 from vmoe_inform.evaluation.fingerprints import fingerprint, place_of, together
@@ -63,7 +64,7 @@ def test_some_of_the_images_are_another_set():
 
 def test_drawn_images_are_known_by_what_they_are_drawn_from():
     """No image is drawn for it, which would take long; how they are drawn is in the settings of their set."""
-    drawn = CorruptedRecords(ARRAYS, 8, 1.0, "no such corruption", 1, 0)
+    drawn = CorruptedRecords(ARRAYS, 8, Framing(), "no such corruption", 1, 0)
     assert fingerprint(dataclasses.replace(SOURCE, records=drawn)) == fingerprint(SOURCE)
 
 

@@ -17,6 +17,7 @@ from vmoe_inform.config import (
     VisionModelConfig,
 )
 from vmoe_inform.data import sources
+from vmoe_inform.data.images.framing import Framing
 from vmoe_inform.evaluation import corruptions, headlines, suites
 from vmoe_inform.evaluation.results import AttackFacts
 from vmoe_inform.evaluation.suites import AttackedPredictions, _generated_corruptions, labelled, o
@@ -328,7 +329,7 @@ def test_confidences_that_are_rounded_to_one_still_tell_right_from_wrong_and_kno
 def cropped(monkeypatch):
     """The digits, from a source that says itself how evaluation crops them."""
     digits = sources.SOURCES["digits"]
-    own = {"digits": lambda *of: dataclasses.replace(digits(*of), crop=0.5)}
+    own = {"digits": lambda *of: dataclasses.replace(digits(*of), framing=Framing(0.5))}
     monkeypatch.setattr(sources.SOURCES, "_entries", {**sources.SOURCES._entries, **own})
     suites.test_split.cache_clear()
     yield
@@ -339,11 +340,11 @@ def test_images_are_cropped_as_their_source_says(cropped):
     kinds = ("clean", "a", "fgsm", "pgd", "fewshot", "linear")
     config = dataclasses.replace(CONFIG, evaluation=ImageEvaluationConfig(attack=AttackConfig(images=100)))
     sets = [record_set for name in kinds for record_set in suites.load(name, config).sets.values()]
-    assert {record_set.load().crop for record_set in sets} == {0.5}
+    assert {record_set.load().framing for record_set in sets} == {Framing(0.5)}
 
     class Model:
         def features(self, source):
-            raise LookupError(source.crop)
+            raise LookupError(source.framing.crop)
 
     for name in ("fewshot", "linear"):  # which begin with the training images
         record_set = next(iter(suites.load(name, config).sets.values()))
@@ -355,4 +356,4 @@ def test_corrupted_images_were_cropped_before_as_their_source_says(cropped, monk
     monkeypatch.setattr(_generated_corruptions, "_LARGEST_SET_BYTES", 0)
     config = dataclasses.replace(CONFIG, evaluation=ImageEvaluationConfig(generate_corruptions=True))
     source = suites.load("c", config).sets["fog/1"].load()
-    assert (source.records.crop, source.crop) == (0.5, 1.0)
+    assert (source.records.framing, source.framing) == (Framing(0.5), Framing())

@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from vmoe_inform import checks
 from vmoe_inform.config import ImageDataConfig
+from vmoe_inform.data.images.framing import Framing
 from vmoe_inform.registry import Registry
 
 
@@ -54,23 +55,23 @@ class Source:
       records: the labelled images.
       class_names: one name a label.
       origin: where the images are from, in words for tables: "published folder", "TFDS", "generated".
-      crop: side of the centred square that evaluation looks at, as a share of the shorter side; None:
-        ``data.evaluation_crop``. Images that were cropped when the set was made have 1.
+      framing: what evaluation shows of its images; None: what ``data`` says. Images that were cropped when the set was
+        made are shown whole.
     """
 
     records: Records
     class_names: tuple[str, ...]
     origin: str = ""
-    crop: float | None = None
+    framing: Framing | None = None
 
     @property
     def num_classes(self) -> int:
         """Number of labels, counted over the data set, not over the split."""
         return len(self.class_names)
 
-    def crop_in(self, data: ImageDataConfig) -> float:
-        """The crop that evaluation applies, as a share of the shorter side: the source's own, or ``data``'s."""
-        return data.evaluation_crop if self.crop is None else self.crop
+    def framing_in(self, data: ImageDataConfig) -> Framing:
+        """What evaluation shows of an image: as the source says, or ``data``."""
+        return Framing.of(data) if self.framing is None else self.framing
 
 
 SourceFunction = Callable[[ImageDataConfig, str], Source]

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vmoe_inform.data.images import pixels as images
+from vmoe_inform.data.images.framing import Framing
 from vmoe_inform.data.records import Record, Records, SelectedRecords
 from vmoe_inform.evaluation import corruptions
 
@@ -23,13 +24,13 @@ class CorruptedRecords:
 
     Attributes:
       records: of the clean images.
-      image_size_px, crop: as :func:`vmoe_inform.data.images.pixels.to_square` takes them.
+      image_size_px, framing: as :func:`vmoe_inform.data.images.pixels.to_square` takes them.
       corruption, severity, seed: as :func:`vmoe_inform.evaluation.corruptions.corrupt` takes them.
     """
 
     records: Records
     image_size_px: int
-    crop: float
+    framing: Framing
     corruption: str
     severity: int
     seed: int
@@ -39,7 +40,7 @@ class CorruptedRecords:
 
     def __getitem__(self, index: int) -> Record:
         record = self.records[index]
-        image = images.to_square(record["image"], self.image_size_px, self.crop)
+        image = images.to_square(record["image"], self.image_size_px, self.framing)
         with _DRAWING:
             drawn = corruptions.corrupt(image, index, self.corruption, self.severity, self.seed)
         return {"image": drawn, "label": record["label"]}

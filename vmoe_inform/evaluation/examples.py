@@ -48,11 +48,11 @@ def _images(task: Any, source: Source, predictions: Predictions, chosen_experts:
     predicted = np.argmax(predictions.logits, axis=-1)
     chosen = _wrong_and_right(predicted == predictions.labels)
     size, side = config.model.image_size_px, config.model.image_size_px // config.model.patch_size_px
-    crop = source.crop_in(config.data)
+    framing = source.framing_in(config.data)
     names = np.asarray(source.class_names)
     return {
         "image": np.stack(
-            [pixels.to_square(source.records[int(i)]["image"], size, crop) for i in predictions.indices[chosen]]
+            [pixels.to_square(source.records[int(i)]["image"], size, framing) for i in predictions.indices[chosen]]
         ),
         "label": names[predictions.labels[chosen]],
         "prediction": names[predicted[chosen]],

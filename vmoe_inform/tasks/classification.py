@@ -119,7 +119,7 @@ class Classification(Task[ImageConfig, Source]):
             image_size_px=self.config.model.image_size_px,
             batch_size=self.config.evaluation.batch_size // process_count,
             skipped=skipped,
-            crop=source.crop_in(data),
+            framing=source.framing_in(data),
             num_threads=data.num_threads,
             num_workers=workers_for_one_pass(source, data, process_count),
             process_index=process_index,

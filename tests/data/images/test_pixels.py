@@ -6,6 +6,7 @@ from PIL import Image
 
 from vmoe_inform.data.images import decode
 from vmoe_inform.data.images import pixels as images
+from vmoe_inform.data.images.framing import Framing
 
 
 def encoded(picture, kind, **options):
@@ -45,7 +46,7 @@ def test_centre_is_cropped(transposed):
 def test_a_share_of_the_centre_is_cropped():
     # Height 4, width 8: half of the shorter side is the square of rows 1 and 2 and columns 3 and 4.
     image = np.arange(32, dtype=np.uint8).reshape(4, 8)
-    result = images.to_square(image, 2, crop=0.5)
+    result = images.to_square(image, 2, Framing(0.5))
     np.testing.assert_array_equal(result[..., 0], image[1:3, 3:5])
 
 

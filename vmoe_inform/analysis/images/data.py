@@ -110,9 +110,9 @@ class Images(AnalysedData[Views]):
         Args:
           source: whose records can all be read.
         """
-        size, crop = self._config.model.image_size_px, source.crop_in(self._config.data)
+        size, framing = self._config.model.image_size_px, source.framing_in(self._config.data)
         records = source.records
-        return np.stack([images_lib.to_square(records[index]["image"], size, crop) for index in range(len(records))])
+        return np.stack([images_lib.to_square(records[index]["image"], size, framing) for index in range(len(records))])
 
     def clean(self) -> Source:
         """The images as they are."""

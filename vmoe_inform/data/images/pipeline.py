@@ -12,6 +12,7 @@ from vmoe_inform import checks
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import batches
 from vmoe_inform.data.images import pixels
+from vmoe_inform.data.images.framing import WHOLE, Framing
 from vmoe_inform.data.images.readers import EvaluationReader, TrainingReader
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.data.skipped import SkippedRecords
@@ -85,7 +86,7 @@ def evaluation_batches(
     image_size_px: int,
     batch_size: int,
     skipped: SkippedRecords,
-    crop: float = 1.0,
+    framing: Framing = WHOLE,
     num_threads: int = 0,
     num_workers: int = 0,
     process_index: int = 0,
@@ -103,7 +104,7 @@ def evaluation_batches(
       image_size_px: P.
       batch_size: b, of this process; of all together, a multiple of the sequences of a group.
       skipped: counts this process's unreadable records.
-      crop: side of the centred square that is read, as a share of the image's shorter side.
+      framing: what is shown of an image; by default the largest square.
       num_threads: threads that read ahead two batches; 0 reads in the caller's thread, best for arrays in memory.
       num_workers: processes that read instead of this one, with ``num_threads`` threads each, in turn by chunks.
       process_index, process_count: the share of this process; all make the same number of batches.
@@ -118,7 +119,7 @@ def evaluation_batches(
     """
     _check_not_empty(source)
     return batches.evaluation_batches(
-        EvaluationReader(source.records, image_size_px, crop),
+        EvaluationReader(source.records, image_size_px, framing),
         num_examples=len(source.records),
         batch_size=batch_size,
         example_bytes=_image_bytes(image_size_px),

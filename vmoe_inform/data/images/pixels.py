@@ -9,11 +9,11 @@ from PIL import Image
 
 from vmoe_inform import checks
 from vmoe_inform.data.images import decode
+from vmoe_inform.data.images.framing import WHOLE, Box, Framing, central_corner, central_square
 
 _MAX_TRIES = 10
 _MAX_LOG_ASPECT_RATIO = math.log(4 / 3)
-
-Box = tuple[float, float, float, float]  # top, left, height, width in pixels
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def use_one_thread() -> None:
@@ -21,23 +21,28 @@ def use_one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def to_square(image: np.ndarray | bytes, image_size_px: int, crop: float = 1.0) -> UInt8[np.ndarray, "P P 3"]:
-    """Decodes if needed, takes the central square and resizes it (bilinear, antialiased).
+def to_square(image: np.ndarray | bytes, image_size_px: int, framing: Framing = WHOLE) -> UInt8[np.ndarray, "P P 3"]:
+    """Decodes if needed, takes the middle and resizes it, antialiased.
 
-    That is the same as resizing the short side to ``image_size_px / crop`` and cropping the centre. Gray images get
-    three equal channels; transparency is dropped.
+    With the resize ``"square"`` the square's own corners decide, to fractions of a pixel. The others resize all of the
+    image first, to whole pixels, as torchvision and timm do; their pixels are the same as theirs. Gray images get three
+    equal channels; transparency is dropped.
 
     Args:
       image: uint8 [height, width], [height, width, 1] or [height, width, 3], or the bytes of an image file.
       image_size_px: P, side of the result.
-      crop: side of the square as a share of the shorter side, above 0 and at most 1.
+      framing: which part, and how it is resized; by default the largest square, bilinear.
 
     Raises:
       UnreadableImageError: bytes that are no image, or not a whole one.
       ValueError: an array of another type or shape.
     """
     pixels = decode.decode(image) if isinstance(image, bytes) else _checked(image)
-    return _resize(pixels, central_square(pixels.shape[0], pixels.shape[1], crop), image_size_px)
+    height, width = pixels.shape[:2]
+    interpolation = _FILTERS[framing.interpolation]
+    if framing.resize == "square":
+        return _resize(pixels, central_square(height, width, framing.crop), image_size_px, interpolation)
+    return _resize_whole(pixels, framing.resized(height, width, image_size_px), image_size_px, interpolation)
 
 
 def inception_crop(
@@ -73,12 +78,6 @@ def inception_crop(
     return _shrink(pixels, (box[0] * down, box[1] * right, box[2] * down, box[3] * right), image_size_px)
 
 
-def central_square(height: int, width: int, crop: float = 1.0) -> Box:
-    """The square in the centre whose side is the share ``crop`` of the shorter one; its edges may lie inside pixels."""
-    side = min(height, width) * crop
-    return (height - side) / 2, (width - side) / 2, side, side
-
-
 def inception_box(height: int, width: int, min_area: float, random: np.random.Generator) -> Box:
     """A random part of an image, in whole pixels (Szegedy 2015, arXiv 1409.4842, Sec. 6).
 
@@ -102,7 +101,7 @@ def inception_box(height: int, width: int, min_area: float, random: np.random.Ge
     return central_square(height, width)
 
 
-def _resize(pixels: np.ndarray, box: Box, image_size_px: int) -> np.ndarray:
+def _resize(pixels: np.ndarray, box: Box, image_size_px: int, interpolation: Image.Resampling) -> np.ndarray:
     """The part ``box`` of uint8 [height, width] with 1 or 3 channels as uint8 [P, P, 3]."""
     top, left, height, width = box
     if (height, width) == (image_size_px, image_size_px) and (top % 1, left % 1) == (0, 0):
@@ -112,10 +111,24 @@ def _resize(pixels: np.ndarray, box: Box, image_size_px: int) -> np.ndarray:
     first_row, first_column = math.floor(top), math.floor(left)
     part = pixels[first_row : math.ceil(top + height), first_column : math.ceil(left + width)]
     top, left = top - first_row, left - first_column
-    picture = Image.fromarray(part[..., 0] if part.shape[-1] == 1 else part).resize(
-        (image_size_px, image_size_px), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height)
+    picture = _picture(part).resize(
+        (image_size_px, image_size_px), interpolation, box=(left, top, left + width, top + height)
     )
     return np.array(picture.convert("RGB"))
+
+
+def _resize_whole(
+    pixels: np.ndarray, size: tuple[int, int], image_size_px: int, interpolation: Image.Resampling
+) -> np.ndarray:
+    """uint8 [height, width] with 1 or 3 channels at a ``size`` of at least [P, P], and the [P, P, 3] in its middle."""
+    top, left = central_corner(*size, image_size_px)
+    picture = _picture(pixels).resize(size[::-1], interpolation)
+    return np.array(picture.crop((left, top, left + image_size_px, top + image_size_px)).convert("RGB"))
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    """Of uint8 [height, width] with 1 or 3 channels."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _shrink(pixels: np.ndarray, box: Box, image_size_px: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import decode, randaugment
 from vmoe_inform.data.images import pixels as images
+from vmoe_inform.data.images.framing import Framing
 from vmoe_inform.data.records import Records
 from vmoe_inform.data.skipped import SKIPPED, SkippedRecords, Unreadable
 
@@ -64,7 +65,7 @@ class EvaluationReader:
 
     records: Records
     image_size_px: int
-    crop: float
+    framing: Framing
 
     def __call__(self, index: int) -> dict[str, Any]:
         """The record as arrays; a black image of mask False in place of an unreadable one, and beyond the last."""
@@ -72,7 +73,7 @@ class EvaluationReader:
             return self._filler(())
         try:
             record = self.records[int(index)]
-            image = images.to_square(record["image"], self.image_size_px, self.crop)
+            image = images.to_square(record["image"], self.image_size_px, self.framing)
         except (OSError, decode.UnreadableImageError) as problem:
             return self._filler((Unreadable(self.records.name(int(index)), str(problem)),))
         return self._example(image, record["label"], index, True, ())

@@ -54,7 +54,7 @@ def _drawn_while_read(source: Source, config: ImageConfig, corruption: str, seve
     records = CorruptedRecords(
         source.records,
         config.model.image_size_px,
-        source.crop_in(config.data),
+        source.framing_in(config.data),
         corruption,
         severity,
         config.evaluation.corruption_seed,
@@ -94,7 +94,7 @@ def _in_memory(source: Source, config: ImageConfig) -> tuple[np.ndarray, np.ndar
             image_size_px=config.model.image_size_px,
             batch_size=config.evaluation.batch_size,
             skipped=skipped,
-            crop=source.crop_in(config.data),
+            framing=source.framing_in(config.data),
             num_threads=0 if in_memory else config.data.num_threads,
             num_workers=pipeline.workers_for_one_pass(source, config.data),
         )

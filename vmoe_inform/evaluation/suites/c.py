@@ -13,6 +13,7 @@ import numpy as np
 from vmoe_inform.config import ImageConfig
 from vmoe_inform.data import inspection
 from vmoe_inform.data.images import label_sets, published
+from vmoe_inform.data.images.framing import WHOLE
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import corruptions, metrics
 from vmoe_inform.evaluation.metric_registry import Metric
@@ -140,7 +141,7 @@ def _suite(load_set: LoadSet, origin: str, config: ImageConfig, *, clean: Mappin
                 f"all 75 sets have to be of one origin: expected {corruption}/{severity} from a {origin}, where the "
                 f"first set is from; found it in a {source.origin}"
             )
-        return dataclasses.replace(source, crop=1.0)  # the images were cropped before they were corrupted
+        return dataclasses.replace(source, framing=WHOLE)  # as they were cropped before they were corrupted
 
     settings = {"seed": config.evaluation.corruption_seed} if origin == GENERATED else {}
     sets = {

@@ -1,0 +1,62 @@
+"""What evaluation shows the model of an image: the part in the middle, and how it is resized."""
+
+import dataclasses
+import math
+from typing import Literal, TypeAlias
+
+from vmoe_inform.config import ImageDataConfig
+
+Box: TypeAlias = tuple[float, float, float, float]  # top, left, height, width in pixels
+Resize: TypeAlias = Literal["square", "shorter_side", "stretch"]
+Interpolation: TypeAlias = Literal["bilinear", "bicubic"]
+
+_ROUNDING = 1e-6  # so that P / (P / R) is R
+
+
+@dataclasses.dataclass(frozen=True)
+class Framing:
+    """How an image becomes a square of P x P pixels; the fields are those of :class:`ImageDataConfig`.
+
+    Attributes:
+      crop: side of the centred square that is read, as a share of the image's shorter side.
+      resize: ``"square"``, ``"shorter_side"`` or ``"stretch"``.
+      interpolation: ``"bilinear"`` or ``"bicubic"``.
+    """
+
+    crop: float = 1.0
+    resize: Resize = "square"
+    interpolation: Interpolation = "bilinear"
+
+    @classmethod
+    def of(cls, data: ImageDataConfig) -> "Framing":
+        """That of a run's evaluation."""
+        return cls(data.evaluation_crop, data.evaluation_resize, data.evaluation_interpolation)
+
+    def resized(self, height: int, width: int, image_size_px: int) -> tuple[int, int]:
+        """Height and width before the P x P pixels in the middle are taken; not with ``"square"``.
+
+        Rounded as torchvision does: down, to whole pixels.
+
+        Args:
+          height, width: of the image in pixels.
+          image_size_px: P.
+        """
+        side = math.floor(image_size_px / self.crop + _ROUNDING)
+        if self.resize == "stretch":
+            return side, side
+        shorter = min(height, width)
+        return side * height // shorter, side * width // shorter
+
+
+WHOLE = Framing()  # the largest square
+
+
+def central_square(height: int, width: int, crop: float = 1.0) -> Box:
+    """The square in the centre whose side is the share ``crop`` of the shorter one; its edges may lie inside pixels."""
+    side = min(height, width) * crop
+    return (height - side) / 2, (width - side) / 2, side, side
+
+
+def central_corner(height: int, width: int, size: int) -> tuple[int, int]:
+    """Top and left of the ``size`` x ``size`` pixels in the middle; half pixels round to even, as in torchvision."""
+    return round((height - size) / 2), round((width - size) / 2)
