@@ -1,12 +1,14 @@
 """Reads JSON and npz from elsewhere strictly: hostile or damaged content can only raise ValueError."""
 
 import ast
+import contextlib
 import json
 import math
 import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ _INTEGERS = range(-(2**63), 2**64)
 _MOST_UNPACKED_BYTES = 1 << 32  # of members that are compressed: their size is not bounded by that of the file
 _MOST_MEMBERS = 10_000
 _MOST_HEADER_BYTES = 10_000
-ARRAY_KINDS = "biufcUS"  # of dtypes; no objects, which are pickles
+ARRAY_KINDS = "biufcUS"  # of dtypes, besides V2, bfloat16; no objects, which are pickles
 
 
 def parse_json(content: bytes) -> Any:
@@ -89,10 +91,42 @@ def read_npz(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
     Raises:
       ValueError: it is no such file, or an array has pickled objects or more bytes than its file says.
     """
+    with _opened(file, size) as archive:
+        arrays = {name: _read_array(archive, member) for name, member in _members(archive).items()}
+        if others := [name for name, array in arrays.items() if array.dtype.kind not in ARRAY_KINDS]:
+            raise ValueError(f"{others[0]}: of type {arrays[others[0]].dtype.str!r}")
+        return arrays
+
+
+def npz_headers(file: IO[bytes], size: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shape and type of each array of an npz file, as its file has room for; no values are read.
+
+    A type of two bytes without a meaning (``V2``) is allowed: NumPy writes bfloat16 so. Args and errors as of
+    :func:`read_npz`.
+    """
+    headers = {}
+    with _opened(file, size) as archive:
+        for name, member in _members(archive).items():
+            with archive.open(member) as opened:
+                shape, dtype, _ = _header(opened, member)
+                _check_bytes(member, shape, dtype, member.file_size - opened.tell())
+                headers[name] = shape, dtype
+    return headers
+
+
+def read_npz_array(file: IO[bytes], size: int, name: str) -> np.ndarray:
+    """One array of an npz file. Args and errors as of :func:`read_npz`; ``name`` is one of :func:`npz_headers`."""
+    with _opened(file, size) as archive:
+        return _read_array(archive, _members(archive)[name])
+
+
+@contextlib.contextmanager
+def _opened(file: IO[bytes], size: int) -> Iterator[zipfile.ZipFile]:
+    """The archive of an npz file; whatever goes wrong with it becomes a ValueError of one line."""
     try:
         with zipfile.ZipFile(file) as archive:
             _check_members(archive.infolist(), size)
-            return {_array_name(member): _read_array(archive, member) for member in archive.infolist()}
+            yield archive
     except (
         ValueError,  # which a name that is no text is too
         KeyError,
@@ -108,6 +142,10 @@ def read_npz(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
         zipfile.BadZipFile,
     ) as problem:
         raise ValueError(" ".join(f"{type(problem).__name__}: {problem}".split())[:300]) from None
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    return {_array_name(member): member for member in archive.infolist()}
 
 
 def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
@@ -132,20 +170,31 @@ def _array_name(member: zipfile.ZipInfo) -> str:
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """numpy's own reader allocates what the header says before it reads, and tokenizes a header that is none."""
     with archive.open(member) as file:
-        prefix = file.read(8)
-        if prefix[:7] not in (b"\x93NUMPY\x01", b"\x93NUMPY\x02"):
-            raise ValueError(f"{member.filename}: no array")
-        (length,) = struct.unpack("<H", file.read(2)) if prefix[6] == 1 else struct.unpack("<I", file.read(4))
-        header = ast.literal_eval(file.read(min(length, _MOST_HEADER_BYTES)).decode("latin1"))
+        shape, dtype, in_fortran_order = _header(file, member)
         content = file.read()
-    shape, in_fortran_order, kind = header["shape"], header["fortran_order"], header["descr"]
-    if not isinstance(kind, str) or not re.fullmatch(rf"[<>|][{ARRAY_KINDS}]\d{{1,9}}", kind):
-        raise ValueError(f"{member.filename}: of type {kind!r}")
-    dtype = np.dtype(kind)
-    if not all(type(length) is int and length >= 0 for length in shape):
-        raise ValueError(f"{member.filename}: of shape {shape}")
-    if math.prod(shape) * dtype.itemsize != len(content):
-        raise ValueError(f"{member.filename}: {len(content):,} bytes for {dtype} of shape {shape}")
+    _check_bytes(member, shape, dtype, len(content))
     return np.ndarray(shape, dtype, bytearray(content), order="F" if in_fortran_order else "C")
+
+
+def _check_bytes(member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype, num_bytes: int) -> None:
+    if math.prod(shape) * dtype.itemsize != num_bytes:
+        raise ValueError(f"{member.filename}: {num_bytes:,} bytes for {dtype} of shape {shape}")
+
+
+def _header(file: IO[bytes], member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype, bool]:
+    """Shape, type and order of a member, which is read up to its values.
+
+    NumPy's own reader allocates what the header says before it reads, and tokenizes a header that is none.
+    """
+    prefix = file.read(8)
+    if prefix[:7] not in (b"\x93NUMPY\x01", b"\x93NUMPY\x02"):
+        raise ValueError(f"{member.filename}: no array")
+    (length,) = struct.unpack("<H", file.read(2)) if prefix[6] == 1 else struct.unpack("<I", file.read(4))
+    header = ast.literal_eval(file.read(min(length, _MOST_HEADER_BYTES)).decode("latin1"))
+    shape, in_fortran_order, kind = header["shape"], header["fortran_order"], header["descr"]
+    if not isinstance(kind, str) or not re.fullmatch(rf"[<>|](?:[{ARRAY_KINDS}]\d{{1,9}}|V2)", kind):
+        raise ValueError(f"{member.filename}: of type {kind!r}")
+    if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"{member.filename}: of shape {shape}")
+    return shape, np.dtype(kind), bool(in_fortran_order)

@@ -1,0 +1,52 @@
+"""NumPy's npz, as google-research/vision_transformer and google-research/big_vision publish checkpoints.
+
+NumPy writes bfloat16 as two bytes without a meaning, ``V2``. Pickled objects are refused.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+
+from vmoe_inform.interop.formats.base import BFLOAT16, Format, damaged, first_bytes, only, opened
+from vmoe_inform.interop.stored import StoredArray, StoredCheckpoint
+from vmoe_inform.storage import strict
+
+_EXPECTED = "an npz file of plain arrays"
+
+
+class Npz(Format):
+    """A zip archive of arrays by name."""
+
+    title = "NumPy (.npz)"
+
+    def find(self, path: pathlib.Path) -> pathlib.Path | None:
+        if path.is_dir():
+            return only(path, "*.npz")
+        is_archive = first_bytes(path, 4) in (b"PK\x03\x04", b"PK\x05\x06")
+        return path if path.is_file() and (path.suffix == ".npz" or is_archive) else None
+
+    def open(self, path: pathlib.Path) -> StoredCheckpoint:
+        with opened(path) as (file, size):
+            try:
+                headers = strict.npz_headers(file, size)
+            except ValueError as problem:
+                raise damaged(path, _EXPECTED, problem) from None
+        arrays = {
+            name: StoredArray(shape, _meant(dtype), functools.partial(_read, path, name))
+            for name, (shape, dtype) in headers.items()
+        }
+        return StoredCheckpoint(str(path), "npz", arrays)
+
+
+def _meant(dtype: np.dtype) -> np.dtype:
+    return BFLOAT16 if dtype.kind == "V" else dtype
+
+
+def _read(path: pathlib.Path, name: str) -> np.ndarray:
+    with opened(path) as (file, size):
+        try:
+            array = strict.read_npz_array(file, size, name)
+        except ValueError as problem:
+            raise damaged(path, _EXPECTED, problem) from None
+    return array.view(_meant(array.dtype))
