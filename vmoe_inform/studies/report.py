@@ -87,8 +87,9 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
       pictures: names of the figures in the same folder.
     """
     against, num_seeds = study["against"], len(study["seeds"])
-    shown = [found.difference for router, of in comparisons.items() if router != against for found in of.values()]
-    marked = sum(difference.excludes(0.0) for difference in shown)
+    differences = [found.difference for router, of in comparisons.items() if router != against for found in of.values()]
+    sampled = [difference for difference in differences if difference.low < difference.high]
+    marked = sum(difference.excludes(0.0) for difference in sampled)
     overrides = " ".join(f"--config.{name}={value}" for name, value in study["overrides"].items())
     config = text.markdown_code(study["config"]) + (f" with {text.markdown_code(overrides)}" if overrides else "")
     reference = text.markdown_code(against)
@@ -99,9 +100,9 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
         f"A cell is the mean over the seeds, and in brackets the mean difference to {reference} of the same seed, with "
         f"half the width of its {100 * LEVEL:.0f} % interval: Student t over the {num_seeds} paired differences, "
         f"{num_seeds - 1} degree{'s' if num_seeds > 2 else ''} of freedom. An asterisk marks an interval that excludes "
-        f"0. The {len(shown):,} intervals are not corrected for their number: about {(1 - LEVEL) * len(shown):.0f} of "
-        f"them would exclude 0 by chance if no router differed at all; {marked} do. A difference that is the same for "
-        "all seeds (± 0) is not marked: it was counted too coarsely to know how sure it is.\n",
+        f"0. The {len(sampled):,} intervals are not corrected for their number: about "
+        f"{(1 - LEVEL) * len(sampled):.0f} of them would exclude 0 by chance if no router differed at all; {marked} do. A difference that is the same for "
+        "all seeds (± 0) is neither counted nor marked: it says nothing of how sure it is.\n",
         _scores(comparisons, against),
         *_more_metrics(comparisons, against),
         *(_layer(comparisons, against, block) for block in _blocks(comparisons[against])),
