@@ -101,8 +101,8 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
         f"half the width of its {100 * LEVEL:.0f} % interval: Student t over the {num_seeds} paired differences, "
         f"{num_seeds - 1} degree{'s' if num_seeds > 2 else ''} of freedom. An asterisk marks an interval that excludes "
         f"0. The {len(sampled):,} intervals are not corrected for their number: about "
-        f"{(1 - LEVEL) * len(sampled):.0f} of them would exclude 0 by chance if no router differed at all; {marked} do. "
-        "A difference that is the same for all seeds (± 0) is neither counted nor marked: it says nothing of how sure "
+        f"{(1 - LEVEL) * len(sampled):.0f} of them would exclude 0 by chance if no router differed at all; {marked} do."
+        " A difference that is the same for all seeds (± 0) is neither counted nor marked: it says nothing of how sure "
         "it is.\n",
         _scores(comparisons, against),
         *_more_metrics(comparisons, against),
