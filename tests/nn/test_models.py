@@ -1,7 +1,10 @@
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.config import presets
 from vmoe_inform.nn import models
 from vmoe_inform.nn import router as router_lib
+from vmoe_inform.nn.mlp import ACTIVATIONS
 from vmoe_inform.nn.step_variables import OBSERVED, update_states
 from vmoe_inform.nn.vit import VisionTransformer
 
@@ -80,6 +84,33 @@ def test_classifiers_and_dtypes(classifier, dtype):
     routing = left["intermediates"]["block_1"]["moe"]["routing"]
     weights = left["intermediates"]["block_1"]["moe"]["weights"]
     assert {routing.logits.dtype, routing.informed.dtype, weights.dtype} == {jnp.dtype("float32")}
+
+
+def test_every_layer_norm_takes_its_epsilon_from_the_config():
+    """Of normalised tokens the variance is v / (v + epsilon), with the scale 1 of fresh parameters."""
+    config = tiny.config_dict(model__classifier="map", model__layer_norm_epsilon=1.0)
+    model = models.from_config(config.model)
+    capture = functools.partial(
+        model.apply,
+        capture_intermediates=lambda module, _: isinstance(module, nn.LayerNorm),
+        mutable="intermediates",
+    )
+    _, left = jax.jit(capture)(tiny.variables(model), _images(2))
+    captured = flax.traverse_util.flatten_dict(left["intermediates"], sep="/")
+    variances = {
+        path: np.max(np.var(outputs[0], axis=-1)) for path, outputs in captured.items() if path.endswith("__call__")
+    }
+    assert len(variances) == 2 * 2 + 2  # of two blocks, at the end, and of the pooling
+    assert all(variance < 0.95 for variance in variances.values())
+
+
+def test_gelu_is_the_tanh_form_or_exact():
+    values = np.linspace(-4, 4, 101)
+    exact = [value * 0.5 * (1 + math.erf(value / math.sqrt(2))) for value in values]
+    tanh = [v / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))) for v in values]
+    np.testing.assert_allclose(ACTIVATIONS["gelu_exact"](values), exact, atol=1e-6)
+    np.testing.assert_allclose(ACTIVATIONS["gelu"](values), tanh, atol=1e-6)
+    assert np.max(np.abs(np.subtract(exact, tanh))) > 1e-4
 
 
 def test_bfloat16_is_float32_within_its_rounding():

@@ -84,7 +84,7 @@ class Block(nn.Module):
         drop_branch = nn.Dropout(self.drop_rate, broadcast_dims=(1, 2), deterministic=not train)  # one draw a sequence
 
         def norm(name: str) -> nn.LayerNorm:
-            return nn.LayerNorm(epsilon=1e-6, dtype=jnp.dtype(config.dtype), name=name)
+            return nn.LayerNorm(epsilon=config.layer_norm_epsilon, dtype=jnp.dtype(config.dtype), name=name)
 
         def attend(inputs: Array) -> tuple[Array, Any]:
             attended, record = self._attend(inputs, past, real, train=train)

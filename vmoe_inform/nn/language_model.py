@@ -128,7 +128,7 @@ class LanguageModel(nn.Module):
             relative_keys=relative_keys,
         )
         if config.block == "pre_ln":
-            hidden = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="final_norm")(hidden)
+            hidden = nn.LayerNorm(epsilon=config.layer_norm_epsilon, dtype=dtype, name="final_norm")(hidden)
         aux = {
             "auxiliary_loss": auxiliary_loss((layer["losses"] for layer in metrics.values()), config.router),
             "moe": metrics,

@@ -16,9 +16,10 @@ from vmoe_inform.sharding.mesh import AXES, EXPERT, FSDP, REPLICA, axis_size, co
 EXPERT_PRODUCTS = "expert_products"  # their name for rematerialisation, which does not see what they are made by
 ExpertParameters: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array]]
 
-# By ``model.activation``; GELU in its tanh form, as in ViT and V-MoE
+# By ``model.activation``; GELU in its tanh form, as in ViT and V-MoE, or by the error function, as in PyTorch
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(nn.gelu, approximate=True),
+    "gelu_exact": functools.partial(nn.gelu, approximate=False),
     "relu": nn.relu,
 }
 

@@ -28,8 +28,9 @@ class MapPooling(nn.Module):
             self.config.num_heads, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name="attention"
         )
         pooled = attention(jnp.broadcast_to(probe.astype(dtype), (batch, 1, width)), tokens)
-        normed = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="norm")(pooled)
-        return (pooled + Mlp(self.config.mlp_size, dtype=dtype, name="mlp")(normed, train=train))[:, 0]
+        normed = nn.LayerNorm(epsilon=self.config.layer_norm_epsilon, dtype=dtype, name="norm")(pooled)
+        mlp = Mlp(self.config.mlp_size, dtype=dtype, activation=self.config.activation, name="mlp")
+        return (pooled + mlp(normed, train=train))[:, 0]
 
 
 class VisionTransformer(nn.Module):
@@ -87,7 +88,7 @@ class VisionTransformer(nn.Module):
         around = Surroundings(raw_inputs=raw_inputs, progress=progress)
         real = None if sequence_mask is None else sequence_mask[:, None]
         tokens, metrics, _ = apply_blocks(config, tokens, around, real, train=train)
-        tokens = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="encoder_norm")(tokens)
+        tokens = nn.LayerNorm(epsilon=config.layer_norm_epsilon, dtype=dtype, name="encoder_norm")(tokens)
         features = self._pool(tokens, train=train).astype(jnp.float32)
         head = nn.Dense(
             config.num_classes,

@@ -140,7 +140,7 @@ class ModelConfig(abc.ABC):
     def input_bytes(self) -> int:
         """Memory of one sequence of a batch, as it is read and as the model takes it."""
 
-    # What only models of text may choose
+    # What only models of one kind of input may choose
     @property
     def block(self) -> str:
         """Where the LayerNorms of a block are."""
@@ -155,6 +155,11 @@ class ModelConfig(abc.ABC):
     def activation(self) -> str:
         """Between the two layers of an MLP or expert."""
         return "gelu"
+
+    @property
+    def layer_norm_epsilon(self) -> float:
+        """Added to the variance in every LayerNorm."""
+        return 1e-6
 
     @property
     def vocabulary_size(self) -> int | None:

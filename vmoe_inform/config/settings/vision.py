@@ -1,9 +1,9 @@
 """Settings of models of images."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-from vmoe_inform.checks import Width
+from vmoe_inform.checks import Bound, Width
 from vmoe_inform.config.settings.bounds import Number, Pixels
 from vmoe_inform.config.settings.model import ModelConfig
 
@@ -17,6 +17,9 @@ class VisionModelConfig(ModelConfig):
     Attributes:
       classifier: ``"token"`` (class token), ``"gap"`` (mean over tokens) or ``"map"`` (attention pooling).
       representation_size: width of a tanh layer before the head; None for none.
+      activation: between the two layers of an MLP or expert. ``"gelu"`` is GELU in its tanh form, as in ViT and V-MoE;
+        ``"gelu_exact"`` uses the error function, as in timm and Hugging Face.
+      layer_norm_epsilon: added to the variance in every LayerNorm; 1e-12 in Hugging Face's ViT.
     """
 
     inputs: Literal["images"] = "images"
@@ -25,6 +28,8 @@ class VisionModelConfig(ModelConfig):
     patch_size_px: Pixels = 32
     classifier: Literal["token", "gap", "map"] = "token"
     representation_size: Width | None = 512
+    activation: Literal["gelu", "gelu_exact"] = "gelu"
+    layer_norm_epsilon: Annotated[float, Bound(above=0.0, at_most=1.0)] = 1e-6
     head_bias_initial_value: Number = 0.0
 
     @property

@@ -4,7 +4,7 @@ A family is one file and one line below. Formats of files are in :mod:`vmoe_info
 """
 
 from vmoe_inform import checks
-from vmoe_inform.interop.families import vmoe
+from vmoe_inform.interop.families import big_vision, hugging_face, timm, vision_transformer, vmoe
 from vmoe_inform.interop.families.base import Family, Move, Settings
 from vmoe_inform.interop.stored import StoredCheckpoint
 from vmoe_inform.registry import Registry
@@ -13,6 +13,10 @@ __all__ = ["FAMILIES", "Family", "Move", "Settings", "recognise"]
 
 FAMILIES: Registry[Family] = Registry("family of checkpoints")
 FAMILIES.add("vmoe", vmoe.VMoe())
+FAMILIES.add("vision_transformer", vision_transformer.VisionTransformer())
+FAMILIES.add("big_vision", big_vision.BigVision())
+FAMILIES.add("timm", timm.Timm())
+FAMILIES.add("hugging_face", hugging_face.HuggingFace())
 
 _NAMES_SHOWN = 5
 

@@ -1,0 +1,265 @@
+"""Settings and parameters of ViTs in their variants, which no other test computes with."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tests.interop import in_memory
+from tests.interop.test_golden_checkpoints import checkpoint
+from vmoe_inform.interop import families, formats
+from vmoe_inform.interop.families import _positions
+from vmoe_inform.interop.stored import of_arrays
+
+OLDER = {
+    "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
+    "LayerNorm_1": "LayerNorm_2",
+    "MlpBlock_0": "MlpBlock_3",
+}
+IMAGENET = {"pixel_mean": (0.485, 0.456, 0.406), "pixel_std": (0.229, 0.224, 0.225)}
+
+
+def arrays_of(name):
+    return {key: array.read() for key, array in checkpoint(name).arrays.items()}
+
+
+def changed(name, changes, **description):
+    """A checkpoint with other arrays; None takes one away."""
+    kept = {key: array for key, array in (arrays_of(name) | changes).items() if array is not None}
+    return of_arrays(kept, **{**checkpoint(name).description, **description})
+
+
+def settings_of(stored):
+    return families.recognise(stored).settings(stored)
+
+
+def older_name(name):
+    for new, old in OLDER.items():
+        name = name.replace(f"/{new}/", f"/{old}/")
+    return name
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for path in ours:
+        np.testing.assert_array_equal(np.asarray(ours[path], np.float32), np.asarray(theirs[path], np.float32))
+
+
+def test_settings_are_read_off_names_and_shapes():
+    found = settings_of(checkpoint("augreg_tiny"))
+    assert found.model == {
+        "num_layers": 2,
+        "hidden_size": 32,
+        "mlp_size": 48,
+        "num_heads": 4,
+        "patch_size_px": 4,
+        "image_size_px": 16,
+        "classifier": "token",
+        "representation_size": None,
+        "num_classes": 10,
+        "moe.layers": "none",
+        "activation": "gelu",
+        "layer_norm_epsilon": 1e-6,
+    }
+    assert (found.asked, found.assumed) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("augreg_tiny", {"pixel_mean": 0.5, "pixel_std": 0.5, "evaluation_resize": "stretch"}),
+        (
+            "big_vision_tiny",
+            {"pixel_mean": 0.5, "pixel_std": 0.5, "evaluation_crop": 0.875, "evaluation_resize": "shorter_side"},
+        ),
+        (
+            "timm_token",
+            {
+                "pixel_mean": 0.5,
+                "pixel_std": 0.5,
+                "evaluation_crop": 0.9,
+                "evaluation_resize": "shorter_side",
+                "evaluation_interpolation": "bicubic",
+            },
+        ),
+        (
+            "timm_deit3",
+            {
+                **IMAGENET,
+                "evaluation_crop": 1.0,
+                "evaluation_resize": "shorter_side",
+                "evaluation_interpolation": "bicubic",
+            },
+        ),
+        (
+            "hugging_face",
+            {
+                "pixel_mean": 0.5,
+                "pixel_std": 0.5,
+                "evaluation_crop": 1.0,
+                "evaluation_resize": "stretch",
+                "evaluation_interpolation": "bilinear",
+            },
+        ),
+    ],
+)
+def test_each_family_says_how_images_are_prepared(name, data):
+    assert settings_of(checkpoint(name)).data == data
+
+
+def test_names_of_before_linen_and_bfloat16(tmp_path):
+    """As the files of AugReg have them: modules numbered in one row, and two bytes without a meaning."""
+    stored = checkpoint("augreg_tiny")
+    model = in_memory.model_config(stored)
+    halves = {older_name(key): array.astype(ml_dtypes.bfloat16) for key, array in arrays_of("augreg_tiny").items()}
+    np.savez(tmp_path / "vit.npz", **{key: array.view("V2") for key, array in halves.items()})
+    older = formats.open_checkpoint(tmp_path / "vit.npz")
+    assert set(older.arrays) != set(stored.arrays)
+    assert in_memory.model_config(older) == model
+    expected = {
+        path: np.asarray(jnp.asarray(array, jnp.bfloat16))
+        for path, array in in_memory.parameters(stored, model).items()
+    }
+    assert_same(in_memory.parameters(older, model), expected)
+
+
+def test_older_files_of_big_vision():
+    """Attention pooling without a module of its own, and positions inside the encoder."""
+    stored = checkpoint("big_vision_map")
+    model = in_memory.model_config(stored)
+    renamed = {
+        key.replace("MAPHead_0/", "").replace("params/pos_", "params/Transformer/pos_"): array
+        for key, array in arrays_of("big_vision_map").items()
+    }
+    older = of_arrays(renamed)
+    assert in_memory.model_config(older) == model
+    assert_same(in_memory.parameters(older, model), in_memory.parameters(stored, model))
+
+
+def test_a_position_of_the_class_token_is_taken_where_there_is_one():
+    arrays = arrays_of("big_vision_token")
+    own = np.concatenate([np.full((1, 1, 24), 0.25, np.float32), arrays["params/pos_embedding"]], axis=1)
+    stored = of_arrays({**arrays, "params/pos_embedding": own})
+    model = in_memory.model_config(stored)
+    np.testing.assert_array_equal(in_memory.parameters(stored, model)["position_embedding"], own)
+
+
+def test_a_name_that_is_of_no_parameter_is_left_over():
+    stored = changed("augreg_tiny", {"Transformer/encoderblock_0/Gate/kernel": np.zeros(3)})
+    moves = families.recognise(stored).moves(stored, in_memory.model_config(stored))
+    assert "Transformer/encoderblock_0/Gate/kernel" not in {name for move in moves for name in move.theirs}
+
+
+def test_computed_positions_have_a_form_in_closed_terms():
+    found = _positions.sine_cosine_positions(3, 8)
+    assert (found.shape, found.dtype) == ((1, 9, 8), np.float32)
+    row, column = 2, 1  # frequencies 1 and 1e-4
+    expected = [np.sin(1), np.sin(1e-4), np.cos(1), np.cos(1e-4), np.sin(2), np.sin(2e-4), np.cos(2), np.cos(2e-4)]
+    np.testing.assert_allclose(found[0, 3 * row + column], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"model.hidden_size: expected a multiple of 4 .*; received 10"):
+        _positions.sine_cosine_positions(3, 10)
+
+
+def test_without_a_head_the_classes_are_asked_for():
+    stored = changed("timm_token", {"head.weight": None, "head.bias": None})
+    assert list(settings_of(stored).asked) == ["num_classes"]
+    assert "num_classes" not in settings_of(stored).model
+
+
+def test_of_a_file_alone_the_heads_are_asked_for():
+    stored = dataclasses.replace(checkpoint("timm_token"), description={})
+    assert list(settings_of(stored).asked) == ["num_heads"]
+    assert settings_of(stored).assumed == {"activation": "gelu_exact", "layer_norm_epsilon": 1e-6}
+
+
+def test_arguments_of_the_model_decide():
+    config = {"architecture": "vit_base_patch16_224", "model_args": {"num_heads": 6, "act_layer": "gelu_tanh"}}
+    found = settings_of(changed("timm_token", {}, config=config)).assumed
+    assert (found["num_heads"], found["activation"]) == (6, "gelu")
+
+
+def test_the_pooler_of_a_model_without_classifier_is_the_layer_before_the_head():
+    arrays = {
+        key.removeprefix("vit."): array for key, array in arrays_of("hugging_face").items() if "classifier" not in key
+    }
+    pooler = {"pooler.dense.weight": np.arange(24 * 24.0).reshape(24, 24), "pooler.dense.bias": np.arange(24.0)}
+    stored = of_arrays(arrays | pooler, **checkpoint("hugging_face").description)
+    model = in_memory.model_config(stored, {"num_classes": 5})
+    assert (model.representation_size, model.num_classes) == (24, 5)
+    found = in_memory.parameters(stored, model)
+    np.testing.assert_array_equal(found["pre_logits/kernel"], pooler["pooler.dense.weight"].T)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("augreg_tiny", {"conv_root/kernel": np.zeros(1)}, r"expected patches .*; received 'a ResNet before them"),
+        ("augreg_tiny", {"embedding/kernel": np.zeros((4, 2, 3, 32))}, "embedding/kernel: expected square patches"),
+        ("augreg_tiny", {"Transformer/encoderblock_7/LayerNorm_0/scale": np.zeros(8)}, "expected blocks 0 to 2"),
+        (
+            "augreg_tiny",
+            {"Transformer/posembed_input/pos_embedding": np.zeros((1, 12, 32))},
+            "pos_embedding: expected positions of a square of patches and a class token; received 12",
+        ),
+        ("timm_token", {"dist_token": np.zeros(1)}, "dist_token: expected .*; received 'a distillation token"),
+        ("timm_token", {"reg_token": np.zeros(1)}, "received 'register tokens'"),
+        ("timm_token", {"norm_pre.weight": np.zeros(1)}, "received 'a LayerNorm before the blocks"),
+        ("timm_token", {"fc_norm.bias": np.zeros(1)}, "received 'a LayerNorm after pooling'"),
+        ("timm_token", {"patch_embed.backbone.stem.weight": np.zeros(1)}, "received 'a convolutional stem'"),
+        ("timm_token", {"blocks.1.attn.q_norm.weight": np.zeros(1)}, "received 'normalised queries"),
+        ("timm_token", {"blocks.1.mlp.w12.weight": np.zeros(1)}, "received 'gated MLPs"),
+        ("timm_token", {"blocks.0.attn.relative_position_index": np.zeros(1)}, "received 'relative or rotary"),
+        ("timm_token", {"pos_embed": None}, "expected an array pos_embed, learned positions; received 'none'"),
+        ("timm_token", {"attn_pool.latent": np.zeros(1)}, "attn_pool: expected a class token or attention pooling"),
+        ("timm_token", {"blocks.0.mlp.fc1.weight": None}, "expected an array blocks.0.mlp.fc1.weight"),
+        ("hugging_face", {"vit.embeddings.distillation_token": np.zeros(1)}, "received 'a distillation token"),
+        ("hugging_face", {"vit.embeddings.register_tokens": np.zeros(1)}, "received 'register tokens'"),
+        ("hugging_face", {"vit.encoder.layer.0.layer_scale1.lambda1": np.zeros(1)}, "the names of DINOv2"),
+        ("hugging_face", {"vit.embeddings.cls_token": None}, "expected an array embeddings.cls_token"),
+    ],
+)
+def test_other_models_are_refused_with_the_reason(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings_of(changed(name, changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "message"),
+    [
+        ("timm_token", {"config": {"model_args": 3}}, "model_args: expected an object; received 3"),
+        ("timm_token", {"config": {"model_args": {"num_heads": "3"}}}, "num_heads: expected .*; received '3'"),
+        ("timm_token", {"config": {"model_args": {"act_layer": "quick_gelu"}}}, "act_layer: expected one of gelu"),
+        ("timm_token", {"config": {"global_pool": "avg"}}, "global_pool: expected that of the arrays, 'token'"),
+        ("timm_token", {"config": {"pretrained_cfg": {"crop_mode": "border"}}}, "crop_mode: expected one of center"),
+        ("timm_token", {"config": {"pretrained_cfg": {"crop_pct": 0}}}, "crop_pct: expected a number above 0"),
+        ("timm_token", {"config": {"pretrained_cfg": {"mean": [0.5, 0.5]}}}, "mean: expected one number, or three"),
+        ("timm_token", {"config": {"pretrained_cfg": {"interpolation": "random"}}}, "expected one of bilinear"),
+        ("hugging_face", {"config": {"model_type": "vit_mae"}}, "model_type: expected one of vit, deit"),
+        ("hugging_face", {"config": {"hidden_act": "quick_gelu"}}, "hidden_act: expected one of gelu"),
+        ("hugging_face", {"preprocessor": {"size": 224}}, "size, crop_size: expected images of 16 px"),
+        ("hugging_face", {"preprocessor": {"resample": 1}}, "resample: expected one of bilinear, bicubic"),
+    ],
+)
+def test_descriptions_that_do_not_fit_are_refused(name, description, message):
+    with pytest.raises(ValueError, match=message):
+        settings_of(changed(name, {}, **description))
+
+
+@pytest.mark.parametrize(
+    ("preprocessor", "crop", "resize"),
+    [
+        ({"size": {"height": 16, "width": 16}}, 1.0, "stretch"),
+        (
+            {"size": {"shortest_edge": 20}, "do_center_crop": True, "crop_size": {"height": 16, "width": 16}},
+            0.8,
+            "shorter_side",
+        ),
+        ({"size": 20, "do_center_crop": True, "crop_size": 16}, 0.8, "stretch"),
+        ({"size": {"height": 16, "width": 16}, "do_center_crop": False, "crop_size": 9}, 1.0, "stretch"),
+    ],
+)
+def test_sizes_of_hugging_face(preprocessor, crop, resize):
+    found = settings_of(changed("hugging_face", {}, preprocessor=preprocessor)).data
+    assert (found["evaluation_crop"], found["evaluation_resize"]) == (crop, resize)

@@ -1,0 +1,78 @@
+"""How the images of a checkpoint from PyTorch are prepared, from what its configs say, as fields of ``config.data``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vmoe_inform import checks
+
+_RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_RESIZE = {"center": "shorter_side", "squash": "stretch"}  # timm's crop modes
+
+
+def of_timm(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """From ``pretrained_cfg`` of timm's config.json; the defaults are those of timm's ViTs.
+
+    Raises:
+      ValueError: a preparation that this library does not have.
+    """
+    mode = settings.get("crop_mode", "center")
+    if mode not in _RESIZE:
+        raise checks.error("config.json: crop_mode", f"one of {', '.join(_RESIZE)}", mode)
+    return {
+        "pixel_mean": _of_channels("mean", settings.get("mean", 0.5)),
+        "pixel_std": _of_channels("std", settings.get("std", 0.5)),
+        "evaluation_crop": _share("crop_pct", settings.get("crop_pct", 0.9)),
+        "evaluation_resize": _RESIZE[mode],
+        "evaluation_interpolation": _interpolation("interpolation", settings.get("interpolation", "bicubic")),
+    }
+
+
+def of_hugging_face(settings: Mapping[str, Any], image_size_px: int) -> dict[str, Any]:
+    """From preprocessor_config.json; the defaults are those of Hugging Face's ViT.
+
+    Args:
+      settings: of the file.
+      image_size_px: P of the model.
+
+    Raises:
+      ValueError: a preparation that this library does not have.
+    """
+    size, crop = settings.get("size", image_size_px), settings.get("crop_size", image_size_px)
+    shorter = size.get("shortest_edge") if isinstance(size, Mapping) else None
+    sides = {size.get("height"), size.get("width")} if isinstance(size, Mapping) else {size}
+    side = shorter if shorter is not None else sides.pop() if len(sides) == 1 else None
+    cropped = settings.get("do_center_crop", False)
+    crops = set(crop.values()) if isinstance(crop, Mapping) else {crop}
+    result = crops.pop() if cropped and len(crops) == 1 else side
+    if type(side) is not int or result != image_size_px or side < image_size_px:
+        expected = f"images of {image_size_px} px, the model's, from a size of at least that"
+        raise checks.error("preprocessor_config.json: size, crop_size", expected, (size, crop))
+    number = settings.get("resample", 2)
+    return {
+        "pixel_mean": _of_channels("image_mean", settings.get("image_mean", 0.5)),
+        "pixel_std": _of_channels("image_std", settings.get("image_std", 0.5)),
+        "evaluation_crop": image_size_px / side,
+        "evaluation_resize": "stretch" if shorter is None else "shorter_side",
+        "evaluation_interpolation": _interpolation("resample", _RESAMPLING.get(number, number)),
+    }
+
+
+def _of_channels(name: str, value: Any) -> float | tuple[float, ...]:
+    """One number, or three if they differ."""
+    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    if len(values) not in (1, 3) or not all(type(each) in (int, float) for each in values):
+        raise checks.error(name, "one number, or three for red, green and blue", value)
+    numbers = tuple(float(each) for each in values)
+    return numbers[0] if len(set(numbers)) == 1 else numbers
+
+
+def _share(name: str, value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value <= 1:
+        raise checks.error(name, "a number above 0, at most 1", value)
+    return float(value)
+
+
+def _interpolation(name: str, value: Any) -> str:
+    if value not in _RESAMPLING.values():
+        raise checks.error(name, f"one of {', '.join(_RESAMPLING.values())}", value)
+    return str(value)

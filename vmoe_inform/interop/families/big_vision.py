@@ -1,0 +1,44 @@
+"""google-research/big_vision: its ViTs, with each way of pooling."""
+
+import re
+from collections.abc import Sequence
+
+from vmoe_inform.config import VisionModelConfig
+from vmoe_inform.interop.families import _flax_vit, _shapes
+from vmoe_inform.interop.families._shapes import Shapes, shape_of
+from vmoe_inform.interop.families.base import Family, Move, Settings
+from vmoe_inform.interop.stored import StoredCheckpoint
+
+_STATE = re.compile(r"(opt|chrono|rng|rng_loop|step)(/.*)?")
+_STACK = "Transformer/encoderblock/LayerNorm_0/scale"  # of all blocks at once, where a loop runs over them
+_SMALL_PX = 256
+
+
+class BigVision(Family):
+    """Positions are added before a class token, so that it has none; they may be computed ones."""
+
+    title = "google-research/big_vision (params/Transformer/encoderblock_0/..., params/pos_embedding)"
+
+    def recognises(self, stored: StoredCheckpoint) -> bool:
+        names = {name.removeprefix(_flax_vit.PARAMS) for name in stored.arrays}
+        return any(map(_flax_vit.FIRST_BLOCK.fullmatch, names)) and _flax_vit.POSITIONS[0] not in names
+
+    def ignored(self, name: str) -> str | None:
+        return "state of training" if _STATE.fullmatch(name) else None
+
+    def settings(self, stored: StoredCheckpoint) -> Settings:
+        shapes = _flax_vit.shapes_of(stored)
+        model = _flax_vit.sizes(shapes, _stacked_blocks(shapes))
+        model |= _flax_vit.image_size_px(shapes, model)
+        # The configs resize the shorter side to 256 px and crop 224; at larger sizes they resize the whole image.
+        crop, resize = (0.875, "shorter_side") if model.get("image_size_px", 0) <= _SMALL_PX else (1.0, "stretch")
+        data = {"pixel_mean": 0.5, "pixel_std": 0.5, "evaluation_crop": crop, "evaluation_resize": resize}
+        return Settings(model, asked=_shapes.asked(model), data=data)
+
+    def moves(self, stored: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:
+        return _flax_vit.moves(stored, model)
+
+
+def _stacked_blocks(shapes: Shapes) -> int | None:
+    """Number of blocks, where one array holds them all; None where each has arrays of its own."""
+    return shape_of(shapes, _STACK, 2)[0] if _STACK in shapes else None

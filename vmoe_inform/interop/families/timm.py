@@ -1,0 +1,169 @@
+"""timm (PyTorch Image Models): ViT, DeiT and DeiT III as safetensors, with or without the Hub's config.json."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vmoe_inform import checks
+from vmoe_inform.config import VisionModelConfig
+from vmoe_inform.interop.families import _preparation, _shapes, _torch
+from vmoe_inform.interop.families._positions import grid_side, with_class_token
+from vmoe_inform.interop.families._shapes import Shapes, number_of_blocks, shape_of
+from vmoe_inform.interop.families.base import Family, Move, Settings
+from vmoe_inform.interop.stored import StoredCheckpoint
+
+_POOL = "attn_pool"
+# What of timm's many variants has no counterpart here: names of arrays -> what they are.
+_MISSING: Mapping[str, str] = {
+    r"dist_token|head_dist\..*": "a distillation token, whose head is averaged with the other; take the model without",
+    r"reg_token": "register tokens",
+    r"norm_pre\..*": "a LayerNorm before the blocks (CLIP)",
+    r"fc_norm\..*": "a LayerNorm after pooling",
+    r"patch_embed\.(?!proj\.).*": "a convolutional stem",
+    r"blocks\.\d+\.attn\.(q_norm|k_norm|norm)\..*": "normalised queries, keys or outputs of attention",
+    r"blocks\.\d+\.mlp\.(w\d+|fc1_[gx]|norm)\..*": "gated MLPs (SwiGLU)",
+    r".*(rel_pos|relative_position|rope).*": "relative or rotary positions",
+    rf"{_POOL}\.(pos_embed|q_norm.*|k_norm.*)": "attention pooling with positions or norms",
+}
+_HEADS = {"tiny": 3, "small": 6, "medium": 8, "base": 12, "large": 16, "huge": 16, "so400m": 16}
+_ARCHITECTURE = re.compile(rf"(?:vit|deit|deit3)_({'|'.join(_HEADS)})_patch\d+_\w+")
+_ACTIVATIONS = {"gelu": "gelu_exact", "gelu_tanh": "gelu"}
+_FUSED = ("query", "key", "value")
+
+
+class Timm(Family):
+    """Blocks with a fused projection to queries, keys and values; LayerScale is taken into the weights."""
+
+    title = "timm (blocks.0.attn.qkv.weight, patch_embed.proj.weight)"
+
+    def recognises(self, stored: StoredCheckpoint) -> bool:
+        return {"blocks.0.attn.qkv.weight", "patch_embed.proj.weight"} <= set(stored.arrays)
+
+    def settings(self, stored: StoredCheckpoint) -> Settings:
+        _check_supported(stored.shapes)
+        description = _description(stored)
+        model = _sizes(stored.shapes)
+        _check_pooling(model, description, stored.shapes)
+        unsure = {"num_heads": _heads(description), "activation": _activation(description, stored.shapes)}
+        asked = {**_shapes.asked(model), **{field: _QUESTIONS[field] for field in unsure if unsure[field] is None}}
+        known = {field: value for field, value in unsure.items() if value is not None}
+        assumed = {**known, "layer_norm_epsilon": 1e-6}
+        return Settings(model, asked, assumed, _preparation.of_timm(description.get("pretrained_cfg", {})))
+
+    def moves(self, stored: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:
+        found = _torch.patch_embedding("patch_embed.proj")
+        if model.classifier == "token":
+            found.append(Move("class_token", ("cls_token",)))
+        found.append(_positions(stored.shapes, model))
+        for number in range(model.num_layers):
+            found += _block(f"blocks.{number}", f"block_{number}", stored, model)
+        found += _torch.norm("norm", "encoder_norm")
+        if model.classifier == "map":
+            found += _map_pooling(stored, model)
+        return found + (_torch.linear("head", "head") if "head.weight" in stored.arrays else [])
+
+
+_QUESTIONS = {
+    "num_heads": "attention heads, which a fused projection does not show",
+    "activation": "'gelu_exact', or 'gelu' for act_layer='gelu_tanh'",
+}
+
+
+def _check_supported(shapes: Shapes) -> None:
+    for pattern, what in _MISSING.items():
+        if found := sorted(name for name in shapes if re.fullmatch(pattern, name)):
+            raise checks.error(found[0], "a model that this library can be", what)
+    if "pos_embed" not in shapes:
+        raise checks.error("checkpoint", "an array pos_embed, learned positions", "none")
+
+
+def _description(stored: StoredCheckpoint) -> Mapping[str, Any]:
+    """The Hub's config.json, or nothing."""
+    config = stored.description.get("config", {})
+    for field in ("pretrained_cfg", "model_args"):
+        if not isinstance(config.get(field, {}), Mapping):
+            raise checks.error(f"config.json: {field}", "an object", config[field])
+    return config
+
+
+def _sizes(shapes: Shapes) -> dict[str, Any]:
+    hidden, channels, height, width = shape_of(shapes, "patch_embed.proj.weight", 4)
+    if height != width or channels != 3:
+        raise checks.error("patch_embed.proj.weight", "square patches of three channels", [channels, height, width])
+    token = "cls_token" in shapes
+    side, _ = grid_side("pos_embed", shape_of(shapes, "pos_embed", 3)[1], class_token=token)
+    return {
+        "num_layers": number_of_blocks(shapes, r"blocks\.(\d{1,5})\."),
+        "hidden_size": hidden,
+        "mlp_size": shape_of(shapes, "blocks.0.mlp.fc1.weight", 2)[0],
+        "patch_size_px": height,
+        "image_size_px": side * height,
+        "classifier": "token" if token else "map" if f"{_POOL}.latent" in shapes else "gap",
+        "representation_size": None,
+        **({"num_classes": shape_of(shapes, "head.weight", 2)[0]} if "head.weight" in shapes else {}),
+        "moe.layers": "none",
+    }
+
+
+_POOLS = {"token": "token", "avg": "gap", "map": "map"}  # timm's names
+
+
+def _check_pooling(model: Mapping[str, Any], description: Mapping[str, Any], shapes: Shapes) -> None:
+    """Raises ValueError if the config says that the arrays are pooled in another way."""
+    pool = description.get("model_args", {}).get("global_pool", description.get("global_pool"))
+    if "cls_token" in shapes and f"{_POOL}.latent" in shapes:
+        raise checks.error(_POOL, "a class token or attention pooling", "both")
+    if pool is not None and _POOLS.get(pool) != model["classifier"]:
+        raise checks.error("config.json: global_pool", f"that of the arrays, {model['classifier']!r}", pool)
+
+
+def _heads(description: Mapping[str, Any]) -> int | None:
+    said = description.get("model_args", {}).get("num_heads")
+    if said is not None:
+        return int(checks.conform("config.json: num_heads", said, checks.PositiveInt))
+    match = _ARCHITECTURE.fullmatch(str(description.get("architecture", "")))
+    return _HEADS[match[1]] if match else None
+
+
+def _activation(description: Mapping[str, Any], shapes: Shapes) -> str | None:
+    said = description.get("model_args", {}).get("act_layer")
+    if said is not None:
+        if said not in _ACTIVATIONS:
+            raise checks.error("config.json: act_layer", f"one of {', '.join(_ACTIVATIONS)}", said)
+        return _ACTIVATIONS[said]
+    # SigLIP's models have either, as their names do not say.
+    is_siglip = f"{_POOL}.latent" in shapes or "siglip" in str(description.get("architecture", ""))
+    return None if is_siglip else "gelu_exact"
+
+
+def _positions(shapes: Shapes, model: VisionModelConfig) -> Move:
+    """DeiT III and big_vision give no position to the class token."""
+    _, has_class_token = grid_side("pos_embed", shapes["pos_embed"][1], class_token=model.classifier == "token")
+    if model.classifier == "token" and not has_class_token:
+        return Move("position_embedding", ("pos_embed",), "zeros for the class token", with_class_token)
+    return Move("position_embedding", ("pos_embed",))
+
+
+def _block(name: str, ours: str, stored: StoredCheckpoint, model: VisionModelConfig) -> list[Move]:
+    scales = [scale if (scale := f"{name}.ls{index}.gamma") in stored.arrays else None for index in (1, 2)]
+    return [
+        *_torch.norm(f"{name}.norm1", f"{ours}/attention_norm"),
+        *_torch.head_projections(f"{name}.attn.qkv", f"{ours}/attention", stored, model, _FUSED),
+        *_torch.output_projection(f"{name}.attn.proj", f"{ours}/attention/output", model, scales[0]),
+        *_torch.norm(f"{name}.norm2", f"{ours}/mlp_norm"),
+        *_torch.linear(f"{name}.mlp.fc1", f"{ours}/mlp/hidden"),
+        *_torch.linear(f"{name}.mlp.fc2", f"{ours}/mlp/output", scales[1]),
+    ]
+
+
+def _map_pooling(stored: StoredCheckpoint, model: VisionModelConfig) -> list[Move]:
+    ours = "map_pooling"
+    return [
+        Move(f"{ours}/probe", (f"{_POOL}.latent",)),
+        *_torch.head_projections(f"{_POOL}.q", f"{ours}/attention", stored, model, ("query",)),
+        *_torch.head_projections(f"{_POOL}.kv", f"{ours}/attention", stored, model, ("key", "value")),
+        *_torch.output_projection(f"{_POOL}.proj", f"{ours}/attention/out", model),
+        *_torch.norm(f"{_POOL}.norm", f"{ours}/norm"),
+        *_torch.linear(f"{_POOL}.mlp.fc1", f"{ours}/mlp/hidden"),
+        *_torch.linear(f"{_POOL}.mlp.fc2", f"{ours}/mlp/output"),
+    ]
