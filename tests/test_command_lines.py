@@ -184,7 +184,7 @@ def test_a_file_for_figures_is_known_to_be_writable_before_the_work(tmp_path):
     of_command = flags.FLAGS["json"] if "json" in flags.FLAGS else None  # noqa: SIM401 (FLAGS has no get)
     if of_command is not None:
         delattr(flags.FLAGS, "json")
-    file = command_line.define_json("")
+    file = command_line.define_output("json", "")
     try:
         flags.FLAGS.mark_as_parsed()
         assert file() is None

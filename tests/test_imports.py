@@ -49,13 +49,18 @@ ALLOWED = {
     "analysis": TASKS | {"evaluation", "report", "lettering"},
     "studies": TASKS | {"evaluation", "training", "report", "lettering"},  # many runs, trained and measured
     "generation": RUNS,  # what language models write
+    # what classifiers say of a user's own images
+    "prediction": TASKS | {"evaluation", "report", "analysis"},
     # what a program costs, compiled and timed; only command lines look at it
     "performance": TASKS | {"evaluation", "training"},
     "interop": MODEL,
     "command_line": CONFIG | {"sharding"},  # what the command lines share
     "commands": set(),  # the console scripts, which run command lines by name
 }
-COMMAND_LINES = {"train", "evaluate", "analyze", "study", "generate", "benchmark", "compile_check", "drill"}
+COMMAND_LINES = {
+    *("train", "evaluate", "analyze", "study", "generate", "predict"),
+    *("benchmark", "compile_check", "drill"),
+}
 EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)
 # Commands inside a package, which may use what the command lines beside it may.
 COMMANDS_IN_PACKAGES = {

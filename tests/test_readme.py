@@ -154,8 +154,8 @@ def test_unknown_settings_are_found():
     ]
 
 
-FLAG = re.compile(r"""(?:define|define_path|DEFINE_\w+)\(\s*"(\w+)\"""")
-SHARED_FLAGS = {"config", "help", "json", "verbosity"}
+FLAG = re.compile(r"""(?:define|define_path|define_output|DEFINE_\w+)\(\s*"(\w+)\"""")
+SHARED_FLAGS = {"config", "help", "verbosity"}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,17 +1,25 @@
 """The smallest run that has every part: shared by tests so that it is compiled as rarely as possible."""
 
 import functools
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 
 from configs import digits
 from vmoe_inform import config as config_lib
+from vmoe_inform.config import Config
 from vmoe_inform.nn import models
 from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.runs import folder
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.state import TrainState
 
 # Presets that together have every score, inform and select step of the papers; what holds for each of these steps
 # holds for their products too.
@@ -98,3 +106,26 @@ def variables(model: VisionTransformer) -> dict[str, Any]:
     if "routing" in made:
         made["routing"] = jax.jit(lambda key: models.initialize(model, key)["routing"])(key)  # the parameters drop out
     return made
+
+
+def write_run(workdir: pathlib.Path, config: Config, steps: Mapping[int, dict[str, Any]]) -> pathlib.Path:
+    """Writes the folder of a run that was not trained.
+
+    Args:
+      workdir: of the run.
+      config: of the run.
+      steps: variables of each checkpoint by its step, ascending.
+    """
+    folder.write_config(workdir, config)
+    with Checkpoints(workdir, keep=len(steps)) as saved:
+        for step, of_step in steps.items():
+            state = TrainState(
+                step=jnp.int32(step),
+                seed=jnp.uint32(0),
+                params=of_step["params"],
+                opt_state=optax.sgd(0.1).init(of_step["params"]),
+                routing=of_step.get("routing", {}),
+                ema_params=None,
+            )
+            saved.save(state, iter(grain.MapDataset.range(3).to_iter_dataset()))
+    return workdir

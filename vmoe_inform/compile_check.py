@@ -31,7 +31,7 @@ _STEP = flags.DEFINE_enum("step", "train", ["train", "eval"], "Which step to com
 _PER_DEVICE_BATCH = command_line.define(
     "per_device_batch", settings.Batch, None, "Images or rows of text on each device instead of the config's."
 )
-_JSON = command_line.define_json("File for the figures.")
+_JSON = command_line.define_output("json", "File for the figures.")
 
 
 def main(_: list[str]) -> int:

@@ -29,7 +29,7 @@ from vmoe_inform.benchmark import input as input_benchmark
 
 for _module in (shared, layer, step, inform, input_benchmark):
     flags.adopt_module_key_flags(_module)  # --help shows them
-_JSON = command_line.define_json("File for the rows, with machine and settings.")
+_JSON = command_line.define_output("json", "File for the rows, with machine and settings.")
 
 BENCHMARKS = {
     "layer": layer.BENCHMARK,

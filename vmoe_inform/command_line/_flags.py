@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import ml_collections
@@ -70,14 +70,14 @@ def say(line: str) -> None:
         print(text.printable(line))
 
 
-def define_json(description: str) -> Callable[[], pathlib.Path | None]:
-    """Defines ``--json=FILE``.
+def define_output(name: str, description: str) -> Callable[[], pathlib.Path | None]:
+    """Defines ``--NAME=FILE``, a file to write.
 
     Returns:
       the file, None where none is asked for; to be called before the work that it is for. It raises ValueError unless
       a file can be written there.
     """
-    holder = define_path("json", description)
+    holder = define_path(name, description)
 
     def file() -> pathlib.Path | None:
         if holder.value is None:
@@ -85,7 +85,7 @@ def define_json(description: str) -> Callable[[], pathlib.Path | None]:
         path = pathlib.Path(holder.value).absolute()
         writable = os.access(path if path.exists() else path.parent, os.W_OK)
         if path.is_dir() or not path.parent.is_dir() or not writable:
-            raise checks.error("--json", "a file that can be written, in a folder that exists", holder.value)
+            raise checks.error(f"--{name}", "a file that can be written, in a folder that exists", holder.value)
         return path
 
     return file
@@ -160,21 +160,24 @@ def define_processes() -> Callable[[], None]:
     return lambda: processes.initialize(address.value, count.value, number.value, timeout_seconds=timeout.value)
 
 
+def define_batches() -> Callable[[], dict[str, Any]]:
+    """Defines the flags that say how records are read and evaluated on this machine.
+
+    Returns:
+      what the flags say, for :func:`vmoe_inform.config.override`.
+    """
+    holders = _define_fields(_BATCHES)
+    return lambda: _given(holders)
+
+
 def define_machine() -> Callable[[], dict[str, Any]]:
-    """Defines the flags that replace a run's settings on this machine.
+    """Defines the flags that replace a run's settings on this machine: those of batches, and where the data lie.
 
     Returns:
       what the flags say, for :func:`vmoe_inform.config.override`; an empty one, as of a shell variable that is not
       set, says nothing. It raises ValueError for a folder that does not exist.
     """
-    names = {
-        "data_directory": ("data.directory", "Where the data lie, in place of data.directory."),
-        "suites_directory": ("data.suites_directory", "In place of data.suites_directory."),
-        "num_workers": ("data.num_workers", "In place of data.num_workers."),
-        "batch_size": ("evaluation.batch_size", "In place of evaluation.batch_size."),
-    }
-    kinds = list(CONFIGS.values())
-    holders = {field: define(name, groups.hint_of(kinds, field), None, words) for name, (field, words) in names.items()}
+    holders = _define_fields({**_FOLDERS, **_BATCHES})
     holders["evaluation.generate_corruptions"] = flags.DEFINE_bool(
         "generate_corruptions",
         None,
@@ -182,11 +185,31 @@ def define_machine() -> Callable[[], dict[str, Any]]:
     )
 
     def here() -> dict[str, Any]:
-        given = {field: holder.value for field, holder in holders.items() if holder.value not in (None, "")}
-        for name in ("data_directory", "suites_directory"):
-            directory = given.get(names[name][0])
+        given = _given(holders)
+        for name, (field, _) in _FOLDERS.items():
+            directory = given.get(field)
             if directory is not None and not pathlib.Path(directory).is_dir():
                 raise checks.error(f"--{name}", "a folder that exists", directory)
         return given
 
     return here
+
+
+# Flag -> field of the config, and what the flag says of itself
+_FOLDERS = {
+    "data_directory": ("data.directory", "Where the data lie, in place of data.directory."),
+    "suites_directory": ("data.suites_directory", "In place of data.suites_directory."),
+}
+_BATCHES = {
+    "num_workers": ("data.num_workers", "In place of data.num_workers."),
+    "batch_size": ("evaluation.batch_size", "In place of evaluation.batch_size."),
+}
+
+
+def _define_fields(names: Mapping[str, tuple[str, str]]) -> dict[str, flags.FlagHolder[Any]]:
+    kinds = list(CONFIGS.values())
+    return {field: define(name, groups.hint_of(kinds, field), None, words) for name, (field, words) in names.items()}
+
+
+def _given(holders: Mapping[str, flags.FlagHolder[Any]]) -> dict[str, Any]:
+    return {field: holder.value for field, holder in holders.items() if holder.value not in (None, "")}

@@ -32,7 +32,7 @@ _SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the sign
 _ROUTER = command_line.define("router", checks.Name | None, None, "Of the model on digits; by default symphony_vmoe.")
 _CONFIG = command_line.define_config()
 _WORKDIR = command_line.define_path("workdir", "Folder for the runs; by default one that is deleted at the end.")
-_JSON = command_line.define_json("File for the result.")
+_JSON = command_line.define_output("json", "File for the result.")
 
 
 def main(_: list[str]) -> int:

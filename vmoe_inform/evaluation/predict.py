@@ -201,6 +201,25 @@ class Predictor:
         chosen = {block: layer.chosen for block, layer in layers.items()}
         return self._answers(dataclasses.replace(found, outputs=outputs)), routing, chosen
 
+    def each_answer(
+        self, variables: Tree, source: Source, *, skipped: SkippedRecords, experts: bool = False
+    ) -> Iterator[tuple[tuple[Tree, dict[str, Array]], dict[str, np.ndarray]]]:
+        """What the model says of one batch after the other, of which nothing is kept.
+
+        Args:
+          variables, source, skipped: as for :meth:`each_batch`.
+          experts: whether the experts of all tokens are wanted.
+
+        Yields:
+          what the task keeps, with the experts by MoE layer (none unless they are wanted) [B, ...]; and of the whole
+          batch as :meth:`each_batch`.
+        """
+        for found, batch in self.each_batch(
+            self._routing if experts else self._kept, variables, source, skipped=skipped
+        ):
+            kept, layers = found if experts else (found, {})
+            yield (kept, {block: layer.chosen for block, layer in layers.items()}), batch
+
     def _answers(self, found: Collected) -> Answers:
         return self._task.answers(found.outputs, found.facts, found.indices, found.skipped)
 

@@ -74,36 +74,46 @@ class Views:
 
     Attributes:
       images: by condition, the same images.
-      labels: the class of each.
+      labels: the class of each; empty where nobody knows it.
       class_names: by class.
       views: one for each run and condition; the first run is the one that the page is about.
+      names: what each image is called instead of its class; empty where the class is known.
     """
 
     images: Mapping[Condition, UInt8[np.ndarray, "n P P 3"]]
     labels: Sequence[int]
     class_names: Sequence[str]
     views: Sequence[View]
+    names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError where the parts are not of the same images, or the runs cannot be compared."""
         if not self.views:
             raise checks.error("views", "at least one", self.views)
+        if bool(self.labels) == bool(self.names):
+            raise checks.error("views", "either labels or names of the images", f"{self.labels}, {self.names}")
         for condition, images in self.images.items():
-            if len(images) != len(self.labels):
-                raise checks.error(f"images[{condition}]", f"{len(self.labels)} images, one a label", len(images))
+            if len(images) != self.count:
+                what = "label" if self.labels else "name"
+                raise checks.error(f"images[{condition}]", f"{self.count} images, one a {what}", len(images))
         first = self.views[0]
         for view in self.views:
             name = f"view of {view.run}, {condition_name(view.condition)}"
             if view.condition not in self.images:
                 raise checks.error(name, "a condition with images", view.condition)
-            if len(view.predictions) != len(self.labels):
-                raise checks.error(name, f"{len(self.labels)} images", len(view.predictions))
+            if len(view.predictions) != self.count:
+                raise checks.error(name, f"{self.count} images", len(view.predictions))
             for field, what in (("num_experts", "experts"), ("grid", "rows and columns of patches")):
                 if getattr(view, field) != getattr(first, field):
                     expected = f"{getattr(first, field)} {what}, as {first.run} has"
                     raise checks.error(name, expected, getattr(view, field))
         if not self.layers:
             raise checks.error("views", "a MoE layer that all runs have", [list(view.layers) for view in self.views])
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.labels or self.names)
 
     @property
     def layers(self) -> list[str]:
@@ -126,7 +136,8 @@ class Views:
         return dataclasses.replace(
             self,
             images={condition: images[rows] for condition, images in self.images.items()},
-            labels=[self.labels[index] for index in indices],
+            labels=[self.labels[index] for index in indices if self.labels],
+            names=[self.names[index] for index in indices if self.names],
             views=[view.take(rows) for view in self.views],
         )
 

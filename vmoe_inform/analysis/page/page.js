@@ -106,12 +106,13 @@ function drawPanel(panel) {
 }
 
 function drawVerdict(panel, view, tokens) {
-  const label = data.labels[state.image];
+  const name = data.names[state.image];
   const said = view.predictions[state.image];
-  const right = view.right[state.image];
-  const verdict = element("span", right ? {} : {class: "wrong"});
+  const wrong = data.labelled && !view.right[state.image];
+  const verdict = element("span", wrong ? {class: "wrong"} : {});
   const sure = `(${view.confidence[state.image]} % sure)`;
-  verdict.textContent = right ? `Right: ${label} ${sure}.` : `Wrong: says ${said}, is ${label} ${sure}.`;
+  if (!data.labelled) verdict.textContent = `${name}: says ${said} ${sure}.`;
+  else verdict.textContent = wrong ? `Wrong: says ${said}, is ${name} ${sure}.` : `Right: ${name} ${sure}.`;
   const parts = [verdict];
   const clean = data.views.find((other) => other.run === view.run && !data.conditions[other.condition].corruption);
   if (clean && clean !== view) {
@@ -243,8 +244,8 @@ function begin() {
   byId("compare").onchange = () => draw();
   byId("gradient").style.background = `linear-gradient(to right, ${data.shades.join()})`;
   document.body.classList.toggle("pixelated", data.pixelated);
-  data.labels.forEach((label, place) => {
-    const picture = element("img", {src: data.images[0][place], alt: `Image ${place + 1}: ${label}`, title: label});
+  data.names.forEach((name, place) => {
+    const picture = element("img", {src: data.images[0][place], alt: `Image ${place + 1}: ${name}`, title: name});
     const button = element("button", {type: "button"}, picture);
     button.onclick = () => change(() => (state.image = place));
     byId("images").append(button);
@@ -269,4 +270,4 @@ function begin() {
   document.body.dataset.ready = "yes";
 }
 
-Promise.all(data.views.flatMap((view) => view.layers.map((layer) => unpack(layer, data.labels.length)))).then(begin);
+Promise.all(data.views.flatMap((view) => view.layers.map((layer) => unpack(layer, data.names.length)))).then(begin);

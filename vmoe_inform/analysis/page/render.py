@@ -40,7 +40,7 @@ def routing_page(views: Views, *, most_bytes: int = MOST_BYTES) -> str:
       ValueError: the page of a single image is too large.
     """
     pages = [functools.partial(_render, views, neighbours, quality) for neighbours, quality in _DETAILS]
-    return small_enough(pages, len(views.labels), most_bytes, "image")
+    return small_enough(pages, views.count, most_bytes, "image")
 
 
 def _render(views: Views, neighbours: int, quality: int, indices: Sequence[int]) -> str:
@@ -51,7 +51,7 @@ def _render(views: Views, neighbours: int, quality: int, indices: Sequence[int])
         runs=views.runs,
         run_labels=views.run_labels,
         num_shown=len(indices),
-        num_images=len(views.labels),
+        num_images=views.count,
         data=_data(shown, neighbours, quality),
     )
 
@@ -67,7 +67,8 @@ def _data(views: Views, neighbours: int, quality: int) -> dict[str, Any]:
             {"corruption": text.printable(corruption), "severity": severity} for corruption, severity in conditions
         ],
         "layers": [{"block": block, "name": layer_name(block)} for block in views.layers],
-        "labels": [titles[label] for label in views.labels],
+        "labelled": bool(views.labels),
+        "names": [titles[label] for label in views.labels] or list(map(text.printable, views.names)),
         "rows": first.grid[0],
         "columns": first.grid[1],
         "numExperts": first.num_experts,
@@ -91,7 +92,8 @@ def _view(view: View, views: Views, neighbours: int, titles: Sequence[str], cond
         "condition": condition,
         "classToken": int(view.class_token),
         "predictions": [titles[prediction] for prediction in view.predictions],
-        "right": (view.predictions == np.asarray(views.labels)).tolist(),  # two of ImageNet's classes are called crane
+        # By label, since two of ImageNet's classes are called crane; none where nobody knows the class.
+        "right": (view.predictions == np.asarray(views.labels)).tolist() if views.labels else [],
         "confidence": [round(100 * float(share)) for share in view.confidence],
         "layers": [packed(view.layers[block], view.num_experts, neighbours) for block in views.layers],
     }

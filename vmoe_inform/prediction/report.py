@@ -1,0 +1,88 @@
+"""Predictions of all files: lines on the terminal as they come, and the files that were asked for."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vmoe_inform import storage
+from vmoe_inform.prediction.files import ImageFiles
+from vmoe_inform.prediction.page import page_of_files
+from vmoe_inform.prediction.predict import class_names_of, predict
+from vmoe_inform.prediction.progress import Progress
+from vmoe_inform.prediction.table import Table, shown
+from vmoe_inform.prediction.written import csv_file, npz_file
+from vmoe_inform.runs.run import Run
+
+_MOST_LINES = 20  # on the terminal, where a CSV file has all
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files to write; None: not this one.
+
+    Attributes:
+      csv: a table.
+      npz: logits, and experts of all tokens.
+      routing: the interactive page.
+    """
+
+    csv: pathlib.Path | None = None
+    npz: pathlib.Path | None = None
+    routing: pathlib.Path | None = None
+
+
+def report(
+    run: Run,
+    files: ImageFiles,
+    outputs: Outputs,
+    *,
+    top: int,
+    width: int | None = None,
+    say: Callable[[str], None] = print,
+    complain: Callable[[str], None] = print,
+) -> int:
+    """Predicts all files.
+
+    Args:
+      run: on images.
+      files: to look at.
+      outputs: files to write.
+      top: classes of a file, at most those of the model.
+      width: of the terminal in characters; None: as wide as the lines are.
+      say: called with each line.
+      complain: called with a line for each file that cannot be read.
+
+    Returns:
+      the number of files that cannot be read.
+
+    Raises:
+      ValueError: as :func:`vmoe_inform.prediction.predict`.
+    """
+    class_names = class_names_of(run.config)
+    table = Table([files.name(position) for position in range(len(files))], class_names, top=top, width=width)
+    most_lines = len(files) if outputs.csv is None else _MOST_LINES
+    readable: list[int] = []
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress(len(files)))
+        takers = [shown(table, most=most_lines, say=say, complain=complain)]
+        if outputs.csv is not None:
+            takers.append(stack.enter_context(csv_file(outputs.csv, class_names, top=top)))
+        if outputs.npz is not None:
+            takers.append(stack.enter_context(npz_file(outputs.npz, class_names)))
+        for prediction in predict(run, files, experts=outputs.npz is not None):
+            progress.advance()
+            for take in takers:
+                take(prediction)
+            if prediction.logits is not None:
+                readable.append(prediction.position)
+    if len(readable) > most_lines:
+        say(f"and {len(readable) - most_lines:,} more images in {outputs.csv}")
+    if table.top < top:
+        say(f"The terminal has room for {table.top} of {top} classes; --csv=FILE has all.")
+    if outputs.routing is not None and readable:
+        storage.write_text(outputs.routing, page_of_files(run, files, readable))
+    for path in (outputs.csv, outputs.npz if readable else None, outputs.routing if readable else None):
+        if path is not None:
+            say(str(path))
+    return len(files) - len(readable)
