@@ -1,5 +1,6 @@
 """Parameters that are frozen, or learn and decay at rates of their own, by their paths."""
 
+import pathlib
 import re
 
 import chex
@@ -9,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from tests import tiny
+from tests import tiny, tiny_text
 from vmoe_inform import config as config_lib
+from vmoe_inform.nn import models
 from vmoe_inform.runs import run as runs
 from vmoe_inform.sharding.rules import path_name
 from vmoe_inform.training import loop, paths
@@ -51,6 +53,11 @@ def names(tree):
             "optimizer.weight_decay_multipliers: .* such as experts.*; received 'expert/'",
         ),
         ({"frozen": ("kernel", "bias")}, "optimizer.frozen: expected patterns that leave some parameter to train"),
+        ({"trained_first": ("ruoter",), "trained_first_steps": 2}, r"optimizer.trained_first: .* 'ruoter'"),
+        (
+            {"trained_first": ("router",), "trained_first_steps": 2, "frozen": ("moe",)},
+            r"optimizer.trained_first: expected parameters that are not frozen; received \('router',\)",
+        ),
     ],
 )
 def test_patterns_that_mean_nothing(changes, message):
@@ -71,6 +78,11 @@ def test_patterns_that_mean_something():
         ({"multipliers": (("head", 0.0),)}, r"optimizer.multipliers: expected tuple of \(string .*, float > 0"),
         ({"multipliers": (("head",),)}, r"optimizer.multipliers: expected tuple of \(string .*, float > 0"),
         ({"multipliers": (("[", 1.0),)}, "optimizer.multipliers: expected a regular expression"),
+        ({"layer_decay": 0.0}, r"optimizer.layer_decay: expected float > 0 and <= 1; received 0.0"),
+        ({"layer_decay": 1.1}, r"optimizer.layer_decay: expected float > 0 and <= 1; received 1.1"),
+        ({"trained_first": ("(",), "trained_first_steps": 2}, "optimizer.trained_first: expected a regular expression"),
+        ({"trained_first": ("head",)}, r"optimizer: expected trained_first together with trained_first_steps, or nei"),
+        ({"trained_first_steps": 3}, r"optimizer: expected trained_first together with trained_first_steps, or neith"),
         (
             {"weight_decay_multipliers": (("head", 2.0),)},
             "optimizer.weight_decay_multipliers: expected none with optimizer.weight_decay = 0",
@@ -103,6 +115,62 @@ def test_of_several_multipliers_the_first_that_matches_counts():
             "patch_embedding/kernel": -0.05 * 0.1,
         }
     )
+
+
+def _updates(optimizer, params, **extra):
+    """Of a gradient of one everywhere, by path."""
+    gradients = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params, **extra)
+    return {name: float(leaf[0]) for name, leaf in zip(names(updates), jax.tree.leaves(updates), strict=True)}
+
+
+def test_rates_fall_from_layer_to_layer_also_where_some_are_frozen():
+    """Of two blocks; by 0.5 each. The last one is frozen and counts, and multipliers come on top."""
+    params = jax.tree.map(jnp.ones_like, PARAMS) | {"block_0": {"mlp": {"kernel": jnp.ones(2)}}}
+    optimizer = make_optimizer(
+        settings(
+            name="sgd", gradient_clip_norm=None, layer_decay=0.5, frozen=("block_1",), multipliers=(("head/bias", 3.0),)
+        ),
+        20,
+    )
+    assert _updates(optimizer, params) == pytest.approx(
+        {
+            "block_0/mlp/kernel": -0.5 * 0.5**2,
+            "block_1/moe/experts/kernel": 0.0,
+            "block_1/moe/router/linear/kernel": 0.0,
+            "head/bias": -0.5 * 3,
+            "head/kernel": -0.5,
+            "patch_embedding/bias": -0.5 * 0.5**3,
+            "patch_embedding/kernel": -0.5 * 0.5**3,
+        }
+    )
+
+
+@pytest.mark.parametrize("config", [tiny.config_dict(), tiny_text.config_dict(pathlib.Path())], ids=["image", "text"])
+def test_every_parameter_is_in_a_layer(config):
+    """An embedding of another name than trunk.py lists would learn as fast as the head."""
+    model = models.from_config(config.model)
+    params = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))["params"]
+    whole = {
+        name
+        for name, factor in params.items()
+        if set(jax.tree.leaves(paths.layer_factors({name: factor}, 0.5))) == {1.0}
+    }
+    assert whole <= {"encoder_norm", "final_norm", "head"}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_what_is_trained_first_learns_alone_for_the_first_steps(name):
+    optimizer = make_optimizer(
+        settings(name=name, weight_decay=0.1, trained_first=("router", "^head"), trained_first_steps=3), 20
+    )
+    params = jax.tree.map(jnp.ones_like, PARAMS)
+    alone = {path for path in names(params) if re.search("router|^head", path)}
+    for step in (0, 2, 3):
+        updates = _updates(optimizer, params, step=jnp.int32(step))
+        assert {path for path, update in updates.items() if update} == (alone if step < 3 else set(updates))
+    with pytest.raises(ValueError, match=r"optimizer.trained_first_steps: expected less than the 3 training steps"):
+        make_optimizer(settings(trained_first=("head",), trained_first_steps=3), 3)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])

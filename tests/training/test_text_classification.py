@@ -75,7 +75,7 @@ def test_a_language_model_gives_blocks_and_the_same_vocabulary(texts, language_m
     saved = runs.load(language_model)
     built, fresh, task = _fresh(_config(texts[1], seed=1))
     with built.in_use():
-        state = initialize.from_run(language_model, fresh, built, task.config.data)
+        state = initialize.from_run(language_model, fresh, built, task.config)
     params, theirs = jax.device_get(state.params), jax.device_get(saved.variables["params"])
     for name in ("block_0", "block_1", "final_norm", "relative_keys"):
         jax.tree.map(np.testing.assert_array_equal, params[name], theirs[name])
@@ -89,7 +89,7 @@ def test_another_vocabulary_starts_anew(texts, language_model, tmp_path, warning
     built, fresh, task = _fresh(_config(tmp_path, seed=1, model__vocabulary_size=6))
     with built.in_use():
         before = jax.device_get(fresh.params["vocabulary"]["embedding"])
-        state = initialize.from_run(language_model, fresh, built, task.config.data)
+        state = initialize.from_run(language_model, fresh, built, task.config)
     np.testing.assert_array_equal(jax.device_get(state.params["vocabulary"]["embedding"]), before)
     assert any("the vocabulary starts anew" in line for line in warnings)
 
@@ -104,7 +104,7 @@ def test_routers_of_another_vocabulary_start_anew(texts, tmp_path, router):
     settings = {**LABELS, **LANGUAGE, "seed": 1, "model__vocabulary_size": 6}
     built, fresh, task = _fresh(tiny_text.parse(tmp_path, router, **settings))
     with built.in_use():
-        state = initialize.from_run(before, fresh, built, task.config.data)
+        state = initialize.from_run(before, fresh, built, task.config)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.routing), jax.device_get(fresh.routing))
     moved, new = (jax.device_get(tree.params)["block_1"]["moe"] for tree in (state, fresh))
     jax.tree.map(np.testing.assert_array_equal, moved["experts"], saved["experts"])

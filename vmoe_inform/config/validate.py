@@ -167,7 +167,10 @@ def check_duration(config: Config, total_steps: int) -> None:
 
 
 def check_warmup(optimizer: OptimizerConfig, total_steps: int) -> None:
-    """Raises ValueError for a warm-up that is not shorter than the run."""
+    """Raises ValueError for a warm-up, of the learning rate or of some parameters, not shorter than the run."""
+    if optimizer.trained_first_steps >= total_steps:
+        expected = f"less than the {total_steps} training steps"
+        raise checks.error("optimizer.trained_first_steps", expected, optimizer.trained_first_steps)
     if optimizer.warmup_steps >= total_steps:
         expected = f"less than the {total_steps} training steps, such as {_short_warmup(total_steps)}"
         raise checks.error("optimizer.warmup_steps", expected, optimizer.warmup_steps)
@@ -206,6 +209,8 @@ def _check_train(config: Config) -> None:
         )
     if train.steps is not None:
         check_duration(config, train.steps)
+    if train.upcycling_noise and not train.initial_checkpoint:
+        raise checks.error("train.upcycling_noise", "0 without train.initial_checkpoint", train.upcycling_noise)
     part = train.batch_size // train.gradient_accumulation_steps
     for field, size in (("train.batch_size", part), ("evaluation.batch_size", config.evaluation.batch_size)):
         if size % config.model.moe.group_size_sequences:
@@ -255,6 +260,7 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
         ("weight_decay_pattern", optimizer.weight_decay_pattern),
         *(("weight_decay_multipliers", pattern) for pattern, _ in optimizer.weight_decay_multipliers),
         *(("multipliers", pattern) for pattern, _ in optimizer.multipliers),
+        *(("trained_first", pattern) for pattern in optimizer.trained_first),
         *(("frozen", pattern) for pattern in optimizer.frozen),
     )
     for field, pattern in patterns:
@@ -263,6 +269,9 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
                 re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as problem:  # also repeated too often, or nested too deep
             raise checks.error(f"optimizer.{field}", f"a regular expression ({problem})", pattern) from None
+    if bool(optimizer.trained_first) != bool(optimizer.trained_first_steps):
+        given = (optimizer.trained_first, optimizer.trained_first_steps)
+        raise checks.error("optimizer", "trained_first together with trained_first_steps, or neither", given)
     if optimizer.weight_decay_multipliers and optimizer.weight_decay == 0:
         raise checks.error(
             "optimizer.weight_decay_multipliers",

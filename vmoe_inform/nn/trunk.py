@@ -24,6 +24,8 @@ _REMAT_POLICIES = {
     ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+# Parameters that embed the inputs, before the first block; as their paths begin
+EMBEDDINGS = ("patch_embedding", "class_token", "position_embedding", "vocabulary/embedding")
 LayerMetrics = dict[str, dict[str, Any]]  # by block name, of blocks with a MoE layer
 Memory = dict[str, Float[Array, "B P D"]]  # by block name, what its attention saw of the P tokens before
 

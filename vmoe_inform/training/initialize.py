@@ -1,4 +1,4 @@
-"""A run that starts from what another run has learned: fine-tuning at another image size, or for other classes."""
+"""A run that starts from what another run has learned: fine-tuning, or upcycling to more experts."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from absl import logging
 
 from vmoe_inform import storage
 from vmoe_inform.axes import Array, Float, Tree
-from vmoe_inform.config import DataConfig, TextDataConfig
+from vmoe_inform.config import Config, TextDataConfig
 from vmoe_inform.data import classes
 from vmoe_inform.nn import models
 from vmoe_inform.nn.models import Model
@@ -23,6 +23,7 @@ from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.folder import CONFIG_FILE
 from vmoe_inform.runs.saved_trees import check_same_model
 from vmoe_inform.runs.state import TrainState
+from vmoe_inform.training import upcycling
 from vmoe_inform.training.program import Program
 
 _POSITIONS = "params/position_embedding"
@@ -31,25 +32,29 @@ _HEAD = ("params/pre_logits/", "params/head/")
 _STATES = ("routing/",)
 
 
-def from_run(folder: pathlib.Path, state: TrainState, program: Program, data: DataConfig) -> TrainState:
+def from_run(folder: pathlib.Path, state: TrainState, program: Program, config: Config) -> TrainState:
     """The state before the first step, with the newest parameters of another run.
 
     These are the moving average, if that run keeps one. Position embeddings are resized to this model's image size.
     The head, with the tanh layer before it, moves as a whole, its classes in this run's order. If it or its classes
     differ, it starts anew (ViT, arXiv 2010.11929, Sec. 3.2). With another vocabulary all that is of words does, in
     routers too; so do positions of text that the other run lacks. States of the router's steps move; a step that the
-    other run lacks starts with a fresh one. All else has to be the same. The optimizer starts anew.
+    other run lacks starts with a fresh one. With other numbers of experts, or where a block of the other run is dense,
+    experts are copies, see :mod:`vmoe_inform.training.upcycling`. All else has to be the same. The optimizer starts
+    anew.
 
     Args:
       folder: of the other run.
       state: fresh, from ``program.initialize``.
       program: of this run.
-      data: of this run, with what is known of its classes and its vocabulary.
+      config: of this run, with what is known of its classes and its vocabulary.
 
     Raises:
       FileNotFoundError: no run there, or no checkpoint in it.
-      ValueError: its model differs in more than image size and head; lists the differing paths.
+      ValueError: its model differs in more than image size, head and experts; lists the differing paths. Or there is
+        no copy to add ``train.upcycling_noise`` to.
     """
+    data = config.data
     if not storage.exists(folder / CONFIG_FILE):
         raise FileNotFoundError(
             f"train.initial_checkpoint: expected the folder of a run, with {CONFIG_FILE}; received {str(folder)!r}"
@@ -62,6 +67,8 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program, data: Da
             logging.warning("the vocabulary starts anew: that of %s is another", folder)
             saved = _without_words(saved, fresh, of_words(program.model))
         saved = {**saved, "params": _with_text_of(saved["params"], state.params)}
+    noise = config.train.upcycling_noise
+    saved = upcycling.with_copied_experts(saved, fresh, noise=noise, seed=config.seed)
     variables = adapt(run.step, saved, fresh)
     averages = state.ema_params
     if averages is not None:

@@ -1,8 +1,10 @@
 """Optimizer and learning-rate schedule from the config."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from vmoe_inform.axes import Array, Int, Tree
@@ -58,6 +60,33 @@ def multiply_learning_rate(factors: paths.Factors) -> optax.GradientTransformati
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(multiply, updates))
 
 
+def scale_by_layer(decay: float) -> optax.GradientTransformation:
+    """Multiplies updates by factors that fall from layer to layer, see :func:`paths.layer_factors`."""
+
+    def multiply(updates: Tree, _: Tree | None) -> Tree:
+        return jax.tree.map(lambda factor, update: factor * update, paths.layer_factors(updates, decay), updates)
+
+    return optax.stateless(multiply)
+
+
+def hold_all_but(patterns: Sequence[str], num_steps: int) -> optax.GradientTransformationExtraArgs:
+    """Sets updates to zero in the first steps, but for parameters in whose path a pattern is found.
+
+    The moments of a transformation before this one learn from all gradients. ``update`` takes the training step as
+    ``step``.
+    """
+
+    def update(
+        updates: Tree, state: Any, params: Tree | None = None, *, step: Int[Array, ""], **_: Any
+    ) -> tuple[Tree, Any]:
+        def hold(is_first: bool, update: Array) -> Array:
+            return update if is_first else jnp.where(step < num_steps, jnp.zeros_like(update), update)
+
+        return jax.tree.map(hold, paths.mask(updates, patterns), updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+
+
 def scale_by_step(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
     """Scales updates by the negative learning rate of the training step, which ``update`` takes as ``step``.
 
@@ -75,7 +104,9 @@ def scale_by_step(schedule: optax.Schedule) -> optax.GradientTransformationExtra
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, Adam or momentum, decoupled weight decay, schedule, multipliers; in this order.
+    """Clipping by global norm, Adam or momentum, decoupled weight decay, schedule, multipliers, decay over layers.
+
+    In this order; what is trained first comes last.
 
     Adam's correction of its bias counts updates: a step that is left out is in no moment. The schedule counts steps,
     see :func:`scale_by_step`. Frozen parameters have no state, no part in the global norm, and updates of zero.
@@ -95,10 +126,15 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     parts.append(scale_by_step(make_schedule(config, total_steps)))
     if config.multipliers:
         parts.append(multiply_learning_rate(config.multipliers))
-    if not config.frozen:
-        return optax.chain(*parts)
+    optimizer = optax.chain(*parts)
+    if config.frozen:
 
-    def labels(params: Tree) -> Tree:
-        return jax.tree.map(lambda is_frozen: _FROZEN if is_frozen else _TRAINED, paths.mask(params, config.frozen))
+        def labels(params: Tree) -> Tree:
+            return jax.tree.map(lambda is_frozen: _FROZEN if is_frozen else _TRAINED, paths.mask(params, config.frozen))
 
-    return optax.partition({_TRAINED: optax.chain(*parts), _FROZEN: optax.set_to_zero()}, labels)
+        optimizer = optax.partition({_TRAINED: optimizer, _FROZEN: optax.set_to_zero()}, labels)
+    # Of all parameters: frozen blocks count as layers, too.
+    of_all = [scale_by_layer(config.layer_decay)] if config.layer_decay < 1 else []
+    if config.trained_first:
+        of_all.append(hold_all_but(config.trained_first, config.trained_first_steps))
+    return optax.chain(optimizer, *of_all) if of_all else optimizer

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import OptimizerConfig
+from vmoe_inform.nn.trunk import EMBEDDINGS
 from vmoe_inform.sharding.rules import path_name
 
 Factors = Sequence[tuple[str, float]]  # (pattern, factor), of which the first that matches counts
@@ -30,6 +31,25 @@ def mask(tree: Tree, patterns: Sequence[str]) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, _: matches_any(patterns, path_name(path)), tree)
 
 
+def layer_factors(tree: Tree, decay: float) -> Tree:
+    """Factors of the learning rate that fall from the head to the embeddings (ELECTRA, arXiv 2003.10555, Appendix B).
+
+    Of L blocks, block i counted from 0 has ``decay ** (L - i)``, embeddings have ``decay ** (L + 1)``, and all behind
+    the last block has 1.
+    """
+    blocks = {int(found[1]) for name in _names(tree) if (found := re.match(r"block_(\d+)/", name))}
+    above = max(blocks, default=-1) + 1
+
+    def factor(path: Sequence, _: Tree) -> float:
+        name = path_name(path)
+        if name.startswith(EMBEDDINGS):
+            return decay ** (above + 1)
+        found = re.match(r"block_(\d+)/", name)
+        return decay ** (above - int(found[1])) if found else 1.0
+
+    return jax.tree_util.tree_map_with_path(factor, tree)
+
+
 def check(optimizer: OptimizerConfig, params: Tree, states: Tree) -> None:
     """Whether every pattern of the optimizer's settings means something.
 
@@ -45,6 +65,7 @@ def check(optimizer: OptimizerConfig, params: Tree, states: Tree) -> None:
     decayed = (optimizer.weight_decay_pattern,) if optimizer.weight_decay > 0 else ()
     for field, patterns, candidates in (
         ("frozen", optimizer.frozen, [*names, *state_names]),
+        ("trained_first", optimizer.trained_first, names),
         ("multipliers", [pattern for pattern, _ in optimizer.multipliers], names),
         ("weight_decay_pattern", decayed, names),
         ("weight_decay_multipliers", [pattern for pattern, _ in optimizer.weight_decay_multipliers], names),
@@ -53,7 +74,10 @@ def check(optimizer: OptimizerConfig, params: Tree, states: Tree) -> None:
             if not any(re.search(pattern, name) for name in candidates):
                 expected = f"a pattern found in the path of some parameter, such as {_near(pattern, candidates)}"
                 raise checks.error(f"optimizer.{field}", expected, pattern)
-    if all(matches_any(optimizer.frozen, name) for name in names):
+    trained = [name for name in names if not matches_any(optimizer.frozen, name)]
+    if optimizer.trained_first and not any(matches_any(optimizer.trained_first, name) for name in trained):
+        raise checks.error("optimizer.trained_first", "parameters that are not frozen", optimizer.trained_first)
+    if not trained:
         raise checks.error("optimizer.frozen", "patterns that leave some parameter to train", optimizer.frozen)
 
 

@@ -227,7 +227,7 @@ def _state(
         state = program.initialize()
         if config.train.initial_checkpoint:
             initial = pathlib.Path(config.train.initial_checkpoint)
-            state = initialize.from_run(initial, state, program, config.data)
+            state = initialize.from_run(initial, state, program, config)
         return state
     if config.model.num_classes is not None and not recorded_class_names(workdir):
         logging.warning("%s has no record of its classes, which are compared by number: recorded now", workdir)

@@ -28,7 +28,9 @@ class TrainConfig:
       mixup_alpha, cutmix_alpha: parameters of the Beta distributions of mixup and CutMix on the device; 0 is off.
         Where both are on, each batch gets one of them with probability 1/2.
       initial_checkpoint: folder of a run whose newest parameters this one starts from (fine-tuning). Its position
-        embeddings are interpolated to this image size, and a head for other classes starts anew.
+        embeddings are interpolated to this image size, and a head for other classes starts anew. Where this model has
+        more experts, or the other an MLP, experts are copies (upcycling).
+      upcycling_noise: standard deviation of the noise on such copies, in units of that of each copied array.
       gradient_accumulation_steps: parts of a batch, processed one after the other.
       ema_decay: decay of the moving average of parameters that evaluation uses; 0 is off.
       log_every_steps: steps from one log entry to the next.
@@ -48,6 +50,7 @@ class TrainConfig:
     mixup_alpha: Beta = 0.0
     cutmix_alpha: Beta = 0.0
     initial_checkpoint: Path = ""
+    upcycling_noise: NonNegativeFloat = 0.0
     gradient_accumulation_steps: Batch = 1
     ema_decay: ShareBelowOne = 0.0
     log_every_steps: Annotated[PositiveInt, Effect.MACHINE] = 20
@@ -72,6 +75,10 @@ class OptimizerConfig:
       weight_decay_multipliers: pairs of regular expression and factor of the weight decay. The first one found in a
         parameter's path counts; without one the factor is 1.
       multipliers: the same for the learning rate, and so for the whole update, weight decay included.
+      layer_decay: factor of the learning rate from each block to the one before it; 1 is off. The head has the whole
+        rate, the last block this factor of it, and embeddings the factor of the first block once more.
+      trained_first: regular expressions. For the first ``trained_first_steps`` steps only parameters in whose path one
+        is found change, such as new routers or a new head. The schedule of the learning rate does not wait.
       frozen: regular expressions. Parameters and states of router steps in whose path one is found never change. They
         have no gradient, no state of the optimizer and no weight decay.
       gradient_clip_norm: largest global norm of the gradient; None does not clip.
@@ -90,6 +97,9 @@ class OptimizerConfig:
     weight_decay_pattern: Pattern = ".*/kernel$"
     weight_decay_multipliers: tuple[tuple[Pattern, NonNegativeFloat], ...] = ()
     multipliers: tuple[tuple[Pattern, Factor], ...] = ()
+    layer_decay: Annotated[float, Bound(above=0.0, at_most=1.0)] = 1.0
+    trained_first: tuple[Pattern, ...] = ()
+    trained_first_steps: NonNegativeInt = 0
     frozen: tuple[Pattern, ...] = ()
     gradient_clip_norm: PositiveFloat | None = None
 

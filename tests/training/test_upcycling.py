@@ -1,0 +1,180 @@
+"""Experts that begin as copies: of a dense model's MLP, or of fewer experts."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny, tiny_text
+from vmoe_inform import config as config_lib
+from vmoe_inform.nn import models
+from vmoe_inform.training import initialize, loop, program
+from vmoe_inform.training.upcycling import with_copied_experts
+
+# No token is dropped, in training either: what a dense model does to each is then what the experts do.
+ROOMY = {"model__moe__capacity_factor": None, "model__moe__capacity_factor_evaluation": None}
+
+
+def _model(router="smoe_top2", experts=4, k=2, layers=(1,), **overrides):
+    """A tiny model of images."""
+    config = tiny.config_dict(
+        router,
+        model__moe__num_experts=experts,
+        model__moe__num_selected_experts=k,
+        model__moe__layers=layers,
+        **(ROOMY | overrides),
+    )
+    return models.from_config(config.model)
+
+
+def _copied(before, after, noise=0.0, seed=0):
+    """Variables of two models: random ones of the first, and of the second with copies of the first's experts."""
+    saved, fresh = tiny.variables(before), tiny.variables(after)
+    copied = initialize.adapt(0, with_copied_experts(saved, fresh, noise=noise, seed=seed), fresh)
+    return saved, {name: tree for name, tree in copied.items() if tree}
+
+
+def _outputs(model, variables):
+    inputs = jax.random.normal(jax.random.key(1), model.input_shape(4).shape)
+    if model.config.inputs == "tokens":
+        inputs = jnp.arange(4 * 8, dtype=jnp.int32).reshape(4, 8) % len(tiny_text.WORDS)
+    return jax.jit(lambda variables: model.apply(variables, inputs)[0])(variables)
+
+
+def _dense():
+    return _model(layers="none")
+
+
+@pytest.mark.parametrize(
+    ("router", "k"),
+    [
+        ("vmoe@top_experts.renormalize=True", 2),
+        ("similarity_vmoe", 3),
+        ("smoe_top1@top_experts.renormalize=one", 1),
+    ],
+)
+def test_an_upcycled_model_computes_what_the_dense_one_does(router, k):
+    """Whatever a router chooses, its experts are one MLP, and the weights of a token sum to 1."""
+    dense, sparse = _dense(), _model(router, k=k)
+    before, after = _copied(dense, sparse)
+    np.testing.assert_allclose(_outputs(sparse, after), _outputs(dense, before), rtol=1e-5, atol=1e-5)
+
+
+def test_an_upcycled_language_model_computes_what_the_dense_one_does(tmp_path):
+    tiny_text.write_corpus(tmp_path)
+    dense, sparse = (
+        models.from_config(tiny_text.config_dict(tmp_path, model__moe__layers=layers).model)
+        for layers in ("none", (1,))
+    )
+    before, after = _copied(dense, sparse)
+    np.testing.assert_allclose(_outputs(sparse, after), _outputs(dense, before), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("router", ["vmoe", "symphony_smoe_top2"])
+def test_twice_the_experts_with_twice_the_choices_compute_the_same(router):
+    """Both copies of a chosen expert are chosen, each with half of its probability. So V-MoE need not renormalise."""
+    few, many = _model(router), _model(router, experts=8, k=4)
+    before, after = _copied(few, many)
+    np.testing.assert_array_equal(
+        after["params"]["block_1"]["moe"]["router"]["linear"]["kernel"],
+        jnp.tile(before["params"]["block_1"]["moe"]["router"]["linear"]["kernel"], (1, 2)),
+    )
+    if router == "vmoe":
+        np.testing.assert_allclose(_outputs(many, after), _outputs(few, before), rtol=1e-5, atol=1e-5)
+    else:  # the adjacency of experts is learned again
+        chex.assert_trees_all_equal(after["routing"], tiny.variables(many)["routing"])
+
+
+def test_fewer_experts_are_the_first_ones(warnings):
+    before, after = _copied(_model(), _model(experts=3))
+    moe, theirs = (tree["params"]["block_1"]["moe"] for tree in (after, before))
+    jax.tree.map(lambda new, old: np.testing.assert_array_equal(new, old[:3]), moe["experts"], theirs["experts"])
+    np.testing.assert_array_equal(moe["router"]["linear"]["bias"], theirs["router"]["linear"]["bias"][:3])
+    assert warnings == ["block_1: 3 experts are copies of the checkpoint's 4; the router has their rows and columns"]
+
+
+@pytest.mark.parametrize(("experts", "moves"), [(6, True), (32, False)])
+def test_a_router_whose_inner_width_goes_by_the_number_of_experts_starts_anew(experts, moves, warnings):
+    """X-MoE's width is max(8, E / 2): that of 4 and of 6 experts is 8."""
+    many = _model("xmoe", experts=experts)
+    before, after = _copied(_model("xmoe"), many)
+    found, theirs = (tree["params"]["block_1"]["moe"]["router"]["cosine"] for tree in (after, before))
+    if moves:
+        np.testing.assert_array_equal(found["expert_embeddings"], theirs["expert_embeddings"][np.arange(6) % 4])
+        np.testing.assert_array_equal(found["projection"], theirs["projection"])
+    else:
+        chex.assert_trees_all_equal(found, tiny.variables(many)["params"]["block_1"]["moe"]["router"]["cosine"])
+    assert [line.endswith("the router starts anew") for line in warnings] == [not moves]
+
+
+def test_a_block_may_be_upcycled_next_to_one_that_has_experts():
+    before, after = _copied(_model(), _model(layers=(0, 1)))
+    chex.assert_trees_all_equal(after["params"]["block_1"], before["params"]["block_1"])
+    np.testing.assert_array_equal(
+        after["params"]["block_0"]["moe"]["experts"]["hidden"]["kernel"],
+        jnp.stack([before["params"]["block_0"]["mlp"]["hidden"]["kernel"]] * 4),
+    )
+
+
+def test_noise_makes_copies_differ_by_its_share_of_their_spread():
+    dense, sparse = _dense(), _model()
+    before, after = _copied(dense, sparse, noise=0.5, seed=3)
+    source = before["params"]["block_1"]["mlp"]
+    for layer, name in (("hidden", "kernel"), ("output", "bias")):
+        added = after["params"]["block_1"]["moe"]["experts"][layer][name] - source[layer][name][None]
+        assert len(np.unique(added)) == added.size  # no number twice, neither in two experts
+        error = 0.5 / np.sqrt(2 * added.size)  # of a standard deviation
+        np.testing.assert_allclose(jnp.std(added) / jnp.std(source[layer][name]), 0.5, atol=4 * error)
+    chex.assert_trees_all_equal(_copied(dense, sparse, noise=0.5, seed=3)[1], after)
+    other = _copied(dense, sparse, noise=0.5, seed=4)[1]["params"]["block_1"]["moe"]["experts"]["hidden"]["kernel"]
+    assert np.all(other != after["params"]["block_1"]["moe"]["experts"]["hidden"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model__mlp_size": 64}, r"block_1/mlp/hidden/bias: expected None; received \(32,\)"),
+        ({"model__classifier": "gap"}, r"params/class_token: expected None"),
+    ],
+)
+def test_experts_of_another_model_are_refused(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        _copied(_dense(), _model(**overrides))
+
+
+def test_another_score_step_is_refused():
+    with pytest.raises(ValueError, match=r"router/cosine/.*: expected .*router/linear/bias: expected None; received"):
+        _copied(_model(), _model("xmoe", experts=8))
+
+
+def test_noise_is_for_copies():
+    model = _model()
+    with pytest.raises(ValueError, match=r"train.upcycling_noise: expected 0 where no expert is a copy; received 0.1"):
+        _copied(model, model, noise=0.1)
+    with pytest.raises(ValueError, match=r"train.upcycling_noise: expected 0 without train.initial_checkpoint; rec"):
+        config_lib.parse(tiny.config_dict(train__upcycling_noise=0.1))
+
+
+def _config(**overrides):
+    return config_lib.parse(tiny.config_dict("smoe_top2", **(ROOMY | {"mesh__expert": None} | overrides)))
+
+
+def test_the_first_step_has_the_loss_of_the_dense_run(tmp_path, warnings):
+    """On devices that share the experts, and with a moving average."""
+    dense = loop.train(_config(model__moe__layers="none"), tmp_path, stop_at_step=4, show_progress=False)
+    random = np.random.default_rng(0)
+    batch = {"image": random.integers(0, 256, (16, 32, 32, 3), np.uint8), "label": np.arange(16, dtype=np.int32) % 10}
+    first = dense.state.replace(step=jax.device_put(np.int32(0), dense.state.step.sharding))  # the same random numbers
+    with dense.program.in_use():
+        expected = dense.program.train_step(first, dense.program.to_devices(batch))[1]["loss"]
+
+    built = program.build(_config(model__moe__layers=(0, 1), mesh__expert=2, train__ema_decay=0.9), 20)
+    with built.in_use():
+        state = initialize.from_run(tmp_path, built.initialize(), built, built.task.config)
+        jax.tree.map(lambda leaf, like: chex.assert_equal(leaf.sharding, like.sharding), state, built.state_shapes)
+        chex.assert_trees_all_equal(state.params, state.ema_params)
+        loss = built.train_step(state, built.to_devices(batch))[1]["loss"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert expected > 0
+    assert [line.partition(":")[0] for line in warnings] == ["block_0", "block_1"]
