@@ -21,6 +21,7 @@ from vmoe_inform.interop import families, formats
 from vmoe_inform.interop.check_golden import TOLERANCE, relative_error
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"
+NOT_TESTED = "NOT TESTED: models of timm; pip install 'vmoe-inform[timm]'"
 CASES = {
     "augreg_tiny": ("vision_transformer", {}),
     "big_vision_tiny": ("big_vision", {}),
@@ -57,3 +58,29 @@ def test_the_form_of_gelu_makes_a_difference():
     with np.load(FOLDER / "timm_map" / "expected.npz") as expected:
         other = in_memory.logits(stored, expected["images"], {"num_heads": 3, "activation": "gelu_exact"})
         assert relative_error(other, expected["logits"]) > 2 * TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "architecture", ["vit_tiny_patch16_224", "deit3_small_patch16_224", "vit_small_patch14_dinov2"]
+)
+def test_random_vits_of_the_installed_timm(architecture, tmp_path):
+    """At 98 or 96 px, with a head and LayerScale that do something."""
+    timm = pytest.importorskip("timm", reason=NOT_TESTED)
+    import torch
+    from safetensors.torch import save_file
+    from timm.models._hub import save_config_for_hf
+
+    torch.manual_seed(0)
+    size = 98 if "patch14" in architecture else 96
+    model = timm.create_model(architecture, img_size=size, num_classes=10).eval()
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if name.endswith(("gamma", "bias", "head.weight")):
+                values.copy_(0.1 * torch.randn(values.shape) + name.endswith("gamma"))
+        images = torch.rand(2, 3, size, size) * 2 - 1
+        logits = model(images).numpy()
+    save_file({name: array.contiguous() for name, array in model.state_dict().items()}, tmp_path / "model.safetensors")
+    save_config_for_hf(model, tmp_path / "config.json")
+    ours = in_memory.logits(formats.open_checkpoint(tmp_path), images.numpy().transpose(0, 2, 3, 1))
+    assert relative_error(ours, logits) <= TOLERANCE

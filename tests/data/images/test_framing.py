@@ -17,6 +17,7 @@ from vmoe_inform.data.images.framing import Framing, central_corner
 from vmoe_inform.data.images.pixels import to_square
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "timm_pixels.npz"
+NOT_TESTED = "NOT TESTED: pixels of timm; pip install 'vmoe-inform[timm]'"
 TIMM_MODES = {"shorter_side": "center", "stretch": "squash"}
 
 
@@ -55,8 +56,7 @@ def test_the_square_in_one_step_has_other_pixels(photo):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", golden())
 def test_pixels_are_those_of_the_installed_timm(name):
-    """With ``pip install timm``, which brings PyTorch."""
-    timm_data = pytest.importorskip("timm.data")
+    timm_data = pytest.importorskip("timm.data", reason=NOT_TESTED)
     photo, framing = framing_of(name)
     transform = timm_data.create_transform(
         input_size=(3, 224, 224),

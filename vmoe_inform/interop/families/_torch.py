@@ -45,9 +45,16 @@ def _scaled(name: str, ours: str, scale: str | None, to_ours: Callable[[np.ndarr
             Move(f"{ours}/bias", arrays[1:]),
         ]
     action = f"times {scale.rpartition('.')[0].rpartition('.')[2]}"
+
+    def kernel(weight: np.ndarray, by: np.ndarray) -> np.ndarray:
+        return to_ours(weight) * by.reshape(weight.shape[0])
+
+    def bias(values: np.ndarray, by: np.ndarray) -> np.ndarray:
+        return values * by.reshape(values.shape)
+
     return [
-        Move(f"{ours}/kernel", (arrays[0], scale), f"{_TRANSPOSED}, {action}", lambda weight, by: to_ours(weight) * by),
-        Move(f"{ours}/bias", (arrays[1], scale), action, lambda bias, by: bias * by),
+        Move(f"{ours}/kernel", (arrays[0], scale), f"{_TRANSPOSED}, {action}", kernel),
+        Move(f"{ours}/bias", (arrays[1], scale), action, bias),
     ]
 
 

@@ -75,7 +75,7 @@ def _short(name: str) -> str:
 def _check_supported(shapes: Shapes) -> None:
     for pattern, what in _MISSING.items():
         if found := sorted(name for name in shapes if re.fullmatch(pattern, name)):
-            raise checks.error(found[0], "a model that this library can be", what)
+            raise checks.error(found[0], "a plain ViT", what)
 
 
 def _sizes(shapes: Shapes) -> dict[str, Any]:

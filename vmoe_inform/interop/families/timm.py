@@ -72,7 +72,7 @@ _QUESTIONS = {
 def _check_supported(shapes: Shapes) -> None:
     for pattern, what in _MISSING.items():
         if found := sorted(name for name in shapes if re.fullmatch(pattern, name)):
-            raise checks.error(found[0], "a model that this library can be", what)
+            raise checks.error(found[0], "a plain ViT", what)
     if "pos_embed" not in shapes:
         raise checks.error("checkpoint", "an array pos_embed, learned positions", "none")
 
