@@ -69,10 +69,25 @@ def test_settings_are_read_off_names_and_shapes():
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("augreg_tiny", {"pixel_mean": 0.5, "pixel_std": 0.5, "evaluation_resize": "stretch"}),
+        (
+            "augreg_tiny",
+            {
+                "pixel_mean": 0.5,
+                "pixel_std": 0.5,
+                "evaluation_crop": 1.0,
+                "evaluation_resize": "stretch",
+                "evaluation_interpolation": "bilinear_aliased",
+            },
+        ),
         (
             "big_vision_tiny",
-            {"pixel_mean": 0.5, "pixel_std": 0.5, "evaluation_crop": 0.875, "evaluation_resize": "shorter_side"},
+            {
+                "pixel_mean": 0.5,
+                "pixel_std": 0.5,
+                "evaluation_crop": 0.875,
+                "evaluation_resize": "shorter_side_rounded",
+                "evaluation_interpolation": "area",
+            },
         ),
         (
             "timm_token",

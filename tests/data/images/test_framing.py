@@ -1,9 +1,14 @@
-"""The pixels of other libraries: timm 1.0.31 with torchvision 0.28 and Pillow 13 wrote tests/golden/timm_pixels.npz.
+"""The pixels of other libraries, in tests/golden: ``PHOTOGRAPH/RESIZE/INTERPOLATION/CROP`` of photographs.
 
-It holds ``PHOTOGRAPH/RESIZE/INTERPOLATION/CROP`` of scikit-image's photographs, as ``timm.data.create_transform`` makes
-them with ``input_size=(3, 40, 40)``, ``crop_mode`` "center" or "squash", mean 0 and standard deviation 1, times 255.
+The photographs are scikit-image's.
+
+- ``timm_pixels.npz``: timm 1.0.31 with torchvision 0.28 and Pillow 13, by ``timm.data.create_transform`` with
+  ``input_size=(3, 40, 40)``, ``crop_mode`` "center" or "squash", mean 0 and standard deviation 1, times 255.
+- ``tensorflow_pixels.npz``: ``tf.image.resize`` of TensorFlow 2.21, rounded. ``bilinear_aliased`` is its default.
+  ``area`` is followed by the crop of big_vision's ``central_crop``. ``small`` is a part of ``astronaut``, enlarged.
 """
 
+import dataclasses
 import functools
 import pathlib
 
@@ -13,21 +18,23 @@ import pytest
 import skimage.data
 
 from vmoe_inform.config import parse
-from vmoe_inform.data.images.framing import Framing, central_corner
+from vmoe_inform.data.images.framing import Framing
 from vmoe_inform.data.images.pixels import to_square
 
-GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "timm_pixels.npz"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 NOT_TESTED = "NOT TESTED: pixels of timm; pip install 'vmoe-inform[timm]'"
 TIMM_MODES = {"shorter_side": "center", "stretch": "squash"}
 
 
 @functools.cache
-def golden():
-    with np.load(GOLDEN) as file:
+def golden(library):
+    with np.load(GOLDEN / f"{library}_pixels.npz") as file:
         return {name: file[name] for name in file.files}
 
 
 def photograph(name):
+    if name == "small":
+        return photograph("astronaut")[100:125, 100:130]
     return np.asarray(getattr(skimage.data, name)())
 
 
@@ -40,21 +47,30 @@ def levels_apart(ours, theirs):
     return np.max(np.abs(ours.astype(int) - theirs.astype(int)))
 
 
-@pytest.mark.parametrize("name", golden())
+@pytest.mark.parametrize("name", golden("timm"))
 def test_pixels_are_those_of_timm(name):
     photo, framing = framing_of(name)
-    assert levels_apart(to_square(photograph(photo), 40, framing), golden()[name]) <= 1
+    assert levels_apart(to_square(photograph(photo), 40, framing), golden("timm")[name]) <= 1
+
+
+@pytest.mark.parametrize("name", golden("tensorflow"))
+def test_pixels_are_those_of_tensorflow(name):
+    photo, framing = framing_of(name)
+    theirs = golden("tensorflow")[name]
+    assert levels_apart(to_square(photograph(photo), 40, framing), theirs) <= 1
+    antialiased = dataclasses.replace(framing, interpolation="bilinear")
+    assert photo == "small" or levels_apart(to_square(photograph(photo), 40, antialiased), theirs) > 10
 
 
 @pytest.mark.parametrize("photo", ["astronaut", "chelsea", "coffee", "rocket"])
 def test_the_square_in_one_step_has_other_pixels(photo):
     """So that the test above could fail: corners between pixels, and sides that are not rounded."""
     name = f"{photo}/shorter_side/bicubic/0.9"
-    assert levels_apart(to_square(photograph(photo), 40, Framing(0.9, "square", "bicubic")), golden()[name]) > 10
+    assert levels_apart(to_square(photograph(photo), 40, Framing(0.9, "square", "bicubic")), golden("timm")[name]) > 10
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", golden())
+@pytest.mark.parametrize("name", golden("timm"))
 def test_pixels_are_those_of_the_installed_timm(name):
     timm_data = pytest.importorskip("timm.data", reason=NOT_TESTED)
     photo, framing = framing_of(name)
@@ -80,9 +96,11 @@ def test_pixels_are_those_of_the_installed_timm(name):
         (300, 451, 1.0, "stretch", (224, 224)),
         (300, 451, 0.9, "stretch", (248, 248)),
         (50, 100, 224 / 235, "shorter_side", (235, 470)),
+        (300, 451, 224 / 256, "shorter_side_rounded", (256, 385)),
+        (451, 300, 0.9, "shorter_side_rounded", (373, 248)),
     ],
 )
-def test_sides_are_rounded_down(height, width, crop, resize, expected):
+def test_sides_are_rounded_as_the_programs_do(height, width, crop, resize, expected):
     assert Framing(crop, resize).resized(height, width, 224) == expected
 
 
@@ -91,8 +109,18 @@ def test_the_size_before_the_crop_is_had_back_from_the_share():
         assert Framing(224 / side, "stretch").resized(1, 1, 224) == (side, side)
 
 
-def test_a_half_pixel_is_rounded_to_even_as_torchvision_does():
-    assert [central_corner(side, 224, 224)[0] for side in (225, 226, 227, 229)] == [0, 1, 2, 2]
+@pytest.mark.parametrize(
+    ("resize", "corners"), [("shorter_side", [0, 1, 2, 2]), ("shorter_side_rounded", [0, 1, 1, 2])]
+)
+def test_half_a_pixel_is_rounded_to_even_or_down(resize, corners):
+    assert [Framing(1.0, resize).corner(side, 224, 224)[0] for side in (225, 226, 227, 229)] == corners
+
+
+@pytest.mark.parametrize("interpolation", ["area", "bilinear_aliased"])
+def test_a_square_has_whole_pixels_where_opencv_interpolates(interpolation):
+    image = np.arange(36, dtype=np.uint8).reshape(6, 6)
+    result = to_square(image, 3, Framing(0.5, "square", interpolation))
+    np.testing.assert_array_equal(result[..., 0], image[2:5, 2:5])  # rows 1.5 to 4.5, half to even
 
 
 def test_gray_images_have_three_equal_channels():

@@ -24,8 +24,10 @@ class ImageDataConfig(DataConfig):
       evaluation_crop: side of the centred square that evaluation reads, as a share of the image's shorter side.
       evaluation_resize: ``"square"`` resizes that square, in one step. ``"shorter_side"`` resizes the shorter side to
         P / ``evaluation_crop`` px, rounded down. It then takes the P x P pixels in the middle, as torchvision and timm
-        do. ``"stretch"`` resizes both sides to that, whatever their proportions.
-      evaluation_interpolation: ``"bilinear"`` or ``"bicubic"``, both antialiased, of Pillow.
+        do. ``"shorter_side_rounded"`` rounds the longer side to the nearest pixel, as big_vision and V-MoE do.
+        ``"stretch"`` resizes both sides to that, whatever their proportions.
+      evaluation_interpolation: ``"bilinear"`` or ``"bicubic"``, both antialiased, as in Pillow; ``"area"`` or
+        ``"bilinear_aliased"``, as in TensorFlow.
       randaugment_layers: number of RandAugment operations (arXiv 1909.13719), on the host; 0 disables it.
       randaugment_magnitude: their magnitude, 0 to 10.
       random_erasing: probability that a rectangle of a training image is filled with noise (arXiv 1708.04896).
@@ -42,8 +44,12 @@ class ImageDataConfig(DataConfig):
     crop: Literal["center", "inception"] = "center"
     crop_min_area: Annotated[float, Bound(above=0.0, at_most=1.0)] = 0.05
     evaluation_crop: Annotated[float, Bound(above=0.0, at_most=1.0), Effect.RESULTS] = 1.0
-    evaluation_resize: Annotated[Literal["square", "shorter_side", "stretch"], Effect.RESULTS] = "square"
-    evaluation_interpolation: Annotated[Literal["bilinear", "bicubic"], Effect.RESULTS] = "bilinear"
+    evaluation_resize: Annotated[
+        Literal["square", "shorter_side", "shorter_side_rounded", "stretch"], Effect.RESULTS
+    ] = "square"
+    evaluation_interpolation: Annotated[Literal["bilinear", "bicubic", "bilinear_aliased", "area"], Effect.RESULTS] = (
+        "bilinear"
+    )
     randaugment_layers: Annotated[int, Bound(at_least=0, at_most=1000)] = 0
     randaugment_magnitude: Annotated[float, Bound(at_least=0.0, at_most=10.0)] = 10.0
     random_erasing: Share = 0.0

@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 from vmoe_inform.config import ImageDataConfig
 
 Box: TypeAlias = tuple[float, float, float, float]  # top, left, height, width in pixels
-Resize: TypeAlias = Literal["square", "shorter_side", "stretch"]
-Interpolation: TypeAlias = Literal["bilinear", "bicubic"]
+Resize: TypeAlias = Literal["square", "shorter_side", "shorter_side_rounded", "stretch"]
+Interpolation: TypeAlias = Literal["bilinear", "bicubic", "bilinear_aliased", "area"]
 
 _ROUNDING = 1e-6  # so that P / (P / R) is R
 
@@ -19,8 +19,8 @@ class Framing:
 
     Attributes:
       crop: side of the centred square that is read, as a share of the image's shorter side.
-      resize: ``"square"``, ``"shorter_side"`` or ``"stretch"``.
-      interpolation: ``"bilinear"`` or ``"bicubic"``.
+      resize: which part, and to which size before the crop.
+      interpolation: how pixels are made of others.
     """
 
     crop: float = 1.0
@@ -35,7 +35,7 @@ class Framing:
     def resized(self, height: int, width: int, image_size_px: int) -> tuple[int, int]:
         """Height and width before the P x P pixels in the middle are taken; not with ``"square"``.
 
-        Rounded as torchvision does: down, to whole pixels.
+        Rounded down to whole pixels as torchvision does, or to the nearest as big_vision does.
 
         Args:
           height, width: of the image in pixels.
@@ -45,7 +45,23 @@ class Framing:
         if self.resize == "stretch":
             return side, side
         shorter = min(height, width)
-        return side * height // shorter, side * width // shorter
+        if self.resize == "shorter_side":
+            return side * height // shorter, side * width // shorter
+        return round(side * height / shorter), round(side * width / shorter)
+
+    def corner(self, height: int, width: int, image_size_px: int) -> tuple[int, int]:
+        """Top and left of the P x P whole pixels in the middle of a resized image; not with ``"square"``.
+
+        Half a pixel is rounded to even as torchvision does, or down as big_vision does.
+
+        Args:
+          height, width: from :meth:`resized`.
+          image_size_px: P.
+        """
+        left_over = height - image_size_px, width - image_size_px
+        if self.resize == "shorter_side_rounded":
+            return left_over[0] // 2, left_over[1] // 2
+        return round(left_over[0] / 2), round(left_over[1] / 2)
 
 
 WHOLE = Framing()  # the largest square
@@ -55,8 +71,3 @@ def central_square(height: int, width: int, crop: float = 1.0) -> Box:
     """The square in the centre whose side is the share ``crop`` of the shorter one; its edges may lie inside pixels."""
     side = min(height, width) * crop
     return (height - side) / 2, (width - side) / 2, side, side
-
-
-def central_corner(height: int, width: int, size: int) -> tuple[int, int]:
-    """Top and left of the ``size`` x ``size`` pixels in the middle; half pixels round to even, as in torchvision."""
-    return round((height - size) / 2), round((width - size) / 2)

@@ -9,11 +9,12 @@ from PIL import Image
 
 from vmoe_inform import checks
 from vmoe_inform.data.images import decode
-from vmoe_inform.data.images.framing import WHOLE, Box, Framing, central_corner, central_square
+from vmoe_inform.data.images.framing import WHOLE, Box, Framing, central_square
 
 _MAX_TRIES = 10
 _MAX_LOG_ASPECT_RATIO = math.log(4 / 3)
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # both antialiased
+_OPENCV = {"bilinear_aliased": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
 
 
 def use_one_thread() -> None:
@@ -22,11 +23,11 @@ def use_one_thread() -> None:
 
 
 def to_square(image: np.ndarray | bytes, image_size_px: int, framing: Framing = WHOLE) -> UInt8[np.ndarray, "P P 3"]:
-    """Decodes if needed, takes the middle and resizes it, antialiased.
+    """Decodes if needed, takes the middle and resizes it.
 
-    With the resize ``"square"`` the square's own corners decide, to fractions of a pixel. The others resize all of the
-    image first, to whole pixels, as torchvision and timm do; their pixels are the same as theirs. Gray images get three
-    equal channels; transparency is dropped.
+    With the resize ``"square"`` the square's own corners decide, to fractions of a pixel where Pillow interpolates. The
+    others resize all of the image first, to whole pixels, as torchvision, timm and TensorFlow's programs do; their
+    pixels are the same as theirs. Gray images get three equal channels; transparency is dropped.
 
     Args:
       image: uint8 [height, width], [height, width, 1] or [height, width, 3], or the bytes of an image file.
@@ -39,10 +40,14 @@ def to_square(image: np.ndarray | bytes, image_size_px: int, framing: Framing = 
     """
     pixels = decode.decode(image) if isinstance(image, bytes) else _checked(image)
     height, width = pixels.shape[:2]
-    interpolation = _FILTERS[framing.interpolation]
-    if framing.resize == "square":
-        return _resize(pixels, central_square(height, width, framing.crop), image_size_px, interpolation)
-    return _resize_whole(pixels, framing.resized(height, width, image_size_px), image_size_px, interpolation)
+    if framing.resize != "square":
+        size = framing.resized(height, width, image_size_px)
+        return _resize_whole(pixels, size, framing.corner(*size, image_size_px), image_size_px, framing.interpolation)
+    box = central_square(height, width, framing.crop)
+    if framing.interpolation in _PILLOW:
+        return _resize(pixels, box, image_size_px, _PILLOW[framing.interpolation])
+    size = (image_size_px, image_size_px)
+    return _resize_whole(_whole_pixels(pixels, box), size, (0, 0), image_size_px, framing.interpolation)
 
 
 def inception_crop(
@@ -118,12 +123,27 @@ def _resize(pixels: np.ndarray, box: Box, image_size_px: int, interpolation: Ima
 
 
 def _resize_whole(
-    pixels: np.ndarray, size: tuple[int, int], image_size_px: int, interpolation: Image.Resampling
+    pixels: np.ndarray, size: tuple[int, int], corner: tuple[int, int], image_size_px: int, interpolation: str
 ) -> np.ndarray:
-    """uint8 [height, width] with 1 or 3 channels at a ``size`` of at least [P, P], and the [P, P, 3] in its middle."""
-    top, left = central_corner(*size, image_size_px)
-    picture = _picture(pixels).resize(size[::-1], interpolation)
-    return np.array(picture.crop((left, top, left + image_size_px, top + image_size_px)).convert("RGB"))
+    """uint8 [height, width] with 1 or 3 channels at another ``size``, and of that the [P, P, 3] from a corner on."""
+    if interpolation in _PILLOW:
+        resized = np.array(_picture(pixels).resize(size[::-1], _PILLOW[interpolation]))
+    else:
+        resized = cv2.resize(pixels, size[::-1], interpolation=_OPENCV[interpolation])
+    return _three_channels(resized[corner[0] : corner[0] + image_size_px, corner[1] : corner[1] + image_size_px])
+
+
+def _three_channels(pixels: np.ndarray) -> np.ndarray:
+    """[P, P, 3] of [P, P], or of [P, P] with 1 or 3 channels."""
+    size = pixels.shape[:2]
+    return np.ascontiguousarray(np.broadcast_to(pixels.reshape(*size, -1), (*size, 3)))
+
+
+def _whole_pixels(pixels: np.ndarray, box: Box) -> np.ndarray:
+    """A part of the pixels, at least one of them; the box is rounded to whole ones."""
+    top, left = (round(place) for place in box[:2])
+    height, width = (max(1, round(side)) for side in box[2:])
+    return pixels[top : top + height, left : left + width]
 
 
 def _picture(pixels: np.ndarray) -> Image.Image:
@@ -133,13 +153,9 @@ def _picture(pixels: np.ndarray) -> Image.Image:
 
 def _shrink(pixels: np.ndarray, box: Box, image_size_px: int) -> np.ndarray:
     """As :func:`_resize`, in the way of :func:`inception_crop`; the box is rounded to whole pixels."""
-    top, left = (round(place) for place in box[:2])
-    height, width = (max(1, round(side)) for side in box[2:])
-    part = pixels[top : top + height, left : left + width]
+    part = _whole_pixels(pixels, box)
     method = cv2.INTER_AREA if min(part.shape[:2]) >= image_size_px else cv2.INTER_LINEAR
-    square = cv2.resize(part, (image_size_px, image_size_px), interpolation=method)
-    square = square.reshape(image_size_px, image_size_px, -1)  # OpenCV drops a single channel
-    return np.array(np.broadcast_to(square, (image_size_px, image_size_px, 3))) if square.shape[-1] == 1 else square
+    return _three_channels(cv2.resize(part, (image_size_px, image_size_px), interpolation=method))
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

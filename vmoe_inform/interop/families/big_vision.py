@@ -11,7 +11,18 @@ from vmoe_inform.interop.stored import StoredCheckpoint
 
 _STATE = re.compile(r"(opt|chrono|rng|rng_loop|step)(/.*)?")
 _STACK = "Transformer/encoderblock/LayerNorm_0/scale"  # of all blocks at once, where a loop runs over them
+# The configs have resize_small(256)|central_crop(224), and resize(P) at larger sizes; the first averages over areas.
 _SMALL_PX = 256
+_CROPPED = {
+    "evaluation_crop": 0.875,
+    "evaluation_resize": "shorter_side_rounded",
+    "evaluation_interpolation": "area",
+}
+_STRETCHED = {
+    "evaluation_crop": 1.0,
+    "evaluation_resize": "stretch",
+    "evaluation_interpolation": "bilinear_aliased",
+}
 
 
 class BigVision(Family):
@@ -30,9 +41,8 @@ class BigVision(Family):
         shapes = _flax_vit.shapes_of(stored)
         model = _flax_vit.sizes(shapes, _stacked_blocks(shapes))
         model |= _flax_vit.image_size_px(shapes, model)
-        # The configs resize the shorter side to 256 px and crop 224; at larger sizes they resize the whole image.
-        crop, resize = (0.875, "shorter_side") if model.get("image_size_px", 0) <= _SMALL_PX else (1.0, "stretch")
-        data = {"pixel_mean": 0.5, "pixel_std": 0.5, "evaluation_crop": crop, "evaluation_resize": resize}
+        small = model.get("image_size_px", 0) <= _SMALL_PX
+        data = {"pixel_mean": 0.5, "pixel_std": 0.5, **(_CROPPED if small else _STRETCHED)}
         return Settings(model, asked=_shapes.asked(model), data=data)
 
     def moves(self, stored: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:

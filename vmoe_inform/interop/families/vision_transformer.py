@@ -33,5 +33,11 @@ class VisionTransformer(Family):
         return _flax_vit.moves(stored, model)
 
 
-# The program resizes the whole image to P x P without antialiasing, and maps pixels to [-1, 1].
-_PREPARATION = {"pixel_mean": 0.5, "pixel_std": 0.5, "evaluation_resize": "stretch"}
+# The program resizes the whole image to P x P, bilinear without antialiasing, and maps pixels to [-1, 1].
+_PREPARATION = {
+    "pixel_mean": 0.5,
+    "pixel_std": 0.5,
+    "evaluation_crop": 1.0,
+    "evaluation_resize": "stretch",
+    "evaluation_interpolation": "bilinear_aliased",
+}
