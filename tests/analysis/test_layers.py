@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from vmoe_inform import config as config_lib
+from vmoe_inform.analysis.api import compared
 from vmoe_inform.analysis.collect import choices, layers
 from vmoe_inform.analysis.collect._adjacencies import adjacencies
 from vmoe_inform.analysis.collect._sums import add, layer_sums
-from vmoe_inform.analysis.collect.analysis import compared
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 from vmoe_inform.analysis.results import Change, Layer, OtherLayer
 
@@ -139,7 +139,7 @@ def test_filler_tokens_count_nothing_and_batches_add_up():
     total = None
     for token in range(4):
         total = add(total, sums_of((np.arange(4) == token).reshape(2, 2)))
-    first, second = (layers.of_sums(sums, num_tokens=2) for sums in (whole, total))
+    first, second = (layers.of_sums(sums) for sums in (whole, total))
     for name in ("entropy", "base_entropy", "dropped", "load_cv"):
         assert getattr(first, name) == pytest.approx(getattr(second, name), abs=1e-6)
     for name in ("margin", "flips", "specialisation", "load"):
@@ -148,7 +148,7 @@ def test_filler_tokens_count_nothing_and_batches_add_up():
 
 def test_without_classes_there_is_no_specialisation():
     layer = _trace().layers["block_1"]
-    found = layers.of_sums(layer_sums(layer, jnp.ones((2, 2), bool), None, num_classes=None), num_tokens=2)
+    found = layers.of_sums(layer_sums(layer, jnp.ones((2, 2), bool), None, num_classes=None))
     assert found.specialisation is None
     assert found.load == pytest.approx([0.75, 0.25, 0.0])
 
@@ -206,7 +206,7 @@ def test_spectral_gap_is_of_the_matrix_that_the_router_applies():
 def test_routers_without_a_matrix_of_experts_have_no_adjacency():
     config = config_lib.default().model
     config.moe.layers, config.num_layers = (0,), 1
-    assert adjacencies(config_lib.parse_model(config), {10: {}}) == {"block_0": None}
+    assert adjacencies(config_lib.parse_model(config), {10: {}}) == {}
 
 
 def test_what_was_not_kept_is_named():

@@ -18,7 +18,7 @@ from vmoe_inform import analysis as analysis_lib
 from vmoe_inform import config as config_lib
 from vmoe_inform import documents
 from vmoe_inform.analysis.collect import _comparable, choices, layers
-from vmoe_inform.analysis.collect.analysis import of_checkpoints
+from vmoe_inform.analysis.collect._adjacencies import adjacencies
 from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.analysis.images import data as images_lib
 from vmoe_inform.analysis.images.choice import parse
@@ -68,7 +68,7 @@ def newest(checkpoints):
 
 
 class MadeUpImages(images_lib.Images):
-    """Noise on a shade for each class; a corruption darkens it, the more the severer."""
+    """Noise on a shade for each class; a corruption darkens it, the more the severer. The choices stand for views."""
 
     class_names = CLASSES
 
@@ -77,6 +77,9 @@ class MadeUpImages(images_lib.Images):
         random = np.random.default_rng(3)
         self.labels = random.integers(0, 10, count).astype(np.int32)
         self.noise = random.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+
+    def views(self, runs, choices, found):
+        return choices
 
     def clean(self):
         return Source(ArrayRecords(self.noise, self.labels), CLASSES)
@@ -94,8 +97,8 @@ def found(checkpoints):
     other_before = dataclasses.replace(newest, name="other", step=5)
     states = {step: jax.device_get(run.variables["routing"]) for step, run in checkpoints.items()}
     said = []
-    runs = AnalysedRuns(newest, before, other, other_before, states)
-    made = of_checkpoints(runs, MadeUpImages(), say=said.append)
+    runs = AnalysedRuns(newest, before, other, other_before, adjacencies(newest.config.model, states))
+    made = analysis_lib.analyze(runs, MadeUpImages(), say=said.append)
     assert len(said) == 4 + 15
     return made
 
@@ -107,7 +110,7 @@ def test_corruptions_that_cannot_be_had_are_said_before_any_work(newest):
 
     said = []
     with pytest.raises(ValueError, match="not available"):
-        of_checkpoints(AnalysedRuns(newest), NoCorruptions(), say=said.append)
+        analysis_lib.analyze(AnalysedRuns(newest), NoCorruptions(), say=said.append)
     assert said == []
 
 
@@ -173,14 +176,24 @@ def test_corruptions_reroute_tokens_only_where_they_change_the_image(found):
 def test_the_tables_are_those_of_the_experts_of_every_token(found, checkpoints):
     """The fluctuation, worked out once more from the choices of the two checkpoints; on eight devices."""
     observer = Observer(dataclasses.replace(checkpoints[20], mesh=make_mesh(4, 2)))
-    seen = [observer.observe(jax.device_get(run.variables), MadeUpImages().clean()) for run in checkpoints.values()]
+    whole = [dataclasses.replace(run, variables=jax.device_get(run.variables)) for run in checkpoints.values()]
+    seen = [observer.with_run(run).observe(MadeUpImages().clean()) for run in whole]
     changed = choices.fluctuation(seen[0].choices.of_tokens, seen[1].choices.of_tokens)
     assert changed["block_1"].set > 0
     _same(documents.to_json(found[0].fluctuation.layers["block_1"]), documents.to_json(changed["block_1"]))
-    layer = layers.of_sums(seen[1].sums["block_1"], num_tokens=5)
+    layer = layers.of_sums(seen[1].sums["block_1"])
     shown = dataclasses.replace(found[0].layers["block_1"], adjacency=None)
     _same(documents.to_json(layer), documents.to_json(shown))
     assert seen[1].choices.experts["block_1"].dtype == np.uint8
+
+
+def test_only_runs_of_the_same_model_and_data_share_what_is_compiled(newest, checkpoints):
+    observer = Observer(newest)
+    earlier = observer.with_run(checkpoints[10])
+    assert (earlier.run, observer.run) == (checkpoints[10], newest)
+    assert earlier._runner is observer._runner
+    config = _config(data__class_names=CLASSES)
+    assert observer.with_run(dataclasses.replace(newest, config=config))._runner is not observer._runner
 
 
 def test_the_page_shows_readable_images_clean_and_in_every_severity(newest, found):
@@ -188,7 +201,7 @@ def test_the_page_shows_readable_images_clean_and_in_every_severity(newest, foun
     images.choice = parse("c:frost:2")
     analysis, choices_of_it = found
     read = choices_of_it.of(np.flatnonzero(readable))
-    views = images.views([newest], read, dataclasses.replace(analysis, corruptions=None))
+    views = images_lib.Images.views(images, [newest], read, dataclasses.replace(analysis, corruptions=None))
     assert views.labels == images.labels[readable].tolist()
     assert list(views.images) == [("", 0), *(("frost", severity) for severity in (1, 2, 3, 4, 5))]
     np.testing.assert_array_equal(views.images["frost", 2], (images.noise // 3)[readable])

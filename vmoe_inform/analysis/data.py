@@ -8,7 +8,6 @@ from vmoe_inform import checks
 from vmoe_inform.analysis.collect.choices import Choices
 from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.analysis.results import Analysis, Corruptions
-from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
 from vmoe_inform.registry import Registry
 from vmoe_inform.runs.run import Run
@@ -54,18 +53,15 @@ class AnalysedData(abc.ABC, Generic[ViewsT]):
           ValueError: records that are unavailable; all that will be needed are asked for before any work.
         """
 
-    def corruptions(
-        self, observer: Observer, variables: Tree, clean: Choices, say: Callable[[str], None]
-    ) -> Corruptions | None:
+    def corruptions(self, observer: Observer, clean: Choices, say: Callable[[str], None]) -> Corruptions | None:
         """What corruptions of the records do, if that was asked for; by default nothing.
 
         Args:
-          observer: of the model.
-          variables: of the checkpoint.
+          observer: of the checkpoint.
           clean: choices for the records of :meth:`source`.
           say: called with a line for each corruption.
         """
-        del observer, variables, clean, say
+        del observer, clean, say
         return None
 
     @abc.abstractmethod

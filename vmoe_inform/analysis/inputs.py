@@ -7,19 +7,19 @@ from typing import Any
 
 from vmoe_inform import checks, text
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect._adjacencies import has_adjacency
+from vmoe_inform.analysis.collect import _adjacencies
 from vmoe_inform.analysis.collect._comparable import check_comparable, check_has_routers
 from vmoe_inform.analysis.data import AnalysedData, kind_of
 from vmoe_inform.analysis.images import data as _images  # noqa: F401  (it registers its records)
+from vmoe_inform.analysis.results import Adjacency
 from vmoe_inform.analysis.text import data as _text  # noqa: F401  (it registers its records)
-from vmoe_inform.axes import Tree
 from vmoe_inform.config import from_text
 from vmoe_inform.runs import checkpoint_path, run
 from vmoe_inform.runs.run import Run, SavedRun
 
 _LAST_TWO = "last2"
 _AS_RECORDED: Mapping[str, Any] = {}
-_NONE: Mapping[int, Tree] = {}
+_NONE: Mapping[str, Adjacency] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +31,14 @@ class AnalysedRuns:
       before: an earlier checkpoint of the run, since which its routing has changed; or None.
       other: a run to compare it with; or None.
       other_before: an earlier checkpoint of that; or None.
-      adjacency_states: by step, the collection ``routing`` of the run's checkpoints; empty if it has no adjacencies.
+      adjacencies: of the run's layers, by block; empty where no step multiplies with a matrix of experts.
     """
 
     own: Run
     before: Run | None = None
     other: Run | None = None
     other_before: Run | None = None
-    adjacency_states: Mapping[int, Tree] = dataclasses.field(default_factory=lambda: _NONE)
+    adjacencies: Mapping[str, Adjacency] = dataclasses.field(default_factory=lambda: _NONE)
 
 
 def load_inputs(
@@ -75,13 +75,13 @@ def load_inputs(
     own = saved.at(newest).load()
     config_lib.check_evaluation_batch(own.config, own.mesh.size)
     before = saved.at(earlier[0]).load() if earlier else None
-    states = saved.routing_states() if has_adjacency(own.config.model) else {}
+    adjacencies = _adjacencies.of_run(saved.at(newest))
     if saved_other is None:
-        return AnalysedRuns(own, before, adjacency_states=states), data
+        return AnalysedRuns(own, before, adjacencies=adjacencies), data
     other = saved_other.load().with_classes_in_order_of(own.class_names)
     step = _earlier_step(saved_other, like=earlier)
     other_before = None if step is None else saved_other.at(step).load()
-    return AnalysedRuns(own, before, other, other_before, states), data
+    return AnalysedRuns(own, before, other, other_before, adjacencies), data
 
 
 def _find_other(saved: SavedRun, against: str, kind: type[AnalysedData[Any]], here: Mapping[str, Any]) -> SavedRun:

@@ -1,5 +1,6 @@
 """Test texts, seen by checkpoints of language models that are made by hand."""
 
+import copy
 import dataclasses
 import math
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests import tiny_text
+from vmoe_inform.analysis import analyze
 from vmoe_inform.analysis.collect import _comparable
-from vmoe_inform.analysis.collect.analysis import of_checkpoints
 from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.analysis.draw._panels import named
 from vmoe_inform.analysis.inputs import AnalysedRuns
@@ -39,13 +40,20 @@ def data(checkpoints):
     return Windows.of_run(checkpoints[20].config, "clean", None)
 
 
+def analysis_and_choices(runs, data, say=lambda line: None):
+    """An analysis without views of single texts: in their place the choices that they would be of."""
+    data = copy.copy(data)
+    data.views = lambda runs, choices, found: choices
+    return analyze(runs, data, say=say)
+
+
 @pytest.fixture(scope="module")
 def found(checkpoints, data):
     """The later checkpoint with its earlier one, compared with that one as if it were another run."""
     before, newest = checkpoints.values()
     other = dataclasses.replace(before, name="other")
     said = []
-    made = of_checkpoints(AnalysedRuns(newest, before, other), data, say=said.append)
+    made = analysis_and_choices(AnalysedRuns(newest, before, other), data, said.append)
     assert said[0].startswith("similarity_smoe_top2, step 20: ")
     return made
 
@@ -56,7 +64,7 @@ def test_every_token_of_the_text_counts_once_and_filler_never(found, checkpoints
     assert choices.real.sum() == num_tokens
     assert choices.real.size > num_tokens  # there is filler
     assert (analysis.run.unit, analysis.run.count) == ("windows", len(choices.indices))
-    seen = Observer(checkpoints[20]).observe(checkpoints[20].variables, data.source())
+    seen = Observer(checkpoints[20]).observe(data.source())
     assert int(seen.sums["block_1"].tokens) == num_tokens
     # Each token has two experts: of the load, counted once more from the choices, each is half.
     counts = np.bincount(choices.of_tokens["block_1"].ravel(), minlength=4)
@@ -141,7 +149,7 @@ def test_memory_is_carried_from_window_to_window(folder):
     options = {"model__attention_style": "previous", "model__attention_span": 8, "model__block": "post_ln_double"}
     run = runs(folder, "smoe_top2", **options)[20]
     data = Windows.of_run(run.config, "clean", None)
-    score = Observer(run).observe(run.variables, data.source()).score
+    score = Observer(run).observe(data.source()).score
     headline = Predictor(run.model, LanguageModeling(run.config), run.mesh).headline(run.variables)
     assert score == pytest.approx(headline.value, rel=1e-5)
     assert math.isfinite(score)
@@ -150,7 +158,7 @@ def test_memory_is_carried_from_window_to_window(folder):
 def test_routers_that_look_ahead_are_labelled_everywhere(folder):
     run = runs(folder, model__allow_future=True)[20]
     data = Windows.of_run(run.config, "clean", 20)
-    analysis, choices = of_checkpoints(AnalysedRuns(run), data, say=lambda line: None)
+    analysis, choices = analysis_and_choices(AnalysedRuns(run), data)
     assert analysis.run.score_in_words.endswith(", with routers that look ahead")
     assert named(analysis.run).endswith("(clean); routers look ahead")
     view = data.views([run], choices, analysis).views[0]
@@ -166,7 +174,7 @@ def test_labelled_texts_have_classes_and_no_padding_counts(tmp_path):
     options = {"task": "text_classification", "model__num_classes": 2, "data__source": "table"}
     run = runs(tmp_path, "smoe_top2", task_class=TextClassification, **options)[20]
     data = Texts.of_run(run.config, "clean", None)
-    analysis, choices = of_checkpoints(AnalysedRuns(run), data, say=lambda line: None)
+    analysis, choices = analysis_and_choices(AnalysedRuns(run), data)
     assert choices.real.sum() == 4 * 5 + 2
     assert (analysis.run.unit, analysis.run.metric, analysis.class_names) == ("texts", "top1", ("0", "1"))
     assert analysis.layers["block_1"].specialisation.class_entropy > 0

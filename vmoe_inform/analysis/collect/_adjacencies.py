@@ -11,33 +11,34 @@ from vmoe_inform.axes import Float, Tree
 from vmoe_inform.config import ModelConfig, options_of
 from vmoe_inform.routing import spectral_gap
 from vmoe_inform.routing.steps import INFORM_STEPS
+from vmoe_inform.runs.run import SavedRun
 
 
-def has_adjacency(config: ModelConfig) -> bool:
-    """Whether a step of the router multiplies with a matrix of experts, which is a part of its state."""
-    return any(INFORM_STEPS[name].adjacency is not None for name in config.router.inform_steps)
+def of_run(saved: SavedRun) -> dict[str, Adjacency]:
+    """Those of a checkpoint's layers, with spectral gaps at all checkpoints of the run; see :func:`adjacencies`."""
+    config = saved.config.model
+    if all(INFORM_STEPS[name].adjacency is None for name in config.router.inform_steps):
+        return {}
+    return adjacencies(config, saved.routing_states(), step=saved.step)
 
 
-def adjacencies(
-    config: ModelConfig, states: Mapping[int, Tree], *, step: int | None = None
-) -> dict[str, Adjacency | None]:
+def adjacencies(config: ModelConfig, states: Mapping[int, Tree], *, step: int | None = None) -> dict[str, Adjacency]:
     """By block the matrix that a token's probabilities are multiplied with, and its spectral gap over the training.
 
     The gap is 1 - the second largest absolute eigenvalue (SymphonySMoE, Proposition 1), of the matrix as the router
-    applies it. Entries below the threshold are left out, and experts that were never chosen have identity rows. None
-    where no step multiplies with such a matrix; a product where several do.
+    applies it. Entries below the threshold are left out, and experts that were never chosen have identity rows. Layers
+    where no step multiplies with such a matrix are left out; where several do, it is their product.
 
     Args:
       config: of the model.
       states: by training step, the collection ``routing``.
       step: whose matrix is kept; None: the newest.
     """
-    found: dict[str, Adjacency | None] = {}
+    found = {}
     for ordinal, layer in enumerate(config.moe_layers):
         block = f"block_{layer}"
         names = [name for name in config.router.inform_steps_of(ordinal) if INFORM_STEPS[name].adjacency is not None]
         if not names:
-            found[block] = None
             continue
         matrices = {step: _matrix(names, config, states[step][block]) for step in sorted(states)}
         shown = matrices[max(matrices) if step is None else step]

@@ -32,12 +32,14 @@ class GraphSums:
     """Of the rows of token graphs.
 
     Attributes:
+      num_tokens: N.
       neighbours: sum of the effective neighbours.
       neighbour_counts: rows by log(effective neighbours) / log(N), in even bins.
       self_weight: sum of the weights of the tokens themselves.
       self_weight_counts: rows by that, in quadratic bins.
     """
 
+    num_tokens: int = dataclasses.field(metadata={"static": True})
     neighbours: Array
     neighbour_counts: Int[Array, " bins"]
     self_weight: Array
@@ -113,8 +115,10 @@ def layer_sums(
 def _graph_sums(graph: Float[Array, "n N N"], real: Bool[Array, "n N"]) -> GraphSums:
     neighbours = effective_neighbours(graph)
     alone = jnp.diagonal(graph, axis1=-2, axis2=-1)
-    most = max(graph.shape[-1], 2)  # of a single token it is always 1
+    num_tokens = graph.shape[-1]
+    most = max(num_tokens, 2)  # of a single token it is always 1
     return GraphSums(
+        num_tokens=num_tokens,
         neighbours=jnp.sum(jnp.where(real, neighbours, 0.0)),
         neighbour_counts=_count(jnp.log(neighbours) / jnp.log(most), real),
         self_weight=jnp.sum(jnp.where(real, alone, 0.0)),

@@ -40,19 +40,13 @@ def of_trace(trace: Trace, labels: Int[Any, " n"], *, num_classes: int) -> dict[
             raise checks.error("labels", f"one for each of the {number} sequences", list(labels.shape))
     found = {}
     for block, layer in trace.layers.items():
-        num_tokens = np.asarray(layer.informed).shape[1]
-        real = jnp.ones((len(labels), num_tokens), bool)
-        found[block] = of_sums(add(None, _layer_sums(layer, real, labels, num_classes=num_classes)), num_tokens)
+        real = jnp.ones(np.asarray(layer.informed).shape[:2], bool)
+        found[block] = of_sums(add(None, _layer_sums(layer, real, labels, num_classes=num_classes)))
     return found
 
 
-def of_sums(sums: LayerSums, num_tokens: int) -> Layer:
-    """One MoE layer, without ``adjacency``.
-
-    Args:
-      sums: added up over all sequences.
-      num_tokens: N.
-    """
+def of_sums(sums: LayerSums) -> Layer:
+    """One MoE layer, without ``adjacency``, of sums over all sequences."""
     load = np.sum(sums.load, axis=0)
     load = load / max(float(load.sum()), np.finfo(np.float64).tiny)
     tokens = int(sums.tokens)
@@ -62,7 +56,7 @@ def of_sums(sums: LayerSums, num_tokens: int) -> Layer:
         load=_row(load),
         load_cv=coefficient_of_variation(load),
         dropped=float(sums.dropped) / tokens,
-        graph=None if sums.graph is None else _token_graph(sums.graph, tokens, num_tokens),
+        graph=None if sums.graph is None else _token_graph(sums.graph, tokens),
         margin=None if sums.margin_counts is None else _margin(np.asarray(sums.margin_counts)),
         flips=None if sums.flips is None else Flips(PERTURBATIONS, _row(np.asarray(sums.flips) / tokens)),
         specialisation=specialisation(np.asarray(sums.load)) if len(sums.load) > 1 else None,
@@ -97,8 +91,8 @@ def _entropy(shares: np.ndarray) -> float:
     return float(-np.sum(positive * np.log(positive)))
 
 
-def _token_graph(sums: GraphSums, tokens: int, num_tokens: int) -> TokenGraph:
-    neighbours = max(num_tokens, 2) ** bin_edges(1)
+def _token_graph(sums: GraphSums, tokens: int) -> TokenGraph:
+    neighbours = max(sums.num_tokens, 2) ** bin_edges(1)
     return TokenGraph(
         effective_neighbours=Spread(
             float(sums.neighbours) / tokens, _quantiles(np.asarray(sums.neighbour_counts), neighbours)

@@ -1,4 +1,4 @@
-"""Records each MoE layer of a model at work: what it leaves when it is applied, as one typed record a layer."""
+"""What each MoE layer leaves when a model is applied, as one typed record a layer."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,69 +8,34 @@ import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.analysis.collect.traces import LayerTrace
-from vmoe_inform.axes import Array, Bool, Tree
+from vmoe_inform.axes import Array, Bool
 from vmoe_inform.config import ModelConfig
-from vmoe_inform.nn.models import Model
-from vmoe_inform.nn.router import TRACE
+from vmoe_inform.evaluation.runner import Applied
 from vmoe_inform.routing import topk_margin
 from vmoe_inform.routing.steps import SELECT_STEPS
-from vmoe_inform.sharding.rules import gathered
-from vmoe_inform.tasks.task import Batch, Task
+from vmoe_inform.tasks.task import Batch
 
 # What a record may hold besides the token graph, which is by far the largest.
 FIELDS = ("base", "informed", "base_indices", "indices", "weights", "load", "dropped", "margin")
 GRAPH = "graph"
 
 
-def apply_and_record(
-    model: Model,
-    variables: Tree,
-    inputs: Array,
-    mask: Array | None,
-    token_mask: Array | None = None,
-    memory: Tree | None = None,
-) -> tuple[Any, dict[str, Any], dict[str, LayerTrace]]:
-    """Outputs, ``aux`` and full records of a batch, for use under ``jit``: what is not used is not computed.
+def records(trace: Mapping[str, Any], config: ModelConfig) -> dict[str, LayerTrace]:
+    """Full records by block, for use under ``jit``: what is not used is not computed.
 
     Args:
-      model: from :func:`vmoe_inform.nn.models.from_config`.
-      variables: what ``model.apply`` takes.
-      inputs: normalised images [B, P, P, 3], or tokens [B, N].
-      mask: False for filler sequences [B].
-      token_mask: False for padding behind the tokens of a sequence [B, N]; None: there is none.
-      memory: what the model carried from the batch before; None: nothing.
+      trace: what the MoE layers left by block, in a model's call with the collection ``intermediates``.
+      config: of the model.
     """
-    variables = variables | {"params": gathered(variables["params"])}
-    (outputs, aux), left = model.apply(
-        variables,
-        inputs,
-        train=False,
-        sequence_mask=mask,
-        token_mask=token_mask,
-        memory=memory,
-        mutable=[TRACE],
-    )
-    layers = left[TRACE]
-    return outputs, aux, {block: _record(layers[block]["moe"], model.config) for block in block_names(model.config)}
+    return {block: _record(trace[block]["moe"], config) for block in block_names(config)}
 
 
-def route(
-    model: Model, task: Task[Any, Any], variables: Tree, batch: Batch, memory: Tree | None
-) -> tuple[Any, dict[str, Any], dict[str, LayerTrace]]:
-    """As :func:`apply_and_record`, of a batch of a task's evaluation; gives what the task keeps in place of outputs."""
-    prepared = {**batch, **task.prepare(None, batch)}
-    masks = task.mask(prepared), task.token_mask(prepared)
-    outputs, aux, layers = apply_and_record(model, variables, prepared["inputs"], *masks, memory)
-    return task.kept(outputs, aux, prepared), aux, layers
-
-
-def counted_tokens(task: Task[Any, Any], batch: Batch) -> Bool[Array, "B N"]:
-    """Which tokens of a batch of evaluation count, as the task says: none of filler."""
-    counted = task.counted_tokens(batch)
-    if counted is not None:
-        return counted
+def real_tokens(found: Applied, batch: Batch, config: ModelConfig) -> Bool[Array, "B N"]:
+    """Which tokens of a batch of evaluation count: none of filler."""
+    if found.counted is not None:
+        return found.counted
     mask = batch["mask"]
-    return jnp.broadcast_to(mask[:, None], (len(mask), task.config.model.num_tokens))
+    return jnp.broadcast_to(mask[:, None], (len(mask), config.num_tokens))
 
 
 def _record(left: Mapping[str, Any], config: ModelConfig) -> LayerTrace:

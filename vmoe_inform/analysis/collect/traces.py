@@ -1,7 +1,8 @@
 """Records of a router on some sequences: one typed record for each MoE layer, on the host."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Self
 
 import jax
 import numpy as np
@@ -36,6 +37,10 @@ class LayerTrace:
     dropped: Float[np.ndarray, "n N"] | None = None
     margin: Float[np.ndarray, "n N"] | None = None
     graph: Float[np.ndarray, "n N N"] | None = None
+
+    def only(self, fields: Collection[str]) -> Self:
+        """With these fields alone."""
+        return type(self)(**{name: getattr(self, name) for name in fields})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

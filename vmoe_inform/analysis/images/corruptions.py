@@ -7,14 +7,12 @@ import numpy as np
 from vmoe_inform.analysis.collect.choices import Choices, changed
 from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.analysis.results import Corruptions
-from vmoe_inform.axes import Tree
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
 from vmoe_inform.data.sources import Source
 
 
 def of_all(
     observer: Observer,
-    variables: Tree,
     corrupted: Callable[[str, int], Source],
     clean: Choices,
     say: Callable[[str], None],
@@ -22,8 +20,7 @@ def of_all(
     """Analyses the images under all corruptions.
 
     Args:
-      observer: of the model.
-      variables: of the checkpoint.
+      observer: of the checkpoint.
       corrupted: by corruption and severity, the images that ``clean`` is of, in their order.
       clean: choices without corruption.
       say: called with a line for each corruption.
@@ -35,7 +32,7 @@ def of_all(
     rerouted = {block: np.zeros_like(top1) for block in clean.experts}
     for row, corruption in enumerate(CORRUPTIONS):
         for column, severity in enumerate(SEVERITIES):
-            found = observer.choices(variables, corrupted(corruption, severity))
+            found = observer.choices(corrupted(corruption, severity))
             both = np.intersect1d(found.indices, clean.indices)  # could be read
             found, before = found.of(both), clean.of(both).of_tokens
             top1[row, column] = observer.score(found)

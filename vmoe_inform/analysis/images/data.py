@@ -17,7 +17,6 @@ from vmoe_inform.analysis.images.choice import CLEAN_IMAGES, Choice, parse, sele
 from vmoe_inform.analysis.images.shown import view_of_run
 from vmoe_inform.analysis.images.views import UNCORRUPTED, Views
 from vmoe_inform.analysis.results import Analysis, Corruptions
-from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config, as_images
 from vmoe_inform.data.images import pixels as images_lib
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
@@ -80,12 +79,10 @@ class Images(AnalysedData[Views]):
             return self.clean()
         return self.corrupted(self.choice.corruption, self.choice.severity)
 
-    def corruptions(
-        self, observer: Observer, variables: Tree, clean: Choices, say: Callable[[str], None]
-    ) -> Corruptions | None:
+    def corruptions(self, observer: Observer, clean: Choices, say: Callable[[str], None]) -> Corruptions | None:
         if not self.choice.all_corruptions:
             return None
-        return corruptions.of_all(observer, variables, self.corrupted, clean, say)
+        return corruptions.of_all(observer, self.corrupted, clean, say)
 
     def views(self, runs: Sequence[Run], choices: Choices, found: Analysis) -> Views:
         """At most 24 of the readable images, evenly over all, clean and under one corruption in all severities."""

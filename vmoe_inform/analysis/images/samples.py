@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vmoe_inform import checks
+from vmoe_inform.analysis.api import run_facts
 from vmoe_inform.analysis.collect import layers
-from vmoe_inform.analysis.collect._facts import run_facts
 from vmoe_inform.analysis.images.choice import parse
 from vmoe_inform.analysis.images.data import Images
 from vmoe_inform.analysis.images.shown import trace_of_run, view_of_run
@@ -100,10 +100,11 @@ def of_trace(
     of_layers = layers.of_trace(trace, labels, num_classes=len(class_names))
     hits = trace.logits.argmax(-1) == labels
     run = run_facts(
-        *(model.config, Images.unit),
+        model.config,
         name=name,
         step=step,
         suite=suite,
+        unit=Images.unit,
         count=len(hits),
         metric="top1",
         score=float(hits.mean()),

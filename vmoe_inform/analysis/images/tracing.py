@@ -14,13 +14,15 @@ from jax.sharding import Mesh
 
 from vmoe_inform import checks
 from vmoe_inform.analysis.collect._comparable import check_has_routers
-from vmoe_inform.analysis.collect.recording import GRAPH, apply_and_record, block_names, kept_fields
+from vmoe_inform.analysis.collect.recording import GRAPH, block_names, kept_fields, records
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.nn import models
 from vmoe_inform.nn.models import Model
+from vmoe_inform.nn.router import TRACE
 from vmoe_inform.sharding.mesh import batch_sharding, replicated
+from vmoe_inform.sharding.rules import gathered
 
 _IMAGES_AT_A_TIME = 64
 
@@ -119,8 +121,8 @@ def _compiled(config: str, fields: tuple[str, ...], mesh: Mesh | None) -> Callab
     model = models.from_config(json.loads(config))
 
     def look(variables: Tree, images: Array, mask: Array) -> tuple[Array, dict[str, LayerTrace]]:
-        logits, _, layers = apply_and_record(model, variables, images, mask)
-        kept = {block: LayerTrace(**{name: getattr(layer, name) for name in fields}) for block, layer in layers.items()}
-        return logits, kept
+        variables = variables | {"params": gathered(variables["params"])}
+        (logits, _), left = model.apply(variables, images, train=False, sequence_mask=mask, mutable=[TRACE])
+        return logits, {block: layer.only(fields) for block, layer in records(left[TRACE], model.config).items()}
 
     return jax.jit(look) if mesh is None else jax.jit(look, out_shardings=replicated(mesh))

@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmoe_inform import tasks
-from vmoe_inform.analysis.collect.recording import GRAPH, counted_tokens, route
-from vmoe_inform.analysis.collect.traces import LayerTrace
+from vmoe_inform.analysis.collect.recording import GRAPH, real_tokens, records
 from vmoe_inform.analysis.collect.views import KEPT, layer_views
 from vmoe_inform.analysis.text.views import Expected, TextView
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.config import as_language
 from vmoe_inform.data.skipped import SkippedRecords
-from vmoe_inform.evaluation.predict import Predictor
+from vmoe_inform.evaluation.runner import Runner
 from vmoe_inform.nn.cross_entropy import HeadInputs
 from vmoe_inform.runs.run import Run
 from vmoe_inform.tasks.task import Batch
@@ -50,30 +48,27 @@ def shown_by_run(run: Run, source: Any, number: int) -> ShownTexts:
       source: records of its task.
       number: rows at most.
     """
-    task, config = tasks.from_config(run.config), as_language(run.config).model
-    predictor = Predictor(run.model, task, run.mesh)
-    count = min(run.config.evaluation.batch_size, task.num_examples(source))
+    runner, config = Runner.of(run), as_language(run.config).model
+    count = min(run.config.evaluation.batch_size, runner.task.num_examples(source))
     shown = np.arange(min(number, count)) * count // min(number, count)
 
     def look(variables: Tree, batch: Batch, memory: Tree | None) -> tuple[Any, Tree | None]:
-        kept, aux, layers = route(run.model, task, variables, batch, memory)
-        records = {
-            block: LayerTrace(**{name: getattr(layer, name) for name in (*KEPT, GRAPH)})
-            for block, layer in layers.items()
-        }
+        found = runner.apply(variables, batch, memory, traced=True)
+        layers = {block: layer.only((*KEPT, GRAPH)) for block, layer in records(found.trace, config).items()}
         facts = {name: batch[name] for name in ("tokens", "targets", "label") if name in batch}
-        found = (facts, counted_tokens(task, batch), records, kept)
-        chosen = jax.tree.map(lambda values: values[shown], found)
-        likely = None if aux["head"] is None else _likely(aux["head"], shown)
-        return (chosen, likely), predictor.memory_for_next(aux)
+        chosen = jax.tree.map(
+            lambda values: values[shown], (facts, real_tokens(found, batch, config), layers, found.kept)
+        )
+        likely = None if found.aux["head"] is None else _likely(found.aux["head"], shown)
+        return (chosen, likely), found.memory
 
     skipped = SkippedRecords(run.config.data.max_skipped_share)
-    batches = predictor.each_batch(predictor.compiled(look), run.variables, source, skipped=skipped)
-    ((facts, real, records, kept), likely), _ = jax.device_get(next(batches))
+    batches = runner.each_batch(runner.compiled(look), run.variables, source, skipped=skipped)
+    ((facts, real, layers, kept), likely), _ = jax.device_get(next(batches))
     view = TextView(
         run=run.name,
         label=f"{run.name}, step {run.step:,}" + (", routers look ahead" if config.allow_future else ""),
-        layers=layer_views(records, config.moe.num_experts),
+        layers=layer_views(layers, config.moe.num_experts),
         num_experts=config.moe.num_experts,
         expected=None if likely is None else Expected(kept["nats"], *likely),
         predictions=np.argmax(kept, axis=-1) if likely is None else None,
