@@ -72,7 +72,7 @@ def panel(opened_page, place):
 
 
 def hover(opened_page, place, patch):
-    panel(opened_page, place).locator(f"[data-patch='{patch}']").hover()
+    panel(opened_page, place).locator(f"[data-at='{patch}']").hover()
 
 
 def bars(opened_page, place):
@@ -156,7 +156,7 @@ def test_layer_image_router_and_severity_change_what_is_shown(fresh, shown):
     hover(fresh, 0, 0)
     fresh.get_by_label("Layer", exact=True).select_option(label="block 3")
     assert bars(fresh, 0) == expected_bars(view_of(shown, RUNS[0]), "block_3", 0, 0)
-    fresh.locator("#images button").nth(2).click()
+    fresh.locator("#records button").nth(2).click()
     assert bars(fresh, 0) == expected_bars(view_of(shown, RUNS[0]), "block_3", 2, 0)
     assert "is disc" in panel(fresh, 0).inner_text() or "Right: disc" in panel(fresh, 0).inner_text()
     clean = panel(fresh, 0).locator("image").get_attribute("href")
@@ -188,7 +188,7 @@ def test_a_class_of_the_same_name_is_not_right(browser, tmp_path):
     view_of(cranes, RUNS[0]).predictions[:] = [1, 1, 2]  # the labels are 0, 1, 2
     visit = open_page(browser, cranes, tmp_path)
     assert "Wrong: says crane, is crane" in panel(visit.page, 0).locator(".verdict").inner_text()
-    visit.page.locator("#images button").nth(1).click()
+    visit.page.locator("#records button").nth(1).click()
     assert "Right: crane" in panel(visit.page, 0).locator(".verdict").inner_text()
     visit.close()
 
@@ -207,7 +207,7 @@ def test_patches_that_go_elsewhere_are_marked_for_one_router(fresh, shown):
 
 def test_a_click_keeps_the_patch_until_it_is_clicked_again(fresh):
     heading = panel(fresh, 0).locator(".details h2").first
-    rect = panel(fresh, 0).locator("[data-patch='6']")
+    rect = panel(fresh, 0).locator("[data-at='6']")
     rect.click()
     hover(fresh, 0, 9)
     assert heading.inner_text() == "Row 2, column 3 (kept)"
@@ -262,7 +262,7 @@ def test_a_finger_shows_and_keeps_a_patch(browser, shown, opened):
     phone.wait_for_selector("body[data-ready]")
     phone.get_by_label("side by side").uncheck()
     assert not panel(phone, 1).is_visible()
-    panel(phone, 0).locator("[data-patch='4']").tap()
+    panel(phone, 0).locator("[data-at='4']").tap()
     assert bars(phone, 0) == expected_bars(view_of(shown, RUNS[0]), "block_1", 0, 4)
     assert panel(phone, 0).locator(".details h2").first.inner_text() == "Row 2, column 1 (kept)"
     context.close()

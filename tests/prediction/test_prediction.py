@@ -151,9 +151,9 @@ def test_the_page_names_the_files_and_knows_no_right_class(browser, reported, ph
     visit = Visit(browser, 1200, (reported[0] / "a.html").as_uri())
     visit.page.wait_for_selector("body[data-ready]")
     assert visit.complaints == []
-    pictures = visit.page.locator("#images img")
+    pictures = visit.page.locator("#records img")
     assert pictures.count() == len(READABLE)
-    visit.page.locator("#images button").nth(3).click()
+    visit.page.locator("#records button").nth(3).click()
     verdict = visit.page.locator(".verdict").first.inner_text()
     assert re.fullmatch(rf"{photos}/x/08\.png: says \w+ \([\d.]+ % sure\)\.", verdict)
 

@@ -9,7 +9,9 @@ import PIL.Image
 import pytest
 import rich.console
 
-from vmoe_inform.evaluation.results import Data
+from vmoe_inform.evaluation import suites as suites_lib
+from vmoe_inform.evaluation.results import Data, SuiteResult
+from vmoe_inform.report import page as report
 from vmoe_inform.report.page import render_table, write_report
 
 from .sample_results import example, imagenet_examples, imagenet_results, results, with_suite
@@ -168,6 +170,20 @@ def test_report_says_the_scores_with_their_intervals_and_counts(page):
     )
     assert page.row("R: the same")[1] == "not available"
     assert "attention_vmoe names 180 of 200 clean test images right." in page.text
+
+
+def test_the_first_lines_are_the_sentences_of_suites(monkeypatch):
+    mine = suites_lib.SuiteKind("mine", "Mine", "mine", sentence="{run}: {right} of {count} {counted}, {value} %.")
+    monkeypatch.setattr(suites_lib, "kind", lambda name: mine)
+    suite = SuiteResult(1_200, {"recall": 0.25}, headline="recall", counted="texts")
+    found = {name: dataclasses.replace(of_run, suites={"mine": suite}) for name, of_run in results().items()}
+    assert report._summary(found) == [f"{run}: 300 of 1,200 texts, 25 %." for run in found]
+
+
+@pytest.mark.parametrize("suite", suites_lib.names())
+def test_every_sentence_has_fields_that_the_report_fills(suite):
+    filled = dict.fromkeys(("run", "count", "counted", "value", "right"), "7")
+    assert "{" not in suites_lib.kind(suite).sentence.format(**filled)
 
 
 def test_report_says_what_is_generated_and_what_is_missing(page):

@@ -4,7 +4,7 @@ import pytest
 
 from vmoe_inform.evaluation.headlines import wilson_interval
 from vmoe_inform.evaluation.results import SuiteResult
-from vmoe_inform.report import scores
+from vmoe_inform.report import compared, entries, scores
 
 from .sample_results import imagenet_results, results, with_suite
 
@@ -51,15 +51,15 @@ def test_few_shot_has_a_row_for_each_number_of_images_and_the_most_are_the_headl
 
 def test_titles_say_where_images_are_from():
     found = imagenet_results()
-    assert scores.title(found, "a").endswith("(published tar)")
-    assert scores.title(found, "c").endswith("(published folder / generated)")
-    assert scores.mixed_origins(found) == [scores.title(found, "c")]
-    assert scores.title(results(), "c") == "C: corrupted images (generated)"
-    assert scores.title(results(), "clean") == "Clean test images"
+    assert entries.title(found, "a").endswith("(published tar)")
+    assert entries.title(found, "c").endswith("(published folder / generated)")
+    assert entries.mixed_origins(found) == [entries.title(found, "c")]
+    assert entries.title(results(), "c") == "C: corrupted images (generated)"
+    assert entries.title(results(), "clean") == "Clean test images"
 
 
 def test_a_runs_score_stands_beside_the_papers_with_the_difference_in_points():
-    rows = scores.paper_rows({"vmoe": imagenet_results()["vmoe"]})
+    rows = compared.paper_rows({"vmoe": imagenet_results()["vmoe"]})
     found = {(row.title.partition(" ")[0], row.source[:13]): (row.published, row.difference) for row in rows}
     assert found == {
         ("Clean", "Mutual-Inform"): (72.71, 0.0),
@@ -74,7 +74,7 @@ def test_a_runs_score_stands_beside_the_papers_with_the_difference_in_points():
 
 def test_generated_images_are_not_compared_with_the_papers():
     found = imagenet_results()
-    (row,) = [row for row in scores.paper_rows(found) if "generated" in row.title]
+    (row,) = [row for row in compared.paper_rows(found) if "generated" in row.title]
     assert (row.run, row.published, row.difference) == ("similarity_vmoe", 50.45, None)
     assert row.warning == "generated images, not those of the paper"
     assert rows_of(found, "c")[0].published == (48.72, None, 50.85)
@@ -82,16 +82,16 @@ def test_generated_images_are_not_compared_with_the_papers():
 
 def test_a_part_of_a_set_is_compared_with_a_warning():
     found = with_suite({"vmoe": imagenet_results()["vmoe"]}, "vmoe", "a", count=750)
-    (row,) = [row for row in scores.paper_rows(found) if row.title.startswith("A:")]
+    (row,) = [row for row in compared.paper_rows(found) if row.title.startswith("A:")]
     assert (row.difference, row.warning) == (0.0, "over 750 of 7,500 images")
 
 
 def test_runs_of_other_models_are_named_with_what_differs():
     found = imagenet_results()
     found["vmoe"] = dataclasses.replace(found["vmoe"], model=dataclasses.replace(found["vmoe"].model, experts=16))
-    assert {row.run for row in scores.paper_rows(found)} == {"similarity_vmoe", "attention_vmoe"}
-    assert scores.not_compared(found) == [("vmoe", "experts 16 instead of 8 experts")]
-    assert (scores.paper_rows(results()), scores.not_compared(results())) == ([], [])
+    assert {row.run for row in compared.paper_rows(found)} == {"similarity_vmoe", "attention_vmoe"}
+    assert compared.not_compared(found) == [("vmoe", "experts 16 instead of 8 experts")]
+    assert (compared.paper_rows(results()), compared.not_compared(results())) == ([], [])
 
 
 def test_a_suite_of_a_plug_in_that_is_not_loaded_is_called_by_its_own_headline():

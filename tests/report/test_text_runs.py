@@ -9,7 +9,7 @@ import rich.console
 
 from vmoe_inform.evaluation.headlines import headline, with_interval
 from vmoe_inform.evaluation.results import Reliability, RiskCoverage, SuiteResult
-from vmoe_inform.report import figures, language_papers, passages, scores, tables
+from vmoe_inform.report import compared, figures, language_papers, passages, scores, tables
 from vmoe_inform.report.page import render_table, write_report
 
 from .sample_results import results
@@ -65,7 +65,7 @@ def test_rows_state_unit_order_and_how_the_text_was_read():
 
 
 def test_a_run_is_compared_with_the_papers_model_of_its_architecture():
-    rows = scores.paper_rows(language_results())
+    rows = compared.paper_rows(language_results())
     plain = [row for row in rows if row.run == "smoe_top2"]
     assert [row.published for row in plain] == [33.29, 34.84, 41.75, 43.59]
     assert [row.difference for row in plain] == pytest.approx([0.71, 0.16, 1.25, 0.41])
@@ -74,7 +74,7 @@ def test_a_run_is_compared_with_the_papers_model_of_its_architecture():
     assert not any(row.warning for row in rows)  # both look at later words
     found = language_results()["similarity_smoe_top2"]
     masked = dataclasses.replace(found, model=dataclasses.replace(found.model, allow_future=None))
-    assert scores.paper_rows({"run": masked})[0].warning == "the paper's router looks at later words"
+    assert compared.paper_rows({"run": masked})[0].warning == "the paper's router looks at later words"
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_a_run_is_compared_with_the_papers_model_of_its_architecture():
 def test_another_model_is_not_compared_and_the_page_says_why(facts, words):
     run = language_results()["smoe_top2"]
     other = {"run": dataclasses.replace(run, model=dataclasses.replace(run.model, **facts))}
-    assert scores.paper_rows(other) == []
-    assert scores.not_compared(other) == [("run", words)]
+    assert compared.paper_rows(other) == []
+    assert compared.not_compared(other) == [("run", words)]
 
 
 def test_text_of_another_corpus_is_compared_with_no_paper():
     run = language_results()["smoe_top2"]
     other = {"run": dataclasses.replace(run, data=dataclasses.replace(run.data, source="wordnet"))}
-    assert scores.paper_rows(other) == scores.not_compared(other) == []
+    assert compared.paper_rows(other) == compared.not_compared(other) == []
 
 
 def test_every_model_of_the_tables_is_told_apart():

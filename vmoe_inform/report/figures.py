@@ -13,7 +13,7 @@ from vmoe_inform.evaluation.metrics import calibration_error
 from vmoe_inform.evaluation.results import SHARE, Reliability, Results, Unit
 from vmoe_inform.lettering import legend, plain, shown
 from vmoe_inform.report import domains
-from vmoe_inform.report.scores import entries_of, per_corruption, title
+from vmoe_inform.report.entries import entries_of, per_corruption, title
 from vmoe_inform.report.styles import (
     GREY,
     empty_figure,

@@ -17,9 +17,21 @@ from matplotlib.figure import Figure
 from vmoe_inform import checks, storage, text
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
-from vmoe_inform.evaluation.headlines import Estimate, headline, suites_of
-from vmoe_inform.evaluation.results import Results, Unit
-from vmoe_inform.report import domains, figures, passages, routing_figures, scores, tables, templates
+from vmoe_inform.evaluation import suites as suites_lib
+from vmoe_inform.evaluation.headlines import Estimate, headline, in_order, suites_of
+from vmoe_inform.evaluation.results import Results, SuiteResult, Unit
+from vmoe_inform.evaluation.suites.c import GENERATED
+from vmoe_inform.report import (
+    compared,
+    domains,
+    entries,
+    figures,
+    passages,
+    routing_figures,
+    scores,
+    tables,
+    templates,
+)
 from vmoe_inform.report.pictures import FigureKind, data_uri, encode
 
 Example = Mapping[str, Any]  # as routing_figures.example_figure takes it
@@ -148,16 +160,16 @@ def write_report(
         looks_ahead=[run for run, result in results.items() if result.model.allow_future],
         summary=_summary(results),
         rows=scores.score_rows(results),
-        paper_rows=scores.paper_rows(results),
-        not_compared=scores.not_compared(results),
-        mixed_origins=scores.mixed_origins(results),
+        paper_rows=compared.paper_rows(results),
+        not_compared=compared.not_compared(results),
+        mixed_origins=entries.mixed_origins(results),
         missing=tables.missing(results),
         before=earlier.shown_from_before(results, since),
         provenance=tables.provenance(results),
         corruption_rows=tables.corruption_rows(results),
-        generated_runs=[run for run, r in results.items() if scores.origin({run: r}, "c") == scores.GENERATED],
-        corruption_origin=scores.origin(results, "c"),
-        worst_classes={scores.title(results, s): by_run for s, by_run in tables.worst_classes(results).items()},
+        generated_runs=[run for run, r in results.items() if entries.origin({run: r}, "c") == GENERATED],
+        corruption_origin=entries.origin(results, "c"),
+        worst_classes={entries.title(results, s): by_run for s, by_run in tables.worst_classes(results).items()},
         details=tables.details(results),
         facts=tables.facts(results),
         routing=[(run, layer, figures_) for run, r in results.items() for layer, figures_ in r.routing.items()],
@@ -175,25 +187,24 @@ def _check(results: Mapping[str, Results]) -> None:
 
 
 def _summary(results: Mapping[str, Results]) -> list[str]:
-    """One sentence for each run that was tested on clean records."""
-    sentences = []
-    for run, result in results.items():
-        if "clean" in result.suites:
-            found = headline(result.suites["clean"])
-            right = round(found.value * found.count)
-            sentences.append(f"{run} names {right:,} of {found.count:,} clean test images right.")
-        if "classification" in result.suites:
-            found = headline(result.suites["classification"])
-            right = round(found.value * found.count)
-            sentences.append(f"{run} names the class of {right:,} of {found.count:,} test texts right.")
-        if "perplexity" in result.suites:
-            entry = result.suites["perplexity"]
-            found = headline(entry)
-            sentences.append(
-                f"{run} is as unsure of the next of {found.count:,} {entry.counted} as if it chose among "
-                f"{scores.shown(found.value, found.unit, digits=0)} with equal odds."
-            )
-    return sentences
+    """The sentences that suites have for their headlines, run by run."""
+    return [
+        sentence
+        for run, result in results.items()
+        for suite in in_order(result.suites)
+        if (sentence := _sentence(run, suite, result.suites[suite]))
+    ]
+
+
+def _sentence(run: str, suite: str, result: SuiteResult) -> str:
+    found = headline(result)
+    return suites_lib.kind(suite).sentence.format(
+        run=run,
+        count=f"{found.count:,}",
+        counted=result.counted,
+        value=scores.shown(found.value, found.unit, digits=0),
+        right=f"{round(found.value * found.count):,}",
+    )
 
 
 def _pictures(results: Mapping[str, Results]) -> dict[str, Any]:

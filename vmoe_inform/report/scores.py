@@ -1,4 +1,4 @@
-"""Rows of scores for terminal and page: the headline of every suite, its other metrics, and the papers' scores."""
+"""Rows of scores for terminal and page: the headline of every suite, and its other metrics."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,12 +8,12 @@ from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.headlines import Estimate, headline, suites_of, with_interval
 from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.evaluation.results import SHARE, Results, SuiteResult, Unit
-from vmoe_inform.report import language_papers, papers
+from vmoe_inform.report import compared
+from vmoe_inform.report.entries import entries_of, num_classes, title
 
 NOT_EVALUATED = "not evaluated"
 NOT_AVAILABLE = "not available"
 _MANY = 1e6  # a perplexity whose digits say nothing
-GENERATED = "generated"  # the origin of images that are not the published ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,64 +52,6 @@ class ScoreRow:
     published: tuple[float | None, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class PaperRow:
-    """One score of a run, compared with a paper's.
-
-    Attributes:
-      run, title: which run on which images, their origin included.
-      score: of the run.
-      model: what the paper calls its model.
-      published: its score in %, or the perplexity.
-      difference: the run's minus the paper's, in percentage points or perplexity; None where the data are not the
-        paper's.
-      warning: what is not as in the paper; may be empty.
-      source: the paper, and where in it.
-    """
-
-    run: str
-    title: str
-    score: Estimate
-    model: str
-    published: float
-    difference: float | None
-    warning: str
-    source: str
-
-
-def entries_of(results: Mapping[str, Results], suite: str) -> dict[str, SuiteResult]:
-    """The results of each run that was evaluated on ``suite``, by run name."""
-    return {run: result.suites[suite] for run, result in results.items() if suite in result.suites}
-
-
-def per_corruption(results: Mapping[str, Results]) -> dict[str, Mapping[str, tuple[float, ...]]]:
-    """Accuracies under each corruption of C at each severity, by run name; of runs without C none."""
-    of_c = entries_of(results, "c")
-    return {run: of_c[run].per_corruption if run in of_c else {} for run in results}
-
-
-def origin(results: Mapping[str, Results], suite: str) -> str:
-    """Where the suite's images are from, e.g. ``"generated"``; of every run where they differ; may be empty."""
-    found = [entry.origin for entry in entries_of(results, suite).values()]
-    return " / ".join(filter(None, dict.fromkeys(found)))
-
-
-def title(results: Mapping[str, Results], suite: str, *, short: bool = False) -> str:
-    """A suite's title with the origin of its images in brackets."""
-    kind, where = suites_lib.kind(suite), origin(results, suite)
-    words = kind.short_title if short else kind.title
-    return f"{words} ({where})" if where else words
-
-
-def mixed_origins(results: Mapping[str, Results]) -> list[str]:
-    """Titles of the suites whose images are from different places in different runs."""
-    return [
-        title(results, suite)
-        for suite in suites_of(results)
-        if len({entry.origin for entry in entries_of(results, suite).values()}) > 1
-    ]
-
-
 def score_rows(results: Mapping[str, Results]) -> list[ScoreRow]:
     """The headline of every suite, and below it the suite's other scores.
 
@@ -142,7 +84,7 @@ def _rows_of(results: Mapping[str, Results], suite: str) -> Iterator[ScoreRow]:
         less_is_better=scale.less_is_better,
         unit=scale.unit,
         cells=tuple(_headline_cell(result, suite) for result in results.values()),
-        published=tuple(_published(result, suite) for result in results.values()),
+        published=tuple(compared.published(result, suite) for result in results.values()),
         **shared,
     )
     nothing = tuple(None for _ in results)
@@ -254,82 +196,3 @@ def shown(value: float, unit: Unit, *, digits: int = 2) -> str:
     if unit == "perplexity" and value >= _MANY:
         return f"{value:.4g}"
     return f"{value:,.{digits}f}"
-
-
-def num_classes(results: Mapping[str, Results]) -> str:
-    """Number of classes of the models in words, for titles of metrics."""
-    numbers = {result.model.num_classes for result in results.values()}
-    number = next(iter(numbers), None) if len(numbers) == 1 else None
-    return "known" if number is None else f"{number:,}"
-
-
-# ------------------------------------------------------------------------------------------------------- the papers
-
-
-def _published(result: Results, suite: str) -> float | None:
-    """The first paper's figure for the suite; None where the run has none, or has one for other images."""
-    for of_text in language_papers.models_of(result):
-        for (its_suite, metric), value in language_papers.published(result, of_text).items():
-            if its_suite == suite and metric == result.suites[suite].headline:
-                return value
-    if suite not in result.suites or result.suites[suite].origin == GENERATED:
-        return None
-    return next((model.top1[suite] for model in papers.models_of(result) if suite in model.top1), None)
-
-
-def paper_rows(results: Mapping[str, Results]) -> list[PaperRow]:
-    """Every score of every run that a paper reports for the same model.
-
-    A score on generated images is shown without a difference: they are not the images of the paper.
-    """
-    rows: list[PaperRow] = []
-    for run, result in results.items():
-        rows += _language_rows(run, result)
-        for model in papers.models_of(result):
-            for suite, published in model.top1.items():
-                entry = entries_of({run: result}, suite).get(run)
-                if entry is None:
-                    continue
-                score, generated = headline(entry), entry.origin == GENERATED
-                warning = "generated images, not those of the paper" if generated else ""
-                if not generated and score.count != papers.NUM_IMAGES[suite]:
-                    warning = f"over {score.count:,} of {papers.NUM_IMAGES[suite]:,} images"
-                rows.append(
-                    PaperRow(
-                        run=run,
-                        title=title({run: result}, suite),
-                        score=score,
-                        model=model.name,
-                        published=published,
-                        difference=None if generated else round(100 * score.value - published, 2) + 0.0,  # not -0.0
-                        warning=warning,
-                        source=model.source,
-                    )
-                )
-    return rows
-
-
-def _language_rows(run: str, result: Results) -> Iterator[PaperRow]:
-    for model in language_papers.models_of(result):
-        for (suite, metric), value in language_papers.published(result, model).items():
-            score = with_interval(result.suites[suite], metric, "perplexity")
-            text = "validation text" if metric.startswith("validation") else "test text"
-            yield PaperRow(
-                run=run,
-                title=f"{suites_lib.kind(suite).short_title.partition(',')[0]}, {text}",
-                score=score,
-                model=model.name,
-                published=value,
-                difference=round(score.value - value, 2) + 0.0,  # not -0.0
-                warning=language_papers.warning(result, model),
-                source=model.source,
-            )
-
-
-def not_compared(results: Mapping[str, Results]) -> list[tuple[str, str]]:
-    """(run, what it differs in) for the runs on ImageNet's classes or WikiText that are of no model of the papers."""
-    found = {
-        run: [*(papers.differences(result) if papers.applies(result) else []), *language_papers.differences(result)]
-        for run, result in results.items()
-    }
-    return [(run, "; ".join(differences)) for run, differences in found.items() if differences]

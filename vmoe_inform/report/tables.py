@@ -14,7 +14,8 @@ from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.headlines import suites_of
 from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.evaluation.results import Results
-from vmoe_inform.report.scores import entries_of, num_classes, per_corruption, shown, title
+from vmoe_inform.report.entries import entries_of, num_classes, per_corruption, title
+from vmoe_inform.report.scores import shown
 
 _SKIPPED = "{records} left out because they could not be read"
 

@@ -122,6 +122,7 @@ def test_the_words_that_are_shown_are_those_of_the_text(found, checkpoints, data
     tokens = data.source().tokenizer.tokens(data.source().ids)
     assert views.targets[0] == tokens[:8]
     assert views.tokens[0] == ["<eos>", *tokens[:7]]
+    assert "first window of a row" in word_page(views)
     assert sum(map(len, views.tokens)) == sum(map(len, views.targets))
     view = views.views[1]
     assert view.label == "similarity_smoe_top2, step 20"

@@ -91,8 +91,8 @@ def test_the_page_opens_offline_and_fits_narrow_and_wide(opened):
 def test_pointing_at_a_word_shows_its_experts_and_whom_it_mixes_with(opened, shown):
     page = opened.page
     for text, token in ((0, 5), (2, 14)):
-        page.locator("#texts button").nth(text).click()
-        page.locator(".panel").nth(0).locator(f"[data-token='{token}']").hover()
+        page.locator("#records button").nth(text).click()
+        page.locator(".panel").nth(0).locator(f"[data-at='{token}']").hover()
         for place in range(2):  # the other router shows the same word
             assert _bars(page, place) == _expected_bars(shown, place, text, token)
         assert page.locator(".panel").nth(0).locator(".word.mixed").count() > 0
@@ -103,7 +103,7 @@ def test_pointing_at_a_word_shows_its_experts_and_whom_it_mixes_with(opened, sho
 
 def test_an_expert_that_is_pressed_leaves_its_words_coloured(opened, shown):
     page = opened.page
-    page.locator("#texts button").nth(1).click()
+    page.locator("#records button").nth(1).click()
     page.get_by_label("expert 2", exact=True).click()
     faded = page.locator(".panel").nth(0).locator(".word.faded").count()
     assert faded == int((shown.views[0].layers["block_1"].experts[1] != 2).all(axis=-1).sum()) > 0

@@ -4,17 +4,11 @@ const {rows, columns, mostNumberedColumns} = data;
 const CLASS_TOKEN = -1; // patches are 0, 1, ... row by row
 const unit = Math.max(rows, columns) / 9; // size of the class token's square and of letters, in patches
 
-const state = {
-  image: 0,
-  layer: 0,
-  color: "expert",
+Object.assign(state, {
   strength: 0.55,
   links: true,
-  patch: Math.floor(rows / 2) * columns + Math.floor(columns / 2),
-  kept: false, // whether the patch stays when the pointer moves on
-  expert: null, // the only one whose patches are coloured
-  panels: [],
-};
+  at: Math.floor(rows / 2) * columns + Math.floor(columns / 2),
+});
 
 // ---- What a view holds ----
 
@@ -28,7 +22,7 @@ function conditionOf({corruption, severity}) {
 // What is known of a patch of the shown image in a view, shares in percent.
 function tokenOf(view, patch) {
   const layer = view.layers[state.layer];
-  const found = read(layer, state.image * layer.numTokens + patch + view.classToken);
+  const found = read(layer, state.record * layer.numTokens + patch + view.classToken);
   return {...found, others: found.others.map(({token, share}) => ({patch: token - view.classToken, share}))};
 }
 

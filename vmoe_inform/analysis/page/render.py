@@ -23,7 +23,7 @@ _DETAILS = ((6, 82), (4, 70), (3, 55), (2, 40))
 _LARGEST_PX = 224  # larger images are made smaller
 _SMALL_PX = 64  # images up to this size are kept exactly, and drawn with their pixels to be seen
 _NUM_SHADES = 33
-_SCRIPTS = ("packed.js", "page_data.js", "page.js")
+_SCRIPTS = ("packed.js", "panels.js", "page_data.js", "page.js")
 
 
 def routing_page(views: Views, *, most_bytes: int = MOST_BYTES) -> str:

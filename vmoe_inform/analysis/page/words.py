@@ -42,11 +42,12 @@ def word_page(views: TextViews, *, most_bytes: int = MOST_BYTES) -> str:
 def _render(views: TextViews, neighbours: int, indices: Sequence[int]) -> str:
     return render(
         "words.html.jinja",
-        ("packed.js", "words.js"),
+        ("packed.js", "panels.js", "words.js"),
         runs=[text.printable(view.run) for view in views.views],
         run_labels=[view.label or view.run for view in views.views],
         num_shown=len(indices),
         num_texts=len(views.tokens),
+        selection=views.selection,
         has_targets=bool(views.targets),
         data=_data(views.take(indices), neighbours),
     )

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Text(AnalysedData[TextViews]):
     )
     suite = _CLEAN
     class_names: tuple[str, ...] = ()
+    selection: ClassVar[str]  # how the texts on the page are chosen
     _tokenizer: Tokenizer
 
     @classmethod
@@ -57,7 +58,7 @@ class Text(AnalysedData[TextViews]):
         """The records whose first batch the page shows."""
 
     def views(self, runs: Sequence[Run], choices: Choices, found: Analysis) -> TextViews:
-        """At most 24 texts, evenly over all."""
+        """At most 24 texts; :attr:`selection` says which."""
         source = self._some()
         shown = [shown_by_run(run, source, _NUM_SHOWN) for run in runs]
         first = shown[0]
@@ -67,6 +68,7 @@ class Text(AnalysedData[TextViews]):
             targets=() if targets is None else self._words(targets, first.real),
             labels=() if first.labels is None else first.labels.tolist(),
             class_names=self.class_names,
+            selection=self.selection,
             likely=self._likely(shown),
             views=[of_run.view for of_run in shown],
         )
@@ -86,6 +88,10 @@ class Windows(Text):
     """The test text of a language model, in windows of N tokens; with ``--limit`` its first tokens."""
 
     unit = "windows"
+    selection = (
+        "Each text is the first window of a row. Rows are evenly over the test text; what comes before one is not "
+        "remembered."
+    )
 
     def __init__(self, config: Config, number: int | None):
         self._corpus: Corpus = tasks.from_config(config).test_source
@@ -112,6 +118,7 @@ class Texts(Text):
     """The labelled test texts of a classifier; with ``--limit`` some of them, in whole groups evenly over all."""
 
     unit = "texts"
+    selection = "The texts are evenly over the test set."
 
     def __init__(self, config: Config, number: int | None):
         task = tasks.from_config(config)

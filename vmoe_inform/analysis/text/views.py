@@ -66,6 +66,7 @@ class TextViews:
       targets: the token after each; empty for classifiers.
       labels: the class of each text in words; empty for language models.
       class_names: by class; empty for language models.
+      selection: how the texts were chosen, a sentence or two; may be empty.
       likely: by token id, the words of :attr:`Expected.likely`.
       views: one for each run; the first is the one that the page is about.
     """
@@ -75,6 +76,7 @@ class TextViews:
     targets: Sequence[Sequence[str]] = ()
     labels: Sequence[int] = ()
     class_names: Sequence[str] = ()
+    selection: str = ""
     likely: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from vmoe_inform.evaluation.suites.registry import register
     short_title="classification",
     details=(TOP5, NLL, ECE, AURC),
     tasks=("text_classification",),
+    sentence="{run} names the class of {right} of {count} test texts right.",
 )
 def classification(config: LanguageConfig) -> Suite:
     """The test split: accuracy and calibration, with the bins of the reliability diagram."""

@@ -14,7 +14,13 @@ from vmoe_inform.evaluation.suites.registry import register
 ECE = Metric("ece", "expected calibration error", less_is_better=True)
 
 
-@register("clean", title="Clean test images", short_title="clean", details=(TOP5, NLL, ECE, AURC))
+@register(
+    "clean",
+    title="Clean test images",
+    short_title="clean",
+    details=(TOP5, NLL, ECE, AURC),
+    sentence="{run} names {right} of {count} clean test images right.",
+)
 def clean(config: ImageConfig) -> Suite:
     """The test split: accuracy and calibration, with the bins of the reliability diagram."""
     source = test_split(config.data)

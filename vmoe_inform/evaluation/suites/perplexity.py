@@ -29,6 +29,7 @@ ROWS = (
         _text.metric("validation_word_perplexity", "perplexity of a word of the validation text"),
     ),
     tasks=_text.TASKS,
+    sentence="{run} is as unsure of the next of {count} {counted} as if it chose among {value} with equal odds.",
 )
 def perplexity(config: LanguageConfig) -> Suite:
     """exp of the mean negative log-likelihood; the ends of lines count."""

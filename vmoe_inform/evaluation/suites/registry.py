@@ -32,6 +32,7 @@ class SuiteKind:
     published: PublishedSuite | None = None
     examine: Examine | None = None
     tasks: tuple[str, ...] = (CLASSIFICATION,)
+    sentence: str = ""
 
 
 _KINDS: Registry[SuiteKind] = Registry("suite")
@@ -49,6 +50,7 @@ def register(
     published: PublishedSuite | None = None,
     examine: Examine | None = None,
     tasks: Sequence[str] = (CLASSIFICATION,),
+    sentence: str = "",
 ) -> Callable[[SuiteFunction], SuiteFunction]:
     """Decorator that registers a function from a config to a :class:`Suite`.
 
@@ -67,6 +69,8 @@ def register(
       examine: what ``data.check`` does for the suite; by default it opens the ``published`` images.
       tasks: names of the tasks whose runs it measures, and those of tasks that inherit from them; by default the
         classification of images.
+      sentence: its headline as the report's first lines have it; by default none. Fields: ``{run}``, ``{value}``,
+        ``{count}`` of the records, what is ``{counted}``, and of a share how many are ``{right}``.
 
     Raises:
       ValueError: the name is taken, or cannot be the name of a file.
@@ -75,8 +79,19 @@ def register(
         examine = functools.partial(inspection.examine_published, published)
 
     def add(function: SuiteFunction) -> SuiteFunction:
-        kind = SuiteKind(name, title, short_title or title, metric, tuple(rows), tuple(details))
-        _KINDS.add(name, dataclasses.replace(kind, published=published, examine=examine, tasks=tuple(tasks)))
+        kind = SuiteKind(
+            name=name,
+            title=title,
+            short_title=short_title or title,
+            metric=metric,
+            rows=tuple(rows),
+            details=tuple(details),
+            published=published,
+            examine=examine,
+            tasks=tuple(tasks),
+            sentence=sentence,
+        )
+        _KINDS.add(name, kind)
         _FUNCTIONS[name] = function
         return function
 
