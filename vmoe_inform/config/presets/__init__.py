@@ -9,7 +9,7 @@ from vmoe_inform.config.presets.sizes import (
     set_language_size,
     set_variant,
 )
-from vmoe_inform.config.presets.start import start, start_language
+from vmoe_inform.config.presets.start import start, start_from_run, start_language
 
 __all__ = [
     "LANGUAGE_SIZES",
@@ -24,5 +24,6 @@ __all__ = [
     "set_router",
     "set_variant",
     "start",
+    "start_from_run",
     "start_language",
 ]

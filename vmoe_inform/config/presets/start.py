@@ -7,6 +7,7 @@ import ml_collections
 
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
+from vmoe_inform.config import files
 from vmoe_inform.config.presets import routers, sizes
 
 Recipes = Mapping[str, Callable[[ml_collections.ConfigDict], None]]
@@ -76,6 +77,56 @@ def start_language(
     return _finished(config, chosen, where, recipes, options, k)
 
 
+def start_from_run(
+    argument: str | None,
+    *,
+    router: str = "",
+    experts: str = "",
+    where: str = "",
+    inputs: tuple[str, ...] = ("images", "tokens"),
+    recipes: Recipes | None = None,
+) -> ml_collections.ConfigDict:
+    """The start of a config file that continues from another run: all settings of that run.
+
+    The run is ``train.initial_checkpoint``. Names of classes are left out: those of the data count.
+
+    Args:
+      argument: as of :func:`start`. The key ``from`` is the folder of the run. Without defaults for them, there are no
+        keys ``experts`` and ``where``.
+      router, where: defaults of the argument's keys for a dense run. The router and the MoE layers of others stay.
+      experts: default of its key.
+      inputs: of runs that the file is for.
+      recipes: as of :func:`start`.
+
+    Raises:
+      ValueError: an unknown key or value, no run in the folder, or one on other inputs.
+    """
+    of_experts = {"experts": experts, "where": ""} if experts else {}
+    chosen = _chosen(argument, recipes, router="", **{"from": ""}, **of_experts)
+    config = _settings_of_run(chosen["from"])
+    if config.model.inputs not in inputs:
+        raise checks.error("from", f"a run with model.inputs = {' or '.join(map(repr, inputs))}", config.model.inputs)
+    layers = config.model.moe.layers
+    if layers == "none":
+        chosen["router"] = chosen["router"] or router
+    elif experts and not chosen["where"]:
+        chosen["where"] = layers if isinstance(layers, str) else "+".join(map(str, layers))
+    return _finished(config, chosen, where, recipes, _NOTHING)
+
+
+def _settings_of_run(folder: str) -> ml_collections.ConfigDict:
+    if not folder:
+        raise checks.error("config argument", "from=RUN, the folder of the run to begin from", "none")
+    path = checks.local_path("from", folder) / "config.json"
+    if not path.is_file():
+        raise checks.error("from", "the folder of a run, with config.json", folder)
+    config = files.load(str(path))
+    config.data.class_names = ()
+    config.train.initial_checkpoint = str(path.parent)
+    config.train.upcycling_noise = 0.0
+    return config
+
+
 def _chosen(argument: str | None, recipes: Recipes | None, **defaults: str) -> dict[str, str]:
     """What the argument says of each key."""
     recipe = {"recipe": next(iter(recipes))} if recipes else {}
@@ -97,8 +148,11 @@ def _finished(
     """The config with experts, router and recipe; what the argument says of the router's options comes last."""
     router = chosen["router"]
     name = router.partition("@")[0]
-    sizes.set_experts(config, chosen["experts"], chosen["where"] or routers.find_router(name).where or where)
-    routers.set_router(config, name)
+    if "experts" in chosen:
+        of_router = routers.find_router(name).where if name else None
+        sizes.set_experts(config, chosen["experts"], chosen["where"] or of_router or where)
+    if name:
+        routers.set_router(config, name)
     if k is not None:
         routers.set_top(config, name, k)
     for field, value in options.items():
@@ -108,5 +162,6 @@ def _finished(
         if chosen["recipe"] not in recipes:
             raise checks.error("recipe", f"one of {', '.join(recipes)}", chosen["recipe"])
         recipes[chosen["recipe"]](config)
-    routers.set_options(config, router)
+    if name:
+        routers.set_options(config, router)
     return config
