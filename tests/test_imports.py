@@ -54,11 +54,13 @@ ALLOWED = {
     # what a program costs, compiled and timed; only command lines look at it
     "performance": TASKS | {"evaluation", "training"},
     "interop": MODEL,
+    # a trained model for programs that know nothing of this package, with its scores
+    "export": TASKS | {"evaluation", "report", "interop", "lettering", "__version__"},
     "command_line": CONFIG | {"sharding"},  # what the command lines share
     "commands": set(),  # the console scripts, which run command lines by name
 }
 COMMAND_LINES = {
-    *("train", "evaluate", "analyze", "study", "generate", "predict"),
+    *("train", "evaluate", "analyze", "study", "generate", "predict", "export"),
     *("benchmark", "compile_check", "drill"),
 }
 EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)

@@ -138,7 +138,7 @@ def unknown_settings(text: str) -> list[str]:
     fields += re.findall(rf"`((?:{groups_of_config})\.[a-z_][\w.]*)", text)
     unknown = []
     for field in fields:
-        if field.rpartition(".")[2] in ("py", "md", "json", "lock", "txt"):
+        if field.rpartition(".")[2] in ("py", "md", "json", "lock", "txt", "safetensors", "jax_export"):
             continue  # a file
         try:
             groups.hint_of([ImageConfig, LanguageConfig], field)

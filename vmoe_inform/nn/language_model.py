@@ -116,7 +116,7 @@ class LanguageModel(nn.Module):
         else:
             size = (config.attention_span, config.hidden_size // config.num_heads)
             relative_keys = self.param("relative_keys", nn.initializers.normal(1.0), size)
-            memory = self.initial_memory(len(tokens)) if memory is None else jax.lax.stop_gradient(memory)
+            memory = self.initial_memory(tokens.shape[0]) if memory is None else jax.lax.stop_gradient(memory)
         embedded = nn.Dropout(config.dropout_rate, deterministic=not train)(embedded)
         hidden, metrics, memory = apply_blocks(
             config,

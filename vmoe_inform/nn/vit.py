@@ -133,6 +133,8 @@ class VisionTransformer(nn.Module):
 def _patches(images: Float[Array, "B P P 3"], config: VisionModelConfig) -> Float[Array, "B N values"]:
     """The pixels of each token's patch; zeros for the class token, where there is one."""
     side, size = config.image_size_px // config.patch_size_px, config.patch_size_px
+    batch = images.shape[0]  # no number while a program for any batch size is exported
+
     # [B, rows * p, columns * p, 3] -> [B, rows, columns, p, p, 3] -> [B, N, p * p * 3]
-    patches = images.reshape(-1, side, size, side, size, 3).swapaxes(2, 3).reshape(len(images), side * side, -1)
+    patches = images.reshape(batch, side, size, side, size, 3).swapaxes(2, 3).reshape(batch, side * side, -1)
     return jnp.pad(patches, ((0, 0), (config.num_tokens - side * side, 0), (0, 0)))

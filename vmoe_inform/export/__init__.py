@@ -1,0 +1,1 @@
+"""Exports a trained model for programs that know nothing of this package."""
