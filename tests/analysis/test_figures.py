@@ -340,7 +340,22 @@ def test_nothing_reaches_over_the_edge_and_titles_do_not_touch(small, large, nam
         assert not any(box.overlaps(other) for place, box in enumerate(boxes) for other in boxes[:place])
 
 
+def test_a_long_name_in_the_load_figure_keeps_its_end():
+    found = content()
+    found["run"]["name"] = LONG
+    assert experts.load_figure(of(found)).axes[0].get_ylabel() == "…on_vmoe_s32_last2_seed0"
+
+
+def test_a_legend_has_as_many_columns_as_fit():
+    words = ["median", "mean", "half of the tokens", "9 of 10 tokens"]  # 6 + 4 + 18 + 14 = 42 characters
+    assert panels._legend_columns(words, 4 * 0.6 + 42 / 13 + 0.01) == 4
+    assert panels._legend_columns(words, 4 * 0.6 + 42 / 13 - 0.01) == 3
+    assert panels._legend_columns(words, 0.1) == panels._legend_columns([], 9.0) == 1
+
+
 def test_lines_of_a_title_are_of_about_one_length():
     assert panels.in_lines("one two three four", width=1.0, characters=20.0) == ["one two three four"]
     assert panels.in_lines("one two three four", width=1.0, characters=12.0) == ["one two", "three four"]
     assert panels.in_lines("unbreakable", width=1.0, characters=5.0) == ["unbreakable"]
+    unbroken = panels.in_lines("run, step\u00a01,200; 320 windows", width=1.0, characters=12.0)
+    assert unbroken == ["run,", "step 1,200;", "320 windows"]

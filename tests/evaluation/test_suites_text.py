@@ -200,6 +200,18 @@ def test_examples_show_each_token_with_its_own_surprise_and_expert(tmp_path):
     assert set(first["experts"]) == {"block_0"}
 
 
+def test_examples_are_whole_windows():
+    """Not the rests with which rows end, whatever the number of windows in a row."""
+    corpus = corpus_of(TEXT[:1])
+    mask = np.arange(4) < np.where(np.arange(32) % 4 == 3, 1, 4)[:, None]  # eight rows of four windows
+    targets = np.broadcast_to(corpus.ids[:4], mask.shape)
+    for count in (32, 31):  # the last row may have a window less
+        nats, indices = np.zeros((count, 4), np.float32), np.arange(count)
+        losses = TokenLosses(nats, targets[:count], mask[:count], indices, 0)
+        found = examples.choose(Task(None, corpus), corpus, losses, {"block_0": np.zeros((count, 4, 1), int)})
+        assert found["token"].tolist() == [["the", "old", "cat"]] * 8
+
+
 @pytest.fixture
 def texts(config, monkeypatch):
     """The task of a classifier of three texts in two classes."""

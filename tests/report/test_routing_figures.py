@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from vmoe_inform.evaluation.results import LayerRouting
 from vmoe_inform.report import routing_figures, styles
 
 from .sample_results import example, imagenet_examples, results
@@ -25,6 +26,14 @@ def test_load_figures_show_every_expert_against_an_even_share():
     assert [bar.get_facecolor()[:3] for bar in axes.patches] == styles.expert_colors(4)
     assert axes.get_lines()[0].get_ydata() == pytest.approx([25, 25])
     assert found["block_3"].axes[0].get_ylim() == axes.get_ylim()
+
+
+def test_load_figures_number_no_expert_that_is_not_there():
+    layer = LayerRouting(1.0, (1 / 16,) * 16, 1.0, 0.0)
+    (axes,) = routing_figures.load_figures({"block_1": layer})["block_1"].axes
+    low, high = axes.get_xlim()
+    assert low < -0.4 < 15.4 < high < 16  # bars are 0.8 wide
+    assert axes.yaxis.get_major_formatter()(4) == "4 %"
 
 
 def test_entropy_figure_has_each_layer_of_each_run_and_the_bound():

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests import tiny_text
-from vmoe_inform import checks, storage
+from tests import processes, tiny_text
+from vmoe_inform import checks, generation, storage
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.text import tokenizers
 from vmoe_inform.drill.compare import differing
@@ -109,6 +109,43 @@ def test_the_vocabulary_of_another_run_is_refused(whole, corpus, tmp_path):
     (tmp_path / TOKENIZER_FILE).write_text(json.dumps({"kind": "words", "splitting": "marks", "vocabulary": words}))
     with pytest.raises(checks.InputError, match=r"data.vocabulary_hash: expected the vocabulary of the run \("):
         loop.train(tiny_text.parse(corpus, **PAST), tmp_path, show_progress=False)
+
+
+def test_a_command_continues_a_text(whole, corpus, tmp_path):
+    """With the run's folder alone: its training text is elsewhere."""
+    folder, _ = whole
+    corpus.rename(tmp_path / "elsewhere")
+    try:
+        with processes.Forks("generate", tmp_path, imports=("generation", "runs.run")) as forks:
+            how = ("--prompt=the zebra sees", "--temperature=0.8", "--top_k=5", "--max_tokens=20", "--lines=3")
+            results = [
+                forks.run(f"--workdir={folder}", *how, "--seed=7"),
+                forks.run(f"--workdir={folder}@4", "--temperature=0", "--max_tokens=12"),
+                forks.run(f"--workdir={folder}@5", *how),
+                forks.run(f"--workdir={folder}", "--temperature=-1"),
+            ]
+        newest, earlier = (generation.open_run(runs.find(folder, step)) for step in (None, 4))
+    finally:
+        (tmp_path / "elsewhere").rename(corpus)
+    tokenizer, decoder = newest
+    sampling = generation.Sampling(0.8, 5)
+    text = generation.write_text(
+        decoder, tokenizer, "the zebra sees", max_tokens=20, lines=3, sampling=sampling, seed=7
+    ).text
+    code, printed, errors = results[0]
+    assert (code, printed) == (0, text + "\n"), errors
+    assert printed.startswith("the <unk> sees ")
+    assert "words of the prompt that the vocabulary lacks, read as <unk>: 1" in errors
+    tokenizer, decoder = earlier
+    text = generation.write_text(decoder, tokenizer, "", max_tokens=12, sampling=generation.Sampling(0.0)).text
+    assert results[1][:2] == (0, text + "\n"), results[1]
+    for (code, printed, errors), message in zip(
+        results[2:],
+        ("checkpoint: expected one of step 5 in ", "--temperature: expected float >= 0 "),
+        strict=True,
+    ):
+        assert (code, printed) == (2, "")
+        assert [message in line for line in errors.splitlines()] == [True], errors
 
 
 def test_evaluation_carries_memory_and_counts_each_target_once(whole, corpus):

@@ -79,13 +79,14 @@ def _spread(values: np.ndarray, number: int) -> np.ndarray:
 
 
 def _corpus(task: Any, source: Corpus, losses: TokenLosses, chosen_experts: Chosen) -> Arrays:
-    """Windows of a corpus.
+    """Windows of a corpus, but for the rests with which rows end.
 
     Returns:
       ``token`` [n, T], empty where there is none, ``nats`` [n, T], how surprised the model was by each, and
       ``experts/<block>`` [n, T].
     """
-    chosen = _spread(np.arange(len(losses.indices)), _NUM_EXAMPLES)
+    num_tokens = losses.mask.sum(axis=1)
+    chosen = _spread(np.flatnonzero(num_tokens == num_tokens.max()), _NUM_EXAMPLES)
     length = min(losses.targets.shape[1] - 1, _MOST_TOKENS)
     # The first token of a window is the last target of the one before; each other one is the target before it.
     ids, mask = losses.targets[chosen, :length], losses.mask[chosen, :length]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform import checks, text
 from vmoe_inform.data.images import label_sets
@@ -50,7 +50,8 @@ def load_figures(routing: Mapping[str, LayerRouting]) -> dict[str, Figure]:
         axes.axhline(100 / len(load), color=GREY, linestyle="--", linewidth=1)
         axes.set_ylim(0, 110 * max(highest, 1 / len(load)))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
-        axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+        axes.set_xlim(-0.6, len(load) - 0.4)  # no number beyond the last expert's
+        axes.yaxis.set_major_formatter("{x:g} %")
         axes.set_title(shown(name, most=30), fontsize=10)
         axes.set_xlabel("expert", fontsize=9)
         axes.set_ylabel("share of assignments", fontsize=9)

@@ -73,10 +73,10 @@ def expert_colors(num_experts: int) -> list[Color]:
     return [tuple(color[:3]) for color in matplotlib.colormaps["viridis"](np.linspace(0, 1, num_experts))]
 
 
-def legend_name(run: str) -> str:
-    """A run's name for a legend: of a long one, as of a path, the end."""
+def legend_name(run: str, *, most: int = _LONGEST_NAME) -> str:
+    """A run's name for a legend: of one of more than ``most`` characters, as of a path, the end."""
     run = lettering.legible(run, lettering.fonts())
-    return run if len(run) <= _LONGEST_NAME else "…" + run[1 - _LONGEST_NAME :]
+    return run if len(run) <= most else "…" + run[1 - most :]
 
 
 def legend_columns(runs: Sequence[str]) -> int:

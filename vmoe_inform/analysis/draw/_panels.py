@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,6 +23,8 @@ from vmoe_inform.report.styles import GREY, legend_name, single_axes
 _MOST_COLUMNS = 4
 _TITLE_LINE, _SMALL_LINE = 0.22, 0.17  # inches
 _TITLE_CHARACTERS, _SMALL_CHARACTERS = 9.3, 12.5  # an inch of letters of 12 and 9 points
+_NO_BREAK = "\u00a0"
+_KEY, _LEGEND_CHARACTERS = 0.6, 13.0  # inches of a key with its distances, and characters an inch of its label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +83,12 @@ def panels(
     rows = math.ceil(len(names) / columns)
     inner = columns * size.width + (columns - 1) * size.between
     width = max(size.left + inner + size.right, 4.6)
-    title_lines, caption_lines = in_lines(title, width, _TITLE_CHARACTERS), in_lines(caption, width, _SMALL_CHARACTERS)
-    subtitle_lines = in_lines(subtitle, width, _SMALL_CHARACTERS) if subtitle else []
+    title_lines, caption_lines = in_lines(title, width, _TITLE_CHARACTERS), in_lines(caption, width)
+    subtitle_lines = in_lines(subtitle, width) if subtitle else []
     titles = _TITLE_LINE * len(title_lines) + _SMALL_LINE * len(subtitle_lines) + 0.04 * bool(subtitle)
     top = 0.15 + titles + max(size.above, 0.32)
-    in_a_line = max(int((width - 0.2) / (0.6 + max((len(str(a.get_label())) for a in legend), default=0) / 13)), 1)
-    legend_height = 0.1 + 0.2 * math.ceil(len(legend) / in_a_line) if legend else 0.0
+    legend_columns = _legend_columns([str(artist.get_label()) for artist in legend], width - 0.2)
+    legend_height = 0.1 + 0.2 * math.ceil(len(legend) / legend_columns) if legend else 0.0
     bottom = size.bottom + (_SMALL_LINE * len(caption_lines) + 0.08) * bool(caption) + legend_height + 0.08
     height = top + rows * size.height + (rows - 1) * (size.above + size.bottom * (not share)) + bottom
     figure = Figure(figsize=(width, height))
@@ -122,9 +125,17 @@ def panels(
         middle = (bottom + (height - top - bottom) / 2) / height
         figure.supylabel(shown(label), fontsize=9, x=(0.08 + spare / 2) / width, y=middle, ha="left")
     if legend:
-        columns = min(in_a_line, len(legend))
-        lettering.legend(figure, legend, loc="lower center", ncols=columns, frameon=False, fontsize=9)
+        lettering.legend(figure, legend, loc="lower center", ncols=legend_columns, frameon=False, fontsize=9)
     return figure, drawn
+
+
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """The most columns that fit into a width in inches; a legend fills them one after the other, of even lengths."""
+    for number in range(len(labels), 1, -1):
+        columns = np.array_split([_KEY + len(label) / _LEGEND_CHARACTERS for label in labels], number)
+        if sum(column.max() for column in columns) <= width:
+            return number
+    return 1
 
 
 def panel_columns(number: int) -> int:
@@ -170,7 +181,7 @@ def layers_along(axes: Axes, layers: Sequence[str]) -> None:
 def titled(figure: Figure, axes: Axes, title: str, subtitle: str) -> None:
     """Writes the titles of a figure with one diagram above it, each in as many lines as it needs."""
     width = figure.get_figwidth() - 0.7
-    lines, small = in_lines(title, width, _TITLE_CHARACTERS), in_lines(subtitle, width, _SMALL_CHARACTERS)
+    lines, small = in_lines(title, width, _TITLE_CHARACTERS), in_lines(subtitle, width)
     axes.annotate(
         "\n".join(map(shown, small)),
         (0, 1),
@@ -186,13 +197,20 @@ def titled(figure: Figure, axes: Axes, title: str, subtitle: str) -> None:
 
 def named(run: RunFacts, other: RunFacts | None = None) -> str:
     """Which run a figure shows, at which step and on which records; and the run that it is compared with."""
-    compared = "" if other is None else f", compared with {legend_name(other.name)}, step {other.step:,}"
+    compared = "" if other is None else f", compared with {_at_step(other)}"
     ahead = "; routers look ahead" if run.looks_ahead else ""
-    return f"{legend_name(run.name)}, step {run.step:,}{compared}; {run.count:,} {run.unit} ({run.suite}){ahead}"
+    return f"{_at_step(run)}{compared}; {run.count:,} {run.unit} ({run.suite}){ahead}"
 
 
-def in_lines(text: str, width: float, characters: float) -> list[str]:
-    """A text in lines of about the same length that fit into a width in inches, of ``characters`` each."""
+def _at_step(run: RunFacts) -> str:
+    return f"{legend_name(run.name)}, step{_NO_BREAK}{run.step:,}"
+
+
+def in_lines(text: str, width: float, characters: float = _SMALL_CHARACTERS) -> list[str]:
+    """A text in lines of about the same length that fit into a width in inches, of ``characters`` an inch each.
+
+    No line is broken at a no-break space, which becomes a plain one.
+    """
     number = max(math.ceil(len(text) / (characters * width)), 1)
     while True:
         longest, found = math.ceil(len(text) / number), [""]
@@ -202,5 +220,5 @@ def in_lines(text: str, width: float, characters: float) -> list[str]:
             else:
                 found[-1] = f"{found[-1]} {word}".strip()
         if max(map(len, found)) <= characters * width or number >= len(text.split(" ")):
-            return found
+            return [line.replace(_NO_BREAK, " ") for line in found]
         number += 1

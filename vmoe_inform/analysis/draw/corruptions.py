@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vmoe_inform.analysis.draw._panels import Layout, named, panels
+from vmoe_inform.analysis.draw._panels import Layout, in_lines, named, panels
 from vmoe_inform.analysis.results import Analysis, Corruptions
 from vmoe_inform.lettering import plain, shown
 from vmoe_inform.report.styles import BLACK, BLUE, GREEN, GREY, PURPLE, SHADES, VERMILION, empty_figure
@@ -98,7 +98,8 @@ def corruptions_figure(analysis: Analysis) -> Figure:
         axes.spines[:].set_visible(False)
     moved.set_yticks(range(len(names)), [shown(name.replace("_", " "), most=30) for name in names])
     figure.suptitle(f"What each corruption does (clean top-1: {100 * found.clean_top1:.1f} %)", fontsize=12)
-    figure.supxlabel(shown(named(analysis.run)), fontsize=9, color=GREY)
+    lines = in_lines(named(analysis.run), figure.get_figwidth() - 0.2)
+    figure.supxlabel("\n".join(map(shown, lines)), fontsize=9, color=GREY)
     return figure
 
 

@@ -44,7 +44,7 @@ def load_figure(analysis: Analysis) -> Figure:
         _draw_load(axes, layer.load or (), layer.dropped or 0.0, highest)
         axes.set_title(f"{shown(layer_name(block))}: CV {layer.load_cv:.2f}", fontsize=9.5)
         if is_compared and position % columns == 0:
-            axes.set_ylabel(shown(legend_name(run), most=24), fontsize=8.5)
+            axes.set_ylabel(shown(legend_name(run, most=24)), fontsize=8.5)
     return figure
 
 
@@ -53,6 +53,7 @@ def _draw_load(axes: Axes, load: tuple[float, ...], dropped: float, highest: flo
     axes.axhline(100 / len(load), color=GREY, linestyle="--", linewidth=1)
     words = f"{100 * dropped:.2g} % dropped" if dropped > 0 else ""
     axes.text(0.99, 0.99, words, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=GREY)
+    axes.set_xlim(-0.6, len(load) - 0.4)  # no number beyond the last expert's
     axes.set_ylim(0, 120 * highest)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     axes.yaxis.set_major_formatter("{x:g} %")
