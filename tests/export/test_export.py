@@ -1,6 +1,7 @@
 """An exported model is the run's: its arrays to the bit, its program to rounding, and its card says what it is."""
 
 import dataclasses
+import json
 import pathlib
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from vmoe_inform.data.text.words import WordTokenizer
 from vmoe_inform.evaluation import stored
 from vmoe_inform.export import folder as folder_lib
 from vmoe_inform.export import program
-from vmoe_inform.export.arrays import flatten, unflatten
+from vmoe_inform.export.public_config import public
+from vmoe_inform.interop import formats
+from vmoe_inform.interop.exported import flatten, is_exported, read, unflatten
 from vmoe_inform.nn import models
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.folder import TOKENIZER_FILE, read_config
@@ -102,6 +105,45 @@ def test_the_arrays_are_the_runs_to_the_bit(workdir, exported):
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(run.variables), strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_folder_is_read_back_to_the_bit(workdir, exported):
+    saved, run = load(workdir)
+    checkpoint = formats.open_checkpoint(exported)
+    assert is_exported(checkpoint)
+    config, variables = read(checkpoint)
+    assert config == public(saved.recorded)
+    assert jax.tree.structure(variables) == jax.tree.structure(run.variables)
+    for one, other in zip(jax.tree.leaves(variables), jax.tree.leaves(run.variables), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_folder_that_is_not_as_it_was_exported_is_one_line(exported, tmp_path):
+    arrays = safetensors.numpy.load_file(exported / "model.safetensors")
+    settings = json.loads((exported / "config.json").read_text())
+
+    def problem(arrays, settings, said):
+        safetensors.numpy.save_file(arrays, tmp_path / "model.safetensors", metadata={"format": "vmoe_inform", **said})
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(ValueError, match="expected") as caught:
+            read(formats.open_checkpoint(tmp_path))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    said = {"version": "1"}
+    head = {**arrays, "params/head/bias": np.zeros(11, np.float32)}
+    assert problem(head, settings, said) == "params/head/bias: expected float32[10]; received 'float32[11]'"
+    double = {**arrays, "params/head/bias": np.zeros(10)}
+    assert "params/head/bias: expected float32[10]; received 'float64[10]'" in problem(double, settings, said)
+    fewer = {name: array for name, array in arrays.items() if not name.startswith("routing/")}
+    assert "missing: ['routing/block_1/moe/router/symphony" in problem(fewer, settings, said)
+    assert "unknown: ['more']" in problem({**arrays, "more": np.zeros(1)}, settings, said)
+    assert "an exported model of version 1; received '2'" in problem(arrays, settings, {"version": "2"})
+    assert "expected one of the keys" in problem(arrays, {**settings, "mode": 1}, said)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"expected the config.json that was exported with the arrays"):
+        read(formats.open_checkpoint(tmp_path))
 
 
 def test_the_config_is_the_runs(workdir, exported):

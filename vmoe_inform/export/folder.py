@@ -13,9 +13,10 @@ from vmoe_inform.evaluation import stored
 from vmoe_inform.evaluation.files import EvaluationFiles
 from vmoe_inform.evaluation.results import Results
 from vmoe_inform.export import program
-from vmoe_inform.export.arrays import flatten
 from vmoe_inform.export.card import Card
 from vmoe_inform.export.public_config import public
+from vmoe_inform.interop import exported as exported_lib
+from vmoe_inform.interop.exported import flatten
 from vmoe_inform.interop.formats import write_safetensors
 from vmoe_inform.nn import models
 from vmoe_inform.runs.checkpoint_path import CheckpointPath
@@ -23,8 +24,6 @@ from vmoe_inform.runs.folder import CONFIG_FILE, TOKENIZER_FILE
 from vmoe_inform.runs.run import Run, SavedRun
 
 ARRAYS_FILE, PROGRAM_FILE, CARD_FILE = "model.safetensors", "model.jax_export", "README.md"
-FORMAT = "vmoe_inform"  # in the metadata of the arrays' file
-_VERSION = 1
 SAFETENSORS, JAX_EXPORT = KINDS = ("safetensors", "jax_export")
 _MOST_TOKENIZER_BYTES = 1 << 28
 
@@ -70,7 +69,7 @@ def write(
       the files, the card first.
     """
     arrays = flatten(run.variables)
-    metadata = {"format": FORMAT, "version": str(_VERSION), "library": vmoe_inform.__version__, "step": str(run.step)}
+    metadata = exported_lib.metadata(run.step, vmoe_inform.__version__)
     write_safetensors.write(folder / ARRAYS_FILE, arrays, metadata)
     config = public(saved.recorded)
     storage.write_json(folder / CONFIG_FILE, config_lib.to_json(config))

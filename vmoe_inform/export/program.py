@@ -9,7 +9,7 @@ from jax import export
 
 from vmoe_inform import tasks
 from vmoe_inform.axes import Array
-from vmoe_inform.export.arrays import flatten, unflatten
+from vmoe_inform.interop.exported import flatten, unflatten
 from vmoe_inform.nn import models
 from vmoe_inform.runs.run import Run
 
@@ -20,9 +20,9 @@ _MEMORY = "memory/"
 def build(run: Run, platforms: Sequence[str] = PLATFORMS) -> export.Exported:
     """The program of :func:`jax.export.export`, of two dictionaries to one.
 
-    The first argument has the arrays by the names of :func:`vmoe_inform.export.arrays.flatten`. The second has what the
-    task's batches have, B examples of each: ``image`` uint8 [B, P, P, 3], or ``tokens`` int32 [B, N]. Classifiers of
-    text also take ``token_mask`` bool [B, N], False for padding. The result has ``logits``. Normalisation is part of
+    The first argument has the arrays by the names of :func:`vmoe_inform.interop.exported.flatten`. The second has what
+    the task's batches have, B examples of each: ``image`` uint8 [B, P, P, 3], or ``tokens`` int32 [B, N]. Classifiers
+    of text also take ``token_mask`` bool [B, N], False for padding. The result has ``logits``. Normalisation is part of
     the program.
 
     Where sequences of a group share the experts' slots, B is a multiple of their number. Then ``mask`` bool [B] is
