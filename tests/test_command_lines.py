@@ -83,6 +83,37 @@ def test_train_then_evaluate_then_evaluate_again(trained, evaluate):
     assert "attention: clean, r, o: evaluated 20" in " ".join(again.split())
 
 
+def test_a_run_is_evaluated_with_another_router_and_compared_with_its_own(trained, evaluate):
+    results, own = trained / "evaluation" / "results.json", trained.parent / "own"
+    evaluate.succeed(f"--workdir={trained}", "--suites=clean,r")
+    before = results.read_text()
+    arguments = (f"--workdir={trained}", "--suites=clean,r", "--sweep=model.router.inform=attention,none")
+    printed = evaluate.succeed(*arguments)
+    assert "inform=attention: the run's own routers" in printed
+    assert "attention with inform=none\nclean: 364 images\nr: 210 images\n" in printed
+    assert "attention with other routers, not trained" in printed
+    assert json.loads(results.read_text())["suites"] == json.loads(before)["suites"]
+    (folder,) = (trained / "evaluation" / "rerouted").iterdir()
+    compared = json.loads((folder / "comparison.json").read_text())
+    assert compared["settings"] == {"model.router.inform": "none"}
+    top1 = compared["suites"]["clean"]["metrics"]["top1"]
+    assert top1["before"] == json.loads(before)["suites"]["clean"]["metrics"]["top1"]
+    of_router = json.loads((folder / "results.json").read_text())
+    assert top1["after"] == of_router["suites"]["clean"]["metrics"]["top1"]
+    assert of_router["model"]["router"] == {"score": "linear"}
+    assert top1["after"] - top1["before"] == pytest.approx((top1["gained"] - top1["lost"]) / 364)
+    page = (trained / "evaluation" / "report.html").read_text()
+    assert "With other routers, without training" in page
+    assert "inform=none" in page
+
+    # Nothing is computed again: without the checkpoint, too.
+    shutil.copytree(trained, own)
+    for path in (own / "checkpoints").rglob("d/*"):
+        path.write_bytes(b"")
+    again = evaluate.succeed(f"--workdir={own}", *arguments[1:])
+    assert again.count("from before: evaluated") == 4
+
+
 def test_suites_that_cannot_be_evaluated_are_an_error_if_there_are_no_others(trained, evaluate):
     before = sorted(trained.rglob("*"))
     code, printed, errors = evaluate.run(f"--workdir={trained}", "--suites=sketch")
@@ -161,6 +192,17 @@ def test_nothing_to_evaluate(trained, evaluate):
         (run, "--suites="): "--suites: expected at least one suite, or all alone; received ''",
         (run, "--suites=all,c"): "--suites: expected at least one suite, or all alone; received 'all,",
         (run, f"--predictions={__file__}"): "--predictions: expected a folder that can be written to",
+        (run, "--config.model.router.inform=infrom"): "model.router.inform: expected one of",
+        (run, "--config.model.router.inform=symphony"): "a router without training: expected arrays that the run has",
+        (run, "--config.model.router.inform"): "--config: expected --config.FIELD=VALUE; received",
+        (run, "--config.train.steps=3"): "--config: expected a field of model.router or model.moe",
+        (run, "--config.model.router.inform=attention"): "--config: expected settings that differ from those of",
+        (
+            run,
+            "--sweep=model.router.options.similarity.temperature=1,2",
+        ): "expected an option of a step that the router",
+        (run, "--sweep=model.router.options.attention.sigma=1,warm"): "sigma: expected float",
+        (run, "--config=digits"): "command line: expected flags that --help lists; received '--config'",
     }
     results = [evaluate.run(*arguments) for arguments in messages]
     for (code, _, errors), message in zip(results, messages.values(), strict=True):

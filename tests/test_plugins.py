@@ -155,6 +155,8 @@ def used(tmp_path_factory) -> pathlib.Path:
             option = "--config.model.router.options.image_mean.share=0.5"
             commands.succeed(f"{config}:router=image_mean_vmoe", option, f"--workdir={folder}/run")
             commands.succeed(f"--workdir={folder}/run", "--suites=dark,clean", module="evaluate")
+            option = "--config.model.router.options.image_mean.share=1.0"
+            commands.succeed(f"--workdir={folder}/run", "--suites=dark,clean", option, module="evaluate")
             routers = "--routers=vmoe,image_mean_vmoe@image_mean.share=0.5"
             commands.succeed(config, routers, "--seeds=2", f"--workdir={folder}/study", module="study")
             commands.succeed(f"--workdir={folder}/run", "--checkpoints=6", module="analyze")
@@ -176,6 +178,15 @@ def test_a_run_is_evaluated_with_them(used):
     assert suites["dark"]["metrics"].keys() == {"top1"}
     assert 0 < suites["clean"]["metrics"]["brier"] < 2
     assert "Test images at night" in (used / "run" / "evaluation" / "report.html").read_text()
+
+
+def test_a_run_is_compared_with_another_router_of_them(used):
+    (folder,) = (used / "run" / "evaluation" / "rerouted").iterdir()
+    compared = json.loads((folder / "comparison.json").read_text())
+    assert compared["settings"] == {"model.router.options.image_mean.share": 1.0}
+    assert next(iter(compared["suites"]["clean"]["metrics"])) == "top1"
+    assert compared["suites"]["clean"]["metrics"]["brier"]["unit"] == "number"
+    assert list(compared["suites"]["dark"]["metrics"]) == ["top1"]
 
 
 def test_a_study_compares_them(used):

@@ -1,25 +1,34 @@
 """Evaluates checkpoints of runs, and shows them side by side.
 
     python -m vmoe_inform.evaluate --workdir=DIR[@STEP],... --suites=clean,c,r,a,o [--compare=OTHER_DIR[@STEP],...]
+    python -m vmoe_inform.evaluate --workdir=DIR --config.model.router.inform=similarity
+        --sweep=model.router.options.similarity.temperature=0.1,1,sqrt_dim
 
 DIR is evaluated at its newest checkpoint, DIR@STEP at that of the step. ``--workdir`` and ``--compare`` may be
 repeated. A value that is an existing folder (with @STEP or not) is that folder; any other is a comma list. Writes
 DIR/evaluation/results.json after each suite, report.html at the end; for DIR@STEP, results_step_STEP.json and
-report_step_STEP.html. Nothing is computed twice (docs/evaluation.md), unless DIR/evaluation is deleted. Exit codes: 0
-done, 2 bad input, damaged data, or a run without an available suite, 69 a process is missing, 124 the watchdog's.
+report_step_STEP.html. With ``--config`` or ``--sweep`` it also evaluates other routers, without training, and compares
+them with the run's own record by record. Nothing is computed twice (docs/evaluation.md). Exit codes: 0 done, 2 bad
+input, damaged data, or a run without an available suite, 69 a process is missing, 124 the watchdog's.
 """
 
 import pathlib
 
 from absl import flags
 
-from vmoe_inform import checks, command_line, storage, text
+from vmoe_inform import checks, command_line, plugins, storage
+from vmoe_inform.config import sweeps
 from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.runs import checkpoint_path
 from vmoe_inform.runs.folder import read_config
 from vmoe_inform.sharding import processes
 
 _JOIN_PROCESSES = command_line.define_processes()
+_FIELDS = command_line.define_fields()
+_SWEEP = flags.DEFINE_multi_string("sweep", [], "FIELD=VALUE,VALUE,... of model.router or model.moe; all combinations.")
+_PLUGINS = command_line.define(
+    "plugins", tuple[checks.GivenPath, ...], (), "Modules or files of your own to import, with routers or suites."
+)
 _WORKDIR = flags.DEFINE_multi_string("workdir", [], "Folders of runs; with @STEP, at that checkpoint, not the newest.")
 _ALL = ", ".join(suites_lib.names())
 _SUITES = command_line.define("suites", tuple[checks.Name, ...], None, f"Of {_ALL}; or all; by default the config's.")
@@ -36,16 +45,16 @@ def main(_: list[str]) -> int:
         raise checks.error("--workdir", "the folder of a run", None)
     others = checkpoint_path.parse_list(_COMPARE.value, flag="--compare")
     names = checkpoint_path.names_of([*paths, *others])
+    for name, why in plugins.load(_PLUGINS.value, files=True).items():
+        raise checks.error("--plugins", f"modules that can be imported ({why})", name)
     for path in paths:
-        read_config(path.folder)  # imports the plug-ins of the run, whose suites may be asked for
+        read_config(path.folder)  # imports the plug-ins of the run, whose suites and fields may be asked for
     suites_lib.check_choice(_SUITES.value, "--suites")
-    here = _HERE()
+    swept, here = sweeps.parse(_FIELDS.value, _SWEEP.value), _HERE()
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import report
-    from vmoe_inform.evaluation import earlier, run
+    from vmoe_inform.evaluation import earlier, side_by_side
     from vmoe_inform.evaluation.files import EvaluationFiles
-    from vmoe_inform.runs import run as runs
-    from vmoe_inform.sharding import watchdog as watchdog_lib
 
     predictions = _PREDICTIONS.value and pathlib.Path(_PREDICTIONS.value)
     if predictions and processes.is_main():
@@ -53,26 +62,13 @@ def main(_: list[str]) -> int:
     since = earlier.now()
     places = dict(zip(names, [*paths, *others], strict=True))
     compared = {name: EvaluationFiles(places[name]).read_results() for name in names[len(paths) :]}
-    evaluated, problems = {}, []
-    for name in names[: len(paths)]:
-        saved = runs.find(places[name].folder, places[name].step, name=name, here=here)
-        command_line.say(f"{name}: step {saved.step}")
-        try:
-            with watchdog_lib.of_run(saved.config.train) as watchdog:
-                evaluated[name] = run.evaluate(
-                    saved,
-                    suites_lib.chosen(_SUITES.value, saved.config),
-                    predictions=predictions and predictions / text.file_name(name),
-                    watchdog=watchdog,
-                    say=command_line.say,
-                )
-        except run.NothingAvailableError as problem:  # no reason to leave the other runs undone
-            problems.append(f"{name}: {problem}")
-    if _REPORT.value and evaluated and processes.is_main():
-        command_line.say(f"report: {report.write(places, evaluated, compared, since=since)}")
-    if problems:
-        raise checks.InputError("; ".join(problems))
-    return command_line.BAD_INPUT if any(map(run.damaged_suites, evaluated.values())) else 0
+    runs = side_by_side.find({name: places[name] for name in names[: len(paths)]}, here, swept, say=command_line.say)
+    found = side_by_side.evaluate(runs, _SUITES.value, predictions=predictions, say=command_line.say)
+    if _REPORT.value and found.evaluated and processes.is_main():
+        command_line.say(f"report: {report.write(places, found.evaluated, compared, since=since)}")
+    if found.problems:
+        raise checks.InputError("; ".join(found.problems))
+    return command_line.BAD_INPUT if any(run.is_damaged for run in found.evaluated.values()) else 0
 
 
 if __name__ == "__main__":

@@ -244,3 +244,18 @@ def test_examples_of_texts_are_wrong_answers_first(texts, config):
     assert found["prediction"].tolist() == ["pets", "pets", "birds"]
     assert " ".join(found["token"][0]).strip() == TEXT[2]
     assert found["experts/block_1"].shape == found["token"].shape
+
+
+@pytest.mark.parametrize("name", ["perplexity", "word_swap"])
+def test_each_window_adds_to_the_perplexities(config, name):
+    suite = suites.load(name, config)
+    scores = scores_of(suite, lambda name: np.linspace(0.1, len(name), 7))
+    metrics, found = suite.result(scores).metrics, suite.contributions_of(scores)
+    assert next(iter(found)) == suite.headline
+    assert len(found) == {"perplexity": 2, "word_swap": 3}[name]
+    for metric, contributions in found.items():
+        assert contributions.value == pytest.approx(metrics[metric], rel=1e-9)
+        assert contributions.scale == Scale("perplexity", less_is_better=True)
+    # As the standard error of the one perplexity, but for the factor n / (n - 1) of a sample.
+    error = math.sqrt(np.square(found[suite.headline].influences).sum())
+    assert error == pytest.approx(suite.result(scores).standard_errors[suite.headline], rel=1e-6)

@@ -2,7 +2,8 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import ml_collections
@@ -139,6 +140,44 @@ class ConfigFlag:
 
 
 CONFIG = ConfigFlag()
+
+
+class FieldFlags:
+    """``--config.FIELD=VALUE`` of a command that takes no config file: fields of the configs of runs that it is given.
+
+    The values stay text, since a run may have plug-ins with fields of their own.
+    """
+
+    def __init__(self) -> None:
+        self.is_defined = False
+        self.value: list[str] = []  # FIELD=VALUE each
+
+    def take(self, arguments: Sequence[str]) -> list[str]:
+        """Takes them off a command line, whose other arguments it returns.
+
+        Raises:
+          ValueError: one without ``=VALUE``.
+        """
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        rest = []
+        for argument in arguments[:end]:
+            match = re.fullmatch(r"--?(no)?config\.(.*)", argument, flags=re.DOTALL)
+            if match is None:
+                rest.append(argument)
+            elif match[1] or "=" not in match[2]:
+                raise checks.error("--config", "--config.FIELD=VALUE", argument)
+            else:
+                self.value.append(match[2])
+        return [*rest, *arguments[end:]]
+
+
+FIELDS = FieldFlags()
+
+
+def define_fields() -> FieldFlags:
+    """Defines ``--config.FIELD=VALUE`` without ``--config=FILE``."""
+    FIELDS.is_defined = True
+    return FIELDS
 
 
 def define_config() -> ConfigFlag:

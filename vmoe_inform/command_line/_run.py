@@ -43,6 +43,8 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         if _flags.CONFIG.is_defined:
             config_files.import_plugins(rest)
             rest, _flags.CONFIG.fields = config_files.take_fields(rest)
+        if _flags.FIELDS.is_defined:
+            rest = _flags.FIELDS.take(rest)
         return flags.FLAGS([program, *rest])
     except SystemExit:  # --help, which absl ends as if it were a mistake
         sys.exit(0)

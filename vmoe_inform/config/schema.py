@@ -143,10 +143,14 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
     Raises:
       ValueError: an unknown field, or as :func:`parse`.
     """
-    for field in values:
+    given = to_json(config)
+    for field, value in values.items():
         groups.hint_of([type(config)], field)
-    given = ml_collections.ConfigDict(to_json(config), type_safe=False)
-    given.update_from_flattened_dict(dict(values))
+        *path, name = field.split(".")
+        group = given
+        for key in path:
+            group = group.setdefault(key, {})  # a step of the router that is new has no options yet
+        group[name] = value
     return _parse(given)
 
 

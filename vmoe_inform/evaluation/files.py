@@ -12,8 +12,11 @@ from vmoe_inform import storage
 from vmoe_inform.evaluation import earlier, stored
 from vmoe_inform.evaluation.results import Results
 from vmoe_inform.runs.checkpoint_path import CheckpointPath
+from vmoe_inform.runs.run import SavedRun
 from vmoe_inform.sharding import processes
 from vmoe_inform.storage import locks
+
+_REROUTED = "rerouted"  # folder of the evaluations with other routers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,19 +25,38 @@ class EvaluationFiles:
 
     Attributes:
       path: of the checkpoint.
+      router: hash of the config with the routers that it was evaluated with; empty for those that it was trained with.
     """
 
     path: CheckpointPath
+    router: str = ""
+
+    @classmethod
+    def of(cls, saved: SavedRun) -> "EvaluationFiles":
+        """Of a run as it was trained, or with other routers."""
+        return cls(saved.path, "" if saved.trained is None else saved.config_hash)
 
     @property
     def folder(self) -> pathlib.Path:
-        """Of all evaluations of the run."""
-        return self.path.folder / "evaluation"
+        """Of all evaluations of the run with these routers."""
+        folder = self.path.folder / "evaluation"
+        return folder / _REROUTED / self.router if self.router else folder
+
+    def rerouted(self) -> "list[EvaluationFiles]":
+        """Those of the same checkpoint with other routers that were evaluated."""
+        folder = EvaluationFiles(self.path).folder / _REROUTED
+        found = storage.matching(folder, f"*/{self.comparison.name}", within=self.path.folder)
+        return [EvaluationFiles(self.path, path.parent.name) for path in found]
 
     @property
     def results(self) -> pathlib.Path:
         """All results."""
         return self.folder / f"results{self._suffix}.json"
+
+    @property
+    def comparison(self) -> pathlib.Path:
+        """These routers compared with those that the run was trained with."""
+        return self.folder / f"comparison{self._suffix}.json"
 
     @property
     def examples(self) -> pathlib.Path:

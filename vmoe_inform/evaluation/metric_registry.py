@@ -24,6 +24,7 @@ import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation import metrics
+from vmoe_inform.evaluation.paired import Contributions
 from vmoe_inform.evaluation.results import SHARE, Scale, Unit
 from vmoe_inform.registry import Registry
 
@@ -203,6 +204,18 @@ def metrics_of(scores: Mapping[str, np.ndarray]) -> tuple[dict[str, float], dict
         if metric.is_mean:
             errors[metric.name] = metrics.standard_error(scores[metric.needs[0]])
     return values, errors
+
+
+def contributions_of(scores: Mapping[str, np.ndarray]) -> dict[str, Contributions]:
+    """What each image adds to all registered metrics that are means of one of these scores, by their names."""
+    found = {}
+    for metric in map(METRICS.__getitem__, METRICS):
+        if metric.compute is mean and set(metric.needs) <= scores.keys():
+            values = scores[metric.needs[0]]
+            index = scores.get("index", np.arange(len(values)))
+            scale = Scale(metric.unit, metric.less_is_better)
+            found[metric.name] = Contributions(index, values, np.ones(len(values)), scale)
+    return found
 
 
 def score_versions() -> dict[str, int]:

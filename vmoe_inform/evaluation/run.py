@@ -17,7 +17,7 @@ from vmoe_inform.evaluation.suites.base import NotAvailable
 from vmoe_inform.evaluation.units import PredictionFiles
 from vmoe_inform.evaluation.work import Work, look, why
 from vmoe_inform.nn import models
-from vmoe_inform.runs.run import SavedRun
+from vmoe_inform.runs.run import Run, SavedRun
 from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.watchdog import Watchdog
 
@@ -39,6 +39,8 @@ def evaluate(
     predictions: pathlib.Path | None = None,
     watchdog: Watchdog = watchdog_lib.OFF,
     say: Say = print,
+    load: Callable[[], Run] | None = None,
+    with_scores: bool = False,
 ) -> Results:
     """Evaluates what is not there yet; the checkpoint is loaded only if there is something to predict.
 
@@ -53,6 +55,8 @@ def evaluate(
       predictions: folder for the predictions themselves, see :class:`PredictionFiles`; None: they are not kept.
       watchdog: is told of every batch.
       say: called with one line for each suite, and for each set of several that is predicted.
+      load: loads the checkpoint; None: ``saved.load``.
+      with_scores: whether the scores of each record have to be kept, to compare them with another model's.
 
     Returns:
       what the file of results holds, and which suites are missing here.
@@ -62,11 +66,11 @@ def evaluate(
       ValueError: an unknown suite, or a damaged checkpoint.
       FileNotFoundError: the data set is missing.
     """
-    work = look(saved, suites, again=predictions is not None)
+    work = look(saved, suites, again=predictions is not None, with_scores=with_scores)
     if work.is_hopeless:
         raise NothingAvailableError(work.missing)
     if work.is_left:
-        complete(work, Evaluator.of(saved.load(), watchdog), predictions=predictions, say=say)
+        complete(work, Evaluator.of((load or saved.load)(), watchdog), predictions=predictions, say=say)
     return conclude(work, say=say)
 
 

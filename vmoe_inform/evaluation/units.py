@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ class Unit:
         """The set ``name`` of a suite. Raises NotAvailable, ValueError or FileNotFoundError if it cannot be found."""
         record_set = suite.sets[name]
         return cls(suite.name, name, record_set, record_set.load(), suite.score_versions)
+
+    @classmethod
+    def all_of(cls, suite: Suite) -> list["Unit"]:
+        """All sets of a suite; errors as :meth:`of`."""
+        return [cls.of(suite, name) for name in suite.sets]
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -80,13 +85,26 @@ class Units:
 
         None where no score can be used.
         """
+        scores, changed = self._read(unit)
+        skipped = np.asarray("") if scores is None else scores.get("skipped", np.asarray(""))
+        is_whole = skipped.dtype.kind in "iu" and skipped.shape == () and skipped == 0
+        return (scores, changed) if is_whole else (None, set())
+
+    def read_all(self, units: Iterable[Unit]) -> dict[str, Scores] | None:
+        """The scores of units by name, also where records were unreadable; None unless all are kept as they are now."""
+        found = {}
+        for unit in units:
+            scores, changed = self._read(unit)
+            if scores is None or changed:
+                return None
+            found[unit.name] = scores
+        return found
+
+    def _read(self, unit: Unit) -> tuple[Scores | None, set[str]]:
         arrays = cache.read(self.folder / unit.path, within=self.within)
         if arrays is None or str(arrays.pop(_KEY, "")) != self._key(unit):
             return None, set()
         kept = _versions(str(arrays.pop(_VERSIONS, "")))
-        skipped = arrays.get("skipped", np.asarray(""))
-        if not (skipped.dtype.kind in "iu" and skipped.shape == () and skipped == 0):
-            return None, set()
         changed = {name for name, version in unit.score_versions.items() if kept.get(name) != version}
         return {name: values for name, values in arrays.items() if name not in changed}, changed
 

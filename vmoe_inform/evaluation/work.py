@@ -11,7 +11,7 @@ from vmoe_inform.evaluation.files import EvaluationFiles
 from vmoe_inform.evaluation.measure import from_kept
 from vmoe_inform.evaluation.results import Data, Missing, Results
 from vmoe_inform.evaluation.suites.base import NotAvailable, Suite, task_of
-from vmoe_inform.evaluation.units import Units
+from vmoe_inform.evaluation.units import Unit, Units
 from vmoe_inform.runs.run import SavedRun
 from vmoe_inform.sharding import processes
 
@@ -45,13 +45,12 @@ class Work:
     @property
     def files(self) -> EvaluationFiles:
         """Where it is kept."""
-        return EvaluationFiles(self.saved.path)
+        return EvaluationFiles.of(self.saved)
 
     @property
     def units(self) -> Units:
         """Scores that are kept, set by set."""
-        saved = self.saved
-        return Units(self.files.units(saved.step), saved.step, saved.config_hash, within=saved.folder)
+        return units_of(self.saved)
 
     @property
     def is_hopeless(self) -> bool:
@@ -65,27 +64,33 @@ class Work:
         return bool(self.left) or self.needs_routing
 
 
-def look(saved: SavedRun, suites: Sequence[str], *, again: bool = False) -> Work:
+def units_of(saved: SavedRun) -> Units:
+    """Scores of a checkpoint that are kept, set by set."""
+    return Units(EvaluationFiles.of(saved).units(saved.step), saved.step, saved.config_hash, within=saved.folder)
+
+
+def look(saved: SavedRun, suites: Sequence[str], *, again: bool = False, with_scores: bool = False) -> Work:
     """The work left of an evaluation.
 
     Args:
       saved: the checkpoint.
       suites: registered names.
       again: also suites that are finished, because their predictions are asked for.
+      with_scores: also finished suites whose scores of each record are not kept.
 
     Raises:
       ValueError: an unknown suite, or a folder of the run that is none.
       FileNotFoundError: the data set is missing.
     """
     suites_lib.check_names(suites)
-    files = EvaluationFiles(saved.path)
+    files = EvaluationFiles.of(saved)
     storage.check_folders(files.units(saved.step), saved.folder)
     same_paths = _folders_of_data(saved.config.data) == _folders_of_data(saved.recorded.data)
     results = files.read_finished(saved.step, {saved.config_hash, saved.older_hash})
     if results is not None:
         results = dataclasses.replace(results, config_hash=saved.config_hash)
     work = Work(saved, suites, results, {}, {}, {}, needs_routing=False)
-    _look(work, saved.config, same_paths=same_paths, again=again)
+    _look(work, saved.config, same_paths=same_paths, again=again, with_scores=with_scores)
     needs_routing = not _has_routing(results, saved.config, same_paths=same_paths) or files.examples_are_damaged()
     work.needs_routing = processes.any_process(needs_routing)
     return work
@@ -95,11 +100,11 @@ def _folders_of_data(data: DataConfig) -> tuple[str, ...]:
     return data.folders
 
 
-def _look(work: Work, config: Config, *, same_paths: bool, again: bool) -> None:
+def _look(work: Work, config: Config, *, same_paths: bool, again: bool, with_scores: bool) -> None:
     """Finds what is left to evaluate, why other suites cannot be, and which records all of them show.
 
-    A suite with a result on these records is not left, unless it is wanted ``again``. One whose data are gone keeps
-    its result.
+    A suite with a result on these records is not left, unless it is wanted ``again`` or ``with_scores``. One whose data
+    are gone keeps its result.
     """
     for name in work.suites:
         try:
@@ -115,7 +120,7 @@ def _look(work: Work, config: Config, *, same_paths: bool, again: bool) -> None:
             taken_up = earlier.take_up(work.results, name, work.data[name], same_paths=same_paths)
             if taken_up is not None and taken_up is not work.results:
                 work.results = work.files.write_results(taken_up, (name,))
-            if taken_up is None or again:
+            if taken_up is None or again or (with_scores and work.units.read_all(Unit.all_of(suite)) is None):
                 work.left[name] = suite
             elif names := earlier.outdated(taken_up.suites[name], suite):
                 _renew(work, suite, names)

@@ -19,6 +19,7 @@ from vmoe_inform.data.images import label_sets
 from vmoe_inform.evaluation import earlier
 from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.headlines import Estimate, headline, in_order, suites_of
+from vmoe_inform.evaluation.rerouting import Rerouted
 from vmoe_inform.evaluation.results import Results, SuiteResult, Unit
 from vmoe_inform.evaluation.suites.c import GENERATED
 from vmoe_inform.report import (
@@ -26,12 +27,14 @@ from vmoe_inform.report import (
     domains,
     entries,
     figures,
+    other_routers,
     passages,
     routing_figures,
     scores,
     tables,
     templates,
 )
+from vmoe_inform.report.other_routers_figure import change_figure
 from vmoe_inform.report.pictures import FigureKind, data_uri, encode
 
 Example = Mapping[str, Any]  # as routing_figures.example_figure takes it
@@ -129,6 +132,7 @@ def write_report(
     *,
     examples: Mapping[str, Sequence[Example]] | None = None,
     analyses: Mapping[str, RouterFigures] | None = None,
+    rerouted: Mapping[str, Sequence[Rerouted]] | None = None,
     since: str = "",
 ) -> None:
     """Writes a self-contained HTML page: pictures and style inside, nothing fetched from anywhere.
@@ -139,14 +143,15 @@ def write_report(
       examples: by run name, images with what the run said of them, as :func:`routing_figures.example_figure` takes
         them; shown wrong answers first.
       analyses: by run name, what was seen of the routers of those that were analysed.
+      rerouted: by run name, evaluations with other routers.
       since: as for :func:`render_table`.
 
     Raises:
-      ValueError: no results, or examples or an analysis of a run without results.
+      ValueError: no results, or examples, an analysis or other routers of a run without results.
     """
     _check(results)
-    examples, analyses = examples or {}, analyses or {}
-    for argument, runs in (("examples", examples), ("analyses", analyses)):
+    examples, analyses, rerouted = examples or {}, analyses or {}, rerouted or {}
+    for argument, runs in (("examples", examples), ("analyses", analyses), ("rerouted", rerouted)):
         for run in runs:
             if run not in results:
                 raise checks.error(argument, f"names of runs with results: {', '.join(results)}", run)
@@ -175,10 +180,22 @@ def write_report(
         routing=[(run, layer, figures_) for run, r in results.items() for layer, figures_ in r.routing.items()],
         pictures=_pictures(results),
         analyses={run: (analysis, results[run].checkpoint_step) for run, analysis in analyses.items()},
+        other_routers={run: _other_routers(results[run], of) for run, of in rerouted.items() if of},
         examples={run: _example_pictures(of, results[run]) for run, of in examples.items() if _is_of(of, "image")},
         passages={run: _passages(of, results[run]) for run, of in examples.items() if _is_of(of, "token")},
     )
     storage.write_text(pathlib.Path(path), page)
+
+
+def _other_routers(results: Results, rerouted: Sequence[Rerouted]) -> dict[str, Any]:
+    """What the template shows of a run with other routers."""
+    by_unit = other_routers.headline_changes(results, rerouted)
+    return {
+        "names": other_routers.names_of(rerouted),
+        "metrics": other_routers.metric_rows(results, rerouted),
+        "num_compared": sum(len(by_router) for suites in by_unit.values() for by_router in suites.values()),
+        "pictures": [_address(change_figure(results, rerouted, unit=unit)) for unit in by_unit],
+    }
 
 
 def _check(results: Mapping[str, Results]) -> None:

@@ -1,6 +1,7 @@
 """`Run`: a trained model and where it is from. ``load("runs/digits")`` gives one; ``find`` looks without loading."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config, identity
 from vmoe_inform.nn import models
 from vmoe_inform.nn.models import Model
-from vmoe_inform.runs import heads
+from vmoe_inform.runs import heads, router_settings
 from vmoe_inform.runs.checkpoint_path import CheckpointPath, name_of
 from vmoe_inform.runs.folder import hash_by_older_versions, read_config, with_kept_tokenizer
 from vmoe_inform.runs.integrity import DamagedCheckpointError
@@ -63,6 +64,21 @@ class Run:
         config = dataclasses.replace(self.config, data=data)
         return dataclasses.replace(self, config=config, variables={**self.variables, "params": params})
 
+    def rerouted(self, settings: Mapping[str, Any]) -> "Run":
+        """The same run with other routers, which nobody trains.
+
+        Args:
+          settings: values by field, e.g. ``{"model.router.inform": "similarity"}``. All else is as it was trained.
+
+        Raises:
+          ValueError: as :func:`vmoe_inform.runs.router_settings.with_settings`, or a router with arrays that the run
+            has not learned.
+        """
+        config = router_settings.with_settings(self.config, settings)
+        model = models.from_config(config.model)
+        variables = router_settings.variables_for(self.variables, _shapes(model))
+        return dataclasses.replace(self, config=config, model=model, variables=variables)
+
 
 @dataclasses.dataclass(frozen=True)
 class SavedRun:
@@ -76,6 +92,8 @@ class SavedRun:
       recorded: the config in the run's folder.
       config: the same as it holds on this machine, with other folders, processes or batches.
       older_hash: of the recorded config, as versions made it that hashed all settings.
+      trained: the run as it was trained, where this one has other routers; None: this is it.
+      settings: of these routers, by field.
     """
 
     name: str
@@ -85,6 +103,8 @@ class SavedRun:
     recorded: Config
     config: Config
     older_hash: str
+    trained: "SavedRun | None" = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def folder(self) -> pathlib.Path:
@@ -96,9 +116,30 @@ class SavedRun:
         """Of the recorded config; results of the run are known by it."""
         return identity.config_hash(self.recorded)
 
+    @functools.cached_property
+    def shapes(self) -> dict[str, Tree]:
+        """Of the model's variables."""
+        return _shapes(models.from_config(self.config.model))
+
     def at(self, step: int) -> "SavedRun":
         """Another checkpoint of the run; ``step`` is one of ``kept_steps``."""
-        return dataclasses.replace(self, path=CheckpointPath(self.folder, step), step=step)
+        path = CheckpointPath(self.folder, step)
+        trained = None if self.trained is None else self.trained.at(step)
+        return dataclasses.replace(self, path=path, step=step, trained=trained)
+
+    def rerouted(self, settings: Mapping[str, Any]) -> "SavedRun":
+        """The same checkpoint with other routers; args and errors as :meth:`Run.rerouted`."""
+        trained = self.trained or self
+        recorded, config = (router_settings.with_settings(one, settings) for one in (trained.recorded, trained.config))
+        router_settings.variables_for(trained.shapes, _shapes(models.from_config(config.model)))
+        return dataclasses.replace(
+            trained,
+            recorded=recorded,
+            config=config,
+            older_hash=identity.config_hash(recorded),  # no older version could do this
+            trained=trained,
+            settings=router_settings.used(settings, config),
+        )
 
     def load(self, mesh: Mesh | None = None) -> Run:
         """Loads the checkpoint, whatever mesh it was trained on.
@@ -117,13 +158,15 @@ class SavedRun:
         return self._load(self.path.step, mesh)
 
     def _load(self, step: int | None, mesh: Mesh | None) -> Run:
+        if self.trained is not None:
+            return self.trained._load(step, mesh).rerouted(self.settings)
         if self.config.model.num_classes is not None and not self.config.data.class_names:
             logging.warning(
                 "%s has no record of its classes (older version): they are compared by number only", self.folder
             )
         mesh = make_mesh(jax.device_count(), 1) if mesh is None else mesh
         model = models.from_config(self.config.model)
-        shapes = jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
+        shapes = _shapes(model)
         shardings = tree_shardings(shapes, mesh)
         expected = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
         with CheckpointReader(self.folder) as checkpoints:
@@ -140,6 +183,11 @@ class SavedRun:
                 except DamagedCheckpointError as damage:
                     logging.warning("%s", damage)
         return states
+
+
+def _shapes(model: Model) -> dict[str, Tree]:
+    """Of a model's variables."""
+    return jax.eval_shape(lambda: models.initialize(model, jax.random.key(0)))
 
 
 def find(

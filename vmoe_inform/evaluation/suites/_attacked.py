@@ -9,7 +9,7 @@ from vmoe_inform.config import ImageConfig
 from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
-from vmoe_inform.evaluation.metric_registry import Metric, metric_versions, score_versions
+from vmoe_inform.evaluation.metric_registry import Metric, contributions_of, metric_versions, score_versions
 from vmoe_inform.evaluation.results import AttackFacts, SuiteResult
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
@@ -80,4 +80,5 @@ def attacked_suite(
         source.origin,
         metric_versions=metric_versions(),
         score_versions=score_versions(),
+        contributions=lambda scores: contributions_of(scores[name]),
     )

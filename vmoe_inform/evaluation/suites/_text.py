@@ -11,6 +11,7 @@ from vmoe_inform.config import LanguageConfig, causality
 from vmoe_inform.data.text import corpora
 from vmoe_inform.data.text.corpora import Corpus
 from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.paired import Contributions
 from vmoe_inform.evaluation.results import Scale
 from vmoe_inform.evaluation.suites.base import NotAvailable, Scores, TokenLosses, task_of
 
@@ -81,6 +82,13 @@ def perplexity_of(scores: Scores, count: int | None = None) -> tuple[float, floa
     error = math.sqrt(float(np.square(nats - mean * tokens).sum())) / float(tokens.sum())
     perplexity = math.exp(max(mean * per, 0.0))
     return perplexity, perplexity * per * error
+
+
+def contributions_of(scores: Scores, count: int | None = None) -> Contributions:
+    """What each window adds to a perplexity; args as :func:`perplexity_of`."""
+    nats, tokens = scores["nats"], scores["tokens"]
+    per = 1.0 if count is None else count / int(tokens.sum())
+    return Contributions(scores["index"], nats, tokens * per, PERPLEXITY)
 
 
 def counted(corpus: Corpus) -> str:

@@ -22,7 +22,9 @@ from vmoe_inform import tasks
 from vmoe_inform.config import Config
 from vmoe_inform.data import sources
 from vmoe_inform.data.sources import Source
+from vmoe_inform.evaluation import metric_registry
 from vmoe_inform.evaluation.adversarial import Attack
+from vmoe_inform.evaluation.paired import Contributions
 from vmoe_inform.evaluation.results import Scale, SuiteResult
 from vmoe_inform.tasks import Task
 from vmoe_inform.tasks.predictions import Answers, Predictions, TokenLosses
@@ -131,6 +133,8 @@ class Suite:
       scale: of the headline, set there too; None for a share, more is better.
       metric_versions: of its metrics, by their names; ``load`` adds those of the suite's own.
       score_versions: of the registered scores among those that ``score`` makes, by their names.
+      contributions: scores of all sets -> metrics to which each record adds something, the headline first; None: of a
+        single set, the registered means. They are for comparisons of two models on the same records.
     """
 
     name: str
@@ -143,10 +147,17 @@ class Suite:
     scale: Scale | None = None
     metric_versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
     score_versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    contributions: Callable[[Mapping[str, Scores]], Mapping[str, Contributions]] | None = None
 
     def records(self) -> Sequence[Records]:
         """Sets from which the suite is known again; cheap where its sets are many or generated."""
         return [record_set.load() for record_set in self.sets.values()] if self.made_from is None else self.made_from()
+
+    def contributions_of(self, scores: Mapping[str, Scores]) -> Mapping[str, Contributions]:
+        """Metrics to which each record adds something; empty if none is known."""
+        if self.contributions is not None:
+            return self.contributions(scores)
+        return metric_registry.contributions_of(*scores.values()) if len(scores) == 1 else {}
 
     def result(self, scores: Mapping[str, Scores]) -> SuiteResult:
         """What the suite measures, and where its records are from."""

@@ -17,6 +17,7 @@ from vmoe_inform.data.images.framing import WHOLE
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation import corruptions, metrics
 from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.paired import Contributions
 from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import _imagenet
 from vmoe_inform.evaluation.suites._generated_corruptions import GENERATED, LoadSet, generated
@@ -167,12 +168,23 @@ def _suite(load_set: LoadSet, origin: str, config: ImageConfig, *, clean: Mappin
         chosen = [] if origin == GENERATED else [sets[names[n]].load() for n in (0, len(names) // 2, -1)]
         return chosen or [test_split(config.data)]
 
-    return Suite("c", {**clean, **sets}, _score, summarize, origin, made_from)
+    return Suite("c", {**clean, **sets}, _score, summarize, origin, made_from, contributions=_contributions)
 
 
 def _publisher(origin: str) -> str:
     """Folders and tars have the same images."""
     return origin.removesuffix(" folder").removesuffix(" tar")
+
+
+def _contributions(scores: Mapping[str, Scores]) -> dict[str, Contributions]:
+    """Of the mean over the 75 sets, which show the same images."""
+    shown = [own for name, own in scores.items() if name != TEST_SET]
+    index = np.concatenate([own["index"] for own in shown])
+    hits = np.concatenate([own["hit"] for own in shown])
+    weights = np.concatenate([np.full(len(own["hit"]), 1 / len(own["hit"])) for own in shown])
+    images, places = np.unique(index, return_inverse=True)
+    of_images = Contributions(images, np.bincount(places, hits * weights), np.bincount(places, weights))
+    return {"mean_top1": of_images}
 
 
 def _score(_: str, predictions: Predictions) -> Scores:

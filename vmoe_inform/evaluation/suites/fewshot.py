@@ -12,6 +12,7 @@ from vmoe_inform.data import sources
 from vmoe_inform.data.images.trees import FileRecords
 from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import ArrayRecords, Source
+from vmoe_inform.evaluation.metric_registry import contributions_of
 from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites._transfer import both_splits, hit_accuracy, hit_scores
 from vmoe_inform.evaluation.suites.base import (
@@ -78,7 +79,15 @@ def few_shot(config: ImageConfig) -> Suite:
         _set_name(shots): RecordSet(lambda: source, functools.partial(predict, shots), {"shots": shots, "seed": _SEED})
         for shots in sorted(config.evaluation.shots)
     }
-    return Suite("fewshot", sets, hit_scores, summarize, source.origin, lambda: both_splits(config))
+    return Suite(
+        "fewshot",
+        sets,
+        hit_scores,
+        summarize,
+        source.origin,
+        lambda: both_splits(config),
+        contributions=lambda scores: contributions_of(scores[_set_name(most)]),
+    )
 
 
 def _set_name(shots: int) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from vmoe_inform.config import LanguageConfig
 from vmoe_inform.data.text import ngrams
 from vmoe_inform.evaluation.metric_registry import Metric
+from vmoe_inform.evaluation.paired import Contributions
 from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import _ngrams, _text
 from vmoe_inform.evaluation.suites.base import TEST_SET, RecordSet, Scores, Suite, TokenLosses
@@ -64,4 +65,10 @@ def perplexity(config: LanguageConfig) -> Suite:
             streams=config.evaluation.batch_size,
         )
 
-    return Suite("perplexity", sets, score, summarize, test.origin)
+    def contributions(scores: Mapping[str, Scores]) -> dict[str, Contributions]:
+        found = {"perplexity": _text.contributions_of(scores[TEST_SET])}
+        if validation is not None:
+            found["validation_perplexity"] = _text.contributions_of(scores[VALIDATION])
+        return found
+
+    return Suite("perplexity", sets, score, summarize, test.origin, contributions=contributions)

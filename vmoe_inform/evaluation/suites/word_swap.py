@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from vmoe_inform.config import LanguageConfig
 from vmoe_inform.data.text import word_swap
 from vmoe_inform.data.text.corpora import Corpus
+from vmoe_inform.evaluation.paired import Contributions
 from vmoe_inform.evaluation.results import SuiteResult, SwapCurve
 from vmoe_inform.evaluation.suites import _text
 from vmoe_inform.evaluation.suites.base import TEST_SET, RecordSet, Scores, Suite, TokenLosses
@@ -52,6 +53,12 @@ def swapped_words(config: LanguageConfig) -> Suite:
     def score(_: str, losses: TokenLosses) -> Scores:
         return _text.scores_of(losses)
 
+    named = {
+        "perplexity": _name("", "text", shares[0]),
+        _INPUTS.name: _name("", "inputs", shares[0]),
+        _VALIDATION.name: _name("validation_", "text", shares[0]),
+    }
+
     def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
         clean = {"": TEST_SET, "validation_": _CLEAN_VALIDATION}
         curves = {}
@@ -61,11 +68,6 @@ def swapped_words(config: LanguageConfig) -> Suite:
                 values = (_text.perplexity_of(scores[name])[0] for name in (clean[prefix], *names))
                 swapped = (attacks[name]().num_swapped / corpus.num_words for name in names)
                 curves[f"{prefix}{variant}"] = SwapCurve((0.0, *shares), (0.0, *swapped), tuple(values))
-        named = {
-            "perplexity": _name("", "text", shares[0]),
-            _INPUTS.name: _name("", "inputs", shares[0]),
-            _VALIDATION.name: _name("validation_", "text", shares[0]),
-        }
         found = {name: _text.perplexity_of(scores[of_set]) for name, of_set in named.items() if of_set in scores}
         return SuiteResult(
             count=int(scores[named["perplexity"]]["tokens"].sum()),
@@ -82,7 +84,10 @@ def swapped_words(config: LanguageConfig) -> Suite:
     def made_from() -> list[Corpus]:
         return list(splits.values())
 
-    return Suite("word_swap", sets, score, summarize, splits[""].origin, made_from)
+    def contributions(scores: Mapping[str, Scores]) -> dict[str, Contributions]:
+        return {name: _text.contributions_of(scores[of_set]) for name, of_set in named.items() if of_set in scores}
+
+    return Suite("word_swap", sets, score, summarize, splits[""].origin, made_from, contributions=contributions)
 
 
 def _name(prefix: str, variant: str, share: float) -> str:
