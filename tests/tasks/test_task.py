@@ -120,6 +120,35 @@ def brightness():
     del TASKS._entries["brightness"]
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_count_by_their_examples(brightness, parts):
+    """Filler rows, of which some parts have more than others: gradients and metrics are those of the whole batch."""
+
+    class Masked(brightness):
+        def prepare(self, keys, batch):
+            return {**super().prepare(keys, batch), "mask": batch["mask"]}
+
+        def loss(self, outputs, aux, batch):
+            errors = (outputs[:, 0] - batch["brightness"]) ** 2
+            error = jnp.sum(jnp.where(batch["mask"], errors, 0.0)) / jnp.maximum(jnp.sum(batch["mask"]), 1)
+            return error, {"squared_error": error}
+
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
+    mask = np.array([1, 1, 1, 0, 1, 0, 1, 0], bool)  # of 4 parts one is filler
+    found = []
+    for accumulation in (1, parts):
+        changes = {"train__gradient_accumulation_steps": accumulation, "model__moe__group_size_sequences": 1}
+        changes |= {"model__router__noise_std": 0.0, "model__router__losses": ("importance",)}
+        config = _config(task="brightness", **changes)
+        model, optimizer = models.from_config(config.model), make_optimizer(config.optimizer, 20)
+        schedule = make_schedule(config.optimizer, 20)
+        step = jax.jit(make_train_step(model, Masked(config), optimizer, schedule, config, 20))
+        _, metrics = step(create(model, optimizer, seed=jnp.uint32(0), ema=False), {"image": images, "mask": mask})
+        found.append({name: float(metrics[name]) for name in ("loss", "squared_error", "gradient_norm")})
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_a_step_trains_any_task(brightness):
     config = _config(task="brightness", optimizer__warmup_steps=0, optimizer__learning_rate=0.05)
     task = tasks.from_config(config)

@@ -70,6 +70,26 @@ def test_padding_and_filler_change_nothing(texts, tmp_path):
         np.testing.assert_allclose(found.logits[number], logits[0], rtol=1e-4, atol=1e-5)
 
 
+def test_a_step_in_parts_is_the_step_in_one(texts):
+    """Also where one part has long texts and the other short ones: routing is measured over tokens."""
+    found = []
+    for parts in (1, 2):
+        config = _config(texts[1], train__gradient_accumulation_steps=parts, model__dropout_rate=0.0)
+        built = program.build(config, 20, jax.devices()[:1])
+        lengths = np.where(np.arange(8) % 2 == 0, 12, 2)  # by turns in one part and in the other
+        real = np.arange(12)[None] < lengths[:, None]
+        tokens = np.random.default_rng(0).integers(2, config.model.vocabulary_size, (8, 12)).astype(np.int32)
+        batch = {"tokens": np.where(real, tokens, 0), "token_mask": real, "label": np.arange(8, dtype=np.int32) % 2}
+        with built.in_use():
+            state, metrics = built.train_step(built.initialize(), built.to_devices(batch))
+        found.append((jax.device_get(metrics), jax.device_get(state.params)))
+    (one, params), (parts, other_params) = found
+    assert "routing/block_1/entropy" in one
+    for name in one:
+        np.testing.assert_allclose(parts[name], one[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    jax.tree.map(lambda *leaves: np.testing.assert_allclose(*leaves, atol=1e-5), params, other_params)
+
+
 def test_a_language_model_gives_blocks_and_the_same_vocabulary(texts, language_model):
     """The head is the task's own. With the same words the embeddings move too."""
     saved = runs.load(language_model)

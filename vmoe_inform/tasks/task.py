@@ -116,6 +116,14 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
         """Which tokens are real and no padding [B, N]; None: all. By default the field ``token_mask``, prepared."""
         return batch.get("token_mask")
 
+    def num_examples_of(self, batch: Batch) -> Int[Array, ""] | None:
+        """How many examples :meth:`loss` is the mean over, of a training batch that is not prepared; None: all B.
+
+        Parts of a batch count by it where gradients are accumulated. By default the real sequences, see :meth:`mask`.
+        """
+        mask = self.mask(batch)
+        return None if mask is None else jnp.sum(mask)
+
     def counted_tokens(self, batch: Batch) -> Array | None:
         """Which tokens of a batch of evaluation count in statistics [B, N]; None: all tokens of the real sequences.
 
@@ -133,8 +141,8 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
           batch: prepared.
 
         Returns:
-          the mean over the batch's examples, so that the mean over equal parts of a batch is that of the batch; and
-          scalar metrics by name, means too.
+          the mean over the batch's examples, see :meth:`num_examples_of`; and scalar metrics by name, means over the
+          same examples.
         """
 
     def metrics_of_step(self, means: dict[str, Array]) -> dict[str, Array]:

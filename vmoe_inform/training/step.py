@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vmoe_inform.axes import Array, Tree
+from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.nn.models import Model
 from vmoe_inform.nn.step_variables import OBSERVED, STATE, update_states
@@ -36,6 +36,21 @@ class Left(NamedTuple):
     metrics: dict[str, Array]
 
 
+class Shares(NamedTuple):
+    """What a part of a batch counts in means over the parts: 1 on average. None: as much as the others.
+
+    Attributes:
+      examples: for what is a mean over examples.
+      tokens: for what is a mean over tokens.
+    """
+
+    examples: Float[Array, ""] | None
+    tokens: Float[Array, ""] | None
+
+
+_WHOLE = Shares(None, None)
+
+
 def make_train_step(
     model: Model,
     task: Task,
@@ -58,7 +73,7 @@ def make_train_step(
       not finite changes nothing but the step; the metric ``nonfinite_where`` says so, see :func:`nonfinite.where`.
     """
     patterns = config.optimizer.frozen
-    gradients_of = _make_gradients(_make_loss(model, task, config), config)
+    gradients_of = _make_gradients(_make_loss(model, task, config), task, config)
 
     def as_before(new: Tree, old: Tree) -> Tree:
         """The new tree with the old leaves where it is frozen: bit for bit, which adding zero is not."""
@@ -88,11 +103,18 @@ def make_train_step(
 
 
 def _make_loss(model: Model, task: Task, config: Config) -> Callable[..., tuple[Array, Left]]:
-    """``loss(trained, whole, routing, progress, memory, batch, key)``, to be differentiated in the first: the trained
-    part of the parameters ``whole``."""
+    """``loss(trained, whole, routing, progress, shares, memory, batch, key)``, to be differentiated in the first: the
+    trained part of the parameters ``whole``."""
 
     def loss_function(
-        trained: Tree, whole: Tree, routing: Tree, progress: Array, memory: Tree | None, batch: Batch, key: Array
+        trained: Tree,
+        whole: Tree,
+        routing: Tree,
+        progress: Array,
+        shares: Shares,
+        memory: Tree | None,
+        batch: Batch,
+        key: Array,
     ) -> tuple[Array, Left]:
         params = paths.with_frozen(trained, paths.mask(whole, config.optimizer.frozen), whole)
         # The order stays: by it a run continues bit for bit.
@@ -109,15 +131,19 @@ def _make_loss(model: Model, task: Task, config: Config) -> Callable[..., tuple[
             mutable=[OBSERVED],
             rngs={"routing": routing_key, "dropout": dropout_key},
         )
-        objective, metrics = task.loss(outputs, aux, prepared)
-        loss = objective + aux["auxiliary_loss"]
-        metrics = {"loss": loss} | metrics | routing_metrics(aux["moe"])
+        objective, metrics = _times(shares.examples, task.loss(outputs, aux, prepared))
+        loss = objective + aux["auxiliary_loss"]  # of groups, of which all parts have as many
+        metrics = {"loss": loss} | metrics | routing_metrics(aux["moe"], shares.tokens)
         return loss, Left(changed.get(OBSERVED, {}), aux["memory"] if task.carries_memory else None, metrics)
 
     return loss_function
 
 
-def _make_gradients(loss_function: Callable[..., tuple[Array, Left]], config: Config) -> Callable[..., Any]:
+def _times(share: Array | None, values: Tree) -> Tree:
+    return values if share is None else jax.tree.map(lambda value: share * value, values)
+
+
+def _make_gradients(loss_function: Callable[..., tuple[Array, Left]], task: Task, config: Config) -> Callable[..., Any]:
     """``gradients(state, progress, batch, key) -> (gradients, left)``, over the parts of the batch: mean gradients,
     zero where parameters are frozen; sums that the routers' steps observed; each row's memory; mean metrics."""
     parts, patterns = config.train.gradient_accumulation_steps, config.optimizer.frozen
@@ -129,16 +155,17 @@ def _make_gradients(loss_function: Callable[..., tuple[Array, Left]], config: Co
         trained = paths.trained_part(state.params, frozen)  # what the backward pass is for, and no further
         about = (trained, state.params, state.routing, progress)
         if parts == 1:
-            (_, left), gradients = gradient_function(*about, state.memory, batch, key)
+            (_, left), gradients = gradient_function(*about, _WHOLE, state.memory, batch, key)
             return paths.zeros_where_frozen(gradients, frozen, state.params), left
 
-        def accumulate(total: Tree, part: tuple[Tree | None, Batch, Array]) -> tuple[Tree, Left]:
+        def accumulate(total: Tree, part: tuple[Shares, Tree | None, Batch, Array]) -> tuple[Tree, Left]:
             (_, left), gradients = gradient_function(*about, *part)
             return jax.tree.map(jnp.add, total, gradients), left
 
         zeros = jax.tree.map(jnp.zeros_like, trained)
-        split = [split_batch(tree, parts, group) for tree in (state.memory, batch)]
-        total, left = jax.lax.scan(accumulate, zeros, (*split, jax.random.split(key, parts)))
+        memories, batches = (split_batch(tree, parts, group) for tree in (state.memory, batch))
+        shares = _shares_of_parts(task, batches)
+        total, left = jax.lax.scan(accumulate, zeros, (shares, memories, batches, jax.random.split(key, parts)))
         left = Left(
             observed=jax.tree.map(lambda values: jnp.sum(values, axis=0), left.observed),
             memory=join_batch(left.memory, group),
@@ -148,6 +175,20 @@ def _make_gradients(loss_function: Callable[..., tuple[Array, Left]], config: Co
         return paths.zeros_where_frozen(means, frozen, state.params), left
 
     return gradients_of
+
+
+def _shares_of_parts(task: Task, batches: Batch) -> Shares:
+    """Shares [parts] of the parts of a batch."""
+
+    def num_tokens(batch: Batch) -> Array | None:
+        real, mask = task.token_mask(batch), task.mask(batch)
+        return None if real is None else jnp.sum(real if mask is None else real & mask[:, None])
+
+    def share(count: Callable[[Batch], Array | None]) -> Array | None:
+        counts = jax.vmap(count)(batches)
+        return None if counts is None else counts / jnp.maximum(jnp.mean(counts), 1e-6)
+
+    return Shares(share(task.num_examples_of), share(num_tokens))
 
 
 def split_batch(batch: Tree, parts: int, group: int) -> Tree:
@@ -178,8 +219,8 @@ def join_batch(parts: Tree, group: int) -> Tree:
     return jax.tree.map(join, parts)
 
 
-def routing_metrics(layers: dict[str, Any]) -> dict[str, Array]:
-    """Routing metrics of the log, from the model's ``aux["moe"]``.
+def routing_metrics(layers: dict[str, Any], share: Array | None = None) -> dict[str, Array]:
+    """Routing metrics of the log, from the model's ``aux["moe"]``; those of tokens times ``share``, if there is one.
 
     They are each loss by name, mean over layers and groups, without its weight. Of each layer they have the share of
     dropped assignments and the entropy in nats. The experts' shares of the assignments [MoE layers, E] are for
@@ -190,8 +231,8 @@ def routing_metrics(layers: dict[str, Any]) -> dict[str, Array]:
         values = [jnp.mean(layer["losses"][name]) for layer in layers.values() if name in layer["losses"]]
         metrics[f"losses/{name}"] = jnp.mean(jnp.stack(values))
     for block, layer in layers.items():
-        metrics[f"routing/{block}/dropped"] = layer["dropped"]
-        metrics[f"routing/{block}/entropy"] = layer["entropy"]
+        metrics[f"routing/{block}/dropped"] = _times(share, layer["dropped"])
+        metrics[f"routing/{block}/entropy"] = _times(share, layer["entropy"])
     if layers:
-        metrics[EXPERT_LOADS] = jnp.stack([layer["load"] for layer in layers.values()])
+        metrics[EXPERT_LOADS] = _times(share, jnp.stack([layer["load"] for layer in layers.values()]))
     return metrics
