@@ -72,6 +72,24 @@ def test_table(platform, groups, choices, experts, capacity, kernel_size, device
     assert words in reason
 
 
+@pytest.mark.parametrize(
+    ("platform", "kernel_size", "capacity", "expected"),
+    [
+        ("cpu", 2**13, 256, "ragged"),
+        ("cpu", 2**13 - 1, 256, "gather"),
+        ("cpu", 2**13, 192, "gather"),  # 3 slots for an assignment: not more than the limit of few rows
+        ("cpu", LARGE, 192, "ragged"),  # more than that of many rows, where loops over large experts pay
+        ("tpu", 2**13 - 1, 256, "ragged"),
+    ],
+)
+def test_small_experts_without_drops(platform, kernel_size, capacity, expected):
+    sizes = {"num_choices": 512, "num_groups": 8, "num_experts": 8, "capacity": capacity, "expert_devices": 1}
+    name, _ = choice.choose_dispatcher(platform, kernel_size=kernel_size, drops=False, **sizes)
+    assert name == expected
+    if kernel_size < LARGE and platform == "cpu":
+        assert choice.choose_dispatcher(platform, kernel_size=kernel_size, drops=True, **sizes)[0] == "gather"
+
+
 def test_platform_is_that_of_the_mesh_in_use():
     assert choice.current_platform() == "cpu"
     with jax.set_mesh(Mesh(np.array(jax.devices()[:1]), ("replica",))):

@@ -10,6 +10,8 @@ from vmoe_inform.dispatch.products import LEAST_FOR_LOOP
 _SLOTS_THAT_COST_IN_LARGE_BLOCKS = 1.25
 _SLOTS_THAT_COST = 3.0
 _ROWS_FOR_LARGE_BLOCKS = 512  # of an expert
+# On CPUs the loop over blocks pays for smaller matrices where no token is dropped: most slots are empty then.
+_LEAST_WITHOUT_DROPS = 2**13
 
 
 def current_platform() -> str:
@@ -27,6 +29,7 @@ def choose_dispatcher(
     capacity: int,
     kernel_size: int,
     expert_devices: int,
+    drops: bool = True,
 ) -> tuple[str, str]:
     """The name of a registered dispatcher, and the reason in words.
 
@@ -38,16 +41,18 @@ def choose_dispatcher(
       capacity: C.
       kernel_size: numbers in one matrix of an expert.
       expert_devices: devices over which the experts are spread.
+      drops: whether a capacity factor limits the slots; otherwise there is one for each token.
     """
     share = num_experts * capacity / num_choices
     slots = f"{num_experts} x {capacity} slots for {num_choices} assignments of a group"
     if expert_devices > 1:
         return "gather", f"the experts are spread over {expert_devices} devices"
-    large_blocks = platform == "cpu" and num_choices * num_groups >= num_experts * _ROWS_FOR_LARGE_BLOCKS
+    small = platform == "cpu" and kernel_size < LEAST_FOR_LOOP
+    large_blocks = platform == "cpu" and num_choices * num_groups >= num_experts * _ROWS_FOR_LARGE_BLOCKS and not small
     limit = _SLOTS_THAT_COST_IN_LARGE_BLOCKS if large_blocks else _SLOTS_THAT_COST
     if share <= limit:
         return "gather", f"{slots}, {share:.2f} times as many: sorting pays above {limit}"
-    if platform == "cpu" and kernel_size < LEAST_FOR_LOOP:
+    if small and (drops or kernel_size < _LEAST_WITHOUT_DROPS):
         return "gather", f"experts of {kernel_size} numbers are too small for a loop over blocks of their rows"
     if platform == "gpu":
         return "gather", f"{slots}, {share:.2f} times as many, but no ragged product was measured on GPUs"

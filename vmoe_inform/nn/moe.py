@@ -96,7 +96,7 @@ class MoeLayer(nn.Module):
             mask=config.layer_sizes.mask,
             real=None if real is None else jnp.broadcast_to(real, tokens.shape[:2]).reshape(groups, size),
         )
-        outputs = self._work(tokens.reshape(groups, size, width), plan, train=train)
+        outputs = self._work(tokens.reshape(groups, size, width), plan, train=train, drops=factor is not None)
         if self.is_mutable_collection(TRACE):
             self._leave_trace(routing, plan, (batch, num_tokens))
         metrics = {
@@ -105,12 +105,12 @@ class MoeLayer(nn.Module):
         }
         return outputs.reshape(tokens.shape), metrics, routing.previous()
 
-    def _work(self, tokens: Float[Array, "G S D"], plan: Plan, *, train: bool) -> Float[Array, "G S D"]:
+    def _work(self, tokens: Float[Array, "G S D"], plan: Plan, *, train: bool, drops: bool) -> Float[Array, "G S D"]:
         """Carries the plan out with this layer's experts."""
         config, moe = self.config, self.config.moe
         parameters = Experts(moe.num_experts, tokens.shape[-1], config.mlp_size, name="experts")()
         dropout_key = self.make_rng("dropout") if train and moe.expert_dropout_rate > 0 else None
-        dispatcher = moe.dispatch if moe.dispatch != "auto" else self._choose(plan)
+        dispatcher = moe.dispatch if moe.dispatch != "auto" else self._choose(plan, drops)
 
         def work(parameters: ExpertParameters, tokens: Array, plan: Plan, keys: Array | None = None) -> Array:
             def experts(*rows: Array) -> Array:
@@ -131,7 +131,7 @@ class MoeLayer(nn.Module):
             return on_each_device(work, parameters, tokens, plan, *([] if keys is None else [keys]))
         return work(parameters, tokens, plan, keys)
 
-    def _choose(self, plan: Plan) -> str:
+    def _choose(self, plan: Plan, drops: bool) -> str:
         """What ``auto`` means here; the log says so once a trace."""
         if not isinstance(plan, Assignment):
             return "gather"  # the other kinds of plan have one way each
@@ -143,6 +143,7 @@ class MoeLayer(nn.Module):
             capacity=plan.capacity,
             kernel_size=self.config.hidden_size * self.config.mlp_size,
             expert_devices=axis_size(EXPERT),
+            drops=drops,
         )
         logging.info("%s: dispatch 'auto' is %r: %s", "/".join(self.path), name, reason)
         return name

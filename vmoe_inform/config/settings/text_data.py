@@ -6,6 +6,7 @@ from typing import Annotated
 from vmoe_inform import checks
 from vmoe_inform.checks import Name, Path
 from vmoe_inform.config.identity import Effect
+from vmoe_inform.config.settings.bounds import Threads
 from vmoe_inform.config.settings.data import DataConfig
 
 
@@ -23,6 +24,7 @@ class TextDataConfig(DataConfig):
       vocabulary: path of a file with the vocabulary's words, one a line. Empty: at most ``model.vocabulary_size``
         words, the most frequent of the training split, or of all splits of WikiText.
       vocabulary_hash: of the tokenizer that the run was trained with; a run records it, and refuses another.
+      num_threads: threads that read ahead; 0: the text is in memory, and threads take longer to hand it over.
       text_field: name of the column or feature with the text.
       label_field: name of the column or feature with the label.
     """
@@ -32,5 +34,6 @@ class TextDataConfig(DataConfig):
     tokenizer: Annotated[str, checks.Text(8000)] = "words"
     vocabulary: Path = ""
     vocabulary_hash: Annotated[str, checks.Text(1000), Effect.CLASSES] = ""
+    num_threads: Annotated[Threads, Effect.MACHINE] = 0
     text_field: Name = "text"
     label_field: Name = "label"
