@@ -16,6 +16,7 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.data.text.words import WordTokenizer
 from vmoe_inform.generation import Decoder, Sampling, choose, open_run, write_text
 from vmoe_inform.nn import models
+from vmoe_inform.routing import scores, steps
 
 WORDS = ("<unk>", "<eos>", *"abcdefghij")
 TOKENIZER = WordTokenizer(WORDS)
@@ -153,6 +154,20 @@ def test_bad_input(causal):
         Decoder(dataclasses.replace(config, num_classes=3), variables)
     with pytest.raises(ValueError, match=r"model.inputs: expected 'tokens': .*; received 'images'"):
         Decoder(config_lib.parse_model(digits.get_config().model), variables)
+
+
+def mixing(context, *, bias: bool = False):
+    """A linear step that adds the mean over the tokens so far, and does not say so."""
+    means = jnp.cumsum(context.tokens, axis=1) / jnp.arange(1.0, context.tokens.shape[1] + 1)[None, :, None]
+    return scores.linear_step(dataclasses.replace(context, tokens=context.tokens + means), bias=bias)
+
+
+def test_a_step_that_cannot_read_token_by_token_is_refused(causal, monkeypatch):
+    model, variables = causal
+    linear = steps.SCORE_STEPS["linear"]
+    monkeypatch.setitem(steps.SCORE_STEPS._entries, "linear", dataclasses.replace(linear, function=mixing))
+    with pytest.raises(ValueError, match=r"step linear: expected the same of a text token by token as of the whole"):
+        Decoder(model.config, variables)
 
 
 def test_a_run_without_its_tokenizer_writes_nothing(tmp_path):

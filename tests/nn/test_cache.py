@@ -1,5 +1,6 @@
 """A pass over all tokens and one token after the other give the same logits."""
 
+import dataclasses
 import functools
 
 import jax
@@ -23,6 +24,7 @@ ROUTERS = (
     "attention_xmoe@attention.heads=posterior",
     "symphony_across_layers_smoe_top2",
     "hash",
+    "hash@hash.ids=position",
     "stablemoe",
 )
 
@@ -79,6 +81,15 @@ def test_the_cache_is_what_later_tokens_know_of_earlier_ones():
     (forgotten, _), _ = model.apply({**variables, **cache.next_sequence(kept)}, new, mutable=[cache.CACHE])
     assert np.abs(after - alone).max() > 1e-3
     np.testing.assert_array_equal(forgotten, alone)
+
+
+def test_a_table_of_positions_is_for_one_length():
+    model, variables = model_of("previous", "hash@hash.ids=position")
+    shorter = models.from_config(dataclasses.replace(model.config, num_tokens=N - 1))
+    with pytest.raises(
+        ValueError, match=r"state of router step 'hash': expected arrays as float32\[5, 4\]; received '"
+    ):
+        jax.eval_shape(shorter.apply, variables, jnp.zeros((1, N - 1), jnp.int32))
 
 
 def test_variables_and_other_passes_have_no_cache():

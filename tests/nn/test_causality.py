@@ -14,9 +14,9 @@ from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import causality, presets
 from vmoe_inform.dispatch import DISPATCHERS
-from vmoe_inform.nn import models
+from vmoe_inform.nn import models, step_trials
 from vmoe_inform.nn.step_variables import OBSERVED
-from vmoe_inform.routing import steps
+from vmoe_inform.routing import scores, steps
 
 B, N, V, FIRST = 2, 12, 10, 7  # tokens from the place FIRST on are replaced
 CAUSAL = (*(name for name in presets.ROUTERS if name not in ("base", "expert_choice", "soft")), *tiny.INFORMED)
@@ -195,6 +195,26 @@ def test_a_step_that_mixes_tokens_says_that_it_heeds_the_mask(monkeypatch):
     monkeypatch.setitem(steps.INFORM_STEPS._entries, "similarity", dataclasses.replace(similarity, looks_ahead=None))
     with pytest.raises(ValueError, match=r"model.router.inform: expected steps that do not look .*'similarity'"):
         model_of("similarity_smoe_top2")
+
+
+def test_a_step_that_knows_of_later_tokens_or_padding_is_refused_for_text(monkeypatch):
+    """Which it does not say, as it has no graph; the trial is on made-up inputs."""
+    linear = steps.SCORE_STEPS["linear"]
+
+    model, classifier = model_of("smoe_top2"), model_of("smoe_top2", causal=False, num_classes=3)
+    step_trials.check_trained(model.config)
+    step_trials.check_trained(classifier.config)
+    monkeypatch.setitem(steps.SCORE_STEPS._entries, "linear", dataclasses.replace(linear, function=mixing))
+    with pytest.raises(ValueError, match=r"step linear: expected nothing of later tokens .*; received 'a change'"):
+        step_trials.check_trained(model.config)
+    with pytest.raises(ValueError, match=r"step linear: expected nothing of padding behind a text .*'a difference'"):
+        step_trials.check_trained(classifier.config)
+
+
+def mixing(context, *, bias: bool = False):
+    """A linear step that adds the mean over all tokens, and does not say so."""
+    tokens = context.tokens + jnp.mean(context.tokens, axis=1, keepdims=True)
+    return scores.linear_step(dataclasses.replace(context, tokens=tokens), bias=bias)
 
 
 def test_options_that_are_others_for_text_by_default():

@@ -63,7 +63,10 @@ def settings(kind: str) -> list[Any]:
 
 @pytest.mark.parametrize(("step", "options"), [*settings("score"), *settings("inform"), *settings("loss")])
 def test_contract(step, options):
-    assert contract.check(step.name, **options)
+    found = contract.check(step.name, **options)
+    assert "says of a text with padding what it says of the text alone" in found
+    if "in a causal model gives nothing of later tokens, bit for bit, and has no gradient by them" in found:
+        assert "says of a text token by token what it says of the whole text" in found
 
 
 def test_what_steps_name_exists():
@@ -117,6 +120,75 @@ def test_a_step_that_breaks_the_contract_is_told_so(message, monkeypatch):
     monkeypatch.setitem(steps.INFORM_STEPS._entries, "made", BROKEN[message])
     with pytest.raises(ValueError, match=f"step made.*: expected .*{message}"):
         contract.check("made")
+
+
+def running_mean(tokens):
+    counts = jnp.arange(1, tokens.shape[1] + 1, dtype=jnp.float32)[None, :, None]
+    return jnp.cumsum(tokens.astype(jnp.float32), axis=1) / counts
+
+
+def by_running_mean(context):
+    return running_mean(context.tokens)[..., :1] * jnp.arange(E, dtype=jnp.float32)[None, None]
+
+
+def by_position(context):
+    places = context.first + jnp.arange(context.tokens.shape[1])
+    return jnp.broadcast_to(jax.nn.one_hot(places, E)[None], (*context.tokens.shape[:2], E))
+
+
+def by_place_in_the_part(context):
+    return by_position(dataclasses.replace(context, first=0))
+
+
+def running_graph(context):
+    places = context.tokens.shape[1]
+    rows = jnp.tril(jnp.ones((places, places))) / jnp.arange(1.0, places + 1)[:, None]
+    return jnp.broadcast_to(rows, (len(context.tokens), places, places))
+
+
+READING = {
+    by_running_mean: False,  # through the tokens, which no graph says
+    by_place_in_the_part: False,
+    by_position: True,
+    lambda p, c: running_mean(p): True,  # as its graph says
+}
+
+
+@pytest.mark.parametrize("function", READING)
+def test_a_step_that_cannot_read_token_by_token_is_told_so(function, monkeypatch):
+    if function in (by_running_mean, by_place_in_the_part, by_position):
+        monkeypatch.setitem(steps.SCORE_STEPS._entries, "made", steps.ScoreStep("made", function))
+    else:
+        monkeypatch.setitem(steps.INFORM_STEPS._entries, "made", made(function, graph=running_graph, looks_ahead=False))
+    found = contract.check("made")
+    assert ("says of a text token by token what it says of the whole text" in found) == READING[function]
+    assert ("cannot read a text token by token, so that generation refuses it" in found) != READING[function]
+
+
+def test_a_step_that_looks_at_padding_is_told_so(monkeypatch):
+    def own_loss(p, c, **options):
+        return {"more": jnp.mean(p[..., 0], axis=1)}
+
+    broken = (
+        made(mean, graph=lambda c: jnp.full((2, 5, 5), 0.2)),
+        made(with_loss, losses=own_loss, loss_names=("more",)),
+        made(
+            lambda p, c: p,
+            initial_state=lambda key, sizes: jnp.zeros(E),
+            observe=lambda c, indices: jnp.sum(jax.nn.one_hot(jnp.minimum(indices, E - 1), E), axis=(0, 1, 2)),
+            update_state=lambda s, o, p: s + o,
+        ),
+    )
+    for step in broken:
+        monkeypatch.setitem(steps.INFORM_STEPS._entries, "made", step)
+        assert "is for images: padding behind a text changes what it says of the text" in contract.check("made")
+
+
+def test_rows_of_a_graph_need_one():
+    with pytest.raises(ValueError, match="inform step 'made': expected columns and rows together, and a graph"):
+        made(mean, columns=lambda p, c: p, rows=lambda c, columns: columns)
+    with pytest.raises(ValueError, match="inform step 'made': expected columns and rows together, and a graph"):
+        made(mean, graph=running_graph, rows=lambda c, columns: columns)
 
 
 def test_the_contract_of_an_unknown_step():

@@ -151,6 +151,19 @@ def test_another_model_is_refused(overrides, message):
         adapt(7, _variables(), _variables(**overrides))
 
 
+def test_a_table_of_positions_goes_with_no_other_number_of_them():
+    """Positions of a hash layer are not resized, as those of embeddings are."""
+
+    def variables(num_tokens):
+        table = jnp.zeros((num_tokens, 4))
+        return {"params": {}, "routing": {"block_1": {"moe": {"router": {"hash": {"state": table}}}}}}
+
+    with pytest.raises(
+        ValueError, match=r"another model. routing/.*/hash/state: expected \(10, 4\); received \(5, 4\)"
+    ):
+        adapt(7, variables(5), variables(10))
+
+
 def test_another_inform_step_starts_with_a_fresh_state():
     """Symphony has no parameters: a run without it can go on with it, and the other way round."""
     plain, symphony = _variables(router="attention_vmoe"), _variables()

@@ -11,7 +11,7 @@ import numpy as np
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.config import LanguageModelConfig, ModelConfig
-from vmoe_inform.nn import cache, models
+from vmoe_inform.nn import cache, models, step_trials
 from vmoe_inform.nn.language_model import LanguageModel, logits_of
 
 
@@ -34,10 +34,12 @@ class Decoder:
           variables: of the model.
 
         Raises:
-          ValueError: no language model, or one whose tokens depend on later ones.
+          ValueError: no language model, or one whose tokens depend on later ones; or a router's step that cannot read a
+            text token by token.
         """
         moe = dataclasses.replace(config.moe, group_size_sequences=1, dispatch="auto")
         model = models.from_config(dataclasses.replace(check_writes(config), remat="none", moe=moe))
+        step_trials.check_reads(config)
         assert isinstance(model, LanguageModel)
         self._model = model
         self._advance = jax.jit(functools.partial(_advance, model))

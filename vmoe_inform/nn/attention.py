@@ -101,7 +101,8 @@ class SelfAttention(nn.Module):
             queries, *seen = projections
             first = None
             if self.most_tokens is not None and cache.keeps(self):
-                seen, first = cache.append(self, "before", seen, self.most_tokens)
+                first = cache.count(self, inputs.shape[1])
+                seen = cache.append(self, "before", seen, first, self.most_tokens)
             attended, entropies = _attend(
                 queries,
                 *seen,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from vmoe_inform.axes import Array, Int, Tree
 
 CACHE = "cache"
-_LENGTH = "length"  # how the name of every count of tokens ends
+_LENGTH = "length"  # the name of every count of tokens
 
 
 def keeps(module: nn.Module) -> bool:
@@ -25,37 +25,36 @@ def keeps(module: nn.Module) -> bool:
     return module.is_mutable_collection(CACHE) and not module.is_initializing()
 
 
-def count(module: nn.Module, num_new: int, name: str = _LENGTH) -> Int[Array, ""]:
+def count(module: nn.Module, num_new: int) -> Int[Array, ""]:
     """The number of tokens of this sequence before the new ones, which are counted."""
-    length = module.variable(CACHE, name, lambda: jnp.zeros((), jnp.int32))
+    length = module.variable(CACHE, _LENGTH, lambda: jnp.zeros((), jnp.int32))
     before = length.value
     length.value = before + num_new
     return before
 
 
-def append(module: nn.Module, name: str, new: Tree, size: int) -> tuple[Tree, Int[Array, ""]]:
+def append(module: nn.Module, name: str, new: Tree, first: Int[Array, ""], size: int) -> Tree:
     """Adds what is known of n new tokens of a sequence.
 
     Args:
       module: whose cache it is.
       name: of the arrays in it.
       new: arrays [B, n, ...].
+      first: number of tokens before them, from :func:`count`.
       size: N, the most tokens of a sequence.
 
     Returns:
-      arrays [B, N, ...] of all tokens, of which those behind the new ones mean nothing, though they are finite; and the
-      number of tokens before the new ones.
+      arrays [B, N, ...] of all tokens, of which those behind the new ones mean nothing, though they are finite.
     """
 
     def empty() -> Tree:
         return jax.tree.map(lambda array: jnp.zeros((array.shape[0], size, *array.shape[2:]), array.dtype), new)
 
-    before = count(module, jax.tree.leaves(new)[0].shape[1], f"{name}_{_LENGTH}")
     stored = module.variable(CACHE, name, empty)
     stored.value = jax.tree.map(
-        lambda old, array: jax.lax.dynamic_update_slice_in_dim(old, array, before, axis=1), stored.value, new
+        lambda old, array: jax.lax.dynamic_update_slice_in_dim(old, array, first, axis=1), stored.value, new
     )
-    return stored.value, before
+    return stored.value
 
 
 def append_to_last(module: nn.Module, name: str, new: Tree, size: int) -> Tree:
@@ -83,6 +82,6 @@ def next_sequence(cache: Tree) -> Tree:
     """The cache for the first token of the next sequence: only attention that spans sequences looks back further."""
 
     def begin(path: tuple[Any, ...], leaf: Array) -> Array:
-        return jnp.zeros_like(leaf) if str(getattr(path[-1], "key", "")).endswith(_LENGTH) else leaf
+        return jnp.zeros_like(leaf) if getattr(path[-1], "key", "") == _LENGTH else leaf
 
     return jax.tree_util.tree_map_with_path(begin, cache)

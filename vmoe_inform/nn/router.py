@@ -13,9 +13,8 @@ from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.config import RouterConfig, options_of
 from vmoe_inform.dispatch import Plan
 from vmoe_inform.nn import cache
-from vmoe_inform.nn.inform_next import inform_next
 from vmoe_inform.nn.step_variables import OBSERVED, StepVariables
-from vmoe_inform.routing import top_experts
+from vmoe_inform.routing import reading, top_experts
 from vmoe_inform.routing.steps import (
     INFORM_STEPS,
     LOSS_STEPS,
@@ -147,7 +146,8 @@ class Router(nn.Module):
         """
         score = SCORE_STEPS[self.config.score]
         options = options_of(self.config, score)
-        context, variables = self._context(score, tokens, around, real)
+        first = cache.count(self, tokens.shape[1]) if cache.keeps(self) else None
+        context, variables = self._context(score, tokens, around, real, first)
         k, active = self._num_selected(around.progress, train=train)
         logits = score.function(context, **options)
         base_indices = self._top(logits, k, active)
@@ -176,11 +176,12 @@ class Router(nn.Module):
             if not step.acts_in(self.ordinal):
                 continue
             options = options_of(self.config, step)
-            context, variables = self._context(step, tokens, around, real)
+            context, variables = self._context(step, tokens, around, real, first)
             losses |= step.losses(probabilities, context, **options) if step.losses else {}
-            if step.mixes_tokens and cache.keeps(self):
-                most = self.sizes.num_tokens
-                probabilities = inform_next(self, step, probabilities, context, options, most)
+            if step.mixes_tokens and first is not None:
+                columns = reading.columns(step, probabilities, context, options)
+                columns = cache.append(self, f"before_{name}", columns, first, self.sizes.num_tokens)
+                probabilities = reading.inform_next(step, context, columns, options)
             else:
                 probabilities = step.function(probabilities, context, **options)
             if step.graph is not None and self.is_mutable_collection(TRACE):
@@ -208,10 +209,15 @@ class Router(nn.Module):
         return growth.k_end, growth.active(progress)
 
     def _context(
-        self, step: ContextStep, tokens: Float[Array, "B N D"], around: Surroundings, real: Bool[Array, "B N"] | None
+        self,
+        step: ContextStep,
+        tokens: Float[Array, "B N D"],
+        around: Surroundings,
+        real: Bool[Array, "B N"] | None,
+        first: Int[Array, ""] | None,
     ) -> tuple[StepContext, StepVariables | None]:
         """What a step declared, and what holds its variables, if it has any."""
-        wanted: dict[str, Any] = {"mask": self.sizes.mask, "real": real}
+        wanted: dict[str, Any] = {"mask": self.sizes.mask, "real": real, "first": 0 if first is None else first}
         for name in ("attention", "raw_inputs", "previous"):
             if getattr(step, f"needs_{name}"):
                 if getattr(around, name) is None and not (name == "previous" and self.ordinal == 0):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
@@ -41,14 +42,23 @@ class StepVariables(nn.Module):
                 "no state",
             )
 
-        def make() -> Tree:
-            return initial_state(self.make_rng("params"), self.sizes, **self.options)
+        def make(key: Array | None = None) -> Tree:
+            return initial_state(self.make_rng("params") if key is None else key, self.sizes, **self.options)
 
-        return parameters, self.variable(STATE, "state", make).value
+        state = self.variable(STATE, "state", make).value
+        # Flax checks the shapes of parameters alone.
+        forms = [_form(tree) for tree in (jax.eval_shape(make, jax.random.key(0)), state)]
+        if forms[0] != forms[1]:
+            raise checks.error(f"state of router step {self.step.name!r}", f"arrays as {forms[0]}", forms[1])
+        return parameters, state
 
     def leave(self, observed: Tree) -> None:
         """Leaves what the step observed where :func:`update_states` looks for it."""
         self.put_variable(OBSERVED, "observed", observed)
+
+
+def _form(tree: Tree) -> str:
+    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))
 
 
 def update_states(config: RouterConfig, params: Tree, states: Tree, observed: Tree) -> Tree:

@@ -12,16 +12,24 @@ from vmoe_inform.axes import Array, Tree
 from vmoe_inform.routing.steps import (
     AttentionRecord,
     ContextStep,
+    InformStep,
     LayerSizes,
     LossContext,
     Mask,
     PreviousLayer,
+    ScoreStep,
     StepContext,
 )
 
 SIZES = LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, raw_input_size=3, num_heads=2)
 IMAGES = 2
 Inputs = dict[str, Any]
+_WORDS = 7  # of a vocabulary
+
+
+def of_text(sizes: LayerSizes) -> LayerSizes:
+    """Sizes of a layer whose raw inputs are ids of words."""
+    return sizes if sizes.vocabulary_size is not None else dataclasses.replace(sizes, vocabulary_size=_WORDS)
 
 
 def make_inputs(seed: int, step: ContextStep, sizes: LayerSizes, options: dict[str, Any]) -> Inputs:
@@ -102,6 +110,37 @@ def of_images(whole: StepContext, images: slice) -> StepContext:
         raw_inputs=part(whole.raw_inputs),
         previous=part(whole.previous),
     )
+
+
+def of_tokens(whole: StepContext, tokens: slice) -> StepContext:
+    """The context of some consecutive tokens of each sequence."""
+
+    def part(tree: Tree) -> Tree:
+        return jax.tree.map(lambda leaf: leaf[:, tokens], tree)
+
+    attention = whole.attention
+    if attention is not None:
+        names = ("queries", "keys", "values", "attended", "token_entropies")
+        attention = dataclasses.replace(attention, **{name: part(getattr(attention, name)) for name in names})
+    return dataclasses.replace(
+        whole,
+        tokens=part(whole.tokens),
+        attention=attention,
+        raw_inputs=part(whole.raw_inputs),
+        previous=part(whole.previous),
+        first=tokens.start or 0,
+        real=part(whole.real),
+    )
+
+
+def said(step: ContextStep, probabilities: Array, here: StepContext, options: dict[str, Any]) -> Array:
+    """All that a step says of each token [B, N, _]."""
+    if isinstance(step, InformStep):
+        return step.function(probabilities, here, **options)
+    assert isinstance(step, ScoreStep)  # of the other registry
+    functions = [step.function, *(part for part in (step.gates, step.slot_logits) if part is not None)]
+    found = [function(here, **options) for function in functions]
+    return jnp.concatenate([one.reshape(*one.shape[:2], -1) for one in found], axis=-1)
 
 
 def make_loss_inputs(seed: int, sizes: LayerSizes) -> Inputs:

@@ -119,6 +119,7 @@ class StepContext:
       raw_inputs: what the model makes each token of (``needs_raw_inputs``). Of text that is its id. Of images it is the
         normalised pixels of its patch, zeros for a class token.
       previous: the MoE layer before this one (``needs_previous``); None in the first.
+      first: how many tokens of the sequence come before ``tokens``: 0 but for a text that is read in parts.
       mask: what a token may know of the others. The model decides it, and every step heeds it or is refused.
       real: False for padding behind a text, which no real token may depend on; None if all tokens are real. A step that
         mixes tokens, or has losses, leaves padding out.
@@ -130,6 +131,7 @@ class StepContext:
     attention: AttentionRecord | None = None
     raw_inputs: Float[Array, "B N P"] | Int[Array, "B N"] | None = None
     previous: PreviousLayer | None = None
+    first: int | Int[Array, ""] = 0
     mask: Mask = dataclasses.field(default=None, metadata={"static": True})
     real: Bool[Array, "B N"] | None = None
 

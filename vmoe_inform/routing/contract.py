@@ -17,7 +17,8 @@ from jax.extend.core import jaxprs_in_params
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
-from vmoe_inform.routing._causal_trial import check_causal
+from vmoe_inform.routing._causal_trial import check_causal, check_reading
+from vmoe_inform.routing._padding_trial import check_padding
 from vmoe_inform.routing._trial import (
     IMAGES,
     SIZES,
@@ -43,7 +44,17 @@ from vmoe_inform.routing.steps import (
     Step,
 )
 
-__all__ = ["SIZES", "check", "check_function", "check_products", "context", "make_inputs"]
+__all__ = [
+    "SIZES",
+    "check",
+    "check_causal",
+    "check_function",
+    "check_padding",
+    "check_products",
+    "check_reading",
+    "context",
+    "make_inputs",
+]
 
 
 def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str, ...]:
@@ -84,8 +95,17 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
             expected = "to work in the first MoE layer too, where context.previous is None (or skips_first_layer)"
             expect(name, expected, f"{type(problem).__name__}: {problem}", holds=False)
         held.append("does all this in the first MoE layer too, which has none before it")
-    held.append(check_causal(step, sizes, options))
+    held += check_causal(step, sizes, options)
+    held.append(_padding(step, sizes, options))
     return tuple(held)
+
+
+def _padding(step: ContextStep | LossStep, sizes: LayerSizes, options: dict[str, Any]) -> str:
+    try:
+        check_padding(step, sizes, options)
+    except checks.InputError:
+        return "is for images: padding behind a text changes what it says of the text"
+    return "says of a text with padding what it says of the text alone"
 
 
 def _check_loss(step: LossStep, sizes: LayerSizes, options: dict[str, Any]) -> tuple[str, ...]:
@@ -93,7 +113,8 @@ def _check_loss(step: LossStep, sizes: LayerSizes, options: dict[str, Any]) -> t
     inputs = [make_loss_inputs(seed, sizes) for seed in (1, 2)]
     loss = check_function(step.name, lambda tree: step.function(loss_context(tree), **options), *inputs)
     check_array(step.name, loss, (IMAGES,))
-    return ("gives a loss [G], the same with and without jit; its gradients are finite",)
+    held = "gives a loss [G], the same with and without jit; its gradients are finite"
+    return held, _padding(step, sizes, options)
 
 
 def _check_layer(

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float
-from vmoe_inform.routing.masks import GivenMask, MaskRows, map_rows_of_graph, rows_of_mask
+from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.routing.masks import GivenMask, MaskRows, map_rows_of_graph, rows_of_mask, rows_of_next
 from vmoe_inform.routing.products import float32_einsum, unit_vectors
 from vmoe_inform.routing.steps import LayerSizes, Parameter, StepContext, register_inform
 
@@ -195,14 +195,21 @@ def similarity_informed(
     """
     num_tokens = tokens.shape[-2]
     checks.shape("probabilities", probabilities.shape, ("...", num_tokens, "E"))
-    queries, keys, scale = _similarity(tokens, weight, temperature, metric)
+    similarity = _similarity(tokens, weight, temperature, metric)
+    columns = (similarity.keys, probabilities)
+    return _mix_similar(similarity, columns, rows_of_mask(mask, num_tokens), block_size)
+
+
+def _mix_similar(
+    similarity: _Similarity, columns: tuple[Array, Array], mask_rows: MaskRows, block_size: int | None
+) -> Float[Array, "*batch R E"]:
+    """Informed probabilities of the R tokens whose queries these are, from keys and probabilities of all N."""
 
     def informed(rows: tuple[Array, MaskRows], columns: tuple[Array, Array]) -> Float[Array, "*batch R E"]:
         (queries, mask_rows), (keys, probabilities) = rows, columns
-        return mix(_similarity_weights(queries, keys, scale, mask_rows), probabilities)
+        return mix(_similarity_weights(queries, keys, similarity.scale, mask_rows), probabilities)
 
-    mask_rows = rows_of_mask(mask, num_tokens)
-    return map_rows_of_graph(informed, queries, (keys, probabilities), mask_rows, block_size=block_size)
+    return map_rows_of_graph(informed, similarity.queries, columns, mask_rows, block_size=block_size)
 
 
 def _identity_initializer(
@@ -230,7 +237,27 @@ def _similarity_graph(
     return token_similarity(context.tokens, weight=weight, mask=context.graph_mask, **options)
 
 
-@register_inform("similarity", parameters=_similarity_parameters, graph=_similarity_graph, looks_ahead=False)
+def _similarity_columns(
+    probabilities: Float[Array, "B n E"], context: StepContext, *, metric: str, **options: object
+) -> Tree:
+    return _similarity(context.tokens, None, 1.0, metric).keys, probabilities
+
+
+def _similarity_rows(
+    context: StepContext, columns: Tree, *, learned_weight: bool, block_size: int | None, **options: Any
+) -> Float[Array, "B n E"]:
+    similarity = _similarity(context.tokens, _weight(context, learned_weight), **options)
+    return _mix_similar(similarity, columns, rows_of_next(context.tokens.shape[1], context.first), block_size)
+
+
+@register_inform(
+    "similarity",
+    parameters=_similarity_parameters,
+    graph=_similarity_graph,
+    columns=_similarity_columns,
+    rows=_similarity_rows,
+    looks_ahead=False,
+)
 def similarity_step(
     probabilities: Float[Array, "B N E"],
     context: StepContext,

@@ -73,22 +73,35 @@ def rows_of_mask(mask: GivenMask, num_tokens: int, span: int | None = None) -> M
     return MaskRows(positions, mask, causal=False)
 
 
+def rows_of_next(num_rows: int, first: int | Int[Array, ""], span: int | None = None) -> MaskRows:
+    """Rows of the causal mask: those of ``num_rows`` tokens that follow the ``first`` tokens of a sequence.
+
+    Args:
+      num_rows: R.
+      first: number of tokens before.
+      span: as of :func:`rows_of_mask`.
+    """
+    return MaskRows(first + jnp.arange(num_rows)[:, None], None, causal=True, span=span)
+
+
 def map_rows_of_graph(
     function: Callable[[Tree, Tree], Array], rows: Tree, columns: Tree, mask_rows: MaskRows, *, block_size: int | None
 ) -> Float[Array, "*batch N C"]:
     """``function((rows, mask_rows), columns)``, in blocks of rows.
 
-    Where the mask is causal, rows see no more columns than they need: 8 segments take 9/16 of the products.
+    Where the mask is causal, rows see no more columns than they need: 8 segments take 9/16 of the products. Rows of
+    some tokens only (:func:`rows_of_next`) see all columns.
 
     Args:
       function: R rows with their mask, and the first J columns -> [..., R, C].
-      rows: arrays [..., N, *].
+      rows: arrays [..., R, *], R = N but for :func:`rows_of_next`.
       columns: arrays [..., N, *].
-      mask_rows: of all rows.
+      mask_rows: of the rows.
       block_size: rows in memory at a time, also for gradients; None: all of a segment.
     """
     num_tokens = mask_rows.positions.shape[-2]
-    segments = max(1, min(_MOST_SEGMENTS, num_tokens // _LEAST_ROWS)) if mask_rows.causal else 1
+    cuts = mask_rows.causal and num_tokens == jax.tree.leaves(columns)[0].shape[-2]
+    segments = max(1, min(_MOST_SEGMENTS, num_tokens // _LEAST_ROWS)) if cuts else 1
     if segments == 1:
         of_rows = functools.partial(_of_columns, function, columns)
         return map_row_blocks(of_rows, (rows, mask_rows), block_size=block_size)

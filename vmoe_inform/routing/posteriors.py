@@ -121,27 +121,41 @@ def lowest_entropy_head(attention: Float[Array, "*batch H N N"]) -> Int[Array, "
     return jnp.argmin(jnp.mean(entropies, axis=-1), axis=-1)
 
 
-class SeenByHeads(NamedTuple):
-    """What attention heads know of the tokens: all H heads, or the only one that counts.
+class RowsOfHeads(NamedTuple):
+    """What attention heads know of R tokens that attend to others: all H heads, or the only one that counts.
 
     Attributes:
-      queries, keys: unscaled.
-      outputs, means: in any space of C numbers where their inner product is u_i . m_hj.
-      squares: |m_hj|^2.
+      queries: unscaled.
+      outputs: in any space of C numbers where their inner product with the means is u_i . m_hj.
       relative_keys: what is added to the key of a token that is 1, 2, ... P before; None for nothing.
     """
 
-    queries: Float[Array, "*batch H N F"]
-    keys: Float[Array, "*batch H N F"]
-    outputs: Float[Array, "*batch #H N C"]
-    means: Float[Array, "*batch H N C"]
-    squares: Float[Array, "*batch H N"]
+    queries: Float[Array, "*batch H R F"]
+    outputs: Float[Array, "*batch #H R C"]
     relative_keys: Float[Array, "P F"] | None = None
 
+    @property
+    def span(self) -> int | None:
+        """P; None where keys are not relative."""
+        return None if self.relative_keys is None else self.relative_keys.shape[0]
+
     def mask_rows(self, mask: GivenMask) -> MaskRows:
-        """Which tokens the tokens may attend to: those of the mask, or the P before where keys are relative."""
-        span = None if self.relative_keys is None else self.relative_keys.shape[0]
-        return rows_of_mask(mask, self.queries.shape[-2], span)
+        """Which tokens all tokens may attend to: those of the mask, or the P before where keys are relative."""
+        return rows_of_mask(mask, self.queries.shape[-2], self.span)
+
+
+class ColumnsOfHeads(NamedTuple):
+    """What the same heads know of the N tokens that are attended to.
+
+    Attributes:
+      keys: unscaled.
+      means: in the space of the outputs.
+      squares: |m_hj|^2.
+    """
+
+    keys: Float[Array, "*batch H N F"]
+    means: Float[Array, "*batch H N C"]
+    squares: Float[Array, "*batch H N"]
 
 
 def _logits(queries: Float[Array, "*batch H R F"], keys: Float[Array, "*batch H N F"]) -> Float[Array, "*batch H R N"]:
@@ -195,9 +209,9 @@ def head_entropies(
 
 def head_of_each_token(
     entropies: Float[Array, "*batch H N 1"], mask_rows: MaskRows, block_size: int | None
-) -> Int[Array, "*batch 1 N 1"]:
-    """The head with the lowest mean entropy over the tokens that a token may know."""
-    if mask_rows.causal:
+) -> Int[Array, "*batch 1 R 1"]:
+    """The head with the lowest mean entropy over the tokens that a token may know, of the rows' tokens."""
+    if mask_rows.causal and mask_rows.positions.shape[-2] == entropies.shape[-2]:
         return jnp.argmin(jnp.cumsum(entropies, axis=-2), axis=-3, keepdims=True)
 
     def heads(mask_rows: MaskRows) -> Int[Array, "*batch 1 R 1"]:
@@ -212,13 +226,14 @@ def head_of_each_token(
 
 def map_posterior(
     use: Callable[[Float[Array, "*batch R J"], Tree], Array],
-    seen: SeenByHeads,
+    of_rows: RowsOfHeads,
+    of_columns: ColumnsOfHeads,
     columns: Tree,
     *,
     sigma: float,
     all_heads: bool,
-    head: Int[Array, "*batch 1 N 1"] | None,
-    mask: GivenMask,
+    head: Int[Array, "*batch 1 R 1"] | None,
+    mask_rows: MaskRows,
     block_size: int | None,
 ) -> Array:
     """``use`` of the weights of the token graph of :func:`attention_informed`, in blocks of its rows.
@@ -228,23 +243,22 @@ def map_posterior(
 
     Args:
       use: weights of R tokens, up to a factor of each row, and ``columns`` of the first J tokens -> [..., R, C].
-      seen: by the heads that count.
+      of_rows: of the heads that count.
+      of_columns: of the same heads.
       columns: arrays [..., N, *].
       sigma: standard deviation.
       all_heads: whether heads are summed over, so that the prior of each has to be normalised.
-      head: the only head that counts for a token; None where all heads in ``seen`` count.
-      mask: which tokens a token may attend to.
+      head: the only head that counts for a token; None where all these heads count.
+      mask_rows: which tokens those of the rows may attend to.
       block_size: rows in memory at a time.
     """
-    variance, mask_rows = _variance(sigma), seen.mask_rows(mask)
-    rows = (seen.queries, seen.outputs, head)
-    known = (seen.keys, seen.means, seen.squares[..., None], columns)
+    variance = _variance(sigma)
 
     def used(rows: tuple[tuple[Array, Array, Array | None], MaskRows], known: tuple[Any, ...]) -> Array:
         ((queries, outputs, head), mask_rows), (keys, means, squares, columns) = rows, known
         logits = _logits(queries, keys)
-        if seen.relative_keys is not None:
-            logits += _relative_logits(queries, seen.relative_keys, mask_rows.positions[0, 0], keys.shape[-2])
+        if of_rows.relative_keys is not None:
+            logits += _relative_logits(queries, of_rows.relative_keys, mask_rows.positions[0, 0], keys.shape[-2])
         allowed = _allowed_to_heads(mask_rows, logits.shape)
         # Of a single head the constant of a row cancels.
         log_prior = jax.nn.log_softmax(logits, axis=-1, where=allowed) if all_heads else logits
@@ -257,6 +271,8 @@ def map_posterior(
         joint = weights_of_scaled(evidence, variance, log_prior, axis=(-3, -1))
         return use(jnp.sum(joint, axis=-3), columns)
 
+    known = (of_columns.keys, of_columns.means, of_columns.squares[..., None], columns)
+    rows = (of_rows.queries, of_rows.outputs, head)
     return map_rows_of_graph(used, rows, known, mask_rows, block_size=block_size)
 
 
@@ -308,14 +324,14 @@ def attention_informed(
             queries, keys, means = (jnp.take_along_axis(array, index, axis=-3) for array in (queries, keys, means))
         else:
             head = head_of_each_token(entropies, mask_rows, block_size)
-    seen = SeenByHeads(queries, keys, outputs[..., None, :, :], means, _squared_lengths(means))
     return map_posterior(
         mix,
-        seen,
+        RowsOfHeads(queries, outputs[..., None, :, :]),
+        ColumnsOfHeads(keys, means, _squared_lengths(means)),
         probabilities,
         sigma=sigma,
         all_heads=heads == "posterior",
         head=head,
-        mask=mask,
+        mask_rows=mask_rows,
         block_size=block_size,
     )

@@ -235,8 +235,9 @@ def hash_step(context: StepContext, *, ids: Literal["position", "vocabulary"] = 
     """
     assert context.state is not None  # declared by initial_state
     if ids == "position":
-        num_tokens = context.tokens.shape[-2]  # a text may be shorter
-        return jnp.broadcast_to(context.state[:num_tokens], (*context.tokens.shape[:-1], context.state.shape[-1]))
+        num_tokens = context.tokens.shape[-2]  # a text may be shorter, and may be read in parts
+        logits = jax.lax.dynamic_slice_in_dim(context.state, context.first, num_tokens)
+        return jnp.broadcast_to(logits, (*context.tokens.shape[:-1], logits.shape[-1]))
     assert context.raw_inputs is not None  # declared by needs_raw_inputs
     return jnp.where(context.state[context.raw_inputs], 0.0, _NEVER)
 

@@ -177,18 +177,27 @@ class InformStep(ContextStep):
         nothing to do without a layer before.
       graph: ``graph(context, **options) -> [B, N, N]``, the weights that function mixes tokens with, for analysis;
         None if the step does not mix tokens.
+      columns: ``columns(probabilities [B, n, E], context, **options) -> tree [B, n, ...]``, what the step needs of n
+        tokens to inform later ones. With ``rows`` it makes reading a text token by token cheap. None: ``function``
+        works out all tokens of the text again for each.
+      rows: ``rows(context, columns, **options) -> probabilities [B, n, E]``, what ``function`` gives for the n tokens
+        of the context, from the columns [B, N, ...] of all. Those of later tokens have no meaning.
       adjacency: ``adjacency(state, **options) -> [E, E]``, the matrix that function multiplies each token's
         probabilities with, for analysis; None if there is no such matrix.
     """
 
     skips_first_layer: bool = False
     graph: Callable[..., Float[Array, "B N N"]] | None = None
+    columns: Callable[..., Tree] | None = None
+    rows: Callable[..., Float[Array, "B n E"]] | None = None
     adjacency: Callable[..., Float[Array, "E E"]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.skips_first_layer and not self.needs_previous:
             raise ValueError(f"inform step {self.name!r}: expected needs_previous with skips_first_layer")
+        if len({self.columns is None, self.rows is None}) > 1 or (self.rows is not None and self.graph is None):
+            raise ValueError(f"inform step {self.name!r}: expected columns and rows together, and a graph with them")
 
     @property
     def mixes_tokens(self) -> bool:

@@ -10,6 +10,7 @@ from vmoe_inform.axes import Array
 from vmoe_inform.config import LanguageConfig
 from vmoe_inform.data.text import corpora, tokenizers
 from vmoe_inform.data.text.tokenizers import Tokenizer
+from vmoe_inform.nn import step_trials
 from vmoe_inform.runs.folder import TOKENIZER_FILE
 from vmoe_inform.tasks.task import Batch, Keys, SourceT, Task
 
@@ -43,7 +44,12 @@ class TextTask(Task[LanguageConfig, SourceT]):
         tokenizers.write(folder / TOKENIZER_FILE, self.tokenizer, within=folder)
 
     def _with(self, config: LanguageConfig) -> Self:
-        """The task with a config that its data have completed, and what was read already."""
+        """The task with a config that its data have completed, and what was read already.
+
+        Raises:
+          ValueError: a step of the router looks at later tokens, or at padding.
+        """
+        step_trials.check_trained(self.config.model)
         task = copy.copy(self)
         task.config = config_lib.with_vocabulary(config, tokenizers.fingerprint(self.tokenizer))
         return task

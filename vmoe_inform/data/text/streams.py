@@ -2,8 +2,9 @@
 
 So a model may carry memory from batch to batch. Training never ends: the corpus is a circle, on which the rows start
 evenly spread. A row that reaches the start of the next row reads on there, and the end of the corpus is followed by its
-beginning. No token is skipped at the end of an epoch, and all are read equally often. Windows begin elsewhere in every
-epoch, unless N divides T. Evaluation has each token of the corpus as a target once.
+beginning. No token is skipped at the end of an epoch, and all are read equally often. Memory is carried over that end,
+which windows span too; a row passes it once in R epochs. Windows begin elsewhere in every epoch, unless N divides T.
+Evaluation has each token of the corpus as a target once.
 
 What a batch holds depends on its number alone. So a run resumes exactly, also on another number of processes.
 """
