@@ -53,7 +53,8 @@ ALLOWED = {
     "prediction": TASKS | {"evaluation", "report", "analysis"},
     # what a program costs, compiled and timed; only command lines look at it
     "performance": TASKS | {"evaluation", "training"},
-    "interop": MODEL,
+    # checkpoints of other programs, which become runs: state and optimizer are those of training
+    "interop": RUNS | {"training"},
     # a trained model for programs that know nothing of this package, with its scores
     "export": TASKS | {"evaluation", "report", "interop", "lettering", "__version__"},
     "command_line": CONFIG | {"sharding"},  # what the command lines share
@@ -61,7 +62,7 @@ ALLOWED = {
 }
 COMMAND_LINES = {
     *("train", "evaluate", "analyze", "study", "generate", "predict", "export"),
-    *("benchmark", "compile_check", "drill"),
+    *("benchmark", "compile_check", "drill", "import_checkpoint"),
 }
 EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)
 # Commands inside a package, which may use what the command lines beside it may.
@@ -70,6 +71,7 @@ COMMANDS_IN_PACKAGES = {
     "vmoe_inform.data.prepare",
     "vmoe_inform.data.unpack",
     "vmoe_inform.evaluation.rehearsal",
+    "vmoe_inform.interop.check_checkpoint",
     "vmoe_inform.interop.check_golden",
 }
 

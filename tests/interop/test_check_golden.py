@@ -7,7 +7,7 @@ import pytest
 from vmoe_inform.interop import check_golden, vmoe
 from vmoe_inform.nn.router import loss_weights
 
-FILES = sorted((pathlib.Path(__file__).parents[1] / "golden").glob("*.npz"))
+FILES = sorted((pathlib.Path(__file__).parents[1] / "golden").glob("vmoe_*.npz"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -78,6 +78,7 @@ def test_a_folder_or_link_is_as_good_as_its_file(kind, tmp_path):
 
 def test_safetensors_bring_their_description_and_may_be_several(tmp_path):
     (tmp_path / "config.json").write_text('{"num_attention_heads": 6}')
+    (tmp_path / "preprocessor_config.json").write_text('{"resample": 2}')
     first, second = (dict(list(ARRAYS.items())[part]) for part in (slice(2), slice(2, None)))
     files.save_safetensors(tmp_path / "one.safetensors", first, {"__metadata__": {"format": "pt"}})
     files.save_safetensors(tmp_path / "two.safetensors", second)
@@ -85,7 +86,11 @@ def test_safetensors_bring_their_description_and_may_be_several(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
     checkpoint = formats.open_checkpoint(tmp_path)
     assert checkpoint.shapes == {name: array.shape for name, array in ARRAYS.items()}
-    assert checkpoint.description == {"metadata": {"format": "pt"}, "config": {"num_attention_heads": 6}}
+    assert checkpoint.description == {
+        "metadata": {"format": "pt"},
+        "config": {"num_attention_heads": 6},
+        "preprocessor": {"resample": 2},
+    }
     assert checkpoint.arrays["a"].read() == 7
 
 

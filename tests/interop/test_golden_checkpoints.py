@@ -18,7 +18,7 @@ import pytest
 
 from tests.interop import in_memory
 from vmoe_inform.interop import families, formats
-from vmoe_inform.interop.check_golden import TOLERANCE, relative_error
+from vmoe_inform.interop.comparison import TOLERANCE, relative_error
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"
 NOT_TESTED = "NOT TESTED: models of timm; pip install 'vmoe-inform[timm]'"

@@ -139,7 +139,51 @@ class ConfigFlag:
         return None if self.file is None else self.required
 
 
+class ModelFlag:
+    """``--model.KEY=VALUE``: settings of a checkpoint's model, whose names are not known before it is opened."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, str] = {}  # what the command line sets, by key
+        self.is_defined = False
+
+    def define(self) -> None:
+        help_text = "A setting that the checkpoint does not say, as --model.KEY=VALUE, e.g. --model.num_heads=6."
+        define("model", Annotated[str, checks.Text(0)] | None, None, help_text)
+        self.is_defined = True
+
+    def take(self, arguments: Sequence[str]) -> list[str]:
+        """Takes ``--model.KEY=VALUE`` off a command line; returns the other arguments.
+
+        Raises:
+          ValueError: no value, or a key that is given twice.
+        """
+        rest: list[str] = []
+        left = list(arguments)
+        while left:
+            argument = left.pop(0)
+            if argument == "--":
+                return [*rest, argument, *left]
+            match = re.fullmatch(r"--?model\.([^=]+)(?:=(.*))?", argument, flags=re.DOTALL)
+            if match is None:
+                rest.append(argument)
+                continue
+            key, value = match.groups()
+            if value is None and not left:
+                raise checks.error(f"--model.{key}", f"a value, as --model.{key}=VALUE", "none")
+            if key in self.fields:
+                raise checks.error(f"--model.{key}", "this flag once", "2 times")
+            self.fields[key] = left.pop(0) if value is None else value
+        return rest
+
+
 CONFIG = ConfigFlag()
+MODEL = ModelFlag()
+
+
+def define_model() -> ModelFlag:
+    """Defines ``--model.KEY=VALUE``."""
+    MODEL.define()
+    return MODEL
 
 
 class FieldFlags:

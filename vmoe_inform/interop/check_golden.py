@@ -34,26 +34,11 @@ import numpy as np
 from vmoe_inform import checks, text
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.interop import vmoe
+from vmoe_inform.interop.comparison import TOLERANCE, relative_error
 from vmoe_inform.nn import models
 from vmoe_inform.nn.router import loss_weights
 
-TOLERANCE = 1e-4
 ROUNDING = 1e-6
-
-
-def relative_error(ours: Array, theirs: np.ndarray) -> float:
-    """Largest absolute difference over the largest absolute entry of ``theirs`` (1 if that is all zero).
-
-    Not-a-number counts as infinite. Raises ValueError if the shapes differ.
-    """
-    values = np.asarray(ours, np.float64)
-    if values.shape != theirs.shape:
-        raise checks.error("array", f"shape {theirs.shape}", values.shape)
-    if not theirs.size:
-        return 0.0
-    scale = np.max(np.abs(theirs)) or 1.0
-    difference = np.max(np.abs(values - theirs)) / scale
-    return float("inf") if np.isnan(difference) else float(difference)
 
 
 def errors_of(ours: Mapping[str, Array], theirs: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -83,21 +83,25 @@ class Checkpoints(CheckpointReader):
 
     # ---------------------------------------------------------------------------------------------------------- saving
 
-    def save(self, state: TrainState, data: grain.DatasetIterator) -> None:
+    def save(self, state: TrainState, data: grain.DatasetIterator | None) -> None:
         """Saves under ``state.step``, in the background; an existing step is left as it is.
+
+        Args:
+          state: of the run.
+          data: at its position; None for a run whose data are not known yet. It begins with their first batch.
 
         Raises:
           SavingError: this checkpoint, or the one before in the background, cannot be written.
         """
         step = int(state.step)
         if step != self.latest_step():
-            arguments = ocp.args.Composite(
-                state=ocp.args.PyTreeSave(saved_trees.as_dict(state)), data=grain.checkpoint.CheckpointSave(data)
-            )
+            items: dict[str, Any] = {"state": ocp.args.PyTreeSave(saved_trees.as_dict(state))}
+            if data is not None:
+                items["data"] = grain.checkpoint.CheckpointSave(data)
             with self._saving():
                 self._manager.wait_until_finished()  # before the step changes, which that save asks for at its end
                 self._step_being_saved = step
-                self._manager.save(step, args=arguments)
+                self._manager.save(step, args=ocp.args.Composite(**items))
 
     def check(self) -> None:
         """Raises SavingError if saving in the background has failed; waits for nothing."""

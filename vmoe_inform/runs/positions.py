@@ -11,9 +11,11 @@ from vmoe_inform import storage
 from vmoe_inform.data.training_batches import WORKERS, TrainingBatches
 from vmoe_inform.sharding import processes
 
+_IMPORTED = "0"  # the step of a checkpoint of another program, which has no position
+
 
 def writers_of(checkpoint: pathlib.Path) -> set[int]:
-    """Number of processes that wrote their positions into a checkpoint; a single one if it is whole."""
+    """Number of processes that wrote their positions into a checkpoint: one if it is whole, none if it is imported."""
     names = (
         re.fullmatch(r"process_\d+-of-(\d+)\.json", path.name) for path in storage.matching(checkpoint / "data", "*")
     )
@@ -21,13 +23,14 @@ def writers_of(checkpoint: pathlib.Path) -> set[int]:
 
 
 def are_of_others(checkpoint: pathlib.Path, data: TrainingBatches) -> bool:
-    """Whether another number of processes wrote it, or worker processes made their batches.
+    """Whether another number of processes wrote it, worker processes made their batches, or another program wrote it.
 
     Raises:
       ValueError: its position is none that training writes.
     """
     index, count = processes.index_and_count()
-    if writers_of(checkpoint) - {count}:
+    writers = writers_of(checkpoint)
+    if writers - {count} or (not writers and checkpoint.name == _IMPORTED):
         return True
     path = checkpoint / "data" / f"process_{index}-of-{count}.json"
     saved = storage.read_json(path)
@@ -60,7 +63,7 @@ def _is_like(saved: Any, expected: Any) -> bool:
 def skip_to_step(step: int, data: TrainingBatches) -> None:
     """Skips to the position of other processes: a step takes a batch, the same for any number of them."""
     data.skip_to(step)
-    if processes.is_main():
+    if step and processes.is_main():
         count = processes.index_and_count()[1]
         logging.warning(
             "checkpoint %d is of other processes or workers than these: resuming after batch %d on %d",

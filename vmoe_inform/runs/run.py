@@ -52,7 +52,7 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes in the order of the logits; empty for runs of older versions."""
+        """Names of the classes in the order of the logits; empty where they are not known."""
         return self.config.data.class_names
 
     def with_classes_in_order_of(self, class_names: Sequence[str]) -> "Run":
@@ -161,9 +161,7 @@ class SavedRun:
         if self.trained is not None:
             return self.trained._load(step, mesh).rerouted(self.settings)
         if self.config.model.num_classes is not None and not self.config.data.class_names:
-            logging.warning(
-                "%s has no record of its classes (older version): they are compared by number only", self.folder
-            )
+            logging.warning("%s has no record of its classes: they are compared by number only", self.folder)
         mesh = make_mesh(jax.device_count(), 1) if mesh is None else mesh
         model = models.from_config(self.config.model)
         shapes = _shapes(model)

@@ -1,4 +1,4 @@
-"""How the images of a checkpoint from PyTorch are prepared, from what its configs say, as fields of ``config.data``."""
+"""How the images of a checkpoint are prepared, from what its program's configs say, as fields of ``config.data``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,29 @@ from vmoe_inform import checks
 
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _RESIZE = {"center": "shorter_side", "squash": "stretch"}  # timm's crop modes
+
+_SMALL_PX = 256
+
+
+def of_big_vision(image_size_px: int) -> dict[str, Any]:
+    """As the configs of big_vision and of V-MoE have it, with values from -1 to 1.
+
+    Small images come of ``resize_small(256)|central_crop(224)``, the first of which averages over areas. Larger ones
+    come of ``resize(P)``.
+    """
+    if image_size_px <= _SMALL_PX:
+        framing = {
+            "evaluation_crop": 0.875,
+            "evaluation_resize": "shorter_side_rounded",
+            "evaluation_interpolation": "area",
+        }
+    else:
+        framing = {
+            "evaluation_crop": 1.0,
+            "evaluation_resize": "stretch",
+            "evaluation_interpolation": "bilinear_aliased",
+        }
+    return {"pixel_mean": 0.5, "pixel_std": 0.5, **framing}
 
 
 def of_timm(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,10 +59,12 @@ class Family(abc.ABC):
     Attributes:
       title: of the program, for messages and tables.
       setting_names: the program's own names of settings -> fields of ``config.model``. Users may give either.
+      setting_values: by the program's name of a setting, its own words for values -> ours.
     """
 
     title: str
     setting_names: Mapping[str, str] = {}
+    setting_values: Mapping[str, Mapping[str, Any]] = {}
 
     @abc.abstractmethod
     def recognises(self, stored: StoredCheckpoint) -> bool:
@@ -102,4 +104,5 @@ class Family(abc.ABC):
           settings: of the checkpoint.
         """
         del settings
-        return self.setting_names.get(name, name), value
+        words = self.setting_values.get(name, {})
+        return self.setting_names.get(name, name), words.get(value, value) if isinstance(value, str) else value

@@ -1,34 +1,32 @@
 """google-research/big_vision: its ViTs, with each way of pooling."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vmoe_inform.config import VisionModelConfig
-from vmoe_inform.interop.families import _flax_vit, _shapes
+from vmoe_inform.interop.families import _flax_vit, _preparation, _shapes
 from vmoe_inform.interop.families._shapes import Shapes, shape_of
 from vmoe_inform.interop.families.base import Family, Move, Settings
 from vmoe_inform.interop.stored import StoredCheckpoint
 
 _STATE = re.compile(r"(opt|chrono|rng|rng_loop|step)(/.*)?")
 _STACK = "Transformer/encoderblock/LayerNorm_0/scale"  # of all blocks at once, where a loop runs over them
-# The configs have resize_small(256)|central_crop(224), and resize(P) at larger sizes; the first averages over areas.
-_SMALL_PX = 256
-_CROPPED = {
-    "evaluation_crop": 0.875,
-    "evaluation_resize": "shorter_side_rounded",
-    "evaluation_interpolation": "area",
-}
-_STRETCHED = {
-    "evaluation_crop": 1.0,
-    "evaluation_resize": "stretch",
-    "evaluation_interpolation": "bilinear_aliased",
-}
 
 
 class BigVision(Family):
     """Positions are added before a class token, so that it has none; they may be computed ones."""
 
     title = "google-research/big_vision (params/Transformer/encoderblock_0/..., params/pos_embedding)"
+    setting_names: Mapping[str, str] = {
+        "pool": "classifier",
+        "pool_type": "classifier",
+        "width": "hidden_size",
+        "depth": "num_layers",
+        "mlp_dim": "mlp_size",
+        "rep_size": "representation_size",
+    }
+    setting_values: Mapping[str, Mapping[str, Any]] = {name: {"tok": "token"} for name in ("pool", "pool_type")}
 
     def recognises(self, stored: StoredCheckpoint) -> bool:
         names = {name.removeprefix(_flax_vit.PARAMS) for name in stored.arrays}
@@ -41,8 +39,7 @@ class BigVision(Family):
         shapes = _flax_vit.shapes_of(stored)
         model = _flax_vit.sizes(shapes, _stacked_blocks(shapes))
         model |= _flax_vit.image_size_px(shapes, model)
-        small = model.get("image_size_px", 0) <= _SMALL_PX
-        data = {"pixel_mean": 0.5, "pixel_std": 0.5, **(_CROPPED if small else _STRETCHED)}
+        data = _preparation.of_big_vision(model.get("image_size_px", 0))
         return Settings(model, asked=_shapes.asked(model), data=data)
 
     def moves(self, stored: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:

@@ -8,6 +8,7 @@ from typing import Any
 from vmoe_inform import checks
 from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.interop import vmoe
+from vmoe_inform.interop.families import _preparation
 from vmoe_inform.interop.families.base import Family, Move, Settings
 from vmoe_inform.interop.stored import StoredCheckpoint
 
@@ -41,7 +42,7 @@ class VMoe(Family):
         sparse = sorted(int(match[1]) for match in map(_EXPERTS.fullmatch, shapes) if match)
         model = _sizes(shapes, blocks)
         asked = {} if "num_classes" in model else {"num_classes": "classes of the head, which the checkpoint lacks"}
-        data = {**_PREPARATION, "evaluation_crop": 0.875 if model["image_size_px"] <= _SMALL_PX else 1.0}
+        data = _preparation.of_big_vision(model["image_size_px"])
         if not sparse:
             return Settings({**model, "moe.layers": "none"}, asked=asked, data=data)
         experts = _shape(shapes, f"Encoder/encoderblock_{sparse[0]}/Moe/Mlp/Dense_0/kernel", 3)
@@ -80,9 +81,6 @@ _ASSUMED = {
     "router.noise_std": 1.0,
     "router.options.top_experts.renormalize": False,
 }
-# The published configs end in value_range(-1,1). At 224 pixels they crop 224 of 256, at more they crop nothing.
-_PREPARATION = {"pixel_mean": 0.5, "pixel_std": 0.5}
-_SMALL_PX = 224
 
 
 def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, axes: int | None) -> tuple[int, ...]:

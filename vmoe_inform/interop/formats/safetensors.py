@@ -1,7 +1,7 @@
 """safetensors, as timm and Hugging Face publish checkpoints: a JSON header with offsets, then the values.
 
-A model in several files has an index, ``model.safetensors.index.json``. The ``config.json`` in the same folder is the
-checkpoint's description ``config``, the header's ``__metadata__`` its description ``metadata``.
+A model in several files has an index, ``model.safetensors.index.json``. Files of JSON in the same folder are part of
+the checkpoint's description: ``config`` and ``preprocessor``. So is the header's ``__metadata__``, as ``metadata``.
 """
 
 import functools
@@ -21,6 +21,7 @@ from vmoe_inform.storage import strict
 
 _EXPECTED = "a safetensors file as it was written"
 _INDEX = ".safetensors.index.json"
+_BESIDES = {"config": "config.json", "preprocessor": "preprocessor_config.json"}
 _MOST_HEADER_BYTES = 100_000_000  # as the format says
 _LENGTH_BYTES = 8
 _MOST_AXES = 32
@@ -65,10 +66,10 @@ class Safetensors(Format):
                 raise damaged(path, "each array in one file", f"{twice[0]} in several")
             arrays |= found
             metadata |= said
-        config = path.with_name("config.json")
         description: dict[str, Any] = {"metadata": metadata}
-        if config.is_file():
-            description["config"] = storage.read_json(config.resolve(), dict[str, Any])
+        for key, name in _BESIDES.items():
+            if (config := path.with_name(name)).is_file():
+                description[key] = storage.read_json(config.resolve(), dict[str, Any])
         return StoredCheckpoint(str(path), "safetensors", arrays, description)
 
 

@@ -39,7 +39,7 @@ class VMoeShards(Format):
         return index if index.is_file() else None
 
     def open(self, path: pathlib.Path) -> StoredCheckpoint:
-        index = _read_index(path)
+        index = read_index(path)
         shards = [_shard(path, number, index.num_shards) for number in range(index.num_shards)]
         _check_shards(path, shards, index)
         locations = _Locations(shards, index)
@@ -50,7 +50,8 @@ class VMoeShards(Format):
         return StoredCheckpoint(str(path), "vmoe", arrays, {"version": index.version})
 
 
-def _read_index(path: pathlib.Path) -> Index:
+def read_index(path: pathlib.Path) -> Index:
+    """What an index file says. Raises ValueError, in one line, if it is none."""
     with opened(path) as (file, size):
         if size > _MOST_INDEX_BYTES:
             raise damaged(path, f"an index of at most {_MOST_INDEX_BYTES:,} bytes", f"{size:,} bytes")

@@ -1,0 +1,90 @@
+"""Writes an imported model as a run's folder, which all commands take as one that was trained here."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from vmoe_inform import checks, storage
+from vmoe_inform.axes import Array, Tree
+from vmoe_inform.config import ImageConfig
+from vmoe_inform.interop.checkpoint_import import CheckpointImport
+from vmoe_inform.nn import models
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.folder import CONFIG_FILE, write_config
+from vmoe_inform.runs.lock import RunLock
+from vmoe_inform.runs.reading import CHECKPOINT_FOLDER
+from vmoe_inform.runs.state import TrainState
+from vmoe_inform.sharding.mesh import make_mesh
+from vmoe_inform.sharding.rules import tree_shardings
+from vmoe_inform.training.optimizer import make_optimizer
+
+IMPORT_FILE = "import.json"
+_VERSION = 1
+
+
+def check_folder(workdir: pathlib.Path) -> None:
+    """Raises ValueError if there is a run already, or nothing can be written there."""
+    for name in (CONFIG_FILE, CHECKPOINT_FOLDER):
+        if storage.exists(workdir / name):
+            raise checks.error("--workdir", "a folder without a run", f"{workdir}, which has {name}")
+    storage.check_writable(workdir)
+
+
+def write(found: CheckpointImport, config: ImageConfig, variables: Mapping[str, Tree], workdir: pathlib.Path) -> None:
+    """Writes ``config.json``, ``import.json`` and a checkpoint of step 0.
+
+    Args:
+      found: the import.
+      config: of the run.
+      variables: of the model, as NumPy or JAX arrays.
+      workdir: folder of the run, from :func:`check_folder`.
+
+    Raises:
+      SavingError: the checkpoint cannot be written.
+    """
+    state = _state(config, variables)
+    with RunLock(workdir), Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
+        checkpoints.save(state, None)
+        checkpoints.wait()
+        storage.write_json(workdir / IMPORT_FILE, _record(found), within=workdir)
+        write_config(workdir, config)  # last: now it is a run
+
+
+def _state(config: ImageConfig, variables: Mapping[str, Tree]) -> TrainState:
+    """The state before the first step, on all devices."""
+    mesh = make_mesh(jax.device_count(), 1)
+    optimizer = make_optimizer(config.optimizer, config.train.steps or config.optimizer.warmup_steps + 1)
+
+    def create(variables: Mapping[str, Tree], seed: Array) -> TrainState:
+        params = variables["params"]
+        return TrainState(
+            step=jax.numpy.zeros((), jax.numpy.int32),
+            seed=seed,
+            params=params,
+            opt_state=optimizer.init(params),
+            routing=variables.get("routing", {}),
+            ema_params=jax.tree.map(jax.numpy.copy, params) if config.train.ema_decay > 0 else None,
+            memory=models.from_config(config.model).initial_memory(config.train.batch_size),
+        )
+
+    seed = np.uint32(config.seed)
+    shardings = tree_shardings(jax.eval_shape(create, variables, seed), mesh)
+    return jax.jit(create, out_shardings=shardings)(variables, seed)
+
+
+def _record(found: CheckpointImport) -> dict[str, Any]:
+    """What the run is from."""
+    return {
+        "version": _VERSION,
+        "path": found.stored.path,
+        "format": found.stored.format,
+        "family": found.family.title,
+        "settings": {field: {"value": one.value, "origin": one.origin} for field, one in found.values.items()},
+        "arrays": [
+            {"theirs": row.theirs, "ours": row.ours, "shape": list(row.shape), "action": row.action}
+            for row in found.plan.rows
+        ],
+    }
