@@ -14,6 +14,8 @@ The first step has RUN's loss, since no token is dropped and weights sum to 1. F
 router=vmoe@top_experts.renormalize=True; for one expert a token, smoe_top1@top_experts.renormalize=one.
 From N to M experts, K M / N choices of a token keep the function: --config.model.moe.num_selected_experts.
 
+With where=none the dense model trains on in the same way, for comparison.
+
 On a mesh of experts, --config.model.moe.capacity_factor=2.0 costs less than room for all tokens.
 Noise on the copies: --config.train.upcycling_noise=0.01. The paper found none that helped.
 Hardware: that of RUN. Time and score: not yet run.
@@ -40,7 +42,7 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.optimizer.frozen = ()
     config.optimizer.layer_decay = 1.0
     config.optimizer.multipliers = ()
-    has_losses = bool(config.model.router.losses)
-    config.optimizer.trained_first = ("moe/router/",) if has_losses else ()
-    config.optimizer.trained_first_steps = 100 if has_losses else 0
+    routers_first = bool(config.model.router.losses) and config.model.moe.layers != "none"
+    config.optimizer.trained_first = ("moe/router/",) if routers_first else ()
+    config.optimizer.trained_first_steps = 100 if routers_first else 0
     return config

@@ -46,6 +46,8 @@ def test_the_argument_says_where_experts_are_and_what_routes(tmp_path):
     assert (config.model.moe_layers, config.model.moe.num_experts) == ((0,), 4)
     assert config.model.router.options["top_experts"]["renormalize"] == "one"
     assert config.optimizer.trained_first == ()  # no auxiliary loss would move the router alone
+    dense = _parsed(upcycle, f"from={tmp_path},where=none")
+    assert (dense.model.moe_layers, dense.optimizer.trained_first) == ((), ())
 
 
 @pytest.mark.parametrize("layers", ["last1", (0, 1)])
