@@ -10,6 +10,7 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
+from vmoe_inform.nn import models
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.folder import check_same_run, write_config
 from vmoe_inform.runs.reading import CheckpointReader
@@ -88,6 +89,21 @@ def test_a_larger_image_and_a_new_head(source):
     chex.assert_trees_all_equal(state.routing, variables["routing"])
 
 
+def test_more_experts_are_copies_on_devices_that_share_them(source, warnings):
+    folder, variables = source
+    built, fresh = _fresh(_config(model__moe__num_experts=8, mesh__expert=2))
+    with built.in_use():
+        state = initialize.from_run(folder, fresh, built, built.task.config)
+    jax.tree.map(lambda leaf, shape: chex.assert_equal(leaf.sharding, shape.sharding), state, built.state_shapes)
+    moe, theirs = (params["block_1"]["moe"]["experts"] for params in (state.params, variables["params"]))
+    jax.tree.map(
+        lambda new, old: np.testing.assert_array_equal(new, np.tile(old, (2, *(1,) * (old.ndim - 1)))), moe, theirs
+    )
+    chex.assert_trees_all_equal(state.params, state.ema_params)
+    chex.assert_trees_all_equal(state.routing, fresh.routing)
+    assert warnings == ["block_1: 8 experts are copies of the checkpoint's 4; the router has their rows and columns"]
+
+
 def test_training_starts_there_and_a_resumed_run_does_not_look_again(source, tmp_path):
     folder, variables = source
     config = _config(train__initial_checkpoint=str(folder))
@@ -133,6 +149,22 @@ def _variables(**overrides) -> dict:
     """Shapes of a model's variables; arrays, since nothing here looks at their values."""
     state = program.build(_config(**overrides), 20).state_shapes
     return {"params": state.params, "routing": state.routing}
+
+
+@pytest.mark.parametrize("classifier", ["token", "gap"])
+def test_positions_are_interpolated_with_and_without_a_class_token(classifier):
+    saved, fresh = (
+        tiny.variables(
+            models.from_config(tiny.config_dict(model__classifier=classifier, model__image_size_px=size).model)
+        )
+        for size in (32, 48)
+    )
+    found = adapt(7, saved, fresh)["params"].pop("position_embedding")
+    first = int(classifier == "token")
+    assert found.shape[1] == first + 9
+    np.testing.assert_array_equal(found[:, :first], saved["params"]["position_embedding"][:, :first])
+    corners = found[0, first:].reshape(3, 3, -1)[::2, ::2].reshape(4, -1)  # those of two by two repeat their ends
+    np.testing.assert_allclose(corners, saved["params"]["position_embedding"][0, first:], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
