@@ -6,6 +6,7 @@ from vmoe_inform.report.page import write_report
 
 from .sample_results import example, imagenet_examples, imagenet_results, results
 from .sample_text_results import language_results, passages
+from .test_other_routers import SWEEP
 
 WIDTHS = (400, 1400)
 
@@ -30,7 +31,8 @@ def reports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
     write_report(folder / "imagenet.html", imagenet_results(), examples={"vmoe": imagenet_examples()})
     write_report(folder / "text.html", language_results(), examples={"smoe_top2": passages()})
-    write_report(folder / "missing.html", results(), examples={"attention_vmoe": [example(prediction="8")]})
+    shown = {"examples": {"attention_vmoe": [example(prediction="8")]}, "rerouted": {"vmoe": SWEEP}}
+    write_report(folder / "missing.html", results(), **shown)
     return folder
 
 
