@@ -1,6 +1,7 @@
 """Training on text from beginning to end: what is learned, carried from batch to batch, kept, and resumed."""
 
 import json
+import shutil
 
 import chex
 import jax
@@ -63,27 +64,32 @@ def test_the_state_carries_what_attention_looks_back_to(whole):
         assert np.any(np.asarray(memory))
 
 
-def test_a_run_that_stops_ends_with_the_same_bits(whole, corpus, tmp_path):
-    folder, _ = whole
-    config = tiny_text.parse(corpus, **PAST)
-    assert loop.train(config, tmp_path, stop_at_step=6, show_progress=False).headline is None
-    loop.train(config, tmp_path, show_progress=False)
-    assert differing(folder, tmp_path) == []
+@pytest.fixture(scope="module")
+def stopped(corpus, tmp_path_factory):
+    """The folder of a run that stopped after six of its steps."""
+    folder = tmp_path_factory.mktemp("stopped")
+    result = loop.train(tiny_text.parse(corpus, **PAST), folder, stop_at_step=6, show_progress=False)
+    assert result.headline is None
+    return folder
 
 
-def test_without_its_memory_it_would_not(whole, corpus, tmp_path, monkeypatch):
+def test_a_run_that_stops_ends_with_the_same_bits(whole, stopped, corpus, tmp_path):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    loop.train(tiny_text.parse(corpus, **PAST), tmp_path, show_progress=False)
+    assert differing(whole[0], tmp_path) == []
+
+
+def test_without_its_memory_it_would_not(whole, stopped, corpus, tmp_path, monkeypatch):
     """The positive control of the test above."""
-    folder, _ = whole
-    config = tiny_text.parse(corpus, **PAST)
-    loop.train(config, tmp_path, stop_at_step=6, show_progress=False)
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(
         "vmoe_inform.training.setup._state",
         lambda *args, before=loop.setup._state: (
             lambda state: state.replace(memory=jax.tree.map(lambda leaf: 0 * leaf, state.memory))
         )(before(*args)),
     )
-    loop.train(config, tmp_path, show_progress=False)
-    assert any(path.startswith("params/") for path in differing(folder, tmp_path))
+    loop.train(tiny_text.parse(corpus, **PAST), tmp_path, show_progress=False)
+    assert any(path.startswith("params/") for path in differing(whole[0], tmp_path))
 
 
 def test_a_finished_run_is_known_from_its_log(whole, corpus):
