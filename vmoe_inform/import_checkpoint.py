@@ -1,10 +1,12 @@
 r"""Makes a run of a checkpoint that another program wrote: from there it is evaluated, analysed and fine-tuned as any.
 
-    python -m vmoe_inform.import_checkpoint --from=PATH --workdir=RUN [--model.KEY=VALUE ...] [--config=FILE]
+    python -m vmoe_inform.import_checkpoint --from=PATH --workdir=RUN [--model.KEY=VALUE ...] [--data.KEY=VALUE ...]
+        [--config=FILE]
 
 PATH is a file, a folder, what names of files begin with, or the name of a published V-MoE (docs/interop.md). Sizes are
 read off the arrays. What they do not say is asked for by name: --model.moe.num_selected_experts=2. A name is a field of
-config.model, its last part, or what the other program calls it. The flag --config says what the rest of the run is.
+config.model, its last part, or what the other program calls it. What nothing says of its images is given as
+--data.KEY=VALUE, e.g. --data.pixel_mean=0.5. The flag --config says what the rest of the run is.
 
 Prints the settings, and every array with what becomes of it. Arrays without a counterpart are an error, on either side.
 With --allow_missing=head those of that name start anew, or are left out. A file of class names, one a line in the order
@@ -21,6 +23,7 @@ _FROM = command_line.define("from", checks.Name, None, "Checkpoint: a file, fold
 _WORKDIR = command_line.define_path("workdir", "Folder of the run that is written.")
 _CONFIG = command_line.define_config()
 _MODEL = command_line.define_model()
+_DATA = command_line.define_data()
 _ALLOW_MISSING = command_line.define(
     "allow_missing", tuple[checks.Name, ...], (), "Arrays, or beginnings of their names, that one side may lack."
 )
@@ -49,7 +52,7 @@ def main(_: list[str]) -> None:
         command_line.say(line)
     found.plan.check()
     names = _CLASSES.value and run_config.read_class_names(pathlib.Path(_CLASSES.value), found.model.num_classes)
-    config = run_config.make(found, _CONFIG.value, names or (), list(set_fields))
+    config = run_config.make(found, _CONFIG.value, names or (), list(set_fields), _DATA.fields)
     for line in table.lines_of_data(config.data):
         command_line.say(line)
     if workdir is not None:

@@ -177,6 +177,47 @@ def test_computed_positions_have_a_form_in_closed_terms():
         _positions.sine_cosine_positions(3, 10)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "ours"),
+    [
+        ("augreg_tiny", ("mlp_dim", 48), ("mlp_size", 48)),
+        ("big_vision_token", ("pool_type", "tok"), ("classifier", "token")),
+        ("big_vision_token", ("rep_size", 20), ("representation_size", 20)),
+        ("big_vision_computed", ("rep_size", True), ("representation_size", 24)),
+        ("big_vision_tiny", ("rep_size", False), ("representation_size", None)),
+        ("timm_gap", ("global_pool", "avg"), ("classifier", "gap")),
+        ("timm_map", ("act_layer", "gelu_tanh"), ("activation", "gelu")),
+        ("hugging_face", ("hidden_act", "gelu"), ("activation", "gelu_exact")),
+        ("hugging_face", ("layer_norm_eps", 1e-12), ("layer_norm_epsilon", 1e-12)),
+    ],
+)
+def test_settings_have_the_programs_names_and_words(name, given, ours):
+    stored = checkpoint(name)
+    family = families.recognise(stored)
+    assert family.our_setting(*given, family.settings(stored)) == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "names"),
+    [
+        ("timm_token", {"label_names": ["b", "a"]}, ("b", "a")),
+        ("timm_token", {"label_names": {"1": "a", "0": "b"}}, ("b", "a")),
+        ("hugging_face", {"id2label": {"0": "b", "1": "a"}}, ("b", "a")),
+        ("hugging_face", {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, None),
+        ("hugging_face", {}, None),
+    ],
+)
+def test_names_of_classes_are_in_the_order_of_the_logits(name, config, names):
+    assert settings_of(changed(name, {}, config=config)).data.get("class_names") == names
+
+
+def test_the_scale_of_pixels_is_asked_for_without_a_config():
+    alone = dataclasses.replace(checkpoint("timm_token"), description={})
+    assert list(settings_of(alone).asked_data) == ["pixel_mean", "pixel_std"]
+    assert settings_of(checkpoint("timm_token")).asked_data == {}
+    assert "pixel_mean" not in settings_of(alone).data
+
+
 def test_without_a_head_the_classes_are_asked_for():
     stored = changed("timm_token", {"head.weight": None, "head.bias": None})
     assert list(settings_of(stored).asked) == ["num_classes"]
@@ -253,6 +294,8 @@ def test_other_models_are_refused_with_the_reason(name, changes, message):
         ("timm_token", {"config": {"pretrained_cfg": {"interpolation": "random"}}}, "expected one of bilinear"),
         ("hugging_face", {"config": {"model_type": "vit_mae"}}, "model_type: expected one of vit, deit"),
         ("hugging_face", {"config": {"hidden_act": "quick_gelu"}}, "hidden_act: expected one of gelu"),
+        ("hugging_face", {"config": {"id2label": {"0": "a", "2": "b"}}}, "names of the classes: expected a list"),
+        ("timm_token", {"config": {"label_names": "ab"}}, "names of the classes: expected a list"),
         ("hugging_face", {"preprocessor": {"size": 224}}, "size, crop_size: expected images of 16 px"),
         ("hugging_face", {"preprocessor": {"resample": 1}}, "resample: expected one of bilinear, bicubic"),
     ],

@@ -444,6 +444,8 @@ def test_a_dry_run_writes_nothing(commands, tmp_path):
         ((f"--from={TINY}", "--dry_run"), "--model: expected what the arrays do not say"),
         ((f"--from={TINY}", "--dry_run", *FLAGS, FLAGS[0]), "--model.num_selected_experts: expected this flag once"),
         ((f"--from={TINY}", "--dry_run", "--model.num_heads"), "--model.num_heads: expected a value"),
+        ((f"--from={TINY}", "--dry_run", *FLAGS, "--data.crops=1"), "--data.crops: expected a field of config.data"),
+        ((f"--from={TINY}", "--dry_run", "--data.crop"), "--data.crop: expected a value, as --data.crop=VALUE"),
         ((f"--from={TINY}", "--dry_run", "--model=3"), "--model"),
         (("--from=missing", "--dry_run"), "--from: expected a checkpoint"),
         ((f"--from={TINY}", "--dry_run", *FLAGS, "--classes=missing.txt"), "missing.txt"),

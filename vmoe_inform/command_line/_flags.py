@@ -139,20 +139,21 @@ class ConfigFlag:
         return None if self.file is None else self.required
 
 
-class ModelFlag:
-    """``--model.KEY=VALUE``: settings of a checkpoint's model, whose names are not known before it is opened."""
+class GroupFlag:
+    """``--GROUP.KEY=VALUE``: settings of a checkpoint, whose names are not known before it is opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: str, example: str) -> None:
         self.fields: dict[str, str] = {}  # what the command line sets, by key
         self.is_defined = False
+        self._group, self._example = group, example
 
     def define(self) -> None:
-        help_text = "A setting that the checkpoint does not say, as --model.KEY=VALUE, e.g. --model.num_heads=6."
-        define("model", Annotated[str, checks.Text(0)] | None, None, help_text)
+        help_text = f"A setting that the checkpoint does not say, as --{self._group}.KEY=VALUE, e.g. {self._example}."
+        define(self._group, Annotated[str, checks.Text(0)] | None, None, help_text)
         self.is_defined = True
 
     def take(self, arguments: Sequence[str]) -> list[str]:
-        """Takes ``--model.KEY=VALUE`` off a command line; returns the other arguments.
+        """Takes ``--GROUP.KEY=VALUE`` off a command line; returns the other arguments.
 
         Raises:
           ValueError: no value, or a key that is given twice.
@@ -163,24 +164,26 @@ class ModelFlag:
             argument = left.pop(0)
             if argument == "--":
                 return [*rest, argument, *left]
-            match = re.fullmatch(r"--?model\.([^=]+)(?:=(.*))?", argument, flags=re.DOTALL)
+            match = re.fullmatch(rf"--?{self._group}\.([^=]+)(?:=(.*))?", argument, flags=re.DOTALL)
             if match is None:
                 rest.append(argument)
                 continue
             key, value = match.groups()
+            flag = f"--{self._group}.{key}"
             if value is None and not left:
-                raise checks.error(f"--model.{key}", f"a value, as --model.{key}=VALUE", "none")
+                raise checks.error(flag, f"a value, as {flag}=VALUE", "none")
             if key in self.fields:
-                raise checks.error(f"--model.{key}", "this flag once", "2 times")
+                raise checks.error(flag, "this flag once", "2 times")
             self.fields[key] = left.pop(0) if value is None else value
         return rest
 
 
 CONFIG = ConfigFlag()
-MODEL = ModelFlag()
+MODEL = GroupFlag("model", "--model.num_heads=6")
+DATA = GroupFlag("data", "--data.pixel_mean=0.5")
 
 
-def define_model() -> ModelFlag:
+def define_model() -> GroupFlag:
     """Defines ``--model.KEY=VALUE``."""
     MODEL.define()
     return MODEL
@@ -222,6 +225,12 @@ def define_fields() -> FieldFlags:
     """Defines ``--config.FIELD=VALUE`` without ``--config=FILE``."""
     FIELDS.is_defined = True
     return FIELDS
+
+
+def define_data() -> GroupFlag:
+    """Defines ``--data.KEY=VALUE``."""
+    DATA.define()
+    return DATA
 
 
 def define_config() -> ConfigFlag:

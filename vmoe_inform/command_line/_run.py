@@ -45,8 +45,9 @@ def _parse(arguments: Sequence[str]) -> list[str]:
             rest, _flags.CONFIG.fields = config_files.take_fields(rest)
         if _flags.FIELDS.is_defined:
             rest = _flags.FIELDS.take(rest)
-        if _flags.MODEL.is_defined:
-            rest = _flags.MODEL.take(rest)
+        for group in (_flags.MODEL, _flags.DATA):
+            if group.is_defined:
+                rest = group.take(rest)
         return flags.FLAGS([program, *rest])
     except SystemExit:  # --help, which absl ends as if it were a mistake
         sys.exit(0)

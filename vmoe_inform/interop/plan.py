@@ -136,7 +136,7 @@ def read_params(plan: Plan) -> dict[str, np.ndarray]:
     params = {}
     shapes = flatten(plan.shapes["params"])
     for path, move in plan.moves.items():
-        array = np.asarray(move.convert(*(plan.stored.arrays[name].read() for name in move.theirs)))
+        array = _converted(move, [plan.stored.arrays[name].read() for name in move.theirs])
         if array.shape != shapes[path].shape:
             expected = f"shape {list(shapes[path].shape)} for {path}"
             raise checks.error(" + ".join(move.theirs), expected, f"{list(array.shape)} ({move.action})")
@@ -144,6 +144,17 @@ def read_params(plan: Plan) -> dict[str, np.ndarray]:
             raise checks.error(" + ".join(move.theirs), "finite values", "NaN or infinity")
         params[path] = np.ascontiguousarray(array, np.float32).reshape(array.shape)
     return params
+
+
+def _converted(move: Move, theirs: Sequence[np.ndarray]) -> np.ndarray:
+    try:
+        return np.asarray(move.convert(*theirs))
+    except checks.InputError:
+        raise
+    except (ValueError, IndexError):  # NumPy's, of arrays that have not the axes that they should have
+        shapes = " + ".join(str(list(array.shape)) for array in theirs)
+        expected = f"shapes for {move.ours} ({move.action})"
+        raise checks.error(" + ".join(move.theirs), expected, shapes) from None
 
 
 def complete(plan: Plan, params: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Tree]:

@@ -1,10 +1,12 @@
 """How the images of a checkpoint are prepared, from what its program's configs say, as fields of ``config.data``."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vmoe_inform import checks
 
+_PLACEHOLDER = re.compile(r"LABEL_\d+")
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _RESIZE = {"center": "shorter_side", "squash": "stretch"}  # timm's crop modes
 
@@ -33,7 +35,7 @@ def of_big_vision(image_size_px: int) -> dict[str, Any]:
 
 
 def of_timm(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """From ``pretrained_cfg`` of timm's config.json; the defaults are those of timm's ViTs.
+    """From ``pretrained_cfg`` of timm's config.json; the defaults of resize and crop are those of timm's ViTs.
 
     Raises:
       ValueError: a preparation that this library does not have.
@@ -41,13 +43,38 @@ def of_timm(settings: Mapping[str, Any]) -> dict[str, Any]:
     mode = settings.get("crop_mode", "center")
     if mode not in _RESIZE:
         raise checks.error("config.json: crop_mode", f"one of {', '.join(_RESIZE)}", mode)
+    scale = {"pixel_mean": "mean", "pixel_std": "std"}
     return {
-        "pixel_mean": _of_channels("mean", settings.get("mean", 0.5)),
-        "pixel_std": _of_channels("std", settings.get("std", 0.5)),
+        **{field: _of_channels(name, settings[name]) for field, name in scale.items() if name in settings},
         "evaluation_crop": _share("crop_pct", settings.get("crop_pct", 0.9)),
         "evaluation_resize": _RESIZE[mode],
         "evaluation_interpolation": _interpolation("interpolation", settings.get("interpolation", "bicubic")),
     }
+
+
+def asked_of_timm(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What has to be asked for: timm's ViTs differ in the scale of pixels, which only config.json tells."""
+    asked = {
+        "mean": ("pixel_mean", "0.5 for most ViTs of timm, 0.485,0.456,0.406 for DeiT and DINOv2"),
+        "std": ("pixel_std", "0.5, or 0.229,0.224,0.225; config.json would say both"),
+    }
+    return dict(question for name, question in asked.items() if name not in settings)
+
+
+def class_names(said: Any) -> tuple[str, ...]:
+    """Names of the classes in the order of the logits; empty if there are none, or only placeholders.
+
+    Args:
+      said: a list of names, or names by number, as in Hugging Face's ``id2label``.
+
+    Raises:
+      ValueError: anything else.
+    """
+    if isinstance(said, Mapping):
+        said = [said.get(str(number)) for number in range(len(said))]
+    if not isinstance(said, list | tuple) or not all(isinstance(name, str) and name for name in said):
+        raise checks.error("config.json: names of the classes", "a list of names, or names by number", said)
+    return () if all(map(_PLACEHOLDER.fullmatch, said)) else tuple(said)
 
 
 def of_hugging_face(settings: Mapping[str, Any], image_size_px: int) -> dict[str, Any]:

@@ -44,13 +44,16 @@ class Settings:
       asked: fields of ``config.model`` that nothing says, with what they mean in a few words. Users have to give them.
       assumed: fields of ``config.model`` that nothing says, at the values of the published models. Users may give
         others.
-      data: fields of ``config.data``: how the published models' images are prepared (value range, resize, crop).
+      data: fields of ``config.data``: how the published models' images are prepared (value range, resize, crop). Maybe
+        also ``class_names`` in the program's words, in the order of the logits.
+      asked_data: fields of ``config.data`` that nothing says and on which published models differ, with what they mean.
     """
 
     model: Mapping[str, Any]
     asked: Mapping[str, str] = dataclasses.field(default_factory=dict)
     assumed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    asked_data: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Family(abc.ABC):

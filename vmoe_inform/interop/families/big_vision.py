@@ -24,9 +24,16 @@ class BigVision(Family):
         "width": "hidden_size",
         "depth": "num_layers",
         "mlp_dim": "mlp_size",
+        "patch_size": "patch_size_px",
+        "image_size": "image_size_px",
         "rep_size": "representation_size",
     }
     setting_values: Mapping[str, Mapping[str, Any]] = {name: {"tok": "token"} for name in ("pool", "pool_type")}
+
+    def our_setting(self, name: str, value: Any, settings: Settings) -> tuple[str, Any]:
+        if name == "rep_size" and isinstance(value, bool):  # True: the model's own width
+            value = settings.model["hidden_size"] if value else None
+        return super().our_setting(name, value, settings)
 
     def recognises(self, stored: StoredCheckpoint) -> bool:
         names = {name.removeprefix(_flax_vit.PARAMS) for name in stored.arrays}

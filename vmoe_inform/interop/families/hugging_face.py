@@ -32,6 +32,17 @@ class HuggingFace(Family):
     """``ViTForImageClassification``, and ``ViTModel`` without a head."""
 
     title = "Hugging Face ViT (vit.encoder.layer.0.attention.attention.query.weight)"
+    setting_names: Mapping[str, str] = {
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_heads",
+        "intermediate_size": "mlp_size",
+        "image_size": "image_size_px",
+        "patch_size": "patch_size_px",
+        "num_labels": "num_classes",
+        "hidden_act": "activation",
+        "layer_norm_eps": "layer_norm_epsilon",
+    }
+    setting_values: Mapping[str, Mapping[str, Any]] = {"hidden_act": _ACTIVATIONS}
 
     def recognises(self, stored: StoredCheckpoint) -> bool:
         return {_PATCHES, _QUERY} <= {_short(name) for name in stored.arrays}
@@ -49,7 +60,10 @@ class HuggingFace(Family):
         if "num_heads" not in assumed:
             asked["num_heads"] = "attention heads, which config.json would say"
         preprocessor = stored.description.get("preprocessor", {})
-        return Settings(model, asked, assumed, _preparation.of_hugging_face(preprocessor, model["image_size_px"]))
+        data = _preparation.of_hugging_face(preprocessor, model["image_size_px"])
+        if names := _preparation.class_names(config.get("id2label", {})):
+            data["class_names"] = names
+        return Settings(model, asked, assumed, data)
 
     def moves(self, stored: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:
         prefix = next((match[0] for name in stored.arrays if (match := _PREFIX.match(name))), "")

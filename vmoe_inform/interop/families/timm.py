@@ -28,6 +28,7 @@ _MISSING: Mapping[str, str] = {
 _HEADS = {"tiny": 3, "small": 6, "medium": 8, "base": 12, "large": 16, "huge": 16, "so400m": 16}
 _ARCHITECTURE = re.compile(rf"(?:vit|deit|deit3)_({'|'.join(_HEADS)})_patch\d+_\w+")
 _ACTIVATIONS = {"gelu": "gelu_exact", "gelu_tanh": "gelu"}
+_POOLS = {"token": "token", "avg": "gap", "map": "map"}
 _FUSED = ("query", "key", "value")
 
 
@@ -35,6 +36,15 @@ class Timm(Family):
     """Blocks with a fused projection to queries, keys and values; LayerScale is taken into the weights."""
 
     title = "timm (blocks.0.attn.qkv.weight, patch_embed.proj.weight)"
+    setting_names: Mapping[str, str] = {
+        "embed_dim": "hidden_size",
+        "depth": "num_layers",
+        "img_size": "image_size_px",
+        "patch_size": "patch_size_px",
+        "global_pool": "classifier",
+        "act_layer": "activation",
+    }
+    setting_values: Mapping[str, Mapping[str, Any]] = {"global_pool": _POOLS, "act_layer": _ACTIVATIONS}
 
     def recognises(self, stored: StoredCheckpoint) -> bool:
         return {"blocks.0.attn.qkv.weight", "patch_embed.proj.weight"} <= set(stored.arrays)
@@ -48,7 +58,10 @@ class Timm(Family):
         asked = {**_shapes.asked(model), **{field: _QUESTIONS[field] for field in unsure if unsure[field] is None}}
         known = {field: value for field, value in unsure.items() if value is not None}
         assumed = {**known, "layer_norm_epsilon": 1e-6}
-        return Settings(model, asked, assumed, _preparation.of_timm(description.get("pretrained_cfg", {})))
+        said = description.get("pretrained_cfg", {})
+        names = _preparation.class_names(description.get("label_names", ()))
+        data = {**_preparation.of_timm(said), **({"class_names": names} if names else {})}
+        return Settings(model, asked, assumed, data, _preparation.asked_of_timm(said))
 
     def moves(self, stored: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:
         found = _torch.patch_embedding("patch_embed.proj")
@@ -103,9 +116,6 @@ def _sizes(shapes: Shapes) -> dict[str, Any]:
         **({"num_classes": shape_of(shapes, "head.weight", 2)[0]} if "head.weight" in shapes else {}),
         "moe.layers": "none",
     }
-
-
-_POOLS = {"token": "token", "avg": "gap", "map": "map"}  # timm's names
 
 
 def _check_pooling(model: Mapping[str, Any], description: Mapping[str, Any], shapes: Shapes) -> None:

@@ -1,7 +1,7 @@
 """google-research/vision_transformer: the ViTs of arXiv 2010.11929, and of AugReg, arXiv 2106.10270."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.interop.families import _flax_vit, _shapes
@@ -15,6 +15,12 @@ class VisionTransformer(Family):
     """Models with a class token and learned positions, also in the names of before Flax's Linen."""
 
     title = "google-research/vision_transformer (Transformer/encoderblock_0/..., Transformer/posembed_input/...)"
+
+    setting_names: Mapping[str, str] = {
+        "mlp_dim": "mlp_size",
+        "patch_size": "patch_size_px",
+        "image_size": "image_size_px",
+    }
 
     def recognises(self, stored: StoredCheckpoint) -> bool:
         names = {name.removeprefix(_flax_vit.PARAMS) for name in stored.arrays}
