@@ -35,14 +35,21 @@ def main(_: list[str]) -> None:
     """Prints the tables and writes the run."""
     given = command_line.required(_FROM, "a checkpoint")
     workdir = None if _DRY_RUN.value else pathlib.Path(command_line.required(_WORKDIR, "a folder for the run"))
-    from vmoe_inform.interop import checkpoint_import, plan, references, run_config, table, write_run
+    from vmoe_inform.interop import checkpoint_import, exported, formats, plan, references, run_config, table, write_run
 
     if workdir is not None:
         write_run.check_folder(workdir)
+    path = references.locate(given, command_line.say)
+    stored = formats.open_checkpoint(path)
+    if exported.is_exported(stored):
+        if workdir is not None:
+            write_run.write(write_run.record_of_exported(stored), *run_config.read_exported(stored), workdir)
+        command_line.say(f"{workdir or stored.path}: all {len(stored.arrays)} arrays as this package exported them")
+        return
     set_fields = _CONFIG.fields if _CONFIG.file is not None else {}
     set_model = {field.removeprefix("model."): set_fields[field] for field in set_fields if field.startswith("model.")}
     found = checkpoint_import.prepare(
-        references.locate(given, command_line.say),
+        path,
         given={**set_model, **_MODEL.fields},
         config=_CONFIG.value,
         allow_missing=_ALLOW_MISSING.value,
@@ -56,7 +63,8 @@ def main(_: list[str]) -> None:
     for line in table.lines_of_data(config.data):
         command_line.say(line)
     if workdir is not None:
-        write_run.write(found, config, plan.complete(found.plan, plan.read_params(found.plan), config.seed), workdir)
+        variables = plan.complete(found.plan, plan.read_params(found.plan), config.seed)
+        write_run.write(write_run.record_of(found), config, variables, workdir)
         command_line.say(f"{workdir}: written")
 
 

@@ -24,6 +24,7 @@ from vmoe_inform.interop import (
     check_checkpoint,
     checkpoint_import,
     comparison,
+    exported,
     families,
     formats,
     plan,
@@ -234,7 +235,7 @@ def imported(found, tmp_path_factory) -> pathlib.Path:
     config.optimizer.name, config.optimizer.weight_decay = "sgd", 0.0
     write_run.check_folder(folder)
     variables = plan.complete(found.plan, plan.read_params(found.plan))
-    write_run.write(found, run_config.make(found, config), variables, folder)
+    write_run.write(write_run.record_of(found), run_config.make(found, config), variables, folder)
     return folder
 
 
@@ -247,6 +248,18 @@ def test_the_run_holds_the_arrays_bit_for_bit(imported, arrays):
     assert len(record["arrays"]) == len(ours) == len(arrays)
     for row in record["arrays"]:
         assert np.asarray(ours[row["ours"]]).tobytes() == arrays[row["theirs"]].tobytes()
+
+
+def test_an_exported_model_becomes_a_run_again(imported, commands, tmp_path):
+    run = runs.load(imported)
+    flat = {name: np.asarray(array) for name, array in exported.flatten(run.variables).items()}
+    files.save_safetensors(tmp_path / "model.safetensors", flat, {"__metadata__": exported.metadata(0, "test")})
+    shutil.copy(imported / "config.json", tmp_path / "config.json")
+    printed = commands.succeed(f"--from={tmp_path}", f"--workdir={tmp_path / 'again'}")
+    assert "all 76 arrays as this package exported them" in printed
+    again = exported.flatten(runs.load(tmp_path / "again").variables)
+    assert all(np.asarray(again[name]).tobytes() == array.tobytes() for name, array in flat.items())
+    assert json.loads((tmp_path / "again" / "import.json").read_text())["family"] == "vmoe_inform"
 
 
 def test_a_run_is_not_written_over(imported):

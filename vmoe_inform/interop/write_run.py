@@ -11,6 +11,7 @@ from vmoe_inform import checks, storage
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import ImageConfig
 from vmoe_inform.interop.checkpoint_import import CheckpointImport
+from vmoe_inform.interop.stored import StoredCheckpoint
 from vmoe_inform.nn import models
 from vmoe_inform.runs.checkpoints import Checkpoints
 from vmoe_inform.runs.folder import CONFIG_FILE, write_config
@@ -33,11 +34,11 @@ def check_folder(workdir: pathlib.Path) -> None:
     storage.check_writable(workdir)
 
 
-def write(found: CheckpointImport, config: ImageConfig, variables: Mapping[str, Tree], workdir: pathlib.Path) -> None:
+def write(record: Mapping[str, Any], config: ImageConfig, variables: Mapping[str, Tree], workdir: pathlib.Path) -> None:
     """Writes ``config.json``, ``import.json`` and a checkpoint of step 0.
 
     Args:
-      found: the import.
+      record: what the run is from, JSON: :func:`record_of` or :func:`record_of_exported`.
       config: of the run.
       variables: of the model, as NumPy or JAX arrays.
       workdir: folder of the run, from :func:`check_folder`.
@@ -49,7 +50,7 @@ def write(found: CheckpointImport, config: ImageConfig, variables: Mapping[str, 
     with RunLock(workdir), Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
         checkpoints.save(state, None)
         checkpoints.wait()
-        storage.write_json(workdir / IMPORT_FILE, _record(found), within=workdir)
+        storage.write_json(workdir / IMPORT_FILE, {"version": _VERSION, **record}, within=workdir)
         write_config(workdir, config)  # last: now it is a run
 
 
@@ -75,10 +76,14 @@ def _state(config: ImageConfig, variables: Mapping[str, Tree]) -> TrainState:
     return jax.jit(create, out_shardings=shardings)(variables, seed)
 
 
-def _record(found: CheckpointImport) -> dict[str, Any]:
-    """What the run is from."""
+def record_of_exported(stored: StoredCheckpoint) -> dict[str, Any]:
+    """What a run is from that this package exported before."""
+    return {"path": stored.path, "format": stored.format, "family": stored.description["metadata"]["format"]}
+
+
+def record_of(found: CheckpointImport) -> dict[str, Any]:
+    """What a run of another program's checkpoint is from."""
     return {
-        "version": _VERSION,
         "path": found.stored.path,
         "format": found.stored.format,
         "family": found.family.title,
