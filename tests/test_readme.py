@@ -166,9 +166,12 @@ def test_commands_have_flags_that_exist(page):
 def unknown_flags(text: str) -> list[str]:
     """Flags that the commands in a page's text do not define; a command may have several lines."""
     shared = SHARED_FLAGS | set(FLAG.findall(sources_of("command_line")))
+    shared |= set(re.findall(r'"(\w+)": \("(?:data|evaluation)\.', sources_of("command_line")))  # in place of a field
+    modules = dict(re.findall(r'(\w+) = _command\("([\w.]+)"\)', sources_of("commands")))
     unknown = []
     for command, arguments in re.findall(r"(vmoe-(?!inform)[a-z-]+)((?:\\\n|[^\n`])*)", text):
-        known = shared | set(FLAG.findall(sources_of(command)))
+        module = modules[SCRIPTS[command].partition(":")[2]]
+        known = shared | set(FLAG.findall(sources_of(module)))
         unknown += [flag for flag in re.findall(r"--([a-z_]+)\b(?!\.)", arguments) if flag not in known]
     return unknown
 
@@ -179,9 +182,8 @@ def test_unknown_flags_are_found():
 
 
 def sources_of(name: str) -> str:
-    """What defines the flags of a console script, or of all of them."""
-    module = ROOT.joinpath("vmoe_inform", *name.removeprefix("vmoe-").replace("data-", "data/").split("/"))
-    module = module.with_name(module.name.replace("-", "_"))
+    """The source of a module of the package, or of all modules of a folder."""
+    module = ROOT.joinpath("vmoe_inform", *name.split("."))
     files = module.glob("*.py") if module.is_dir() else [module.with_suffix(".py")]
     return "\n".join(file.read_text() for file in files)
 
