@@ -248,6 +248,16 @@ def test_the_pooler_of_a_model_without_classifier_is_the_layer_before_the_head()
     np.testing.assert_array_equal(found["pre_logits/kernel"], pooler["pooler.dense.weight"].T)
 
 
+def test_the_pooler_of_a_model_with_classifier_is_left_over():
+    """transformers' classifier sees the class token itself."""
+    pooler = {"vit.pooler.dense.weight": np.ones((24, 24)), "vit.pooler.dense.bias": np.ones(24)}
+    stored = changed("hugging_face", pooler)
+    model = in_memory.model_config(stored)
+    assert model == in_memory.model_config(checkpoint("hugging_face"))
+    moves = families.recognise(stored).moves(stored, model)
+    assert not pooler.keys() & {name for move in moves for name in move.theirs}
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
@@ -298,6 +308,17 @@ def test_other_models_are_refused_with_the_reason(name, changes, message):
         ("timm_token", {"config": {"label_names": "ab"}}, "names of the classes: expected a list"),
         ("hugging_face", {"preprocessor": {"size": 224}}, "size, crop_size: expected images of 16 px"),
         ("hugging_face", {"preprocessor": {"resample": 1}}, "resample: expected one of bilinear, bicubic"),
+        ("hugging_face", {"preprocessor": {"do_rescale": False}}, "do_rescale: expected true"),
+        ("hugging_face", {"preprocessor": {"rescale_factor": 1 / 127.5}}, "rescale_factor: expected 1/255"),
+        # Values that are no text
+        ("timm_token", {"config": {"model_args": {"act_layer": ["gelu"]}}}, "act_layer: expected one of gelu"),
+        ("timm_token", {"config": {"global_pool": ["token"]}}, "global_pool: expected one of token, avg, map"),
+        ("timm_token", {"config": {"pretrained_cfg": {"crop_mode": {}}}}, "crop_mode: expected one of center"),
+        ("hugging_face", {"config": {"hidden_act": ["gelu"]}}, "hidden_act: expected one of gelu"),
+        ("hugging_face", {"preprocessor": {"size": [16, 16]}}, "size, crop_size: expected images of 16 px"),
+        ("hugging_face", {"preprocessor": {"size": {"height": [16], "width": [16]}}}, "size, crop_size: expected"),
+        ("hugging_face", {"preprocessor": {"do_center_crop": True, "crop_size": [16]}}, "size, crop_size: expected"),
+        ("hugging_face", {"preprocessor": {"resample": [2]}}, "resample: expected one of bilinear, bicubic"),
     ],
 )
 def test_descriptions_that_do_not_fit_are_refused(name, description, message):
@@ -321,3 +342,8 @@ def test_descriptions_that_do_not_fit_are_refused(name, description, message):
 def test_sizes_of_hugging_face(preprocessor, crop, resize):
     found = settings_of(changed("hugging_face", {}, preprocessor=preprocessor)).data
     assert (found["evaluation_crop"], found["evaluation_resize"]) == (crop, resize)
+
+
+def test_pixels_that_are_not_normalised_stay_in_their_range():
+    found = settings_of(changed("hugging_face", {}, preprocessor={"do_normalize": False, "image_mean": [0.1] * 3})).data
+    assert (found["pixel_mean"], found["pixel_std"]) == (0.0, 1.0)

@@ -1,5 +1,6 @@
 """Every check that looks at more than one setting. Types and bounds of single settings are at their fields."""
 
+import collections
 import re
 import warnings
 from collections.abc import Callable
@@ -240,8 +241,8 @@ def _check_mesh(config: Config) -> None:
 
 def _check_classes(config: Config) -> None:
     names = config.data.class_names
-    if len(set(names)) != len(names):
-        raise checks.error("data.class_names", "each name once", [name for name in names if names.count(name) > 1][:5])
+    if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
+        raise checks.error("data.class_names", "each name once", twice[:5])
     if names and len(names) != config.model.num_classes:
         expected = f"one for each of the classes, model.num_classes = {config.model.num_classes}"
         raise checks.error("data.class_names", expected, len(names))

@@ -1,6 +1,7 @@
 """Reads JSON and npz from elsewhere strictly: hostile or damaged content can only raise ValueError."""
 
 import ast
+import collections
 import contextlib
 import json
 import math
@@ -66,8 +67,8 @@ def _short(text: str) -> int:
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} twice")
+        counts = collections.Counter(name for name, _ in pairs)
+        raise ValueError(f"the key {next(name for name, count in counts.items() if count > 1)!r} twice")
     return found
 
 

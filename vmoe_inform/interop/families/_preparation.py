@@ -1,5 +1,6 @@
 """How the images of a checkpoint are prepared, from what its program's configs say, as fields of ``config.data``."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from vmoe_inform import checks
 
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_TO_SHARES = 1 / 255
 _RESIZE = {"center": "shorter_side", "squash": "stretch"}  # timm's crop modes
 
 _SMALL_PX = 256
@@ -40,14 +42,11 @@ def of_timm(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: a preparation that this library does not have.
     """
-    mode = settings.get("crop_mode", "center")
-    if mode not in _RESIZE:
-        raise checks.error("config.json: crop_mode", f"one of {', '.join(_RESIZE)}", mode)
     scale = {"pixel_mean": "mean", "pixel_std": "std"}
     return {
         **{field: _of_channels(name, settings[name]) for field, name in scale.items() if name in settings},
         "evaluation_crop": _share("crop_pct", settings.get("crop_pct", 0.9)),
-        "evaluation_resize": _RESIZE[mode],
+        "evaluation_resize": word("config.json: crop_mode", settings.get("crop_mode", "center"), _RESIZE),
         "evaluation_interpolation": _interpolation("interpolation", settings.get("interpolation", "bicubic")),
     }
 
@@ -77,6 +76,22 @@ def class_names(said: Any) -> tuple[str, ...]:
     return () if all(map(_PLACEHOLDER.fullmatch, said)) else tuple(said)
 
 
+def word(field: str, said: Any, meanings: Mapping[str, str]) -> str:
+    """What one of a program's words means here.
+
+    Args:
+      field: that says it, for messages.
+      said: any value of JSON.
+      meanings: by word.
+
+    Raises:
+      ValueError: another word, or no text.
+    """
+    if not isinstance(said, str) or said not in meanings:
+        raise checks.error(field, f"one of {', '.join(meanings)}", said)
+    return meanings[said]
+
+
 def of_hugging_face(settings: Mapping[str, Any], image_size_px: int) -> dict[str, Any]:
     """From preprocessor_config.json; the defaults are those of Hugging Face's ViT.
 
@@ -89,22 +104,40 @@ def of_hugging_face(settings: Mapping[str, Any], image_size_px: int) -> dict[str
     """
     size, crop = settings.get("size", image_size_px), settings.get("crop_size", image_size_px)
     shorter = size.get("shortest_edge") if isinstance(size, Mapping) else None
-    sides = {size.get("height"), size.get("width")} if isinstance(size, Mapping) else {size}
-    side = shorter if shorter is not None else sides.pop() if len(sides) == 1 else None
-    cropped = settings.get("do_center_crop", False)
-    crops = set(crop.values()) if isinstance(crop, Mapping) else {crop}
-    result = crops.pop() if cropped and len(crops) == 1 else side
+    side = _side(size) if shorter is None else shorter
+    result = _side(crop) if settings.get("do_center_crop", False) else side
     if type(side) is not int or result != image_size_px or side < image_size_px:
         expected = f"images of {image_size_px} px, the model's, from a size of at least that"
         raise checks.error("preprocessor_config.json: size, crop_size", expected, (size, crop))
+    _check_rescaled(settings)
+    normalised = settings.get("do_normalize", True)
     number = settings.get("resample", 2)
     return {
-        "pixel_mean": _of_channels("image_mean", settings.get("image_mean", 0.5)),
-        "pixel_std": _of_channels("image_std", settings.get("image_std", 0.5)),
+        "pixel_mean": _of_channels("image_mean", settings.get("image_mean", 0.5)) if normalised else 0.0,
+        "pixel_std": _of_channels("image_std", settings.get("image_std", 0.5)) if normalised else 1.0,
         "evaluation_crop": image_size_px / side,
         "evaluation_resize": "stretch" if shorter is None else "shorter_side",
-        "evaluation_interpolation": _interpolation("resample", _RESAMPLING.get(number, number)),
+        "evaluation_interpolation": _interpolation(
+            "resample", _RESAMPLING.get(number, number) if isinstance(number, int) else number
+        ),
     }
+
+
+def _side(size: Any) -> Any:
+    """The one side of a square, given as such, or as its height and width; None of anything else."""
+    if not isinstance(size, Mapping):
+        return size
+    height, width = size.get("height"), size.get("width")
+    return height if height == width else None
+
+
+def _check_rescaled(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError unless pixels are brought into [0, 1] before they are normalised."""
+    factor = settings.get("rescale_factor", _TO_SHARES)
+    if not settings.get("do_rescale", True):
+        raise checks.error("preprocessor_config.json: do_rescale", "true, pixels in [0, 1]", settings["do_rescale"])
+    if type(factor) not in (int, float) or not math.isclose(factor, _TO_SHARES, rel_tol=1e-6):
+        raise checks.error("preprocessor_config.json: rescale_factor", "1/255, pixels in [0, 1]", factor)
 
 
 def _of_channels(name: str, value: Any) -> float | tuple[float, ...]:

@@ -99,8 +99,8 @@ def _sizes(shapes: Shapes) -> dict[str, Any]:
     shape_of(shapes, "embeddings.cls_token", 3)
     positions = "embeddings.position_embeddings"
     side, _ = grid_side(positions, shape_of(shapes, positions, 3)[1], class_token=True)
-    # The pooler is the tanh layer before a head. A classifier of transformers has none.
-    pooled = f"{_POOLER}.weight" in shapes
+    # The pooler is the tanh layer before a head. The classifier of transformers does not see it: then it is left over.
+    pooled = f"{_POOLER}.weight" in shapes and "classifier.weight" not in shapes
     return {
         "num_layers": number_of_blocks(shapes, r"encoder\.layer\.(\d{1,5})\."),
         "hidden_size": hidden,
@@ -119,10 +119,8 @@ def _said(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = config.get("model_type", "vit")
     if kind not in _MODEL_TYPES:
         raise checks.error("config.json: model_type", f"one of {', '.join(_MODEL_TYPES)}", kind)
-    activation = config.get("hidden_act", "gelu")
-    if activation not in _ACTIVATIONS:
-        raise checks.error("config.json: hidden_act", f"one of {', '.join(_ACTIVATIONS)}", activation)
-    said = {"activation": _ACTIVATIONS[activation], "layer_norm_epsilon": config.get("layer_norm_eps", 1e-12)}
+    activation = _preparation.word("config.json: hidden_act", config.get("hidden_act", "gelu"), _ACTIVATIONS)
+    said = {"activation": activation, "layer_norm_epsilon": config.get("layer_norm_eps", 1e-12)}
     if "num_attention_heads" in config:
         said["num_heads"] = config["num_attention_heads"]
     return said

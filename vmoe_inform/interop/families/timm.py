@@ -123,7 +123,7 @@ def _check_pooling(model: Mapping[str, Any], description: Mapping[str, Any], sha
     pool = description.get("model_args", {}).get("global_pool", description.get("global_pool"))
     if "cls_token" in shapes and f"{_POOL}.latent" in shapes:
         raise checks.error(_POOL, "a class token or attention pooling", "both")
-    if pool is not None and _POOLS.get(pool) != model["classifier"]:
+    if pool is not None and _preparation.word("config.json: global_pool", pool, _POOLS) != model["classifier"]:
         raise checks.error("config.json: global_pool", f"that of the arrays, {model['classifier']!r}", pool)
 
 
@@ -138,9 +138,7 @@ def _heads(description: Mapping[str, Any]) -> int | None:
 def _activation(description: Mapping[str, Any], shapes: Shapes) -> str | None:
     said = description.get("model_args", {}).get("act_layer")
     if said is not None:
-        if said not in _ACTIVATIONS:
-            raise checks.error("config.json: act_layer", f"one of {', '.join(_ACTIVATIONS)}", said)
-        return _ACTIVATIONS[said]
+        return _preparation.word("config.json: act_layer", said, _ACTIVATIONS)
     # SigLIP's models have either, as their names do not say.
     is_siglip = f"{_POOL}.latent" in shapes or "siglip" in str(description.get("architecture", ""))
     return None if is_siglip else "gelu_exact"
