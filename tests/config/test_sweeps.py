@@ -45,6 +45,7 @@ def test_every_combination_is_tried_and_the_last_field_varies_fastest():
         ([f"{TEMPERATURE}=1"], [f"{TEMPERATURE}=2,3"], "temperature: expected each field once among"),
         ([f"{TEMPERATURE}=1", f"{TEMPERATURE}=1"], [], "temperature: expected each field once among"),
         (["model.router=x"], [], r"model.router: expected a field of this group, as --config.model.router.NAME=VALUE"),
+        ([], ["model.router=x,y"], r"a field of this group, as --sweep=model.router.NAME=VALUE,VALUE; received"),
         ([], ["model.router.infrom=a"], "model.router: expected one of the keys .*did you mean 'inform'"),
     ],
 )

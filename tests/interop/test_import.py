@@ -377,6 +377,15 @@ def test_published_names_bring_their_settings(arrays, tmp_path):
         references.locate("eee_s32_last2_ilsvrc2012", print)
 
 
+@pytest.mark.parametrize("given", ["vmoe_s32_last2_ilsvrc2012_randaug_light", "gs://vmoe_checkpoints/vmoe_b16"])
+def test_a_name_that_is_not_published_is_one_line(given, tmp_path, monkeypatch):
+    with pytest.raises(checks.InputError, match="the name of a published V-MoE"):
+        references.locate(given, print)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vmoe_s32_last2_ilsvrc2012_randaug_light.index").touch()
+    assert references.locate("vmoe_s32_last2_ilsvrc2012_randaug_light", print).endswith("light")  # a file that is there
+
+
 class _Bucket(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Nothing is printed."""

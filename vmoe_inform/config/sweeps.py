@@ -35,7 +35,8 @@ def parse(fixed: Sequence[str], swept: Sequence[str]) -> Swept:
             raise checks.error(field, "each field once among --config and --sweep", given)
         hint = groups.hint_of(list(CONFIGS.values()), field)
         if isinstance(hint, Mapping) or dataclasses.is_dataclass(hint):
-            raise checks.error(field, f"a field of this group, as {flag}.{field}.NAME=VALUE", given)
+            spelling = f"--config.{field}.NAME=VALUE" if flag == "--config" else f"--sweep={field}.NAME=VALUE,VALUE"
+            raise checks.error(field, f"a field of this group, as {spelling}", given)
         items = _items(field, text) if flag == "--sweep" else [text]
         found[field] = tuple(from_text.value(field, item, hint) for item in items)
         for value in found[field]:

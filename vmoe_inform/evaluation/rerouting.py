@@ -91,7 +91,7 @@ def routers_of(saved: SavedRun, swept: sweeps.Swept, *, say: Say = print) -> lis
             same.append(f"{router_settings.label(settings)}: the same as {other}")
         else:
             found[router.config_hash] = router
-    config_files.check_options_are_used(dict.fromkeys(swept), all_routers)
+    config_files.check_options_are_used(swept, all_routers)
     if swept and not found:
         raise checks.error("--config", f"settings that differ from those of {saved.name}", "; ".join(same))
     for line in same:

@@ -5,6 +5,7 @@ HTTPS from the public bucket into a cache, or found by their name where they wer
 """
 
 import dataclasses
+import difflib
 import http.client
 import os
 import pathlib
@@ -78,14 +79,21 @@ def locate(given: str, say: Callable[[str], None]) -> str:
       say: prints a line.
 
     Raises:
-      ValueError: a checkpoint that cannot be imported, or files that cannot be fetched; says where they are.
+      ValueError: a checkpoint that cannot be imported, a name that is nearly a published one, or files that cannot be
+        fetched; says where they are.
     """
     reference = of_path(given)
     if reference is not None and reference.refused:
         raise checks.error("--from", "a checkpoint that can be imported", f"{given}: {reference.refused}")
     if given not in (name := pathlib.PurePath(given).name, f"gs://{_BUCKET}/{name}"):
         return given
-    if reference is None or os.path.exists(given) or os.path.exists(f"{given}.index"):
+    if os.path.exists(given) or os.path.exists(f"{given}.index"):
+        return given
+    if reference is None:
+        if name != given or difflib.get_close_matches(name, REFERENCES, n=1):
+            raise checks.unknown(
+                "--from", "a path, or the name of a published V-MoE (docs/interop.md)", name, REFERENCES
+            )
         return given
     folder = cache_folder()
     say(f"{name}: {reference.title}; files in {folder}")
