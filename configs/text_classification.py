@@ -22,7 +22,8 @@ Data of each recipe (docs/data.md has the forms of tables):
 The papers' programs choose their settings on the split that they report. Here ``data.validation_share=0.1`` holds out
 part of the training split, on which settings are chosen; without it, the test split is measured, once.
 
-Hardware: not yet run. Time and score: not yet run.
+Hardware: 2 CPU cores for ``wordnet``; the others are not yet run. Time of ``wordnet``: about 12 minutes of processor
+time. Test top-1 of ``wordnet`` from runs/wordnet: 70.99 % [69.8, 72.1] of 6,081 texts (smoe_top2, seed 0, 1,649 steps).
 """
 
 import ml_collections

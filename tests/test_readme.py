@@ -119,6 +119,12 @@ def is_name(name: str) -> bool:
     return is_module(module) and hasattr(importlib.import_module(module), attribute)
 
 
+def test_the_list_of_documentation_has_every_page():
+    _, listed = PAGES["README.md"].split("## Documentation")
+    pages = {page for page in PAGES if re.fullmatch(r"docs/\w+\.md", page)}
+    assert pages - set(re.findall(r"\]\((docs/\w+\.md)", listed)) == set()
+
+
 def test_missing_names_are_found():
     text = "`vmoe_inform.nn.made_up`, `training/made_up.py`, `launch/test_made_up.py`, `test_made_up.py`"
     text += "python -m vmoe_inform.traim, vmoe-traim"

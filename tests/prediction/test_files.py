@@ -33,7 +33,7 @@ def names(found):
 def test_folders_are_searched_to_the_bottom_in_the_order_of_the_names(photos, warnings, monkeypatch):
     monkeypatch.chdir(photos.parent)
     assert names(find_files(["photos"])) == ["photos/a.JPG", "photos/b.png", "photos/trip/c.webp"]
-    assert warnings == ["photos: 2 files that are no images are left out"]
+    assert warnings == ["photos: files that are left out, since they are no images: 2"]
     assert names(find_files(["photos/trip", "photos/b.png"])) == ["photos/trip/c.webp", "photos/b.png"]
 
 

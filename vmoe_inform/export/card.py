@@ -106,8 +106,8 @@ def _data(config: Config) -> Rows:
     yield "measured on", text.markdown(f"split {data.test_split}")
     if isinstance(config, ImageConfig):
         images = config.data
-        resize = f"{images.evaluation_resize}, {images.evaluation_interpolation}"
-        yield "part of an image", f"{images.evaluation_crop:g} of the shorter side, in the middle ({resize})"
+        framing = ("evaluation_crop", "evaluation_resize", "evaluation_interpolation")
+        yield "part of an image", "the middle: " + ", ".join(f"{field} = {getattr(images, field)}" for field in framing)
         yield "pixels", f"in [0, 1], minus {images.pixel_mean}, divided by {images.pixel_std}"
 
 

@@ -99,7 +99,7 @@ def _in_folder(folder: str) -> list[str]:
         suffixes = ", ".join(suffix[1:] for suffix in trees.IMAGE_SUFFIXES)
         raise FileNotFoundError(f"{_FIELD}: expected image files ({suffixes}) in {folder!r}; received none")
     if others:
-        logging.warning("%s: %d files that are no images are left out", folder, others)
+        logging.warning("%s: files that are left out, since they are no images: %d", folder, others)
     return paths
 
 

@@ -79,12 +79,12 @@ def test_files_that_are_no_images_by_their_names_are_counted(tmp_path, write, ca
     extra = {"ant/notes.txt": b"", "ant/._c.png": b"", "bee/Thumbs.db": b""}
     tree = trees.read(write(tmp_path, FILES | extra))
     assert len(tree.names) == 3
-    assert "3 files that are no images of a class are left out (in ant, bee)" in caplog.text
+    assert "files that are left out, since they are no images of a class: 3 (in ant, bee)" in caplog.text
 
 
 def test_images_beside_the_class_folders_are_counted(tmp_path, caplog):
     trees.read(folder_of(tmp_path, FILES | {"loose.png": b""}))
-    assert "1 files that are no images of a class are left out (in .)" in caplog.text
+    assert "files that are left out, since they are no images of a class: 1 (in .)" in caplog.text
 
 
 NOT_CLASSES = ("@eaDir", "lost+found", "__MACOSX", ".ipynb_checkpoints", "#recycle", "$RECYCLE.BIN")

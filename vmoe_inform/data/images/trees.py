@@ -269,6 +269,8 @@ def _warn(place: str, left_out: collections.Counter[str], folders: Sequence[str]
     total = left_out.total()
     if total:
         examples = ", ".join(name or "." for name, count in left_out.most_common(3) if count)
-        logging.warning("%s: %d files that are no images of a class are left out (in %s)", place, total, examples)
+        logging.warning(
+            "%s: files that are left out, since they are no images of a class: %d (in %s)", place, total, examples
+        )
     if folders:
         logging.warning("%s: folders that are taken for no classes: %s", place, ", ".join(sorted(folders)))
