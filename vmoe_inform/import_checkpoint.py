@@ -42,8 +42,9 @@ def main(_: list[str]) -> None:
     path = references.locate(given, command_line.say)
     stored = formats.open_checkpoint(path)
     if exported.is_exported(stored):
+        exported.refuse_settings(_CONFIG.file, _MODEL.fields, _DATA.fields, _ALLOW_MISSING.value, _CLASSES.value)
         if workdir is not None:
-            write_run.write(write_run.record_of_exported(stored), *run_config.read_exported(stored), workdir)
+            write_run.write_exported(stored, workdir)
         command_line.say(f"{workdir or stored.path}: all {len(stored.arrays)} arrays as this package exported them")
         return
     set_fields = _CONFIG.fields if _CONFIG.file is not None else {}

@@ -23,7 +23,7 @@ from vmoe_inform.evaluation import stored
 from vmoe_inform.export import folder as folder_lib
 from vmoe_inform.export import program
 from vmoe_inform.export.public_config import public
-from vmoe_inform.interop import formats
+from vmoe_inform.interop import formats, write_run
 from vmoe_inform.interop.exported import flatten, is_exported, read, unflatten
 from vmoe_inform.nn import models
 from vmoe_inform.runs import run as runs
@@ -257,6 +257,17 @@ def test_the_tokenizer_of_a_run_on_text_goes_with_it(writer):
     assert "| `memory/block_0` | `float32 [batch, 6, 8]` |" in card
     assert "Not stated by the publisher." in card
     assert "license" not in card
+
+
+def test_it_becomes_a_run_again_with_its_tokenizer(writer, tmp_path):
+    run, folder = writer
+    write_run.check_folder(tmp_path)
+    write_run.write_exported(formats.open_checkpoint(folder / "exported"), tmp_path)
+    saved, again = load(tmp_path)
+    assert saved.step == 0
+    assert saved.recorded == public(runs.find(folder / "run").recorded)
+    assert (tmp_path / TOKENIZER_FILE).read_bytes() == (folder / "run" / TOKENIZER_FILE).read_bytes()
+    jax.tree.map(np.testing.assert_array_equal, again.variables, run.variables)
 
 
 def test_a_classifier_of_text_is_told_which_tokens_are_padding():

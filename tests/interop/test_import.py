@@ -260,6 +260,9 @@ def test_an_exported_model_becomes_a_run_again(imported, commands, tmp_path):
     again = exported.flatten(runs.load(tmp_path / "again").variables)
     assert all(np.asarray(again[name]).tobytes() == array.tobytes() for name, array in flat.items())
     assert json.loads((tmp_path / "again" / "import.json").read_text())["family"] == "vmoe_inform"
+    code, _, errors = commands.run(f"--from={tmp_path}", f"--workdir={tmp_path / 'other'}", "--model.num_heads=2")
+    assert (code, len(errors.splitlines())) == (2, 1)
+    assert "command line: expected --from and --workdir alone with a model of vmoe-export; received" in errors
 
 
 def test_a_run_is_not_written_over(imported):

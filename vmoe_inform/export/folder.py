@@ -20,12 +20,11 @@ from vmoe_inform.interop.exported import flatten
 from vmoe_inform.interop.formats import write_safetensors
 from vmoe_inform.nn import models
 from vmoe_inform.runs.checkpoint_path import CheckpointPath
-from vmoe_inform.runs.folder import CONFIG_FILE, TOKENIZER_FILE
+from vmoe_inform.runs.folder import CONFIG_FILE, MOST_TOKENIZER_BYTES, TOKENIZER_FILE
 from vmoe_inform.runs.run import Run, SavedRun
 
 ARRAYS_FILE, PROGRAM_FILE, CARD_FILE = "model.safetensors", "model.jax_export", "README.md"
 SAFETENSORS, JAX_EXPORT = KINDS = ("safetensors", "jax_export")
-_MOST_TOKENIZER_BYTES = 1 << 28
 
 
 def check_kinds(kinds: Sequence[str], platforms: Sequence[str]) -> None:
@@ -75,7 +74,7 @@ def write(
     storage.write_json(folder / CONFIG_FILE, config_lib.to_json(config))
     names = [ARRAYS_FILE, CONFIG_FILE]
     if storage.exists(saved.folder / TOKENIZER_FILE):
-        content = storage.read_bytes(saved.folder / TOKENIZER_FILE, most_bytes=_MOST_TOKENIZER_BYTES)
+        content = storage.read_bytes(saved.folder / TOKENIZER_FILE, most_bytes=MOST_TOKENIZER_BYTES)
         storage.write_bytes(folder / TOKENIZER_FILE, content)
         names.append(TOKENIZER_FILE)
     exported: jax_export.Exported | None = None

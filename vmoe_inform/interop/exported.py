@@ -45,6 +45,12 @@ def is_exported(stored: StoredCheckpoint) -> bool:
     return stored.description.get("metadata", {}).get("format") == FORMAT
 
 
+def refuse_settings(*given: Any) -> None:
+    """Raises ValueError for settings of an import: an exported model has its own."""
+    for settings in filter(None, given):
+        raise checks.error("command line", "--from and --workdir alone with a model of vmoe-export", settings)
+
+
 def read(stored: StoredCheckpoint) -> tuple[Config, dict[str, Tree]]:
     """The config of the run and the model's variables, to the bit.
 

@@ -9,13 +9,10 @@ import ml_collections
 
 from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
-from vmoe_inform.axes import Tree
 from vmoe_inform.config import ImageConfig, ImageDataConfig, from_text, groups
 from vmoe_inform.data.images import label_sets
-from vmoe_inform.interop import exported
 from vmoe_inform.interop.checkpoint_import import CheckpointImport, with_values
 from vmoe_inform.interop.families import Settings
-from vmoe_inform.interop.stored import StoredCheckpoint
 
 _NOTHING: Mapping[str, str] = {}
 _MOST_CLASSES_BYTES = 1 << 26
@@ -108,18 +105,6 @@ def _default(group: int, *, imagenet: bool) -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 500
     config.optimizer.gradient_clip_norm = 10.0
     return config
-
-
-def read_exported(stored: StoredCheckpoint) -> tuple[ImageConfig, dict[str, Tree]]:
-    """Config and variables of a model that this package exported, to the bit.
-
-    Raises:
-      ValueError, FileNotFoundError: as :func:`vmoe_inform.interop.exported.read`, or a model of text.
-    """
-    config, variables = exported.read(stored)
-    if not isinstance(config, ImageConfig):
-        raise checks.error("--from", "a model of images (the tokenizer of text is not exported)", config.model.inputs)
-    return config, variables
 
 
 def read_class_names(path: pathlib.Path, count: int) -> tuple[str, ...]:

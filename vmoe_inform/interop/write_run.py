@@ -9,12 +9,13 @@ import numpy as np
 
 from vmoe_inform import checks, storage
 from vmoe_inform.axes import Array, Tree
-from vmoe_inform.config import ImageConfig
+from vmoe_inform.config import Config
+from vmoe_inform.interop import exported
 from vmoe_inform.interop.checkpoint_import import CheckpointImport
 from vmoe_inform.interop.stored import StoredCheckpoint
 from vmoe_inform.nn import models
 from vmoe_inform.runs.checkpoints import Checkpoints
-from vmoe_inform.runs.folder import CONFIG_FILE, write_config
+from vmoe_inform.runs.folder import CONFIG_FILE, MOST_TOKENIZER_BYTES, TOKENIZER_FILE, write_config
 from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.runs.reading import CHECKPOINT_FOLDER
 from vmoe_inform.runs.state import TrainState
@@ -34,11 +35,11 @@ def check_folder(workdir: pathlib.Path) -> None:
     storage.check_writable(workdir)
 
 
-def write(record: Mapping[str, Any], config: ImageConfig, variables: Mapping[str, Tree], workdir: pathlib.Path) -> None:
+def write(record: Mapping[str, Any], config: Config, variables: Mapping[str, Tree], workdir: pathlib.Path) -> None:
     """Writes ``config.json``, ``import.json`` and a checkpoint of step 0.
 
     Args:
-      record: what the run is from, JSON: :func:`record_of` or :func:`record_of_exported`.
+      record: what the run is from, JSON, such as :func:`record_of`.
       config: of the run.
       variables: of the model, as NumPy or JAX arrays.
       workdir: folder of the run, from :func:`check_folder`.
@@ -54,7 +55,27 @@ def write(record: Mapping[str, Any], config: ImageConfig, variables: Mapping[str
         write_config(workdir, config)  # last: now it is a run
 
 
-def _state(config: ImageConfig, variables: Mapping[str, Tree]) -> TrainState:
+def write_exported(stored: StoredCheckpoint, workdir: pathlib.Path) -> None:
+    """Writes the run that a model was exported from, at step 0, with the tokenizer of a run on text.
+
+    Args:
+      stored: see :mod:`vmoe_inform.interop.exported`.
+      workdir: as of :func:`write`.
+
+    Raises:
+      FileNotFoundError, ValueError: as :func:`vmoe_inform.interop.exported.read`.
+      SavingError: as :func:`write`.
+    """
+    config, variables = exported.read(stored)
+    tokenizer = pathlib.Path(stored.path).with_name(TOKENIZER_FILE)
+    if storage.exists(tokenizer):
+        content = storage.read_bytes(tokenizer, most_bytes=MOST_TOKENIZER_BYTES)
+        storage.write_bytes(workdir / TOKENIZER_FILE, content, within=workdir)
+    record = {"path": stored.path, "format": stored.format, "family": exported.FORMAT}
+    write(record, config, variables, workdir)
+
+
+def _state(config: Config, variables: Mapping[str, Tree]) -> TrainState:
     """The state before the first step, on all devices."""
     mesh = make_mesh(jax.device_count(), 1)
     optimizer = make_optimizer(config.optimizer, config.train.steps or config.optimizer.warmup_steps + 1)
@@ -74,11 +95,6 @@ def _state(config: ImageConfig, variables: Mapping[str, Tree]) -> TrainState:
     seed = np.uint32(config.seed)
     shardings = tree_shardings(jax.eval_shape(create, variables, seed), mesh)
     return jax.jit(create, out_shardings=shardings)(variables, seed)
-
-
-def record_of_exported(stored: StoredCheckpoint) -> dict[str, Any]:
-    """What a run is from that this package exported before."""
-    return {"path": stored.path, "format": stored.format, "family": stored.description["metadata"]["format"]}
 
 
 def record_of(found: CheckpointImport) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from vmoe_inform.config.identity import Change, Effect
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"  # of runs on text
+MOST_TOKENIZER_BYTES = 1 << 28
 
 
 def check_same_run(
