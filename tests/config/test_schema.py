@@ -325,7 +325,7 @@ OPTIONS = "model__router__options__"
         ),
         (
             {"model__router__inform_by_layer": ("attention", "similar")},
-            "model.router.inform_by_layer: expected one of .*, or none alone; received 'similar'",
+            "model.router.inform_by_layer: expected one of .*; received 'similar' .did you mean 'similarity'.*",
         ),
         (
             {**DISTILLED, "train__epochs": None, "train__steps": 100, OPTIONS + "distilled__switch_step": 100},

@@ -53,12 +53,12 @@ def test_a_router_without_its_inform_step_leaves_the_step_s_arrays():
 
 def test_what_has_not_been_learned_cannot_be_had(plain):
     message = (
-        r"a router without training: expected arrays that the run has; received none that fits "
+        r"a router without training: expected one that learns no arrays but those of the run; received one that learns "
         r"routing/block_1/moe/router/symphony/state \[4, 4\]$"
     )
     with pytest.raises(ValueError, match=message):
         plain.rerouted({INFORM: "symphony"})
-    with pytest.raises(ValueError, match=r"none that fits params/block_1/moe/experts/.* and \d more"):
+    with pytest.raises(ValueError, match=r"one that learns params/block_1/moe/experts/.* and \d more"):
         plain.rerouted({"model.moe.num_experts": 6})
 
 

@@ -35,9 +35,10 @@ def check_names(model: ModelConfig) -> None:
         for name in names:
             if name not in registry:
                 known = ", ".join(registry) + (", or none alone" if field == informs else "")
-                raise checks.error(f"model.router.{field}", f"one of {known}", name)
-    if model.moe.dispatch not in ("auto", *dispatch.DISPATCHERS):
-        raise checks.error("model.moe.dispatch", f"one of auto, {', '.join(dispatch.DISPATCHERS)}", model.moe.dispatch)
+                raise checks.unknown(f"model.router.{field}", f"one of {known}", name, registry)
+    dispatchers = ("auto", *dispatch.DISPATCHERS)
+    if model.moe.dispatch not in dispatchers:
+        raise checks.unknown("model.moe.dispatch", f"one of {', '.join(dispatchers)}", model.moe.dispatch, dispatchers)
 
 
 def check_model(model: ModelConfig) -> None:

@@ -101,6 +101,7 @@ def variables_for(variables: dict[str, Tree], shapes: Mapping[str, Tree]) -> dic
     lacking = [path for path, leaf in wanted.items() if path not in given or given[path].shape != leaf.shape]
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        received = f"none that fits {lacking[0]} {list(wanted[lacking[0]].shape)}{more}"
-        raise checks.InputError(f"a router without training: expected arrays that the run has; received {received}")
+        received = f"one that learns {lacking[0]} {list(wanted[lacking[0]].shape)}{more}"
+        expected = "one that learns no arrays but those of the run"
+        raise checks.InputError(f"a router without training: expected {expected}; received {received}")
     return flax.traverse_util.unflatten_dict({path: given[path] for path in wanted}, sep="/")
