@@ -42,6 +42,7 @@ import playwright.sync_api
 import pytest
 
 from tests import imagenet_tiny
+from vmoe_inform import registry
 
 # What runs in the background of a script ignores SIGINT, and so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -87,6 +88,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         skipped = [report for report in reporter.stats.get("skipped", ()) if _NO_BROWSER in str(report.longrepr)]
         if skipped:
             reporter.write_line(f"NOT RUN: {len(skipped)} tests: {_NO_BROWSER}", red=True, bold=True)
+
+
+@pytest.fixture(autouse=True)
+def plugins_of_one_test() -> Iterator[None]:
+    """What a test registers is no plug-in of the next test's runs."""
+    before = dict(registry._registering)
+    yield
+    registry._registering.clear()
+    registry._registering.update(before)
 
 
 @pytest.fixture

@@ -442,7 +442,7 @@ def test_a_trace_that_only_runs_through_orbax_is_none_for_the_user(tmp_path, cap
                 exec(compile("raise OSError(27, 'File too large')", file, "exec"))
             except OSError:
                 logging.getLogger("asyncio").error("Future exception was never retrieved", exc_info=True)
-    (record,) = caplog.records
+    (record,) = (record for record in caplog.records if record.name == "asyncio")
     assert "other.py" in record.exc_text
 
 

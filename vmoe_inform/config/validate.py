@@ -242,7 +242,8 @@ def _check_mesh(config: Config) -> None:
 
 def _check_classes(config: Config) -> None:
     names = config.data.class_names
-    if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
+    counts = collections.Counter(names)
+    if twice := [name for name in names if counts[name] > 1]:
         raise checks.error("data.class_names", "each name once", twice[:5])
     if names and len(names) != config.model.num_classes:
         expected = f"one for each of the classes, model.num_classes = {config.model.num_classes}"
