@@ -1,6 +1,7 @@
 """Made-up inputs that steps are tried on, for contract.py, and how it says what does not hold."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -95,40 +96,30 @@ def context(inputs: Inputs, mask: Mask = None) -> StepContext:
 
 def of_images(whole: StepContext, images: slice) -> StepContext:
     """The context of some images of the batch."""
-
-    def part(tree: Tree) -> Tree:
-        return jax.tree.map(lambda leaf: leaf[images], tree)
-
-    attention = whole.attention
-    if attention is not None:
-        names = ("queries", "keys", "values", "attended", "head_entropies", "token_entropies")
-        attention = dataclasses.replace(attention, **{name: part(getattr(attention, name)) for name in names})
-    return dataclasses.replace(
-        whole,
-        tokens=part(whole.tokens),
-        attention=attention,
-        raw_inputs=part(whole.raw_inputs),
-        previous=part(whole.previous),
-    )
+    return _part(whole, (images,), (*_OF_TOKENS, "head_entropies"))
 
 
 def of_tokens(whole: StepContext, tokens: slice) -> StepContext:
     """The context of some consecutive tokens of each sequence."""
+    return dataclasses.replace(_part(whole, (slice(None), tokens), _OF_TOKENS), first=tokens.start or 0)
 
+
+_OF_TOKENS = ("queries", "keys", "values", "attended", "token_entropies")  # of attention, with the axes [B, N, ...]
+
+
+def _part(whole: StepContext, index: tuple[slice, ...], of_attention: Sequence[str]) -> StepContext:
     def part(tree: Tree) -> Tree:
-        return jax.tree.map(lambda leaf: leaf[:, tokens], tree)
+        return jax.tree.map(lambda leaf: leaf[index], tree)
 
     attention = whole.attention
     if attention is not None:
-        names = ("queries", "keys", "values", "attended", "token_entropies")
-        attention = dataclasses.replace(attention, **{name: part(getattr(attention, name)) for name in names})
+        attention = dataclasses.replace(attention, **{name: part(getattr(attention, name)) for name in of_attention})
     return dataclasses.replace(
         whole,
         tokens=part(whole.tokens),
         attention=attention,
         raw_inputs=part(whole.raw_inputs),
         previous=part(whole.previous),
-        first=tokens.start or 0,
         real=part(whole.real),
     )
 

@@ -9,11 +9,13 @@ from vmoe_inform import checks
 from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.interop import vmoe
 from vmoe_inform.interop.families import _preparation
+from vmoe_inform.interop.families._shapes import number_of_blocks, shape_of
 from vmoe_inform.interop.families.base import Family, Move, Settings
 from vmoe_inform.interop.stored import StoredCheckpoint
 
 _PARAMS = "params/"  # before the names of checkpoints that hold a whole training state
 _STATE = re.compile(r"(opt_state|optimizer|state|step|rngs?|target_state|iter|[a-z_]*_rng)(/.*)?")
+_BLOCKS = r"Encoder/encoderblock_(\d{1,5})/"
 _FIRST_BLOCK = "Encoder/encoderblock_0/LayerNorm_0/scale"
 _EXPERTS = re.compile(r"Encoder/encoderblock_(\d+)/Moe/Mlp/Dense_0/kernel")
 
@@ -38,15 +40,15 @@ class VMoe(Family):
 
     def settings(self, stored: StoredCheckpoint) -> Settings:
         shapes = {name.removeprefix(_PARAMS): shape for name, shape in stored.shapes.items()}
-        blocks = _blocks(shapes)
+        blocks = number_of_blocks(shapes, _BLOCKS)
         sparse = sorted(int(match[1]) for match in map(_EXPERTS.fullmatch, shapes) if match)
         model = _sizes(shapes, blocks)
         asked = {} if "num_classes" in model else {"num_classes": "classes of the head, which the checkpoint lacks"}
         data = _preparation.of_big_vision(model["image_size_px"])
         if not sparse:
             return Settings({**model, "moe.layers": "none"}, asked=asked, data=data)
-        experts = _shape(shapes, f"Encoder/encoderblock_{sparse[0]}/Moe/Mlp/Dense_0/kernel", 3)
-        router = _shape(shapes, f"Encoder/encoderblock_{sparse[0]}/Moe/Router/dense/kernel", None)
+        experts = shape_of(shapes, f"Encoder/encoderblock_{sparse[0]}/Moe/Mlp/Dense_0/kernel", 3)
+        router = shape_of(shapes, f"Encoder/encoderblock_{sparse[0]}/Moe/Router/dense/kernel", None)
         if router != (model["hidden_size"], experts[0]):
             raise checks.error(
                 f"{stored.path}: router",
@@ -83,30 +85,13 @@ _ASSUMED = {
 }
 
 
-def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, axes: int | None) -> tuple[int, ...]:
-    """The shape of an array that every model of the family has."""
-    if name not in shapes:
-        raise checks.error("checkpoint", f"an array {name}", sorted(shapes)[:5])
-    if axes is not None and len(shapes[name]) != axes:
-        raise checks.error(name, f"{axes} axes", list(shapes[name]))
-    return shapes[name]
-
-
-def _blocks(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Number of blocks; all from 0 on have to be there."""
-    found = {int(match[1]) for name in shapes if (match := re.match(r"Encoder/encoderblock_(\d{1,5})/", name))}
-    if found != set(range(len(found))):
-        raise checks.error("checkpoint", f"blocks 0 to {len(found) - 1}", sorted(found))
-    return len(found)
-
-
 def _sizes(shapes: Mapping[str, tuple[int, ...]], num_layers: int) -> dict[str, Any]:
     """Fields of the model that the dense arrays say."""
-    patch, columns, channels, hidden = _shape(shapes, "embedding/kernel", 4)
+    patch, columns, channels, hidden = shape_of(shapes, "embedding/kernel", 4)
     if patch != columns or channels != 3:
         raise checks.error("embedding/kernel", "square patches of three channels", list(shapes["embedding/kernel"]))
     classifier = "token" if "cls" in shapes else "map" if "MapHead/probe" in shapes else "gap"
-    tokens = _shape(shapes, "Encoder/posembed_input/pos_embedding", 3)[1] - (classifier == "token")
+    tokens = shape_of(shapes, "Encoder/posembed_input/pos_embedding", 3)[1] - (classifier == "token")
     side = math.isqrt(max(tokens, 0))
     if side * side != tokens or not tokens:
         raise checks.error("Encoder/posembed_input/pos_embedding", "a square of patches", tokens)
@@ -114,12 +99,12 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]], num_layers: int) -> dict[str, 
     return {
         "num_layers": num_layers,
         "hidden_size": hidden,
-        "num_heads": _shape(shapes, "Encoder/encoderblock_0/SelfAttention/query/kernel", 3)[1],
+        "num_heads": shape_of(shapes, "Encoder/encoderblock_0/SelfAttention/query/kernel", 3)[1],
         "patch_size_px": patch,
         "image_size_px": side * patch,
         "classifier": classifier,
-        "representation_size": _shape(shapes, "pre_logits/kernel", 2)[1] if "pre_logits/kernel" in shapes else None,
-        **({"num_classes": _shape(shapes, "head/kernel", 2)[1]} if "head/kernel" in shapes else {}),
+        "representation_size": shape_of(shapes, "pre_logits/kernel", 2)[1] if "pre_logits/kernel" in shapes else None,
+        **({"num_classes": shape_of(shapes, "head/kernel", 2)[1]} if "head/kernel" in shapes else {}),
         **({"mlp_size": dense[-1]} if dense else {}),
     }
 
