@@ -179,6 +179,39 @@ def test_the_right_way_passes(module, text):
     assert wrong_arrows(module, text) == []
 
 
+def private_to_others(module: str, text: str, *, is_package: bool = False) -> list[str]:
+    """Imports of modules or names with a leading underscore from outside of the folder that they lie in."""
+    found = []
+    for line, name in imported_modules(module, text, is_package=is_package):
+        parts = name.split(".")
+        private = next((place for place, part in enumerate(parts) if part.startswith("_") and part != "__version__"), 0)
+        owner = ".".join(parts[:private])
+        if private and not f"{module}.".startswith(f"{owner}."):
+            found.append(f"line {line}: {name} is private to {owner}")
+    return found
+
+
+@pytest.mark.parametrize("module", modules())
+def test_private_modules_are_imported_in_their_folder_only(module):
+    path = modules()[module]
+    assert private_to_others(module, path.read_text(), is_package=path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "found"),
+    [
+        ("vmoe_inform.page.made_up", "from vmoe_inform.draw._panels import panels", 1),
+        ("vmoe_inform.page.made_up", "from vmoe_inform.draw import _panels", 1),
+        ("vmoe_inform.page.made_up", "from vmoe_inform.draw.panels import _panels", 1),
+        ("vmoe_inform.draw.made_up", "from vmoe_inform.draw._panels import panels", 0),
+        ("vmoe_inform.draw.maps.made_up", "from vmoe_inform.draw import _panels", 0),
+        ("vmoe_inform.page.made_up", "from vmoe_inform import __version__", 0),
+    ],
+)
+def test_private_imports_of_others_are_found(module, text, found):
+    assert len(private_to_others(module, text)) == found
+
+
 def test_relative_import_of_a_package_is_resolved_from_the_package():
     assert imported_modules("vmoe_inform.nn", "from .moe import X", is_package=True) == [(1, "vmoe_inform.nn.moe.X")]
 

@@ -11,8 +11,8 @@ import pytest
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.api import compared
 from vmoe_inform.analysis.collect import choices, layers
-from vmoe_inform.analysis.collect._adjacencies import adjacencies
 from vmoe_inform.analysis.collect._sums import add, layer_sums
+from vmoe_inform.analysis.collect.adjacencies import adjacencies
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 from vmoe_inform.analysis.results import Change, Layer, OtherLayer
 

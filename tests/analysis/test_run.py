@@ -17,8 +17,8 @@ from tests.analysis import sample
 from vmoe_inform import analysis as analysis_lib
 from vmoe_inform import config as config_lib
 from vmoe_inform import documents
-from vmoe_inform.analysis.collect import _comparable, choices, layers
-from vmoe_inform.analysis.collect._adjacencies import adjacencies
+from vmoe_inform.analysis.collect import choices, comparable, layers
+from vmoe_inform.analysis.collect.adjacencies import adjacencies
 from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.analysis.images import data as images_lib
 from vmoe_inform.analysis.images.choice import parse
@@ -234,7 +234,7 @@ def _same(one, other):
 
 
 def _check_comparable(own, other):
-    _comparable.check_comparable(own, other, images_lib.Images.compared_fields)
+    comparable.check_comparable(own, other, images_lib.Images.compared_fields)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 
 from vmoe_inform import checks, text
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect import _adjacencies
-from vmoe_inform.analysis.collect._comparable import check_comparable, check_has_routers
+from vmoe_inform.analysis.collect import adjacencies as adjacencies_lib
+from vmoe_inform.analysis.collect.comparable import check_comparable, check_has_routers
 from vmoe_inform.analysis.data import AnalysedData, kind_of
 from vmoe_inform.analysis.images import data as _images  # noqa: F401  (it registers its records)
 from vmoe_inform.analysis.results import Adjacency
@@ -75,7 +75,7 @@ def load_inputs(
     own = saved.at(newest).load()
     config_lib.check_evaluation_batch(own.config, own.mesh.size)
     before = saved.at(earlier[0]).load() if earlier else None
-    adjacencies = _adjacencies.of_run(saved.at(newest))
+    adjacencies = adjacencies_lib.of_run(saved.at(newest))
     if saved_other is None:
         return AnalysedRuns(own, before, adjacencies=adjacencies), data
     other = saved_other.load().with_classes_in_order_of(own.class_names)

@@ -274,3 +274,8 @@ class Analysis:
     against: OtherRun | None = None
     corruptions: Corruptions | None = None
     version: int = VERSION
+
+
+def layer_name(block: str) -> str:
+    """A block of :class:`Analysis` for a reader: ``"block_11"`` -> ``"block 11"``."""
+    return block.replace("_", " ")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vmoe_inform import config as config_lib
-from vmoe_inform.analysis.collect._comparable import check_has_routers
+from vmoe_inform.analysis.collect.comparable import check_has_routers
 from vmoe_inform.analysis.images.shown import view_of_run
 from vmoe_inform.analysis.images.views import UNCORRUPTED, Views
 from vmoe_inform.analysis.page.render import routing_page

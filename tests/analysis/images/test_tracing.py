@@ -12,8 +12,8 @@ from tests import tiny
 from vmoe_inform import analysis
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import recording
-from vmoe_inform.analysis.collect._adjacencies import adjacencies
 from vmoe_inform.analysis.collect._sums import add, layer_sums
+from vmoe_inform.analysis.collect.adjacencies import adjacencies
 from vmoe_inform.analysis.collect.groups import whole_groups
 from vmoe_inform.analysis.collect.layers import of_sums
 from vmoe_inform.analysis.collect.traces import LayerTrace

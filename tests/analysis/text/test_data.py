@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny_text
 from vmoe_inform.analysis import analyze
-from vmoe_inform.analysis.collect import _comparable
+from vmoe_inform.analysis.collect import comparable
 from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.analysis.draw._panels import named
 from vmoe_inform.analysis.inputs import AnalysedRuns
@@ -114,7 +114,7 @@ def test_runs_with_another_vocabulary_are_not_compared(checkpoints):
     own = as_language(checkpoints[20].config)
     other = dataclasses.replace(own, data=dataclasses.replace(own.data, vocabulary_hash="other"))
     with pytest.raises(ValueError, match=r"another shape. data.vocabulary_hash: expected '.*' as in --workdir"):
-        _comparable.check_comparable(own, other, Windows.compared_fields)
+        comparable.check_comparable(own, other, Windows.compared_fields)
 
 
 def test_the_words_that_are_shown_are_those_of_the_text(found, checkpoints, data):

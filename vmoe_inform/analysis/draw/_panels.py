@@ -16,7 +16,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
 from vmoe_inform import lettering
-from vmoe_inform.analysis.results import RunFacts
+from vmoe_inform.analysis.results import RunFacts, layer_name
 from vmoe_inform.lettering import shown
 from vmoe_inform.report.styles import GREY, legend_name, single_axes
 
@@ -46,11 +46,6 @@ class Layout:
     between: float = 0.2
     above: float = 0.32
     bottom: float = 0.3
-
-
-def layer_name(block: str) -> str:
-    """``"block_11"`` -> ``"block 11"``."""
-    return block.replace("_", " ")
 
 
 def panels(

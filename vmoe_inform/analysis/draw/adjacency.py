@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from vmoe_inform.analysis.draw._panels import Layout, color_bar, layer_name, named, panels, titled
-from vmoe_inform.analysis.results import Analysis
+from vmoe_inform.analysis.draw._panels import Layout, color_bar, named, panels, titled
+from vmoe_inform.analysis.results import Analysis, layer_name
 from vmoe_inform.lettering import legend, plain
 from vmoe_inform.report.styles import SHADES, depth_styles, expert_colors, single_axes
 

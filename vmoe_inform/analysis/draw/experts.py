@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform import lettering
-from vmoe_inform.analysis.draw._panels import Layout, color_bar, layer_name, named, panel_columns, panels
-from vmoe_inform.analysis.results import Analysis, Layer, OtherLayer
+from vmoe_inform.analysis.draw._panels import Layout, color_bar, named, panel_columns, panels
+from vmoe_inform.analysis.results import Analysis, Layer, OtherLayer, layer_name
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.lettering import plain, shown
 from vmoe_inform.report.styles import GREY, SHADES, expert_colors, legend_name

@@ -15,8 +15,9 @@ from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform import checks, lettering
 from vmoe_inform.analysis.collect.views import neighbours_of, undecided
-from vmoe_inform.analysis.draw._panels import Layout, color_bar, layer_name, panels
+from vmoe_inform.analysis.draw._panels import Layout, color_bar, panels
 from vmoe_inform.analysis.images.tracing import ImageTrace
+from vmoe_inform.analysis.results import layer_name
 from vmoe_inform.axes import Float
 from vmoe_inform.report.patches import middle_of, paint_experts, show_image
 from vmoe_inform.report.styles import SHADES, expert_colors, legend_name

@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vmoe_inform.analysis.draw._panels import layer_name, named, panels, titled
-from vmoe_inform.analysis.results import Analysis
+from vmoe_inform.analysis.draw._panels import named, panels, titled
+from vmoe_inform.analysis.results import Analysis, layer_name
 from vmoe_inform.lettering import legend, plain, shown
 from vmoe_inform.report.styles import BLUE, VERMILION, depth_styles, label_log_scale, single_axes
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vmoe_inform import checks
-from vmoe_inform.analysis.collect._comparable import check_has_routers
+from vmoe_inform.analysis.collect.comparable import check_has_routers
 from vmoe_inform.analysis.collect.recording import GRAPH, block_names, kept_fields, records
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 from vmoe_inform.axes import Array, Float, Tree

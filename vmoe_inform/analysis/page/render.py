@@ -11,9 +11,9 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from vmoe_inform import text
-from vmoe_inform.analysis.draw._panels import layer_name
 from vmoe_inform.analysis.images.views import View, Views
 from vmoe_inform.analysis.page.packing import MOST_BYTES, packed, render, small_enough
+from vmoe_inform.analysis.results import layer_name
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.report.pictures import data_uri
 from vmoe_inform.report.styles import GREY, MOST_NUMBERED_ROWS, SHADES, expert_colors

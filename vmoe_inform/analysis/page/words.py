@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from vmoe_inform import text
-from vmoe_inform.analysis.draw._panels import layer_name
 from vmoe_inform.analysis.page.packing import MOST_BYTES, compressed, packed, percent, planes_of, render, small_enough
+from vmoe_inform.analysis.results import layer_name
 from vmoe_inform.analysis.text.views import Expected, TextView, TextViews
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.data.text.tokenizers import END_OF_LINE
