@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array
 from vmoe_inform.config import LanguageConfig
-from vmoe_inform.data.text import corpora, tokenizers
+from vmoe_inform.data.text import tokenizers
 from vmoe_inform.data.text.tokenizers import Tokenizer
 from vmoe_inform.nn import step_trials
 from vmoe_inform.runs.folder import TOKENIZER_FILE
@@ -35,6 +35,8 @@ class TextTask(Task[LanguageConfig, SourceT]):
             :func:`vmoe_inform.data.text.corpora.learn_tokenizer`.
           FileNotFoundError: as there.
         """
+        from vmoe_inform.data.text import corpora
+
         tokenizer = corpora.learn_tokenizer(self.config)
         tokenizers.check_same(tokenizer, self.config.data.vocabulary_hash)
         return tokenizer

@@ -3,7 +3,7 @@
 import copy
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,15 @@ from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.config import ImageConfig
-from vmoe_inform.data import classes, sources
+from vmoe_inform.data import classes
 from vmoe_inform.data.images import augment
-from vmoe_inform.data.images.pipeline import evaluation_batches, train_iterator, workers_for_one_pass
+from vmoe_inform.data.records import Source
 from vmoe_inform.data.skipped import SkippedRecords
-from vmoe_inform.data.sources import Source
-from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.sharding import processes
 from vmoe_inform.tasks.task import TASKS, Batch, Headline, HostBatch, Keys, Task
+
+if TYPE_CHECKING:
+    from vmoe_inform.data.training_batches import TrainingBatches
 
 
 @TASKS.register("classification")
@@ -83,6 +84,8 @@ class Classification(Task[ImageConfig, Source]):
     @functools.cached_property
     def training_source(self) -> Source:
         """The images that the run learns from."""
+        from vmoe_inform.data import sources
+
         return sources.training(self.config.data)
 
     @property
@@ -95,9 +98,13 @@ class Classification(Task[ImageConfig, Source]):
     @functools.cached_property
     def test_source(self) -> Source:
         """The images that the run is measured on."""
+        from vmoe_inform.data import sources
+
         return sources.test(self.config.data)
 
-    def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> TrainingBatches:
+    def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> "TrainingBatches":
+        from vmoe_inform.data.images.pipeline import train_iterator
+
         return train_iterator(
             self.training_source,
             image_size_px=self.config.model.image_size_px,
@@ -112,6 +119,8 @@ class Classification(Task[ImageConfig, Source]):
     def evaluation_batches(
         self, source: Source, skipped: SkippedRecords, process_index: int, process_count: int
     ) -> Iterator[HostBatch]:
+        from vmoe_inform.data.images.pipeline import evaluation_batches, workers_for_one_pass
+
         data = self.config.data
         classes.check_labels(source.class_names, self.config.model.num_classes, data.class_names)
         return evaluation_batches(

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +12,20 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.config import LanguageConfig, causality
 from vmoe_inform.data.skipped import SkippedRecords
-from vmoe_inform.data.text import corpora, streams, tokenizers
-from vmoe_inform.data.text.corpora import Corpus
-from vmoe_inform.data.training_batches import TrainingBatches
+from vmoe_inform.data.text import tokenizers
 from vmoe_inform.nn.cross_entropy import mean_loss, token_losses
 from vmoe_inform.sharding import processes
 from vmoe_inform.tasks._text import TextTask
 from vmoe_inform.tasks.predictions import TokenLosses
 from vmoe_inform.tasks.task import TASKS, Batch, Headline, HostBatch
 
+if TYPE_CHECKING:
+    from vmoe_inform.data.text.corpora import Corpus
+    from vmoe_inform.data.training_batches import TrainingBatches
+
 
 @TASKS.register("language_modeling")
-class LanguageModeling(TextTask[Corpus]):
+class LanguageModeling(TextTask["Corpus"]):
     """The next token of a corpus: cross-entropy in nats, and perplexity on the test split.
 
     Batches: ``tokens`` and ``targets`` int32 [B, N]; the target of a token is the one after it. Row r of a batch
@@ -105,8 +107,10 @@ class LanguageModeling(TextTask[Corpus]):
         return self._with(self.config)
 
     @functools.cached_property
-    def training_source(self) -> Corpus:
+    def training_source(self) -> "Corpus":
         """The text that the run learns from."""
+        from vmoe_inform.data.text import corpora
+
         return corpora.training(self.config, self.tokenizer)
 
     @property
@@ -118,17 +122,23 @@ class LanguageModeling(TextTask[Corpus]):
     def counted_per_example(self) -> int:
         return self.config.model.num_tokens
 
-    def num_examples(self, source: Corpus) -> int:
+    def num_examples(self, source: "Corpus") -> int:
         """Windows of N tokens: the same number in each of ``evaluation.batch_size`` rows."""
+        from vmoe_inform.data.text import streams
+
         rows = self.config.evaluation.batch_size
         return rows * streams.num_windows(len(source.ids), rows, self.config.model.num_tokens)
 
     @functools.cached_property
-    def test_source(self) -> Corpus:
+    def test_source(self) -> "Corpus":
         """The text that the run is measured on."""
+        from vmoe_inform.data.text import corpora
+
         return corpora.test(self.config, self.tokenizer)
 
-    def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> TrainingBatches:
+    def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> "TrainingBatches":
+        from vmoe_inform.data.text import streams
+
         return streams.training_batches(
             self.training_source.ids,
             num_tokens=self.config.model.num_tokens,
@@ -141,8 +151,10 @@ class LanguageModeling(TextTask[Corpus]):
         )
 
     def evaluation_batches(
-        self, source: Corpus, skipped: SkippedRecords, process_index: int, process_count: int
+        self, source: "Corpus", skipped: SkippedRecords, process_index: int, process_count: int
     ) -> Iterator[HostBatch]:
+        from vmoe_inform.data.text import streams
+
         tokenizers.check_same(source.tokenizer, self.config.data.vocabulary_hash, "data")
         return streams.evaluation_batches(
             source.ids,

@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,11 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data.skipped import SkippedRecords
-from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.registry import Registry
 from vmoe_inform.tasks.predictions import Answers, Predictions
+
+if TYPE_CHECKING:
+    from vmoe_inform.data.training_batches import TrainingBatches
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 SourceT = TypeVar("SourceT")  # of data that a model can be asked about
@@ -209,7 +211,7 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
         """What the headline is measured on."""
 
     @abc.abstractmethod
-    def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> TrainingBatches:
+    def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> "TrainingBatches":
         """Endless batches of a process, decided by the seed, whose position a checkpoint keeps.
 
         Args:

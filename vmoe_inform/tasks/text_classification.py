@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,15 @@ from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.config import LanguageConfig
 from vmoe_inform.data import classes
 from vmoe_inform.data.skipped import SkippedRecords
-from vmoe_inform.data.text import labelled_batches, sources
-from vmoe_inform.data.text.labelled_batches import LabelledTokens
 from vmoe_inform.data.text.lines import LabelledTexts
-from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.sharding import processes
 from vmoe_inform.tasks._text import TextTask
 from vmoe_inform.tasks.classification import cross_entropy, top1
 from vmoe_inform.tasks.task import TASKS, Batch, Headline, HostBatch, Keys
+
+if TYPE_CHECKING:
+    from vmoe_inform.data.text.labelled_batches import LabelledTokens
+    from vmoe_inform.data.training_batches import TrainingBatches
 
 
 @TASKS.register("text_classification")
@@ -97,6 +98,8 @@ class TextClassification(TextTask[LabelledTexts]):
     @functools.cached_property
     def training_source(self) -> LabelledTexts:
         """The texts that the run learns from."""
+        from vmoe_inform.data.text import sources
+
         return sources.training_texts(self.config.data)
 
     @property
@@ -109,13 +112,19 @@ class TextClassification(TextTask[LabelledTexts]):
     @functools.cached_property
     def test_source(self) -> LabelledTexts:
         """The texts that the run is measured on."""
+        from vmoe_inform.data.text import sources
+
         return sources.test_texts(self.config.data)
 
-    def tokens_of(self, source: LabelledTexts) -> LabelledTokens:
+    def tokens_of(self, source: LabelledTexts) -> "LabelledTokens":
         """The texts as the model takes them."""
+        from vmoe_inform.data.text.labelled_batches import LabelledTokens
+
         return LabelledTokens.of([self.tokenizer.encode(text) for text in source.texts], source.labels)
 
-    def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> TrainingBatches:
+    def training_batches(self, skipped: SkippedRecords, process_index: int, process_count: int) -> "TrainingBatches":
+        from vmoe_inform.data.text import labelled_batches
+
         return labelled_batches.training_batches(
             self.tokens_of(self.training_source),
             num_tokens=self.config.model.num_tokens,
@@ -130,6 +139,8 @@ class TextClassification(TextTask[LabelledTexts]):
     def evaluation_batches(
         self, source: LabelledTexts, skipped: SkippedRecords, process_index: int, process_count: int
     ) -> Iterator[HostBatch]:
+        from vmoe_inform.data.text import labelled_batches
+
         classes.check_labels(source.class_names, self._num_classes, self.config.data.class_names)
         return labelled_batches.evaluation_batches(
             self.tokens_of(source),
