@@ -15,6 +15,7 @@ from vmoe_inform.data.text.words import WordTokenizer
 from vmoe_inform.evaluation import examples, fingerprints, stored, suites
 from vmoe_inform.evaluation.results import Scale
 from vmoe_inform.evaluation.suites import _ngrams, _text, classification
+from vmoe_inform.evaluation.units import PredictionFiles, Unit
 from vmoe_inform.storage import write_arrays
 from vmoe_inform.tasks.predictions import Predictions, TokenLosses
 
@@ -115,6 +116,18 @@ def test_a_model_that_has_diverged_is_said_so():
     scores = {"nats": np.array([1e4]), "tokens": np.array([10])}
     with pytest.raises(ValueError, match=r"perplexity: expected a finite number; received 'exp\(1000\)'"):
         _text.perplexity_of(scores)
+
+
+def test_predictions_of_routers_that_may_look_ahead_say_so(config, tmp_path):
+    """Those that a run without the flag has left are not taken for them."""
+    unit = Unit.of(suites.load("perplexity", config), "clean")
+    plain, ahead = (PredictionFiles(tmp_path, 7, "hash", allow_future) for allow_future in (False, True))
+    for files, label in ((plain, []), (ahead, [True])):
+        assert not files.has(unit)
+        files.write(unit, losses_of(unit.source, 1.0))
+        assert files.has(unit)
+        with np.load(tmp_path / "clean" / "clean.npz") as file:
+            assert [file[name].item() for name in file.files if name == "allow_future"] == label
 
 
 def test_word_swap_has_a_curve_for_each_variant_and_split(config):

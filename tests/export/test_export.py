@@ -22,6 +22,7 @@ from vmoe_inform.data.text.words import WordTokenizer
 from vmoe_inform.evaluation import stored
 from vmoe_inform.export import folder as folder_lib
 from vmoe_inform.export import program
+from vmoe_inform.export.card import Card
 from vmoe_inform.export.public_config import public
 from vmoe_inform.interop import formats, write_run
 from vmoe_inform.interop.exported import flatten, is_exported, read, unflatten
@@ -257,6 +258,14 @@ def test_the_tokenizer_of_a_run_on_text_goes_with_it(writer):
     assert "| `memory/block_0` | `float32 [batch, 6, 8]` |" in card
     assert "Not stated by the publisher." in card
     assert "license" not in card
+
+
+def test_the_card_says_that_a_router_may_look_at_later_words(writer):
+    config = writer[0].config
+    ahead = dataclasses.replace(config, model=dataclasses.replace(config.model, allow_future=True))
+    made = Card("writer", 3, config, 1, None, "", {}, None)
+    assert "later words" not in made.markdown()
+    assert "| later words | The router may look at them." in dataclasses.replace(made, config=ahead).markdown()
 
 
 def test_it_becomes_a_run_again_with_its_tokenizer(writer, tmp_path):

@@ -110,10 +110,12 @@ def test_what_looks_ahead_is_seen(router):
     assert bool(causality.future_choices(model.config)) == (router in ("expert_choice", "soft", "smoe_top2"))
 
 
-@pytest.mark.parametrize("router", routers(quick=[("similarity_xmoe",)]))
-def test_training_has_no_gradient_by_later_tokens_and_their_choices_take_no_slot(router):
-    """With slots for half of the choices; the embeddings of words that occur later only are those of later tokens."""
-    model = model_of(router, moe__capacity_factor=0.5, moe__capacity_multiple_of=1)
+def trained_on_earlier_tokens(model):
+    """A training step whose loss is of the tokens before FIRST, on a text and on the same with other later tokens.
+
+    Gives the gradient by the embeddings [V, D], of which those from V // 2 on are of later tokens only; the logits
+    before FIRST with either text; and the share of choices that each layer drops.
+    """
     variables = trained(tiny.variables(model))
 
     @jax.jit
@@ -128,16 +130,46 @@ def test_training_has_no_gradient_by_later_tokens_and_their_choices_take_no_slot
                 mutable=OBSERVED,
             )
             dropped = [layer["dropped"] for layer in aux["moe"].values()]
-            return jnp.sum(jnp.sin(logits[:, :FIRST])), (logits, dropped)
+            return jnp.sum(jnp.sin(logits[:, :FIRST])), (logits[:, :FIRST], dropped)
 
         return jax.grad(loss, has_aux=True)(params)
 
-    (gradients, (logits, dropped)), (_, (after, _)) = (descend(variables["params"], text) for text in texts())
+    (gradients, (before, dropped)), (_, (after, _)) = (descend(variables["params"], text) for text in texts())
+    return gradients["vocabulary"]["embedding"], before, after, dropped
+
+
+@pytest.mark.parametrize(("router", "dispatcher"), routers(DISPATCHERS, quick=[("similarity_xmoe", "gather")]))
+def test_training_has_no_gradient_by_later_tokens_and_their_choices_take_no_slot(router, dispatcher):
+    """With slots for half of the choices."""
+    model = model_of(router, moe__dispatch=dispatcher, moe__capacity_factor=0.5, moe__capacity_multiple_of=1)
+    by_words, before, after, dropped = trained_on_earlier_tokens(model)
     assert all(share > 0 for share in dropped)
-    np.testing.assert_array_equal(logits[:, :FIRST], after[:, :FIRST])
-    by_words = gradients["vocabulary"]["embedding"]
+    np.testing.assert_array_equal(before, after)
     assert not np.any(by_words[V // 2 :])
     assert np.any(by_words[: V // 2])
+
+
+@pytest.mark.parametrize(
+    "router",
+    [
+        pytest.param(name, marks=() if name == "base" else pytest.mark.slow)
+        for name in ("base", "expert_choice", "soft", "similarity_smoe_top2", "attention_smoe_top2")
+    ],
+)
+def test_training_that_looks_ahead_is_seen(router):
+    """``base`` balances the experts in training only; its weights have no gradient by the tokens that it balances."""
+    by_words, before, after, _ = trained_on_earlier_tokens(model_of(router, allow_future=True))
+    assert not np.array_equal(before, after)
+    assert np.any(by_words[V // 2 :]) == (router != "base")
+
+
+def test_every_registered_step_is_in_a_router_that_is_tried_here():
+    """Leaks are looked for in every preset, and together these have every step."""
+    tried = {*CAUSAL, *LEAKS, *REFUSED}
+    assert set(presets.ROUTERS) <= tried
+    found = {step for router in tried for step in model_of(router, allow_future=True).config.router.step_names}
+    of_losses = {name for name, step in steps.all_steps().items() if isinstance(step, steps.LossStep)}
+    assert set(steps.all_steps()) - of_losses <= found
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """What a study writes for its reader, from made-up results."""
 
+import dataclasses
 import json
 
 import pytest
 
+from tests import tiny_text
 from tests.studies import sample
 from tests.studies.test_plan import make
-from vmoe_inform.studies import plan, report, results
+from vmoe_inform.studies import drawing, plan, report, results
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +17,12 @@ def written(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("study")
     made = make(workdir, "vmoe", "similarity_vmoe")
     runs = {"plain": made["vmoe"], "mixing": made["similarity_vmoe"]}
+    write_results(runs)
+    report.write(workdir, runs, against="plain", file="d.py", overrides={"train.steps": 6})
+    return workdir
+
+
+def write_results(runs):
     for router, of_seeds in {
         "plain": [sample.result("plain", 0), sample.result("plain", 1, clean=0.8)],
         "mixing": [
@@ -24,8 +32,6 @@ def written(tmp_path_factory):
     }.items():
         for run, result in zip(runs[router], of_seeds, strict=True):
             results.write(run.folder / plan.RESULT_FILE, result, within=run.folder)
-    report.write(workdir, runs, against="plain", file="d.py", overrides={"train.steps": 6})
-    return workdir
 
 
 def test_json_holds_means_differences_and_runs(written):
@@ -63,3 +69,25 @@ def test_pictures(written):
     assert sorted(path.stem for path in (written / "figures").glob("*.png")) == names
     page = (written / "study.md").read_text()
     assert all(f"(figures/{name}.png)" in page for name in names)
+
+
+@pytest.mark.parametrize(
+    ("which", "words"),
+    [((), ""), (("plain", "mixing"), "; routers may look"), (("mixing",), "; mixing may look")],
+)
+def test_routers_that_may_look_ahead_are_named(which, words, tmp_path, monkeypatch):
+    runs = {}
+    for router in ("plain", "mixing"):
+        config = tiny_text.parse(tmp_path, model__allow_future=router in which)
+        runs[router] = [plan.PlannedRun(router, config, tmp_path / router / str(seed), (3, 6)) for seed in range(2)]
+        runs[router][1] = dataclasses.replace(runs[router][1], config=dataclasses.replace(config, seed=1))
+    write_results(runs)
+    titles = []
+    monkeypatch.setattr(drawing, "figures", lambda *_, study, **__: titles.append(study) or {})
+    report.write(tmp_path, runs, against="plain", file="d.py", overrides={})
+    page, study = (tmp_path / "study.md").read_text(), json.loads((tmp_path / "study.json").read_text())
+    assert titles == ["d.py, 6 steps, 2 seeds" + (f"{words} at later words" if which else "")]
+    assert study.get("looks_ahead", []) == list(which)
+    label = f"**These routers may look at later words** (`model.allow_future`): {', '.join(f'`{r}`' for r in which)}."
+    assert (label in page) == bool(which)
+    assert ("later words" in page) == bool(which)

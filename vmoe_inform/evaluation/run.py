@@ -84,7 +84,11 @@ def complete(work: Work, evaluator: Evaluator, *, predictions: pathlib.Path | No
     """
     saved = work.saved
     units = work.units
-    files = None if predictions is None else PredictionFiles(predictions, saved.step, saved.config_hash)
+    files = (
+        None
+        if predictions is None
+        else PredictionFiles(predictions, saved.step, saved.config_hash, saved.config.model.allow_future)
+    )
     if work.needs_routing or work.results is None:
         for suite in work.left.values():
             keep_clean(evaluator, suite, units)  # they are predicted now in any case

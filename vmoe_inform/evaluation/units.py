@@ -148,13 +148,14 @@ class PredictionFiles:
 
     Of classifiers ``logits`` float32 [n, classes] and ``labels`` [n]; of language models ``nats`` float32, ``targets``
     and ``mask``, [n, N] each. What the records are: of images ``names`` [n] and ``class_names`` of the labels. Of all
-    ``checkpoint_step``, ``config_hash`` and ``data_fingerprint``. The clean records are in clean/clean.npz, whatever
-    suite asks for them.
+    ``checkpoint_step``, ``config_hash`` and ``data_fingerprint``. ``allow_future`` is there, and True, where routers
+    may look at later tokens. The clean records are in clean/clean.npz, whatever suite asks for them.
     """
 
     folder: Path
     checkpoint_step: int
     config_hash: str
+    allow_future: bool = False
 
     def has(self, unit: Unit) -> bool:
         """Whether the set's file is there, whole, of this checkpoint and of these records."""
@@ -180,5 +181,6 @@ class PredictionFiles:
             "checkpoint_step": self.checkpoint_step,
             "config_hash": self.config_hash,
             "data_fingerprint": unit.fingerprint,
+            **({"allow_future": True} if self.allow_future else {}),
         }
         return {name: np.asarray(value) for name, value in facts.items()}

@@ -92,6 +92,8 @@ def _model(config: Config, parameters: int) -> Rows:
         yield "experts, of each token", f"{model.moe.num_experts}, {model.moe.num_selected_experts}"
         yield "router", f"score {model.router.score}, select {model.router.select}"
         yield "router informed by", ", ".join(model.router.inform_steps) or "nothing"
+    if found.allow_future:
+        yield "later words", "The router may look at them. Perplexities are not those of a language model."
     if found.num_classes is not None:
         names = list(map(label_sets.short_title, config.data.class_names[:_CLASSES_SHOWN]))
         more = ", ..." if len(config.data.class_names) > _CLASSES_SHOWN else ""

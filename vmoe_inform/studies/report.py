@@ -46,12 +46,14 @@ def write(
     )
     # The compiled step is the same whatever the seed.
     flops = {router: of_router[0].flops for router, of_router in results.items()}
+    looks_ahead = [router for router, of_router in runs.items() if of_router[0].config.model.allow_future]
     study: Study = {
         "config": file,
         "overrides": dict(overrides),
         "against": against,
         "seeds": [run.config.seed for run in runs[against]],
         "steps": dict(zip(("before", "last"), runs[against][0].measured_steps, strict=True)),
+        **({"looks_ahead": looks_ahead} if looks_ahead else {}),
         "interval": f"{100 * LEVEL:.0f} %, Student t over the seeds; differences and ratios are paired by seed",
         "routers": {
             router: {
@@ -67,12 +69,10 @@ def write(
         ],
     }
     storage.write_json(workdir / JSON_FILE, study, within=workdir)
-    pictures = drawing.figures(
-        comparisons,
-        summary.overhead(flops, against),
-        against=against,
-        study=f"{file}, {study['steps']['last']:,} steps, {len(study['seeds'])} seeds",
-    )
+    about = f"{file}, {study['steps']['last']:,} steps, {len(study['seeds'])} seeds"
+    if looks_ahead:
+        about += f"; {'routers' if len(looks_ahead) == len(runs) else ', '.join(looks_ahead)} may look at later words"
+    pictures = drawing.figures(comparisons, summary.overhead(flops, against), against=against, study=about)
     for name, figure in pictures.items():
         storage.write_bytes(workdir / FIGURES_FOLDER / f"{name}.png", encode(figure, "png"), within=workdir)
     storage.write_text(workdir / TABLES_FILE, tables(study, comparisons, list(pictures)), within=workdir)
@@ -97,6 +97,7 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
         f"# {len(comparisons)} routers, {num_seeds} seeds each\n",
         f"Config {config}; {study['steps']['last']:,} training "
         f"steps. Every router was trained with the same seeds, so with the same order of the data.\n",
+        *_looking_ahead(study),
         f"A cell is the mean over the seeds, and in brackets the mean difference to {reference} of the same seed, with "
         f"half the width of its {100 * LEVEL:.0f} % interval: Student t over the {num_seeds} paired differences, "
         f"{num_seeds - 1} degree{'s' if num_seeds > 2 else ''} of freedom. An asterisk marks an interval that excludes "
@@ -111,6 +112,17 @@ def tables(study: Study, comparisons: Summary, pictures: Sequence[str]) -> str:
         *(f"![{name.replace('_', ' ')}]({FIGURES_FOLDER}/{name}.png)\n" for name in pictures),
     ]
     return "\n".join(sections)
+
+
+def _looking_ahead(study: Study) -> list[str]:
+    """What to know of scores whose routers look at later words."""
+    routers = ", ".join(map(text.markdown_code, study.get("looks_ahead", ())))
+    if not routers:
+        return []
+    return [
+        f"**These routers may look at later words** (`model.allow_future`): {routers}. Their perplexities are not "
+        "those of a language model, which sees no later word.\n"
+    ]
 
 
 def _scores(comparisons: Summary, against: str) -> str:

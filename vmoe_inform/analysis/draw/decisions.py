@@ -43,7 +43,7 @@ def fluctuation_figure(analysis: Analysis) -> Figure:
             look = styles[which] | {"linestyle": line, "fillstyle": filled}
             changed = {blocks.index(b): 100 * getattr(of, key) for b, of in fluctuation.layers.items()}
             label = f"{run.name}, {key}"
-            axes.plot(list(changed), list(changed.values()), label=label, **look)
+            axes.plot(list(changed), list(changed.values()), label=label, clip_on=False, **look)
         label = f"{legend_name(run.name)}, step {fluctuation.from_step:,} to {fluctuation.to_step:,}"
         handles.append(Line2D([], [], label=label, **(styles[which] | {"linestyle": "none"})))
     for words, (line, filled) in zip(("another set of experts", "another first expert"), _LOOKS.values(), strict=True):

@@ -56,5 +56,5 @@ def _draw_spreads(axes: Axes, spreads: Sequence[Spread], scale: float) -> None:
         low, lower, middle, upper, high = (scale * value for value in spread.quantiles)
         axes.plot([position, position], [low, high], color=BLUE, linewidth=1.2)
         axes.plot([position, position], [lower, upper], color=BLUE, linewidth=7, alpha=0.45, solid_capstyle="butt")
-        axes.plot(position, middle, color=BLUE, marker="o", markersize=6)
-        axes.plot(position, scale * spread.mean, color=VERMILION, marker="D", markersize=5)
+        axes.plot(position, middle, color=BLUE, marker="o", markersize=6, clip_on=False)
+        axes.plot(position, scale * spread.mean, color=VERMILION, marker="D", markersize=5, clip_on=False)
