@@ -1,5 +1,6 @@
 """The pictures of studies show what the summary says."""
 
+import itertools
 import math
 
 import pytest
@@ -63,6 +64,26 @@ def test_figures_name_the_study_and_the_router_compared_with(drawn):
     for figure in drawn.values():
         assert figure.get_suptitle().endswith("compared with plain")
         assert figure.get_supxlabel().startswith("digits.py, 6 steps\n")
+
+
+def test_labels_of_many_layers_do_not_reach_those_of_the_next_panel():
+    against = "similarity_smoe_top2@similarity.temperature=0.1"
+
+    def in_many_layers(measures):
+        names = {name: [name.replace("block_1", f"block_{n}") for n in range(9)] for name in measures}
+        return {of_layer: value for name, value in measures.items() for of_layer in names[name]}
+
+    measures = {
+        router: [in_many_layers(summary.measures_of(sample.result(router, seed))) for seed in range(2)]
+        for router in (against, "mixing")
+    }
+    overhead = {router: {"training_step": 0.0} for router in measures}
+    made = drawing.figures(summary.summarize(measures, against), overhead, against=against, study="any")
+    figure = made["load_and_cost"]
+    figure.canvas.draw()
+    boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    assert all(axes.get_window_extent().height > 20 for axes in figure.axes)
 
 
 def test_an_interval_of_few_seeds_does_not_set_the_axis():

@@ -7,6 +7,7 @@ difference", is what it looks like. MoE layers differ in colour and marker.
 import dataclasses
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
 
 Summary = Mapping[str, Mapping[str, Comparison]]
 
+_LABEL_CHARACTERS = 30  # below a panel, so that it does not reach that of the next
 _LEAST_ROOM, _MOST_ROOM = 0.25, 1.15  # on either side of the marks, in median half widths of the intervals
 
 
@@ -92,7 +94,8 @@ def figures(
 
     def of_layers(title: str, measure: str, scale: float, unit: str) -> Panel:
         own = (scale * comparisons[against][f"{measure}/{layer}"].mean.mean for layer in layers)
-        label = (f"difference in {unit}", f"{against}: {', '.join(f'{value:.3g}' for value in own)}")
+        values = f"{against}: {', '.join(f'{value:.3g}' for value in own)}"
+        label = (f"difference in {unit}", *textwrap.wrap(values, _LABEL_CHARACTERS))
         series = {layer: _differences(comparisons, routers, f"{measure}/{layer}", scale) for layer in layers}
         return Panel(title, label, series)
 
@@ -147,7 +150,10 @@ def _draw(panels: Sequence[Panel], routers: Sequence[str], title: str, study: st
     lines = [router.split("@") for router in routers]
     width = 0.5 + 0.085 * max(len(line) for of_label in lines for line in of_label) + 2.5 * len(panels)
     row_height = 0.16 + 0.18 * max(map(len, lines))
-    figure = empty_figure(width, 2.2 + row_height * len(routers))
+    label_lines = max(len(panel.label) for panel in panels)
+    legend_rows = max(math.ceil(len(panel.series) / 2) for panel in panels)
+    height = 1.7 + 0.15 * label_lines + 0.2 * legend_rows + row_height * len(routers)
+    figure = empty_figure(width, height)
     columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     are_cut = [_draw_panel(axes, panel, routers) for axes, panel in zip(columns, panels, strict=True)]
     columns[0].set_yticks(range(len(routers)), ["\n".join(map(shown, of_label)) for of_label in lines])
