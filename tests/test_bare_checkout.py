@@ -46,7 +46,10 @@ def libraries_of(root: str) -> dict[str, str]:
     return {name: by for name, by in found.items() if name not in sys.stdlib_module_names | {"vmoe_inform"}}
 
 
-@pytest.mark.parametrize("module", ["vmoe_inform.training.program", "vmoe_inform.command_line"])
+@pytest.mark.parametrize(
+    "module",
+    ["vmoe_inform.training.program", "vmoe_inform.accelerator_check", "vmoe_inform.performance.accelerator.run"],
+)
 def test_it_runs_without_the_libraries_that_read_data(module):
     assert {name: by for name, by in libraries_of(module).items() if name not in LIBRARIES} == {}
 

@@ -62,7 +62,7 @@ ALLOWED = {
 }
 COMMAND_LINES = {
     *("train", "evaluate", "analyze", "study", "generate", "predict", "export"),
-    *("benchmark", "compile_check", "drill", "import_checkpoint"),
+    *("benchmark", "accelerator_check", "compile_check", "drill", "import_checkpoint"),
 }
 EVERYTHING_BUT_COMMAND_LINES = set(ALLOWED)
 # Commands inside a package, which may use what the command lines beside it may.

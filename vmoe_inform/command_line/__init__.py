@@ -19,6 +19,7 @@ from vmoe_inform.command_line._flags import (
 from vmoe_inform.command_line._run import in_our_words, run
 from vmoe_inform.exit_codes import (
     BAD_INPUT,
+    DIFFERS,
     DIVERGED,
     DOES_NOT_FIT,
     MISSING_PROCESS,
@@ -29,6 +30,7 @@ from vmoe_inform.exit_codes import (
 
 __all__ = [
     "BAD_INPUT",
+    "DIFFERS",
     "DIVERGED",
     "DOES_NOT_FIT",
     "MISSING_PROCESS",

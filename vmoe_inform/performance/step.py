@@ -123,7 +123,7 @@ def _with_dispatcher(config: Config, dispatch: str) -> Config:
     return config_lib.parse(dataclasses.replace(config, model=dataclasses.replace(config.model, moe=moe)))
 
 
-def _evenly_routed(config: Config) -> Config:
+def evenly_routed(config: Config) -> Config:
     """The same run with routing that is mostly noise, if its router has any.
 
     A trained router drops few choices. A fresh one prefers some experts and drops half of them, which would be another
@@ -154,7 +154,7 @@ class TrainStep:
           config: of the run; its router's noise, if there is any, is made so large that loads are even.
           devices: may be those of a topology; then the step cannot be called.
         """
-        config = _evenly_routed(config)
+        config = evenly_routed(config)
         self.program = program_lib.build(config, config.train.steps or NUM_STEPS, devices)
         start = time.perf_counter()
         with self.program.in_use():

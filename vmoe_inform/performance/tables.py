@@ -48,7 +48,11 @@ def _format(value: Any) -> str:
         return "-"
     if isinstance(value, Spread):
         return f"{_format(value.median)} [{_format(value.lower)}, {_format(value.upper)}]"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
+        if 0 < abs(value) < 1e-3:
+            return f"{value:.0e}"
         # Three decimals for ratios, fewer where the number is large anyway.
         return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
