@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What launch/tpu_pod.sh does on each worker. Training runs apart from the connection that started it, at most once at a
+# What launch/tpu_queue.sh and tpu_pod.sh do on each worker. Training runs apart from the connection that started it, at most once at a
 # time: a lost connection ends nothing, and starts nothing twice.
 #
 #   launch/tpu_worker.sh install            # .venv, unless it is what requirements.txt says
 #   launch/tpu_worker.sh start FLAGS        # of vmoe_inform.train; does nothing if that is running
-#   launch/tpu_worker.sh follow [LINES]     # waits for its end and returns its exit code; worker 0 shows its output
+#   launch/tpu_worker.sh follow [LINES]     # waits for its end and returns its exit code; the first worker of the
+#                                           # first slice shows its output
 #   launch/tpu_worker.sh stop               # SIGTERM: it saves and ends, and follow returns 130
 #
 # In the home folder: train.log of all starts, and train.lock, .pid, .command, .begin, .stop and .exit of the newest.
@@ -44,14 +45,18 @@ run() { # FLAGS; by start, with its lock
     echo "$code" >"$HOME/train.exit"
 }
 
+attribute() { # NAME; of this machine's metadata
+    curl -sfH Metadata-Flavor:Google "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1" || true
+}
+
 follow() { # LINES before those that come; without, all of this start
-    local number code from="--bytes=+$(($(cat "$HOME/train.begin") + 1))"
-    number="$(curl -sH Metadata-Flavor:Google \
-        http://metadata.google.internal/computeMetadata/v1/instance/attributes/agent-worker-number)"
+    local number slice code from="--bytes=+$(($(cat "$HOME/train.begin") + 1))"
+    number="$(attribute agent-worker-number)"
+    slice="$(attribute tpu-env | sed -n "s/^MEGASCALE_SLICE_ID: *'*\([0-9]*\)'*.*/\1/p")"
     if [ $# -gt 0 ]; then
         from="--lines=$1"
     fi
-    if [ "$number" = 0 ]; then
+    if [ "$number" = 0 ] && [ "${slice:-0}" = 0 ]; then
         tail "$from" --follow --sleep-interval=0.2 --pid=$$ "$HOME/train.log" &
         trap 'kill "$!"' EXIT
     fi

@@ -53,7 +53,6 @@ def main(_: list[str]) -> int:
             "config": _CONFIG.file,
             "config_hash": identity.config_hash(config, tuple(identity.Effect)),
             "topology": topology_name,
-            "num_slices": _NUM_SLICES.value,
             "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")},
         }
         file.write_text(json.dumps(about | result.to_json(), indent=2) + "\n")

@@ -2,16 +2,16 @@
 
     python -m vmoe_inform.study --config=configs/digits.py --routers=vmoe,similarity_vmoe --seeds=3 --workdir=DIR
 
-Writes the runs to DIR/runs, and DIR/study.md with its figures (for people) and DIR/study.json (for programs). Every
-router is compared with the one of --against. Started again on the same DIR it does only what is left; more routers
-and seeds may be added. The data may be moved, but other images than those of the finished runs are refused. With
-JAX_COMPILATION_CACHE_DIR=FOLDER in the environment, what runs compile alike is compiled once. Exit codes: 0 all done, 1
-some runs failed, 2 bad input, 75 stopped by SIGTERM or SIGINT after saving.
+Writes DIR/runs, and DIR/study.md with its figures (for people) and DIR/study.json (for programs). Every router is
+compared with the one of --against. Started again on the same DIR it does only what is left; more routers and seeds may
+be added. A cluster takes the runs with --submit=slurm or k8s. See docs/studies.md. Exit codes: 0 all done, or
+submitted, 1 some runs failed, 2 bad input, 75 stopped by SIGTERM or SIGINT after saving.
 """
 
+import os
 import pathlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 from vmoe_inform import checks, command_line, storage, text
 from vmoe_inform.config import files as config_files
@@ -19,59 +19,59 @@ from vmoe_inform.config import presets
 
 _Seeds = Annotated[int, checks.Bound(at_least=2, at_most=1000)]
 _Jobs = Annotated[int, checks.Bound(at_least=1, at_most=1024)]
+_Names = tuple[checks.Name, ...]
+_define = command_line.define
 _CONFIG = command_line.define_config()
-_ROUTERS = command_line.define(
-    "routers", tuple[checks.Name, ...], None, "Routers to compare: presets, as in the config's argument router=NAME."
-)
-_SEEDS = command_line.define("seeds", _Seeds, 3, "Runs of each router: seeds 0 to SEEDS - 1.")
+_ROUTERS = _define("routers", _Names, None, "Routers to compare: presets, as in the config's argument router=NAME.")
+_SEEDS = _define("seeds", _Seeds, 3, "Runs of each router: seeds 0 to SEEDS - 1.")
 _WORKDIR = command_line.define_path("workdir", "Folder of the study.")
-_JOBS = command_line.define("jobs", _Jobs, 1, "Processes at a time; with 1 the runs are done in this one.")
-_AGAINST = command_line.define(
-    "against", checks.Name, None, "Router that the others are compared with; by default the first."
-)
-_STEPS_BETWEEN = command_line.define(
-    "steps_between", checks.PositiveInt | None, None, "Training steps between the two measurements; None: an epoch."
-)
+_JOBS = _define("jobs", _Jobs | None, None, "Runs at a time; None: one, in this process, or all with --submit.")
+_AGAINST = _define("against", checks.Name, None, "Router that the others are compared with; by default the first.")
+_STEPS_BETWEEN = _define("steps_between", checks.PositiveInt | None, None, "Steps between the measurements: an epoch.")
+_SUBMIT = _define("submit", checks.Name, None, "Hands each run to a cluster: slurm (job array) or k8s (indexed Job).")
+_JOB = command_line.define_path("job", "What a run needs there, a script or manifest; by default of launch/.")
+_ARRAY = _define("array", _Names, None, "Runs of a cluster's job, set by --submit; this process does one of them.")
 
 FAILED = 1  # exit code
 
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
-    from vmoe_inform.studies import execute, plan, report
+    from vmoe_inform.studies import execute, plan, report, submit
 
     routers = list(_ROUTERS.value or ())
     if routers == ["help"]:
         print(presets.describe_routers())
         return 0
-    file, overrides = _CONFIG.required_file, _CONFIG.fields
+    file, overrides, jobs = _CONFIG.required_file, _CONFIG.fields, _JOBS.value
     workdir = pathlib.Path(command_line.required(_WORKDIR, "a folder for the study"))
     against = _AGAINST.value if _AGAINST.value is not None else (routers or [""])[0]
-    plan.check_request(
-        routers, against=against, num_seeds=_SEEDS.value, jobs=_JOBS.value, file=file, overrides=overrides
-    )
-    runs = plan.make(
-        routers,
-        num_seeds=_SEEDS.value,
-        workdir=workdir,
-        load=lambda router: config_files.load(plan.with_router(file, router), overrides),
-        steps_between=_STEPS_BETWEEN.value,
-    )
+    scheduler = submit.scheduler(_SUBMIT.value, job=_JOB.value, array=_ARRAY.value)
+
+    def load(router: str) -> Any:
+        return config_files.load(plan.with_router(file, router), overrides)
+
+    plan.check_request(routers, against=against, num_seeds=_SEEDS.value, jobs=jobs or 1, file=file, overrides=overrides)
+    runs = plan.make(routers, num_seeds=_SEEDS.value, workdir=workdir, load=load, steps_between=_STEPS_BETWEEN.value)
     config_files.check_options_are_used(overrides, [of_router[0].config.model.router for of_router in runs.values()])
     storage.check_writable(workdir, "--workdir")
-    outcome = execute.execute(plan.every(runs), jobs=_JOBS.value)
+    every = plan.every(runs)
+    if scheduler is not None:
+        arguments = [f"--workdir={workdir.absolute()}", *command_line.arguments_without(*submit.FLAGS)]
+        made = submit.submit(every, scheduler, workdir=workdir, arguments=arguments, job=_JOB.value, at_a_time=jobs)
+        command_line.say(str(made))
+        if not made.nothing_left:
+            return 0
+    mine = every if _ARRAY.value is None else [submit.chosen(every, _ARRAY.value, os.environ)]
+    outcome = execute.execute(mine, jobs=jobs or 1, others=[run for run in every if run not in mine])
     if outcome.stopped:
         return command_line.STOPPED
     for name, reason in outcome.failures.items():
         print(text.printable(f"error: {name}: {reason}"), file=sys.stderr)
-    finished = {router: of_router for router, of_router in runs.items() if all(run.is_finished for run in of_router)}
-    if against in finished:
-        report.write(workdir, finished, against=against, file=file, overrides=overrides)
-        command_line.say(
-            f"{workdir / report.TABLES_FILE}: {len(finished)} of {len(runs)} routers, {_SEEDS.value} seeds"
-        )
-    else:
-        print(f"error: no comparison without all runs of {against}", file=sys.stderr)
+    # Of several processes, the last to finish writes the comparison: an earlier one might write over it.
+    if len(mine) == len(every) or all(run.is_finished for run in every):
+        said = report.write_finished(workdir, runs, against=against, file=file, overrides=overrides)
+        command_line.say(said)
     return FAILED if outcome.failures else 0
 
 

@@ -68,7 +68,7 @@ class Cluster:
 
     def submit(self, *words: str, directory: pathlib.Path, **environment: str) -> "Job":
         """``sbatch`` in a directory; the job has four tasks and no GPU."""
-        sizes = ("--nodes=1", "--ntasks-per-node=4", "--gpus-per-node=0", "--cpus-per-task=1")
+        sizes = ("--nodes=1", "--ntasks-per-node=4", "--gpus-per-node=0", "--cpus-per-task=1", "--mem-per-cpu=100M")
         command = ("sbatch", "--parsable", *sizes, f"--output={self.folder}/%j.log", *words)
         return Job(self, self.command(*command, directory=directory, **environment))
 

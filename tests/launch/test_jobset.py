@@ -39,6 +39,8 @@ TEXTS = lambda value: isinstance(value, dict) and all(isinstance(text, str) for 
 # Every field is required: the schema is that of this file, so that none is lost or added without a look.
 POD: Schema = {
     "restartPolicy": one_of("Never"),  # a podFailurePolicy needs it
+    "hostNetwork": lambda value: value is True,
+    "dnsPolicy": one_of("ClusterFirstWithHostNet"),  # what a pod with hostNetwork needs to find the others by name
     "terminationGracePeriodSeconds": whole(1),
     "securityContext": {"runAsUser": whole(1), "fsGroup": whole(1), "fsGroupChangePolicy": one_of("OnRootMismatch")},
     "nodeSelector": TEXTS,
@@ -87,7 +89,7 @@ RULES = [(RULE, RULE | {"onJobFailureMessagePatterns": [str]})]
 JOBSET: Schema = {
     "apiVersion": one_of("jobset.x-k8s.io/v1alpha2"),
     "kind": one_of("JobSet"),
-    "metadata": {"name": NAME, "annotations": TEXTS},
+    "metadata": {"name": NAME, "labels": {"kueue.x-k8s.io/queue-name": NAME}, "annotations": TEXTS},
     "spec": {
         "failurePolicy": {"maxRestarts": whole(1), "rules": RULES},
         "replicatedJobs": [{"name": NAME, "replicas": whole(1), "template": {"spec": JOB}}],
@@ -133,6 +135,15 @@ def test_the_pods_of_a_slice_are_all_of_its_hosts(jobset):
     assert container["resources"]["requests"] == container["resources"]["limits"]
 
 
+def test_a_slice_is_a_node_pool_and_several_are_replicas_of_one_job(jobset):
+    """JobSet and GKE then tell each pod its slice (MEGASCALE_*), and a lost host starts all slices again."""
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    assert replicated["replicas"] == 1
+    topology = jobset["metadata"]["annotations"]["alpha.jobset.sigs.k8s.io/exclusive-topology"]
+    assert topology == "cloud.google.com/gke-nodepool"
+    assert all(rule["action"] != "RestartJob" for rule in jobset["spec"]["failurePolicy"]["rules"])
+
+
 def test_names_refer_to_what_is_there(jobset):
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     pod = job["template"]["spec"]
@@ -148,7 +159,7 @@ def test_names_refer_to_what_is_there(jobset):
     env = {variable["name"]: variable["value"] for variable in container["env"]}
     assert env["JAX_PLATFORMS"].split(",")[0] == "tpu"
     # Workers' names and numbers come from GKE itself: an own value would hide them from JAX.
-    assert not any(name.startswith("TPU_") for name in env)
+    assert not any(name.startswith(("TPU_", "MEGASCALE_")) for name in env)
 
 
 def what_follows(jobset: dict[str, Any], exit_code: int, disrupted: bool = False) -> str:

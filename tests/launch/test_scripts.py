@@ -172,6 +172,8 @@ def test_a_slice_is_deleted_on_request_alone(tmp_path):
         ((*SLICE, "--restarts=many", *TRAIN), "--restarts: expected an integer >= 0; received many"),
         ((*SLICE, "--restarts=08", *TRAIN), "--restarts: expected an integer >= 0; received 08"),
         ((*SLICE, "--spott", *TRAIN), "received --spott"),
+        ((*SLICE, "--spot", "--reserved", *TRAIN), "expected one of --spot and --reserved"),
+        ((*SLICE, "--slices=2", *TRAIN), "--slices: expected launch/tpu_queue.sh for several slices; received 2"),
     ],
 )
 def test_bad_flags_of_the_pod_script(tmp_path, flags, message):
@@ -226,6 +228,24 @@ def test_a_slurm_job_returns_to_the_queue_if_that_may_help(tmp_path, codes, rest
     assert ("not requeued" in errors) == (highest > 0 and not requeued)
 
 
+def test_tasks_learn_which_devices_to_take_unless_the_user_says_so(tmp_path):
+    stand_in(tmp_path / "bin", "srun", 'echo "$JAX_PLATFORMS $XLA_PYTHON_CLIENT_MEM_FRACTION $NCCL_DEBUG"')
+    job = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7", "JAX_PLATFORMS": ""}
+    assert run(tmp_path, "launch/slurm.sbatch", **job)[1] == "cuda,cpu 0.9 WARN\n"
+    job |= {"JAX_PLATFORMS": "rocm,cpu", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.8", "NCCL_DEBUG": "INFO"}
+    assert run(tmp_path, "launch/slurm.sbatch", **job)[1] == "rocm,cpu 0.8 INFO\n"
+
+
+def test_a_task_of_a_study_is_requeued_as_training_is(tmp_path):
+    stand_in(tmp_path / "bin", "srun", _SRUN)
+    stand_in(tmp_path / "bin", "scontrol", "")
+    job = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "1", "CODES": "75"}
+    code, _, _, calls = run(tmp_path, "launch/study.sbatch", "--array=a/seed_0,b/seed_0", **job)
+    assert code == 75
+    assert calls[0].endswith(" -m vmoe_inform.study --array=a/seed_0,b/seed_0")
+    assert calls[1:] == ["scontrol requeue 8"]
+
+
 @pytest.mark.parametrize("number", ["many", "08", "9" * 30])
 def test_a_bad_number_of_requeues_is_one_line(tmp_path, number):
     code, _, errors, calls = run(tmp_path, "launch/slurm.sbatch", SLURM_SUBMIT_DIR=str(ROOT), REQUEUES=number)
@@ -237,6 +257,7 @@ def test_a_slurm_job_asks_for_a_task_a_gpu():
     lines = (ROOT / "launch/slurm.sbatch").read_text().splitlines()
     options = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines if line.startswith("#SBATCH"))
     assert options["ntasks-per-node"] == options["gpus-per-node"]
+    assert options["mem-per-cpu"] == "4G"
     assert options["signal"] == "TERM@300"
     assert "requeue" in options
     assert not any("gpus-per-task" in line for line in lines)  # each task has to see all GPUs
@@ -364,12 +385,12 @@ def test_a_folder_that_is_none_is_refused_before_anything_is_made(tmp_path, scri
 
 def test_the_documentation_names_what_is_there():
     text = (ROOT / "docs" / "launching.md").read_text()
-    for name in ("local_multiprocess.sh", "tpu_pod.sh", "gke_jobset.yaml", "slurm.sbatch", "Dockerfile"):
-        assert f"launch/{name}" in text
+    files = ("local_multiprocess.sh", "tpu_queue.sh", "tpu_pod.sh", "gke_jobset.yaml", "slurm.sbatch", "Dockerfile")
+    assert all(f"launch/{name}" in text for name in files)
     assert set(re.findall(r"launch/([\w.]+\.(?:sh|yaml|sbatch))", text)) <= {
         p.name for p in (ROOT / "launch").iterdir()
     }
-    (block,) = [block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if "tpu_pod.sh" in block]
+    (block,) = [block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if "tpu_queue.sh --name" in block]
     done = subprocess.run(["bash", "-c", block], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("+ gcloud") == 7

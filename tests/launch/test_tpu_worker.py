@@ -84,6 +84,18 @@ def test_a_second_start_finds_the_first_running_and_follows_it(home):
     assert left_of(following.pid) == left_of(again.pid) == []
 
 
+@pytest.mark.parametrize(("slice_id", "shown"), [(0, "training"), (1, "")])
+def test_the_first_slice_shows_its_output(home, slice_id, shown):
+    metadata = (
+        f"case $* in *tpu-env) echo \"ACCELERATOR_TYPE: 'v5litepod-16'\"; echo \"MEGASCALE_SLICE_ID: '{slice_id}'\" ;;"
+    )
+    stand_in(home / "bin", "curl", f"{metadata} *) echo 0 ;; esac")
+    worker(home, "start")
+    (home / "end").write_text("0")
+    code, printed, _ = worker(home, "follow")
+    assert (code, printed[:8]) == (0, shown)
+
+
 def test_the_next_start_shows_its_own_output_and_exit_code(home):
     for code in (75, 0):
         assert worker(home, "start", f"--code={code}")[0] == 0
@@ -113,7 +125,7 @@ def test_training_that_was_killed_with_all_around_it_may_start_again(home):
 
 
 def test_the_environment_stays_while_the_requirements_do(home):
-    """Unpacking the next commit, as tpu_pod.sh does, leaves it; only new requirements install again."""
+    """Unpacking the next commit, as tpu_run.sh does, leaves it; only new requirements install again."""
     stamp = home / "vmoe_inform/.venv/installed"
     stand_in(home / "vmoe_inform/launch", "install.sh", f"echo 1 >'{stamp}'")
     stand_in(home / "vmoe_inform/.venv/bin", "python", "")
@@ -121,7 +133,7 @@ def test_the_environment_stays_while_the_requirements_do(home):
         assert worker(home, "install")[0] == 0
     calls = (home / "calls").read_text().splitlines()
     assert [call for call in calls if "pip" in call] == ["python -m pip install -q -e .[tpu]"]
-    script = (ROOT / "launch/tpu_pod.sh").read_text()
+    script = (ROOT / "launch/tpu_run.sh").read_text()
     (unpack,) = [line for line in script.splitlines() if line.strip().startswith("local unpack=")]
     (home / "vmoe_inform/old.py").touch()
     command = unpack.strip().removeprefix("local unpack=").strip("'")

@@ -55,7 +55,8 @@ def test_train_step_from_the_command_line(tmp_path):
     assert 4 * rows * 2 <= figures["collectives"]["all-to-all"][1] <= 4 * rows * 4
     assert figures["fits"] is True
     assert figures["problem"] is None
-    assert (figures["num_devices"], figures["examples"], figures["step"]) == (4, 32, "train")
+    assert (figures["num_devices"], figures["num_slices"]) == (4, 1)
+    assert (figures["examples"], figures["step"], figures["across_slices"]) == (32, "train", {})
     assert figures["hbm_bytes"] == 16 * 2**30
     assert figures["optimizer_bytes"] == 2 * figures["parameter_bytes"] + 4 * 2  # two moments, two counters
     assert figures["argument_bytes"] > figures["parameter_bytes"] + figures["optimizer_bytes"]
@@ -79,7 +80,7 @@ def test_steps_of_text(step):
 
 
 def test_eval_step_sends_rows_to_the_experts_and_back():
-    """On two slices, each with all experts: none of the rows leaves its slice."""
+    """On two slices, each with all experts: no row leaves its slice, only the logits of the device's own images."""
     config = config_lib.parse(tiny.config_dict(mesh__expert=4, model__num_layers=1, model__moe__layers=(0,)))
     result = check.compile_step(config, topology.devices_of("v5e:2x2", 2), "eval")
     assert result.costs is not None
@@ -88,8 +89,13 @@ def test_eval_step_sends_rows_to_the_experts_and_back():
     # The logits of 64 images go to everyone; tokens would be several times as much.
     assert collectives["all-gather"] == (1, 64 * 10 * 4)
     assert set(collectives) == {"all-to-all", "all-gather"}
+    assert result.costs.across_slices == {"all-gather": (1, 8 * 10 * 4)}
     assert (result.examples, result.optimizer_bytes, result.problem) == (64, 0, None)
     assert result.mesh == {"replica": 2, "fsdp": 1, "expert": 4}
+    shown = check.lines(result)
+    assert shown[0].startswith("eval step of 64 images, 2 slices of 4 devices (TPU v5 lite), replica 2 x fsdp 1 x ")
+    at = shown.index("across slices, sent by each device:")
+    assert shown[at + 1].split() == ["all-gather", "0.0", "MiB", "1", "times", "0.0", "MiB", "a", "slice"]
 
 
 def test_what_does_not_fit_is_said_in_the_compilers_words():
@@ -102,7 +108,7 @@ def test_what_does_not_fit_is_said_in_the_compilers_words():
 
 def test_figures_of_what_does_not_fit():
     nothing = check.Check(
-        "train", 8, "8 images", "TPU v5 lite", 4, {"replica": 4}, 16, 1, 2, 0.1, 0.2, None, "too large"
+        "train", 8, "8 images", "TPU v5 lite", 4, 1, {"replica": 4}, 16, 1, 2, 0.1, 0.2, None, "too large"
     )
     figures = nothing.to_json()
     assert (figures["fits"], figures["problem"], figures["parameter_bytes"]) == (False, "too large", 1)

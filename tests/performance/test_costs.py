@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vmoe_inform.performance import costs
+from vmoe_inform.performance import costs, topology
 from vmoe_inform.performance.costs import hlo
 from vmoe_inform.sharding.chips import CHIPS
 
@@ -179,6 +179,38 @@ def test_every_collective_counts_once_in_each_of_its_forms():
     }
     assert counted.cycles == 3
     assert counted.without_cycles == {}
+
+
+# As the compiler for TPUs writes the program of one slice of several; the second send is that of a host callback.
+ACROSS = """HloModule across
+
+ENTRY %main (x: f32[8,128], y: bf16[4,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0} parameter(0)
+  %y = bf16[4,128]{1,0} parameter(1)
+  %token = token[] after-all()
+  %send = (f32[8,128]{1,0}, u32[], token[]) send(%x, %token), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[8,128]{1,0}, u32[], token[]) recv(%token), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %send.1 = (bf16[4,128]{1,0}, u32[], token[]) send(%y, %token), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="tf_rendezvous"}
+  %sent = token[] send-done(%send), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}
+  ROOT %done = (f32[8,128]{1,0}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}
+}
+"""  # noqa: E501
+
+
+def test_what_a_slice_sends_to_others_counts_once_and_is_no_work_of_the_device():
+    counted = costs.count(ACROSS, CHIPS["v5e"])
+    assert counted.across_slices == {"all-reduce": (1, 8 * 128 * 4)}
+    assert counted.collectives == {}
+    assert set(counted.without_cycles) == {"send"}  # that of the callback
+    assert counted.repeated(3).across_slices == {"all-reduce": (3, 3 * 8 * 128 * 4)}
+
+
+def test_a_program_of_all_slices_is_refused():
+    """Its collectives would name devices of other slices, and nothing would be sent."""
+    devices = topology.devices_of("v5e:2x2", 2)
+    costs._check_is_of_one_slice("HloModule one, num_partitions=4", devices)
+    with pytest.raises(ValueError, match=r"^libtpu: expected the program of one slice of 4 devices; received 8$"):
+        costs._check_is_of_one_slice("HloModule all, num_partitions=8", devices)
 
 
 KERNELS = """HloModule kernels

@@ -15,6 +15,9 @@ SLURM = {
 }
 
 
+SLICES = {"MEGASCALE_NUM_SLICES": "3", "MEGASCALE_SLICE_ID": "2", "MEGASCALE_COORDINATOR_ADDRESS": "first:8081"}
+
+
 @pytest.mark.parametrize(
     ("environment", "attribute", "count"),
     [
@@ -24,7 +27,8 @@ SLURM = {
         ({"TPU_WORKER_HOSTNAMES": "", "MEGASCALE_NUM_SLICES": "", "JAX_PLATFORMS": ""}, "", 1),
         ({"TPU_WORKER_HOSTNAMES": "a,b,c,d"}, "", 4),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, "", 1),
-        ({"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_NUM_SLICES": "3"}, "", 6),
+        (SLICES | {"TPU_WORKER_HOSTNAMES": "a,b"}, "", 6),
+        (SLICES | {"TPU_WORKER_HOSTNAMES": "localhost"}, "", 3),  # slices of one host each
         ({}, "unknown:unknown:10.0.0.1,unknown:unknown:10.0.0.2", 2),
         ({"JAX_PLATFORMS": "cpu"}, "10.0.0.1,10.0.0.2", 1),
         ({"JAX_PLATFORMS": "tpu,cpu"}, "10.0.0.1,10.0.0.2", 2),
@@ -42,7 +46,46 @@ SLURM = {
     ],
 )
 def test_what_the_environment_says(environment, attribute, count):
-    assert launchers.count_processes(environment, lambda name: attribute) == count
+    attributes = {"worker-network-endpoints": attribute}
+    assert launchers.count_processes(environment, lambda name: attributes.get(name, "")) == count
+
+
+TPU_ENV = "ACCELERATOR_TYPE: 'v5litepod-4'\nMEGASCALE_COORDINATOR_ADDRESS: '10.0.0.1'\nWORKER_ID: '0'\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "tpu_env", "count"),
+    [
+        ({}, TPU_ENV + "MEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '0'", 4),
+        ({}, TPU_ENV, 2),
+        ({}, "", 2),
+        # JAX reads these metadata only where the environment says nothing
+        (SLICES, TPU_ENV + "MEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '0'", 6),
+        ({"MEGASCALE_NUM_SLICES": ""}, TPU_ENV + "MEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '0'", 2),
+    ],
+)
+def test_a_tpu_vm_asks_its_metadata_for_slices(environment, tpu_env, count):
+    attributes = {"worker-network-endpoints": "10.0.0.1,10.0.0.2", "tpu-env": tpu_env}
+    assert launchers.count_processes(environment, attributes.__getitem__) == count
+
+
+@pytest.mark.parametrize(
+    ("without", "slice_id", "message"),
+    [
+        (
+            "MEGASCALE_COORDINATOR_ADDRESS",
+            "2",
+            r"^processes: expected .* with MEGASCALE_NUM_SLICES=3; received \['M.*C",
+        ),
+        ("MEGASCALE_SLICE_ID", "2", r"^processes: expected .* with MEGASCALE_NUM_SLICES=3; received \['M.*_ID'\]$"),
+        ("", "3", "^MEGASCALE_SLICE_ID: expected 0 to 2; received '3'$"),
+    ],
+)
+def test_slices_that_do_not_know_each_other_are_refused(without, slice_id, message):
+    environment = SLICES | {"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_SLICE_ID": slice_id}
+    environment.pop(without, None)
+    with pytest.raises(ValueError, match=message):
+        launchers.count_processes(environment, lambda name: "")
 
 
 BY_HAND = "processes: expected --coordinator_address, --num_processes and --process_id for each process .* that "

@@ -1,6 +1,7 @@
 """One small study from the command line: stopped by a signal, gone on with, and read."""
 
 import json
+import os
 import pathlib
 import re
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from configs import digits
 from tests import processes
+from tests.launch.test_scripts import stand_in
 from vmoe_inform.studies import execute, plan
 from vmoe_inform.training.writers.jsonl import read_metrics
 
@@ -151,10 +153,31 @@ def test_a_finished_study_has_nothing_left_to_do(studied):
     assert {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/*/*")} == before
 
 
-def test_bad_input_is_one_line(tmp_path):
-    process = _start(tmp_path / "study", "--routers=vmoe,symphny_vmoe")
-    _, printed = process.communicate()
-    assert process.returncode == 2
-    (line,) = printed.splitlines()
-    assert re.fullmatch(r"error: router preset: expected one of .*; received 'symphny_vmoe' \(did you .*\)", line), line
-    assert not (tmp_path / "study").exists()
+def test_what_is_submitted_and_bad_input(tmp_path, monkeypatch):
+    """The flags of a task are those of the study, with the runs that are left."""
+    stand_in(tmp_path / "bin", "squeue", "")
+    stand_in(tmp_path / "bin", "sbatch", "echo 7")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    workdir = f"--workdir={tmp_path / 'study'}"
+    config = (f"--config=configs/digits.py:{ARGUMENT}", *(f"--config.{name}={value}" for name, value in FIELDS.items()))
+    good = (*config, f"--routers={','.join(ROUTERS)}", "--seeds=2", workdir)
+    given = [
+        (*good, "--submit=slurm", "--jobs=1"),
+        (*config, "--routers=vmoe,symphny_vmoe", workdir),
+        (*good, "--submit=pbs"),
+        (*good, "--array=vmoe/seed_0"),
+    ]
+    imports = ("studies.execute", "studies.report", "studies.submit")
+    submitted, *refused = processes.run_many("study", given, tmp_path, imports=imports)
+    assert submitted == (0, "7: submitted 4 runs; 0 are in the cluster already, 0 finished\n", "")
+    left = "vmoe/seed_0,symphony_vmoe/seed_0,vmoe/seed_1,symphony_vmoe/seed_1"
+    task = " ".join((workdir, *good[:-1], f"--array={left}"))
+    assert (tmp_path / "log").read_text().splitlines()[1].endswith(f" launch/study.sbatch {task}")
+    router, scheduler, position = (errors.splitlines() for _, _, errors in refused)
+    assert re.fullmatch(r"error: router preset: expected one of .*; received 'symphny_vmoe' \(did you .*\)", *router)
+    assert scheduler == ["error: scheduler: expected one of k8s, slurm; received 'pbs'"]
+    assert re.fullmatch(r"error: --array: expected a position from 0 to 0 in .*; received 'none'", *position)
+    assert [code for code, _, _ in refused] == [2, 2, 2]
+    assert not list((tmp_path / "study").glob("runs/*/*/metrics.jsonl"))

@@ -3,6 +3,7 @@
 from vmoe_inform.command_line._flags import (
     ConfigFlag,
     GroupFlag,
+    arguments_without,
     define,
     define_batches,
     define_config,
@@ -39,6 +40,7 @@ __all__ = [
     "STUCK",
     "ConfigFlag",
     "GroupFlag",
+    "arguments_without",
     "define",
     "define_batches",
     "define_config",

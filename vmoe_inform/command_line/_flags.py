@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -90,6 +91,24 @@ def define_output(name: str, description: str) -> Callable[[], pathlib.Path | No
         return path
 
     return file
+
+
+def arguments_without(*names: str) -> list[str]:
+    """This process's command line without some of its flags, for another process.
+
+    Args:
+      *names: of flags that take a value.
+    """
+    rest: list[str] = []
+    left = sys.argv[1:]
+    while left:
+        argument = left.pop(0)
+        match = re.fullmatch(r"--?(\w+)(=.*)?", argument, flags=re.DOTALL)
+        if match is None or match[1] not in names:
+            rest.append(argument)
+        elif match[2] is None:
+            left.pop(0)
+    return rest
 
 
 class ConfigFlag:

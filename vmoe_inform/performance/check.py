@@ -13,6 +13,7 @@ from vmoe_inform.config import Config
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.performance import costs, topology
 from vmoe_inform.sharding.chips import chip_of
+from vmoe_inform.sharding.mesh import slice_count
 from vmoe_inform.training import program as program_lib
 
 NUM_STEPS = 100_000  # of a run whose config counts epochs; only numbers in the schedule depend on it
@@ -26,7 +27,7 @@ class Check:
       step: train or eval.
       examples: images or rows of text of the step, over all devices.
       size: of the step in what its task counts, such as ``24,576 tokens``.
-      device_kind, num_devices: what it is compiled for.
+      device_kind, num_devices, num_slices: what it is compiled for; devices of all slices.
       mesh: size of each axis by name.
       hbm_bytes: memory of a device; None for a device that :mod:`vmoe_inform.performance.topology` does not know.
       parameter_bytes, optimizer_bytes: of the state; evaluation has no optimizer.
@@ -40,6 +41,7 @@ class Check:
     size: str
     device_kind: str
     num_devices: int
+    num_slices: int
     mesh: dict[str, int]
     hbm_bytes: int | None
     parameter_bytes: int
@@ -90,6 +92,7 @@ def compile_step(config: Config, devices: Sequence[jax.Device], step: str) -> Ch
         size=f"{examples * program.task.counted_per_example:,} {program.task.counted}",
         device_kind=devices[0].device_kind,
         num_devices=len(devices),
+        num_slices=slice_count(devices),
         mesh=dict(program.mesh.shape),
         hbm_bytes=None if chip is None else chip.hbm_bytes,
         parameter_bytes=device_bytes(state.params),
@@ -120,6 +123,8 @@ def device_bytes(tree: Tree) -> int:
 def lines(result: Check) -> list[str]:
     """The figures of a check, for people."""
     mesh = " x ".join(f"{name} {size}" for name, size in result.mesh.items())
+    slices = f"{result.num_slices} slices of " if result.num_slices > 1 else ""
+    devices = f"{slices}{result.num_devices // result.num_slices} devices"
     found = result.costs
     sizes: dict[str, int | None] = {"parameters": result.parameter_bytes, "optimizer": result.optimizer_bytes}
     if found is not None:
@@ -132,7 +137,7 @@ def lines(result: Check) -> list[str]:
         }
     sizes["the device has"] = result.hbm_bytes
     shown = [
-        f"{result.step} step of {result.size}, {result.num_devices} devices ({result.device_kind}), {mesh}",
+        f"{result.step} step of {result.size}, {devices} ({result.device_kind}), {mesh}",
         f"compiled in {result.compile_seconds:,.0f} s, after {result.trace_seconds:,.0f} s of tracing",
         *(f"{name:<18}{size / 2**20:>14,.1f} MiB" for name, size in sizes.items() if size is not None),
     ]
@@ -146,6 +151,19 @@ def lines(result: Check) -> list[str]:
     for title, table in tables.items():
         shown.append(f"{title}:{'' if table else ' none'}")
         shown += [f"  {kind:<16}{size / 2**20:>14,.1f} MiB {often:>6,} times" for kind, (often, size) in table.items()]
+    if result.num_slices > 1:
+        shown += _lines_of_slices(found.across_slices, result.num_devices // result.num_slices)
     if found.unknown_loops:
         shown.append(f"loops of unknown length, whose bodies count once: {found.unknown_loops}")
+    return shown
+
+
+def _lines_of_slices(sent: costs.Counts, devices_of_slice: int) -> list[str]:
+    """What crosses the network between slices in a step: of one device, and of all devices of a slice."""
+    if not sent:
+        return ["across slices: none"]
+    shown = ["across slices, sent by each device:"]
+    for kind, (often, size) in sent.items():
+        of_slice = size * devices_of_slice / 2**20
+        shown.append(f"  {kind:<16}{size / 2**20:>14,.1f} MiB {often:>6,} times {of_slice:>12,.1f} MiB a slice")
     return shown

@@ -23,13 +23,17 @@ _OTHERS = {
     "torchrun": ("WORLD_SIZE", "RANK"),
 }
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+# Which slice this is of how many, and the address of the first slice's worker 0.
+_NUM_SLICES, _SLICE = "MEGASCALE_NUM_SLICES", "MEGASCALE_SLICE_ID"
+_COORDINATOR = "MEGASCALE_COORDINATOR_ADDRESS"
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 
 
 def count_processes(environment: Mapping[str, str], tpu_vm_attribute: Callable[[str], str] | None = None) -> int:
     """Number of processes that the launcher of this one has started; by default 1.
 
-    SLURM steps of several tasks, GKE and TPU VMs are known. An empty variable counts as none.
+    SLURM steps of several tasks, GKE and TPU VMs are known, the latter with one slice or several. An empty variable
+    counts as none.
 
     Args:
       environment: variables of this process.
@@ -38,7 +42,7 @@ def count_processes(environment: Mapping[str, str], tpu_vm_attribute: Callable[[
 
     Raises:
       ValueError: a launcher unknown to JAX has started several, or a SLURM step lacks variables. Also if a task does
-        not see the GPUs of the others on its node.
+        not see the GPUs of the others on its node, or several slices do not say which one this is.
     """
     step = _slurm_step(environment)
     for launcher, (size, rank) in _OTHERS.items():
@@ -50,11 +54,32 @@ def count_processes(environment: Mapping[str, str], tpu_vm_attribute: Callable[[
     platforms = environment.get("JAX_PLATFORMS", "")
     if platforms and "tpu" not in platforms.split(","):
         return 1
-    slices = _number(environment, "MEGASCALE_NUM_SLICES", 1)
-    workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")  # GKE
+    return _tpu_workers(environment, tpu_vm_attribute or _tpu_vm_attribute)
+
+
+def _tpu_workers(environment: Mapping[str, str], attribute: Callable[[str], str]) -> int:
+    """Workers of all TPU slices of this job. GKE tells a pod in its environment, a TPU VM asks its metadata."""
+    told = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
+    workers = told or attribute("worker-network-endpoints")
     if not workers:
-        workers = (tpu_vm_attribute or _tpu_vm_attribute)("worker-network-endpoints")
-    return slices * len(workers.split(",")) if workers else 1
+        return 1
+    slices = environment
+    if not told and _NUM_SLICES not in environment:  # queued resources of several nodes
+        slices = _tpu_vm_variables(attribute("tpu-env"))
+    num_slices = _number(slices, _NUM_SLICES, 1)
+    if num_slices > 1:
+        missing = [name for name in (_SLICE, _COORDINATOR) if not slices.get(name)]
+        if missing:
+            raise checks.error("processes", f"{_SLICE} and {_COORDINATOR} with {_NUM_SLICES}={num_slices}", missing)
+        if _number(slices, _SLICE, 0) >= num_slices:
+            raise checks.error(_SLICE, f"0 to {num_slices - 1}", slices[_SLICE])
+    return num_slices * len(workers.split(","))
+
+
+def _tpu_vm_variables(text: str) -> dict[str, str]:
+    """Lines such as ``MEGASCALE_NUM_SLICES: '2'`` of the attribute ``tpu-env``."""
+    pairs = (line.partition(":")[::2] for line in text.splitlines())
+    return {name.strip(): value.strip().strip("'\"") for name, value in pairs}
 
 
 def _number(environment: Mapping[str, str], name: str, otherwise: int) -> int:

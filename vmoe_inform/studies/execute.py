@@ -35,7 +35,7 @@ class Outcome:
     failures: dict[str, str]
 
 
-def execute(runs: Sequence[PlannedRun], *, jobs: int) -> Outcome:
+def execute(runs: Sequence[PlannedRun], *, jobs: int, others: Sequence[PlannedRun] = ()) -> Outcome:
     """Completes every run that is not finished; one that fails does not keep the others from being done.
 
     With ``jobs = 1`` this process does the runs one after the other. Otherwise each has a new process, whose output
@@ -45,13 +45,14 @@ def execute(runs: Sequence[PlannedRun], *, jobs: int) -> Outcome:
     Args:
       runs: in the order in which they are begun.
       jobs: processes at a time.
+      others: runs of the study that are done elsewhere.
 
     Raises:
       ValueError: finished runs are of other images than the config names now.
     """
     for run in runs:
         measure.put_damaged_aside(run)
-    measure.check_data(runs)
+    measure.check_data([*runs, *others])
     left = [run for run in runs if not run.is_finished]
     with StopRequest() as stop, Progress(runs):
         reports = _one_by_one(left, stop) if jobs == 1 else _in_processes(left, jobs, stop)

@@ -41,6 +41,11 @@ class PlannedRun:
         return f"{self.router}, seed {self.config.seed}"
 
     @property
+    def place(self) -> str:
+        """ROUTER/seed_SEED, its folder in the study's; without spaces or commas, for command lines."""
+        return "/".join(self.folder.parts[-2:])
+
+    @property
     def total_steps(self) -> int:
         return self.measured_steps[-1]
 

@@ -23,6 +23,26 @@ Study = dict[str, Any]
 Cell = Callable[[Mapping[str, Comparison], bool], str]
 
 
+def write_finished(
+    workdir: pathlib.Path,
+    runs: Mapping[str, Sequence[PlannedRun]],
+    *,
+    against: str,
+    file: str,
+    overrides: Mapping[str, Any],
+) -> str:
+    """Compares the routers all of whose runs are finished; arguments as of :func:`write`.
+
+    Returns:
+      a line that says what was compared: nothing, if runs of ``against`` are missing.
+    """
+    finished = {router: of_router for router, of_router in runs.items() if all(run.is_finished for run in of_router)}
+    if against not in finished:
+        return f"no comparison without all runs of {against}"
+    write(workdir, finished, against=against, file=file, overrides=overrides)
+    return f"{workdir / TABLES_FILE}: {len(finished)} of {len(runs)} routers, {len(runs[against])} seeds"
+
+
 def write(
     workdir: pathlib.Path,
     runs: Mapping[str, Sequence[PlannedRun]],

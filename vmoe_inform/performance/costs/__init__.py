@@ -5,12 +5,16 @@ wherever the text of the program states the number. ``unknown_loops`` is the num
 """
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+from vmoe_inform import checks
 from vmoe_inform.performance.costs._counting import Counts, Work, count
 from vmoe_inform.sharding.chips import Tpu, chip_of
+from vmoe_inform.sharding.mesh import slice_count
 
 __all__ = ["Costs", "Work", "count", "of"]
 
@@ -28,6 +32,8 @@ class Costs:
       estimated_cycles: the compiler's own estimates, summed over the instructions that run. Kernels without one
         (Pallas, ragged products) add their operations at the chip's peak. None where the compiler states none (CPU).
       collectives: how often each kind runs, and its bytes, the larger of input and output.
+      across_slices: what a device sends to other slices for each kind of collective: how often, and bytes. Empty
+        with one slice. ``collectives`` has the parts of these collectives within a slice.
       without_cycles: instructions whose work no estimate covers, by kind, and the bytes they read and write. On TPUs
         these are gathers, scatters, sorts and sums over windows. Collectives are not among them.
       unknown_loops: loops with an unknown number of runs; their bodies count once.
@@ -42,14 +48,23 @@ class Costs:
     peak_bytes: int
     estimated_cycles: int | None
     collectives: Counts
+    across_slices: Counts
     without_cycles: Counts
     unknown_loops: int
 
 
 def of(compiled: Any) -> Costs:
-    """Costs of ``jax.jit(f).lower(...).compile()``."""
-    chip = _chip(compiled)
-    counted = count(compiled.as_text(), chip)
+    """Costs of ``jax.jit(f).lower(...).compile()``.
+
+    Raises:
+      ValueError: a program for several TPU slices that is not the program of one of them.
+    """
+    devices = _devices(compiled)
+    chip = _tpu(devices)
+    text = compiled.as_text()
+    if chip is not None:
+        _check_is_of_one_slice(text, devices)
+    counted = count(text, chip)
     analysis, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     live = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Costs(
@@ -62,14 +77,26 @@ def of(compiled: Any) -> Costs:
         peak_bytes=live + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
         estimated_cycles=None if chip is None else counted.cycles,
         collectives=counted.collectives,
+        across_slices=counted.across_slices,
         without_cycles={} if chip is None else counted.without_cycles,
         unknown_loops=counted.unknown_loops,
     )
 
 
-def _chip(compiled: Any) -> Tpu | None:
-    for sharding in jax.tree.leaves((compiled.input_shardings, compiled.output_shardings)):
-        for device in sharding.device_set:
-            chip = chip_of(device.device_kind)
-            return chip if isinstance(chip, Tpu) else None
-    return None
+def _devices(compiled: Any) -> list[jax.Device]:
+    shardings = jax.tree.leaves((compiled.input_shardings, compiled.output_shardings))
+    return list(shardings[0].device_set) if shardings else []
+
+
+def _tpu(devices: Sequence[jax.Device]) -> Tpu | None:
+    chip = chip_of(devices[0].device_kind) if devices else None
+    return chip if isinstance(chip, Tpu) else None
+
+
+def _check_is_of_one_slice(text: str, devices: Sequence[jax.Device]) -> None:
+    """Otherwise ``across_slices`` would miss collectives whose groups reach across slices."""
+    slices = slice_count(devices)
+    stated = re.search(r"num_partitions=(\d+)", text.partition("\n")[0])
+    partitions = 1 if stated is None else int(stated[1])
+    if partitions * slices != len(devices):
+        raise checks.error("libtpu", f"the program of one slice of {len(devices) // slices} devices", partitions)

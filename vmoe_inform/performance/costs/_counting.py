@@ -36,13 +36,14 @@ class Counted:
       once: work with every loop body once, as the compiler's analysis has it.
       loops: work that comes on top of that because loops run more than once.
       cycles: estimates of the compiler and of kernels.
-      collectives, without_cycles, unknown_loops: see :class:`Costs`.
+      collectives, across_slices, without_cycles, unknown_loops: see :class:`Costs`.
     """
 
     once: Work = Work()
     loops: Work = Work()
     cycles: int = 0
     collectives: Counts = dataclasses.field(default_factory=dict)
+    across_slices: Counts = dataclasses.field(default_factory=dict)
     without_cycles: Counts = dataclasses.field(default_factory=dict)
     unknown_loops: int = 0
 
@@ -52,6 +53,7 @@ class Counted:
             self.loops + other.loops,
             self.cycles + other.cycles,
             _sum(self.collectives, other.collectives),
+            _sum(self.across_slices, other.across_slices),
             _sum(self.without_cycles, other.without_cycles),
             self.unknown_loops + other.unknown_loops,
         )
@@ -63,6 +65,7 @@ class Counted:
             self.loops.times(number) + self.once.times(number - 1),
             self.cycles * number,
             _times(self.collectives, number),
+            _times(self.across_slices, number),
             _times(self.without_cycles, number),
             self.unknown_loops,
         )
@@ -156,7 +159,8 @@ def _cost_of_one(
     num_bytes = instructions.num_bytes(module, computation, instruction)
     work = Work(instructions.flops(module, computation, instruction), num_bytes)
     collective = None if seen else instructions.collective(module, computation, instruction)
-    covered = states or seen or collective is not None
+    sent = instructions.sent_to_other_slices(computation, instruction)
+    covered = states or seen or collective is not None or instructions.exchanges_with_slices(instruction)
     without: Counts = {}
     if num_bytes and not covered and instructions.takes_time(module, instruction):
         without = {instructions.kind(module, instruction): (1, num_bytes)}
@@ -164,6 +168,7 @@ def _cost_of_one(
         once=work,
         cycles=cycles,
         collectives={} if collective is None else {collective[0]: (1, collective[1])},
+        across_slices={} if sent is None else {sent[0]: (1, sent[1])},
         without_cycles=without,
     )
 

@@ -87,6 +87,24 @@ def collective(
     return kind, max(sent, received)
 
 
+def sent_to_other_slices(computation: hlo.Computation, instruction: hlo.Instruction) -> tuple[str, int] | None:
+    """Kind and bytes of what a device hands to the network between slices.
+
+    The compiler for TPUs writes the program of one slice. Of a collective over several, it leaves the part within the
+    slice, and a send and a receive by which the runtime does the rest.
+    """
+    if instruction.opcode != "send" or not exchanges_with_slices(instruction):
+        return None
+    kind = instruction.attribute(r'_xla_megascale_transfer_type="(\w+)"') or instruction.opcode
+    return kind.lower().replace("_", "-"), _operand_bytes(computation, instruction)
+
+
+def exchanges_with_slices(instruction: hlo.Instruction) -> bool:
+    """Whether an instruction sends to other slices, or receives from them."""
+    handler = instruction.attribute(r'_xla_host_transfer_handler_name="(\w+)"')
+    return instruction.opcode in ("send", "recv") and handler == "xla_megascale_runtime"
+
+
 def _operand_bytes(computation: hlo.Computation, instruction: hlo.Instruction) -> int:
     return sum(computation.instructions[name].num_bytes for name in instruction.operands)
 
