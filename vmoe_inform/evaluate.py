@@ -50,7 +50,7 @@ def main(_: list[str]) -> int:
     for path in paths:
         read_config(path.folder)  # imports the plug-ins of the run, whose suites and fields may be asked for
     suites_lib.check_choice(_SUITES.value, "--suites")
-    swept, here = sweeps.parse(_FIELDS.value, _SWEEP.value), _HERE()
+    swept, here = sweeps.parse(_FIELDS.fields, _SWEEP.value), _HERE()
     _JOIN_PROCESSES()
     from vmoe_inform.analysis import report
     from vmoe_inform.evaluation import earlier, side_by_side

@@ -9,17 +9,19 @@ config.model, its last part, or what the other program calls it. What nothing sa
 --data.KEY=VALUE, e.g. --data.pixel_mean=0.5. The flag --config says what the rest of the run is.
 
 Prints the settings, and every array with what becomes of it. Arrays without a counterpart are an error, on either side.
-With --allow_missing=head those of that name start anew, or are left out. A file of class names, one a line in the order
-of the logits, is --classes=FILE; those of ImageNet are known. Exit codes: 0 done, 2 bad input.
+With --allow_missing=head those of that name start anew, or are left out. The flag --classes=FILE names the classes, one
+a line in the order of the logits. So does --classes=imagenet, which is assumed of 1,000 classes without names. The flag
+--classes=unknown drops the names. Exit codes: 0 done, 2 bad input.
 """
 
 import pathlib
+from collections.abc import Iterable
 
 from absl import flags
 
 from vmoe_inform import checks, command_line
 
-_FROM = command_line.define("from", checks.Name, None, "Checkpoint: a file, folder, prefix, or a published name.")
+_FROM = command_line.define_checkpoint()
 _WORKDIR = command_line.define_path("workdir", "Folder of the run that is written.")
 _CONFIG = command_line.define_config()
 _MODEL = command_line.define_model()
@@ -27,7 +29,9 @@ _DATA = command_line.define_data()
 _ALLOW_MISSING = command_line.define(
     "allow_missing", tuple[checks.Name, ...], (), "Arrays, or beginnings of their names, that one side may lack."
 )
-_CLASSES = command_line.define_path("classes", "File of class names, one a line, in the order of the logits.")
+_CLASSES = command_line.define_path(
+    "classes", "File of class names, one a line, in the order of the logits; or imagenet; or unknown."
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would become of each array, and stop.")
 
 
@@ -47,26 +51,28 @@ def main(_: list[str]) -> None:
             write_run.write_exported(stored, workdir)
         command_line.say(f"{workdir or stored.path}: all {len(stored.arrays)} arrays as this package exported them")
         return
-    set_fields = _CONFIG.fields if _CONFIG.file is not None else {}
-    set_model = {field.removeprefix("model."): set_fields[field] for field in set_fields if field.startswith("model.")}
+    config, set_fields = _CONFIG.value, _CONFIG.fields
     found = checkpoint_import.prepare(
-        path,
-        given={**set_model, **_MODEL.fields},
-        config=_CONFIG.value,
-        allow_missing=_ALLOW_MISSING.value,
+        path, given=_MODEL.fields, config=config, set_fields=set_fields, allow_missing=_ALLOW_MISSING.value
     )
-    command_line.say(f"{found.stored.path}: {found.family.title}")
-    for line in (*table.lines_of_settings(found.values), *table.lines_of_arrays(found.plan.rows)):
-        command_line.say(line)
-    found.plan.check()
-    names = _CLASSES.value and run_config.read_class_names(pathlib.Path(_CLASSES.value), found.model.num_classes)
-    config = run_config.make(found, _CONFIG.value, names or (), list(set_fields), _DATA.fields)
-    for line in table.lines_of_data(config.data):
-        command_line.say(line)
+    command_line.say(f"{stored.path}: {found.family.title}; {stored.num_bytes:,} bytes in {len(stored.arrays)} arrays")
+    _say_all(table.lines_of_settings(found.values))
+    if found.plan.problems:
+        _say_all(table.lines_of_arrays(found.plan.rows))
+        found.plan.check()
+    run, data = run_config.make(found, config, classes=_CLASSES.value, set_fields=set_fields, given=_DATA.fields)
+    params = {} if workdir is None else plan.read_params(found.plan)  # before the table, which would hide an error
+    _say_all(table.lines_of_arrays(found.plan.rows))
+    _say_all(table.lines_of_data(run.data, data["class_names"].origin))
     if workdir is not None:
-        variables = plan.complete(found.plan, plan.read_params(found.plan), config.seed)
-        write_run.write(write_run.record_of(found), config, variables, workdir)
-        command_line.say(f"{workdir}: written")
+        variables = plan.complete(found.plan, params, run.seed)
+        write_run.write(write_run.record_of(found, data), run, variables, workdir)
+        command_line.say(f"{workdir}: written. Next: {table.next_command(workdir, asks_for_data=config is None)}")
+
+
+def _say_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        command_line.say(line)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def saved_run(folder, router="vmoe", step=None):
 
 def routers_of(saved, *swept):
     lines = []
-    return rerouting.routers_of(saved, sweeps.parse([], swept), say=lines.append), lines
+    return rerouting.routers_of(saved, sweeps.parse({}, swept), say=lines.append), lines
 
 
 def test_every_other_router_is_evaluated_once(tmp_path):

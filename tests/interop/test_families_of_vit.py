@@ -194,7 +194,7 @@ def test_computed_positions_have_a_form_in_closed_terms():
 def test_settings_have_the_programs_names_and_words(name, given, ours):
     stored = checkpoint(name)
     family = families.recognise(stored)
-    assert family.our_setting(*given, family.settings(stored)) == ours
+    assert family.our_setting(*given, family.settings(stored).model) == ours
 
 
 @pytest.mark.parametrize(
@@ -276,6 +276,8 @@ def test_the_pooler_of_a_model_with_classifier_is_left_over():
         ("timm_token", {"patch_embed.backbone.stem.weight": np.zeros(1)}, "received 'a convolutional stem'"),
         ("timm_token", {"blocks.1.attn.q_norm.weight": np.zeros(1)}, "received 'normalised queries"),
         ("timm_token", {"blocks.1.mlp.w12.weight": np.zeros(1)}, "received 'gated MLPs"),
+        ("timm_token", {"blocks.0.mlp.fc2.weight": np.zeros((24, 24))}, "fc1.weight: .*received 'gated MLPs"),
+        ("timm_token", {"blocks.0.attn.q_bias": np.zeros(24)}, "received 'the names of BEiT or EVA'"),
         ("timm_token", {"blocks.0.attn.relative_position_index": np.zeros(1)}, "received 'relative or rotary"),
         ("timm_token", {"pos_embed": None}, "expected an array pos_embed, learned positions; received 'none'"),
         ("timm_token", {"attn_pool.latent": np.zeros(1)}, "attn_pool: expected a class token or attention pooling"),
@@ -296,29 +298,45 @@ def test_other_models_are_refused_with_the_reason(name, changes, message):
     [
         ("timm_token", {"config": {"model_args": 3}}, "model_args: expected an object; received 3"),
         ("timm_token", {"config": {"model_args": {"num_heads": "3"}}}, "num_heads: expected .*; received '3'"),
-        ("timm_token", {"config": {"model_args": {"act_layer": "quick_gelu"}}}, "act_layer: expected one of gelu"),
+        ("timm_token", {"config": {"model_args": {"act_layer": "quick_gelu"}}}, "act_layer: expected one of 'gelu'"),
         ("timm_token", {"config": {"global_pool": "avg"}}, "global_pool: expected that of the arrays, 'token'"),
-        ("timm_token", {"config": {"pretrained_cfg": {"crop_mode": "border"}}}, "crop_mode: expected one of center"),
-        ("timm_token", {"config": {"pretrained_cfg": {"crop_pct": 0}}}, "crop_pct: expected a number above 0"),
-        ("timm_token", {"config": {"pretrained_cfg": {"mean": [0.5, 0.5]}}}, "mean: expected one number, or three"),
-        ("timm_token", {"config": {"pretrained_cfg": {"interpolation": "random"}}}, "expected one of bilinear"),
-        ("hugging_face", {"config": {"model_type": "vit_mae"}}, "model_type: expected one of vit, deit"),
-        ("hugging_face", {"config": {"hidden_act": "quick_gelu"}}, "hidden_act: expected one of gelu"),
+        ("timm_token", {"config": {"pretrained_cfg": {"crop_mode": "border"}}}, "crop_mode: expected one of 'center'"),
+        (
+            "timm_token",
+            {"config": {"pretrained_cfg": {"crop_pct": 0}}},
+            "config.json: pretrained_cfg: crop_pct: expected float > 0 and <= 1; received 0",
+        ),
+        ("timm_token", {"config": {"pretrained_cfg": {"mean": [0.5, 0.5]}}}, "mean: expected float or"),
+        ("timm_token", {"config": {"pretrained_cfg": {"interpolation": "random"}}}, "expected one of 'bilinear'"),
+        ("hugging_face", {"config": {"model_type": "vit_mae"}}, "model_type: expected one of 'vit', 'deit'"),
+        ("hugging_face", {"config": {"hidden_act": "quick_gelu"}}, "hidden_act: expected one of 'gelu'"),
         ("hugging_face", {"config": {"id2label": {"0": "a", "2": "b"}}}, "names of the classes: expected a list"),
         ("timm_token", {"config": {"label_names": "ab"}}, "names of the classes: expected a list"),
         ("hugging_face", {"preprocessor": {"size": 224}}, "size, crop_size: expected images of 16 px"),
-        ("hugging_face", {"preprocessor": {"resample": 1}}, "resample: expected one of bilinear, bicubic"),
+        ("hugging_face", {"preprocessor": {"resample": 1}}, "resample: expected one of 2, 3, 'bilinear'"),
         ("hugging_face", {"preprocessor": {"do_rescale": False}}, "do_rescale: expected true"),
+        ("hugging_face", {"preprocessor": {"do_resize": False}}, "do_resize: expected true"),
+        ("hugging_face", {"preprocessor": {"size": {"shortest_edge": 16}}}, "do_center_crop: expected true with"),
+        (
+            "hugging_face",
+            {"preprocessor": {"size": 19, "do_center_crop": True, "crop_size": 16}},
+            "size: expected 16 plus an even number; received 19",
+        ),
+        ("hugging_face", {"config": {"num_attention_heads": "three"}}, "num_attention_heads: expected .*'three'"),
+        ("hugging_face", {"config": {"layer_norm_eps": [1]}}, r"config.json: layer_norm_eps: expected float .*\[1\]"),
+        ("hugging_face", {"preprocessor": {"image_mean": "grey"}}, "image_mean: expected float or .*'grey'"),
+        ("timm_token", {"config": {"architecture": 5}}, "config.json: architecture: expected string; received 5"),
+        ("timm_token", {"config": {"architecture": "vit_base_patch16_rpn_224"}}, "norms after layers"),
         ("hugging_face", {"preprocessor": {"rescale_factor": 1 / 127.5}}, "rescale_factor: expected 1/255"),
         # Values that are no text
-        ("timm_token", {"config": {"model_args": {"act_layer": ["gelu"]}}}, "act_layer: expected one of gelu"),
-        ("timm_token", {"config": {"global_pool": ["token"]}}, "global_pool: expected one of token, avg, map"),
-        ("timm_token", {"config": {"pretrained_cfg": {"crop_mode": {}}}}, "crop_mode: expected one of center"),
-        ("hugging_face", {"config": {"hidden_act": ["gelu"]}}, "hidden_act: expected one of gelu"),
+        ("timm_token", {"config": {"model_args": {"act_layer": ["gelu"]}}}, "act_layer: expected one of 'gelu'"),
+        ("timm_token", {"config": {"global_pool": ["token"]}}, "global_pool: expected one of 'token'"),
+        ("timm_token", {"config": {"pretrained_cfg": {"crop_mode": {}}}}, "crop_mode: expected one of 'center'"),
+        ("hugging_face", {"config": {"hidden_act": ["gelu"]}}, "hidden_act: expected one of 'gelu'"),
         ("hugging_face", {"preprocessor": {"size": [16, 16]}}, "size, crop_size: expected images of 16 px"),
         ("hugging_face", {"preprocessor": {"size": {"height": [16], "width": [16]}}}, "size, crop_size: expected"),
         ("hugging_face", {"preprocessor": {"do_center_crop": True, "crop_size": [16]}}, "size, crop_size: expected"),
-        ("hugging_face", {"preprocessor": {"resample": [2]}}, "resample: expected one of bilinear, bicubic"),
+        ("hugging_face", {"preprocessor": {"resample": [2]}}, "resample: expected one of 2, 3"),
     ],
 )
 def test_descriptions_that_do_not_fit_are_refused(name, description, message):
@@ -333,7 +351,7 @@ def test_descriptions_that_do_not_fit_are_refused(name, description, message):
         (
             {"size": {"shortest_edge": 20}, "do_center_crop": True, "crop_size": {"height": 16, "width": 16}},
             0.8,
-            "shorter_side",
+            "shorter_side_floor",
         ),
         ({"size": 20, "do_center_crop": True, "crop_size": 16}, 0.8, "stretch"),
         ({"size": {"height": 16, "width": 16}, "do_center_crop": False, "crop_size": 9}, 1.0, "stretch"),

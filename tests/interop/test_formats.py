@@ -256,7 +256,9 @@ def test_a_shard_of_nested_arrays_is_refused(tmp_path):
         ({"b": {"dtype": "F32", "shape": [True, 2], "data_offsets": [8, 16]}}, "shape"),
         ({"b": {"dtype": "OBJECT", "shape": [2], "data_offsets": [8, 16]}}, "dtype"),
         ({"b": {"dtype": ["F32"], "shape": [2], "data_offsets": [8, 16]}}, "dtype"),
-        ({"b": {"dtype": "F32", "shape": [1] * 40, "data_offsets": [8, 12]}}, "shape"),
+        ({"b": {"dtype": "F32", "shape": [2] + [1] * 40, "data_offsets": [8, 16]}}, "expected at most 32 axes"),
+        ({"b": {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [8, 8]}}, "bytes in"),
+        ({"c": {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [16, 16]}}, "axes of at most 281,474,976,710,656"),
         ({"b": {"dtype": "F32", "shape": [2], "data_offsets": [16, 8]}}, "data_offsets"),
         ({"b": {"dtype": "F32", "shape": [2]}}, "expected dtype, shape and data_offsets"),
         ({"b": []}, "expected dtype, shape and data_offsets"),
@@ -311,6 +313,31 @@ def test_pickles_are_refused_and_not_run(name, protocol, tmp_path, monkeypatch):
     words = "of type '|O'" if protocol == "npz of objects" else "a pickle, which runs code when it is read"
     assert words in refusal(path)
     assert not (tmp_path / "executed").exists()
+
+
+def test_an_index_of_safetensors_whose_files_are_missing_is_one_line(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "1.safetensors"}}))
+    assert "none called 1.safetensors" in refusal(tmp_path)
+
+
+def test_a_shard_stands_for_its_checkpoint(tmp_path):
+    files.save_shards(tmp_path / "ckpt", ARRAYS)
+    assert formats.open_checkpoint(tmp_path / "ckpt.data-00001-of-00002").shapes.keys() == ARRAYS.keys()
+
+
+def test_a_folder_of_pickles_says_so(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps([1]))
+    assert "pytorch_model.bin, a pickle, which runs code" in refusal(tmp_path)
+
+
+def test_an_npz_of_zeros_that_would_fill_the_memory_is_refused(tmp_path):
+    header = b"\x93NUMPY\x01\x00v\x00" + b"{'descr':'|u1','fortran_order':False,'shape':(1073741824,)}".ljust(118)
+    with zipfile.ZipFile(tmp_path / "zeros.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", header)
+    content = (tmp_path / "zeros.npz").read_bytes()
+    whole = content.replace(struct.pack("<I", 128), struct.pack("<I", 128 + (1 << 30)))  # with values, a MB of file
+    (tmp_path / "zeros.npz").write_bytes(whole)
+    assert "arrays of 1,073,741,824 bytes, compressed to" in refusal(tmp_path / "zeros.npz")
 
 
 def test_an_npz_bomb_is_refused(tmp_path):

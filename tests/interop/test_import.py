@@ -28,9 +28,11 @@ from vmoe_inform.interop import (
     families,
     formats,
     plan,
+    precedence,
     references,
     run_config,
     settings,
+    table,
     write_run,
 )
 from vmoe_inform.interop.checkpoint_import import CheckpointImport
@@ -75,12 +77,13 @@ def test_settings_say_where_they_are_from(found):
         checkpoint_import.prepare(str(TINY), given={**GIVEN, "num_heads": "3"})
 
 
-def resolved(given: dict[str, str]) -> dict[str, settings.Value]:
+def resolved(given: dict[str, str]) -> dict[str, precedence.Value]:
     """The settings of the tiny V-MoE with what a user says."""
     stored = formats.open_checkpoint(TINY)
     family = families.recognise(stored)
     said = family.settings(stored)
-    return settings.resolve(said, settings.given_values(family, said, given), {}, {})
+    fields = settings.given_values(family, said, given)
+    return precedence.of_model(said, given=fields, set_fields={}, published={}, config={})
 
 
 @pytest.mark.parametrize(
@@ -109,12 +112,13 @@ def test_a_setting_may_have_any_of_its_names(given, field, value):
             {},
             r"--model.moe.num_selected_experts=VALUE, K.*--model.moe.group_size_sequences=VALUE.*received none of them",
         ),
-        ({"num_selected_experts": "2"}, "what the arrays do not say: --model.moe.group_size_sequences=VALUE"),
+        ({"num_selected_experts": "2"}, "what the checkpoint does not say: --model.moe.group_size_sequences=VALUE"),
+        ({}, "Example: --model.moe.num_selected_experts=2 --model.moe.group_size_sequences=8$"),
         ({**GIVEN, "colour": "red"}, "--model.colour: expected a field of config.model"),
         ({**GIVEN, "num_haeds": "4"}, "did you mean 'num_heads'"),
         ({**GIVEN, "weight": "1"}, "--model.weight: expected one of router.options"),
         ({**GIVEN, "batch_priority": "maybe"}, "--model.batch_priority: expected true or false"),
-        ({**GIVEN, "group_size_sequences": "2"}, "moe.group_size_sequences = 4, as another flag says; received 2"),
+        ({**GIVEN, "group_size_sequences": "2"}, "moe.group_size_sequences = 2, as another flag says; received 4"),
         ({**GIVEN, "tokens_per_group": "16"}, "a multiple of the 17 tokens of an image; received 16"),
     ],
 )
@@ -135,7 +139,7 @@ def test_a_config_says_what_arrays_do_not(found):
     assert mixed.model.moe.batch_priority
     assert mixed.model.router.inform == "similarity"  # re-routed from the start
     assert mixed.model.hidden_size == found.model.hidden_size
-    assert run_config.make(mixed, config).train == config_lib.parse(config).train
+    assert run_config.make(mixed, config)[0].train == config_lib.parse(config).train
     with pytest.raises(checks.InputError, match="--config: expected a config of images"):
         checkpoint_import.prepare(str(TINY), config=config_files.load("wordnet"))
 
@@ -235,7 +239,8 @@ def imported(found, tmp_path_factory) -> pathlib.Path:
     config.optimizer.name, config.optimizer.weight_decay = "sgd", 0.0
     write_run.check_folder(folder)
     variables = plan.complete(found.plan, plan.read_params(found.plan))
-    write_run.write(write_run.record_of(found), run_config.make(found, config), variables, folder)
+    run, data = run_config.make(found, config)
+    write_run.write(write_run.record_of(found, data), run, variables, folder)
     return folder
 
 
@@ -287,25 +292,33 @@ def test_training_begins_with_the_first_batch(imported, found):
 
 
 def test_images_are_prepared_as_the_family_says(found):
-    config = run_config.make(found, config_files.load("digits"))
+    config, _ = run_config.make(found, config_files.load("digits"))
     prepared = (config.data.pixel_mean, config.data.evaluation_crop, config.data.evaluation_resize)
     assert prepared == (0.5, 0.875, "shorter_side_rounded")
-    kept = run_config.make(
-        found, config_files.load("digits", {"data.evaluation_crop": 0.5}), (), ["data.evaluation_crop"]
-    )
-    assert kept.data.evaluation_crop == 0.5
+    fields = {"data.evaluation_crop": 0.5, "data.pixel_std": 0.25}
+    given = {"pixel_std": "0.125"}
+    kept, origins = run_config.make(found, config_files.load("digits", fields), set_fields=fields, given=given)
+    assert (kept.data.evaluation_crop, kept.data.pixel_std, kept.data.pixel_mean) == (0.5, 0.125, 0.5)
+    assert (origins["pixel_std"].origin, origins["pixel_mean"].origin) == ("given", "checkpoint")
 
 
 def test_imagenets_classes_are_known_and_others_are_given(arrays, tmp_path, found):
     head = {"head/kernel": np.zeros((32, 1000), np.float32), "head/bias": np.zeros(1000, np.float32)}
-    of_imagenet = checkpoint_import.prepare(written(tmp_path, arrays | head), given=GIVEN)
-    config = run_config.make(of_imagenet)
+    nameless = checkpoint_import.prepare(written(tmp_path, arrays | head), given=GIVEN)
+    config, data = run_config.make(nameless)
     assert config.data.class_names == label_sets.wordnet_ids()
+    assert data["class_names"].origin == precedence.ASSUMED
     assert (config.data.source, config.data.tfds_name) == ("tfds", "imagenet2012")
-    assert run_config.make(found).data.class_names == ()
+    assert "(ASSUMED: 1,000 without names" in [*table.lines_of_data(config.data, precedence.ASSUMED)][-1]
+    assert run_config.make(nameless, classes="imagenet")[1]["class_names"].origin == precedence.GIVEN
+    assert run_config.make(nameless, classes="unknown")[0].data.class_names == ()
+    assert run_config.make(found)[0].data.class_names == ()
     (tmp_path / "names.txt").write_text("".join(f"class {n}\n" for n in range(10)))
-    names = run_config.read_class_names(tmp_path / "names.txt", 10)
-    assert run_config.make(found, class_names=names).data.class_names[9] == "class 9"
+    assert run_config.make(found, classes=str(tmp_path / "names.txt"))[0].data.class_names[9] == "class 9"
+    with pytest.raises(checks.InputError, match="--classes: expected names of the classes once"):
+        run_config.make(found, classes="unknown", given={"class_names": "a,b"})
+    with pytest.raises(checks.InputError, match="--classes: expected names of 10 classes; received 'imagenet, which"):
+        run_config.make(found, classes="imagenet")
     for text in ("a\n" * 10, "a\n", ""):
         (tmp_path / "bad.txt").write_text(text)
         with pytest.raises(checks.InputError, match="--classes: expected the 10 names"):
@@ -452,6 +465,7 @@ def test_the_command_prints_both_tables_and_writes_the_run(commands, tmp_path):
     row = next(line for line in lines if line.startswith("embedding/kernel"))
     assert " ".join(row.split()) == "embedding/kernel patch_embedding/kernel 4 x 4 x 3 x 32 as it is"
     assert lines[-2].startswith("classes: not known")
+    assert lines[-1] == f"{tmp_path / 'run'}: written. Next: vmoe-evaluate --workdir={tmp_path / 'run'}"
     assert runs.find(tmp_path / "run").config.data.source == "digits"
 
 
@@ -466,7 +480,7 @@ def test_a_dry_run_writes_nothing(commands, tmp_path):
     [
         ((), "--from: expected a checkpoint; received None"),
         ((f"--from={TINY}",), "--workdir: expected a folder for the run"),
-        ((f"--from={TINY}", "--dry_run"), "--model: expected what the arrays do not say"),
+        ((f"--from={TINY}", "--dry_run"), "--model: expected what the checkpoint does not say"),
         ((f"--from={TINY}", "--dry_run", *FLAGS, FLAGS[0]), "--model.num_selected_experts: expected this flag once"),
         ((f"--from={TINY}", "--dry_run", "--model.num_heads"), "--model.num_heads: expected a value"),
         ((f"--from={TINY}", "--dry_run", *FLAGS, "--data.crops=1"), "--data.crops: expected a field of config.data"),

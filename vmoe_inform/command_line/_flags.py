@@ -55,6 +55,12 @@ def define_path(name: str, description: str, default: str | None = None) -> flag
     return define(name, checks.GivenPath, default, description)
 
 
+def define_checkpoint() -> flags.FlagHolder:
+    """Defines ``--from``, a checkpoint of another program."""
+    words = "Checkpoint: a file, folder, what names of files begin with, or a published name."
+    return define("from", Annotated[str, checks.Text(4000)], None, words)
+
+
 def required(holder: flags.FlagHolder, expected: str) -> Any:
     """The value of a flag that a command cannot do without.
 
@@ -159,16 +165,23 @@ class ConfigFlag:
 
 
 class GroupFlag:
-    """``--GROUP.KEY=VALUE``: settings of a checkpoint, whose names are not known before it is opened."""
+    """``--GROUP.KEY=VALUE``: settings of a checkpoint or a run, whose names are known when that is opened.
 
-    def __init__(self, group: str, example: str) -> None:
+    So the values stay text: of a run, plug-ins may have fields of their own.
+
+    Args:
+      group: see above.
+      help_text: of a flag ``--GROUP`` that takes no value; None for no such flag.
+    """
+
+    def __init__(self, group: str, help_text: str | None = None) -> None:
         self.fields: dict[str, str] = {}  # what the command line sets, by key
         self.is_defined = False
-        self._group, self._example = group, example
+        self._group, self._help_text = group, help_text
 
     def define(self) -> None:
-        help_text = f"A setting that the checkpoint does not say, as --{self._group}.KEY=VALUE, e.g. {self._example}."
-        define(self._group, Annotated[str, checks.Text(0)] | None, None, help_text)
+        if self._help_text is not None:
+            define(self._group, Annotated[str, checks.Text(0)] | None, None, self._help_text)
         self.is_defined = True
 
     def take(self, arguments: Sequence[str]) -> list[str]:
@@ -183,14 +196,14 @@ class GroupFlag:
             argument = left.pop(0)
             if argument == "--":
                 return [*rest, argument, *left]
-            match = re.fullmatch(rf"--?{self._group}\.([^=]+)(?:=(.*))?", argument, flags=re.DOTALL)
+            match = re.fullmatch(rf"--?(no)?{self._group}\.([^=]+)(?:=(.*))?", argument, flags=re.DOTALL)
             if match is None:
                 rest.append(argument)
                 continue
-            key, value = match.groups()
+            negated, key, value = match.groups()
             flag = f"--{self._group}.{key}"
-            if value is None and not left:
-                raise checks.error(flag, f"a value, as {flag}=VALUE", "none")
+            if negated or (value is None and not left):
+                raise checks.error(flag, f"a value, as {flag}=VALUE", argument)
             if key in self.fields:
                 raise checks.error(flag, "this flag once", "2 times")
             self.fields[key] = left.pop(0) if value is None else value
@@ -198,8 +211,10 @@ class GroupFlag:
 
 
 CONFIG = ConfigFlag()
-MODEL = GroupFlag("model", "--model.num_heads=6")
-DATA = GroupFlag("data", "--data.pixel_mean=0.5")
+_UNSAID = "A setting that the checkpoint does not say, as"
+MODEL = GroupFlag("model", f"{_UNSAID} --model.KEY=VALUE, e.g. --model.num_heads=6.")
+DATA = GroupFlag("data", f"{_UNSAID} --data.KEY=VALUE, e.g. --data.pixel_mean=0.5.")
+FIELDS = GroupFlag("config")
 
 
 def define_model() -> GroupFlag:
@@ -208,48 +223,16 @@ def define_model() -> GroupFlag:
     return MODEL
 
 
-class FieldFlags:
-    """``--config.FIELD=VALUE`` of a command that takes no config file: fields of the configs of runs that it is given.
-
-    The values stay text, since a run may have plug-ins with fields of their own.
-    """
-
-    def __init__(self) -> None:
-        self.is_defined = False
-        self.value: list[str] = []  # FIELD=VALUE each
-
-    def take(self, arguments: Sequence[str]) -> list[str]:
-        """Takes them off a command line, whose other arguments it returns.
-
-        Raises:
-          ValueError: one without ``=VALUE``.
-        """
-        end = arguments.index("--") if "--" in arguments else len(arguments)
-        rest = []
-        for argument in arguments[:end]:
-            match = re.fullmatch(r"--?(no)?config\.(.*)", argument, flags=re.DOTALL)
-            if match is None:
-                rest.append(argument)
-            elif match[1] or "=" not in match[2]:
-                raise checks.error("--config", "--config.FIELD=VALUE", argument)
-            else:
-                self.value.append(match[2])
-        return [*rest, *arguments[end:]]
-
-
-FIELDS = FieldFlags()
-
-
-def define_fields() -> FieldFlags:
-    """Defines ``--config.FIELD=VALUE`` without ``--config=FILE``."""
-    FIELDS.is_defined = True
-    return FIELDS
-
-
 def define_data() -> GroupFlag:
     """Defines ``--data.KEY=VALUE``."""
     DATA.define()
     return DATA
+
+
+def define_fields() -> GroupFlag:
+    """Defines ``--config.FIELD=VALUE`` without ``--config=FILE``: fields of the configs of runs that are given."""
+    FIELDS.define()
+    return FIELDS
 
 
 def define_config() -> ConfigFlag:

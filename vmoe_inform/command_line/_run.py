@@ -43,9 +43,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         if _flags.CONFIG.is_defined:
             config_files.import_plugins(rest)
             rest, _flags.CONFIG.fields = config_files.take_fields(rest)
-        if _flags.FIELDS.is_defined:
-            rest = _flags.FIELDS.take(rest)
-        for group in (_flags.MODEL, _flags.DATA):
+        for group in (_flags.FIELDS, _flags.MODEL, _flags.DATA):
             if group.is_defined:
                 rest = group.take(rest)
         return flags.FLAGS([program, *rest])

@@ -15,34 +15,39 @@ Swept: TypeAlias = Mapping[str, tuple[Any, ...]]  # by field, the values to try
 _ITEM = r"(?:\([^()]*\)|'[^']*'|\"[^\"]*\"|[^,()'\"])+"  # commas in brackets and quotes separate nothing
 
 
-def parse(fixed: Sequence[str], swept: Sequence[str]) -> Swept:
+def parse(fixed: Mapping[str, str], swept: Sequence[str]) -> Swept:
     """The values of each field, in the order in which they are given.
 
     Args:
-      fixed: ``FIELD=VALUE`` each.
+      fixed: text by field.
       swept: ``FIELD=VALUE,VALUE,...`` each; a value that is a tuple stands in brackets, as in ``('a','b'),('b','a')``.
 
     Raises:
       ValueError: another form, an unknown field, a field or value that is given twice, or a value that does not fit.
     """
     found: dict[str, tuple[Any, ...]] = {}
-    for flag, given in (*(("--config", text) for text in fixed), *(("--sweep", text) for text in swept)):
-        field, equals, text = given.partition("=")
-        if not (field and equals):
-            expected = "--config.FIELD=VALUE" if flag == "--config" else "--sweep=FIELD=VALUE,VALUE"
-            raise checks.error(flag, expected, given)
+    given = [*(("--config", *item) for item in fixed.items()), *(("--sweep", *_split(text)) for text in swept)]
+    for flag, field, text in given:
         if field in found:
-            raise checks.error(field, "each field once among --config and --sweep", given)
+            raise checks.error(field, "each field once among --config and --sweep", f"{field}={text}")
         hint = groups.hint_of(list(CONFIGS.values()), field)
         if isinstance(hint, Mapping) or dataclasses.is_dataclass(hint):
             spelling = f"--config.{field}.NAME=VALUE" if flag == "--config" else f"--sweep={field}.NAME=VALUE,VALUE"
-            raise checks.error(field, f"a field of this group, as {spelling}", given)
+            raise checks.error(field, f"a field of this group, as {spelling}", f"{field}={text}")
         items = _items(field, text) if flag == "--sweep" else [text]
         found[field] = tuple(from_text.value(field, item, hint) for item in items)
         for value in found[field]:
             if found[field].count(value) > 1:
                 raise checks.error(field, "each value once", text)
     return found
+
+
+def _split(given: str) -> tuple[str, str]:
+    """Field and values of a ``--sweep``."""
+    field, equals, text = given.partition("=")
+    if not (field and equals):
+        raise checks.error("--sweep", "--sweep=FIELD=VALUE,VALUE", given)
+    return field, text
 
 
 def _items(field: str, text: str) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from vmoe_inform import checks, command_line, storage
 
-_FROM = command_line.define("from", checks.Name, None, "Checkpoint: a file, folder, prefix, or a published name.")
+_FROM = command_line.define_checkpoint()
 _EXPECTED = command_line.define_path("expected", "npz with images, logits and, maybe, config.")
 _MODEL = command_line.define_model()
 

@@ -10,11 +10,12 @@ import ml_collections
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import VisionModelConfig
-from vmoe_inform.interop import families, formats, references
+from vmoe_inform.interop import families, formats, precedence, references
 from vmoe_inform.interop import settings as settings_lib
 from vmoe_inform.interop.families import Family, Settings
 from vmoe_inform.interop.plan import Plan, make_plan
-from vmoe_inform.interop.settings import Value
+from vmoe_inform.interop.precedence import Value
+from vmoe_inform.interop.references import Reference
 from vmoe_inform.interop.stored import StoredCheckpoint
 
 _NOTHING: Mapping[str, Any] = {}
@@ -26,6 +27,7 @@ class CheckpointImport:
 
     Attributes:
       stored: names, shapes and types of its arrays.
+      reference: the published checkpoint that it is by its name; None if it is none.
       family: that it is of.
       settings: what its arrays say.
       values: fields of ``config.model`` that were decided, with where each is from.
@@ -34,6 +36,7 @@ class CheckpointImport:
     """
 
     stored: StoredCheckpoint
+    reference: Reference | None
     family: Family
     settings: Settings
     values: Mapping[str, Value]
@@ -46,6 +49,7 @@ def prepare(
     *,
     given: Mapping[str, Any] = _NOTHING,
     config: ml_collections.ConfigDict | None = None,
+    set_fields: Mapping[str, Any] = _NOTHING,
     allow_missing: Sequence[str] = (),
 ) -> CheckpointImport:
     """Opens a checkpoint and decides settings and moves.
@@ -53,7 +57,8 @@ def prepare(
     Args:
       path: see :func:`vmoe_inform.interop.formats.open_checkpoint`.
       given: settings of the model, see :func:`vmoe_inform.interop.settings.given_values`.
-      config: of the run that is written, for what neither the arrays nor ``given`` say; None for the defaults.
+      config: of the run that is written; None for the defaults. See :mod:`vmoe_inform.interop.precedence`.
+      set_fields: fields of ``config`` that the command line sets.
       allow_missing: see :func:`vmoe_inform.interop.plan.make_plan`.
 
     Raises:
@@ -64,14 +69,16 @@ def prepare(
     family = families.recognise(stored)
     settings = family.settings(stored)
     reference = references.of_path(path)
-    values = settings_lib.resolve(
+    values = precedence.of_model(
         settings,
-        settings_lib.given_values(family, settings, given),
-        {} if reference is None else reference.settings,
-        _flat(config),
+        given=settings_lib.given_values(family, settings, given),
+        set_fields=set_fields,
+        published={} if reference is None else reference.settings,
+        config=_flat(config),
     )
     model = _model(values, config)
-    return CheckpointImport(stored, family, settings, values, model, make_plan(stored, family, model, allow_missing))
+    plan = make_plan(stored, family, model, allow_missing)
+    return CheckpointImport(stored, reference, family, settings, values, model, plan)
 
 
 def _flat(config: ml_collections.ConfigDict | None) -> dict[str, Any]:

@@ -8,7 +8,9 @@ import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float
+from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.interop import checkpoint_import, families, formats, plan, settings
+from vmoe_inform.interop.families import Settings
 from vmoe_inform.nn import models
 
 TOLERANCE = 1e-4
@@ -39,6 +41,8 @@ def error_of(
 ) -> float:
     """The relative error of a checkpoint's logits.
 
+    Of a checkpoint without a head, ``logits`` are what the head would see. Computed positions are those of ``images``.
+
     Args:
       path: of the checkpoint.
       images: normalised.
@@ -55,18 +59,46 @@ def error_of(
     family = families.recognise(stored)
     said = family.settings(stored)
     usable: dict[str, Any] = {}
-    for name, value in recorded.items():
+    for name in sorted(recorded, key=lambda name: name in family.relative_names):
         try:
-            usable |= settings.given_values(family, said, {name: value})
+            settings.given_values(family, said, {**usable, name: recorded[name]})
+            usable[name] = recorded[name]
         except checks.InputError as problem:
             say(f"not used of the recorded settings: {problem}")
-    usable |= settings.given_values(family, said, given)
-    found = checkpoint_import.prepare(path, given=usable)
+    fields = settings.given_values(family, said, usable) | settings.given_values(family, said, given)
+    if "image_size_px" in said.asked:
+        fields.setdefault("image_size_px", images.shape[1])
+    has_head = "num_classes" not in said.asked
+    if not has_head:
+        fields["num_classes"] = _width(said)
+        say("the checkpoint has no head: what it would see is compared with the logits")
+    found = checkpoint_import.prepare(path, given=fields, allow_missing=() if has_head else ("head",))
     found.plan.check()
-    variables = plan.complete(found.plan, plan.read_params(found.plan))
+    _check_shapes(images, logits, found.model)
+    params = plan.read_params(found.plan)
+    if not has_head:
+        width = found.model.num_classes
+        params |= {"head/kernel": np.eye(width, dtype=np.float32), "head/bias": np.zeros(width, np.float32)}
+    variables = plan.complete(found.plan, params)
     model = models.from_config(found.model)
     with jax.default_matmul_precision("highest"):
         ours, _ = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(
             variables, np.asarray(images, np.float32)
         )
     return relative_error(ours, logits)
+
+
+def _width(said: Settings) -> int:
+    """Numbers that a head would see."""
+    return int(said.model["representation_size"] or said.model["hidden_size"])
+
+
+def _check_shapes(images: np.ndarray, logits: np.ndarray, model: VisionModelConfig) -> None:
+    """Raises ValueError for images or logits that are not the model's."""
+    side, group = model.image_size_px, model.moe.group_size_sequences if model.moe_layers else 1
+    if images.shape[1:] != (side, side, 3):
+        raise checks.error("--expected: images", f"shape [B, {side}, {side}, 3]", list(images.shape))
+    if len(images) % group:
+        raise checks.error("--expected: images", f"a multiple of the {group} images of a group", len(images))
+    if logits.shape != (len(images), model.num_classes):
+        raise checks.error("--expected: logits", f"shape [{len(images)}, {model.num_classes}]", list(logits.shape))

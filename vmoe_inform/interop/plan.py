@@ -94,10 +94,11 @@ def make_plan(
         theirs = " + ".join(moves[path].theirs) if path in moves else ""
         rows.append(Row(theirs, path, shape, moves[path].action if path in moves else "MISSING"))
     used = {name for move in moves.values() for name in move.theirs}
+    ignored = family.ignored(stored)
     for name, array in stored.arrays.items():
         if name in used:
             continue
-        why = family.ignored(name)
+        why = ignored.get(name)
         if why is None and not _is_allowed(name, None, allowed):
             problems.append(f"{name} {list(array.shape)}: unknown")
             rows.append(Row(name, "", array.shape, "UNKNOWN"))
@@ -122,39 +123,44 @@ def _misfit(stored: StoredCheckpoint, move: Move, shape: tuple[int, ...]) -> str
         array = stored.arrays[name]
         if array.dtype.kind not in _KINDS:
             return f"{name}: of type {array.dtype}, which are no parameters"
-    if move.action == AS_IT_IS and (given := stored.arrays[move.theirs[0]].shape) != shape:
-        return f"{move.theirs[0]}: shape {list(given)} in place of {list(shape)}"
+    received = " + ".join(f"{name} {list(stored.arrays[name].shape)}" for name in move.theirs)
+    if move.action == AS_IT_IS:
+        given = stored.arrays[move.theirs[0]].shape
+        return None if given == shape else f"{move.theirs[0]}: shape {list(given)} in place of {list(shape)}"
+    if _shape_made(stored, move) != shape:
+        return f"{received}: not of the shape for {move.ours} {list(shape)} ({move.action})"
     return None
 
 
-def read_params(plan: Plan) -> dict[str, np.ndarray]:
-    """Our parameters that the checkpoint has, float32, by path; an array of theirs is read once for each of ours.
-
-    Raises:
-      ValueError: a damaged file, another shape, or values that are not finite.
-    """
-    params = {}
-    shapes = flatten(plan.shapes["params"])
-    for path, move in plan.moves.items():
-        array = _converted(move, [plan.stored.arrays[name].read() for name in move.theirs])
-        if array.shape != shapes[path].shape:
-            expected = f"shape {list(shapes[path].shape)} for {path}"
-            raise checks.error(" + ".join(move.theirs), expected, f"{list(array.shape)} ({move.action})")
-        if not np.all(np.isfinite(array)):
-            raise checks.error(" + ".join(move.theirs), "finite values", "NaN or infinity")
-        params[path] = np.ascontiguousarray(array, np.float32).reshape(array.shape)
-    return params
-
-
-def _converted(move: Move, theirs: Sequence[np.ndarray]) -> np.ndarray:
+def _shape_made(stored: StoredCheckpoint, move: Move) -> tuple[int, ...] | None:
+    """The shape that arrays of theirs have when they are converted; None if they have not the axes for it."""
+    stand_ins = [np.broadcast_to(np.zeros((), np.int8), stored.arrays[name].shape) for name in move.theirs]
     try:
-        return np.asarray(move.convert(*theirs))
+        return np.shape(move.convert(*stand_ins))
     except checks.InputError:
         raise
-    except (ValueError, IndexError):  # NumPy's, of arrays that have not the axes that they should have
-        shapes = " + ".join(str(list(array.shape)) for array in theirs)
-        expected = f"shapes for {move.ours} ({move.action})"
-        raise checks.error(" + ".join(move.theirs), expected, shapes) from None
+    except (ValueError, IndexError):  # NumPy's
+        return None
+
+
+def read_params(plan: Plan) -> dict[str, np.ndarray]:
+    """Our parameters that the checkpoint has, float32, by path. Each array of theirs is read once.
+
+    Raises:
+      ValueError: a damaged file, or values that are not finite.
+    """
+    params: dict[str, np.ndarray] = {}
+    sources: dict[tuple[str, ...], list[str]] = {}
+    for path, move in plan.moves.items():
+        sources.setdefault(move.theirs, []).append(path)
+    for theirs, paths in sources.items():
+        arrays = [plan.stored.arrays[name].read() for name in theirs]
+        for path in paths:
+            array = np.asarray(plan.moves[path].convert(*arrays))
+            if not np.all(np.isfinite(array)):
+                raise checks.error(" + ".join(theirs), "finite values", "NaN or infinity")
+            params[path] = np.ascontiguousarray(array, np.float32).reshape(array.shape)
+    return {path: params[path] for path in plan.moves}
 
 
 def complete(plan: Plan, params: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Tree]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -11,10 +11,13 @@ from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import ImageConfig, ImageDataConfig, from_text, groups
 from vmoe_inform.data.images import label_sets
+from vmoe_inform.interop import precedence
 from vmoe_inform.interop.checkpoint_import import CheckpointImport, with_values
-from vmoe_inform.interop.families import Settings
+from vmoe_inform.interop.precedence import Value
 
-_NOTHING: Mapping[str, str] = {}
+IMAGENET, UNKNOWN = "imagenet", "unknown"  # of --classes
+_NOTHING: Mapping[str, Any] = {}
+_FROM_CHECKPOINT = Value((), precedence.CHECKPOINT)
 _MOST_CLASSES_BYTES = 1 << 26
 _BATCH = 128  # at least, a multiple of the images of a group
 _IMAGENET_SUITES = ("clean", "c", "r", "a", "o", "v2", "sketch", "real")
@@ -23,45 +26,39 @@ _IMAGENET_SUITES = ("clean", "c", "r", "a", "o", "v2", "sketch", "real")
 def make(
     found: CheckpointImport,
     config: ml_collections.ConfigDict | None = None,
-    class_names: Sequence[str] = (),
-    set_fields: Sequence[str] = (),
-    given_data: Mapping[str, str] = _NOTHING,
-) -> ImageConfig:
-    """The config of the run.
+    *,
+    classes: str | None = None,
+    set_fields: Mapping[str, Any] = _NOTHING,
+    given: Mapping[str, str] = _NOTHING,
+) -> tuple[ImageConfig, dict[str, Value]]:
+    """The config of the run, and the fields of ``config.data`` that somebody says, with where each is from.
 
     Args:
       found: the import.
       config: what the rest of the run is; None for the defaults below.
-      class_names: in the order of the logits; empty: what the checkpoint says, see :func:`_class_names`.
-      set_fields: fields that the command line sets, which the family's preparation of images does not override.
-      given_data: text by field of ``config.data``, which comes before all others.
+      classes: of the command line, see :func:`_class_names`.
+      set_fields: fields of ``config`` that the command line sets.
+      given: text by field of ``config.data``.
 
     Raises:
-      ValueError: settings that do not go together, or that nothing says.
+      FileNotFoundError: no such file of class names.
+      ValueError: settings that do not go together, or that nobody says.
     """
-    given = {field: _data_value(field, text) for field, text in given_data.items()}
-    _check_asked(found.settings, {*given, *(field.removeprefix("data.") for field in set_fields)})
-    said = {field: value for field, value in found.settings.data.items() if f"data.{field}" not in set_fields}
-    theirs = said.pop("class_names", ())
-    names = tuple(class_names or _class_names(found.model.num_classes, theirs))
+    typed = {field: _data_value(field, text) for field, text in given.items()}
+    if classes is not None and {"class_names", "data.class_names"} & {*typed, *set_fields}:
+        raise checks.error("--classes", "names of the classes once", "--classes and data.class_names")
+    values = precedence.of_data(found.settings, given=typed, set_fields=set_fields)
+    if values.get("class_names", _FROM_CHECKPOINT).origin == precedence.CHECKPOINT:
+        values["class_names"] = _class_names(found, classes)
+    names = values["class_names"].value
     group = found.model.moe.group_size_sequences
     base = _default(group, imagenet=names == label_sets.wordnet_ids()) if config is None else config
     changed = with_values(base, found.values)
-    if names and "data.class_names" not in set_fields:
-        changed.data.class_names = names
-    for field, value in {**said, **given}.items():
-        changed.data[field] = value
+    for field, value in values.items():
+        changed.data[field] = value.value
     parsed = config_lib.parse(changed)
     assert isinstance(parsed, ImageConfig)  # that of a text model was refused
-    return parsed
-
-
-def _check_asked(settings: Settings, known: Collection[str]) -> None:
-    """Raises ValueError for fields of ``config.data`` that nothing says."""
-    missing = {field: words for field, words in settings.asked_data.items() if field not in known}
-    if missing:
-        listed = "; ".join(f"--data.{field}=VALUE, {words}" for field, words in missing.items())
-        raise checks.InputError(f"--data: expected what the checkpoint does not say: {listed}; received none of them")
+    return parsed, values
 
 
 def _data_value(field: str, text: str) -> Any:
@@ -72,18 +69,34 @@ def _data_value(field: str, text: str) -> Any:
     return from_text.value(f"--data.{field}", text, groups.hint_of([ImageDataConfig], field))
 
 
-def _class_names(count: int, said: Sequence[str]) -> Sequence[str]:
+def _class_names(found: CheckpointImport, classes: str | None) -> Value:
     """Names of the classes in the order of the logits; empty if they are not known.
 
     Args:
-      count: number of classes.
-      said: in the checkpoint's words; without any, 1,000 classes are ImageNet's.
+      found: the import. Words of ImageNet become its WordNet ids, and 1,000 classes without names are taken for them.
+      classes: ``"imagenet"``, ``"unknown"``, or a file of names, one a line; None for what the checkpoint says.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: another number of names, or one twice.
     """
-    ids = label_sets.wordnet_ids()
-    words = ((), ids, tuple(label_sets.title(each) for each in ids))
-    if count == len(ids) and tuple(said) in words:
-        return ids
-    return said if len(set(said)) == count else ()
+    count, ids = found.model.num_classes, label_sets.wordnet_ids()
+    if classes == UNKNOWN:
+        return Value((), precedence.GIVEN)
+    if classes == IMAGENET:
+        if count != len(ids):
+            raise checks.error("--classes", f"names of {count:,} classes", f"{IMAGENET}, which has {len(ids):,}")
+        return Value(ids, precedence.GIVEN)
+    if classes is not None:
+        return Value(read_class_names(pathlib.Path(classes), count), precedence.GIVEN)
+    said = tuple(found.settings.data.get("class_names", ()))
+    if said in (ids, tuple(map(label_sets.title, ids))) and count == len(ids):
+        return Value(ids, precedence.CHECKPOINT)
+    if said and len(set(said)) == count:
+        return Value(said, precedence.CHECKPOINT)
+    if said or count != len(ids):
+        return Value((), precedence.CHECKPOINT)
+    return Value(ids, precedence.ASSUMED if found.reference is None else precedence.PUBLISHED)
 
 
 def _default(group: int, *, imagenet: bool) -> ml_collections.ConfigDict:

@@ -1,4 +1,4 @@
-"""The settings of an imported model: those that its arrays say, and the user's, by our names or the program's."""
+"""What a user says of a model, by our names of settings or by those of the program that wrote its checkpoint."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,6 @@ from vmoe_inform import checks
 from vmoe_inform.config import VisionModelConfig, from_text, groups
 from vmoe_inform.interop.families import Family, Settings
 from vmoe_inform.routing import steps
-
-ARRAYS, GIVEN, REFERENCE, ASSUMED, CONFIG = "arrays", "given", "published config", "assumed", "--config"
-
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-    """A value of a field, and where it is from."""
-
-    value: Any
-    origin: str
 
 
 def given_values(family: Family, settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,9 +22,10 @@ def given_values(family: Family, settings: Settings, given: Mapping[str, Any]) -
       ValueError: an unknown name, a value that does not fit, or two names of one field with different values.
     """
     found: dict[str, Any] = {}
-    for name, value in given.items():
+    for name in sorted(given, key=lambda name: name in family.relative_names):
+        value = given[name]
         meant = from_text.literal(value) if isinstance(value, str) and name in family.setting_names else value
-        field, meant = family.our_setting(name, meant, settings)
+        field, meant = family.our_setting(name, meant, {**settings.model, **found})
         field = _field(field, family)
         hint = groups.hint_of([VisionModelConfig], field)
         read = from_text.value if isinstance(meant, str) else checks.conform
@@ -74,35 +65,3 @@ def _fields(group: Any, prefix: str) -> Sequence[str]:
         else:
             found += _fields(hint, f"{name}.") if dataclasses.is_dataclass(hint) else [name]
     return found
-
-
-def resolve(
-    settings: Settings, given: Mapping[str, Any], published: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, Value]:
-    """The fields of ``config.model`` that are not at their defaults, with where each value is from.
-
-    What the user gives comes before what a published config says, then what the arrays say, what a ``--config`` says,
-    and what the family assumes. A given value that the arrays contradict is found when their shapes are compared.
-
-    Args:
-      settings: of the checkpoint.
-      given: by field, from :func:`given_values`.
-      published: by field, of a named reference.
-      config: by field, of a config file; empty if there is none.
-
-    Raises:
-      ValueError: fields that nothing says; lists them with what they mean.
-    """
-    values = {field: Value(value, ASSUMED) for field, value in settings.assumed.items()}
-    open_fields = {*settings.asked, *settings.assumed}
-    values |= {field: Value(config[field], CONFIG) for field in open_fields & config.keys()}
-    values |= {field: Value(value, ARRAYS) for field, value in settings.model.items()}
-    values |= {field: Value(value, REFERENCE) for field, value in published.items()}
-    values |= {field: Value(value, GIVEN) for field, value in given.items()}
-    missing = {field: words for field, words in settings.asked.items() if field not in values}
-    if missing:
-        listed = "; ".join(f"--model.{field}=VALUE, {words}" for field, words in missing.items())
-        raise checks.InputError(
-            f"--model: expected what the arrays do not say: {listed}; received {', '.join(given) or 'none of them'}"
-        )
-    return values

@@ -50,6 +50,18 @@ class StoredCheckpoint:
         """Of all arrays by name."""
         return {name: array.shape for name, array in self.arrays.items()}
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all values."""
+        return sum(array.num_bytes for array in self.arrays.values())
+
+    def below(self, root: str) -> "StoredCheckpoint":
+        """The arrays whose names begin with ``root``, by the rest of their names."""
+        if not root:
+            return self
+        inside = {name[len(root) :]: array for name, array in self.arrays.items() if name.startswith(root)}
+        return dataclasses.replace(self, arrays=inside)
+
 
 def of_arrays(arrays: Mapping[str, Tree], *, format: str = "memory", **description: Any) -> StoredCheckpoint:
     """A checkpoint of arrays that are in memory.

@@ -1,10 +1,12 @@
 """The tables that an import prints: settings with where they are from, and every array of either side."""
 
+import pathlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.interop.plan import Row
-from vmoe_inform.interop.settings import Value
+from vmoe_inform.interop.precedence import ASSUMED, Value
 
 
 def lines_of_settings(values: Mapping[str, Value]) -> Iterator[str]:
@@ -27,12 +29,27 @@ def _shape(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "one value"
 
 
-def lines_of_data(data: ImageDataConfig) -> Iterator[str]:
-    """How images are prepared, and what the logits stand for."""
+def lines_of_data(data: ImageDataConfig, names_from: str) -> Iterator[str]:
+    """How images are prepared, and what the logits stand for.
+
+    Args:
+      data: of the run's config.
+      names_from: origin of the names of the classes.
+    """
     yield (
         f"pixels: (value in [0, 1] - {data.pixel_mean}) / {data.pixel_std}; evaluation: {data.evaluation_resize} "
         f"resize, {data.evaluation_interpolation}, crop {data.evaluation_crop:.4g}"
     )
     names = data.class_names
     known = f"{names[0]}, {names[1]}, ... {names[-1]}" if len(names) > 2 else ", ".join(names)
-    yield f"classes: {known or 'not known; data are taken to number them as the checkpoint does (--classes=FILE)'}"
+    if not names:
+        yield "classes: not known; data are taken to number them as the checkpoint does (--classes=FILE names them)"
+    elif names_from == ASSUMED:
+        yield f"classes: {known} (ASSUMED: 1,000 without names are ImageNet's, unless --classes=FILE or unknown)"
+    else:
+        yield f"classes: {known} ({names_from})"
+
+
+def next_command(workdir: pathlib.Path, *, asks_for_data: bool) -> str:
+    """How the run is evaluated; with a place for the folder of its data, if nothing says where they lie."""
+    return f"vmoe-evaluate --workdir={shlex.quote(str(workdir))}{' --data_directory=DIR' * asks_for_data}"

@@ -12,6 +12,7 @@ from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.interop import exported
 from vmoe_inform.interop.checkpoint_import import CheckpointImport
+from vmoe_inform.interop.precedence import Value
 from vmoe_inform.interop.stored import StoredCheckpoint
 from vmoe_inform.nn import models
 from vmoe_inform.runs.checkpoints import Checkpoints
@@ -97,13 +98,22 @@ def _state(config: Config, variables: Mapping[str, Tree]) -> TrainState:
     return jax.jit(create, out_shardings=shardings)(variables, seed)
 
 
-def record_of(found: CheckpointImport) -> dict[str, Any]:
-    """What a run of another program's checkpoint is from."""
+def record_of(found: CheckpointImport, data: Mapping[str, Value]) -> dict[str, Any]:
+    """What a run of another program's checkpoint is from.
+
+    Args:
+      found: the import.
+      data: fields of ``config.data`` that were decided; the names of the classes stand in the config.
+    """
     return {
         "path": found.stored.path,
         "format": found.stored.format,
         "family": found.family.title,
         "settings": {field: {"value": one.value, "origin": one.origin} for field, one in found.values.items()},
+        "data": {
+            field: {"value": one.value if field != "class_names" else len(one.value), "origin": one.origin}
+            for field, one in data.items()
+        },
         "arrays": [
             {"theirs": row.theirs, "ours": row.ours, "shape": list(row.shape), "action": row.action}
             for row in found.plan.rows

@@ -93,6 +93,7 @@ def test_pixels_are_those_of_the_installed_timm(name):
         (300, 451, 224 / 256, "shorter_side", (256, 384)),  # 256 * 451 / 300 = 384.85
         (451, 300, 224 / 256, "shorter_side", (384, 256)),
         (300, 451, 0.9, "shorter_side", (248, 372)),  # 224 / 0.9 = 248.9
+        (300, 451, 224 / 256, "shorter_side_floor", (256, 384)),
         (300, 451, 1.0, "stretch", (224, 224)),
         (300, 451, 0.9, "stretch", (248, 248)),
         (50, 100, 224 / 235, "shorter_side", (235, 470)),
@@ -110,7 +111,12 @@ def test_the_size_before_the_crop_is_had_back_from_the_share():
 
 
 @pytest.mark.parametrize(
-    ("resize", "corners"), [("shorter_side", [0, 1, 2, 2]), ("shorter_side_rounded", [0, 1, 1, 2])]
+    ("resize", "corners"),
+    [
+        ("shorter_side", [0, 1, 2, 2]),
+        ("shorter_side_floor", [0, 1, 1, 2]),
+        ("shorter_side_rounded", [0, 1, 1, 2]),
+    ],
 )
 def test_half_a_pixel_is_rounded_to_even_or_down(resize, corners):
     assert [Framing(1.0, resize).corner(side, 224, 224)[0] for side in (225, 226, 227, 229)] == corners

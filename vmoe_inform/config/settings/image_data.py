@@ -24,7 +24,8 @@ class ImageDataConfig(DataConfig):
       evaluation_crop: side of the centred square that evaluation reads, as a share of the image's shorter side.
       evaluation_resize: ``"square"`` resizes that square, in one step. ``"shorter_side"`` resizes the shorter side to
         P / ``evaluation_crop`` px, rounded down. It then takes the P x P pixels in the middle, as torchvision and timm
-        do. ``"shorter_side_rounded"`` rounds the longer side to the nearest pixel, as big_vision and V-MoE do.
+        do. ``"shorter_side_floor"`` rounds their position down, as Hugging Face's transformers does.
+        ``"shorter_side_rounded"`` rounds the longer side to the nearest pixel, as big_vision and V-MoE do.
         ``"stretch"`` resizes both sides to that, whatever their proportions.
       evaluation_interpolation: ``"bilinear"`` or ``"bicubic"``, both antialiased, as in Pillow; ``"area"`` or
         ``"bilinear_aliased"``, as in TensorFlow.
@@ -45,7 +46,7 @@ class ImageDataConfig(DataConfig):
     crop_min_area: Annotated[float, Bound(above=0.0, at_most=1.0)] = 0.05
     evaluation_crop: Annotated[float, Bound(above=0.0, at_most=1.0), Effect.RESULTS] = 1.0
     evaluation_resize: Annotated[
-        Literal["square", "shorter_side", "shorter_side_rounded", "stretch"], Effect.RESULTS
+        Literal["square", "shorter_side", "shorter_side_floor", "shorter_side_rounded", "stretch"], Effect.RESULTS
     ] = "square"
     evaluation_interpolation: Annotated[Literal["bilinear", "bicubic", "bilinear_aliased", "area"], Effect.RESULTS] = (
         "bilinear"

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from vmoe_inform.config import ImageDataConfig
 
 Box: TypeAlias = tuple[float, float, float, float]  # top, left, height, width in pixels
-Resize: TypeAlias = Literal["square", "shorter_side", "shorter_side_rounded", "stretch"]
+Resize: TypeAlias = Literal["square", "shorter_side", "shorter_side_floor", "shorter_side_rounded", "stretch"]
 Interpolation: TypeAlias = Literal["bilinear", "bicubic", "bilinear_aliased", "area"]
 
 _ROUNDING = 1e-6  # so that P / (P / R) is R
@@ -45,21 +45,21 @@ class Framing:
         if self.resize == "stretch":
             return side, side
         shorter = min(height, width)
-        if self.resize == "shorter_side":
+        if self.resize in ("shorter_side", "shorter_side_floor"):
             return side * height // shorter, side * width // shorter
         return round(side * height / shorter), round(side * width / shorter)
 
     def corner(self, height: int, width: int, image_size_px: int) -> tuple[int, int]:
         """Top and left of the P x P whole pixels in the middle of a resized image; not with ``"square"``.
 
-        Half a pixel is rounded to even as torchvision does, or down as big_vision does.
+        Half a pixel is rounded to even as torchvision does, or down as transformers and big_vision do.
 
         Args:
           height, width: from :meth:`resized`.
           image_size_px: P.
         """
         left_over = height - image_size_px, width - image_size_px
-        if self.resize == "shorter_side_rounded":
+        if self.resize in ("shorter_side_floor", "shorter_side_rounded"):
             return left_over[0] // 2, left_over[1] // 2
         return round(left_over[0] / 2), round(left_over[1] / 2)
 

@@ -5,11 +5,11 @@ A family is one file and one line below. Formats of files are in :mod:`vmoe_info
 
 from vmoe_inform import checks
 from vmoe_inform.interop.families import big_vision, hugging_face, timm, vision_transformer, vmoe
-from vmoe_inform.interop.families.base import Family, Move, Settings
+from vmoe_inform.interop.families.base import Family, Move, Question, Settings
 from vmoe_inform.interop.stored import StoredCheckpoint
 from vmoe_inform.registry import Registry
 
-__all__ = ["FAMILIES", "Family", "Move", "Settings", "recognise"]
+__all__ = ["FAMILIES", "Family", "Move", "Question", "Settings", "recognise"]
 
 FAMILIES: Registry[Family] = Registry("family of checkpoints")
 FAMILIES.add("vmoe", vmoe.VMoe())

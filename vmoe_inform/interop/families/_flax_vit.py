@@ -1,21 +1,17 @@
 """What google-research's two programs for ViT share, vision_transformer and big_vision: names, sizes, positions."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.config import VisionModelConfig
-from vmoe_inform.interop.families._positions import grid_side, sine_cosine_positions, with_class_token
+from vmoe_inform.interop.families._positions import computed_positions, grid_side, with_class_token
 from vmoe_inform.interop.families._shapes import Shapes, number_of_blocks, shape_of
 from vmoe_inform.interop.families.base import Move
 from vmoe_inform.interop.stored import StoredCheckpoint
 
-PARAMS = "params/"  # before the names of checkpoints that hold a state of training, too
 POSITIONS = ("Transformer/posembed_input/pos_embedding", "Transformer/pos_embedding", "pos_embedding")
-FIRST_BLOCK = re.compile(rf"(?:{PARAMS})?Transformer/encoderblock(?:_0)?/LayerNorm_0/scale")
 
 # Files of before Flax's Linen number all modules of a block in one row: attention is 1, its LayerNorms are 0 and 2.
 _ATTENTION, _LAST_NORM, _MLP = "MultiHeadDotProductAttention_[01]", "LayerNorm_[12]", "MlpBlock_[03]"
@@ -46,16 +42,16 @@ _RULES = [(re.compile(theirs.format(**_GROUPS)), ours) for theirs, ours in _PATH
 _STEM = re.compile(r"(conv_root|gn_root|block\d+)/")
 
 
-def shapes_of(stored: StoredCheckpoint) -> dict[str, tuple[int, ...]]:
-    """Shapes by name without ``params/``."""
-    return {name.removeprefix(PARAMS): shape for name, shape in stored.shapes.items()}
+def has_first_block(names: Collection[str]) -> bool:
+    """Whether there is a first block, with arrays of its own or stacked with the others."""
+    return any(f"Transformer/{block}/LayerNorm_0/scale" in names for block in ("encoderblock_0", "encoderblock"))
 
 
 def sizes(shapes: Shapes, num_layers: int | None = None) -> dict[str, Any]:
     """Fields of ``config.model`` that all arrays but the position embeddings say.
 
     Args:
-      shapes: from :func:`shapes_of`.
+      shapes: of the parameters by name.
       num_layers: where names do not say it.
 
     Raises:
@@ -105,26 +101,25 @@ def image_size_px(shapes: Shapes, model: Mapping[str, Any]) -> dict[str, int]:
     return {}
 
 
-def moves(stored: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:
+def moves(parameters: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:
     """Where each of our parameters is from; names that none is made of are left out."""
     found: list[Move] = []
-    for name in stored.arrays:
-        short = name.removeprefix(PARAMS)
-        if short == "cls":
+    for name, array in parameters.arrays.items():
+        if name == "cls":
             found.append(Move("class_token", (name,)))
-        elif short in POSITIONS:
-            found.append(_positions(name, stored.shapes[name], model))
+        elif name in POSITIONS:
+            found.append(_positions(name, array.shape, model))
         else:
-            found += _translated(name, short, model.num_layers)
+            found += _translated(name, model.num_layers)
     if not any(move.ours == "position_embedding" for move in found):
-        found.append(_computed_positions(model))
+        found.append(computed_positions(model))
     return found
 
 
-def _translated(name: str, short: str, num_layers: int) -> list[Move]:
+def _translated(name: str, num_layers: int) -> list[Move]:
     """Our parameters of the same values: one, or one a block if the array holds all blocks."""
     for pattern, ours in _RULES:
-        match = pattern.fullmatch(short)
+        match = pattern.fullmatch(name)
         if match is None:
             continue
         parts = match.groupdict()
@@ -142,13 +137,3 @@ def _positions(name: str, shape: tuple[int, ...], model: VisionModelConfig) -> M
     if len(shape) == 3 and model.classifier == "token" and shape[1] == model.num_tokens - 1:
         return Move("position_embedding", (name,), "zeros for the class token", with_class_token)
     return Move("position_embedding", (name,))
-
-
-def _computed_positions(model: VisionModelConfig) -> Move:
-    side = model.image_size_px // model.patch_size_px
-
-    def compute() -> np.ndarray:
-        positions = sine_cosine_positions(side, model.hidden_size)
-        return with_class_token(positions) if model.classifier == "token" else positions
-
-    return Move("position_embedding", (), "computed: sines and cosines", compute)

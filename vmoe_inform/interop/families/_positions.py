@@ -5,6 +5,8 @@ import math
 import numpy as np
 
 from vmoe_inform import checks
+from vmoe_inform.config import VisionModelConfig
+from vmoe_inform.interop.families.base import Move
 
 
 def grid_side(name: str, positions: int, *, class_token: bool) -> tuple[int, bool]:
@@ -57,3 +59,14 @@ def sine_cosine_positions(side: int, width: int) -> np.ndarray:
     by_column, by_row = np.outer(columns, frequencies), np.outer(rows, frequencies)
     parts = [np.sin(by_column), np.cos(by_column), np.sin(by_row), np.cos(by_row)]
     return np.concatenate(parts, axis=1)[None].astype(np.float32)
+
+
+def computed_positions(model: VisionModelConfig) -> Move:
+    """Position embeddings of a model whose checkpoint has none; a class token gets zeros."""
+    side = model.image_size_px // model.patch_size_px
+
+    def compute() -> np.ndarray:
+        positions = sine_cosine_positions(side, model.hidden_size)
+        return with_class_token(positions) if model.classifier == "token" else positions
+
+    return Move("position_embedding", (), "computed: sines and cosines", compute)

@@ -2,15 +2,17 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from vmoe_inform import checks
+from vmoe_inform.interop.families.base import Question
+
+Channels: TypeAlias = float | tuple[float, float, float] | tuple[float]  # one number, or of red, green and blue
 
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _TO_SHARES = 1 / 255
-_RESIZE = {"center": "shorter_side", "squash": "stretch"}  # timm's crop modes
 
 _SMALL_PX = 256
 
@@ -36,28 +38,34 @@ def of_big_vision(image_size_px: int) -> dict[str, Any]:
     return {"pixel_mean": 0.5, "pixel_std": 0.5, **framing}
 
 
-def of_timm(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """From ``pretrained_cfg`` of timm's config.json; the defaults of resize and crop are those of timm's ViTs.
+class PretrainedConfig(TypedDict, total=False):
+    """What ``pretrained_cfg`` of timm's config.json says of images."""
 
-    Raises:
-      ValueError: a preparation that this library does not have.
-    """
-    scale = {"pixel_mean": "mean", "pixel_std": "std"}
+    mean: Channels
+    std: Channels
+    crop_pct: Annotated[float, checks.Bound(above=0.0, at_most=1.0)]
+    crop_mode: Literal["center", "squash"]
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+def of_timm(said: PretrainedConfig) -> dict[str, Any]:
+    """From ``pretrained_cfg`` of timm's config.json; the defaults of resize and crop are those of timm's ViTs."""
+    scale = {"pixel_mean": said.get("mean"), "pixel_std": said.get("std")}
     return {
-        **{field: _of_channels(name, settings[name]) for field, name in scale.items() if name in settings},
-        "evaluation_crop": _share("crop_pct", settings.get("crop_pct", 0.9)),
-        "evaluation_resize": word("config.json: crop_mode", settings.get("crop_mode", "center"), _RESIZE),
-        "evaluation_interpolation": _interpolation("interpolation", settings.get("interpolation", "bicubic")),
+        **{field: _of_channels(value) for field, value in scale.items() if value is not None},
+        "evaluation_crop": said.get("crop_pct", 0.9),
+        "evaluation_resize": {"center": "shorter_side", "squash": "stretch"}[said.get("crop_mode", "center")],
+        "evaluation_interpolation": said.get("interpolation", "bicubic"),
     }
 
 
-def asked_of_timm(settings: Mapping[str, Any]) -> dict[str, str]:
+def asked_of_timm(said: PretrainedConfig) -> dict[str, Question]:
     """What has to be asked for: timm's ViTs differ in the scale of pixels, which only config.json tells."""
     asked = {
-        "mean": ("pixel_mean", "0.5 for most ViTs of timm, 0.485,0.456,0.406 for DeiT and DINOv2"),
-        "std": ("pixel_std", "0.5, or 0.229,0.224,0.225; config.json would say both"),
+        "mean": ("pixel_mean", Question("0.5 for most ViTs of timm, 0.485,0.456,0.406 for DeiT and DINOv2", "0.5")),
+        "std": ("pixel_std", Question("0.5, or 0.229,0.224,0.225; config.json would say both", "0.5")),
     }
-    return dict(question for name, question in asked.items() if name not in settings)
+    return dict(question for name, question in asked.items() if name not in said)
 
 
 def class_names(said: Any) -> tuple[str, ...]:
@@ -76,50 +84,52 @@ def class_names(said: Any) -> tuple[str, ...]:
     return () if all(map(_PLACEHOLDER.fullmatch, said)) else tuple(said)
 
 
-def word(field: str, said: Any, meanings: Mapping[str, str]) -> str:
-    """What one of a program's words means here.
+class Preprocessor(TypedDict, total=False):
+    """What Hugging Face's preprocessor_config.json says; sizes are one number, or an object of several."""
 
-    Args:
-      field: that says it, for messages.
-      said: any value of JSON.
-      meanings: by word.
+    size: Any
+    crop_size: Any
+    do_resize: bool
+    do_center_crop: bool
+    do_rescale: bool
+    do_normalize: bool
+    rescale_factor: float
+    resample: Literal[2, 3, "bilinear", "bicubic"]
+    image_mean: Channels
+    image_std: Channels
 
-    Raises:
-      ValueError: another word, or no text.
-    """
-    if not isinstance(said, str) or said not in meanings:
-        raise checks.error(field, f"one of {', '.join(meanings)}", said)
-    return meanings[said]
 
-
-def of_hugging_face(settings: Mapping[str, Any], image_size_px: int) -> dict[str, Any]:
+def of_hugging_face(said: Preprocessor, image_size_px: int) -> dict[str, Any]:
     """From preprocessor_config.json; the defaults are those of Hugging Face's ViT.
 
     Args:
-      settings: of the file.
+      said: by the file.
       image_size_px: P of the model.
 
     Raises:
       ValueError: a preparation that this library does not have.
     """
-    size, crop = settings.get("size", image_size_px), settings.get("crop_size", image_size_px)
+    size, crop = said.get("size", image_size_px), said.get("crop_size", image_size_px)
     shorter = size.get("shortest_edge") if isinstance(size, Mapping) else None
     side = _side(size) if shorter is None else shorter
-    result = _side(crop) if settings.get("do_center_crop", False) else side
+    is_cropped = said.get("do_center_crop", False)
+    result = _side(crop) if is_cropped else side
     if type(side) is not int or result != image_size_px or side < image_size_px:
         expected = f"images of {image_size_px} px, the model's, from a size of at least that"
         raise checks.error("preprocessor_config.json: size, crop_size", expected, (size, crop))
-    _check_rescaled(settings)
-    normalised = settings.get("do_normalize", True)
-    number = settings.get("resample", 2)
+    if shorter is not None and not is_cropped:
+        raise checks.error("preprocessor_config.json: do_center_crop", "true with size.shortest_edge", is_cropped)
+    if shorter is None and (side - image_size_px) % 4 == 3:  # transformers rounds down here, and "stretch" up
+        raise checks.error("preprocessor_config.json: size", f"{image_size_px} plus an even number", side)
+    _check_rescaled(said)
+    normalised = said.get("do_normalize", True)
+    number = said.get("resample", 2)
     return {
-        "pixel_mean": _of_channels("image_mean", settings.get("image_mean", 0.5)) if normalised else 0.0,
-        "pixel_std": _of_channels("image_std", settings.get("image_std", 0.5)) if normalised else 1.0,
+        "pixel_mean": _of_channels(said.get("image_mean", 0.5)) if normalised else 0.0,
+        "pixel_std": _of_channels(said.get("image_std", 0.5)) if normalised else 1.0,
         "evaluation_crop": image_size_px / side,
-        "evaluation_resize": "stretch" if shorter is None else "shorter_side",
-        "evaluation_interpolation": _interpolation(
-            "resample", _RESAMPLING.get(number, number) if isinstance(number, int) else number
-        ),
+        "evaluation_resize": "stretch" if shorter is None else "shorter_side_floor",
+        "evaluation_interpolation": number if isinstance(number, str) else _RESAMPLING[number],
     }
 
 
@@ -131,31 +141,17 @@ def _side(size: Any) -> Any:
     return height if height == width else None
 
 
-def _check_rescaled(settings: Mapping[str, Any]) -> None:
+def _check_rescaled(said: Preprocessor) -> None:
     """Raises ValueError unless pixels are brought into [0, 1] before they are normalised."""
-    factor = settings.get("rescale_factor", _TO_SHARES)
-    if not settings.get("do_rescale", True):
-        raise checks.error("preprocessor_config.json: do_rescale", "true, pixels in [0, 1]", settings["do_rescale"])
-    if type(factor) not in (int, float) or not math.isclose(factor, _TO_SHARES, rel_tol=1e-6):
+    factor = said.get("rescale_factor", _TO_SHARES)
+    for field in ("do_resize", "do_rescale"):
+        if not said.get(field, True):
+            raise checks.error(f"preprocessor_config.json: {field}", "true", False)
+    if not math.isclose(factor, _TO_SHARES, rel_tol=1e-6):
         raise checks.error("preprocessor_config.json: rescale_factor", "1/255, pixels in [0, 1]", factor)
 
 
-def _of_channels(name: str, value: Any) -> float | tuple[float, ...]:
+def _of_channels(value: Channels) -> float | tuple[float, ...]:
     """One number, or three if they differ."""
-    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    if len(values) not in (1, 3) or not all(type(each) in (int, float) for each in values):
-        raise checks.error(name, "one number, or three for red, green and blue", value)
-    numbers = tuple(float(each) for each in values)
+    numbers = value if isinstance(value, tuple) else (value,)
     return numbers[0] if len(set(numbers)) == 1 else numbers
-
-
-def _share(name: str, value: Any) -> float:
-    if type(value) not in (int, float) or not 0 < value <= 1:
-        raise checks.error(name, "a number above 0, at most 1", value)
-    return float(value)
-
-
-def _interpolation(name: str, value: Any) -> str:
-    if value not in _RESAMPLING.values():
-        raise checks.error(name, f"one of {', '.join(_RESAMPLING.values())}", value)
-    return str(value)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from vmoe_inform import checks
+from vmoe_inform.interop.families.base import Question
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
@@ -45,14 +46,27 @@ def number_of_blocks(shapes: Shapes, names: str) -> int:
     return len(found)
 
 
-def asked(model: Mapping[str, Any]) -> dict[str, str]:
+def refuse(shapes: Shapes, missing: Mapping[str, str], expected: str) -> None:
+    """Raises ValueError for arrays of models that this library does not have.
+
+    Args:
+      shapes: of all arrays by name.
+      missing: regular expressions of names -> what such a model has.
+      expected: what it would have to be.
+    """
+    for pattern, what in missing.items():
+        if found := sorted(name for name in shapes if re.fullmatch(pattern, name)):
+            raise checks.error(found[0], expected, what)
+
+
+def asked(model: Mapping[str, Any]) -> dict[str, Question]:
     """What has to be asked for where a checkpoint has no head, or no position embeddings.
 
     Args:
       model: the fields of ``config.model`` that are known.
     """
     questions = {
-        "num_classes": "classes of the head, which the checkpoint lacks",
-        "image_size_px": "side of its images; the position embeddings, which would say it, are computed ones",
+        "num_classes": Question("classes of a new head (with --allow_missing=head), as the checkpoint has none", "10"),
+        "image_size_px": Question("side of its images, which position embeddings would say; they are computed", "224"),
     }
     return {field: question for field, question in questions.items() if field not in model}

@@ -1,22 +1,21 @@
 """Hugging Face transformers: ViT as safetensors with its config.json."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 from vmoe_inform import checks
 from vmoe_inform.config import VisionModelConfig
-from vmoe_inform.interop.families import _preparation, _shapes, _torch
+from vmoe_inform.interop.families import _json, _preparation, _shapes, _torch
 from vmoe_inform.interop.families._positions import grid_side
 from vmoe_inform.interop.families._shapes import Shapes, number_of_blocks, shape_of
-from vmoe_inform.interop.families.base import Family, Move, Settings
+from vmoe_inform.interop.families.base import Family, Move, Question, Settings
 from vmoe_inform.interop.stored import StoredCheckpoint
 
 _PREFIX = re.compile(r"(?:vit|deit)\.")  # of models with a head
 _PATCHES = "embeddings.patch_embeddings.projection.weight"
 _QUERY = "encoder.layer.0.attention.attention.query.weight"
 _POOLER = "pooler.dense"
-_MODEL_TYPES = ("vit", "deit")
 _MISSING: Mapping[str, str] = {
     r"(embeddings\.distillation_token|distillation_classifier\..*)": (
         "a distillation token, whose head is averaged with the other; take the model without"
@@ -26,6 +25,16 @@ _MISSING: Mapping[str, str] = {
     r".*relative_position.*": "relative positions",
 }
 _ACTIVATIONS = {"gelu": "gelu_exact", "gelu_new": "gelu", "gelu_fast": "gelu", "gelu_pytorch_tanh": "gelu"}
+
+
+class _Config(TypedDict, total=False):
+    """What config.json says of the model."""
+
+    model_type: Literal["vit", "deit", "vit_msn"]
+    hidden_act: Literal["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"]
+    layer_norm_eps: checks.PositiveFloat
+    num_attention_heads: checks.Width
+    id2label: Any
 
 
 class HuggingFace(Family):
@@ -43,53 +52,51 @@ class HuggingFace(Family):
         "layer_norm_eps": "layer_norm_epsilon",
     }
     setting_values: Mapping[str, Mapping[str, Any]] = {"hidden_act": _ACTIVATIONS}
+    unused: Mapping[str, str] = {rf"(?:{_PREFIX.pattern})?embeddings\.mask_token": "mask of pre-training"}
 
-    def recognises(self, stored: StoredCheckpoint) -> bool:
-        return {_PATCHES, _QUERY} <= {_short(name) for name in stored.arrays}
+    def has_names(self, names: Collection[str]) -> bool:
+        return {_PATCHES, _QUERY} <= {_short(name) for name in names}
 
-    def ignored(self, name: str) -> str | None:
-        return "mask of pre-training" if _short(name) == "embeddings.mask_token" else None
-
-    def settings(self, stored: StoredCheckpoint) -> Settings:
-        shapes = {_short(name): shape for name, shape in stored.shapes.items()}
-        _check_supported(shapes)
+    def read_settings(self, parameters: StoredCheckpoint) -> Settings:
+        shapes = {_short(name): shape for name, shape in parameters.shapes.items()}
+        _shapes.refuse(shapes, _MISSING, "a plain ViT")
         model = _sizes(shapes)
         asked = _shapes.asked(model)
-        config = stored.description.get("config", {})
-        assumed = _said(config)
-        if "num_heads" not in assumed:
-            asked["num_heads"] = "attention heads, which config.json would say"
-        preprocessor = stored.description.get("preprocessor", {})
-        data = _preparation.of_hugging_face(preprocessor, model["image_size_px"])
+        config = _json.read("config.json", parameters.description.get("config", {}), _Config)
+        assumed = {
+            "activation": _ACTIVATIONS[config.get("hidden_act", "gelu")],
+            "layer_norm_epsilon": config.get("layer_norm_eps", 1e-12),
+        }
+        if "num_attention_heads" in config:
+            assumed["num_heads"] = config["num_attention_heads"]
+        else:
+            asked["num_heads"] = Question("attention heads, which config.json would say", "12")
+        preprocessor = parameters.description.get("preprocessor", {})
+        said = _json.read("preprocessor_config.json", preprocessor, _preparation.Preprocessor)
+        data = _preparation.of_hugging_face(said, model["image_size_px"])
         if names := _preparation.class_names(config.get("id2label", {})):
             data["class_names"] = names
         return Settings(model, asked, assumed, data)
 
-    def moves(self, stored: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:
-        prefix = next((match[0] for name in stored.arrays if (match := _PREFIX.match(name))), "")
+    def make_moves(self, parameters: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:
+        prefix = next((match[0] for name in parameters.arrays if (match := _PREFIX.match(name))), "")
         found = [
             *_torch.patch_embedding(f"{prefix}embeddings.patch_embeddings.projection"),
             Move("class_token", (f"{prefix}embeddings.cls_token",)),
             Move("position_embedding", (f"{prefix}embeddings.position_embeddings",)),
         ]
         for number in range(model.num_layers):
-            found += _block(f"{prefix}encoder.layer.{number}", f"block_{number}", stored, model)
+            found += _block(f"{prefix}encoder.layer.{number}", f"block_{number}", parameters, model)
         found += _torch.norm(f"{prefix}layernorm", "encoder_norm")
         if model.representation_size is not None:
             found += _torch.linear(f"{prefix}{_POOLER}", "pre_logits")
-        return found + (_torch.linear("classifier", "head") if "classifier.weight" in stored.arrays else [])
+        return found + (_torch.linear("classifier", "head") if "classifier.weight" in parameters.arrays else [])
 
 
 def _short(name: str) -> str:
     """A name as a model without a head has it."""
     match = _PREFIX.match(name)
     return name if match is None else name[match.end() :]
-
-
-def _check_supported(shapes: Shapes) -> None:
-    for pattern, what in _MISSING.items():
-        if found := sorted(name for name in shapes if re.fullmatch(pattern, name)):
-            raise checks.error(found[0], "a plain ViT", what)
 
 
 def _sizes(shapes: Shapes) -> dict[str, Any]:
@@ -112,18 +119,6 @@ def _sizes(shapes: Shapes) -> dict[str, Any]:
         **({"num_classes": shape_of(shapes, "classifier.weight", 2)[0]} if "classifier.weight" in shapes else {}),
         "moe.layers": "none",
     }
-
-
-def _said(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the model that config.json says, or that are transformers' defaults."""
-    kind = config.get("model_type", "vit")
-    if kind not in _MODEL_TYPES:
-        raise checks.error("config.json: model_type", f"one of {', '.join(_MODEL_TYPES)}", kind)
-    activation = _preparation.word("config.json: hidden_act", config.get("hidden_act", "gelu"), _ACTIVATIONS)
-    said = {"activation": activation, "layer_norm_epsilon": config.get("layer_norm_eps", 1e-12)}
-    if "num_attention_heads" in config:
-        said["num_heads"] = config["num_attention_heads"]
-    return said
 
 
 def _block(name: str, ours: str, stored: StoredCheckpoint, model: VisionModelConfig) -> list[Move]:

@@ -1,14 +1,11 @@
 """google-research/vision_transformer: the ViTs of arXiv 2010.11929, and of AugReg, arXiv 2106.10270."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from vmoe_inform.config import VisionModelConfig
-from vmoe_inform.interop.families import _flax_vit, _shapes
+from vmoe_inform.interop.families import _flax_vit, _roots, _shapes
 from vmoe_inform.interop.families.base import Family, Move, Settings
 from vmoe_inform.interop.stored import StoredCheckpoint
-
-_STATE = re.compile(r"(opt|opt_state|optimizer|step|rngs?)(/.*)?")
 
 
 class VisionTransformer(Family):
@@ -22,21 +19,20 @@ class VisionTransformer(Family):
         "image_size": "image_size_px",
     }
 
-    def recognises(self, stored: StoredCheckpoint) -> bool:
-        names = {name.removeprefix(_flax_vit.PARAMS) for name in stored.arrays}
-        return any(map(_flax_vit.FIRST_BLOCK.fullmatch, names)) and _flax_vit.POSITIONS[0] in names
+    roots = _roots.FLAX
+    outside = _roots.FLAX_STATE
 
-    def ignored(self, name: str) -> str | None:
-        return "state of training" if _STATE.fullmatch(name) else None
+    def has_names(self, names: Collection[str]) -> bool:
+        return _flax_vit.has_first_block(names) and _flax_vit.POSITIONS[0] in names
 
-    def settings(self, stored: StoredCheckpoint) -> Settings:
-        shapes = _flax_vit.shapes_of(stored)
+    def read_settings(self, parameters: StoredCheckpoint) -> Settings:
+        shapes = parameters.shapes
         model = _flax_vit.sizes(shapes)
         model |= _flax_vit.image_size_px(shapes, model)
         return Settings(model, asked=_shapes.asked(model), data=_PREPARATION)
 
-    def moves(self, stored: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:
-        return _flax_vit.moves(stored, model)
+    def make_moves(self, parameters: StoredCheckpoint, model: VisionModelConfig) -> Sequence[Move]:
+        return _flax_vit.moves(parameters, model)
 
 
 # The program resizes the whole image to P x P, bilinear without antialiasing, and maps pixels to [-1, 1].

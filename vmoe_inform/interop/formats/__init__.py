@@ -7,12 +7,14 @@ import os
 
 from vmoe_inform import checks
 from vmoe_inform.interop.formats import npz, refused, safetensors, vmoe_shards
-from vmoe_inform.interop.formats.base import Format
+from vmoe_inform.interop.formats.base import Format, damaged
 from vmoe_inform.interop.stored import StoredCheckpoint
 from vmoe_inform.registry import Registry
 
 __all__ = ["FORMATS", "Format", "open_checkpoint"]
 
+_MOST_AXES = 32
+_MOST_SIZE = 1 << 48  # of an axis; an array without values may claim any, which NumPy does not take
 FORMATS: Registry[Format] = Registry("format of checkpoints")
 FORMATS.add("npz", npz.Npz())
 FORMATS.add("safetensors", safetensors.Safetensors())
@@ -35,8 +37,14 @@ def open_checkpoint(path: str | os.PathLike[str]) -> StoredCheckpoint:
     titles = ", ".join(FORMATS[name].title for name in FORMATS)
     if not found and not given.exists():
         raise FileNotFoundError(f"--from: expected a checkpoint ({titles}); received {str(path)!r}, which is not there")
+    if not found and given.is_dir():
+        refused.check_folder(given)
     if len(found) != 1:
         received = f"{given}, a folder with {', '.join(found)}" if found else str(given)
         raise checks.error("--from", f"one checkpoint, as {titles}", received)
     name, file = next(iter(found.items()))
-    return FORMATS[name].open(file)
+    stored = FORMATS[name].open(file)
+    for array, shape in stored.shapes.items():
+        if len(shape) > _MOST_AXES or max(shape, default=0) > _MOST_SIZE:
+            raise damaged(file, f"at most {_MOST_AXES} axes of at most {_MOST_SIZE:,}", f"{array} {list(shape)}")
+    return stored

@@ -3,7 +3,7 @@
 import abc
 import contextlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 import ml_dtypes
@@ -66,6 +66,14 @@ def only(folder: pathlib.Path, pattern: str) -> pathlib.Path | None:
     if len(found) > 1:
         raise checks.error("--from", f"one of the files {pattern} of {folder}", [path.name for path in found[:5]])
     return found[0] if found else None
+
+
+def check_all_there(index: pathlib.Path, files: Sequence[pathlib.Path]) -> None:
+    """Raises FileNotFoundError unless all files of a checkpoint are there, which its index names."""
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise FileNotFoundError(f"{index}: expected {len(files)} files in its folder; received none called {few}")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ NumPy writes bfloat16 as two bytes without a meaning, ``V2``. Pickled objects ar
 """
 
 import functools
+import math
 import pathlib
 
 import numpy as np
@@ -13,6 +14,8 @@ from vmoe_inform.interop.stored import StoredArray, StoredCheckpoint
 from vmoe_inform.storage import strict
 
 _EXPECTED = "an npz file of plain arrays"
+# Parameters hardly shrink. A file of zeros shrinks to a thousandth, and would fill the memory.
+_MOST_RATIO, _MOST_SMALL_BYTES = 16, 1 << 26
 
 
 class Npz(Format):
@@ -32,6 +35,9 @@ class Npz(Format):
                 headers = strict.npz_headers(file, size)
             except ValueError as problem:
                 raise damaged(path, _EXPECTED, problem) from None
+        claimed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values())
+        if claimed > _MOST_RATIO * size + _MOST_SMALL_BYTES:
+            raise damaged(path, _EXPECTED, f"arrays of {claimed:,} bytes, compressed to {size:,}")
         arrays = {
             name: StoredArray(shape, _meant(dtype), functools.partial(_read, path, name))
             for name, (shape, dtype) in headers.items()

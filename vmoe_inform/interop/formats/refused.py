@@ -48,6 +48,13 @@ def check(path: pathlib.Path) -> None:
         raise checks.InputError(f"--from: expected {_EXPECTED}; received {path}, {reasons[0]}")
 
 
+def check_folder(folder: pathlib.Path) -> None:
+    """Raises ValueError for a folder that has files of a format that is known and not read."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            check(path)
+
+
 def _holds_pickle(path: pathlib.Path) -> bool:
     """Whether a zip archive is one of PyTorch."""
     try:

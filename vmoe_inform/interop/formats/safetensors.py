@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from vmoe_inform import checks, storage
-from vmoe_inform.interop.formats.base import BFLOAT16, Format, damaged, first_bytes, only, opened
+from vmoe_inform.interop.formats.base import BFLOAT16, Format, check_all_there, damaged, first_bytes, only, opened
 from vmoe_inform.interop.stored import StoredArray, StoredCheckpoint
 from vmoe_inform.storage import strict
 
@@ -24,7 +24,6 @@ _INDEX = ".safetensors.index.json"
 _BESIDES = {"config": "config.json", "preprocessor": "preprocessor_config.json"}
 _MOST_HEADER_BYTES = 100_000_000  # as the format says
 _LENGTH_BYTES = 8
-_MOST_AXES = 32
 DTYPES: Mapping[str, np.dtype] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -82,7 +81,9 @@ def _files(index: pathlib.Path) -> list[pathlib.Path]:
     for name in names:
         if not name.endswith(".safetensors") or pathlib.PurePath(name).name != name:
             raise damaged(index, "names of .safetensors files in its own folder", name)
-    return [index.with_name(name) for name in names]
+    files = [index.with_name(name) for name in names]
+    check_all_there(index, files)
+    return files
 
 
 def _open_file(path: pathlib.Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
@@ -124,7 +125,7 @@ def _span(name: str, entry: Any) -> tuple[tuple[int, ...], np.dtype, tuple[int, 
     shape, offsets = entry["shape"], entry["data_offsets"]
     if entry["dtype"] not in list(DTYPES):
         raise ValueError(f"{name}: dtype {entry['dtype']!r}")
-    if not _are_sizes(shape) or len(shape) > _MOST_AXES:
+    if not _are_sizes(shape):
         raise ValueError(f"{name}: shape {shape}")
     if not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"{name}: data_offsets {offsets}")

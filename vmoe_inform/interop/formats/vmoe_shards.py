@@ -8,6 +8,7 @@ a version's is that of sorted names, the older one that of the file.
 import functools
 import math
 import pathlib
+import re
 from collections.abc import Mapping
 
 import msgpack
@@ -16,12 +17,13 @@ import numpy as np
 from vmoe_inform import checks
 from vmoe_inform.interop.formats import _vmoe_index, message_pack
 from vmoe_inform.interop.formats._vmoe_index import Index, Slices
-from vmoe_inform.interop.formats.base import Format, damaged, only, opened
+from vmoe_inform.interop.formats.base import Format, check_all_there, damaged, only, opened
 from vmoe_inform.interop.stored import StoredArray, StoredCheckpoint
 
 _EXPECTED_SHARD = "a shard of google-research/vmoe as its index describes it"
 _MOST_INDEX_BYTES = 1 << 28  # 256 MiB; that of 10,000 arrays has 2
 _CHUNKS = "__msgpack_array_chunk_a87ca2__"  # the first key of a shard
+_SHARD = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 _TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of TensorFlow's .index
 
 
@@ -33,6 +35,8 @@ class VMoeShards(Format):
     def find(self, path: pathlib.Path) -> pathlib.Path | None:
         if path.is_dir():
             return only(path, "*.index")
+        if shard := _SHARD.fullmatch(path.name):  # one of several
+            path = path.with_name(shard[1])
         if path.is_file():
             return path if path.suffix == ".index" else None
         index = path.with_name(path.name + ".index")
@@ -71,10 +75,7 @@ def _shard(index: pathlib.Path, number: int, count: int) -> pathlib.Path:
 
 def _check_shards(path: pathlib.Path, shards: list[pathlib.Path], index: Index) -> None:
     """All shards are there, and none is asked for more than it has."""
-    missing = [shard.name for shard in shards if not shard.is_file()]
-    if missing:
-        few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise FileNotFoundError(f"{path}: expected {len(shards)} shards in its folder; received none called {few}")
+    check_all_there(path, shards)
     claimed = [0] * len(shards)
     for entry in index.entries.values():
         for slices, number in zip(entry.slices, entry.shards, strict=True):
