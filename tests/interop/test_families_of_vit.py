@@ -153,6 +153,64 @@ def test_older_files_of_big_vision():
     assert_same(in_memory.parameters(older, model), in_memory.parameters(stored, model))
 
 
+VMOE = {
+    "params/": "",
+    "MAPHead_0/MultiHeadDotProductAttention_0": "MapHead/MultiHeadDotProductAttention",
+    "MAPHead_0/LayerNorm_0": "MapHead/LayerNorm",
+    "MAPHead_0": "MapHead",
+    "MultiHeadDotProductAttention_0": "SelfAttention",
+    "MlpBlock_0": "Mlp",
+    "Transformer/": "Encoder/",
+    "pos_embedding": "Encoder/posembed_input/pos_embedding",
+}
+
+
+def vmoe_name(name):
+    for theirs, of_vmoe in VMOE.items():
+        name = name.replace(theirs, of_vmoe)
+    return name
+
+
+@pytest.mark.parametrize("name", ["big_vision_tiny", "big_vision_map", "big_vision_token", "big_vision_computed"])
+def test_dense_models_of_vmoe_have_the_arrays_of_big_vision(name):
+    """Pools and computed positions. The class token has a position in V-MoE: zeros are the same as none."""
+    stored = checkpoint(name)
+    arrays = {vmoe_name(key): array for key, array in arrays_of(name).items() if not key.startswith("opt/")}
+    if "cls" in arrays:
+        positions = "Encoder/posembed_input/pos_embedding"
+        arrays[positions] = _positions.with_class_token(arrays[positions])
+    given = {"image_size_px": 16} if name == "big_vision_computed" else {}
+    renamed, model = of_arrays(arrays), in_memory.model_config(stored, given)
+    assert families.recognise(renamed) is families.FAMILIES["vmoe"]
+    assert in_memory.model_config(renamed, given) == model
+    assert_same(in_memory.parameters(renamed, model), in_memory.parameters(stored, model))
+
+
+@pytest.mark.parametrize("root", ["module.", "backbone."])
+def test_parameters_of_pytorch_lie_inside_another_module(root):
+    stored = checkpoint("timm_token")
+    inside = of_arrays({root + key: array for key, array in arrays_of("timm_token").items()}, **stored.description)
+    model = in_memory.model_config(inside)
+    assert model == in_memory.model_config(stored)
+    assert_same(in_memory.parameters(inside, model), in_memory.parameters(stored, model))
+
+
+def test_of_two_towers_that_of_images_is_read():
+    """As SigLIP has them in big_vision: no head, and arrays of the loss."""
+    arrays = {key.replace("params/", "params/img/"): array for key, array in arrays_of("big_vision_map").items()}
+    texts = {"params/txt/Embed_0/embedding": np.zeros((3, 8)), "params/t": np.zeros(1), "params/b": np.zeros(1)}
+    kept = {key: array for key, array in arrays.items() if "/head/" not in key and not key.startswith("opt/")}
+    stored = of_arrays({**kept, **texts})
+    family = families.recognise(stored)
+    assert list(family.settings(stored).asked) == ["num_classes"]
+    assert family.ignored(stored) == dict.fromkeys(texts, "of the tower of texts")
+    assert {
+        name
+        for move in family.moves(stored, in_memory.model_config(stored, {"num_classes": 7}))
+        for name in move.theirs
+    } == (kept.keys())
+
+
 def test_a_position_of_the_class_token_is_taken_where_there_is_one():
     arrays = arrays_of("big_vision_token")
     own = np.concatenate([np.full((1, 1, 24), 0.25, np.float32), arrays["params/pos_embedding"]], axis=1)

@@ -52,6 +52,7 @@ def test_logits_are_those_of_the_program(name):
     assert error <= TOLERANCE / 20  # 5e-6; they were at most 8e-7 apart
 
 
+@pytest.mark.slow
 def test_the_form_of_gelu_makes_a_difference():
     """So that the test above could fail."""
     stored = checkpoint("timm_map")

@@ -343,6 +343,32 @@ def test_the_golden_checkpoint_agrees_and_a_change_does_not(arrays, tmp_path):
     assert "colour" in said[0]
 
 
+def test_without_a_head_what_it_would_see_is_compared(arrays, tmp_path):
+    path = written(tmp_path, {name: None if name.startswith("head/") else array for name, array in arrays.items()})
+    found = checkpoint_import.prepare(path, given={**GIVEN, "num_classes": 32}, allow_missing=["head"])
+    params = comparison.variables_of(found, has_head=False)["params"]
+    assert np.array_equal(params["head"]["kernel"], np.eye(32))
+    assert not np.any(params["head"]["bias"])
+    assert np.array_equal(params["class_token"], arrays["cls"])
+    said: list[str] = []
+    with pytest.raises(checks.InputError, match=r"--expected: logits: expected shape \[4, 32\]; received \[4, 10\]"):
+        comparison.error_of(path, np.zeros((4, 16, 16, 3)), np.zeros((4, 10)), GIVEN, {}, said.append)
+    assert said == ["the checkpoint has no head: what it would see is compared with the logits"]
+
+
+@pytest.mark.parametrize(
+    ("images", "logits", "message"),
+    [
+        ((8, 3, 16, 16), (8, 10), r"--expected: images: expected shape \[B, 16, 16, 3\]; received \[8, 3, 16, 16\]"),
+        ((6, 16, 16, 3), (6, 10), "--expected: images: expected a multiple of the 4 images of a group; received 6"),
+        ((8, 16, 16, 3), (8, 9), r"--expected: logits: expected shape \[8, 10\]; received \[8, 9\]"),
+    ],
+)
+def test_logits_of_other_images_or_classes_are_one_line(images, logits, message):
+    with pytest.raises(checks.InputError, match=message):
+        comparison.error_of(str(TINY), np.zeros(images), np.zeros(logits), {}, GIVEN, print)
+
+
 @pytest.mark.parametrize("name", ["augreg_tiny", "big_vision_tiny", "hugging_face"])
 def test_dense_checkpoints_need_no_setting(name):
     (path,) = [path for path in (GOLDEN / name).iterdir() if path.name in ("vit.npz", "model.safetensors")]
@@ -509,20 +535,28 @@ def test_what_is_wrong_is_in_the_table_too(commands, arrays, tmp_path):
 
 
 def test_the_check_says_how_far_apart_logits_are(commands, tmp_path):
-    check, expected = "interop.check_checkpoint", TINY.with_name("expected.npz")
-    printed = commands.succeed(f"--from={TINY}", f"--expected={expected}", module=check)
+    check, recorded = "interop.check_checkpoint", dict(np.load(TINY.with_name("expected.npz")))
+    np.savez(tmp_path / "bare.npz", images=recorded["images"], logits=recorded["logits"])
+    printed = commands.succeed(f"--from={TINY}", f"--expected={tmp_path / 'bare.npz'}", *FLAGS, module=check)
     assert printed.startswith("largest relative difference of the logits: ")
     assert printed.endswith("agrees\n")
-    recorded = dict(np.load(expected))
-    np.savez(tmp_path / "other.npz", **(recorded | {"logits": recorded["logits"] + 0.1}))
-    code, printed, _ = commands.run(f"--from={TINY}", f"--expected={tmp_path / 'other.npz'}", module=check)
-    assert (code, printed.splitlines()[-1]) == (1, "DOES NOT AGREE")
-    np.savez(tmp_path / "bare.npz", images=recorded["images"], logits=recorded["logits"])
     code, _, errors = commands.run(f"--from={TINY}", f"--expected={tmp_path / 'bare.npz'}", module=check)
     assert code == 2
     assert "--model.moe.num_selected_experts=VALUE" in errors
-    printed = commands.succeed(f"--from={TINY}", f"--expected={tmp_path / 'bare.npz'}", *FLAGS, module=check)
-    assert printed.endswith("agrees\n")
+    np.savez(tmp_path / "other.npz", **(recorded | {"logits": recorded["logits"] + 0.1}))
+    code, printed, _ = commands.run(f"--from={TINY}", f"--expected={tmp_path / 'other.npz'}", module=check)
+    assert (code, printed.splitlines()[-1]) == (1, "DOES NOT AGREE")
+
+
+def test_a_shard_that_is_damaged_is_said_before_the_table(commands, tmp_path):
+    for path in TINY.parent.glob("ckpt.*"):
+        shutil.copy(path, tmp_path)
+    shard = tmp_path / "ckpt.data-00001-of-00003"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    code, printed, errors = commands.run(f"--from={tmp_path}", f"--workdir={tmp_path / 'run'}", *FLAGS)
+    assert (code, len(errors.splitlines()), "theirs" in printed) == (2, 1, False)
+    assert f"{shard.name}: expected a shard" in errors
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_page_lists_every_published_name():

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.axes import Array, Float
+from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.interop import checkpoint_import, families, formats, plan, settings
+from vmoe_inform.interop.checkpoint_import import CheckpointImport
 from vmoe_inform.interop.families import Settings
 from vmoe_inform.nn import models
 
@@ -75,17 +76,22 @@ def error_of(
     found = checkpoint_import.prepare(path, given=fields, allow_missing=() if has_head else ("head",))
     found.plan.check()
     _check_shapes(images, logits, found.model)
-    params = plan.read_params(found.plan)
-    if not has_head:
-        width = found.model.num_classes
-        params |= {"head/kernel": np.eye(width, dtype=np.float32), "head/bias": np.zeros(width, np.float32)}
-    variables = plan.complete(found.plan, params)
+    variables = variables_of(found, has_head=has_head)
     model = models.from_config(found.model)
     with jax.default_matmul_precision("highest"):
         ours, _ = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(
             variables, np.asarray(images, np.float32)
         )
     return relative_error(ours, logits)
+
+
+def variables_of(found: CheckpointImport, *, has_head: bool) -> dict[str, Tree]:
+    """The model's variables; without a head of its own, one that shows what it sees."""
+    params = plan.read_params(found.plan)
+    if not has_head:
+        width = found.model.num_classes
+        params |= {"head/kernel": np.eye(width, dtype=np.float32), "head/bias": np.zeros(width, np.float32)}
+    return plan.complete(found.plan, params)
 
 
 def _width(said: Settings) -> int:
