@@ -15,7 +15,6 @@ a line in the order of the logits. So does --classes=imagenet, which is assumed 
 """
 
 import pathlib
-from collections.abc import Iterable
 
 from absl import flags
 
@@ -39,10 +38,15 @@ def main(_: list[str]) -> None:
     """Prints the tables and writes the run."""
     given = command_line.required(_FROM, "a checkpoint")
     workdir = None if _DRY_RUN.value else pathlib.Path(command_line.required(_WORKDIR, "a folder for the run"))
+    from vmoe_inform.interop import write_run
+
+    with write_run.new_folder(workdir):
+        _import(given, workdir)
+
+
+def _import(given: str, workdir: pathlib.Path | None) -> None:
     from vmoe_inform.interop import checkpoint_import, exported, formats, plan, references, run_config, table, write_run
 
-    if workdir is not None:
-        write_run.check_folder(workdir)
     path = references.locate(given, command_line.say)
     stored = formats.open_checkpoint(path)
     if exported.is_exported(stored):
@@ -56,23 +60,18 @@ def main(_: list[str]) -> None:
         path, given=_MODEL.fields, config=config, set_fields=set_fields, allow_missing=_ALLOW_MISSING.value
     )
     command_line.say(f"{stored.path}: {found.family.title}; {stored.num_bytes:,} bytes in {len(stored.arrays)} arrays")
-    _say_all(table.lines_of_settings(found.values))
+    command_line.say(*table.lines_of_settings(found.values))
     if found.plan.problems:
-        _say_all(table.lines_of_arrays(found.plan.rows))
+        command_line.say(*table.lines_of_arrays(found.plan.rows))
         found.plan.check()
     run, data = run_config.make(found, config, classes=_CLASSES.value, set_fields=set_fields, given=_DATA.fields)
     params = {} if workdir is None else plan.read_params(found.plan)  # before the table, which would hide an error
-    _say_all(table.lines_of_arrays(found.plan.rows))
-    _say_all(table.lines_of_data(run.data, data["class_names"].origin))
+    command_line.say(*table.lines_of_arrays(found.plan.rows))
+    command_line.say(*table.lines_of_data(run.data, data["class_names"].origin))
     if workdir is not None:
         variables = plan.complete(found.plan, params, run.seed)
         write_run.write(write_run.record_of(found, data), run, variables, workdir)
         command_line.say(f"{workdir}: written. Next: {table.next_command(workdir, asks_for_data=config is None)}")
-
-
-def _say_all(lines: Iterable[str]) -> None:
-    for line in lines:
-        command_line.say(line)
 
 
 if __name__ == "__main__":

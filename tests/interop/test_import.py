@@ -531,7 +531,7 @@ def test_what_is_wrong_is_in_the_table_too(commands, arrays, tmp_path):
     assert code == 2
     assert any(line.split() == ["made/up", "-", "3", "UNKNOWN"] for line in printed.splitlines())
     assert "made/up [3]: unknown" in errors
-    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_check_says_how_far_apart_logits_are(commands, tmp_path):
@@ -553,10 +553,30 @@ def test_a_shard_that_is_damaged_is_said_before_the_table(commands, tmp_path):
         shutil.copy(path, tmp_path)
     shard = tmp_path / "ckpt.data-00001-of-00003"
     shard.write_bytes(shard.read_bytes()[:-100])
-    code, printed, errors = commands.run(f"--from={tmp_path}", f"--workdir={tmp_path / 'run'}", *FLAGS)
+    code, printed, errors = commands.run(f"--from={tmp_path}", f"--workdir={tmp_path / 'new' / 'run'}", *FLAGS)
     assert (code, len(errors.splitlines()), "theirs" in printed) == (2, 1, False)
     assert f"{shard.name}: expected a shard" in errors
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_did_not_exist_is_gone_after_a_failure(tmp_path):
+    def fail(workdir):
+        with write_run.new_folder(workdir):
+            (workdir / "checkpoints").mkdir()
+            raise OSError("full")
+
+    there = tmp_path / "there"
+    there.mkdir()
+    for workdir in (there, tmp_path / "new" / "run"):
+        with pytest.raises(OSError, match="full"):
+            fail(workdir)
+    assert [path.relative_to(tmp_path) for path in sorted(tmp_path.rglob("*"))] == [
+        pathlib.Path("there"),
+        pathlib.Path("there/checkpoints"),
+    ]
+    with pytest.raises(checks.InputError, match="a folder without a run"), write_run.new_folder(there):
+        pass
+    assert there.exists()
 
 
 def test_the_page_lists_every_published_name():

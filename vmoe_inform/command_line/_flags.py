@@ -72,10 +72,11 @@ def required(holder: flags.FlagHolder, expected: str) -> Any:
     return holder.value
 
 
-def say(line: str) -> None:
-    """Prints a line, without characters that would command the terminal; of several processes, the first does."""
+def say(*lines: str) -> None:
+    """Prints lines, without characters that would command the terminal; of several processes, the first does."""
     if processes.is_main():
-        print(text.printable(line))
+        for line in lines:
+            print(text.printable(line))
 
 
 def define_output(name: str, description: str) -> Callable[[], pathlib.Path | None]:

@@ -1,7 +1,9 @@
 """Writes an imported model as a run's folder, which all commands take as one that was trained here."""
 
+import contextlib
 import pathlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -34,6 +36,30 @@ def check_folder(workdir: pathlib.Path) -> None:
         if storage.exists(workdir / name):
             raise checks.error("--workdir", "a folder without a run", f"{workdir}, which has {name}")
     storage.check_writable(workdir)
+
+
+@contextlib.contextmanager
+def new_folder(workdir: pathlib.Path | None) -> Iterator[None]:
+    """A folder for :func:`write`, from :func:`check_folder`; if the import fails, what did not exist is gone again.
+
+    Args:
+      workdir: of the run; None for an import that writes none.
+
+    Raises:
+      ValueError: as :func:`check_folder`.
+    """
+    made = [] if workdir is None else [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    try:
+        if workdir is not None:
+            check_folder(workdir)
+        yield
+    except BaseException:
+        for folder in made[:1]:
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in made[1:]:
+            with contextlib.suppress(OSError):  # something else is there by now
+                folder.rmdir()
+        raise
 
 
 def write(record: Mapping[str, Any], config: Config, variables: Mapping[str, Tree], workdir: pathlib.Path) -> None:
