@@ -1,5 +1,6 @@
 """Every test runs on eight virtual CPU devices, with implicit rank promotion an error."""
 
+import gc
 import importlib.metadata
 import logging
 import os
@@ -55,6 +56,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def pytest_configure(config: pytest.Config) -> None:
     """What another process is still writing into the cache cannot be read yet: then it is compiled once more."""
     config.addinivalue_line("filterwarnings", "default:Error reading persistent compilation cache:UserWarning")
+
+
+# Tracing allocates far more than it leaves as garbage. With Python's own threshold an eighth of all processor time went
+# into searching for garbage, most of it among what was imported and collected, which stays.
+gc.set_threshold(100_000)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
 
 
 # The files with the longest tests come first, so that at the end there are only short ones to share out.
