@@ -1,48 +1,66 @@
 """The command lines as a user starts them, in processes of their own."""
 
+import atexit
 import contextlib
+import functools
 import itertools
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+def _environment() -> dict[str, str]:
+    """That of this process, without what pytest says of itself."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+
+
+_BEFORE_TESTS = _environment()
+
+
 def start(module: str, *arguments: str) -> subprocess.Popen[str]:
     """Starts ``python -m vmoe_inform.MODULE``, which compiles as the tests do (see conftest.py)."""
-    return _start("-m", f"vmoe_inform.{module}", *arguments)
+    return _start("-m", f"vmoe_inform.{module}", *arguments, environment=_environment())
 
 
 def run(module: str, *arguments: str, code: int = 0) -> str:
-    """Runs one to its end, which has to be this exit code, and returns what it printed."""
-    process = start(module, *arguments)
-    printed, errors = process.communicate()
-    assert process.returncode == code, printed + errors
+    """The output of a command line, forked as those of :class:`Forks`, that has to end with this exit code."""
+    with tempfile.TemporaryDirectory() as folder, Forks(module, pathlib.Path(folder)) as forks:
+        ended, printed, errors = forks.run(*arguments)
+    assert ended == code, printed + errors
     return printed
 
 
 def fail(module: str, *arguments: str) -> str:
-    """Runs one that has to find bad input, and returns its errors."""
-    process = start(module, *arguments)
-    printed, errors = process.communicate()
-    assert process.returncode == 2, printed + errors
+    """The errors of one that has to find bad input."""
+    with tempfile.TemporaryDirectory() as folder, Forks(module, pathlib.Path(folder)) as forks:
+        code, printed, errors = forks.run(*arguments)
+    assert code == 2, printed + errors
     return errors
 
 
 # To import takes longer than to find a mistake in a command line, and as long as to train a tiny model: a process forks
-# for each, before JAX has threads, when all is imported that the command imports by and by.
+# for each, before JAX has threads, when all is imported that the command imports by and by. What is imported is no
+# garbage, and stays shared between the forks as long as nobody looks for garbage in it.
 _FORKS = """
-import os, sys, importlib, runpy
-for name in ("vmoe_inform.command_line", *(f"vmoe_inform.{name}" for name in sys.argv[1:])):
-    importlib.import_module(name)
+import gc, json, os, sys, importlib, runpy
+importlib.import_module("vmoe_inform.command_line")
 for line in sys.stdin:
-    folder, module, *arguments = line.rstrip("\\n").split("\\t")
+    imports, environment, folder, module, arguments = json.loads(line)
+    for name in imports:
+        importlib.import_module(f"vmoe_inform.{name}")
+    gc.freeze()
     if os.fork() == 0:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT), descriptor)
+        os.environ.clear()
+        os.environ.update(environment)
         sys.argv = [module, *arguments]
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -55,32 +73,53 @@ for line in sys.stdin:
 """
 
 
+@functools.cache
+def _shared() -> subprocess.Popen[str]:
+    """The process that forks for all tests of this one. Its imports see the environment as it was before them."""
+    process = _start("-c", _FORKS, environment=_BEFORE_TESTS)
+    atexit.register(process.communicate)
+    return process
+
+
 class Forks(contextlib.AbstractContextManager["Forks"]):
     """Command lines, one after the other, which share one process's imports."""
 
-    def __init__(self, module: str, folder: pathlib.Path, *, imports: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        module: str,
+        folder: pathlib.Path,
+        *,
+        imports: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ):
         """Args:
         module: of the package, whose command lines they are if nothing else is said.
         folder: for what they print.
         imports: modules of the package that the command imports when it starts.
+        environment: variables for imports too. With them, imports are shared with no other tests.
         """
         self._module, self._folder, self._numbers = module, folder, itertools.count()
-        self._process = _start("-c", _FORKS, *imports)
+        self._imports, self._environment = imports, environment or {}
+        own = {**_BEFORE_TESTS, **self._environment}
+        self._own = _start("-c", _FORKS, environment=own) if environment else None
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()
+        if self._own is not None:
+            self._own.communicate()
 
     def run(self, *arguments: str, module: str | None = None) -> tuple[int, str, str]:
-        """Exit code, output and errors of a command line."""
+        """Exit code, output and errors of a command line, which has the environment of the moment."""
         folder = self._folder / f"command_line_{next(self._numbers)}"
         folder.mkdir()
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        name = f"vmoe_inform.{module or self._module}"
-        self._process.stdin.write("\t".join((str(folder), name, *arguments)) + "\n")
-        self._process.stdin.flush()
-        code = self._process.stdout.readline()
-        assert code, self._process.communicate()
+        process = _shared() if self._own is None else self._own
+        assert process.stdin is not None
+        assert process.stdout is not None
+        environment = _environment() | self._environment
+        request = (self._imports, environment, str(folder), f"vmoe_inform.{module or self._module}", arguments)
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        code = process.stdout.readline()
+        assert code, process.communicate()
         return int(code), (folder / "stdout").read_text(), (folder / "stderr").read_text()
 
     def succeed(self, *arguments: str, module: str | None = None) -> str:
@@ -98,8 +137,7 @@ def run_many(
         return [forks.run(*arguments) for arguments in command_lines]
 
 
-def _start(*arguments: str) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+def _start(*arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,

@@ -148,18 +148,16 @@ def used(tmp_path_factory) -> pathlib.Path:
     _write_package(folder)
     config = f"--config={folder}/mine/settings.py"
     libraries = ("training.loop", "evaluation.run", "report.page", "studies.execute", "studies.report", "analysis.api")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
-        with processes.Forks("train", folder, imports=libraries) as commands:
-            # The option is on the command line, which is read before the config file says what steps there are.
-            option = "--config.model.router.options.image_mean.share=0.5"
-            commands.succeed(f"{config}:router=image_mean_vmoe", option, f"--workdir={folder}/run")
-            commands.succeed(f"--workdir={folder}/run", "--suites=dark,clean", module="evaluate")
-            option = "--config.model.router.options.image_mean.share=1.0"
-            commands.succeed(f"--workdir={folder}/run", "--suites=dark,clean", option, module="evaluate")
-            routers = "--routers=vmoe,image_mean_vmoe@image_mean.share=0.5"
-            commands.succeed(config, routers, "--seeds=2", f"--workdir={folder}/study", module="study")
-            commands.succeed(f"--workdir={folder}/run", "--checkpoints=6", module="analyze")
+    with processes.Forks("train", folder, imports=libraries, environment={"PYTHONPATH": str(folder)}) as commands:
+        # The option is on the command line, which is read before the config file says what steps there are.
+        option = "--config.model.router.options.image_mean.share=0.5"
+        commands.succeed(f"{config}:router=image_mean_vmoe", option, f"--workdir={folder}/run")
+        commands.succeed(f"--workdir={folder}/run", "--suites=dark,clean", module="evaluate")
+        option = "--config.model.router.options.image_mean.share=1.0"
+        commands.succeed(f"--workdir={folder}/run", "--suites=dark,clean", option, module="evaluate")
+        routers = "--routers=vmoe,image_mean_vmoe@image_mean.share=0.5"
+        commands.succeed(config, routers, "--seeds=2", f"--workdir={folder}/study", module="study")
+        commands.succeed(f"--workdir={folder}/run", "--checkpoints=6", module="analyze")
     return folder
 
 
