@@ -8,16 +8,18 @@ such text through :func:`legend`. Every function that draws is ``@plain``.
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib import font_manager
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
-from matplotlib.legend import Legend
 
 from vmoe_inform import text as text_lib
+
+if TYPE_CHECKING:  # training draws nothing, but names what it finds in data as figures do
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
 
 Parameters = ParamSpec("Parameters")
 Drawn = TypeVar("Drawn")
@@ -94,7 +96,7 @@ def legible(text: str, families: Sequence[str] = (FONT,)) -> str:
     return "".join(c if any(ord(c) in _glyphs(f) for f in families) else text_lib.code(c) for c in printable)
 
 
-def legend(owner: Figure | Axes, handles: Sequence[Any], **options: Any) -> Legend:
+def legend(owner: "Figure | Axes", handles: Sequence[Any], **options: Any) -> "Legend":
     """A legend with exactly these entries.
 
     Args:

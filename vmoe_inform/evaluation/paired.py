@@ -13,8 +13,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float, Int
+from scipy import special
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation.results import SHARE, Scale, Unit, Value
@@ -121,8 +121,8 @@ def difference(before: Contributions, after: Contributions) -> Difference:
     effects = after.influences - before.influences
     change = after.value - before.value
     error = math.sqrt(float(np.square(effects).sum()) * count / (count - 1))
-    half = float(scipy.stats.t.ppf((1 + _LEVEL) / 2, count - 1)) * error
-    p_value = float(2 * scipy.stats.t.sf(abs(change) / error, count - 1)) if error > 0 else float(change == 0)
+    half = float(special.stdtrit(count - 1, (1 + _LEVEL) / 2)) * error
+    p_value = float(2 * special.stdtr(count - 1, -abs(change) / error)) if error > 0 else float(change == 0)
     return Difference(count, before.value, after.value, change - half, change + half, p_value, None, None, *shared)
 
 
@@ -133,6 +133,8 @@ def mcnemar(gained: int, lost: int) -> float:
       gained: records that only the second model gets right.
       lost: records that only the first gets right.
     """
+    import scipy.stats  # which takes longer to import than JAX
+
     return float(scipy.stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
@@ -146,7 +148,7 @@ def interval_of_shares(gained: int, lost: int, count: int) -> tuple[float, float
       count: records.
     """
     up, down = (gained + 1) / (count + 2), (lost + 1) / (count + 2)
-    deviations = float(scipy.stats.norm.ppf((1 + _LEVEL) / 2))
+    deviations = float(special.ndtri((1 + _LEVEL) / 2))
     half = deviations * math.sqrt((up + down - (up - down) ** 2) / (count + 2))
     return max(-1.0, up - down - half), min(1.0, up - down + half)
 

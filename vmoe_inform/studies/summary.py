@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.stats
+from scipy import special
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation.headlines import headline
@@ -77,7 +77,7 @@ def t_interval(values: Sequence[float], *, level: float = LEVEL) -> Interval:
     if not np.isfinite(array).all():
         raise checks.error("values", "finite numbers", list(values))
     mean = float(array.mean())
-    half = float(scipy.stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
+    half = float(special.stdtrit(len(array) - 1, (1 + level) / 2) * array.std(ddof=1) / math.sqrt(len(array)))
     return Interval(mean, mean - half, mean + half)
 
 
