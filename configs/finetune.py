@@ -31,17 +31,51 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     )
 
 
-def _linear_head(config: ml_collections.ConfigDict) -> None:
-    default = config_lib.default(config.model.inputs)
+def _vit(config: ml_collections.ConfigDict) -> None:
+    """The paper's numbers for CIFAR. It chooses the learning rate among 1e-3, 3e-3, 1e-2 and 3e-2."""
+    _start(config, "sgd", learning_rate=1e-2, warmup_steps=500, steps=10_000)
+    _no_regularisation(config)
+    config.optimizer.gradient_clip_norm = 1.0
+
+
+def _layerwise(config: ml_collections.ConfigDict) -> None:
+    """The optimizer of MAE's fine-tuning of a ViT-L. Augmentation, mixup and dropout are RUN's."""
+    _start(config, "adamw", learning_rate=1e-3 * 512 / 256, warmup_steps=500, epochs=50.0)
+    config.train.label_smoothing = 0.1
+    config.optimizer.layer_decay = 0.75
+    config.optimizer.weight_decay = 0.05
+
+
+def _head(config: ml_collections.ConfigDict) -> None:
+    """MAE's linear probing with SGD in place of LARS, and without its batch normalisation."""
+    _start(config, "sgd", learning_rate=0.1 * 512 / 256, warmup_steps=0, epochs=50.0)
+    _no_regularisation(config)
+    config.optimizer.frozen = ("^(?!head/)",)
+
+
+def _start(
+    config: ml_collections.ConfigDict,
+    optimizer: str,
+    *,
+    learning_rate: float,
+    warmup_steps: int,
+    epochs: float | None = None,
+    steps: int | None = None,
+) -> None:
+    """A linear head, and an optimizer by its defaults, whose learning rate falls as a cosine."""
     config.model.representation_size = None
     config.model.head_bias_initial_value = 0.0
-    config.optimizer = default.optimizer
     config.train.loss = "softmax"
     config.train.batch_size = 512
     config.train.gradient_accumulation_steps = 1
     config.train.ema_decay = 0.0
-    config.train.steps = None
+    config.train.epochs = epochs
+    config.train.steps = steps
+    config.optimizer = config_lib.default(config.model.inputs).optimizer
+    config.optimizer.name = optimizer
     config.optimizer.schedule = "cosine"
+    config.optimizer.learning_rate = learning_rate
+    config.optimizer.warmup_steps = warmup_steps
 
 
 def _no_regularisation(config: ml_collections.ConfigDict) -> None:
@@ -54,39 +88,3 @@ def _no_regularisation(config: ml_collections.ConfigDict) -> None:
     config.train.label_smoothing = 0.0
     config.train.mixup_alpha = 0.0
     config.train.cutmix_alpha = 0.0
-
-
-def _vit(config: ml_collections.ConfigDict) -> None:
-    """The paper's numbers for CIFAR. It chooses the learning rate among 1e-3, 3e-3, 1e-2 and 3e-2."""
-    _linear_head(config)
-    _no_regularisation(config)
-    config.train.epochs = None
-    config.train.steps = 10_000
-    config.optimizer.name = "sgd"
-    config.optimizer.momentum = 0.9
-    config.optimizer.learning_rate = 1e-2
-    config.optimizer.warmup_steps = 500
-    config.optimizer.gradient_clip_norm = 1.0
-
-
-def _layerwise(config: ml_collections.ConfigDict) -> None:
-    """The optimizer of MAE's fine-tuning of a ViT-L. Augmentation, mixup and dropout are RUN's."""
-    _linear_head(config)
-    config.train.epochs = 50.0
-    config.train.label_smoothing = 0.1
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3 * 512 / 256
-    config.optimizer.layer_decay = 0.75
-    config.optimizer.warmup_steps = 500
-    config.optimizer.weight_decay = 0.05
-
-
-def _head(config: ml_collections.ConfigDict) -> None:
-    """MAE's linear probing with SGD in place of LARS, and without its batch normalisation."""
-    _linear_head(config)
-    _no_regularisation(config)
-    config.train.epochs = 50.0
-    config.optimizer.name = "sgd"
-    config.optimizer.learning_rate = 0.1 * 512 / 256
-    config.optimizer.warmup_steps = 0
-    config.optimizer.frozen = ("^(?!head/)",)

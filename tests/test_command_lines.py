@@ -154,7 +154,7 @@ BAD_FIELDS = {
     "--nosuch": "command line: expected flags that --help lists; received '--nosuch'",
     "--workdir=again": "--workdir: expected this flag once; received '2 times'",
     "--dry_run=perhaps": "--dry_run: expected true or false; received 'perhaps'",
-    "--process_id": "--process_id: expected a value, as --process_id=VALUE; received 'none'",
+    "--process_id": "--process_id: expected a value, as --process_id=VALUE; received nothing",
     "--config.data.directory=/tmp": "data.directory: expected '' with data.source = 'digits', .*; received '/tmp'",
     "word": "command line: expected flags only .*; received 'word'",
 }

@@ -31,6 +31,7 @@ ALLOWED = {
     "checks": set(),
     "exit_codes": set(),
     "text": set(),
+    "progress": set(),  # rich; for what takes long
     "lettering": {"text"},  # matplotlib; for what draws
     "storage": {"checks"},
     "documents": {"checks", "storage"},
@@ -43,14 +44,14 @@ ALLOWED = {
     "runs": RUNS,  # a trained model and where it is from
     "tasks": TASKS,  # what a model learns and is measured by
     "evaluation": TASKS,
-    "training": TASKS | {"evaluation"},  # the loop evaluates as it goes; evaluation knows no training
+    "training": TASKS | {"evaluation", "progress"},  # the loop evaluates as it goes; evaluation knows no training
     "report": TASKS | {"evaluation", "lettering"},
     # what a run's routers do to the images of the suites
     "analysis": TASKS | {"evaluation", "report", "lettering"},
-    "studies": TASKS | {"evaluation", "training", "report", "lettering"},  # many runs, trained and measured
+    "studies": TASKS | {"evaluation", "training", "report", "lettering", "progress"},  # many runs, trained and measured
     "generation": RUNS,  # what language models write
     # what classifiers say of a user's own images
-    "prediction": TASKS | {"evaluation", "report", "analysis"},
+    "prediction": TASKS | {"evaluation", "report", "analysis", "progress"},
     # what a program costs, compiled and timed; only command lines look at it
     "performance": TASKS | {"evaluation", "training"},
     # checkpoints of other programs, which become runs: state and optimizer are those of training

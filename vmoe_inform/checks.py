@@ -149,6 +149,14 @@ def error(field: str, expected: str, received: Any) -> InputError:
     return InputError(f"{field}: expected {expected}; received {_SHORT.repr(received)}")
 
 
+class _Nothing:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+NOTHING = _Nothing()  # what :func:`error` received where there was no value at all
+
+
 def unknown(field: str, expected: str, received: Any, known: Iterable[str]) -> InputError:
     """:func:`error` for a name that is not among the known ones, with the one that may be meant."""
     short = received if isinstance(received, str) and len(received) <= 100 else ""

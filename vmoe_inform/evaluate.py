@@ -63,12 +63,12 @@ def main(_: list[str]) -> int:
     places = dict(zip(names, [*paths, *others], strict=True))
     compared = {name: EvaluationFiles(places[name]).read_results() for name in names[len(paths) :]}
     runs = side_by_side.find({name: places[name] for name in names[: len(paths)]}, here, swept, say=command_line.say)
-    found = side_by_side.evaluate(runs, _SUITES.value, predictions=predictions, say=command_line.say)
-    if _REPORT.value and found.evaluated and processes.is_main():
-        command_line.say(f"report: {report.write(places, found.evaluated, compared, since=since)}")
-    if found.problems:
-        raise checks.InputError("; ".join(found.problems))
-    return command_line.BAD_INPUT if any(run.is_damaged for run in found.evaluated.values()) else 0
+    evaluated, problems = side_by_side.evaluate(runs, _SUITES.value, predictions=predictions, say=command_line.say)
+    if _REPORT.value and evaluated and processes.is_main():
+        command_line.say(f"report: {report.write(places, evaluated, compared, since=since)}")
+    if problems:
+        raise checks.InputError("; ".join(problems))
+    return command_line.BAD_INPUT if any(run.is_damaged for run in evaluated.values()) else 0
 
 
 if __name__ == "__main__":

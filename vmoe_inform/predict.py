@@ -52,7 +52,8 @@ def main(words: list[str]) -> int:
         complain=lambda line: print(text.printable(line), file=sys.stderr),
     )
     if unreadable:
-        raise checks.error("files", "images that can be read", f"{unreadable:,} of {len(files):,} that cannot")
+        received = f"{unreadable:,} of {len(files):,} that cannot be read"
+        raise checks.InputError(f"files: expected images; received {received}, named above")
     return 0
 
 

@@ -90,7 +90,7 @@ def test_fine_tuning_with_another_router(tmp_path):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        (None, r"config argument: expected from=RUN, the folder of the run to begin from; received 'none'"),
+        (None, r"config argument: expected from=RUN, the folder of the run to begin from; received nothing"),
         ("from=/no/such", r"from: expected the folder of a run, with config.json; received '/no/such'"),
         ("from=gs://bucket/run", r"from: expected path on this machine .*; received 'gs://bucket/run'"),
         ("fom=x", r"config argument: expected one of the keys router, .*; received 'fom'"),

@@ -342,4 +342,4 @@ def test_a_missing_archive_is_named(tmp_path):
 
 def test_a_command_line_without_archives_says_what_is_missing():
     errors = processes.fail("data.unpack", "--directory=somewhere")
-    assert "command line: expected archives to unpack, and flags (--name=value); received 'none'" in errors
+    assert "command line: expected archives to unpack, and flags (--name=value); received nothing" in errors

@@ -161,3 +161,17 @@ def test_the_bootstrap_keeps_to_the_records_that_both_have():
     assert (found.before, found.after, found.count) == (1.5, 11.5, 2)  # of the records 1 and 2
     with pytest.raises(ValueError, match="expected two or more; received 0"):
         paired.bootstrap(before, of_sets(a=[1.0]), mean_of("a"), groups=[["a"]])
+
+
+def test_numbers_of_a_whole_set_are_not_drawn():
+    """Whatever they are: arrays are of records, and one of another length would be guessed at."""
+    values = {"nll": np.arange(3.0), "skipped": np.asarray(3), "limit": np.asarray(2.0)}
+
+    def metric(scores):
+        assert (scores["a"]["skipped"], scores["a"]["limit"]) == (3, 2.0)
+        return mean_of("a")(scores)
+
+    assert paired.bootstrap({"a": values}, {"a": values}, metric, groups=[["a"]]).count == 3
+    histogram = {"a": {**values, "histogram": np.arange(2)}}
+    with pytest.raises(ValueError, match=r"scores of a set: expected arrays of one length, .*'histogram': 2"):
+        paired.bootstrap(histogram, histogram, metric, groups=[["a"]])

@@ -337,7 +337,7 @@ def test_the_pooler_of_a_model_with_classifier_is_left_over():
         ("timm_token", {"blocks.0.mlp.fc2.weight": np.zeros((24, 24))}, "fc1.weight: .*received 'gated MLPs"),
         ("timm_token", {"blocks.0.attn.q_bias": np.zeros(24)}, "received 'the names of BEiT or EVA'"),
         ("timm_token", {"blocks.0.attn.relative_position_index": np.zeros(1)}, "received 'relative or rotary"),
-        ("timm_token", {"pos_embed": None}, "expected an array pos_embed, learned positions; received 'none'"),
+        ("timm_token", {"pos_embed": None}, "expected an array pos_embed, learned positions; received nothing"),
         ("timm_token", {"attn_pool.latent": np.zeros(1)}, "attn_pool: expected a class token or attention pooling"),
         ("timm_token", {"blocks.0.mlp.fc1.weight": None}, "expected an array blocks.0.mlp.fc1.weight"),
         ("hugging_face", {"vit.embeddings.distillation_token": np.zeros(1)}, "received 'a distillation token"),

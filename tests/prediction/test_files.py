@@ -33,7 +33,7 @@ def names(found):
 def test_folders_are_searched_to_the_bottom_in_the_order_of_the_names(photos, warnings, monkeypatch):
     monkeypatch.chdir(photos.parent)
     assert names(find_files(["photos"])) == ["photos/a.JPG", "photos/b.png", "photos/trip/c.webp"]
-    assert warnings == ["photos: files that are left out, since they are no images: 2"]
+    assert warnings == ["photos: left out, as the names are no images': 2"]
     assert names(find_files(["photos/trip", "photos/b.png"])) == ["photos/trip/c.webp", "photos/b.png"]
 
 
@@ -69,7 +69,7 @@ def test_a_file_that_would_fill_the_memory_is_not_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "files: expected at least one image file, or a folder of them; received 'none'"),
+        ([], "files: expected at least one image file, or a folder of them; received nothing"),
         (["{}/nope.png"], "files: expected image files, or folders of them; received '{}/nope.png': not there"),
         (["{}/pipe.png"], "files: expected image files, or folders of them; received '{}/pipe.png'"),
         (["{}/none"], "files: expected image files (avif, bmp, gif, "),

@@ -238,7 +238,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_predicted(ended,
     assert code == 2
     assert re.fullmatch(r".*/02\.png( +\w+ +[\d.]+ %){5}\n", printed)
     assert f"unreadable: {photos}/01.png: the bytes of no image format" in errors
-    assert errors.splitlines()[-1] == "error: files: expected images that can be read; received '1 of 2 that cannot'"
+    assert errors.splitlines()[-1] == "error: files: expected images; received 1 of 2 that cannot be read, named above"
 
 
 @pytest.mark.parametrize("arguments", CASES)

@@ -88,6 +88,18 @@ def test_page_opens_offline_and_its_text_fits(visits, reports, name):
         assert not opened.is_wider_than_the_window()  # with its details open too
 
 
+@pytest.mark.parametrize("width", [800, 1100])
+def test_tables_that_fit_the_page_show_all_their_columns(visits, width):
+    """Their pictures make room."""
+    opened = visits["missing.html"]
+    opened.resize(width)
+    shown = opened.page.evaluate(
+        "[...document.querySelectorAll('.beside .scroll')].map((box) => [box.scrollWidth, box.clientWidth])"
+    )
+    assert len(shown) == 1
+    assert [inside for inside, outside in shown if inside > outside] == []
+
+
 def test_every_picture_is_shown(visits):
     page = visits["imagenet.html"].page
     sizes = page.evaluate("[...document.images].map((image) => [image.alt, image.naturalWidth, image.clientWidth])")

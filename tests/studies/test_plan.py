@@ -100,7 +100,7 @@ def test_help_alone_lists_the_routers():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"routers": []}, "--routers: expected a comma list of routers; received 'none'"),
+        ({"routers": []}, "--routers: expected a comma list of routers; received nothing"),
         ({"routers": ["vmoe", "vmoe"]}, "--routers: expected each router once.*; received 'vmoe,vmoe'"),
         ({"routers": ["vmoe", "help"]}, "--routers: expected names of routers, or help alone; received 'vmoe,help'"),
         ({"against": "base"}, "--against: expected one of the routers vmoe, glam; received 'base'"),

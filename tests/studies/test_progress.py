@@ -41,9 +41,9 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path):
     assert output.getvalue().splitlines() == [
         " 16 %  0 of 2 runs done  step 2 of 12  ETA -:--",
         # 2 steps since the start in 10 s, 8 to go
-        " 33 %  0 of 2 runs done  step 4 of 12  ETA 0:00:40",
+        " 33 %  0 of 2 runs done  step 4 of 12  ETA 0:40",
         # 4 steps since the start in 30 s, 6 to go
-        " 50 %  1 of 2 runs done  step 6 of 12  ETA 0:00:45",
+        " 50 %  1 of 2 runs done  step 6 of 12  ETA 0:45",
     ]
 
 

@@ -60,13 +60,13 @@ def test_the_time_of_a_phase_passes_on_a_terminal():
     with Terminal(console=console, clock=clock) as terminal:
         terminal.phase("compiling")
         clock.now = 13.0
-        terminal._bar.refresh()
+        terminal._bar.draw()
         terminal.advance("evaluating clean", 3, 12)
-        terminal._bar.refresh()
+        terminal._bar.draw()
         clock.now = 20.0
         terminal.step(5, 10, {"loss": 0.5, "images_per_second": 1234.0})
         terminal.step(6, 10)  # keeps the metrics of before
-        terminal._bar.refresh()
+        terminal._bar.draw()
     text = console.file.getvalue()
     assert "\x1b[" in text
     for expected in ("compiling  0:13", "evaluating clean  3/12  0:13", "step 6/10  loss 0.5000  1,234 images/s  ETA "):

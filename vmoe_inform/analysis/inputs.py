@@ -71,6 +71,7 @@ def load_inputs(
     kind = kind_of(saved.config.task)
     saved_other = None if against is None else _find_other(saved.at(newest), os.fspath(against), kind, here)
     data = kind.of_run(saved.config, suite, number)
+    saved.warn_of_unnamed_classes()
 
     own = saved.at(newest).load()
     config_lib.check_evaluation_batch(own.config, own.mesh.size)

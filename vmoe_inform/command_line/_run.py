@@ -79,7 +79,7 @@ def in_our_words(problem: BaseException) -> BaseException:
         return checks.unknown("command line", "flags that --help lists", f"--{name}", [f"--{each}" for each in known])
     missing = re.fullmatch(r"Missing value for flag --(\w+)", str(problem))
     if missing:
-        return checks.error(f"--{missing[1]}", f"a value, as --{missing[1]}=VALUE", "none")
+        return checks.error(f"--{missing[1]}", f"a value, as --{missing[1]}=VALUE", checks.NOTHING)
     boolean = re.match(r"flag --(\w+)=(.*?): \('Non-boolean", str(problem), flags=re.DOTALL)
     if boolean:
         return checks.error(f"--{boolean[1]}", "true or false", boolean[2])
@@ -100,7 +100,7 @@ def _printable(record: standard_logging.LogRecord) -> bool:
 def _check_words(words: Sequence[str], subcommands: Sequence[str], operands: str) -> None:
     if operands:
         if not words:
-            raise checks.error("command line", f"{operands}, and flags (--name=value)", "none")
+            raise checks.error("command line", f"{operands}, and flags (--name=value)", checks.NOTHING)
         return
     if subcommands and (len(words) != 1 or words[0] not in subcommands):
         raise checks.error("command line", f"one of {', '.join(subcommands)}, and flags", " ".join(words))

@@ -74,7 +74,7 @@ def unpack(
             if content is not None and count % _PROGRESS_FILES == 0:
                 print(text.printable(f"{archive.name}: {count:,} files"), flush=True)
         if count == 0:
-            raise checks.error(str(archive), "an archive with files", "none")
+            raise checks.error(str(archive), "an archive with files", checks.NOTHING)
         return _put_in_place(archive, pathlib.Path(temporary), directory), count
 
 

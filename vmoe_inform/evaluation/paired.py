@@ -23,7 +23,7 @@ _LEVEL = 0.95  # of all intervals
 _NUM_DRAWS = 1000  # of the bootstrap
 _SEED = 0  # of its draws: the same records for all metrics and models
 
-Scores = dict[str, np.ndarray]  # of one set, as suites make them
+Scores = dict[str, np.ndarray]  # of one set, as suites make them: [n] of its records, [] of the whole set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,14 +164,14 @@ def bootstrap(
     """The difference of any metric, with the percentile interval of the paired bootstrap (Efron 1979).
 
     Args:
-      before, after: scores of each set of a suite, of two models. Arrays [n] are of n records; ``index`` numbers
-        them, and they are in their order where it is missing. All else is of the whole set.
+      before, after: scores of each set of a suite, of two models. Arrays [n, ...] are of its n records; ``index``
+        numbers them, and they are in their order where it is missing. Single numbers are of the whole set.
       metric: of such scores.
       groups: names of the sets; those of one group show the same records, which are drawn together.
       scale: of the metric.
 
     Raises:
-      InputError: fewer than two common records in a group.
+      InputError: fewer than two common records in a group, or arrays of a set that are of different lengths.
     """
     before, after = (_common(*pair, groups) for pair in ((before, after), (after, before)))
     random = np.random.default_rng(_SEED)
@@ -201,9 +201,11 @@ def _check_count(count: int) -> None:
 
 
 def _index(scores: Scores) -> Int[np.ndarray, " n"]:
-    if "index" in scores:
-        return scores["index"]
-    return np.arange(max(len(array) for array in scores.values() if array.ndim))
+    """Numbers of the records of a set."""
+    lengths = {name: len(array) for name, array in scores.items() if array.ndim}
+    if len(set(lengths.values())) != 1:
+        raise checks.error("scores of a set", "arrays of one length, a value for each record", lengths)
+    return scores["index"] if "index" in scores else np.arange(next(iter(lengths.values())))
 
 
 def _common(
@@ -227,6 +229,5 @@ def _positions(index: Int[np.ndarray, " n"], wanted: Int[np.ndarray, " m"]) -> I
 
 
 def _take(scores: Scores, positions: Int[np.ndarray, " m"]) -> dict[str, np.ndarray]:
-    """The scores at these positions; what is of the whole set stays."""
-    size = len(_index(scores))
-    return {name: array[positions] if array.ndim and len(array) == size else array for name, array in scores.items()}
+    """The scores of the records at these positions; what is of the whole set stays."""
+    return {name: array[positions] if array.ndim else array for name, array in scores.items()}

@@ -93,7 +93,9 @@ def routers_of(saved: SavedRun, swept: sweeps.Swept, *, say: Say = print) -> lis
             found[router.config_hash] = router
     config_files.check_options_are_used(swept, all_routers)
     if swept and not found:
-        raise checks.error("--config", f"settings that differ from those of {saved.name}", "; ".join(same))
+        raise checks.InputError(
+            f"--config: expected settings that differ from those of {saved.name}; received {'; '.join(same)}"
+        )
     for line in same:
         say(line)
     return list(found.values())

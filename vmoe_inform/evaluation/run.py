@@ -70,6 +70,8 @@ def evaluate(
     if work.is_hopeless:
         raise NothingAvailableError(work.missing)
     if work.is_left:
+        if saved.trained is None:  # the same run with other routers has the same classes
+            saved.warn_of_unnamed_classes()
         complete(work, Evaluator.of((load or saved.load)(), watchdog), predictions=predictions, say=say)
     return conclude(work, say=say)
 

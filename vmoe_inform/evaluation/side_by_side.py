@@ -1,6 +1,5 @@
 """Evaluates several runs one after the other; one that cannot be evaluated does not stop the others."""
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,36 +17,10 @@ from vmoe_inform.sharding import watchdog as watchdog_lib
 Say = Callable[[str], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Requested:
-    """A run to evaluate.
-
-    Attributes:
-      saved: as it was trained.
-      routers: the same with other routers.
-    """
-
-    saved: SavedRun
-    routers: Sequence[SavedRun] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What came of it.
-
-    Attributes:
-      evaluated: by name of the run.
-      problems: one line for each run, or router of a run, without any suite.
-    """
-
-    evaluated: Mapping[str, Evaluated]
-    problems: Sequence[str]
-
-
 def find(
     paths: Mapping[str, CheckpointPath], here: Mapping[str, Any], swept: Swept, *, say: Say = print
-) -> dict[str, Requested]:
-    """The runs, with all their routers, before anything is computed for one of them.
+) -> dict[str, list[SavedRun]]:
+    """Each run as it was trained, and then with each of the other routers, before anything is computed for one of them.
 
     Args:
       paths: of the checkpoints, by name of the run.
@@ -58,16 +31,16 @@ def find(
       FileNotFoundError, ValueError: as these two.
     """
     found = {name: runs_lib.find(path.folder, path.step, name=name, here=here) for name, path in paths.items()}
-    return {name: Requested(saved, rerouting.routers_of(saved, swept, say=say)) for name, saved in found.items()}
+    return {name: [saved, *rerouting.routers_of(saved, swept, say=say)] for name, saved in found.items()}
 
 
 def evaluate(
-    runs: Mapping[str, Requested],
+    runs: Mapping[str, Sequence[SavedRun]],
     suites: Sequence[str] | None,
     *,
     predictions: pathlib.Path | None = None,
     say: Say = print,
-) -> Found:
+) -> tuple[dict[str, Evaluated], list[str]]:
     """Evaluates the runs.
 
     Args:
@@ -76,19 +49,21 @@ def evaluate(
       predictions: folder, for the predictions of each run in a folder of its own.
       say: called with one line for each run, suite and set.
 
+    Returns:
+      what was evaluated, by name of the run; and a line for each run, or router of a run, without any suite.
+
     Raises:
       ValueError, FileNotFoundError: as :func:`vmoe_inform.evaluation.run.evaluate`, but for a run without any suite.
     """
     evaluated: dict[str, Evaluated] = {}
     problems: list[str] = []
-    for name, requested in runs.items():
-        saved = requested.saved
+    for name, (saved, *routers) in runs.items():
         say(f"{name}: step {saved.step}")
         try:
             with watchdog_lib.of_run(saved.config.train) as watchdog:
                 evaluated[name] = rerouting.evaluate(
                     saved,
-                    requested.routers,
+                    routers,
                     suites_lib.chosen(suites, saved.config),
                     watchdog=watchdog,
                     predictions=predictions and predictions / text.file_name(name),
@@ -98,4 +73,4 @@ def evaluate(
             problems.append(f"{name}: {problem}")
         else:
             problems += [f"{name} with {words}" for words in evaluated[name].problems]
-    return Found(evaluated, problems)
+    return evaluated, problems

@@ -32,7 +32,7 @@ def check_kinds(kinds: Sequence[str], platforms: Sequence[str]) -> None:
     for field, given, known in (("--to", kinds, KINDS), ("--platforms", platforms, program.PLATFORMS)):
         unknown = [one for one in given if one not in known]
         if unknown or not given:
-            raise checks.unknown(field, f"some of {', '.join(known)}", unknown[0] if unknown else "none", known)
+            raise checks.unknown(field, f"some of {', '.join(known)}", unknown[0] if unknown else checks.NOTHING, known)
 
 
 def check_folder(folder: pathlib.Path) -> None:

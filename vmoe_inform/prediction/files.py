@@ -81,7 +81,7 @@ def find_files(given: Sequence[str]) -> ImageFiles:
         else:
             found.append(path)
     if not found:
-        raise checks.error(_FIELD, "at least one image file, or a folder of them", "none")
+        raise checks.error(_FIELD, "at least one image file, or a folder of them", checks.NOTHING)
     twice = [path for path, count in collections.Counter(map(os.path.abspath, found)).items() if count > 1]
     if twice:
         raise checks.error(_FIELD, "each file once", f"{twice[0]!r} twice")
@@ -99,7 +99,7 @@ def _in_folder(folder: str) -> list[str]:
         suffixes = ", ".join(suffix[1:] for suffix in trees.IMAGE_SUFFIXES)
         raise FileNotFoundError(f"{_FIELD}: expected image files ({suffixes}) in {folder!r}; received none")
     if others:
-        logging.warning("%s: files that are left out, since they are no images: %d", folder, others)
+        logging.warning("%s: left out, as the names are no images': %d", folder, others)
     return paths
 
 

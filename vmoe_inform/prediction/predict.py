@@ -60,7 +60,7 @@ def class_names_of(config: Config) -> tuple[str, ...]:
       ValueError: a run that says no classes of images.
     """
     if _TASK not in kinds_of(config.task):
-        raise checks.error("workdir", f"a run with task = {_TASK!r}, on images", f"one with task = {config.task!r}")
+        raise checks.error("workdir", f"a run on images, with task {_TASK!r}", config.task)
     images = config_lib.as_images(config)
     return images.data.class_names or tuple(map(str, range(images.model.num_classes)))
 

@@ -1,13 +1,13 @@
 """How many files are done, where nothing else tells."""
 
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import rich.console
-import rich.progress
+
+from vmoe_inform.progress import Bar, TimeLeft, describe_seconds
 
 _SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
 
@@ -28,42 +28,32 @@ class Progress:
         clock: seconds.
         """
         self._total, self._done, self._clock = total, 0, clock
-        self._console = console or rich.console.Console(stderr=True)
-        self._last_line: float | None = None  # before the first file the model is compiled
-        self._bar: rich.progress.Progress | None = None
-        if self._console.is_terminal:
-            self._bar = rich.progress.Progress(
-                rich.progress.BarColumn(bar_width=None),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TextColumn("images"),
-                rich.progress.TimeRemainingColumn(),
-                console=self._console,
-                expand=True,
-                transient=True,
-                redirect_stdout=sys.stdout.isatty(),  # lines of the table stay above the bar
-            )
-            self._task = self._bar.add_task("", total=total)
+        self._left = TimeLeft()  # from the first file on: before it the model is compiled
+        self._text = self._words(None)
+        self._last_line: float | None = None
+        console = console or rich.console.Console(stderr=True)
+        self._bar = Bar(lambda: self._text, total=total, console=console, transient=True)
 
     def advance(self) -> None:
         """Shows that one more file is done."""
         self._done += 1
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done)
-            return
         now = self._clock()
+        self._text = self._words(self._left.seconds(self._done, self._total, now))
+        self._bar.show(self._done, self._total)
         if self._last_line is None:
             self._last_line = now
-        elif now - self._last_line >= _SECONDS_BETWEEN_LINES and self._done < self._total:
+        elif not self._bar.is_drawn and now - self._last_line >= _SECONDS_BETWEEN_LINES and self._done < self._total:
             self._last_line = now
-            self._console.print(f"{self._done:,} of {self._total:,} images", highlight=False, soft_wrap=True)
+            self._bar.line(self._text)
+
+    def _words(self, left: float | None) -> str:
+        return f"{self._done:,} of {self._total:,} images  ETA {describe_seconds(left)}"
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.__exit__(kind, problem, trace)

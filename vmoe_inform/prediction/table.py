@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from rich.cells import cell_len, set_cell_size
+
 from vmoe_inform import text
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.prediction.predict import Prediction, likeliest
@@ -22,9 +24,9 @@ class Table:
         width: of the terminal in characters, into which fewer classes may fit; None: there is room for all.
         """
         titles = [text.printable(label_sets.short_title(name)) for name in class_names]
-        self._name_width = min(max(len(text.printable(name)) for name in names), _MOST_OF_A_NAME)
-        self._class_width = min(max(map(len, titles)), _MOST_OF_A_CLASS)
-        self._titles = [_cut(title, self._class_width) for title in titles]
+        self._name_width = min(max(cell_len(text.printable(name)) for name in names), _MOST_OF_A_NAME)
+        self._class_width = min(max(map(cell_len, titles)), _MOST_OF_A_CLASS)
+        self._titles = [_sized(title, self._class_width) for title in titles]
         each = len(_SPACE) + len(" 100.0 %") + self._class_width
         self.top = top if width is None else min(top, max((width - self._name_width) // each, 1))
 
@@ -32,9 +34,8 @@ class Table:
         """The line of a file that could be read."""
         assert prediction.logits is not None  # its callers ask
         found = likeliest(prediction.logits, self.top)
-        cells = [f"{self._titles[label]:{self._class_width}} {100 * share:5.1f} %" for label, share in found]
-        name = _cut(text.printable(prediction.name), self._name_width, keep_end=True)
-        return _SPACE.join([f"{name:{self._name_width}}", *cells])
+        cells = [f"{self._titles[label]} {100 * share:5.1f} %" for label, share in found]
+        return _SPACE.join([_sized(text.printable(prediction.name), self._name_width, keep_end=True), *cells])
 
 
 def shown(
@@ -62,8 +63,12 @@ def shown(
     return add
 
 
-def _cut(words: str, most: int, *, keep_end: bool = False) -> str:
-    """The words with a mark where they were cut."""
-    if len(words) <= most:
-        return words
-    return f"…{words[1 - most :]}" if keep_end else f"{words[: most - 1]}…"
+def _sized(words: str, width: int, *, keep_end: bool = False) -> str:
+    """The words in as many columns of a terminal, where some characters take two; with a mark where they are cut."""
+    if cell_len(words) <= width:
+        return set_cell_size(words, width)
+    if keep_end:
+        while cell_len(words) > width - 1:
+            words = words[1:]
+        return set_cell_size(f"…{words}", width)
+    return f"{set_cell_size(words, width - 1)}…"

@@ -160,8 +160,6 @@ class SavedRun:
     def _load(self, step: int | None, mesh: Mesh | None) -> Run:
         if self.trained is not None:
             return self.trained._load(step, mesh).rerouted(self.settings)
-        if self.config.model.num_classes is not None and not self.config.data.class_names:
-            logging.warning("%s has no record of its classes: they are compared by number only", self.folder)
         mesh = make_mesh(jax.device_count(), 1) if mesh is None else mesh
         model = models.from_config(self.config.model)
         shapes = _shapes(model)
@@ -170,6 +168,14 @@ class SavedRun:
         with CheckpointReader(self.folder) as checkpoints:
             step, variables = checkpoints.restore_variables(expected, step=step)
         return Run(self.name, self.folder, step, self.config, model, variables, mesh)
+
+    def warn_of_unnamed_classes(self) -> None:
+        """Warns that labels are compared by number, where nobody knows the names of the run's classes."""
+        if self.config.model.num_classes is not None and not self.config.data.class_names:
+            logging.warning(
+                "%s has no record of its classes: labels of the data are taken to number them as the model does",
+                self.folder,
+            )
 
     def routing_states(self) -> dict[int, Tree]:
         """The collection ``routing`` of each checkpoint by step, as NumPy arrays; damaged checkpoints are left out."""

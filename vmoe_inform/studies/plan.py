@@ -65,7 +65,7 @@ def check_request(
         or a seed in the config, which the study sets itself.
     """
     if not routers:
-        raise checks.error("--routers", "a comma list of routers", "none")
+        raise checks.error("--routers", "a comma list of routers", checks.NOTHING)
     for router in routers:
         if router == "help":
             raise checks.error("--routers", "names of routers, or help alone", ",".join(routers))

@@ -1,7 +1,6 @@
 """Progress of a study, read from the files of its runs: one bar on a terminal, plain lines elsewhere."""
 
 import dataclasses
-import datetime
 import threading
 import time
 import types
@@ -9,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 import rich.console
-import rich.progress
 
+from vmoe_inform.progress import Bar, TimeLeft, describe_seconds
 from vmoe_inform.studies.plan import PlannedRun
 from vmoe_inform.training.writers.jsonl import last_step
 
@@ -52,41 +51,28 @@ class Progress:
     ):
         self._runs = runs
         self._clock = clock
-        self._console = console or rich.console.Console()
-        self._before: tuple[int, float] | None = None  # steps done, and when: at the start
+        self._left = TimeLeft()
+        self._text = ""
         self._shown: _Line | None = None  # the last
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._bar: rich.progress.Progress | None = None
-        if self._console.is_terminal:
-            columns = (
-                rich.progress.BarColumn(bar_width=None),
-                rich.progress.TextColumn("{task.description}", markup=False),
-            )
-            self._bar = rich.progress.Progress(*columns, console=self._console, expand=True)
-            self._task = self._bar.add_task("", total=sum(run.total_steps for run in runs))
+        self._bar = Bar(lambda: self._text, total=sum(run.total_steps for run in runs), console=console)
 
     def update(self) -> None:
         """Reads the files and shows the progress."""
         now = self._clock()
         steps, total = sum(map(steps_done, self._runs)), sum(run.total_steps for run in self._runs)
         finished = sum(run.is_finished for run in self._runs)
-        if self._before is None:
-            self._before = (steps, now)
-        steps_before, then = self._before
-        left = (now - then) * (total - steps) / (steps - steps_before) if steps > steps_before else None
-        is_measuring = steps == total and finished < len(
-            self._runs
-        )  # all are trained; no step says how long that takes
-        text = (
+        left = self._left.seconds(steps, total, now)
+        is_measuring = steps == total and finished < len(self._runs)  # which no step says the time of
+        self._text = (
             f"{100 * steps // total:3d} %  {finished} of {len(self._runs)} runs done  "
-            f"step {steps:,} of {total:,}  {'measuring' if is_measuring else f'ETA {_words(left)}'}"
+            f"step {steps:,} of {total:,}  {'measuring' if is_measuring else f'ETA {describe_seconds(left)}'}"
         )
-        if self._bar is not None:
-            self._bar.update(self._task, completed=steps, description=text)
-        elif self._is_news(finished, left, now):
+        self._bar.show(steps, total)
+        if not self._bar.is_drawn and self._is_news(finished, left, now):
             self._shown = _Line(finished, left is not None, now)
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bar.line(self._text)
 
     def _is_news(self, finished: int, left: float | None, now: float) -> bool:
         """Whether to print a line: the first, the first with an ETA, after each run, and once a minute."""
@@ -101,8 +87,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self.update()
-        if self._bar is not None:
-            self._bar.start()
+        self._bar.__enter__()
         self._thread.start()
         return self
 
@@ -112,9 +97,4 @@ class Progress:
         self._ended.set()
         self._thread.join()
         self.update()
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _words(seconds: float | None) -> str:
-    return "-:--" if seconds is None else str(datetime.timedelta(seconds=round(seconds)))
+        self._bar.__exit__(kind, problem, trace)

@@ -97,7 +97,7 @@ def test_names_of_classes_in_hugging_faces_tables_are_used(tmp_path):
         ),
         (".csv", "text,target\na,x\n", "data.label_field: expected one of the columns"),
         (".csv", "", "expected text; received 'an empty file'"),
-        (".csv", "text,label\n", "split 'train': expected labelled texts; received 'none'"),
+        (".csv", "text,label\n", "split 'train': expected labelled texts; received nothing"),
         (".csv", "text,label\n\xff,x\n", "expected text in UTF-8"),
         (".jsonl", '{"text": "a"}\n', "data.label_field: expected one of the columns"),
         (".jsonl", "[1]\n", "train.jsonl:1: expected a JSON object"),

@@ -109,7 +109,7 @@ def test_texts_are_found_by_number():
 @pytest.mark.parametrize(
     ("texts", "options", "message"),
     [
-        (LabelledTokens.of([], []), {}, "data: expected at least one text; received 'none'"),
+        (LabelledTokens.of([], []), {}, "data: expected at least one text; received nothing"),
         (LabelledTokens.of([[1], []], [0, 1]), {}, r"data: expected texts of at least one token; received 'text 1 "),
         (SET, {"num_tokens": 3}, r"model.num_tokens: expected at least the 4 tokens of .*; received '3, and text 3 "),
         (SET, {"seed": -1}, r"seed: expected 0 to 2\^32 - 1"),

@@ -62,7 +62,7 @@ def test_a_vocabulary_that_is_none_is_refused(vocabulary, message):
 
 
 def test_no_words_make_no_vocabulary():
-    with pytest.raises(ValueError, match=r"data: expected text with words; received 'none'"):
+    with pytest.raises(ValueError, match=r"data: expected text with words; received nothing"):
         WordTokenizer.learn(["", "  "], 10)
     with pytest.raises(ValueError, match=r"model.vocabulary_size: expected at least 3"):
         WordTokenizer.learn(LINES, 2)

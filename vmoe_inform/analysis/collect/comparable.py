@@ -19,7 +19,7 @@ _OF_ALL = {
 def check_has_routers(config: ModelConfig) -> None:
     """Raises ValueError for a model without MoE layers, which has no routers to look at."""
     if not config.moe_layers:
-        raise checks.error("model.moe.layers", "at least one MoE layer, whose router could be looked at", "none")
+        raise checks.error("model.moe.layers", "at least one MoE layer, whose router is looked at", checks.NOTHING)
 
 
 def check_comparable(own: Config, other: Config, fields: Sequence[str]) -> None:

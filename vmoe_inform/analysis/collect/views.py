@@ -80,7 +80,7 @@ def layer_views(layers: Mapping[str, LayerTrace], num_experts: int) -> dict[str,
 
 def _layer_view(block: str, layer: LayerTrace, num_experts: int) -> LayerView:
     if layer.indices is None or layer.weights is None:
-        raise checks.error(f"layers[{block!r}]", "a trace that kept indices and weights", "none")
+        raise checks.error(f"layers[{block!r}]", "a trace that kept indices and weights", checks.NOTHING)
     return LayerView(
         experts=layer.indices,
         weights=layer.weights,

@@ -216,7 +216,7 @@ def _kept(trace: ImageTrace, block: str, field: str, index: int) -> np.ndarray:
         raise checks.error("block", f"one of {', '.join(trace.layers)}", block)
     found = getattr(trace.layers[block], field)
     if found is None:
-        raise checks.error(f"trace.layers[{block!r}]", f"a trace that kept {field!r}", "none")
+        raise checks.error(f"trace.layers[{block!r}]", f"a trace that kept {field!r}", checks.NOTHING)
     if not 0 <= index < len(found):
         raise checks.error("index", f"0 to {len(found) - 1}, the images of the trace", index)
     return found[index]

@@ -116,7 +116,7 @@ def start_from_run(
 
 def _settings_of_run(folder: str) -> ml_collections.ConfigDict:
     if not folder:
-        raise checks.error("config argument", "from=RUN, the folder of the run to begin from", "none")
+        raise checks.error("config argument", "from=RUN, the folder of the run to begin from", checks.NOTHING)
     path = checks.local_path("from", folder) / "config.json"
     if not path.is_file():
         raise checks.error("from", "the folder of a run, with config.json", folder)

@@ -146,7 +146,7 @@ def workers_for_one_pass(source: Source, data: ImageDataConfig, process_count: i
 
 def _check_not_empty(source: Source) -> None:
     if len(source.records) == 0:
-        raise checks.error("data", "at least one record", "none")
+        raise checks.error("data", "at least one record", checks.NOTHING)
 
 
 def _image_bytes(image_size_px: int) -> int:

@@ -57,7 +57,7 @@ class LabelledTokens:
         """Raises ValueError unless there is a text, and each has 1 to ``num_tokens`` tokens; names the first that has
         not."""
         if len(self) == 0:
-            raise checks.error("data", "at least one text", "none")
+            raise checks.error("data", "at least one text", checks.NOTHING)
         lengths = np.diff(self.starts)
         if not lengths.all():
             raise checks.error("data", "texts of at least one token", f"text {np.argmin(lengths)} (counted from 0)")

@@ -103,7 +103,7 @@ def _left_out(length: int) -> Bool[np.ndarray, " T"]:
 
 def _check(name: str, ids: Int[np.ndarray, " n"], vocabulary_size: int) -> None:
     if len(ids) == 0:
-        raise checks.error(name, "at least one token", "none")
+        raise checks.error(name, "at least one token", checks.NOTHING)
     if ids.min() < 0 or ids.max() >= vocabulary_size:
         wrong = ids[(ids < 0) | (ids >= vocabulary_size)][0]
         raise checks.error(name, f"token ids of the vocabulary, 0 to {vocabulary_size - 1}", int(wrong))

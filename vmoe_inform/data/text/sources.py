@@ -90,7 +90,7 @@ def labelled(data: TextDataConfig, split: str) -> LabelledTexts:
     """
     texts = LABELLED[data.source](data, split)
     if len(texts.texts) == 0:
-        raise checks.error(f"split {split!r}", "labelled texts", "none")
+        raise checks.error(f"split {split!r}", "labelled texts", checks.NOTHING)
     return texts.in_order(data.class_names, f"classes of split {split!r}")
 
 

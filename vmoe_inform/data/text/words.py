@@ -80,7 +80,7 @@ class WordTokenizer:
         for word in (UNKNOWN, END_OF_LINE):
             del counts[word]
         if not counts:
-            raise checks.error("data", "text with words", "none")
+            raise checks.error("data", "text with words", checks.NOTHING)
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         return cls((UNKNOWN, END_OF_LINE, *ranked[: size - 2]), splitting)
 

@@ -45,7 +45,7 @@ __all__ = [
     "test_split",
 ]
 
-Scores = dict[str, np.ndarray]  # arrays [n], one value a record; "skipped" is a number
+Scores = dict[str, np.ndarray]  # [n], one value a record, or a single number of the set, as "skipped"
 Records = Any  # a Source of images, or what else the task's ``evaluation_batches`` takes
 
 TEST_SET = "clean"  # name of the set of all test records as they are, which several suites look at

@@ -110,7 +110,7 @@ _QUESTIONS = {
 def _check_supported(shapes: Shapes) -> None:
     _shapes.refuse(shapes, _MISSING, "a plain ViT")
     if "pos_embed" not in shapes:
-        raise checks.error("checkpoint", "an array pos_embed, learned positions", "none")
+        raise checks.error("checkpoint", "an array pos_embed, learned positions", checks.NOTHING)
     hidden, read = (shapes.get(f"blocks.0.mlp.{name}.weight", ()) for name in ("fc1", "fc2"))
     if len(hidden) == len(read) == 2 and hidden[0] == 2 * read[1]:
         raise checks.error("blocks.0.mlp.fc1.weight", "a plain ViT", "gated MLPs (SwiGLU)")
