@@ -193,7 +193,7 @@ def test_nothing_to_evaluate(trained, evaluate):
         (run, "--suites=all,c"): "--suites: expected at least one suite, or all alone; received 'all,",
         (run, f"--predictions={__file__}"): "--predictions: expected a folder that can be written to",
         (run, "--config.model.router.inform=infrom"): "model.router.inform: expected one of",
-        (run, "--config.model.router.inform=symphony"): "a router without training: expected one that learns no arrays",
+        (run, "--config.model.router.inform=symphony"): "inform=symphony, without training: expected a router that",
         (run, "--config.model.router.inform"): "--config.model.router.inform: expected a value, as",
         (run, "--config.train.steps=3"): "--config: expected a field of model.router or model.moe",
         (run, "--config.model.router.inform=attention"): "--config: expected settings that differ from those of",

@@ -11,6 +11,7 @@ the patches of up to 24 images go. Files that cannot be read are named. Exit cod
 could not be read.
 """
 
+import functools
 import shutil
 import sys
 
@@ -42,10 +43,13 @@ def main(words: list[str]) -> int:
         page.check_routed(saved.config)
     if (_TOP.value or 1) > len(class_names):
         raise checks.error("--top", f"at most the model's {len(class_names)} classes", _TOP.value)
+    run = saved.load_intact()
     unreadable = report.report(
-        saved.load_intact(),
+        prediction.predict(run, files, experts=npz is not None),
         files,
+        class_names,
         report.Outputs(csv, npz, routing),
+        page_of=functools.partial(page.page_of_files, run, files),
         top=_TOP.value or min(_DEFAULT_TOP, len(class_names)),
         width=shutil.get_terminal_size().columns if sys.stdout.isatty() else None,
         say=command_line.say,

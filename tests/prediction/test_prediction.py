@@ -1,6 +1,7 @@
 """Predictions of image files are those of evaluation, in every form in which they are given out."""
 
 import csv
+import functools
 import pathlib
 import re
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from rich.cells import cell_len
 from scipy.special import softmax
 
 from tests import processes, tiny
@@ -17,8 +19,9 @@ from vmoe_inform import tasks
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.nn import models
-from vmoe_inform.prediction import find_files, likeliest, predict, report
-from vmoe_inform.prediction.page import evenly
+from vmoe_inform.prediction import Prediction, find_files, likeliest, predict, report
+from vmoe_inform.prediction.page import evenly, page_of_files
+from vmoe_inform.prediction.predict import readable
 from vmoe_inform.prediction.table import Table
 from vmoe_inform.runs.run import Run
 from vmoe_inform.sharding.mesh import make_mesh
@@ -94,12 +97,22 @@ def test_the_likeliest_classes_come_first():
 
 
 @pytest.fixture(scope="module")
-def reported(run, photos, tmp_path_factory):
+def reported(run, found, photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reported")
     said, complaints = [], []
     outputs = report.Outputs(folder / "a.csv", folder / "a.npz", folder / "a.html")
     files = find_files([str(photos)])
-    unreadable = report.report(run, files, outputs, top=2, width=60, say=said.append, complain=complaints.append)
+    unreadable = report.report(
+        found,
+        files,
+        CLASSES,
+        outputs,
+        page_of=functools.partial(page_of_files, run, files),
+        top=2,
+        width=60,
+        say=said.append,
+        complain=complaints.append,
+    )
     assert unreadable == COUNT - len(READABLE)
     return folder, said, complaints
 
@@ -163,19 +176,24 @@ def test_a_page_shows_images_evenly_over_all():
     assert evenly(range(0, 100, 2), 4) == [0, 24, 50, 74]
 
 
-def test_nothing_is_written_of_a_model_that_says_no_number(run, photos, tmp_path):
-    broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), run.variables["params"])
-    broken = Run(run.name, run.folder, run.step, run.config, run.model, {"params": broken}, run.mesh)
-    outputs = report.Outputs(tmp_path / "a.csv", tmp_path / "a.npz")
-    with pytest.raises(ValueError, match=r"^logits: expected finite numbers; received .NaN or infinity for .*00.png"):
-        report.report(broken, find_files([str(photos)]), outputs, top=1, say=lambda _: None)
+def _reported(predictions, files, folder):
+    """Reports into a folder, without a word."""
+    outputs = report.Outputs(folder / "a.csv", folder / "a.npz", folder / "a.html")
+    quiet = {"say": lambda _: None, "complain": lambda _: None}
+    return report.report(predictions, files, CLASSES, outputs, page_of=lambda _: "page", top=1, **quiet)
+
+
+def test_nothing_is_written_of_a_model_that_says_no_number(photos, tmp_path):
+    files = find_files([str(photos / "00.png"), str(photos / "02.png")])
+    batch = {"mask": np.array([True, True, False]), "index": np.arange(3)}
+    logits = np.array([[0.0] * 10, [np.nan] * 10, [np.inf] * 10])  # the last one only fills up the batch
+    with pytest.raises(ValueError, match=r"^logits: expected finite numbers; received .NaN or infinity for .*02.png"):
+        _reported(readable(files, logits, {}, batch), files, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_no_file_can_be_read_there_are_no_arrays(run, photos, tmp_path):
-    outputs = report.Outputs(tmp_path / "a.csv", tmp_path / "a.npz", tmp_path / "a.html")
-    files = find_files([str(photos / "05.png")])
-    assert report.report(run, files, outputs, top=1, say=lambda _: None, complain=lambda _: None) == 1
+def test_where_no_file_can_be_read_there_are_no_arrays(found, photos, tmp_path):
+    assert _reported([found[5]], find_files([str(photos / "05.png")]), tmp_path) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
@@ -183,6 +201,17 @@ def test_where_no_file_can_be_read_there_are_no_arrays(run, photos, tmp_path):
 def test_a_narrow_terminal_shows_fewer_classes(width, top):
     names = ["a.png", "folder/of/a/very/long/name/with/a/lot/in/it/b.png"]
     assert Table(names, ["cat", "a name that is far too long to be shown"], top=5, width=width).top == top
+
+
+def test_names_that_are_wide_on_a_terminal_keep_the_columns():
+    """A character of Chinese takes two of them."""
+    names = ["写真/日本語.png", "a.png"]
+    table = Table(names, ["cat", "犬"], top=2)
+    lines = [table.line(Prediction(0, name, np.array([1.0, 0.0], np.float32))) for name in names]
+    assert len({cell_len(line) for line in lines}) == 1
+    assert lines[0] == "写真/日本語.png  cat  73.1 %  犬   26.9 %"
+    long = Table(["写" * 30 + ".png"], ["cat"], top=1)
+    assert long.line(Prediction(0, "写" * 30 + ".png", np.zeros(1))) == f"…{'写' * 17}.png   cat 100.0 %"
 
 
 # ------------------------------------------------------------------------------------------------------- the command
@@ -217,7 +246,8 @@ def ended(runs, photos, tmp_path_factory):
     """Exit code, output and errors of each command line."""
     command_lines = (*CASES, GOOD, PARTLY)
     lines = [tuple(one.format(runs=runs, photos=photos) for one in arguments) for arguments in command_lines]
-    found = processes.run_many("predict", lines, tmp_path_factory.mktemp("ended"), imports=("prediction.report",))
+    imports = ("prediction.page", "prediction.report")
+    found = processes.run_many("predict", lines, tmp_path_factory.mktemp("ended"), imports=imports)
     return dict(zip(command_lines, found, strict=True))
 
 

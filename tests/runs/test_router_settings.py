@@ -53,8 +53,8 @@ def test_a_router_without_its_inform_step_leaves_the_step_s_arrays():
 
 def test_what_has_not_been_learned_cannot_be_had(plain):
     message = (
-        r"a router without training: expected one that learns no arrays but those of the run; received one that learns "
-        r"routing/block_1/moe/router/symphony/state \[4, 4\]$"
+        r"^inform=symphony, without training: expected a router that learns no arrays but those of the run; "
+        r"received one that learns routing/block_1/moe/router/symphony/state \[4, 4\]$"
     )
     with pytest.raises(ValueError, match=message):
         plain.rerouted({INFORM: "symphony"})

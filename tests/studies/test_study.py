@@ -178,6 +178,6 @@ def test_what_is_submitted_and_bad_input(tmp_path, monkeypatch):
     router, scheduler, position = (errors.splitlines() for _, _, errors in refused)
     assert re.fullmatch(r"error: router preset: expected one of .*; received 'symphny_vmoe' \(did you .*\)", *router)
     assert scheduler == ["error: scheduler: expected one of k8s, slurm; received 'pbs'"]
-    assert re.fullmatch(r"error: --array: expected a position from 0 to 0 in .*; received 'none'", *position)
+    assert re.fullmatch(r"error: --array: expected a position from 0 to 0 in .*; received nothing", *position)
     assert [code for code, _, _ in refused] == [2, 2, 2]
     assert not list((tmp_path / "study").glob("runs/*/*/metrics.jsonl"))

@@ -1,5 +1,7 @@
 """Experts that begin as copies: of a dense model's MLP, or of fewer experts."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -17,8 +19,9 @@ from vmoe_inform.training.upcycling import with_copied_experts
 ROOMY = {"model__moe__capacity_factor": None, "model__moe__capacity_factor_evaluation": None}
 
 
+@functools.cache
 def _model(router="smoe_top2", experts=4, k=2, layers=(1,), **overrides):
-    """A tiny model of images."""
+    """A tiny model of images, and random variables of it: made once for all tests."""
     config = tiny.config_dict(
         router,
         model__moe__num_experts=experts,
@@ -26,17 +29,22 @@ def _model(router="smoe_top2", experts=4, k=2, layers=(1,), **overrides):
         model__moe__layers=layers,
         **(ROOMY | overrides),
     )
-    return models.from_config(config.model)
+    return _with_variables(models.from_config(config.model))
+
+
+def _with_variables(model):
+    return model, tiny.variables(model)
 
 
 def _copied(before, after, noise=0.0, seed=0):
     """Variables of two models: random ones of the first, and of the second with copies of the first's experts."""
-    saved, fresh = tiny.variables(before), tiny.variables(after)
+    (_, saved), (_, fresh) = before, after
     copied = initialize.adapt(0, with_copied_experts(saved, fresh, noise=noise, seed=seed), fresh)
     return saved, {name: tree for name, tree in copied.items() if tree}
 
 
-def _outputs(model, variables):
+def _outputs(of, variables):
+    model, _ = of
     inputs = jax.random.normal(jax.random.key(1), model.input_shape(4).shape)
     if model.config.inputs == "tokens":
         inputs = jnp.arange(4 * 8, dtype=jnp.int32).reshape(4, 8) % len(tiny_text.WORDS)
@@ -45,6 +53,11 @@ def _outputs(model, variables):
 
 def _dense():
     return _model(layers="none")
+
+
+@functools.cache
+def _dense_outputs():
+    return _outputs(_dense(), _dense()[1])
 
 
 @pytest.mark.parametrize(
@@ -57,15 +70,15 @@ def _dense():
 )
 def test_an_upcycled_model_computes_what_the_dense_one_does(router, k):
     """Whatever a router chooses, its experts are one MLP, and the weights of a token sum to 1."""
-    dense, sparse = _dense(), _model(router, k=k)
-    before, after = _copied(dense, sparse)
-    np.testing.assert_allclose(_outputs(sparse, after), _outputs(dense, before), rtol=1e-5, atol=1e-5)
+    sparse = _model(router, k=k)
+    _, after = _copied(_dense(), sparse)
+    np.testing.assert_allclose(_outputs(sparse, after), _dense_outputs(), rtol=1e-5, atol=1e-5)
 
 
 def test_an_upcycled_language_model_computes_what_the_dense_one_does(tmp_path):
     tiny_text.write_corpus(tmp_path)
     dense, sparse = (
-        models.from_config(tiny_text.config_dict(tmp_path, model__moe__layers=layers).model)
+        _with_variables(models.from_config(tiny_text.config_dict(tmp_path, model__moe__layers=layers).model))
         for layers in ("none", (1,))
     )
     before, after = _copied(dense, sparse)
@@ -84,7 +97,7 @@ def test_twice_the_experts_with_twice_the_choices_compute_the_same(router):
     if router == "vmoe":
         np.testing.assert_allclose(_outputs(many, after), _outputs(few, before), rtol=1e-5, atol=1e-5)
     else:  # the adjacency of experts is learned again
-        chex.assert_trees_all_equal(after["routing"], tiny.variables(many)["routing"])
+        chex.assert_trees_all_equal(after["routing"], many[1]["routing"])
 
 
 def test_fewer_experts_are_the_first_ones(warnings):
@@ -105,7 +118,7 @@ def test_a_router_whose_inner_width_goes_by_the_number_of_experts_starts_anew(ex
         np.testing.assert_array_equal(found["expert_embeddings"], theirs["expert_embeddings"][np.arange(6) % 4])
         np.testing.assert_array_equal(found["projection"], theirs["projection"])
     else:
-        chex.assert_trees_all_equal(found, tiny.variables(many)["params"]["block_1"]["moe"]["router"]["cosine"])
+        chex.assert_trees_all_equal(found, many[1]["params"]["block_1"]["moe"]["router"]["cosine"])
     assert [line.endswith("the router starts anew") for line in warnings] == [not moves]
 
 
@@ -157,22 +170,21 @@ def test_noise_is_for_copies():
         config_lib.parse(tiny.config_dict(train__upcycling_noise=0.1))
 
 
-@pytest.mark.parametrize("router", ["smoe_top2", "vmoe"])
-def test_a_training_step_begins_with_the_loss_of_the_dense_model(router):
+def test_a_training_step_begins_with_the_loss_of_the_dense_model():
     """With room for every token. V-MoE's weights do not sum to 1, and the loss is another one."""
-    dense, sparse = (
-        config_lib.parse(tiny.config_dict(router, model__moe__layers=layers, **ROOMY)) for layers in ("none", (0, 1))
-    )
-    variables = _copied(*(models.from_config(config.model) for config in (dense, sparse)))
     random = np.random.default_rng(0)
     batch = {"image": random.integers(0, 256, (16, 32, 32, 3), np.uint8), "label": np.arange(16, dtype=np.int32) % 10}
-    before, after = (_loss(config, tree, batch) for config, tree in zip((dense, sparse), variables, strict=True))
+    before = _loss(_dense()[1], batch, layers="none")
     assert before > 0.1
-    assert (abs(after / before - 1) < 1e-5) == (router == "smoe_top2")
+    for router, is_equal in (("smoe_top2", True), ("vmoe", False)):
+        _, variables = _copied(_dense(), _model(router, layers=(0, 1)))
+        after = _loss(variables, batch, router=router, layers=(0, 1))
+        assert (abs(after / before - 1) < 1e-5) == is_equal
 
 
-def _loss(config, variables, batch):
+def _loss(variables, batch, *, layers, router="smoe_top2"):
     """What a training step minimises, without auxiliary losses."""
+    config = config_lib.parse(tiny.config_dict(router, model__moe__layers=layers, **ROOMY))
     task, model = tasks.from_config(config), models.from_config(config.model)
     key = jax.random.key(0)
 

@@ -83,7 +83,7 @@ def predict(run: Run, files: ImageFiles, *, experts: bool = False) -> Iterator[P
     source, skipped = Source(files, class_names_of(run.config)), _Unreadable()
     predictor = Predictor(run.model, tasks.from_config(_with_small_batches(run, len(files))), run.mesh)
     for (logits, chosen), batch in predictor.each_answer(run.variables, source, skipped=skipped, experts=experts):
-        found = [*skipped.taken(files), *_readable(files, logits, chosen, batch)]
+        found = [*skipped.taken(files), *readable(files, logits, chosen, batch)]
         yield from sorted(found, key=lambda prediction: prediction.position)
 
 
@@ -98,9 +98,20 @@ def _with_small_batches(run: Run, num_files: int) -> Config:
     return config
 
 
-def _readable(
+def readable(
     files: ImageFiles, logits: Array, chosen: Mapping[str, Array], batch: Mapping[str, np.ndarray]
 ) -> Iterator[Prediction]:
+    """What a model says of a batch.
+
+    Args:
+      files: all of them.
+      logits: [B, classes].
+      chosen: by MoE layer, experts of every token [B, N, K].
+      batch: ``mask`` [B], False where the batch is only filled up, and ``index`` [B], the number of the file.
+
+    Raises:
+      ValueError: logits that are not finite.
+    """
     values, experts = np.asarray(logits), {block: np.asarray(of_layer) for block, of_layer in chosen.items()}
     for row in np.flatnonzero(batch["mask"]):
         position = int(batch["index"][row])

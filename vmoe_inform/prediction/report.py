@@ -2,17 +2,15 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from vmoe_inform import storage
 from vmoe_inform.prediction.files import ImageFiles
-from vmoe_inform.prediction.page import page_of_files
-from vmoe_inform.prediction.predict import class_names_of, predict
+from vmoe_inform.prediction.predict import Prediction
 from vmoe_inform.prediction.progress import Progress
 from vmoe_inform.prediction.table import Table, shown
 from vmoe_inform.prediction.written import csv_file, npz_file
-from vmoe_inform.runs.run import Run
 
 _MOST_LINES = 20  # on the terminal, where a CSV file has all
 
@@ -33,21 +31,25 @@ class Outputs:
 
 
 def report(
-    run: Run,
+    predictions: Iterable[Prediction],
     files: ImageFiles,
+    class_names: Sequence[str],
     outputs: Outputs,
     *,
+    page_of: Callable[[Sequence[int]], str],
     top: int,
     width: int | None = None,
     say: Callable[[str], None] = print,
     complain: Callable[[str], None] = print,
 ) -> int:
-    """Predicts all files.
+    """Says all predictions as they come, and writes files of them.
 
     Args:
-      run: on images.
-      files: to look at.
+      predictions: of all files, in their order; with experts where ``outputs.npz`` is written.
+      files: that were looked at.
+      class_names: in the order of the logits.
       outputs: files to write.
+      page_of: makes the interactive page of the files of these numbers, at least one.
       top: classes of a file, at most those of the model.
       width: of the terminal in characters; None: as wide as the lines are.
       say: called with each line.
@@ -57,9 +59,8 @@ def report(
       the number of files that cannot be read.
 
     Raises:
-      ValueError: as :func:`vmoe_inform.prediction.predict`.
+      what the predictions raise; then no file is written.
     """
-    class_names = class_names_of(run.config)
     table = Table([files.name(position) for position in range(len(files))], class_names, top=top, width=width)
     most_lines = len(files) if outputs.csv is None else _MOST_LINES
     readable: list[int] = []
@@ -70,7 +71,7 @@ def report(
             takers.append(stack.enter_context(csv_file(outputs.csv, class_names, top=top)))
         if outputs.npz is not None:
             takers.append(stack.enter_context(npz_file(outputs.npz, class_names)))
-        for prediction in predict(run, files, experts=outputs.npz is not None):
+        for prediction in predictions:
             progress.advance()
             for take in takers:
                 take(prediction)
@@ -81,7 +82,7 @@ def report(
     if table.top < top:
         say(f"The terminal has room for {table.top} of {top} classes; --csv=FILE has all.")
     if outputs.routing is not None and readable:
-        storage.write_text(outputs.routing, page_of_files(run, files, readable))
+        storage.write_text(outputs.routing, page_of(readable))
     for path in (outputs.csv, outputs.npz if readable else None, outputs.routing if readable else None):
         if path is not None:
             say(str(path))

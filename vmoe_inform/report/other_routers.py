@@ -135,7 +135,8 @@ def _rows_of_metric(results: Results, suite: str, name: str, by_router: Mapping[
 
 
 def _row(label: str, found: Difference) -> RouterRow:
-    low, high, change = (_signed(_number(value, found.unit)) for value in (found.low, found.high, found.value))
+    digits = _digits_of_change(found)
+    low, high, change = (_signed(_number(value, found.unit, digits)) for value in (found.low, found.high, found.value))
     return RouterRow(
         router=label,
         score=_number(found.after, found.unit),
@@ -146,8 +147,16 @@ def _row(label: str, found: Difference) -> RouterRow:
     )
 
 
-def _number(value: float, unit: Unit) -> str:
-    return f"{value:.4f}" if unit in ("nats", "number") else scores.shown(value, unit)
+def _number(value: float, unit: Unit, more_digits: int = 0) -> str:
+    return scores.shown(value, unit, digits=(4 if unit in ("nats", "number") else 2) + more_digits)
+
+
+def _digits_of_change(found: Difference) -> int:
+    """How many digits more than usual it takes to tell the interval from no change; at most three, else none."""
+    for digits in range(4):
+        if any(float(_number(abs(end), found.unit, digits).replace(",", "")) for end in (found.low, found.high)):
+            return digits
+    return 0
 
 
 def _signed(number: str) -> str:

@@ -87,12 +87,15 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def variables_for(variables: dict[str, Tree], shapes: Mapping[str, Tree]) -> dict[str, Tree]:
+def variables_for(
+    variables: dict[str, Tree], shapes: Mapping[str, Tree], settings: Mapping[str, Any]
+) -> dict[str, Tree]:
     """The variables that a model needs, out of those of a trained one.
 
     Args:
       variables: of the trained model.
       shapes: of the other model's variables.
+      settings: that its routers differ in.
 
     Raises:
       ValueError: the trained model has not learned all of them; lists the first.
@@ -102,6 +105,6 @@ def variables_for(variables: dict[str, Tree], shapes: Mapping[str, Tree]) -> dic
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         received = f"one that learns {lacking[0]} {list(wanted[lacking[0]].shape)}{more}"
-        expected = "one that learns no arrays but those of the run"
-        raise checks.InputError(f"a router without training: expected {expected}; received {received}")
+        expected = "a router that learns no arrays but those of the run"
+        raise checks.InputError(f"{label(settings)}, without training: expected {expected}; received {received}")
     return flax.traverse_util.unflatten_dict({path: given[path] for path in wanted}, sep="/")

@@ -76,7 +76,7 @@ class Run:
         """
         config = router_settings.with_settings(self.config, settings)
         model = models.from_config(config.model)
-        variables = router_settings.variables_for(self.variables, _shapes(model))
+        variables = router_settings.variables_for(self.variables, _shapes(model), settings)
         return dataclasses.replace(self, config=config, model=model, variables=variables)
 
 
@@ -131,7 +131,7 @@ class SavedRun:
         """The same checkpoint with other routers; args and errors as :meth:`Run.rerouted`."""
         trained = self.trained or self
         recorded, config = (router_settings.with_settings(one, settings) for one in (trained.recorded, trained.config))
-        router_settings.variables_for(trained.shapes, _shapes(models.from_config(config.model)))
+        router_settings.variables_for(trained.shapes, _shapes(models.from_config(config.model)), settings)
         return dataclasses.replace(
             trained,
             recorded=recorded,

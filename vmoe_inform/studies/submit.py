@@ -114,7 +114,7 @@ def chosen(runs: Sequence[PlannedRun], array: Sequence[str], environment: Mappin
     given = [environment[name] for name in variables if environment.get(name)]
     if len(given) != 1 or not given[0].isdecimal() or int(given[0]) >= len(array):
         expected = f"a position from 0 to {len(array) - 1} in {' or '.join(variables)}, as a scheduler sets it"
-        raise checks.error("--array", expected, ", ".join(given) or "none")
+        raise checks.error("--array", expected, ", ".join(given) or checks.NOTHING)
     processes = launchers.count_processes(environment)
     if processes > 1:
         raise checks.error("--array", "one process for each run of a study", processes)

@@ -1,6 +1,8 @@
 """Sparse upcycling (arXiv 2212.05055): experts that begin as copies, of a dense model's MLP or of fewer experts."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -61,15 +63,13 @@ def _moe_layer(given: _Flat, wanted: _Flat, block: str, noise: float, random: np
     before, after = (next(iter(bank.values())).shape[0] for bank in (sources, experts))
     if before == after and not is_dense:
         return None
-    copies = {
-        f"{place}/experts/{name}": _copied(sources[name], like, noise, np.append(random, np.uint32(number)))
-        for number, (name, like) in enumerate(experts.items())
-    }
+    copies = _copied(sources, experts, noise, random)
     moved = None if is_dense else _grown_router(_below(given, f"{place}/router/"), router, before, after)
     origin = "the checkpoint's MLP" if is_dense else f"the checkpoint's {before}"
     fate = "starts anew" if moved is None else "has their rows and columns"
     logging.warning("%s: %d experts are copies of %s; the router %s", block, after, origin, fate)
-    return copies | {f"{place}/router/{name}": leaf for name, leaf in (router if moved is None else moved).items()}
+    parts = {"experts": copies, "router": router if moved is None else moved}
+    return {f"{place}/{part}/{name}": leaf for part, arrays in parts.items() for name, leaf in arrays.items()}
 
 
 def _below(flat: _Flat, prefix: str) -> _Flat:
@@ -80,18 +80,26 @@ def _widths(experts: _Flat) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape[1:] for name, leaf in experts.items()}
 
 
-def _copied(source: Array, like: Array, noise: float, random: np.ndarray) -> Array:
-    """Experts [E, ...] from [N, ...], where ``like`` lies."""
+def _copied(sources: _Flat, wanted: _Flat, noise: float, random: np.ndarray) -> _Flat:
+    """Experts [E, ...] from [N, ...], where the wanted ones lie."""
 
-    def copy(source: Array, random: Array) -> Array:
-        copies = _cycled(source, like.shape)
+    def copy(sources: _Flat, random: Array) -> _Flat:
+        copies = {name: _cycled(sources[name], like.shape) for name, like in wanted.items()}
         if not noise:
             return copies
         key = functools.reduce(jax.random.fold_in, random[1:], jax.random.key(random[0]))
-        return copies + noise * jnp.std(source) * jax.random.normal(key, copies.shape)
+        return {
+            name: copied
+            + noise * jnp.std(sources[name]) * jax.random.normal(jax.random.fold_in(key, number), copied.shape)
+            for number, (name, copied) in enumerate(copies.items())
+        }
 
-    # Under jit, where arrays may be spread over processes.
-    return jax.jit(copy, out_shardings=like.sharding)(source, random)
+    return _made(copy, wanted, sources, random)
+
+
+def _made(make: Callable[..., _Flat], like: _Flat, *given: Any) -> _Flat:
+    """What a function makes of arrays, which may be spread over processes, where others lie."""
+    return jax.jit(make, out_shardings={name: leaf.sharding for name, leaf in like.items()})(*given)
 
 
 def _cycled(array: Array, shape: tuple[int, ...]) -> Array:
@@ -108,10 +116,11 @@ def _grown_router(given: _Flat, wanted: _Flat, before: int, after: int) -> _Flat
         return given  # of other steps, which what compares the models next names
     if not all(_is_cycled(given[name].shape, like.shape, before, after) for name, like in wanted.items()):
         return None
-    return {
-        name: jax.jit(functools.partial(_cycled, shape=like.shape), out_shardings=like.sharding)(given[name])
-        for name, like in wanted.items()
-    }
+
+    def grow(given: _Flat) -> _Flat:
+        return {name: _cycled(given[name], like.shape) for name, like in wanted.items()}
+
+    return _made(grow, wanted, given)
 
 
 def _is_cycled(old: tuple[int, ...], new: tuple[int, ...], before: int, after: int) -> bool:

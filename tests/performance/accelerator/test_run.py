@@ -106,7 +106,7 @@ def test_a_clock_says_what_is_left_out():
     assert clock.left == 0.0
 
 
-@pytest.mark.parametrize(("names", "expected"), [(("path",), "'path'.*did you mean 'paths'"), ((), "received 'none'")])
+@pytest.mark.parametrize(("names", "expected"), [(("path",), "'path'.*did you mean 'paths'"), ((), "received nothing")])
 def test_unknown_parts(names, expected):
     with pytest.raises(ValueError, match=f"--parts: expected some of paths, .*{expected}"):
         run.check(minutes=1, names=names)

@@ -127,7 +127,7 @@ def check(
         if name not in PARTS:
             raise checks.unknown("--parts", f"some of {', '.join(PARTS)}", name, PARTS)
     if not names:
-        raise checks.error("--parts", f"some of {', '.join(PARTS)}", "none")
+        raise checks.error("--parts", f"some of {', '.join(PARTS)}", checks.NOTHING)
     begun = 0.0 if started is None else time.perf_counter() - started
     clock = Clock(60 * minutes - begun)
     recorder = Recorder(_about(minutes, sizes), file)
