@@ -75,10 +75,10 @@ def test_table(platform, groups, choices, experts, capacity, kernel_size, device
 @pytest.mark.parametrize(
     ("platform", "kernel_size", "capacity", "expected"),
     [
-        ("cpu", 2**13, 256, "ragged"),
+        ("cpu", 2**13, 256, "segments"),
         ("cpu", 2**13 - 1, 256, "gather"),
         ("cpu", 2**13, 192, "gather"),  # 3 slots for an assignment: not more than the limit of few rows
-        ("cpu", LARGE, 192, "ragged"),  # more than that of many rows, where loops over large experts pay
+        ("cpu", LARGE, 192, "segments"),  # more than that of many rows, where loops over large experts pay
         ("tpu", 2**13 - 1, 256, "ragged"),
     ],
 )

@@ -10,6 +10,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vmoe_inform import dispatch
+from vmoe_inform.dispatch.segment_products import segment_linear
 
 WIDTH = 6
 # G groups of S tokens, K of E experts, C slots
@@ -27,11 +28,13 @@ DISPATCHER = pytest.mark.parametrize("name", FAST)
 def expert_function(parameters):
     """Experts with a bias, so that an empty slot's output is not zero and would show if it leaked."""
 
-    def experts(rows, expert_of_block=None):
+    def experts(rows, where=None):
         kernel, bias = (parameters[name].astype(rows.dtype) for name in ("kernel", "bias"))
-        if expert_of_block is None:
+        if where is None:
             return jnp.tanh(jnp.einsum("egtd,edf->egtf", rows, kernel) + bias[:, None, None])
-        index = jnp.minimum(expert_of_block, len(bias) - 1)  # a block of no expert may give anything
+        if isinstance(where, dispatch.Segments):
+            return jnp.tanh(segment_linear(rows, kernel, bias, where))
+        index = jnp.minimum(where, len(bias) - 1)  # a block of no expert may give anything
         return jnp.tanh(jnp.einsum("xtd,xdf->xtf", rows, kernel[index]) + bias[index][:, None])
 
     return experts

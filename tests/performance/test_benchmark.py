@@ -1,14 +1,15 @@
 """What the benchmarks say, on shapes so small that times mean nothing: no test looks at one."""
 
 import dataclasses
+import functools
 import json
 
 import jax.numpy as jnp
 import pytest
 
-from tests import processes, tiny
+from tests import processes, tiny, tiny_text
 from vmoe_inform import config as config_lib
-from vmoe_inform.data import sources
+from vmoe_inform import tasks
 from vmoe_inform.nn.operations import training_flops_per_sequence
 from vmoe_inform.performance import inform, layer, step, tables
 from vmoe_inform.performance import input as input_lib
@@ -62,10 +63,14 @@ def test_layer_refuses_groups_that_do_not_divide_the_images():
 @pytest.mark.slow
 def test_step_rows_have_what_they_say_and_nothing_is_compiled_twice():
     config = config_lib.parse(tiny.config_dict())
-    rows = step.measure(config, dispatchers=("gather", "einsum"), against="einsum", repeats=2, matmul_size=64)
-    assert [row.dispatch for row in rows] == ["gather", "einsum"]
-    assert [row.compilations for row in rows] == [1, 1]
-    gather, einsum = rows
+    rows = step.measure(config, dispatchers=("gather", "einsum", "dense"), against="einsum", repeats=2, matmul_size=64)
+    assert [row.dispatch for row in rows] == ["gather", "einsum", "dense"]
+    assert [row.compilations for row in rows] == [1, 1, 1]
+    gather, einsum, dense = rows
+    assert dense.dropped == 0.0
+    assert dense.compiled_flops < gather.compiled_flops
+    assert einsum.time == einsum.processor_time == Spread(1.0, 1.0, 1.0, 2)
+    assert (gather.counted, gather.operations) == ("images", gather.compiled_flops / einsum.compiled_flops)
     assert einsum.speedup == Spread(1.0, 1.0, 1.0, 2)
     assert gather.compiled_flops < einsum.compiled_flops
     # Noise decides: 5 of the 10 tokens of a group come to each of 4 experts on average, with a deviation of 1.6 and
@@ -88,6 +93,19 @@ def test_where_k_grows_the_first_k_counts_and_full_slots_drop_nothing():
     assert step.dropped_share(_model("expert_choice"), metrics) == 0.0
 
 
+@pytest.mark.parametrize(("layers", "width"), [("every1", 64), ("every2", 48), ((0,), 48)])
+def test_the_dense_model_does_the_same_activated_work(tmp_path, layers, width):
+    """Two experts of width 32 for each token, in both blocks or in one."""
+    config = tiny_text.parse(tmp_path, model__moe__layers=layers)
+    dense = step.dense(config)
+    assert (dense.model.moe_layers, dense.model.mlp_size) == ((), width)
+    router = len(config.model.moe_layers) * 3 * 2 * 8 * 16 * 4  # a product of 8 tokens of width 16 with 4 experts
+    assert step.useful_flops(config, dropped=0.0) - step.useful_flops(dense, dropped=0.0) == 8 * router
+    assert dataclasses.replace(dense, model=config.model) == config
+    with pytest.raises(ValueError, match=r"model\.moe\.layers: expected MoE layers, to compare with a dense model"):
+        step.dense(dense)
+
+
 def test_step_refuses_a_comparison_with_what_is_not_measured():
     config = config_lib.parse(tiny.config_dict())
     with pytest.raises(ValueError, match="against: expected one of gather; received 'einsum'"):
@@ -99,18 +117,31 @@ def test_step_refuses_a_comparison_with_what_is_not_measured():
 
 def test_inform_rows_compare_each_step_with_the_model_without_it():
     steps = ("similarity", "symphony_across_layers")
-    size = inform.Size(32, 8, images=2, block_size=4)
+    size = inform.Size({"image_size_px": 32, "patch_size_px": 8}, sequences=2, block_size=4)
     model = _model(model__moe__layers=(0, 1))  # the second step acts where there is a MoE layer before
     rows = list(inform.measure(model, steps=steps, sizes=(size,), repeats=2))
-    assert [(row.tokens, row.images, row.block_size, row.inform) for row in rows] == [(17, 2, 4, n) for n in steps]
+    assert [(row.tokens, row.sequences, row.block_size, row.inform) for row in rows] == [(17, 2, 4, n) for n in steps]
     assert all(row.time is not None and row.time.repeats == 2 for row in rows)
     assert all(row.temporary == row.temp_bytes / row.plain_temp_bytes for row in rows)
     # A step adds work, but little beside a model's; in blocks too, whose loops count as often as they run.
     assert all(row.flops is not None and 1.0 < row.flops < 1.3 for row in rows)
 
 
+def test_inform_compares_models_of_text_without_their_head(tmp_path):
+    """The causal forms; heads by their running entropies cost no less than nothing, and all heads cost more."""
+    model = tiny_text.parse(tmp_path, model__vocabulary_size=4096, model__num_tokens=64).model
+    size = inform.Size({"num_tokens": 32}, sequences=2)
+    compared = functools.partial(inform.measure, model, steps=("attention",), sizes=(size,), repeats=1, topology=None)
+    (running,) = compared(options={"attention": {"heads": "running"}}, timed_up_to_seconds=0.0)
+    (prefix,) = compared(options={"attention": {"heads": "prefix"}}, timed_up_to_seconds=0.0)
+    assert (running.tokens, running.sequences, running.inform) == (32, 2, "attention")
+    # With the head, 4096 words wide, neither would be visible: it does 16 times the work of all else.
+    assert 1.02 < running.flops < prefix.flops
+    assert running.time is None
+
+
 def test_inform_takes_no_times_where_the_plain_model_takes_too_long():
-    size = inform.Size(32, 16, images=2)
+    size = inform.Size({"image_size_px": 32, "patch_size_px": 16}, sequences=2)
     (row,) = inform.measure(_model(), steps=("symphony",), sizes=(size,), repeats=1, timed_up_to_seconds=0.0)
     assert row.time is None
     assert row.plain_milliseconds is None
@@ -128,15 +159,16 @@ def test_inform_needs_a_model_that_is_not_informed():
 
 def test_draining_counts_the_images_after_the_first_batch():
     config = config_lib.parse(tiny.config_dict())
-    source = sources.load(config.data, "train")
+    task = tasks.from_config(config).opened()
     times = iter([100.0, 101.0, 104.0])  # the first batch is there, then two more batches of 16
-    assert input_lib.drain(source, config, seconds=3.5, clock=lambda: next(times)) == 2 * 16 / 4.0
+    assert input_lib.drain(task, seconds=3.5, clock=lambda: next(times)) == 2 * 16 / 4.0
 
 
 def test_input_row_has_both_rates():
     config = config_lib.parse(tiny.config_dict())
     (row,) = input_lib.measure(config, repeats=2, seconds=0.01)
-    assert (row.source, row.image_size_px, row.num_threads, row.batch_size) == ("digits", 32, 0, 16)
+    assert (row.source, row.image_size_px, row.tokens, row.num_threads) == ("digits", 32, None, 0)
+    assert (row.batch_size, row.counted) == (16, "images")
     assert row.over_step.repeats == 2
     assert row.over_step.lower > 0.0
 
@@ -202,6 +234,8 @@ BAD_COMMAND_LINES = {
     ("input", "--against=tf.data", "--photographs=nowhere"): "expected a folder with JPEG files; received 'nowhere'",
     ("input", "--photographs=."): "benchmark input: expected no --photographs without --against=tf.data",
     ("input", "--against=tf.data", "--config=configs/digits.py"): "expected no --config with --against=tf.data",
+    ("inform", "--config=configs/wordnet.py", "--size=S"): "benchmark inform: expected no --size with --config",
+    ("inform", "--config=configs/digits.py"): "model.inputs: expected 'tokens'; received 'images'",
     ("layer", "--groups=0"): "--groups: expected tuple of int >= 1 and <= 1048576; received 0",
 }
 IMPORTED = ("performance.decoding", "performance.layer", "performance.tables")

@@ -1,16 +1,18 @@
 """Measures what the package costs, as ratios to references of the same run.
 
     python -m vmoe_inform.benchmark layer [--experts=8,32,128] [--groups=1,8,32] [--dispatch=NAMES]
-    python -m vmoe_inform.benchmark step [--config=FILE:ARGUMENT] [--dispatch=NAMES]
+    python -m vmoe_inform.benchmark step [--config=FILE:ARGUMENT] [--dispatch=NAMES] [--against=dense]
     python -m vmoe_inform.benchmark inform [--steps=NAMES] [--tokens=50,197,577,1025,4097]
+    python -m vmoe_inform.benchmark inform --config=FILE:ARGUMENT [--steps=NAMES] [--tokens=512]
     python -m vmoe_inform.benchmark input [--config=FILE:ARGUMENT]
     python -m vmoe_inform.benchmark input --against=tf.data [--image_size_px=224] [--photographs=DIR]
 
 - layer: a MoE layer over a dense MLP that does the same activated work.
-- step: images per second of the train step, and its useful operations per second over those of a plain matrix product.
-- inform: a model with each inform step over the same model without it.
-- input: images per second of the input pipeline over those that the step consumes. With --against=tf.data: training
-  images made of JPEGs per core second, over those of tf.data (extra ``prepare``).
+- step: time of the train step, of images or text, over that with another dispatcher. With --against=dense: over that of
+  a model without MoE that does the same activated work. Useful operations per second over those of a plain product.
+- inform: a model with each inform step over the same model without it; with --config a model of text.
+- input: rate of the input pipeline over the rate at which the step consumes. With --against=tf.data: training images
+  made of JPEGs per core second, over those of tf.data (extra ``prepare``).
 
 Both sides of a comparison take turns in one process. The tables show medians with their quartiles; --json=FILE writes
 all of it. With --topology=v5e:2x2, layer, step and inform compile for one chip of that TPU, which need not be there

@@ -41,11 +41,14 @@ TOPOLOGY = command_line.define(
 )
 DTYPE = command_line.define("dtype", checks.Name, "float32", "Type of activations: float32 or bfloat16.")
 IMAGES = command_line.define(
-    "images", settings.Batch, 32, "Images of a batch; inform: by default fewer, the larger they are."
+    "images", settings.Batch, 32, "Images or texts of a batch; inform: by default fewer, the larger they are."
 )
 DISPATCH = command_line.define("dispatch", Names, None, "Dispatchers; by default that of the config, and einsum.")
 AGAINST = command_line.define(
-    "against", checks.Name, "einsum", "Dispatcher that the others are compared with; input: tf.data."
+    "against",
+    checks.Name,
+    "einsum",
+    "Dispatcher that the others are compared with, or dense: the same activated work without MoE; input: tf.data.",
 )
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from vmoe_inform import checks
+from vmoe_inform import checks, dispatch
 from vmoe_inform.config.settings import Config, ModelConfig
 
 
@@ -11,7 +11,7 @@ def mesh_sizes(config: Config, num_devices: int, num_slices: int = 1) -> dict[st
 
     An ``expert`` of None becomes the greatest common divisor of the experts and the devices of a slice. With more
     devices than experts every device has one expert, in several replicas. Otherwise a device may have several experts.
-    With ragged dispatch, where all experts are on every device, it is 1. A ``replica`` of None takes the devices that
+    Where the dispatcher needs all experts on every device, it is 1. A ``replica`` of None takes the devices that
     are left.
 
     Raises:
@@ -53,4 +53,4 @@ def _check_batch(field: str, size: int, config: Config, num_devices: int, parts:
 
 def spreads_experts(model: ModelConfig) -> bool:
     """Whether the experts may lie on different devices."""
-    return bool(model.moe_layers) and model.moe.dispatch != "ragged"
+    return bool(model.moe_layers) and model.moe.dispatch not in dispatch.NEED_ALL_EXPERTS

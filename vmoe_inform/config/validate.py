@@ -231,7 +231,7 @@ def _check_mesh(config: Config) -> None:
             raise checks.error("mesh.expert", f"a divisor of the {model.moe.num_experts} experts", mesh.expert)
         if mesh.expert > 1 and not spreads_experts(model):
             expected = (
-                "1 with model.moe.dispatch = 'ragged', which needs all experts on each device"
+                f"1 with model.moe.dispatch = {model.moe.dispatch!r}, which needs all experts on each device"
                 if model.moe_layers
                 else "1 without MoE layers"
             )

@@ -8,6 +8,7 @@ their weights. A dropped assignment contributes nothing.
 For tokens that choose experts there are several dispatchers, interchangeable behind one contract:
 ``dispatcher(tokens [G, S, D], assignment, experts) -> outputs [G, S, D]``. ``ragged`` passes its rows in another shape:
 blocks [X, T, D] of one expert each. Its second argument is the expert of each block [X], where E means none.
+``segments`` passes rows [R, D], and where those of each expert are (:class:`Segments`).
 """
 
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from vmoe_inform.dispatch.einsum import dispatch_einsum
 from vmoe_inform.dispatch.gather import dispatch_gather
 from vmoe_inform.dispatch.ragged import dispatch_ragged
 from vmoe_inform.dispatch.reference import dispatch_reference
+from vmoe_inform.dispatch.segment_products import Segments
+from vmoe_inform.dispatch.segments import dispatch_segments
 from vmoe_inform.dispatch.slots import SlotChoice, dispatch_slots
 from vmoe_inform.dispatch.soft import SoftSlots, dispatch_soft
 from vmoe_inform.registry import Registry
@@ -32,6 +35,8 @@ DISPATCHERS.add("reference", dispatch_reference)
 DISPATCHERS.add("einsum", dispatch_einsum)
 DISPATCHERS.add("gather", dispatch_gather)
 DISPATCHERS.add("ragged", dispatch_ragged)
+DISPATCHERS.add("segments", dispatch_segments)
+NEED_ALL_EXPERTS = ("ragged", "segments")  # on each device, which sorts its own tokens
 
 
 def carry_out(
@@ -42,7 +47,8 @@ def carry_out(
     Args:
       tokens: [G, S, D].
       plan: from a select step.
-      experts: rows [E, G, T, D] -> rows of the same shape; for ``ragged`` blocks [X, T, D], and their experts [X].
+      experts: rows [E, G, T, D] -> rows of the same shape. For ``ragged`` blocks [X, T, D], and their experts [X]. For
+        ``segments`` rows [R, D], and the segments.
       dispatcher: registered way to move tokens that choose experts; the other kinds of plan have one way each.
 
     Raises:
@@ -59,9 +65,11 @@ def carry_out(
 
 __all__ = [
     "DISPATCHERS",
+    "NEED_ALL_EXPERTS",
     "Assignment",
     "Dispatcher",
     "Plan",
+    "Segments",
     "SlotChoice",
     "SoftSlots",
     "assign_slots",

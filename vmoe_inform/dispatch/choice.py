@@ -56,4 +56,5 @@ def choose_dispatcher(
         return "gather", f"experts of {kernel_size} numbers are too small for a loop over blocks of their rows"
     if platform == "gpu":
         return "gather", f"{slots}, {share:.2f} times as many, but no ragged product was measured on GPUs"
-    return "ragged", f"{slots}, {share:.2f} times as many: empty ones would cost more than sorting"
+    name = "segments" if platform == "cpu" and not drops else "ragged"
+    return name, f"{slots}, {share:.2f} times as many: empty ones would cost more than sorting"

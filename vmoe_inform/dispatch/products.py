@@ -101,6 +101,26 @@ def _rows_of_experts(expert_of_block: Int[Array, " X"], num_experts: int, block_
     return block_rows * jnp.sum(expert_of_block[:, None] == jnp.arange(num_experts)[None], axis=0, dtype=jnp.int32)
 
 
+def grouped_products(
+    rows: Float[Array, "R D"],
+    kernels: Float[Array, "E D M"] | Float[Array, "E M D"],
+    sizes: Int[Array, " E"],
+    *,
+    transpose: bool,
+) -> Float[Array, "R M"]:
+    """The compiler's own: each row with the kernel of its expert, whose rows follow each other, ``sizes`` of each.
+
+    Rows of no expert, behind all others, give whatever is in memory. With ``transpose`` the kernels are [E, M, D] and
+    contract with M.
+    """
+    dimensions = lax.RaggedDotDimensionNumbers(
+        dot_dimension_numbers=(((1,), (2 if transpose else 1,)), ((), ())),
+        lhs_ragged_dimensions=[0],
+        rhs_group_dimensions=[0],
+    )
+    return lax.ragged_dot_general(rows, kernels, sizes, dimensions)
+
+
 def _ragged_product(
     blocks: Float[Array, "X T D"],
     kernels: Float[Array, "E D M"] | Float[Array, "E M D"],
@@ -108,16 +128,10 @@ def _ragged_product(
     *,
     transpose: bool,
 ) -> Float[Array, "X T M"]:
-    """The compiler's own grouped product; with ``transpose`` the kernels are [E, M, D] and contract with M."""
     num_blocks, block_rows, width = blocks.shape
-    dimensions = lax.RaggedDotDimensionNumbers(
-        dot_dimension_numbers=(((1,), (2 if transpose else 1,)), ((), ())),
-        lhs_ragged_dimensions=[0],
-        rhs_group_dimensions=[0],
-    )
     sizes = _rows_of_experts(expert_of_block, kernels.shape[0], block_rows)
-    products = lax.ragged_dot_general(blocks.reshape(-1, width), kernels, sizes, dimensions)
-    # Rows of no group are whatever is in memory; a gradient of 0 times that need not be 0
+    products = grouped_products(blocks.reshape(-1, width), kernels, sizes, transpose=transpose)
+    # A gradient of 0 times what is in memory need not be 0
     real = (expert_of_block < kernels.shape[0])[:, None, None]
     return jnp.where(real, products.reshape(num_blocks, block_rows, -1), 0)
 
@@ -169,6 +183,16 @@ def _kernel_gradient_loop(
     return lax.scan(add, zeros, (blocks, gradient, expert_of_block))[0]
 
 
+def grouped_kernel_gradient(
+    rows: Float[Array, "R D"], gradient: Float[Array, "R M"], sizes: Int[Array, " E"]
+) -> Float[Array, "E D M"]:
+    """The compiler's own: the sum over the rows of each expert, in float32; see :func:`grouped_products`."""
+    dimensions = lax.RaggedDotDimensionNumbers(
+        dot_dimension_numbers=(((0,), (0,)), ((), ())), lhs_ragged_dimensions=[0], rhs_group_dimensions=[]
+    )
+    return lax.ragged_dot_general(rows, gradient, sizes, dimensions, preferred_element_type=jnp.float32)
+
+
 def _kernel_gradient_ragged(
     blocks: Float[Array, "X T D"],
     gradient: Float[Array, "X T M"],
@@ -176,12 +200,9 @@ def _kernel_gradient_ragged(
     *,
     num_experts: int,
 ) -> Float[Array, "E D M"]:
-    dimensions = lax.RaggedDotDimensionNumbers(
-        dot_dimension_numbers=(((0,), (0,)), ((), ())), lhs_ragged_dimensions=[0], rhs_group_dimensions=[]
-    )
     sizes = _rows_of_experts(expert_of_block, num_experts, blocks.shape[1])
     rows, gradient = (array.reshape(-1, array.shape[-1]) for array in (blocks, gradient))
-    return lax.ragged_dot_general(rows, gradient, sizes, dimensions, preferred_element_type=jnp.float32)
+    return grouped_kernel_gradient(rows, gradient, sizes)
 
 
 def _kernel_gradient_tpu(

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.dispatch import Segments
 from vmoe_inform.dispatch.products import block_products, expert_products
+from vmoe_inform.dispatch.segment_products import segment_linear
 from vmoe_inform.sharding.mesh import AXES, EXPERT, FSDP, REPLICA, axis_size, constrain
 
 EXPERT_PRODUCTS = "expert_products"  # their name for rematerialisation, which does not see what they are made by
@@ -79,7 +81,7 @@ class Experts(nn.Module):
 def apply_experts(
     parameters: ExpertParameters,
     rows: Array,
-    expert_of_block: Int[Array, " X"] | None = None,
+    where: Int[Array, " X"] | Segments | None = None,
     *,
     dtype: jnp.dtype,
     activation: str = "gelu",
@@ -91,8 +93,8 @@ def apply_experts(
     Args:
       parameters: from :class:`Experts`.
       rows: [E, G, T, D], processed on the devices of the experts (mesh axis ``expert``). Or blocks [X, T, D] of one
-        expert each, processed where they are.
-      expert_of_block: of blocks; E for a block of none.
+        expert each, or segments [R, D], processed where they are.
+      where: the expert of each block, E for a block of none; or the segments of the experts.
       dtype: type of the products.
       activation: between the two layers, see :data:`ACTIVATIONS`.
       dropout_rate, dropout_key: dropout as in :class:`Mlp`; no key, no dropout.
@@ -105,25 +107,27 @@ def apply_experts(
     def drop(array: Array, layer: int) -> Array:
         return array if dropout_key is None else dropout(jax.random.fold_in(dropout_key, layer), array, dropout_rate)
 
-    if expert_of_block is None:
+    if where is None:
         # Groups on the devices of their tokens, then experts on theirs. Each change is then one all-to-all. Without the
         # first, the partitioner cuts the gathers before and after by experts, and sums their rows over devices.
         rows = constrain(constrain(rows, None, AXES), EXPERT, (REPLICA, FSDP))
-    activations = ACTIVATIONS[activation](_linear(hidden, rows, expert_of_block, dtype))
-    outputs = drop(_linear(output, drop(activations, 0), expert_of_block, dtype), 1)
-    if expert_of_block is None:
+    activations = ACTIVATIONS[activation](_linear(hidden, rows, where, dtype))
+    outputs = drop(_linear(output, drop(activations, 0), where, dtype), 1)
+    if where is None:
         outputs = constrain(constrain(outputs, EXPERT, (REPLICA, FSDP)), None, AXES)
     return outputs
 
 
 def _linear(
-    parameters: tuple[Array, Array], rows: Array, expert_of_block: Int[Array, " X"] | None, dtype: jnp.dtype
+    parameters: tuple[Array, Array], rows: Array, where: Int[Array, " X"] | Segments | None, dtype: jnp.dtype
 ) -> Array:
     kernel, bias = (array.astype(dtype) for array in parameters)
-    if expert_of_block is not None:
+    if isinstance(where, Segments):
+        return checkpoint_name(segment_linear(rows.astype(dtype), kernel, bias, where), EXPERT_PRODUCTS)
+    if where is not None:
         # Rows of the experts' biases by a product, whose gradient is a product too; none for a block of no expert
-        chosen = jax.nn.one_hot(expert_of_block, len(bias), dtype=dtype)
-        products = block_products(rows.astype(dtype), kernel, expert_of_block) + (chosen @ bias)[:, None]
+        chosen = jax.nn.one_hot(where, len(bias), dtype=dtype)
+        products = block_products(rows.astype(dtype), kernel, where) + (chosen @ bias)[:, None]
         return checkpoint_name(products, EXPERT_PRODUCTS)
     # [E, G, T, D] -> [E, G T, D]: one long product for each expert
     long = rows.astype(dtype).reshape(len(bias), -1, rows.shape[-1])

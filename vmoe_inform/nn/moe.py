@@ -10,7 +10,15 @@ from absl import logging
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
-from vmoe_inform.dispatch import Assignment, Plan, carry_out, choose_dispatcher, current_platform, expert_capacity
+from vmoe_inform.dispatch import (
+    NEED_ALL_EXPERTS,
+    Assignment,
+    Plan,
+    carry_out,
+    choose_dispatcher,
+    current_platform,
+    expert_capacity,
+)
 from vmoe_inform.nn.mlp import ExpertParameters, Experts, apply_experts
 from vmoe_inform.nn.router import (
     TRACE,
@@ -126,7 +134,7 @@ class MoeLayer(nn.Module):
             return carry_out(tokens, plan, experts, dispatcher=dispatcher)
 
         keys = None if dropout_key is None else jax.random.split(dropout_key, axis_size(*AXES))
-        if dispatcher == "ragged" and isinstance(plan, Assignment) and not self.is_initializing():
+        if dispatcher in NEED_ALL_EXPERTS and isinstance(plan, Assignment) and not self.is_initializing():
             # Every device has all experts, and sorts its own tokens only. (Parameters are made with a single group.)
             return on_each_device(work, parameters, tokens, plan, *([] if keys is None else [keys]))
         return work(parameters, tokens, plan, keys)

@@ -1,8 +1,9 @@
 """Cost of informing: the forward pass of a model with an inform step, over the same model without it.
 
-Both have the same sizes, router, K, renormalisation and slots. The logits are computed as in evaluation. From
-``block_size`` on, neither has an N x N matrix. The attention of all blocks, and the steps with an option
-``block_size``, then process the tokens in blocks.
+Both have the same sizes, router, K, renormalisation and slots. The pass is that of evaluation, up to the logits.
+That of text ends before the head, since a large vocabulary would hide the cost. From ``block_size`` on, neither has an
+N x N matrix. The attention of all blocks, and the steps with an option ``block_size``, then process the tokens in
+blocks.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Tree
-from vmoe_inform.config import VisionModelConfig
+from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn import models
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.compiled import compile_for
@@ -24,21 +25,22 @@ from vmoe_inform.performance.timing import Spread
 from vmoe_inform.routing.steps import INFORM_STEPS
 
 PLAIN = "none"  # the reference among the names of steps
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Images of one size, as a model sees them.
+    """Sequences of one length, as a model sees them.
 
     Attributes:
-      image_size_px, patch_size_px: of the images.
-      images: B; N grows with the square of the image's size, so that large images come in small batches.
+      settings: of the model that make the length: ``image_size_px`` and ``patch_size_px``, or ``num_tokens``.
+      sequences: B, images or rows of text. N grows with the square of an image's size, so that large images come in
+        small batches.
       block_size: tokens of a block of attention and of the token graphs; None: each in one piece.
     """
 
-    image_size_px: int
-    patch_size_px: int
-    images: int
+    settings: Mapping[str, Any]
+    sequences: int
     block_size: int | None = None
 
 
@@ -48,7 +50,7 @@ class InformRow:
 
     Attributes:
       tokens: N, a class token included.
-      images: B.
+      sequences: B, images or rows of text.
       block_size: as in :class:`Size`.
       inform: name of the step.
       time: of the forward pass.
@@ -61,7 +63,7 @@ class InformRow:
     """
 
     tokens: int
-    images: int
+    sequences: int
     block_size: int | None
     inform: str
     time: Spread | None
@@ -74,11 +76,12 @@ class InformRow:
 
 
 def measure(
-    model: VisionModelConfig,
+    model: ModelConfig,
     *,
     steps: Sequence[str],
     sizes: Sequence[Size],
     repeats: int,
+    options: Mapping[str, Mapping[str, Any]] = _DEFAULTS,
     timed_up_to_seconds: float = float("inf"),
     topology: jax.Device | None = None,
 ) -> Iterator[InformRow]:
@@ -86,9 +89,10 @@ def measure(
 
     Args:
       model: any, without inform steps; a class token or none, as many MoE layers as the steps need.
-      steps: names of inform steps; their options are the defaults.
-      sizes: of the images.
+      steps: names of inform steps.
+      sizes: of the sequences.
       repeats: rounds that count.
+      options: of the steps by name; otherwise the defaults.
       timed_up_to_seconds: no times are taken at a size where one forward pass of the plain model takes longer.
       topology: a device to compile for instead of one of this machine; then nothing is timed.
 
@@ -101,25 +105,27 @@ def measure(
     if model.router.inform_steps:
         raise checks.error("model.router.inform", "'none', to compare with", model.router.inform_steps)
     device = jax.devices()[0] if topology is None else topology
-    variants = [{name: _variant(model, name, size) for name in (PLAIN, *steps)} for size in sizes]
+    variants = [
+        {name: _variant(model, name, size, options.get(name, {})) for name in (PLAIN, *steps)} for size in sizes
+    ]
     leaves: dict[str, Array] = {}
     for size, configs in zip(sizes, variants, strict=True):
-        forwards = {name: _Forward(config, size.images, device) for name, config in configs.items()}
+        forwards = {name: _Forward(config, size.sequences, device) for name, config in configs.items()}
         seconds = {} if topology else _time(forwards, repeats, timed_up_to_seconds, leaves)
         for name in steps:
             yield _row(name, configs[name], size, forwards, seconds)
 
 
-def _variant(model: VisionModelConfig, step: str, size: Size) -> VisionModelConfig:
-    """The model for images of that size, with the step, and in blocks if the size says so."""
+def _variant(model: ModelConfig, step: str, size: Size, of_step: Mapping[str, Any]) -> ModelConfig:
+    """The model for sequences of that size, with the step, and in blocks if the size says so."""
     options: dict[str, Mapping[str, Any]] = dict(model.router.options)
-    if step != PLAIN and "block_size" in INFORM_STEPS[step].option_types:
-        options[step] = {"block_size": size.block_size}
+    if step != PLAIN:
+        in_blocks = {"block_size": size.block_size} if "block_size" in INFORM_STEPS[step].option_types else {}
+        options[step] = {**of_step, **in_blocks}
     return config_lib.parse_model(
         dataclasses.replace(
             model,
-            image_size_px=size.image_size_px,
-            patch_size_px=size.patch_size_px,
+            **size.settings,
             attention_block_size=size.block_size,
             router=dataclasses.replace(model.router, inform=step, options=options),
         )
@@ -129,13 +135,13 @@ def _variant(model: VisionModelConfig, step: str, size: Size) -> VisionModelConf
 class _Forward:
     """A forward pass, compiled."""
 
-    def __init__(self, config: VisionModelConfig, images: int, device: jax.Device):
-        """Compiles for ``images`` images and a device, which may be one of a topology."""
-        size = config.image_size_px
+    def __init__(self, config: ModelConfig, sequences: int, device: jax.Device):
+        """Compiles for ``sequences`` sequences and a device, which may be one of a topology."""
         self._model = models.from_config(config)
-        self._images = jax.ShapeDtypeStruct((images, size, size, 3), jnp.float32)
+        self._num_words = config.vocabulary_size  # of text
+        self._inputs = self._model.input_shape(sequences)
         self._shapes = jax.eval_shape(self._initialize)
-        self._compiled = compile_for(device, self._logits, self._shapes, self._images)
+        self._compiled = compile_for(device, self._outputs, self._shapes, self._inputs)
 
     @property
     def costs(self) -> Costs:
@@ -143,10 +149,12 @@ class _Forward:
         return self._compiled.costs
 
     def _initialize(self) -> Tree:
-        return self._model.init(jax.random.key(0), jnp.zeros(self._images.shape), train=False)
+        inputs = jnp.zeros(self._inputs.shape, self._inputs.dtype)
+        return self._model.init(jax.random.key(0), inputs, train=False)
 
-    def _logits(self, variables: Tree, images: Array) -> Array:
-        return self._model.apply(variables, images)[0]
+    def _outputs(self, variables: Tree, inputs: Array) -> Array:
+        logits, aux = self._model.apply(variables, inputs)
+        return logits if self._num_words is None else aux["features"]
 
     def ready(self, leaves: dict[str, Array]) -> Callable[[], Array]:
         """The pass with its arguments made.
@@ -165,8 +173,10 @@ class _Forward:
 
         leaves.update(jax.jit(make)())
         variables = jax.tree.unflatten(structure, [leaves[path] for path in shapes])
-        images = jax.random.normal(jax.random.key(1), self._images.shape)
-        return lambda: self._compiled.run(variables, images)
+        key, shape = jax.random.key(1), self._inputs.shape
+        words = self._num_words
+        inputs = jax.random.normal(key, shape) if words is None else jax.random.randint(key, shape, 0, words)
+        return lambda: self._compiled.run(variables, inputs)
 
 
 def _time(
@@ -182,7 +192,7 @@ def _time(
 
 def _row(
     name: str,
-    model: VisionModelConfig,
+    model: ModelConfig,
     size: Size,
     forwards: Mapping[str, _Forward],
     seconds: Mapping[str, list[float]],
@@ -191,7 +201,7 @@ def _row(
     counted = not informed.unknown_loops and not plain.unknown_loops
     return InformRow(
         tokens=model.num_tokens,
-        images=size.images,
+        sequences=size.sequences,
         block_size=size.block_size,
         inform=name,
         time=timing.ratio(seconds[name], seconds[PLAIN]) if seconds else None,

@@ -1,17 +1,18 @@
-"""Rate of reading and decoding images, over the rate at which the train step consumes them."""
+"""Rate at which training batches are made, over the rate at which the train step consumes them."""
 
 import dataclasses
 import time
+from typing import Any
 
 import jax
 
-from vmoe_inform.config import ImageConfig
-from vmoe_inform.data import sources
-from vmoe_inform.data.images import pipeline
-from vmoe_inform.data.sources import Source
+from vmoe_inform import tasks
+from vmoe_inform.config import Config, VisionModelConfig
+from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.step import TrainStep
 from vmoe_inform.performance.timing import Clock, Spread
+from vmoe_inform.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,24 +21,28 @@ class InputRow:
 
     Attributes:
       source: of the data.
-      image_size_px: that images are brought to.
+      image_size_px: that images are brought to; None for text.
+      tokens: of a sequence of text; None for images.
       num_threads: that read and decode.
-      batch_size: images of a batch.
-      over_step: images a second of the pipeline over those of the step; above 1 the step never waits.
-      input_images_per_second: of the pipeline by itself.
-      step_images_per_second: of the step by itself, on all devices of this process.
+      batch_size: images, sequences or texts of a batch.
+      counted: what the rates count: images, tokens or texts.
+      over_step: rate of the pipeline over that of the step; above 1 the step never waits.
+      input_rate: a second, of the pipeline by itself.
+      step_rate: of the step by itself, on all devices of this process.
     """
 
     source: str
-    image_size_px: int
+    image_size_px: int | None
+    tokens: int | None
     num_threads: int
     batch_size: int
+    counted: str
     over_step: Spread
-    input_images_per_second: Spread
-    step_images_per_second: Spread
+    input_rate: Spread
+    step_rate: Spread
 
 
-def measure(config: ImageConfig, *, repeats: int, seconds: float = 3.0) -> list[InputRow]:
+def measure(config: Config, *, repeats: int, seconds: float = 3.0) -> list[InputRow]:
     """Measures pipeline and step in turns, each by itself: the pipeline's threads rest while a step runs.
 
     Args:
@@ -49,55 +54,51 @@ def measure(config: ImageConfig, *, repeats: int, seconds: float = 3.0) -> list[
       ValueError: no or too many unreadable records; devices that do not fit the batch.
       FileNotFoundError: data that are not where the config says.
     """
-    source = sources.training(config.data)
+    task = tasks.from_config(config).opened()
     step = TrainStep(config, jax.devices())
-    batch_size = config.train.batch_size
+    counted = config.train.batch_size * task.counted_per_example
     step_seconds = timing.stopwatch(step)
     rates = timing.interleave(
         {
-            "input": lambda: drain(source, config, seconds),
-            "step": lambda: batch_size / step_seconds(),
+            "input": lambda: drain(task, seconds),
+            "step": lambda: counted / step_seconds(),
         },
         repeats,
     )
+    model = config.model
+    is_images = isinstance(model, VisionModelConfig)
     row = InputRow(
         source=config.data.source,
-        image_size_px=config.model.image_size_px,
+        image_size_px=model.image_size_px if isinstance(model, VisionModelConfig) else None,
+        tokens=None if is_images else model.num_tokens,
         num_threads=config.data.num_threads,
-        batch_size=batch_size,
+        batch_size=config.train.batch_size,
+        counted=task.counted,
         over_step=timing.ratio(rates["input"], rates["step"]),
-        input_images_per_second=timing.spread(rates["input"]),
-        step_images_per_second=timing.spread(rates["step"]),
+        input_rate=timing.spread(rates["input"]),
+        step_rate=timing.spread(rates["step"]),
     )
     return [row]
 
 
-def drain(source: Source, config: ImageConfig, seconds: float, clock: Clock = time.perf_counter) -> float:
-    """Images per second of a training pipeline whose batches are taken as fast as they come.
+def drain(task: Task[Any, Any], seconds: float, clock: Clock = time.perf_counter) -> float:
+    """What the task counts, per second of a training pipeline whose batches are taken as fast as they come.
 
     The clock starts at the first batch, so starting threads does not count. Batches are taken at once, so none is
     counted that was made before.
 
     Args:
-      source: of the data.
-      config: of the run; its seed decides the order.
+      task: opened; its seed decides the order.
       seconds: least time.
       clock: in seconds.
     """
-    batches = pipeline.train_iterator(
-        source,
-        image_size_px=config.model.image_size_px,
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        data=config.data,
-        skipped=pipeline.SkippedRecords(config.data.max_skipped_share),
-    )
+    batches = task.training_batches(SkippedRecords(task.config.data.max_skipped_share), 0, 1)
     try:
         next(batches)
-        images, start, elapsed = 0, clock(), 0.0
+        examples, start, elapsed = 0, clock(), 0.0
         while elapsed < seconds:
-            images += len(next(batches)["label"])
+            examples += len(next(iter(next(batches).values())))
             elapsed = clock() - start
-        return images / elapsed
+        return examples * task.counted_per_example / elapsed
     finally:
         batches.close()

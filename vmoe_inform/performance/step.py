@@ -1,9 +1,13 @@
-"""How fast the train step is: images a second, and useful operations a second over those of a plain matrix product.
+"""How fast the train step is: images or tokens a second, and useful operations a second over those of a plain product.
 
 Useful are the operations that :mod:`vmoe_inform.nn.operations` counts, without those of choices that found no slot.
+
+The step can be compared with that of a dense model, which does the same activated work. Its MLPs together are as wide
+as the experts of a token. It has no router, no tokens to move, and fewer parameters to update.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -24,19 +28,24 @@ from vmoe_inform.runs.state import TrainState
 from vmoe_inform.training import program as program_lib
 
 NUM_STEPS = 10_000  # length of the run that the step is from, where the config does not say
-_MATMUL = "matmul"  # the reference among the names of dispatchers
+DENSE = "dense"  # the model without MoE, among the names of dispatchers
+_MATMUL = "matmul"  # the reference among them
 
 
 @dataclasses.dataclass(frozen=True)
 class StepRow:
-    """The train step with one dispatcher; what was not timed or has no estimate is None.
+    """The train step with one dispatcher, or of the dense model; what was not timed or has no estimate is None.
 
     Attributes:
-      dispatch: name of the dispatcher.
-      images_per_second: trained on.
+      dispatch: name of the dispatcher, or ``"dense"``.
+      counted: what the next one counts: images, tokens or texts.
+      rate: of these, trained on in a second.
       useful_gflops: useful operations of a second, in 10^9.
       of_matmul: these over the operations of a second of the plain matrix product.
-      against: dispatcher that the next two compare with.
+      against: dispatcher that the next five compare with.
+      time: of a step, over that with ``against``.
+      processor_time: the same for the time of all threads of this process, which other programs do not lengthen.
+      operations: as compiled, over those with ``against``.
       speedup: useful operations of a second, over those with ``against``.
       cycles: that the compiler of a TPU estimates, over those with ``against``.
       matmul_gflops: operations of a second of the plain product, in 10^9.
@@ -51,10 +60,14 @@ class StepRow:
     """
 
     dispatch: str
-    images_per_second: Spread | None
+    counted: str
+    rate: Spread | None
     useful_gflops: Spread | None
     of_matmul: Spread | None
     against: str
+    time: Spread | None
+    processor_time: Spread | None
+    operations: float
     speedup: Spread | None
     cycles: float | None
     matmul_gflops: Spread | None
@@ -77,11 +90,11 @@ def measure(
     matmul_size: int = 4096,
     topology: jax.Device | None = None,
 ) -> list[StepRow]:
-    """Times the train step of a run on one device, on a batch of random pixels that stays the same.
+    """Times the train step of a run on one device, on a random batch that stays the same.
 
     Args:
       config: of the run. Nothing is read from its data source.
-      dispatchers: one row each.
+      dispatchers: one row each; ``"dense"`` is the model without MoE.
       against: the one of them that the others are compared with.
       repeats: rounds that count.
       matmul_size: n of the plain product of two n x n matrices, of the model's type.
@@ -93,19 +106,24 @@ def measure(
     if against not in dispatchers:
         raise checks.error("against", f"one of {', '.join(dispatchers)}", against)
     devices = [jax.devices()[0] if topology is None else topology]
-    steps = {name: TrainStep(_with_dispatcher(config, name), devices) for name in dispatchers}
+    configs = {name: dense(config) if name == DENSE else _with_dispatcher(config, name) for name in dispatchers}
+    steps = {name: TrainStep(config, devices) for name, config in configs.items()}
     rows = [
         StepRow(
             dispatch=name,
-            images_per_second=None,
+            counted=step.program.task.counted,
+            rate=None,
             useful_gflops=None,
             of_matmul=None,
             against=against,
+            time=None,
+            processor_time=None,
+            operations=step.costs.flops / steps[against].costs.flops,
             speedup=None,
             cycles=timing.quotient(step.costs.estimated_cycles, steps[against].costs.estimated_cycles),
             matmul_gflops=None,
             dropped=None,
-            useful_flops=useful_flops(config, dropped=0.0),
+            useful_flops=useful_flops(configs[name], dropped=0.0),
             compiled_flops=step.costs.flops,
             temp_bytes=step.costs.temp_bytes,
             estimated_cycles=step.costs.estimated_cycles,
@@ -115,12 +133,29 @@ def measure(
         )
         for name, step in steps.items()
     ]
-    return rows if topology else _time(rows, steps, config, repeats=repeats, matmul_size=matmul_size)
+    return rows if topology else _time(rows, steps, configs, repeats=repeats, matmul_size=matmul_size)
 
 
 def _with_dispatcher(config: Config, dispatch: str) -> Config:
     moe = dataclasses.replace(config.model.moe, dispatch=dispatch)
     return config_lib.parse(dataclasses.replace(config, model=dataclasses.replace(config.model, moe=moe)))
+
+
+def dense(config: Config) -> Config:
+    """The run without MoE whose model does the same activated work, rounded up to a whole width.
+
+    All its MLPs are equally wide, and together as wide as the dense ones and the K experts of a token.
+
+    Raises:
+      ValueError: the model has no MoE layers.
+    """
+    model = config.model
+    if not model.moe_layers:
+        raise checks.error("model.moe.layers", "MoE layers, to compare with a dense model", model.moe.layers)
+    widths = model.num_layers + len(model.moe_layers) * (model.moe.num_selected_experts - 1)
+    moe = dataclasses.replace(model.moe, layers="none")
+    without = dataclasses.replace(model, moe=moe, mlp_size=-(-model.mlp_size * widths // model.num_layers))
+    return config_lib.parse(dataclasses.replace(config, model=without))
 
 
 def evenly_routed(config: Config) -> Config:
@@ -190,22 +225,34 @@ def _matmul(size: int, dtype: str, device: jax.Device) -> Callable[[], Array]:
 
 
 def _time(
-    rows: Sequence[StepRow], steps: Mapping[str, TrainStep], config: Config, *, repeats: int, matmul_size: int
+    rows: Sequence[StepRow],
+    steps: Mapping[str, TrainStep],
+    configs: Mapping[str, Config],
+    *,
+    repeats: int,
+    matmul_size: int,
 ) -> list[StepRow]:
     """The rows with their measured fields."""
-    product = _matmul(matmul_size, config.model.dtype, jax.devices()[0])
-    measures = {name: timing.stopwatch(step) for name, step in steps.items()} | {_MATMUL: timing.stopwatch(product)}
-    seconds = timing.interleave(measures, repeats)
+    product = _matmul(matmul_size, next(iter(configs.values())).model.dtype, jax.devices()[0])
+    functions: dict[str, Callable[[], Tree]] = {**steps, _MATMUL: product}
+    times = timing.interleave({name: functools.partial(timing.times, f) for name, f in functions.items()}, repeats)
+    seconds = {name: [each.wall for each in of_step] for name, of_step in times.items()}
+    processor = {name: [each.processor for each in of_step] for name, of_step in times.items()}
     matmul_rates = [2 * matmul_size**3 / s for s in seconds.pop(_MATMUL)]
-    dropped = {name: dropped_share(config.model, step.metrics) for name, step in steps.items()}
-    useful = {name: useful_flops(config, dropped=dropped[name]) for name in steps}
+    dropped = {name: dropped_share(configs[name].model, step.metrics) for name, step in steps.items()}
+    useful = {name: useful_flops(configs[name], dropped=dropped[name]) for name in steps}
     rates = {name: [useful[name] / s for s in of_step] for name, of_step in seconds.items()}
+    counted = {
+        name: configs[name].train.batch_size * step.program.task.counted_per_example for name, step in steps.items()
+    }
     return [
         dataclasses.replace(
             row,
-            images_per_second=timing.spread([config.train.batch_size / s for s in seconds[row.dispatch]]),
+            rate=timing.spread([counted[row.dispatch] / s for s in seconds[row.dispatch]]),
             useful_gflops=timing.spread([rate / 1e9 for rate in rates[row.dispatch]]),
             of_matmul=timing.ratio(rates[row.dispatch], matmul_rates),
+            time=timing.ratio(seconds[row.dispatch], seconds[row.against]),
+            processor_time=timing.ratio(processor[row.dispatch], processor[row.against]),
             speedup=timing.ratio(rates[row.dispatch], rates[row.against]),
             matmul_gflops=timing.spread([rate / 1e9 for rate in matmul_rates]),
             dropped=dropped[row.dispatch],

@@ -19,6 +19,7 @@ from vmoe_inform.axes import Tree
 Measure = Callable[[], float]
 Clock = Callable[[], float]
 Name = TypeVar("Name", bound=Hashable)
+Measured = TypeVar("Measured")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,27 @@ def stopwatch(function: Callable[..., Tree], *arguments: Tree) -> Measure:
     return lambda: seconds(lambda: function(*arguments))
 
 
-def interleave(measures: Mapping[Name, Measure], repeats: int) -> dict[Name, list[float]]:
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """Seconds of a call.
+
+    Attributes:
+      wall: until the results are there.
+      processor: of all threads of this process, whatever other programs do.
+    """
+
+    wall: float
+    processor: float
+
+
+def times(function: Callable[[], Tree]) -> Times:
+    """Both times of a call of ``function``; see :func:`seconds`."""
+    start = time.process_time()
+    wall = seconds(function)
+    return Times(wall, time.process_time() - start)
+
+
+def interleave(measures: Mapping[Name, Callable[[], Measured]], repeats: int) -> dict[Name, list[Measured]]:
     """Takes each measurement once in every round.
 
     The first round warms up (memory is allocated, first pages are touched) and is left out. Every second round goes in
@@ -93,14 +114,14 @@ def interleave(measures: Mapping[Name, Measure], repeats: int) -> dict[Name, lis
       repeats: rounds that count.
 
     Returns:
-      by name one number for each round.
+      by name one measurement for each round.
 
     Raises:
       ValueError: ``repeats`` below 1.
     """
     if repeats < 1:
         raise checks.error("repeats", "an integer >= 1", repeats)
-    rounds: dict[Name, list[float]] = {name: [] for name in measures}
+    rounds: dict[Name, list[Measured]] = {name: [] for name in measures}
     for number in range(repeats + 1):
         names = list(measures) if number % 2 else reversed(list(measures))
         for name in names:

@@ -133,7 +133,9 @@ def _cost(
         start = values.of(instruction.operands[0])
         body, condition = instruction.computation("body"), instruction.computation("condition")
         invariant = loops.invariant(module, body, start)
-        number = loops.stated_trips(instruction) or loops.trips(module, condition, body, start)
+        number = loops.stated_trips(instruction)
+        if number is None:
+            number = loops.trips(module, condition, body, start)
         counted = run(body, {0: invariant}).repeated(1 if number is None else number)
         return dataclasses.replace(counted, unknown_loops=counted.unknown_loops + (number is None))
     if instruction.opcode == "conditional":

@@ -12,8 +12,10 @@ _LARGEST = 1_000_000  # runs of a loop that are looked at
 
 
 def stated_trips(instruction: hlo.Instruction) -> int | None:
-    """Trip count of a loop, where the compiler states it."""
-    stated = instruction.attribute(r'"known_trip_count":\{"n":"(\d+)"')
+    """Trip count of a loop, where the compiler states it, or its author: a mean, in a scope such as ``runs=4``."""
+    stated = instruction.attribute(r'"known_trip_count":\{"n":"(\d+)"') or instruction.attribute(
+        r'op_name="[^"]*/runs=(\d+)/while"'
+    )
     return None if stated is None else int(stated)
 
 
