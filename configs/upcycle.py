@@ -18,8 +18,8 @@ With where=none the dense model trains on in the same way, for comparison.
 
 On a mesh of experts, --config.model.moe.capacity_factor=2.0 costs less than room for all tokens.
 Noise on the copies: --config.train.upcycling_noise=0.01. The paper found none that helped.
-Hardware: that of RUN. Score on Fashion-MNIST: 82.12 % after 2 epochs from a dense Ti/4 with 80.21 %. With as many operations
-more the dense model has 82.94 % (3 seeds; ./launch/measure_upcycling.sh, docs/finetuning.md).
+Hardware: that of RUN. Score on Fashion-MNIST: 82.12 % after 2 epochs from a dense Ti/4 with 80.21 %. With as many
+operations more the dense model has 82.94 % (3 seeds; ./launch/measure_upcycling.sh, docs/finetuning.md).
 """
 
 import ml_collections
