@@ -5,7 +5,7 @@
 It needs JAX for the device, and of this package no more than a checkout: pip install absl-py flax jaxtyping
 ml-collections optax. The parts run in this order while there is time: paths, training, resume, trace,
 side_by_side. The file is written with every row. On a CPU the sizes are tiny. Exit codes: 0 nothing is wrong, 2 bad
-input, 5 a finding: a path unlike its reference, a resumed run that differs in a bit, or a part that failed.
+input, 5 a finding. Findings are a path unlike its reference, a resumed run with other bits, and a part that failed.
 """
 
 import os
