@@ -325,6 +325,13 @@ def test_a_shard_stands_for_its_checkpoint(tmp_path):
     assert formats.open_checkpoint(tmp_path / "ckpt.data-00001-of-00002").shapes.keys() == ARRAYS.keys()
 
 
+@pytest.mark.parametrize("kind", ["npz", "safetensors", "vmoe"])
+def test_logits_in_the_folder_of_a_checkpoint_are_none(kind, tmp_path):
+    save(kind, tmp_path)
+    np.savez(tmp_path / "expected.npz", images=np.zeros((1, 2, 2, 3)), logits=np.zeros((1, 2)))
+    assert formats.open_checkpoint(tmp_path).shapes.keys() == ARRAYS.keys()
+
+
 def test_a_folder_of_pickles_says_so(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps([1]))
     assert "pytorch_model.bin, a pickle, which runs code" in refusal(tmp_path)

@@ -133,8 +133,15 @@ def test_a_config_says_what_arrays_do_not(found):
     config.model.moe.num_selected_experts = 1
     config.model.moe.group_size_sequences = 2
     config.model.moe.batch_priority = True
-    mixed = checkpoint_import.prepare(str(TINY), given={"num_selected_experts": 2}, config=config)
-    assert mixed.values["moe.num_selected_experts"].origin == "given"
+    mixed = checkpoint_import.prepare(
+        str(TINY),
+        given={"num_selected_experts": 2},
+        config=config,
+        set_fields={"model.moe.num_selected_experts": 3, "model.moe.batch_priority": True, "train.steps": 2},
+    )
+    assert mixed.values["moe.num_selected_experts"] == precedence.Value(2, "given")
+    assert mixed.values["moe.batch_priority"].origin == "given"
+    assert mixed.values["moe.group_size_sequences"].origin == "--config"
     assert mixed.model.moe.group_size_sequences == 2
     assert mixed.model.moe.batch_priority
     assert mixed.model.router.inform == "similarity"  # re-routed from the start
@@ -402,6 +409,8 @@ def test_bad_files_of_logits_are_one_line(entries, message, tmp_path):
     np.savez(tmp_path / "expected.npz", **entries)
     with pytest.raises(checks.InputError, match=message):
         check_checkpoint.read_expected(tmp_path / "expected.npz")
+    with pytest.raises(FileNotFoundError, match=r"--expected: expected an npz file; received .* which is not there"):
+        check_checkpoint.read_expected(tmp_path / "other.npz")
 
 
 # -------------------------------------------------------------------------------------------------------- references

@@ -28,6 +28,8 @@ def read_expected(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, Mapping[s
       FileNotFoundError: no such file.
       ValueError: other arrays.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"--expected: expected an npz file; received {str(path)!r}, which is not there")
     arrays = storage.read_arrays(path.resolve())
     for name, axes in (("images", 4), ("logits", 2)):
         if name not in arrays or arrays[name].ndim != axes or arrays[name].dtype.kind != "f":

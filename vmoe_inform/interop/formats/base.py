@@ -3,7 +3,7 @@
 import abc
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 import ml_dtypes
@@ -56,13 +56,20 @@ def first_bytes(path: pathlib.Path, count: int = 16) -> bytes:
         return file.read(count)
 
 
-def only(folder: pathlib.Path, pattern: str) -> pathlib.Path | None:
+def only(
+    folder: pathlib.Path, pattern: str, but_not: Callable[[pathlib.Path], bool] = lambda _: False
+) -> pathlib.Path | None:
     """The one file of a folder that matches; None if ``folder`` is none or has no such file.
+
+    Args:
+      folder: to look in.
+      pattern: of the file's name.
+      but_not: whether a file that matches is of another kind.
 
     Raises:
       ValueError: there are several.
     """
-    found = sorted(path for path in folder.glob(pattern) if path.is_file()) if folder.is_dir() else []
+    found = sorted(path for path in folder.glob(pattern) if path.is_file() and not but_not(path))
     if len(found) > 1:
         raise checks.error("--from", f"one of the files {pattern} of {folder}", [path.name for path in found[:5]])
     return found[0] if found else None

@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from vmoe_inform import checks
 from vmoe_inform.interop.formats.base import BFLOAT16, Format, damaged, first_bytes, only, opened
 from vmoe_inform.interop.stored import StoredArray, StoredCheckpoint
 from vmoe_inform.storage import strict
@@ -25,16 +26,12 @@ class Npz(Format):
 
     def find(self, path: pathlib.Path) -> pathlib.Path | None:
         if path.is_dir():
-            return only(path, "*.npz")
+            return only(path, "*.npz", but_not=_holds_logits)
         is_archive = first_bytes(path, 4) in (b"PK\x03\x04", b"PK\x05\x06")
         return path if path.is_file() and (path.suffix == ".npz" or is_archive) else None
 
     def open(self, path: pathlib.Path) -> StoredCheckpoint:
-        with opened(path) as (file, size):
-            try:
-                headers = strict.npz_headers(file, size)
-            except ValueError as problem:
-                raise damaged(path, _EXPECTED, problem) from None
+        headers, size = _headers(path)
         claimed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values())
         if claimed > _MOST_RATIO * size + _MOST_SMALL_BYTES:
             raise damaged(path, _EXPECTED, f"arrays of {claimed:,} bytes, compressed to {size:,}")
@@ -43,6 +40,23 @@ class Npz(Format):
             for name, (shape, dtype) in headers.items()
         }
         return StoredCheckpoint(str(path), "npz", arrays)
+
+
+def _headers(path: pathlib.Path) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype]], int]:
+    """Shape and type of each array by name, and the size of the file in bytes."""
+    with opened(path) as (file, size):
+        try:
+            return strict.npz_headers(file, size), size
+        except ValueError as problem:
+            raise damaged(path, _EXPECTED, problem) from None
+
+
+def _holds_logits(path: pathlib.Path) -> bool:
+    """Whether a file holds what a model computes, which check_checkpoint compares with, in place of its parameters."""
+    try:
+        return {"images", "logits"} <= _headers(path)[0].keys()
+    except checks.InputError:
+        return False
 
 
 def _meant(dtype: np.dtype) -> np.dtype:
