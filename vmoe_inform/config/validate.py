@@ -51,10 +51,13 @@ def check_model(model: ModelConfig) -> None:
     domains.check_model(model)
     if model.hidden_size % model.num_heads:
         raise checks.error("model.hidden_size", f"a multiple of model.num_heads = {model.num_heads}", model.hidden_size)
-    if model.attention == "fused":  # what the kernel can do for other reasons, the layer checks
+    kernel = model.attention
+    if kernel in ("fused", "cudnn"):  # what it can do for other reasons, the layer checks
         for field, without in (("attention_dropout_rate", 0.0), ("attention_block_size", None)):
             if getattr(model, field) != without:
-                raise checks.error(f"model.{field}", f"{without} with model.attention = 'fused'", getattr(model, field))
+                raise checks.error(
+                    f"model.{field}", f"{without} with model.attention = {kernel!r}", getattr(model, field)
+                )
     if model.stochastic_depth_rate > 0 and model.num_layers == 1:
         raise checks.error(
             "model.stochastic_depth_rate",

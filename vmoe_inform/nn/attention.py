@@ -1,17 +1,17 @@
 """Multi-head self-attention that can tell a router what it saw."""
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
-from vmoe_inform.dispatch import current_platform
 from vmoe_inform.nn import cache
+from vmoe_inform.nn.attention_choice import Implementation, choose_attention
 from vmoe_inform.nn.bias import add_bias
-from vmoe_inform.nn.fused_attention import fits, fused_attention
+from vmoe_inform.nn.cudnn_attention import cudnn_attention
+from vmoe_inform.nn.fused_attention import fused_attention
 from vmoe_inform.nn.mlp import dropout
 from vmoe_inform.routing.blocks import map_row_blocks
 from vmoe_inform.routing.stats import mean_over_tokens, softmax_entropy
@@ -46,9 +46,9 @@ class SelfAttention(nn.Module):
       dropout_rate: dropout of the attention weights in training.
       block_size: tokens whose attention weights are in memory at a time, also for gradients; None for all N.
       dtype: type of the products; softmax statistics are float32.
-      implementation: ``"fused"`` is the TPU kernel of :mod:`vmoe_inform.nn.fused_attention`, ``"xla"`` the same in
-        single operations. ``"auto"`` is the kernel on TPUs where it fits, without dropout, mask or block size;
-        otherwise single operations.
+      implementation: ``"fused"`` is the TPU kernel of :mod:`vmoe_inform.nn.fused_attention`, ``"cudnn"`` that of GPUs
+        (:mod:`vmoe_inform.nn.cudnn_attention`), ``"xla"`` the same in single operations. ``"auto"`` is the kernel of
+        the platform where it fits, without dropout or block size, on TPUs without mask; otherwise single operations.
       causal: token i attends to tokens j <= i only.
       most_tokens: N, which a cache of the tokens before has room for; None keeps none.
     """
@@ -57,7 +57,7 @@ class SelfAttention(nn.Module):
     dropout_rate: float = 0.0
     block_size: int | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
-    implementation: Literal["auto", "xla", "fused"] = "auto"
+    implementation: Implementation = "auto"
     causal: bool = False
     most_tokens: int | None = None
 
@@ -85,9 +85,18 @@ class SelfAttention(nn.Module):
 
         dropout_key = self.make_rng("dropout") if train and self.dropout_rate > 0 else None
         hidden = None if self.causal else real  # in a causal model padding is behind all that is real
-        fused = self._is_fused(inputs.shape, single=dropout_key is not None or self.causal or hidden is not None)
-        # The kernel takes heads side by side; XLA does better if it knows of heads from the beginning.
-        projected = (width,) if fused else head_shape
+        keeps = self.most_tokens is not None and cache.keeps(self)
+        implementation = choose_attention(
+            self.implementation,
+            inputs.shape,
+            self.num_heads,
+            self.dtype,
+            whole=dropout_key is None and self.block_size is None and not keeps,
+            masked=self.causal or hidden is not None,
+            initializing=self.is_initializing(),
+        )
+        # The TPU's kernel takes heads side by side; others do better if they know of heads from the beginning.
+        projected = (width,) if implementation == "fused" else head_shape
 
         def project(name: str) -> Array:
             kernel, bias = HeadProjection((width, *head_shape), 0, (1, 2), head_shape, name=name)()
@@ -95,12 +104,14 @@ class SelfAttention(nn.Module):
             return add_bias(jnp.tensordot(inputs, kernel.reshape(width, *projected), 1), bias.reshape(projected))
 
         projections = project("query"), project("key"), project("value")
-        if fused:
+        if implementation == "fused":
             attended, entropies = _attend_fused(*projections, num_heads=self.num_heads, record=record)
+        elif implementation == "cudnn":
+            attended, entropies = _attend_cudnn(*projections, record=record, causal=self.causal, real=hidden)
         else:
             queries, *seen = projections
             first = None
-            if self.most_tokens is not None and cache.keeps(self):
+            if self.most_tokens is not None and keeps:
                 first = cache.count(self, inputs.shape[1])
                 seen = cache.append(self, "before", seen, first, self.most_tokens)
             attended, entropies = _attend(
@@ -122,22 +133,6 @@ class SelfAttention(nn.Module):
         arrays = (*projections, attended)
         queries, keys, values, attended = (array.reshape(*inputs.shape[:2], *head_shape) for array in arrays)
         return outputs, make_record(queries, keys, values, attended, kernel, entropies, real)
-
-    def _is_fused(self, shape: tuple[int, ...], *, single: bool) -> bool:
-        """Whether the kernel is used; ``single``: what is asked for only single operations can do.
-
-        That is decided here and not when XLA knows the platform. Both ways would then keep what their gradients need,
-        and one of them needs N x N numbers.
-        """
-        possible = not single and self.block_size is None and fits(shape[1], shape[2], self.num_heads, self.dtype)
-        on_tpu = current_platform() == "tpu"
-        if self.implementation == "fused" and not possible:
-            received = f"'fused' with N = {shape[1]}, D = {shape[2]}, {self.num_heads} heads"
-            raise checks.error("model.attention", "'auto' or 'xla' where the kernel cannot do it", received)
-        if self.implementation == "fused" and not on_tpu:
-            raise checks.error("model.attention", f"'auto' or 'xla' on {current_platform()}", self.implementation)
-        # Parameters are made with a batch that is too small for a mesh.
-        return self.implementation != "xla" and possible and on_tpu and not self.is_initializing()
 
 
 def make_record(
@@ -161,6 +156,28 @@ def _attend_fused(
 ) -> tuple[Float[Array, "B N D"], Float[Array, "B H"] | None]:
     """The kernel, on each device for its own images: XLA cannot divide it."""
     return on_each_device(lambda _, *arrays: fused_attention(*arrays, **options), (), queries, keys, values)
+
+
+def _attend_cudnn(
+    queries: Float[Array, "B N H F"],
+    keys: Float[Array, "B N H F"],
+    values: Float[Array, "B N H F"],
+    *,
+    record: bool,
+    causal: bool,
+    real: Bool[Array, "B N"] | None,
+) -> tuple[Float[Array, "B N H F"], Float[Array, "B N H"] | Float[Array, "B H"] | None]:
+    """cuDNN's kernel, on each device for its own sequences; arguments and results as :func:`_attend`."""
+    batches: tuple[Array, ...] = (queries, keys, values)
+    if real is not None:  # padding is behind a text; of nothing but padding all tokens attend to all
+        lengths = jnp.sum(real, axis=-1, dtype=jnp.int32)
+        batches = (*batches, jnp.where(lengths == 0, real.shape[1], lengths))
+    attended, entropies = on_each_device(
+        lambda _, *arrays: cudnn_attention(*arrays, record=record, causal=causal), (), *batches
+    )
+    if entropies is None or causal or real is not None:
+        return attended, entropies
+    return attended, jnp.mean(entropies, axis=1)
 
 
 def _attend(

@@ -98,7 +98,8 @@ class ModelConfig(abc.ABC):
       stochastic_depth_rate: probability that a sequence skips the last block's branches in training (arXiv 1603.09382).
         It grows linearly from 0 at the first block.
       attention_block_size: tokens of a sequence whose attention weights are in memory at a time; None for all.
-      attention: ``"auto"`` (on TPUs the kernel where it fits, otherwise XLA), ``"xla"`` or ``"fused"`` (the kernel).
+      attention: ``"auto"`` (the kernel of the platform where it fits, otherwise XLA), ``"xla"``, ``"fused"`` (the
+        kernel of TPUs) or ``"cudnn"`` (that of NVIDIA GPUs).
       remat: what each block keeps for the gradient. ``"none"`` is everything, ``"dots"`` the results of products with
         parameters, ``"full"`` its input only. The backward pass recomputes the rest.
       dtype: type of activations and matrix products outside the router; parameters are float32.
@@ -114,7 +115,7 @@ class ModelConfig(abc.ABC):
     attention_dropout_rate: ShareBelowOne = 0.0
     stochastic_depth_rate: ShareBelowOne = 0.0
     attention_block_size: Annotated[PositiveInt | None, Effect.MACHINE] = None
-    attention: Annotated[Literal["auto", "xla", "fused"], Effect.MACHINE] = "auto"
+    attention: Annotated[Literal["auto", "xla", "fused", "cudnn"], Effect.MACHINE] = "auto"
     remat: Annotated[Literal["none", "dots", "full"], Effect.MACHINE] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     moe: MoeConfig = MoeConfig()

@@ -10,6 +10,7 @@ import numpy as np
 
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.dispatch import current_platform
+from vmoe_inform.nn import cudnn_attention
 from vmoe_inform.nn.attention import SelfAttention
 from vmoe_inform.nn.previous_attention import PreviousAttention
 from vmoe_inform.performance.accelerator.comparing import Function, Path
@@ -53,8 +54,11 @@ def paths(sizes: Sizes) -> list[Path]:
 def _ways(block: int) -> list[tuple[str, dict[str, Any], tuple[str, ...], str]]:
     """Name, options of the layer, types, and why this device cannot do it."""
     on_tpu = "" if current_platform() == "tpu" else "the kernel is for TPUs"
+    on_gpu = cudnn_attention.unavailable() if current_platform() == "gpu" else "the kernel is for NVIDIA GPUs"
     return [
         ("kernel of a TPU", {"implementation": "fused"}, _BOTH, on_tpu),
+        ("cuDNN", {"implementation": "cudnn"}, ("bfloat16",), on_gpu),
+        ("cuDNN, causal", {"implementation": "cudnn", "causal": True}, ("bfloat16",), on_gpu),
         (f"blocks of {block}", {"block_size": block}, _BOTH, ""),
         (f"causal, blocks of {block}", {"block_size": block, "causal": True}, ("float32",), ""),
     ]
