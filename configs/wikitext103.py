@@ -27,10 +27,14 @@ Millions of parameters:
     X-MoE, SMoE-dropout 215.66, 215.64
     GLaM                204.47; the papers state 201, which an indexing mistake of their program gives
 
-Hardware, expected: four TPU v5e. A train step of the medium SMoE takes all 48 sequences at once, in float32. It needs
-6.8 of a chip's 16 GiB and an estimated 413.7 million cycles, without gathers and sorts:
+Hardware, expected: four TPU v5e of 16 GiB. A train step takes all 24,576 tokens at once, in float32. The compiler
+estimates cycles without gathers and sorts:
 
-    python -m vmoe_inform.compile_check --config=configs/wikitext103.py --topology=v5e:2x2
+    medium SMoE          6.8 GiB    413.7 million cycles
+    large SMoE          15.8 GiB  2,104.7 million cycles; it hardly fits
+    large, attention_   does not fit: 18.7 GiB of temporaries
+
+    python -m vmoe_inform.compile_check --config=configs/wikitext103.py:size=large --topology=v5e:2x2
 
 Time and score: not yet run.
 """

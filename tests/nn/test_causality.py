@@ -93,8 +93,10 @@ def test_later_tokens_change_no_logit(router, dispatcher):
     before, after = predict(variables, tokens), predict(variables, others)
     np.testing.assert_array_equal(before[:, :FIRST], after[:, :FIRST])
     assert not np.array_equal(before[:, FIRST:], after[:, FIRST:])
-    # So does the other sequence of the group.
-    np.testing.assert_array_equal(before[0], predict(variables, tokens.at[1].set(others[1, ::-1]))[0])
+    # Nor does the other sequence of the group. It moves slots, over which einsum then sums in another order.
+    rounding = 1e-5 if dispatcher == "einsum" else 0.0
+    other = predict(variables, tokens.at[1].set(others[1, ::-1]))
+    np.testing.assert_allclose(before[0], other[0], rtol=rounding, atol=rounding)
 
 
 @pytest.mark.parametrize(
