@@ -61,11 +61,11 @@ def test_what_all_routers_share_is_said_once():
     assert re.search(r"each token averages.*\n *as trained +- *\n *0\.1 +2\.50", text)
 
 
-def test_an_interval_is_told_from_no_change():
+def test_the_ends_of_an_interval_are_told_from_no_change():
     """Unless it takes more than three digits more than usual."""
     small = Difference(9, 93.85, 93.851, -0.0004, 0.0024, 0.118, unit="perplexity", less_is_better=True)
     (_, row) = other_routers.metric_rows(results()["vmoe"], [rerouted({}, {"clean": {"top1": small}})])[0].rows
-    assert (row.score, row.change) == ("93.85", "+0.001 [0.000, +0.002]")
+    assert (row.score, row.change) == ("93.85", "+0.0010 [-0.0004, +0.0024]")
     (_, row) = other_routers.metric_rows(results()["vmoe"], [rerouted({}, {"clean": {"top1": AUPR}})])[0].rows
     assert row.change == "0.00 [0.00, 0.00]"
 

@@ -152,9 +152,10 @@ def _number(value: float, unit: Unit, more_digits: int = 0) -> str:
 
 
 def _digits_of_change(found: Difference) -> int:
-    """How many digits more than usual it takes to tell the interval from no change; at most three, else none."""
+    """How many digits more than usual it takes to tell both ends of the interval from 0; at most three, else none."""
+    ends = [abs(end) for end in (found.low, found.high) if end != 0]
     for digits in range(4):
-        if any(float(_number(abs(end), found.unit, digits).replace(",", "")) for end in (found.low, found.high)):
+        if all(float(_number(end, found.unit, digits).replace(",", "")) for end in ends):
             return digits
     return 0
 

@@ -37,6 +37,7 @@ def change_figure(results: Results, rerouted: Sequence[Rerouted], *, unit: Unit 
             va="center",
             fontsize=10,
             transform=axes.get_yaxis_transform(),
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},  # no line crosses the words
         )
         words.set_in_layout(False)  # a title that is too long is cut off by the edge
         for place, (label, style) in enumerate(series_styles(labels).items()):

@@ -160,7 +160,7 @@ def _finished(
         config.model.router.options[step][option] = value
     if recipes:
         if chosen["recipe"] not in recipes:
-            raise checks.error("recipe", f"one of {', '.join(recipes)}", chosen["recipe"])
+            raise checks.unknown("recipe", f"one of {', '.join(recipes)}", chosen["recipe"], recipes)
         recipes[chosen["recipe"]](config)
     if name:
         routers.set_options(config, router)
