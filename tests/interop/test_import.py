@@ -213,6 +213,14 @@ def test_a_head_for_other_classes_may_start_anew():
     assert np.any(params["pre_logits"]["kernel"])
 
 
+@pytest.mark.parametrize("name", ["big_vision_tiny/vit.npz", "hugging_face/model.safetensors"])
+def test_what_starts_anew_leaves_out_theirs_by_whatever_name(name):
+    """Here ``params/head/kernel`` and ``classifier.weight``."""
+    found = checkpoint_import.prepare(str(GOLDEN / name), given={"num_classes": "3"}, allow_missing=["head"])
+    assert found.plan.problems == []
+    assert [row.action for row in found.plan.rows].count("left out") == 2
+
+
 def test_values_that_are_not_finite_are_refused(arrays, tmp_path):
     wrong = checkpoint_import.prepare(written(tmp_path, arrays | {"cls": np.full((1, 1, 32), np.nan)}), given=GIVEN)
     with pytest.raises(checks.InputError, match="cls: expected finite values; received 'NaN or infinity'"):

@@ -83,10 +83,11 @@ def make_plan(
             moves[move.ours] = move
     allowed = [name.strip("/.") for name in allow_missing]
     rows, problems = [], []
+    replaced: set[str] = set()  # arrays of theirs in whose place ours start anew
     for path, shape in wanted.items():
         problem = _misfit(stored, moves[path], shape) if path in moves else f"{path} {list(shape)}: missing"
         if problem is not None and _is_allowed(path, moves.get(path), allowed):
-            moves.pop(path, None)
+            replaced |= set(moves.pop(path).theirs) if path in moves else set()
             rows.append(Row("", path, shape, STARTS_ANEW))
             continue
         if problem is not None:
@@ -99,7 +100,7 @@ def make_plan(
         if name in used:
             continue
         why = ignored.get(name)
-        if why is None and not _is_allowed(name, None, allowed):
+        if why is None and name not in replaced and not _is_allowed(name, None, allowed):
             problems.append(f"{name} {list(array.shape)}: unknown")
             rows.append(Row(name, "", array.shape, "UNKNOWN"))
         else:
