@@ -1,5 +1,7 @@
 """The training step: what it optimises, and that devices and accumulation do not change it."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -98,7 +100,7 @@ PAPERS = [name for name in tiny.INFORMED if not name.startswith(tiny.BEYOND_THE_
 
 
 def _descent(router: str):
-    """Config; the initial parameters and routing state; one step of descent from these, to these, entropy and norm.
+    """Config, model, and one step of descent: from parameters and routing state to these, entropy and norm.
 
     Descent instead of the run's optimizer, and one block where that is enough, halve the time that compiling takes.
     """
@@ -107,10 +109,6 @@ def _descent(router: str):
         shape = {"model__moe__layers": (0, 1)}
     config = config_lib.parse(tiny.config_dict(router, **shape))
     model = models.from_config(config.model)
-
-    def start():
-        variables = models.initialize(model, jax.random.key(0))
-        return variables["params"], variables.get("routing", {})
 
     def loss_of(params, state, batch, progress):
         images = augment.normalize(batch["image"], config.data)
@@ -131,14 +129,15 @@ def _descent(router: str):
         norm = optax.tree.norm(gradients)
         return jax.tree.map(lambda p, g: p - 0.1 * g / norm, params, gradients), state, entropy, norm
 
-    return config, start, descend
+    return config, model, descend
 
 
 @pytest.mark.parametrize("router", TRAINED)
 def test_every_step_trains_on_digits(router, digits_batches):
     """20 steps of gradient descent: the loss falls, all gradients are finite, and states move as declared."""
-    config, start, descend = _descent(router)
-    params, before = start()
+    config, model, descend = _descent(router)
+    variables = tiny.variables(model)
+    params, before = variables["params"], variables.get("routing", {})
     descend = jax.jit(descend)
     losses, state = [], before
     for step in range(20):
@@ -161,8 +160,9 @@ def test_what_is_trained_has_every_registered_step():
 # The other presets put the same steps together; compiling them all would take minutes.
 @pytest.mark.parametrize("router", sorted({*presets.ROUTERS, *PAPERS} - set(TRAINED)))
 def test_every_preset_has_gradients_and_keeps_the_form_of_its_state(router, digits_batches):
-    _, start, descend = _descent(router)
-    params, state = jax.eval_shape(start)
+    _, model, descend = _descent(router)
+    variables = jax.eval_shape(functools.partial(models.initialize, model), jax.random.key(0))
+    params, state = variables["params"], variables.get("routing", {})
     new_params, new_state, entropy, _ = jax.eval_shape(descend, params, state, digits_batches[0], 0.5)
     chex.assert_trees_all_equal_shapes_and_dtypes((params, state), (new_params, new_state))
     assert entropy.shape == ()
@@ -173,10 +173,8 @@ def test_k_grows_over_the_training(digits_batches):
     overrides = {"k_end": 2, "growth_share": 0.5}
     config = tiny.config_dict("smoe_dropout", model__moe__num_selected_experts=1)
     config.model.router.options.frozen.update(overrides)
-    program = program_lib.build(config_lib.parse(config), 16, jax.devices()[:1])
-    model = program.model
-    with program.in_use():
-        variables = program.initialize().variables()
+    model = models.from_config(config_lib.parse(config).model)
+    variables = tiny.variables(model)
 
     @jax.jit
     def trained(progress):
