@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from tests import tiny
 from vmoe_inform import config as config_lib
@@ -50,6 +49,10 @@ def test_the_first_group_is_found():
         assert nonfinite.where(loss, broken) == GROUPS.index("block_2/mlp")
 
 
+def _squared_distance(one, other):
+    return np.sum(np.square(np.subtract(one, other)))
+
+
 def test_a_nan_batch_changes_nothing_but_the_step():
     """With float images, which real data never are, a NaN can be put into a batch."""
     plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "gradient_clip_norm": None}
@@ -67,7 +70,7 @@ def test_a_nan_batch_changes_nothing_but_the_step():
     images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
     good = {"image": images, "label": np.arange(4, dtype=np.int32)}
     bad = {**good, "image": np.where(np.arange(32 * 32 * 3).reshape(32, 32, 3) == 0, np.nan, images)}
-    begin = state.create(model, optimizer, seed=jnp.uint32(0), ema=True)
+    begin = jax.jit(lambda seed: state.create(model, optimizer, seed=seed, ema=True))(jnp.uint32(0))
     one, metrics = step(begin, good)
     assert metrics[WHERE] == -1
     skipped, metrics = step(one, bad)
@@ -77,7 +80,7 @@ def test_a_nan_batch_changes_nothing_but_the_step():
     after, metrics = step(skipped, good)
     assert metrics[WHERE] == -1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
-    moved = optax.tree.norm(jax.tree.map(jnp.subtract, after.params, skipped.params))
+    moved = np.sqrt(sum(map(_squared_distance, *map(jax.tree.leaves, (after.params, skipped.params)))))
     assert moved > 0
     # The learning rate that was applied is the logged one, of step 2: twice that of step 1 in the warm-up.
     np.testing.assert_allclose(moved / metrics["gradient_norm"], metrics["learning_rate"], rtol=1e-3)
