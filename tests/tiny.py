@@ -100,7 +100,7 @@ def variables(model: VisionTransformer) -> dict[str, Any]:
             values = 0.1 * normal
         else:
             values = normal / np.sqrt(leaf.size / leaf.shape[-1] if leaf.shape else 1)
-        return jnp.asarray(np.asarray(values, leaf.dtype))  # by NumPy, which compiles nothing
+        return jax.device_put(np.asarray(values, leaf.dtype))  # jnp.asarray compiles a program for each shape
 
     made["params"] = jax.tree_util.tree_map_with_path(draw, made["params"])
     if "routing" in made:
