@@ -16,7 +16,7 @@ from jax import lax
 from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.dispatch.products import grouped_kernel_gradient, grouped_products
 
-_LARGEST_CHUNK, _SMALLEST_CHUNK = 128, 8
+_LARGEST_CHUNK, _SMALLEST_CHUNK = 64, 8
 _Carried = TypeVar("_Carried")
 _Sums: TypeAlias = tuple[Array, Array, Array]  # gradients of rows, kernel and bias
 
@@ -38,9 +38,9 @@ class Segments:
 
 
 def chunk_rows(num_rows: int, num_experts: int) -> int:
-    """Rows of a chunk: a power of two, so small that half a chunk is at most a sixteenth of an expert's mean rows."""
+    """Rows of a chunk: a power of two, so small that half a chunk is at most an eighth of an expert's mean rows."""
     rows = _LARGEST_CHUNK
-    while rows > _SMALLEST_CHUNK and 8 * rows * num_experts > num_rows:
+    while rows > _SMALLEST_CHUNK and 4 * rows * num_experts > num_rows:
         rows //= 2
     return rows
 
@@ -149,8 +149,7 @@ def _looped_gradients(
 ) -> tuple[Float[Array, "R D"], Float[Array, "E D M"], Float[Array, "E M"]]:
     num_experts, width, features = kernels.shape
     mean_rows = (len(rows) - size) // num_experts
-    sizes = tuple(dict.fromkeys((4 * size, size, max(size // 4, _SMALLEST_CHUNK))))
-    sizes = sizes if sizes[0] <= len(rows) else sizes[1:]
+    sizes = (4 * size, size) if 4 * size <= len(rows) else (size,)  # smaller ones would not save what they cost
 
     def expert(to_rows: Array, of_expert: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
         kernel, start, count = of_expert
