@@ -54,7 +54,7 @@ LARGE, SMALL = choice.LEAST_FOR_LOOP, choice.LEAST_FOR_LOOP - 1
         ("tpu", 2, 2048, 8, 772, LARGE, 1, "ragged", "3.02 times as many"),
         ("cpu", 2, 2048, 8, 1024, SMALL, 1, "gather", f"experts of {SMALL} numbers are too small"),
         ("tpu", 2, 2048, 8, 1024, SMALL, 1, "ragged", "4.00 times as many"),
-        ("gpu", 2, 2048, 8, 1024, LARGE, 1, "gather", "no ragged product was measured on GPUs"),
+        ("gpu", 2, 2048, 8, 1024, LARGE, 1, "gather", "this GPU has no kernels for grouped products"),
         ("tpu", 2, 2048, 8, 1024, LARGE, 4, "gather", "the experts are spread over 4 devices"),
     ],
 )

@@ -30,6 +30,7 @@ def choose_dispatcher(
     kernel_size: int,
     expert_devices: int,
     drops: bool = True,
+    grouped_kernels: bool = False,
 ) -> tuple[str, str]:
     """The name of a registered dispatcher, and the reason in words.
 
@@ -42,6 +43,7 @@ def choose_dispatcher(
       kernel_size: numbers in one matrix of an expert.
       expert_devices: devices over which the experts are spread.
       drops: whether a capacity factor limits the slots; otherwise there is one for each token.
+      grouped_kernels: whether a GPU has kernels for grouped products, see :mod:`vmoe_inform.dispatch.grouped`.
     """
     share = num_experts * capacity / num_choices
     slots = f"{num_experts} x {capacity} slots for {num_choices} assignments of a group"
@@ -54,7 +56,7 @@ def choose_dispatcher(
         return "gather", f"{slots}, {share:.2f} times as many: sorting pays above {limit}"
     if small and (drops or kernel_size < _LEAST_WITHOUT_DROPS):
         return "gather", f"experts of {kernel_size} numbers are too small for a loop over blocks of their rows"
-    if platform == "gpu":
-        return "gather", f"{slots}, {share:.2f} times as many, but no ragged product was measured on GPUs"
+    if platform == "gpu" and not grouped_kernels:
+        return "gather", f"{slots}, {share:.2f} times as many, but this GPU has no kernels for grouped products"
     name = "segments" if platform == "cpu" and not drops else "ragged"
     return name, f"{slots}, {share:.2f} times as many: empty ones would cost more than sorting"

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vmoe_inform.axes import Array, Float, Int
+from vmoe_inform.dispatch import grouped
 
 # Below this size of one expert's matrix the steps of a loop cost more than the loop saves. (CPU libraries lay out all
 # matrices of a batched product anew before they multiply, which for few rows an expert takes longer than to multiply.)
@@ -108,7 +109,7 @@ def grouped_products(
     *,
     transpose: bool,
 ) -> Float[Array, "R M"]:
-    """The compiler's own: each row with the kernel of its expert, whose rows follow each other, ``sizes`` of each.
+    """Each row with the kernel of its expert, whose rows follow each other, ``sizes`` of each.
 
     Rows of no expert, behind all others, give whatever is in memory. With ``transpose`` the kernels are [E, M, D] and
     contract with M.
@@ -118,7 +119,7 @@ def grouped_products(
         lhs_ragged_dimensions=[0],
         rhs_group_dimensions=[0],
     )
-    return lax.ragged_dot_general(rows, kernels, sizes, dimensions)
+    return grouped.ragged_dot_general()(rows, kernels, sizes, dimensions)
 
 
 def _ragged_product(
@@ -186,11 +187,11 @@ def _kernel_gradient_loop(
 def grouped_kernel_gradient(
     rows: Float[Array, "R D"], gradient: Float[Array, "R M"], sizes: Int[Array, " E"]
 ) -> Float[Array, "E D M"]:
-    """The compiler's own: the sum over the rows of each expert, in float32; see :func:`grouped_products`."""
+    """The sum over the rows of each expert, in float32; see :func:`grouped_products`."""
     dimensions = lax.RaggedDotDimensionNumbers(
         dot_dimension_numbers=(((0,), (0,)), ((), ())), lhs_ragged_dimensions=[0], rhs_group_dimensions=[]
     )
-    return lax.ragged_dot_general(rows, gradient, sizes, dimensions, preferred_element_type=jnp.float32)
+    return grouped.ragged_dot_general()(rows, gradient, sizes, dimensions, preferred_element_type=jnp.float32)
 
 
 def _kernel_gradient_ragged(

@@ -18,6 +18,7 @@ from vmoe_inform.dispatch import (
     choose_dispatcher,
     current_platform,
     expert_capacity,
+    grouped,
 )
 from vmoe_inform.nn.mlp import ExpertParameters, Experts, apply_experts
 from vmoe_inform.nn.router import (
@@ -152,6 +153,7 @@ class MoeLayer(nn.Module):
             kernel_size=self.config.hidden_size * self.config.mlp_size,
             expert_devices=axis_size(EXPERT),
             drops=drops,
+            grouped_kernels=grouped.has_kernels(),
         )
         logging.info("%s: dispatch 'auto' is %r: %s", "/".join(self.path), name, reason)
         return name

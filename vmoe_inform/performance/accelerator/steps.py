@@ -11,6 +11,7 @@ import numpy as np
 
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import Config
+from vmoe_inform.dispatch import DISPATCHERS
 from vmoe_inform.nn.operations import training_flops_per_sequence
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.accelerator.clock import Clock
@@ -171,9 +172,8 @@ def side_by_side(sizes: Sizes, first: Step, clock: Clock) -> Iterator[StepRow | 
 
 def _others() -> list[tuple[str, dict[str, str]]]:
     """Routers with what of the config differs from automatic choices; those that cannot be done here are left out."""
-    dispatchers = ("gather", "einsum", "ragged")
     return [
-        *(("vmoe", {"dispatch": name}) for name in dispatchers),
+        *(("vmoe", {"dispatch": name}) for name in DISPATCHERS if name != "reference"),
         ("vmoe", {"attention": "xla"}),
         ("attention_vmoe", {}),
         ("similarity_vmoe", {}),
