@@ -159,11 +159,11 @@ def lines(result: Check) -> list[str]:
 
 
 def _lines_of_slices(sent: costs.Counts, devices_of_slice: int) -> list[str]:
-    """What crosses the network between slices in a step: of one device, and of all devices of a slice."""
+    """What crosses the network between slices in a step: of one device, and at most of all devices of a slice."""
     if not sent:
         return ["across slices: none"]
-    shown = ["across slices, sent by each device:"]
+    shown = ["across slices, sent by each device, and at most by a slice:"]
     for kind, (often, size) in sent.items():
         of_slice = size * devices_of_slice / 2**20
-        shown.append(f"  {kind:<16}{size / 2**20:>14,.1f} MiB {often:>6,} times {of_slice:>12,.1f} MiB a slice")
+        shown.append(f"  {kind:<16}{size / 2**20:>14,.1f} MiB {often:>6,} times {of_slice:>12,.1f} MiB")
     return shown
