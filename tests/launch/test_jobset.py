@@ -44,6 +44,7 @@ POD: Schema = {
     "terminationGracePeriodSeconds": whole(1),
     "securityContext": {"runAsUser": whole(1), "fsGroup": whole(1), "fsGroupChangePolicy": one_of("OnRootMismatch")},
     "nodeSelector": TEXTS,
+    "tolerations": [{"key": one_of("google.com/tpu"), "operator": one_of("Exists")}],
     "containers": [
         {
             "name": NAME,
