@@ -4,17 +4,19 @@
 #
 #   ./launch/local_multiprocess.sh NUM_PROCESSES DEVICES_PER_PROCESS -- --config=configs/digits.py --workdir=runs/two
 #   MODULE=vmoe_inform.evaluate ./launch/local_multiprocess.sh 2 2 -- --workdir=runs/two
+#   ./launch/local_multiprocess.sh 4 gpu -- --config=configs/imagenet.py --workdir=runs/four
 #
+# With "gpu", each process has one GPU of this machine instead, of those that CUDA_VISIBLE_DEVICES lets this script see.
 # Every line of output has the number of its process in front. When one process fails, the others are ended, and its
 # exit code is that of this script. SIGTERM, SIGINT and SIGHUP go to all processes: they save and end with 75.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
-    echo "local_multiprocess: expected NUM_PROCESSES DEVICES_PER_PROCESS -- FLAGS; received: $*" >&2
+    echo "local_multiprocess: expected NUM_PROCESSES DEVICES_PER_PROCESS -- FLAGS, or gpu for the devices; received: $*" >&2
     exit 2
 }
-if [ $# -lt 3 ] || ! [[ "$1" =~ ^[1-9][0-9]{0,3}$ && "$2" =~ ^[1-9][0-9]{0,3}$ && "$3" = "--" ]]; then
+if [ $# -lt 3 ] || ! [[ "$1" =~ ^[1-9][0-9]{0,3}$ && "$2" =~ ^([1-9][0-9]{0,3}|gpu)$ && "$3" = "--" ]]; then
     usage "$@"
 fi
 num_processes="$1"
@@ -33,7 +35,23 @@ if ! command -v "$python" >/dev/null; then
 fi
 
 port="$("$python" -c 'import socket; s = socket.create_server(("", 0)); print(s.getsockname()[1])')"
-export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="$devices" JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo PYTHONUNBUFFERED=1
+export PYTHONUNBUFFERED=1
+gpus=()
+if [ "$devices" = gpu ]; then
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
+    else
+        mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)
+    fi
+    if [ "${#gpus[@]}" -lt "$num_processes" ]; then
+        echo "local_multiprocess: expected a GPU for each of $num_processes processes; received ${#gpus[@]} visible ones" \
+            "(CUDA_VISIBLE_DEVICES is ${CUDA_VISIBLE_DEVICES-not set})" >&2
+        exit 2
+    fi
+    export JAX_PLATFORMS=cuda,cpu # a GPU that cannot be used is an error
+else
+    export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="$devices" JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo
+fi
 
 # A process group for each process: Ctrl-C reaches this script alone, which passes it on once. A second SIGINT would
 # interrupt a process that saves.
@@ -54,6 +72,9 @@ mark() { # NUMBER: its lines, until it has closed its output
     exec sed -u "s/^/[$1] /"
 }
 for ((number = 0; number < num_processes; number++)); do
+    if [ "$devices" = gpu ]; then
+        export CUDA_VISIBLE_DEVICES="${gpus[number]}"
+    fi
     "$python" -m "$module" "$@" --coordinator_address="127.0.0.1:$port" \
         --num_processes="$num_processes" --process_id="$number" \
         > >(mark "$number") 2> >(mark "$number" >&2) &

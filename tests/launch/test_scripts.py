@@ -273,15 +273,15 @@ eval "$ACT"
 """
 
 
-def start_local(tmp_path, act: str, number: str = "2") -> subprocess.Popen[str]:
+def start_local(tmp_path, act: str, number: str = "2", devices: str = "4", **variables: str) -> subprocess.Popen[str]:
     stand_in(tmp_path / "bin", "python", _PYTHON)
     environment = {**os.environ, "PYTHON": str(tmp_path / "bin/python"), "REAL": sys.executable, "ACT": act}
     # As a terminal starts it: nohup, and libtpu in the process of the tests, leave signals ignored.
     terminal = ["env", "--default-signal=HUP,INT,TERM"]
     return subprocess.Popen(
-        [*terminal, "launch/local_multiprocess.sh", number, "4", "--", "--config=c.py"],
+        [*terminal, "launch/local_multiprocess.sh", number, devices, "--", "--config=c.py"],
         cwd=ROOT,
-        env={**environment, "LOG": str(tmp_path / "log"), "SECONDS_TO_END": "5"},
+        env={**environment, "LOG": str(tmp_path / "log"), "SECONDS_TO_END": "5", **variables},
         stdout=PIPE,
         stderr=PIPE,
         text=True,
@@ -355,6 +355,27 @@ def test_a_signal_goes_to_all_processes_once_and_leaves_none(tmp_path, number, w
     assert sorted(printed.splitlines()) == [f"[{i}] {said}" for i in range(2) for said in (received, "saved")], errors
     assert process.returncode == 75
     assert left_of(process.pid) == []
+
+
+@pytest.mark.parametrize("visible", ["3,GPU-8f2e,5", None])
+def test_each_process_gets_a_gpu_of_its_own(tmp_path, visible):
+    stand_in(tmp_path / "bin", "nvidia-smi", "printf '0\\n1\\n'")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    variables = {"PATH": path} | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    process = start_local(tmp_path, 'echo "$JAX_PLATFORMS $CUDA_VISIBLE_DEVICES"', devices="gpu", **variables)
+    printed, errors = process.communicate(timeout=60)
+    first, second = ("0", "1") if visible is None else ("3", "GPU-8f2e")
+    assert sorted(printed.splitlines()) == [f"[0] cuda,cpu {first}", f"[1] cuda,cpu {second}"], errors
+
+
+@pytest.mark.parametrize(
+    ("visible", "words"), [("1", "1 visible ones (CUDA_VISIBLE_DEVICES is 1)"), ("", "0 visible ones")]
+)
+def test_gpus_that_are_not_visible_are_refused(tmp_path, visible, words):
+    process = start_local(tmp_path, "echo started", devices="gpu", CUDA_VISIBLE_DEVICES=visible)
+    printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (2, "")
+    assert f"expected a GPU for each of 2 processes; received {words}" in errors
 
 
 def test_bad_arguments_of_the_local_script(tmp_path):
