@@ -65,8 +65,9 @@ def call(*words: str, given: str | None = None) -> str:
     except FileNotFoundError:
         raise checks.error("--submit", f"a machine with the command {words[0]}", "none on the path") from None
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise checks.error(words[0], "a cluster that takes this command", said or f"exit code {done.returncode}")
+        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        received = said[-1] if said else f"exit code {done.returncode}"  # what comes before are its attempts
+        raise checks.error(words[0], "a cluster that takes this command", received)
     return done.stdout
 
 
