@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,8 +43,9 @@ import jaxtyping
 import playwright.sync_api
 import pytest
 
+from tests import bucket_server as bucket_server_lib
 from tests import imagenet_tiny
-from vmoe_inform import registry
+from vmoe_inform import registry, storage
 
 # What runs in the background of a script ignores SIGINT, and so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -127,6 +129,20 @@ def warnings() -> Iterator[list[str]]:
     logger.addHandler(handler)
     yield found
     logger.removeHandler(handler)
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[bucket_server_lib.BucketServer]:
+    """The bucket gs://test, for the libraries of this process and of those that it starts."""
+    with bucket_server_lib.BucketServer(page=4) as server, bucket_server_lib.in_environment(server):
+        yield server
+
+
+@pytest.fixture
+def bucket_folder(bucket_server: bucket_server_lib.BucketServer) -> Iterator[storage.Path]:
+    """A folder of the bucket that no other test uses. No fault is left over when the test ends."""
+    yield storage.path("folder", f"gs://{bucket_server_lib.BUCKET}/{uuid.uuid4().hex}")
+    assert bucket_server.faults_left == 0
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ ALLOWED = {
     "axes": set(),
     "registry": {"checks"},
     "plugins": {"checks", "registry"},
-    "checks": set(),
+    "constraints": set(),
+    "checks": {"constraints"},
     "exit_codes": set(),
     "text": set(),
     "progress": set(),  # rich; for what takes long

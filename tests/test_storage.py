@@ -1,5 +1,6 @@
 """Files of a run: whatever is in their place, reading ends at once, with what was written or with one line."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -114,10 +115,10 @@ def test_only_files_are_opened(path, kind):
 
 def test_a_lock_is_waited_for(path):
     with locks.held(path):
-        other = locks.LockFile(path.with_name(f".{path.name}.lock"))
+        other = locks.lock_at(path.with_name(f".{path.name}.lock"))
         with pytest.raises(BlockingIOError):
             other.take(wait=False)
-    with other:
+    with contextlib.closing(other):
         assert other.take(wait=True)
 
 

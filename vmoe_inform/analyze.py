@@ -25,11 +25,11 @@ from vmoe_inform.sharding import processes
 
 _JOIN_PROCESSES = command_line.define_processes()
 _HERE = command_line.define_machine()
-_WORKDIR = command_line.define_path("workdir", "Folder of the run, or FOLDER@STEP.")
+_WORKDIR = command_line.define_run_path("workdir", "Folder of the run, or FOLDER@STEP.")
 _CHECKPOINTS = command_line.define(
     "checkpoints", checks.Name, None, "last2, STEP or STEP,STEP; by default the newest two."
 )
-_AGAINST = command_line.define_path("against", "Folder of another run, or FOLDER@STEP, to compare with.")
+_AGAINST = command_line.define_run_path("against", "Folder of another run, or FOLDER@STEP, to compare with.")
 _SUITE = command_line.define(
     "suite", checks.Name, "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions."
 )

@@ -1,12 +1,10 @@
 """Checks of values that users pass: every error names the field, what was expected and what was received."""
 
-import dataclasses
 import difflib
 import math
 import numbers
 import os
 import pathlib
-import re
 import reprlib
 import types
 from collections.abc import Iterable, Mapping
@@ -24,102 +22,9 @@ from typing import (
     is_typeddict,
 )
 
+from vmoe_inform.constraints import Bound, LocalPath, PathOrBucket, Text
 
-@dataclasses.dataclass(frozen=True)
-class Bound:
-    """An interval of allowed numbers, used as ``Annotated[float, Bound(above=0.0)]``.
-
-    Attributes:
-      above: exclusive lower bound, or None.
-      at_least: inclusive lower bound, or None.
-      below: exclusive upper bound, or None.
-      at_most: inclusive upper bound, or None.
-    """
-
-    above: float | None = None
-    at_least: float | None = None
-    below: float | None = None
-    at_most: float | None = None
-
-    def holds(self, value: float) -> bool:
-        return (
-            (isinstance(value, int) or math.isfinite(value))  # an int may be larger than any float
-            and (self.above is None or value > self.above)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.below is None or value < self.below)
-            and (self.at_most is None or value <= self.at_most)
-        )
-
-    def __str__(self) -> str:
-        parts = [
-            (self.above, ">"),
-            (self.at_least, ">="),
-            (self.below, "<"),
-            (self.at_most, "<="),
-        ]
-        return " and ".join(f"{sign} {number:.12g}" for number, sign in parts if number is not None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """Text that a file and a terminal can hold, used as ``Annotated[str, Text(at_most=100)]``.
-
-    Attributes:
-      at_most: largest number of characters.
-    """
-
-    at_most: int
-
-    def holds(self, value: str) -> bool:
-        return len(value) <= self.at_most and "\0" not in value and _is_unicode(value)
-
-    def __str__(self) -> str:
-        return f"(at most {self.at_most} characters)"
-
-
-@dataclasses.dataclass(frozen=True)
-class LocalPath:
-    """The path of a file or folder on this machine, used as ``Annotated[str, LocalPath()]``.
-
-    ``~`` and ``~USER`` become home folders. An address such as ``gs://bucket`` is refused: as a path it would name a
-    local folder ``gs:``.
-
-    Attributes:
-      may_be_empty: whether an empty text passes, which means none; as a path it would be the current folder.
-    """
-
-    may_be_empty: bool = True
-
-    def holds(self, value: str) -> bool:
-        if not Text(_PATH_BYTES).holds(value) or _URL.match(value) or not (value or self.may_be_empty):
-            return False
-        expanded = self.convert(value)
-        lengths = [len(part.encode()) for part in expanded.split("/")]
-        # What Python cannot expand it leaves as it is.
-        return not expanded.startswith("~") and sum(lengths) + len(lengths) <= _PATH_BYTES and max(lengths) <= 255
-
-    def convert(self, value: str) -> str:
-        try:
-            return str(pathlib.Path(value).expanduser()) if value.startswith("~") else value
-        except RuntimeError:  # no such user, or one without a home
-            return value
-
-    def __str__(self) -> str:
-        empty = "" if self.may_be_empty else ", not empty"
-        return f"path on this machine{empty} (an address such as gs:// is not read)"
-
-
-def _is_unicode(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, as of a file name that is not UTF-8
-        return False
-    return True
-
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also gs:/bucket, as which a path library writes gs://bucket
 _MOST_ITEMS = 2**20  # of a tuple
-_PATH_BYTES = 4000  # Linux takes 4,095 for a whole path, which has names of files at its end
 
 # An integer of a type without other bounds fits int32, as which devices count; a float and its square fit float32.
 PositiveFloat: TypeAlias = Annotated[float, Bound(at_least=1e-18, at_most=1e18)]
@@ -136,6 +41,8 @@ Seconds: TypeAlias = Annotated[float, Bound(at_least=1e-3, at_most=1e8)]
 Name: TypeAlias = Annotated[str, Text(200)]
 Path: TypeAlias = Annotated[str, LocalPath()]  # a setting, empty for none
 GivenPath: TypeAlias = Annotated[str, LocalPath(may_be_empty=False)]
+RunPath: TypeAlias = Annotated[str, PathOrBucket()]  # as Path, of the folder of a run
+GivenRunPath: TypeAlias = Annotated[str, PathOrBucket(may_be_empty=False)]
 
 _POSITIVE_FLOAT32 = Bound(at_least=2.0**-126, below=2.0**128)  # the normal numbers: others are 0 or inf on a device
 

@@ -8,7 +8,6 @@ field with a default may be missing. Unknown keys are ignored, since newer versi
 
 import dataclasses
 import functools
-import pathlib
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -20,7 +19,7 @@ VERSION_KEY = "version"  # of the schema; documents that were written before the
 
 
 def read(
-    path: pathlib.Path, versions: Mapping[int, Callable[[Any], Document]], *, within: pathlib.Path | None = None
+    path: storage.Path, versions: Mapping[int, Callable[[Any], Document]], *, within: storage.Path | None = None
 ) -> Document:
     """The document in a JSON file.
 

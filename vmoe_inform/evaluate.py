@@ -12,8 +12,6 @@ them with the run's own record by record. Nothing is computed twice (docs/evalua
 input, damaged data, or a run without an available suite, 69 a process is missing, 124 the watchdog's.
 """
 
-import pathlib
-
 from absl import flags
 
 from vmoe_inform import checks, command_line, plugins, storage
@@ -34,7 +32,7 @@ _ALL = ", ".join(suites_lib.names())
 _SUITES = command_line.define("suites", tuple[checks.Name, ...], None, f"Of {_ALL}; or all; by default the config's.")
 _REPORT = flags.DEFINE_bool("report", True, "Print the table and write report.html.")
 _COMPARE = flags.DEFINE_multi_string("compare", [], "Other evaluated runs, or RUN@STEP, that the report has too.")
-_PREDICTIONS = command_line.define_path("predictions", "Folder for the logits, labels and names of all images.")
+_PREDICTIONS = command_line.define_run_path("predictions", "Folder for the logits, labels and names of all images.")
 _HERE = command_line.define_machine()
 
 
@@ -56,7 +54,7 @@ def main(_: list[str]) -> int:
     from vmoe_inform.evaluation import earlier, side_by_side
     from vmoe_inform.evaluation.files import EvaluationFiles
 
-    predictions = _PREDICTIONS.value and pathlib.Path(_PREDICTIONS.value)
+    predictions = _PREDICTIONS.value and storage.path("--predictions", _PREDICTIONS.value)
     if predictions and processes.is_main():
         storage.check_writable(predictions, "--predictions")  # before what is computed for it
     since = earlier.now()

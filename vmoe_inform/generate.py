@@ -15,7 +15,7 @@ from absl import flags, logging
 from vmoe_inform import checks, command_line
 from vmoe_inform.runs import checkpoint_path
 
-_WORKDIR = command_line.define_path("workdir", "Folder of the run, or FOLDER@STEP.")
+_WORKDIR = command_line.define_run_path("workdir", "Folder of the run, or FOLDER@STEP.")
 _PROMPT = command_line.define("prompt", str, "", "Beginning of the text.")
 _TEMPERATURE = command_line.define(
     "temperature", checks.NonNegativeFloat, 1.0, "Divides the logits; 0 takes the likeliest token."

@@ -51,13 +51,13 @@ def in_use() -> tuple[str, ...]:
     return tuple(str(_files.get(name, name)) for name in outside)
 
 
-def load(names: Iterable[str], *, files: bool = False, outside: pathlib.Path | None = None) -> dict[str, str]:
+def load(names: Iterable[str], *, files: bool = False, outside: pathlib.PurePath | None = None) -> dict[str, str]:
     """Imports plug-ins by name.
 
     Args:
       names: of modules, or paths of files, as :func:`in_use` gives them.
       files: whether files are run too.
-      outside: a folder that holds data, in which a module is not looked for.
+      outside: a folder without links on the way that holds data, in which a module is not looked for.
 
     Returns:
       those that could not be imported, and why.
@@ -76,7 +76,7 @@ def load(names: Iterable[str], *, files: bool = False, outside: pathlib.Path | N
     return missing
 
 
-def _load(name: str, outside: pathlib.Path | None) -> None:
+def _load(name: str, outside: pathlib.PurePath | None) -> None:
     if name.endswith(".py"):
         run_file(pathlib.Path(name))
     else:
@@ -144,7 +144,7 @@ def _origin(name: str) -> pathlib.Path | None:
     return None if spec is None or spec.origin is None else pathlib.Path(spec.origin).absolute()
 
 
-def _check_outside(name: str, folder: pathlib.Path | None) -> None:
+def _check_outside(name: str, folder: pathlib.PurePath | None) -> None:
     """Raises ImportError for a module that data must not have run: in their own folder, or no plug-in."""
     if folder is None:
         return
@@ -154,7 +154,7 @@ def _check_outside(name: str, folder: pathlib.Path | None) -> None:
         if spec is None:
             return
         places = [spec.origin] if spec.origin else [*(spec.submodule_search_locations or ())]
-        if any(pathlib.Path(place).resolve().is_relative_to(folder.resolve()) for place in places):
+        if any(pathlib.Path(place).resolve().is_relative_to(folder) for place in places):
             raise ImportError(f"it lies in the run's own folder {folder}")
     # Some modules act when they are imported, and data must not be able to name just any.
     loader = spec.loader if spec is not None else None

@@ -18,7 +18,7 @@ import sys
 from vmoe_inform import checks, command_line, text
 from vmoe_inform.runs import checkpoint_path
 
-_WORKDIR = command_line.define_path("workdir", "Folder of the run, or FOLDER@STEP.")
+_WORKDIR = command_line.define_run_path("workdir", "Folder of the run, or FOLDER@STEP.")
 _TOP = command_line.define("top", checks.PositiveInt | None, None, "Classes of each image; default: 5, or all.")
 _CSV = command_line.define_output("csv", "Table of all files.")
 _NPZ = command_line.define_output("npz", "Logits, and experts of every token, of all files.")

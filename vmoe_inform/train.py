@@ -17,18 +17,16 @@ find each other. Started by hand, each gets
 with the address of process 0, and a workdir that all of them share.
 """
 
-import pathlib
-
 from absl import flags
 
-from vmoe_inform import command_line
+from vmoe_inform import command_line, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import files
 from vmoe_inform.evaluation import suites
 
 _CONFIG = command_line.define_config()
 _JOIN_PROCESSES = command_line.define_processes()
-_WORKDIR = command_line.define_path("workdir", "Folder of the run.")
+_WORKDIR = command_line.define_run_path("workdir", "Folder of the run.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build, compile, print parameters, flops and memory, and stop.")
 
 
@@ -38,7 +36,8 @@ def main(_: list[str]) -> int:
     files.check_options_are_used(_CONFIG.fields, [config.model.router])
     suites.check_names(config.evaluation.suites)
     # JAX starts its backends on first use: everything that can be wrong with the words above is known by now.
-    workdir = None if _DRY_RUN.value else pathlib.Path(command_line.required(_WORKDIR, "a folder for the run"))
+    given = None if _DRY_RUN.value else command_line.required(_WORKDIR, "a folder for the run")
+    workdir = None if given is None else storage.path("--workdir", given)
     _JOIN_PROCESSES()
     from vmoe_inform import tasks
     from vmoe_inform.training import dry_run, loop

@@ -111,11 +111,12 @@ def test_training_that_refuses_its_router_is_one_line(tmp_path):
     """As when the drill is asked for a router that there is not."""
 
     class Refuses:
+        def log_of(self, workdir):
+            return tmp_path / "output.log"
+
         def start(self, workdir):
-            workdir.mkdir()
-            (workdir / "output.log").write_text(
-                "a warning\nerror: router preset: expected one of vmoe; received 'no'\n"
-            )
+            text = "a warning\nerror: router preset: expected one of vmoe; received 'no'\n"
+            self.log_of(workdir).write_text(text)
             return subprocess.Popen([sys.executable, "-c", "raise SystemExit(2)"])
 
     with pytest.raises(checks.InputError, match=r"^router preset: expected one of vmoe; received 'no'$"):
@@ -136,7 +137,8 @@ def test_a_short_drill(tmp_path):
     After SIGTERM a run resumes in tests/studies/test_study.py and in tests/training/test_loop.py.
     """
     flags = ("--config.train.steps=12", "--config.checkpoint.every_steps=4", "--config.evaluation.every_steps=6")
-    training = Training([*FLAGS, *flags], pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+    cache = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    training = Training([*FLAGS, *flags], cache, tmp_path)
     result = run.drill(training, tmp_path, kills=1, seed=7, every_steps=6)
     assert result.runs == [[]] * len(result.runs)  # bit-identical
     (kill,) = result.kills

@@ -2,6 +2,7 @@ import pathlib
 
 import pytest
 
+from vmoe_inform import storage
 from vmoe_inform.evaluation.files import EvaluationFiles
 from vmoe_inform.runs.checkpoint_path import CheckpointPath, names_of, parse, parse_list
 
@@ -36,12 +37,25 @@ def test_a_list_of_folders_whatever_they_are_called(tmp_path, monkeypatch):
     for text, message in {
         "x,,y": "expected a comma list of folders without empty items; received 'x,,y'",
         "": "expected a comma list of folders without empty items; received ''",
-        "x,gs://bucket/y": r"expected path on this machine .*; received 'gs://bucket/y'",
-        "gs://bucket/y@3": "expected .*; received 'gs://bucket/y@3'",
+        "x,s3://bucket/y": r"expected path on this machine, or gs://BUCKET/NAME; received 's3://bucket/y'",
+        "s3://bucket/y@3": "expected .*; received 's3://bucket/y@3'",
         "x@" + "9" * 30: "STEP: expected int >= 0 .*; received 9+",
     }.items():
         with pytest.raises(ValueError, match=f"--compare.*{message}"):
             parse_list([text], flag="--compare")
+
+
+def test_folders_in_a_bucket(bucket_folder):
+    storage.write_text(bucket_folder / "called@7" / "config.json", "{}")
+    given = f"{bucket_folder}/a@3,{bucket_folder}/b/,{bucket_folder}/called@7"
+    paths = parse_list([given, f"{bucket_folder}/called@7@8"], flag="--workdir")
+    assert [(path.folder.name, path.step) for path in paths] == [
+        ("a", 3),
+        ("b", None),
+        ("called@7", None),
+        ("called@7", 8),
+    ]
+    assert str(paths[0]) == f"{bucket_folder}/a@3"
 
 
 def test_a_named_step_has_files_of_its_own():

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vmoe_inform import checks, text
+from vmoe_inform import checks, storage, text
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.collect import adjacencies as adjacencies_lib
 from vmoe_inform.analysis.collect.comparable import check_comparable, check_has_routers
@@ -89,7 +89,7 @@ def _find_other(saved: SavedRun, against: str, kind: type[AnalysedData[Any]], he
     """The run to compare with, called by its path if both are called the same."""
     path = checkpoint_path.parse(against, flag="--against")
     other = run.find(path.folder, path.step, here=here)
-    if other.step == saved.step and other.folder.resolve() == saved.folder.resolve():
+    if other.step == saved.step and storage.resolved(other.folder) == storage.resolved(saved.folder):
         raise checks.error(
             "--against", f"another run or checkpoint than step {saved.step:,} of {saved.folder}", against
         )

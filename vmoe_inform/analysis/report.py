@@ -1,10 +1,10 @@
 """The report of evaluated runs, with the figures of those whose routers were analysed."""
 
-import pathlib
 from collections.abc import Mapping
 
 import rich.console
 
+from vmoe_inform import storage
 from vmoe_inform.analysis import stored
 from vmoe_inform.evaluation import rerouting
 from vmoe_inform.evaluation.files import EvaluationFiles
@@ -21,7 +21,7 @@ def write(
     others: Mapping[str, Results],
     *,
     since: str,
-) -> pathlib.Path:
+) -> storage.Path:
     """Prints the tables of scores and writes the page of the first run that was evaluated.
 
     Args:

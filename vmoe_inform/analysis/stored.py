@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
@@ -23,7 +22,7 @@ PAGE = "routing.html"
 _MOST_FIGURE_BYTES = 1 << 26
 
 
-def write(workdir: pathlib.Path, analysis: Analysis, page: str) -> list[pathlib.Path]:
+def write(workdir: storage.Path, analysis: Analysis, page: str) -> list[storage.Path]:
     """Writes document, figures and page, in place of an earlier analysis of the run.
 
     Args:
@@ -42,7 +41,7 @@ def write(workdir: pathlib.Path, analysis: Analysis, page: str) -> list[pathlib.
     return [folder / name for name in (DOCUMENT, PAGE, FIGURES)]
 
 
-def read(workdir: pathlib.Path) -> Analysis:
+def read(workdir: storage.Path) -> Analysis:
     """The analysis.json of a run, written by this version of the library or an earlier one.
 
     Raises:
@@ -52,7 +51,7 @@ def read(workdir: pathlib.Path) -> Analysis:
     return documents.read(workdir / FOLDER / DOCUMENT, _VERSIONS, within=workdir)
 
 
-def for_report(workdir: pathlib.Path) -> RouterFigures | None:
+def for_report(workdir: storage.Path) -> RouterFigures | None:
     """The figures of a run's analysis; None if there is none, or, with a warning and its remedy, if it is damaged."""
     folder = workdir / FOLDER
     try:
@@ -73,7 +72,7 @@ def for_report(workdir: pathlib.Path) -> RouterFigures | None:
     return RouterFigures(run.step, run.suite, run.count, str(folder / PAGE), pictures)
 
 
-def _write_figures(folder: pathlib.Path, drawn: dict[str, Figure], *, within: pathlib.Path) -> None:
+def _write_figures(folder: storage.Path, drawn: dict[str, Figure], *, within: storage.Path) -> None:
     """Each as PNG and SVG."""
     storage.check_folders(folder, within)
     storage.remove(folder)  # of an earlier analysis, which may have had others

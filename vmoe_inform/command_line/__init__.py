@@ -15,6 +15,7 @@ from vmoe_inform.command_line._flags import (
     define_output,
     define_path,
     define_processes,
+    define_run_path,
     required,
     say,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "define_output",
     "define_path",
     "define_processes",
+    "define_run_path",
     "in_our_words",
     "required",
     "run",

@@ -61,6 +61,11 @@ def define_checkpoint() -> flags.FlagHolder:
     return define("from", Annotated[str, checks.Text(4000)], None, words)
 
 
+def define_run_path(name: str, description: str) -> flags.FlagHolder:
+    """Defines ``--NAME=PATH`` of a folder that may be in a bucket, too; :func:`vmoe_inform.storage.path` takes it."""
+    return define(name, checks.GivenRunPath, None, description)
+
+
 def required(holder: flags.FlagHolder, expected: str) -> Any:
     """The value of a flag that a command cannot do without.
 

@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import ml_collections
 
-from vmoe_inform import checks, plugins
+from vmoe_inform import checks, plugins, storage
 from vmoe_inform.config import groups, migrations, validate
 from vmoe_inform.config.settings import CONFIGS, Config, LanguageConfig, ModelConfig
 from vmoe_inform.routing import steps
@@ -89,7 +88,7 @@ def parse(given: Any) -> Config:
     return _parse(given)
 
 
-def parse_recorded(tree: Mapping[str, Any], folder: pathlib.Path) -> Config:
+def parse_recorded(tree: Mapping[str, Any], folder: storage.Path) -> Config:
     """The config that a run wrote, of this version or an older one.
 
     The plug-ins that were there when the run began are imported. One that cannot be is missed only where the config
@@ -103,7 +102,7 @@ def parse_recorded(tree: Mapping[str, Any], folder: pathlib.Path) -> Config:
       ValueError: as :func:`parse_model`.
     """
     tree = migrations.migrate(dict(tree))
-    missing = plugins.load(_plugins_of(tree), outside=folder)
+    missing = plugins.load(_plugins_of(tree), outside=storage.resolved(folder))
     try:
         return _parse(tree)
     except checks.InputError as problem:

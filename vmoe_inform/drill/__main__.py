@@ -18,7 +18,6 @@ names its own router, and says after how many steps there are a checkpoint and a
 
 import dataclasses
 import json
-import pathlib
 import tempfile
 
 from vmoe_inform import checks, command_line, storage
@@ -31,7 +30,7 @@ _KILLS = command_line.define("kills", checks.PositiveInt, 50, "How often trainin
 _SEED = command_line.define("seed", checks.Seed, 0, "Of the moments and the signals.")
 _ROUTER = command_line.define("router", checks.Name | None, None, "Of the model on digits; by default symphony_vmoe.")
 _CONFIG = command_line.define_config()
-_WORKDIR = command_line.define_path("workdir", "Folder for the runs; by default one that is deleted at the end.")
+_WORKDIR = command_line.define_run_path("workdir", "Folder for the runs; by default one that is deleted at the end.")
 _JSON = command_line.define_output("json", "File for the result.")
 
 
@@ -43,14 +42,15 @@ def main(_: list[str]) -> int:
         return 0
     config = _config()
     with tempfile.TemporaryDirectory() as temporary:
-        workdir = pathlib.Path(_WORKDIR.value or temporary).absolute()
-        if workdir.is_dir() and any(workdir.iterdir()):
+        workdir = storage.absolute(storage.path("--workdir", _WORKDIR.value or temporary))
+        if storage.matching(workdir, "*"):
             raise checks.error("--workdir", "a new or empty folder", str(workdir))
         storage.check_writable(workdir, "--workdir")
-        arguments = of_digits(_ROUTER.value or "symphony_vmoe") if config is None else of_config(config, workdir)
         every_steps = STEPS_ON_DIGITS if config is None else cadence(config)
-        training = Training(arguments, workdir / "compiled")
-        result = drill(training, workdir, kills=_KILLS.value, seed=_SEED.value, every_steps=every_steps)
+        with storage.local_folder(workdir) as local:
+            arguments = of_digits(_ROUTER.value or "symphony_vmoe") if config is None else of_config(config, local)
+            training = Training(arguments, local / "compiled", local)
+            result = drill(training, workdir, kills=_KILLS.value, seed=_SEED.value, every_steps=every_steps)
     print(table(result))
     if file is not None:
         file.write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")

@@ -1,6 +1,5 @@
 """Whether two runs ended with the same bits."""
 
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from vmoe_inform.runs import saved_trees
 from vmoe_inform.runs.reading import CheckpointReader
 
 
-def differing(workdir: pathlib.Path, other: pathlib.Path) -> list[str]:
+def differing(workdir: storage.Path, other: storage.Path) -> list[str]:
     """Paths of arrays and files that differ in any bit between the last checkpoints of two runs."""
     found: list[str] = []
     trees, positions = list[dict[str, Any]](), list[dict[str, Any]]()

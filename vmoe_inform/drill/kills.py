@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 import signal
 import subprocess
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vmoe_inform import storage
+from vmoe_inform.runs import saved_trees
 
 _POLL_SECONDS = 0.002
 _STOP_SECONDS = 300.0  # that a process may take to end after SIGTERM
@@ -37,25 +37,27 @@ class Kill:
     exit_code: int
 
 
-def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
+def checkpoint_steps(workdir: storage.Path) -> list[int]:
     """Steps of the complete checkpoints of a run, ascending."""
-    return storage.numbered_folders(workdir / "checkpoints")
+    folder = workdir / "checkpoints"
+    unfinished = {path.name for path in saved_trees.unfinished(folder)}
+    return [step for step in storage.numbered_folders(folder) if str(step) not in unfinished]
 
 
-def is_saving(workdir: pathlib.Path) -> bool:
+def is_saving(workdir: storage.Path) -> bool:
     """Whether a checkpoint is being written now."""
-    return bool(storage.matching(workdir / "checkpoints", "*.orbax-checkpoint-tmp"))
+    return bool(saved_trees.unfinished(workdir / "checkpoints"))
 
 
-def last_logged(workdir: pathlib.Path) -> dict[str, Any]:
+def last_logged(workdir: storage.Path) -> dict[str, Any]:
     """The last whole line of the run's log."""
     path = workdir / "metrics.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = storage.read_bytes(path).splitlines(keepends=True) if storage.exists(path) else []
     whole = [line for line in lines if line.endswith(b"\n")]
     return json.loads(whole[-1]) if whole else {}
 
 
-def is_evaluating(workdir: pathlib.Path, every_steps: int) -> bool:
+def is_evaluating(workdir: storage.Path, every_steps: int) -> bool:
     """Whether the last thing that was logged is a step after which there is an evaluation."""
     entry = last_logged(workdir)
     return "loss" in entry and entry["step"] % every_steps == 0
@@ -63,7 +65,7 @@ def is_evaluating(workdir: pathlib.Path, every_steps: int) -> bool:
 
 def kill_one(
     process: subprocess.Popen[bytes],
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     *,
     moment: str,
     number: signal.Signals,

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.drill.compare import differing
 from vmoe_inform.drill.kills import MOMENTS, Kill, checkpoint_steps, kill_one
 from vmoe_inform.drill.training import Training
@@ -35,7 +35,7 @@ class Result:
 
 def drill(
     training: Training,
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     *,
     kills: int,
     seed: int,
@@ -59,7 +59,7 @@ def drill(
     chance = random.Random(seed)
     begun = time.monotonic()
     whole = workdir / "uninterrupted"
-    _finish(training.start(whole), whole)  # which compiles
+    _finish(training.start(whole), training.log_of(whole))  # which compiles
     cold = time.monotonic() - begun
     tell(f"uninterrupted: {checkpoint_steps(whole)[-1]} steps in {cold:.0f} s")
     life = cold  # of a process; those after the first find everything compiled
@@ -71,14 +71,14 @@ def drill(
             started = time.monotonic()
             process = training.start(folder)
             if len(done) == kills:
-                _finish(process, folder)
+                _finish(process, training.log_of(folder))
                 break
             moment = chance.choice(MOMENTS)
             number = chance.choice((signal.SIGKILL, signal.SIGTERM))
             seconds = chance.uniform(0, life) if moment == "any" else chance.uniform(0, 0.1)
             killed = kill_one(process, folder, moment=moment, number=number, seconds=seconds, every_steps=every_steps)
             if killed is None:
-                _finish(process, folder)
+                _finish(process, training.log_of(folder))
                 life = min(life, time.monotonic() - started)
                 break
             after, code = killed
@@ -86,18 +86,18 @@ def drill(
             done.append(Kill(len(runs) + 1, moment, number.name, round(after, 3), newest, code))
             tell(f"kill {len(done)}: {number.name} ({moment}) after {after:.1f} s, at step {newest}: exit code {code}")
             if code not in (0, -number, STOPPED) or (number == signal.SIGKILL and code != -number):
-                raise RuntimeError(f"{number.name}: exit code {code}; see {folder / 'output.log'}")
+                raise RuntimeError(f"{number.name}: exit code {code}; see {training.log_of(folder)}")
         runs.append(differing(folder, whole))
         tell(f"run {len(runs)}: {'DIFFERS in ' + ', '.join(runs[-1]) if runs[-1] else 'identical'}")
     return Result(done, runs, time.monotonic() - begun, cold)
 
 
-def _finish(process: subprocess.Popen[bytes], workdir: pathlib.Path) -> None:
+def _finish(process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
     code = process.wait()
     if code == BAD_INPUT:
-        raise checks.InputError((workdir / "output.log").read_text().splitlines()[-1].removeprefix("error: "))
+        raise checks.InputError(log.read_text().splitlines()[-1].removeprefix("error: "))
     if code != 0:
-        raise RuntimeError(f"training ended with exit code {code}; see {workdir / 'output.log'}")
+        raise RuntimeError(f"training ended with exit code {code}; see {log}")
 
 
 def table(result: Result) -> str:

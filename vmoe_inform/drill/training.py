@@ -31,12 +31,13 @@ _ROOT = pathlib.Path(__file__).parents[2]  # whose vmoe_inform a process imports
 class Training:
     """A command line of training, for any number of starts."""
 
-    def __init__(self, arguments: Sequence[str], cache: pathlib.Path):
+    def __init__(self, arguments: Sequence[str], cache: pathlib.Path, logs: pathlib.Path):
         """Args:
         arguments: of ``vmoe_inform.train``, without ``--workdir``.
         cache: folder for compiled programs.
+        logs: folder on this machine for what the processes print.
         """
-        self._arguments = arguments
+        self._arguments, self._logs = arguments, logs
         self._environment = {
             **os.environ,
             "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -44,11 +45,16 @@ class Training:
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
 
-    def start(self, workdir: pathlib.Path) -> subprocess.Popen[bytes]:
-        """Its output is added to ``output.log`` in the workdir."""
-        workdir.mkdir(parents=True, exist_ok=True)
+    def log_of(self, workdir: storage.Path) -> pathlib.Path:
+        """What the processes of a run print."""
+        return self._logs / workdir.name / "output.log"
+
+    def start(self, workdir: storage.Path) -> subprocess.Popen[bytes]:
+        """Its output is added to its log."""
+        log = self.log_of(workdir)
+        log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "vmoe_inform.train", *self._arguments, f"--workdir={workdir}"]
-        with (workdir / "output.log").open("ab") as output:
+        with log.open("ab") as output:
             return subprocess.Popen(command, cwd=_ROOT, env=self._environment, stdout=output, stderr=output)
 
 
@@ -57,11 +63,10 @@ def of_digits(router: str) -> list[str]:
     return [f"--config=digits:variant=Ti/16,experts=4,router={router}", *_SMALL]
 
 
-def of_config(config: Config, workdir: pathlib.Path) -> list[str]:
-    """Arguments of the training that a config describes, which is written to ``workdir``."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    storage.write_json(workdir / "config.json", config_lib.to_json(config))
-    return [f"--config={workdir / 'config.json'}"]
+def of_config(config: Config, folder: pathlib.Path) -> list[str]:
+    """Arguments of the training that a config describes, which is written to ``folder``."""
+    storage.write_json(folder / "config.json", config_lib.to_json(config))
+    return [f"--config={folder / 'config.json'}"]
 
 
 def cadence(config: Config) -> int:

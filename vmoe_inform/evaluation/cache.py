@@ -31,7 +31,7 @@ def digest(**parts: str | int | np.ndarray | Mapping[str, str]) -> str:
     return hasher.hexdigest()[:32]
 
 
-def is_whole(path: Path) -> bool:
+def is_whole(path: storage.Path) -> bool:
     """Whether ``path`` holds arrays that can be read; a damaged file is logged."""
     return read(path) is not None
 
@@ -46,7 +46,7 @@ def array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     return made
 
 
-def read(path: Path, *, within: Path | None = None) -> dict[str, np.ndarray] | None:
+def read(path: storage.Path, *, within: storage.Path | None = None) -> dict[str, np.ndarray] | None:
     """The arrays that :func:`write` has kept in ``path``; None, and a line in the log, if the file is damaged.
 
     Args:
@@ -65,6 +65,6 @@ def read(path: Path, *, within: Path | None = None) -> dict[str, np.ndarray] | N
         return None
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], *, within: Path | None = None) -> None:
+def write(path: storage.Path, arrays: Mapping[str, np.ndarray], *, within: storage.Path | None = None) -> None:
     """Keeps arrays in ``path``. Readers, in other processes too, see the old file or the whole new one."""
     storage.write_arrays(path, arrays, within=within)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,7 +52,7 @@ _VERSIONS: Mapping[int, Callable[[Any], Comparison]] = {
 }
 
 
-def read(path: pathlib.Path, *, within: pathlib.Path) -> Comparison:
+def read(path: storage.Path, *, within: storage.Path) -> Comparison:
     """The content of a comparison.json.
 
     Raises:
@@ -62,7 +61,7 @@ def read(path: pathlib.Path, *, within: pathlib.Path) -> Comparison:
     return documents.read(path, _VERSIONS, within=within)
 
 
-def write(path: pathlib.Path, comparison: Comparison, *, within: pathlib.Path) -> None:
+def write(path: storage.Path, comparison: Comparison, *, within: storage.Path) -> None:
     """Writes a comparison.json, whole or not at all."""
     storage.write_json(path, documents.to_json(comparison, leave_out_empty=True), within=within)
 

@@ -1,7 +1,6 @@
 """The files that an evaluation of a checkpoint keeps in its run's folder."""
 
 import dataclasses
-import pathlib
 import shlex
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -37,7 +36,7 @@ class EvaluationFiles:
         return cls(saved.path, "" if saved.trained is None else saved.config_hash)
 
     @property
-    def folder(self) -> pathlib.Path:
+    def folder(self) -> storage.Path:
         """Of all evaluations of the run with these routers."""
         folder = self.path.folder / "evaluation"
         return folder / _REROUTED / self.router if self.router else folder
@@ -49,26 +48,26 @@ class EvaluationFiles:
         return [EvaluationFiles(self.path, path.parent.name) for path in found]
 
     @property
-    def results(self) -> pathlib.Path:
+    def results(self) -> storage.Path:
         """All results."""
         return self.folder / f"results{self._suffix}.json"
 
     @property
-    def comparison(self) -> pathlib.Path:
+    def comparison(self) -> storage.Path:
         """These routers compared with those that the run was trained with."""
         return self.folder / f"comparison{self._suffix}.json"
 
     @property
-    def examples(self) -> pathlib.Path:
+    def examples(self) -> storage.Path:
         """Clean images with the experts of their patches."""
         return self.folder / f"examples{self._suffix}.npz"
 
     @property
-    def report(self) -> pathlib.Path:
+    def report(self) -> storage.Path:
         """The page about this checkpoint."""
         return self.folder / f"report{self._suffix}.html"
 
-    def units(self, step: int) -> pathlib.Path:
+    def units(self, step: int) -> storage.Path:
         """Folder of the scores that are kept set by set, of the checkpoint of this step."""
         return self.folder / "units" / f"step_{step}"
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -107,7 +106,7 @@ def evaluate(
     suites: Sequence[str],
     *,
     watchdog: Watchdog,
-    predictions: pathlib.Path | None = None,
+    predictions: storage.Path | None = None,
     say: Say = print,
 ) -> Evaluated:
     """Evaluates a run as it was trained and with other routers, and compares the answers record by record.

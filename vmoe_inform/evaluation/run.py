@@ -5,10 +5,9 @@ predicts that, and :func:`conclude` says what was not measured now.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.evaluation import earlier, facts
 from vmoe_inform.evaluation.evaluator import Evaluator
 from vmoe_inform.evaluation.measure import keep_clean, measure
@@ -36,7 +35,7 @@ def evaluate(
     saved: SavedRun,
     suites: Sequence[str],
     *,
-    predictions: pathlib.Path | None = None,
+    predictions: storage.Path | None = None,
     watchdog: Watchdog = watchdog_lib.OFF,
     say: Say = print,
     load: Callable[[], Run] | None = None,
@@ -76,7 +75,7 @@ def evaluate(
     return conclude(work, say=say)
 
 
-def complete(work: Work, evaluator: Evaluator, *, predictions: pathlib.Path | None = None, say: Say = print) -> None:
+def complete(work: Work, evaluator: Evaluator, *, predictions: storage.Path | None = None, say: Say = print) -> None:
     """Predicts what is left, and writes each result as it is finished.
 
     Args:

@@ -1,10 +1,9 @@
 """Evaluates several runs one after the other; one that cannot be evaluated does not stop the others."""
 
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vmoe_inform import text
+from vmoe_inform import storage, text
 from vmoe_inform.config.sweeps import Swept
 from vmoe_inform.evaluation import rerouting, run
 from vmoe_inform.evaluation import suites as suites_lib
@@ -38,7 +37,7 @@ def evaluate(
     runs: Mapping[str, Sequence[SavedRun]],
     suites: Sequence[str] | None,
     *,
-    predictions: pathlib.Path | None = None,
+    predictions: storage.Path | None = None,
     say: Say = print,
 ) -> tuple[dict[str, Evaluated], list[str]]:
     """Evaluates the runs.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ _VERSIONS: Mapping[int, Callable[[Any], Results]] = {
 }
 
 
-def read_results(path: pathlib.Path, *, within: pathlib.Path) -> Results:
+def read_results(path: storage.Path, *, within: storage.Path) -> Results:
     """The content of a results.json, also of one that an older version wrote.
 
     Args:
@@ -33,13 +32,13 @@ def read_results(path: pathlib.Path, *, within: pathlib.Path) -> Results:
     return documents.read(path, _VERSIONS, within=within)
 
 
-def write_results(path: pathlib.Path, results: Results, *, within: pathlib.Path) -> None:
+def write_results(path: storage.Path, results: Results, *, within: storage.Path) -> None:
     """Writes a results.json, whole or not at all; what is missing on this machine is left out."""
     written = documents.to_json(dataclasses.replace(results, missing={}), leave_out_empty=True)
     storage.write_json(path, written, within=within)
 
 
-def read_examples(path: pathlib.Path, *, within: pathlib.Path) -> list[dict[str, Any]]:
+def read_examples(path: storage.Path, *, within: storage.Path) -> list[dict[str, Any]]:
     """The examples of an evaluated run, one dictionary a record, as the report takes them.
 
     Raises:

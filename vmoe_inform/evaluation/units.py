@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from vmoe_inform import storage
 from vmoe_inform.evaluation import cache, fingerprints
 from vmoe_inform.evaluation.metric_registry import FIRST_SCORES
 from vmoe_inform.evaluation.suites.base import TEST_SET, Answers, Records, RecordSet, Scores, Suite
@@ -52,9 +53,9 @@ class Unit:
         return fingerprints.fingerprint(self.source)
 
     @property
-    def path(self) -> Path:
+    def path(self) -> storage.Path:
         """Where it is kept in a folder of units."""
-        return Path(self.suite) / f"{self.name}.npz"
+        return PurePosixPath(self.suite) / f"{self.name}.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +71,10 @@ class Units:
       within: folder of the run, below which nothing is read or written through a link.
     """
 
-    folder: Path
+    folder: storage.Path
     checkpoint_step: int
     config_hash: str
-    within: Path | None = None
+    within: storage.Path | None = None
 
     def read(self, unit: Unit) -> Scores | None:
         """The scores of a unit, or None if there are none that can be used."""
@@ -152,7 +153,7 @@ class PredictionFiles:
     may look at later tokens. The clean records are in clean/clean.npz, whatever suite asks for them.
     """
 
-    folder: Path
+    folder: storage.Path
     checkpoint_step: int
     config_hash: str
     allow_future: bool = False
@@ -173,7 +174,7 @@ class PredictionFiles:
         }
         cache.write(self._path(unit), arrays, within=self.folder)
 
-    def _path(self, unit: Unit) -> Path:
+    def _path(self, unit: Unit) -> storage.Path:
         return self.folder / (TEST_SET if unit.name == TEST_SET else unit.suite) / f"{unit.name}.npz"
 
     def _facts(self, unit: Unit) -> dict[str, np.ndarray]:

@@ -10,16 +10,15 @@ The folder can be imported again, bit-identically (python -m vmoe_inform.import_
 not in it. docs/export.md shows how the files are used. Exit codes: 0 done, 2 bad input.
 """
 
-import pathlib
 from typing import Annotated
 
 import jax
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, storage
 from vmoe_inform.runs import checkpoint_path
 
-_WORKDIR = command_line.define_path("workdir", "Folder of the run, or FOLDER@STEP.")
-_DIRECTORY = command_line.define_path("directory", "Folder to write, empty or not there yet.")
+_WORKDIR = command_line.define_run_path("workdir", "Folder of the run, or FOLDER@STEP.")
+_DIRECTORY = command_line.define_run_path("directory", "Folder to write, empty or not there yet.")
 _TO = command_line.define("to", tuple[checks.Name, ...], ("safetensors",), "safetensors, jax_export, or both.")
 _LICENCE = command_line.define(
     "licence", Annotated[str, checks.Text(200)], "", "Of the parameters, as apache-2.0; for the model card."
@@ -32,7 +31,7 @@ _PLATFORMS = command_line.define(
 def main(_: list[str]) -> None:
     """Writes the folder."""
     given = checkpoint_path.parse(command_line.required(_WORKDIR, "the folder of a run"))
-    directory = pathlib.Path(command_line.required(_DIRECTORY, "a folder to write"))
+    directory = storage.path("--directory", command_line.required(_DIRECTORY, "a folder to write"))
     from vmoe_inform.export import folder
     from vmoe_inform.runs import run as runs
     from vmoe_inform.sharding.mesh import make_mesh

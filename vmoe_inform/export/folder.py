@@ -1,6 +1,5 @@
 """The folder of an exported model: arrays, config, card, and what else was asked for."""
 
-import pathlib
 from collections.abc import Sequence
 
 from absl import logging
@@ -35,9 +34,9 @@ def check_kinds(kinds: Sequence[str], platforms: Sequence[str]) -> None:
             raise checks.unknown(field, f"some of {', '.join(known)}", unknown[0] if unknown else checks.NOTHING, known)
 
 
-def check_folder(folder: pathlib.Path) -> None:
+def check_folder(folder: storage.Path) -> None:
     """Raises ValueError for a folder that has something in it, or cannot be written to."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if storage.exists(folder) and (not storage.is_folder(folder) or storage.matching(folder, "*")):
         raise checks.error("--directory", "an empty folder, or one that is not there yet", str(folder))
     storage.check_writable(folder, "--directory")
 
@@ -45,12 +44,12 @@ def check_folder(folder: pathlib.Path) -> None:
 def write(
     saved: SavedRun,
     run: Run,
-    folder: pathlib.Path,
+    folder: storage.Path,
     kinds: Sequence[str] = (SAFETENSORS,),
     *,
     licence: str = "",
     platforms: Sequence[str] = program.PLATFORMS,
-) -> list[pathlib.Path]:
+) -> list[storage.Path]:
     """Writes the files of an exported model.
 
     ``model.safetensors`` has all variables, ``config.json`` the run's settings, and ``README.md`` is the model card. A

@@ -5,7 +5,6 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -184,7 +183,7 @@ def write_report(
         examples={run: _example_pictures(of, results[run]) for run, of in examples.items() if _is_of(of, "image")},
         passages={run: _passages(of, results[run]) for run, of in examples.items() if _is_of(of, "token")},
     )
-    storage.write_text(pathlib.Path(path), page)
+    storage.write_text(storage.path("path", path), page)
 
 
 def _other_routers(results: Results, rerouted: Sequence[Rerouted]) -> dict[str, Any]:

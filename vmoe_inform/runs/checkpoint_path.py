@@ -1,10 +1,9 @@
 """``FOLDER`` and ``FOLDER@STEP``: how a checkpoint of a run is named, in flags and in titles."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
-from vmoe_inform import checks, text
+from vmoe_inform import checks, storage, text
 from vmoe_inform.config import from_text
 
 
@@ -17,7 +16,7 @@ class CheckpointPath:
       step: of a checkpoint that was asked for by name; None: the newest one's, whichever that is.
     """
 
-    folder: pathlib.Path
+    folder: storage.Path
     step: int | None = None
 
     def __str__(self) -> str:
@@ -30,13 +29,13 @@ def parse(given: str, *, flag: str = "--workdir") -> CheckpointPath:
     Raises:
       ValueError: a step that is no number, or an address instead of a folder.
     """
-    given = checks.conform(flag, given, checks.Path)
-    folder, at, step = given.rpartition("@")
-    if not at or pathlib.Path(given).is_dir():
-        return CheckpointPath(pathlib.Path(given))
+    whole = storage.path(flag, given)
+    folder, at, step = checks.conform(flag, given, checks.RunPath).rpartition("@")
+    if not at or storage.is_folder(whole):
+        return CheckpointPath(whole)
     if not (folder and step.isdecimal()):
         raise checks.error(flag, "the folder of a run, or FOLDER@STEP with a number of steps", given)
-    return CheckpointPath(pathlib.Path(folder), from_text.value(f"{flag}, STEP", step, checks.NonNegativeInt))
+    return CheckpointPath(storage.path(flag, folder), from_text.value(f"{flag}, STEP", step, checks.NonNegativeInt))
 
 
 def parse_list(given: Sequence[str], *, flag: str) -> list[CheckpointPath]:
@@ -59,7 +58,7 @@ def parse_list(given: Sequence[str], *, flag: str) -> list[CheckpointPath]:
 
 def _is_folder(path: str) -> bool:
     try:
-        return bool(path) and pathlib.Path(checks.conform("", path, checks.Path)).is_dir()
+        return bool(path) and storage.is_folder(storage.path("", path))
     except checks.InputError:
         return False
 
@@ -72,7 +71,7 @@ def names_of(paths: Sequence[CheckpointPath]) -> list[str]:
     Raises:
       ValueError: the same checkpoint twice.
     """
-    if len({(path.folder.resolve(), path.step) for path in paths}) != len(paths):
+    if len({(storage.resolved(path.folder), path.step) for path in paths}) != len(paths):
         raise checks.error("--workdir, --compare", "each run or checkpoint once", ", ".join(map(str, paths)))
     steps = ["" if path.step is None else f"@{path.step}" for path in paths]
     names = [name_of(path.folder) + step for path, step in zip(paths, steps, strict=True)]
@@ -83,6 +82,6 @@ def names_of(paths: Sequence[CheckpointPath]) -> list[str]:
     return names
 
 
-def name_of(folder: pathlib.Path) -> str:
+def name_of(folder: storage.Path) -> str:
     """A run's name to show: that of its folder."""
-    return text.printable(folder.resolve().name)
+    return text.printable(storage.resolved(folder).name)

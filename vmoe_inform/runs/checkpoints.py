@@ -1,12 +1,11 @@
 """Checkpoints of a run: the training state and the data position, written together as one orbax step.
 
-Orbax writes into a temporary folder and renames it, so a checkpoint exists whole or not at all. The checksums of its
-files are a part of it. Saving continues in the background. Random keys are not stored, since all of them come from
-(seed, step).
+Orbax writes into a temporary folder and renames it; in a bucket it writes a mark last. So a checkpoint exists whole or
+not at all. The checksums of its files are a part of it. Saving continues in the background. Random keys are not stored,
+since all of them come from (seed, step).
 """
 
 import contextlib
-import pathlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,7 +22,6 @@ from vmoe_inform.runs.reading import CheckpointReader
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
 
-_UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of the folder into which orbax writes a checkpoint
 _LOOKS, _LOOKS_THAT_FIND_NOTHING, _SECONDS_BETWEEN_LOOKS = 25, 3, 0.2  # for what a failed save leaves
 
 
@@ -41,7 +39,7 @@ class SavingError(OSError):
 class Checkpoints(CheckpointReader):
     """The checkpoints of a run that is trained; a context manager that waits for unfinished saves at its end."""
 
-    def __init__(self, workdir: pathlib.Path, *, keep: int, keep_steps: Sequence[int] = ()):
+    def __init__(self, workdir: storage.Path, *, keep: int, keep_steps: Sequence[int] = ()):
         """Args:
         workdir: of the run.
         keep: newest checkpoints that stay.
@@ -67,9 +65,13 @@ class Checkpoints(CheckpointReader):
 
     def _remove_unfinished(self) -> bool:
         """Removes checkpoints that were not completed; returns whether there were any."""
-        unfinished = storage.matching(self._folder, f"*{_UNFINISHED}")
+        unfinished = saved_trees.unfinished(self._folder)
         for path in unfinished:
-            storage.remove(path)  # what stays is said by a save of that step
+            if path.name.isdecimal() and storage.exists(path / integrity.CHECKSUM_FILE):
+                why = "all its files are there, but not orbax's mark that it was completed"
+                logging.warning("%s: %s; moved to %s", path, why, storage.set_aside(path))
+            else:
+                storage.remove(path)  # what stays is said by a save of that step
         return bool(unfinished)
 
     def _close(self, error: BaseException | None) -> None:
@@ -144,9 +146,10 @@ class Checkpoints(CheckpointReader):
             self._manager = self._open()
 
     def _write_checksums(self) -> None:
-        """Called by orbax when all files are written, before it makes the folder a checkpoint by renaming it."""
+        """Called by orbax when all files are written, before it makes the folder a checkpoint."""
         if processes.is_main():
-            integrity.write_checksums(self._folder / f"{self._step_being_saved}{_UNFINISHED}")
+            assert self._step_being_saved is not None
+            integrity.write_checksums(saved_trees.being_written(self._folder, self._step_being_saved))
 
     # ------------------------------------------------------------------------------------------------------- restoring
 

@@ -1,7 +1,6 @@
 """The resolved config in a run's folder, which identifies the run when it is started again."""
 
 import dataclasses
-import pathlib
 from collections.abc import Collection
 from typing import Any
 
@@ -18,7 +17,7 @@ MOST_TOKENIZER_BYTES = 1 << 28
 
 
 def check_same_run(
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     config: config_lib.Config,
     *,
     may_change: Collection[Effect] = (Effect.RESULTS, Effect.MACHINE),
@@ -40,7 +39,7 @@ def check_same_run(
         read, or the run would start from itself.
     """
     initial = config.train.initial_checkpoint
-    if initial and pathlib.Path(initial).resolve() == workdir.resolve():
+    if initial and storage.resolved(storage.path("train.initial_checkpoint", initial)) == storage.resolved(workdir):
         raise checks.error("train.initial_checkpoint", "the folder of another run than the workdir", initial)
     path = workdir / CONFIG_FILE
     if not storage.exists(path):
@@ -57,17 +56,17 @@ def check_same_run(
     return differing
 
 
-def recorded_class_names(workdir: pathlib.Path) -> tuple[str, ...]:
+def recorded_class_names(workdir: storage.Path) -> tuple[str, ...]:
     """Names of a run's classes in the order of its labels; empty: no run, or one of an older version."""
     return read_config(workdir).data.class_names if storage.exists(workdir / CONFIG_FILE) else ()
 
 
-def with_recorded(config: config_lib.Config, workdir: pathlib.Path) -> config_lib.Config:
+def with_recorded(config: config_lib.Config, workdir: storage.Path) -> config_lib.Config:
     """The config with what the run in ``workdir``, if there is one, records of its data."""
     return config_lib.with_recorded(config, read_config(workdir)) if storage.exists(workdir / CONFIG_FILE) else config
 
 
-def with_kept_tokenizer(config: config_lib.Config, workdir: pathlib.Path) -> config_lib.Config:
+def with_kept_tokenizer(config: config_lib.Config, workdir: storage.Path) -> config_lib.Config:
     """The config with the tokenizer that the run in ``workdir`` keeps, if it keeps one: the text need not be there."""
     path = workdir / TOKENIZER_FILE
     if not isinstance(config, config_lib.LanguageConfig) or not storage.exists(path):
@@ -75,13 +74,13 @@ def with_kept_tokenizer(config: config_lib.Config, workdir: pathlib.Path) -> con
     return dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer=str(path), vocabulary=""))
 
 
-def write_config(workdir: pathlib.Path, config: config_lib.Config) -> None:
+def write_config(workdir: storage.Path, config: config_lib.Config) -> None:
     """Writes the resolved config, whole or not at all."""
     if jax.process_index() == 0:
         storage.write_json(workdir / CONFIG_FILE, config_lib.to_json(config), within=workdir)
 
 
-def read_config(workdir: pathlib.Path) -> config_lib.Config:
+def read_config(workdir: storage.Path) -> config_lib.Config:
     """The resolved config of a run, which may have been begun by an older version of the library.
 
     Raises:
@@ -98,12 +97,12 @@ def read_config(workdir: pathlib.Path) -> config_lib.Config:
         raise checks.InputError(f"{path}: {problem}") from None
 
 
-def hash_by_older_versions(workdir: pathlib.Path) -> str:
+def hash_by_older_versions(workdir: storage.Path) -> str:
     """The hash of a run's config in versions that hashed all settings; it identifies their evaluations."""
     return identity.hash_of(_read(workdir / CONFIG_FILE))
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
+def _read(path: storage.Path) -> dict[str, Any]:
     try:
         return storage.read_json(path, dict[str, Any], within=path.parent)
     except storage.DamagedFileError as problem:

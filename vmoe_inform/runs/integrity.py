@@ -1,6 +1,5 @@
 """Whether a checkpoint is what was written: checksums of its files, a part of it, compared before anything is read."""
 
-import pathlib
 from collections.abc import Sequence
 from concurrent import futures
 from typing import TypedDict
@@ -24,7 +23,7 @@ class DamagedCheckpointError(checks.InputError):
     """A checkpoint is not what was written."""
 
 
-def damaged(checkpoint: pathlib.Path, problem: Exception | str) -> DamagedCheckpointError:
+def damaged(checkpoint: storage.Path, problem: Exception | str) -> DamagedCheckpointError:
     """The error, in one line.
 
     Args:
@@ -37,12 +36,12 @@ def damaged(checkpoint: pathlib.Path, problem: Exception | str) -> DamagedCheckp
     return DamagedCheckpointError(str(checks.error(field, expected, reason)))
 
 
-def write_checksums(folder: pathlib.Path) -> None:
+def write_checksums(folder: storage.Path) -> None:
     """Writes the SHA-256 of every file of a checkpoint that is about to be complete into it, whole or not at all."""
     storage.write_json(folder / CHECKSUM_FILE, {"sha256": _sha256(folder, _files(folder))}, indent=1, sort_keys=True)
 
 
-def problem_of(checkpoint: pathlib.Path) -> DamagedCheckpointError | None:
+def problem_of(checkpoint: storage.Path) -> DamagedCheckpointError | None:
     """The damage of a checkpoint, by its checksums; one without checksums passes with a warning.
 
     Damage is a file that has changed, is missing or is not of the checkpoint. So is a pipe, a device or a symbolic
@@ -57,7 +56,7 @@ def problem_of(checkpoint: pathlib.Path) -> DamagedCheckpointError | None:
     return None
 
 
-def _verify(checkpoint: pathlib.Path) -> None:
+def _verify(checkpoint: storage.Path) -> None:
     files = _files(checkpoint)
     try:
         expected = storage.read_json(checkpoint / CHECKSUM_FILE, _Checksums)["sha256"]
@@ -77,7 +76,7 @@ def _verify(checkpoint: pathlib.Path) -> None:
             raise damaged(checkpoint, f"{name}: SHA-256 expected {expected[name]}; received {received[name]}")
 
 
-def check_kinds(checkpoint: pathlib.Path) -> None:
+def check_kinds(checkpoint: storage.Path) -> None:
     """Raises DamagedCheckpointError if a checkpoint has anything but files and folders, such as a pipe, which whoever
     reads it would wait for; reads nothing."""
     try:
@@ -86,7 +85,7 @@ def check_kinds(checkpoint: pathlib.Path) -> None:
         raise damaged(checkpoint, f"{problem.filename}: {problem.strerror}") from None
 
 
-def check_can_be_listed(folder: pathlib.Path) -> None:
+def check_can_be_listed(folder: storage.Path) -> None:
     """Raises DamagedCheckpointError if a checkpoint must be moved away before the folder of all can be opened.
 
     Orbax reads some files of every checkpoint before one is chosen. These have to be files.
@@ -100,7 +99,7 @@ def check_can_be_listed(folder: pathlib.Path) -> None:
                 raise damaged(folder / str(step), what) from None
 
 
-def _files(checkpoint: pathlib.Path) -> list[str]:
+def _files(checkpoint: storage.Path) -> list[str]:
     """Names, relative to the checkpoint, of the files that have a checksum."""
     try:
         names = list(storage.regular_files(checkpoint))
@@ -111,6 +110,6 @@ def _files(checkpoint: pathlib.Path) -> list[str]:
     return [name for name in names if name not in (CHECKSUM_FILE, *_WRITTEN_LAST)]
 
 
-def _sha256(checkpoint: pathlib.Path, names: Sequence[str]) -> dict[str, str]:
+def _sha256(checkpoint: storage.Path, names: Sequence[str]) -> dict[str, str]:
     with futures.ThreadPoolExecutor(_THREADS) as threads:
         return dict(zip(names, threads.map(storage.sha256, [checkpoint / name for name in names]), strict=True))

@@ -1,8 +1,8 @@
 """One training at a time in a run's folder.
 
-The operating system holds the lock and frees it when the process that took it ends, for any reason. Nothing is left to
-tidy up. DIR/train.lock is never deleted, since two processes could then lock two files of that name. Its content is for
-error messages, and tells whether the folder is still the one that was locked.
+The lock is free when the process that took it ends, for any reason: at once on a disk, after a lease in a bucket.
+Nothing is left to tidy up. On a disk DIR/train.lock is never deleted, since two processes could then lock two files of
+that name. Its content is for error messages, and tells whether the folder is still the one that was locked.
 """
 
 import contextlib
@@ -18,8 +18,7 @@ from absl import logging
 
 from vmoe_inform import checks, storage
 from vmoe_inform.sharding import processes
-from vmoe_inform.storage import strict
-from vmoe_inform.storage.locks import LockFile
+from vmoe_inform.storage import locks, strict
 
 LOCK_FILE = "train.lock"
 _OWNER_BYTES = 4096
@@ -41,12 +40,12 @@ class RunLock:
     Process 0 of several holds the lock, and the others learn from it how that went.
     """
 
-    def __init__(self, workdir: pathlib.Path):
+    def __init__(self, workdir: storage.Path):
         """Args:
         workdir: an existing folder that can be written to.
         """
         self._workdir, self._path = workdir, workdir / LOCK_FILE
-        self._lock: LockFile | None = None
+        self._lock: storage.Lock | None = None
         self._owner = {
             "process": os.getpid(),
             "host": socket.gethostname(),
@@ -68,14 +67,14 @@ class RunLock:
 
     def check(self) -> None:
         """Raises RemovedError if the folder no longer is the one that was locked; process 0 alone looks after it."""
-        if self._lock is not None and not self._is_in_place():
+        if self._lock is not None and not self._is_in_place(self._lock):
             raise RemovedError(
                 f"workdir: expected {str(self._workdir)!r} to stay while training runs; it was removed or replaced"
             )
 
-    def _is_in_place(self) -> bool:
+    def _is_in_place(self, lock: storage.Lock) -> bool:
         try:
-            found = _owner_in(storage.read_bytes(self._path, most_bytes=_OWNER_BYTES))
+            found = _owner_in(lock.current(_OWNER_BYTES))
         except (FileNotFoundError, storage.DamagedFileError):
             return False
         except OSError:
@@ -89,18 +88,18 @@ class RunLock:
                 self._lock = self._locked()
                 with contextlib.suppress(OSError):  # such as a full disk: the lock holds without
                     self._lock.write((json.dumps(self._owner) + "\n").encode())
-                if self._is_in_place():
+                if self._is_in_place(self._lock):
                     return ""
                 self.__exit__()  # the file was removed since it was opened
             return str(checks.error("workdir", "a folder whose files stay in place", str(self._workdir)))
         except checks.InputError as problem:
             return str(problem)
 
-    def _locked(self) -> LockFile:
+    def _locked(self) -> storage.Lock:
         """The lock file, when it is locked."""
         begun, told = time.monotonic(), False
+        lock = _open(self._path)
         while True:
-            lock = _open(self._path)
             try:
                 if not lock.take(wait=False):
                     words = "%s: this file system has no locks; two trainings in one folder are noticed late"
@@ -108,14 +107,15 @@ class RunLock:
                 return lock
             except BlockingIOError:
                 owner = _owner_in(lock.read(_OWNER_BYTES))
-                lock.close()
             except OSError as problem:
                 lock.close()
                 raise checks.error(str(self._path), "a file that can be locked", problem.strerror) from None
             is_here = owner.get("machine") == self._owner["machine"]
             patience = _PATIENCE_SECONDS_HERE if is_here else _PATIENCE_SECONDS_ELSEWHERE
+            patience = max(patience, 1.1 * lock.lease_seconds)
             who = "in use by process {process!r} on {host!r} since {since!r}".format_map({**_UNKNOWN, **owner})
             if time.monotonic() - begun >= patience:
+                lock.close()
                 expected = "a folder in which no other training runs"
                 raise checks.InputError(f"workdir: expected {expected}; received {str(self._workdir)!r}, {who}")
             if not is_here and not told:
@@ -124,9 +124,9 @@ class RunLock:
             time.sleep(_LOOK_EVERY_SECONDS)
 
 
-def _open(path: pathlib.Path) -> LockFile:
+def _open(path: storage.Path) -> storage.Lock:
     try:
-        return LockFile(path)
+        return locks.lock_at(path)
     except OSError as problem:
         raise checks.error(str(path), "a file that can be written to", problem.strerror) from None
 

@@ -1,6 +1,5 @@
 """Positions in the data that a checkpoint has: one of each process that wrote it."""
 
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from vmoe_inform.sharding import processes
 _IMPORTED = "0"  # the step of a checkpoint of another program, which has no position
 
 
-def writers_of(checkpoint: pathlib.Path) -> set[int]:
+def writers_of(checkpoint: storage.Path) -> set[int]:
     """Number of processes that wrote their positions into a checkpoint: one if it is whole, none if it is imported."""
     names = (
         re.fullmatch(r"process_\d+-of-(\d+)\.json", path.name) for path in storage.matching(checkpoint / "data", "*")
@@ -22,7 +21,7 @@ def writers_of(checkpoint: pathlib.Path) -> set[int]:
     return {int(name[1]) for name in names if name is not None}
 
 
-def are_of_others(checkpoint: pathlib.Path, data: TrainingBatches) -> bool:
+def are_of_others(checkpoint: storage.Path, data: TrainingBatches) -> bool:
     """Whether another number of processes wrote it, worker processes made their batches, or another program wrote it.
 
     Raises:

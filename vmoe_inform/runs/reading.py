@@ -4,7 +4,6 @@ Nothing in the folder is touched. :class:`vmoe_inform.runs.checkpoints.Checkpoin
 """
 
 import contextlib
-import pathlib
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar
@@ -14,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.axes import Tree
 from vmoe_inform.runs import integrity, saved_trees
 from vmoe_inform.runs.integrity import DamagedCheckpointError
@@ -29,7 +28,7 @@ _Restored = TypeVar("_Restored")
 class CheckpointReader:
     """The checkpoints of one run, for reading only; a context manager."""
 
-    def __init__(self, workdir: pathlib.Path):
+    def __init__(self, workdir: storage.Path):
         """Args:
         workdir: of the run.
 
@@ -37,7 +36,7 @@ class CheckpointReader:
           ValueError: a path that orbax would take for something else, or checkpoints that cannot be listed.
         """
         saved_trees.check_path(workdir)
-        self._folder = (workdir / CHECKPOINT_FOLDER).absolute()
+        self._folder = storage.absolute(workdir / CHECKPOINT_FOLDER)
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:

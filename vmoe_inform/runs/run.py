@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
-from vmoe_inform import checks
 from vmoe_inform import config as config_lib
+from vmoe_inform import storage
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config, identity
 from vmoe_inform.nn import models
@@ -43,7 +42,7 @@ class Run:
     """
 
     name: str
-    folder: pathlib.Path
+    folder: storage.Path
     step: int
     config: Config
     model: Model
@@ -107,7 +106,7 @@ class SavedRun:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def folder(self) -> pathlib.Path:
+    def folder(self) -> storage.Path:
         """Of the run."""
         return self.path.folder
 
@@ -213,7 +212,7 @@ def find(
       FileNotFoundError: no run, no checkpoint yet, or none of that step; lists those that there are.
       ValueError: a damaged config, or fields that it does not have.
     """
-    path = CheckpointPath(checks.local_path("workdir", folder), step)
+    path = CheckpointPath(storage.path("workdir", folder), step)
     recorded = read_config(path.folder)
     config = with_kept_tokenizer(config_lib.override(recorded, here), path.folder)
     with CheckpointReader(path.folder) as checkpoints:

@@ -1,6 +1,5 @@
 """What orbax is asked to restore, and what a checkpoint has in addition."""
 
-import pathlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,39 +10,42 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.axes import Tree
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.rules import path_name
 
+COMMITTED = "commit_success.txt"  # which orbax writes last
+_UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of the folder into which orbax writes a checkpoint
 
-def check_path(folder: pathlib.Path) -> None:
+
+def check_path(folder: storage.Path) -> None:
     """Raises ValueError if orbax would take the path of a run, or of its checkpoints, for a pattern or an address.
 
     It lists files by patterns that begin with the path, and opens them by address. So it would write checkpoints that
     it cannot read, or read those of other folders.
     """
-    path = str(folder.absolute())
-    if re.search(r"[*?\[\]\\\udc80-\udcff]|(?:^|/)[A-Za-z][A-Za-z0-9+.-]*:/", path + "/"):
+    path = str(storage.absolute(folder))
+    if re.search(r"[*?\[\]\\\udc80-\udcff]|(?:^|/)[A-Za-z][A-Za-z0-9+.-]*:/", path.removeprefix("gs://") + "/"):
         expected = (
             "a path in UTF-8 without * ? [ ] \\ and without a folder called NAME:, which are patterns and addresses"
         )
         raise checks.error("workdir", f"{expected} for the checkpoints' library (or a link to it)", path)
 
 
-def reading_manager(folder: pathlib.Path) -> ocp.CheckpointManager:
+def reading_manager(folder: storage.Path) -> ocp.CheckpointManager:
     """Orbax's manager of a folder of checkpoints that are only read; it makes no folder and removes nothing."""
     options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
     said = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads, which is what it was asked for
     try:
-        return ocp.CheckpointManager(folder, item_handlers=_handlers(), options=options)
+        return ocp.CheckpointManager(str(folder), item_handlers=_handlers(), options=options)
     finally:
         logging.set_verbosity(said)
 
 
 def writing_manager(
-    folder: pathlib.Path, keep: int, keep_steps: Sequence[int], before_commit: Callable[[], None]
+    folder: storage.Path, keep: int, keep_steps: Sequence[int], before_commit: Callable[[], None]
 ) -> ocp.CheckpointManager:
     """Orbax's manager of a folder of checkpoints that are written.
 
@@ -64,7 +66,23 @@ def writing_manager(
             create_directories_asynchronously=False,
         ),
     )
-    return ocp.CheckpointManager(folder, item_handlers=_handlers(), options=options)
+    return ocp.CheckpointManager(str(folder), item_handlers=_handlers(), options=options)
+
+
+def unfinished(folder: storage.Path) -> list[storage.Path]:
+    """Checkpoints of a folder that were not completed.
+
+    Orbax ends their names with a mark. Where folders cannot be renamed, a file in them marks those that were completed.
+    """
+    if storage.renames_folders(folder):
+        return storage.matching(folder, f"*{_UNFINISHED}")
+    steps = (folder / str(step) for step in storage.numbered_folders(folder))
+    return [path for path in steps if not storage.exists(path / COMMITTED)]
+
+
+def being_written(folder: storage.Path, step: int) -> storage.Path:
+    """The folder of a checkpoint that is not completed yet."""
+    return folder / (f"{step}{_UNFINISHED}" if storage.renames_folders(folder) else str(step))
 
 
 def _handlers() -> dict[str, Any]:

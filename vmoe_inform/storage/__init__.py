@@ -8,18 +8,23 @@ Every function takes ``within``, the folder of the run: below it no folder on th
 folder itself may be one, as in ``runs/latest -> runs/7``.
 """
 
-from vmoe_inform.storage._paths import (
-    DamagedFileError,
+from vmoe_inform.storage._damage import DamagedFileError
+from vmoe_inform.storage._files import (
+    absolute,
     check_folders,
     check_is_file,
     check_writable,
     exists,
+    is_folder,
+    local_folder,
+    log,
     make_folder,
     matching,
     numbered_folders,
-    open_descriptor,
     regular_files,
     remove,
+    renames_folders,
+    resolved,
     set_aside,
 )
 from vmoe_inform.storage._read import (
@@ -31,8 +36,8 @@ from vmoe_inform.storage._read import (
     read_json_lines,
     sha256,
 )
+from vmoe_inform.storage._which import path
 from vmoe_inform.storage._write import (
-    GrowingFile,
     appending,
     replacing,
     write_arrays,
@@ -40,28 +45,37 @@ from vmoe_inform.storage._write import (
     write_json,
     write_text,
 )
+from vmoe_inform.storage.place import Lock, Log, Path
 
 __all__ = [
     "MOST_LINES_BYTES",
     "DamagedFileError",
-    "GrowingFile",
+    "Lock",
+    "Log",
+    "Path",
+    "absolute",
     "appending",
     "check_folders",
     "check_is_file",
     "check_writable",
     "exists",
+    "is_folder",
+    "local_folder",
+    "log",
     "make_folder",
     "matching",
     "numbered_folders",
-    "open_descriptor",
     "opened",
+    "path",
     "read_arrays",
     "read_bytes",
     "read_json",
     "read_json_lines",
     "regular_files",
     "remove",
+    "renames_folders",
     "replacing",
+    "resolved",
     "set_aside",
     "sha256",
     "write_arrays",

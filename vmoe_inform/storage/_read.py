@@ -2,17 +2,20 @@
 
 import contextlib
 import hashlib
+import io
 import itertools
-import os
-import pathlib
+import sys
 from collections.abc import Callable, Iterator
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.storage import strict
-from vmoe_inform.storage._paths import DamagedFileError, check_folders, open_descriptor
+from vmoe_inform.storage._damage import DamagedFileError
+from vmoe_inform.storage._files import check_folders
+from vmoe_inform.storage._which import place_of
+from vmoe_inform.storage.place import Path
 
 MOST_JSON_BYTES = 1 << 28  # 256 MiB; an analysis of 100 layers has 30
 MOST_LINES_BYTES = 1 << 32  # of a log
@@ -21,9 +24,7 @@ Value = TypeVar("Value")
 
 
 @contextlib.contextmanager
-def opened(
-    path: pathlib.Path, *, most_bytes: int, within: pathlib.Path | None = None
-) -> Iterator[tuple[IO[bytes], int]]:
+def opened(path: Path, *, most_bytes: int, within: Path | None = None) -> Iterator[tuple[IO[bytes], int]]:
     """A file, open for reading, and its size in bytes.
 
     Raises:
@@ -33,22 +34,17 @@ def opened(
       OSError: it cannot be read.
     """
     check_folders(path.parent, within)
-    with os.fdopen(open_descriptor(path, os.O_RDONLY), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most_bytes:
-            raise DamagedFileError(path, f"at most {most_bytes:,} bytes", f"{size:,}")
+    with place_of(path).opened(path, most_bytes) as (file, size):
         yield file, size
 
 
-def read_bytes(path: pathlib.Path, *, most_bytes: int = MOST_ARRAYS_BYTES, within: pathlib.Path | None = None) -> bytes:
+def read_bytes(path: Path, *, most_bytes: int = MOST_ARRAYS_BYTES, within: Path | None = None) -> bytes:
     """The content of a file. Raises as :func:`opened`."""
     with opened(path, most_bytes=most_bytes, within=within) as (file, size):
         return file.read(size)
 
 
-def read_json(
-    path: pathlib.Path, hint: Any = Any, *, within: pathlib.Path | None = None, most_bytes: int = MOST_JSON_BYTES
-) -> Any:
+def read_json(path: Path, hint: Any = Any, *, within: Path | None = None, most_bytes: int = MOST_JSON_BYTES) -> Any:
     """The content of a JSON file.
 
     Args:
@@ -74,7 +70,7 @@ def read_json(
 
 
 def read_json_lines(
-    path: pathlib.Path, convert: Callable[[Any], Value], *, within: pathlib.Path | None = None
+    path: Path, convert: Callable[[Any], Value], *, within: Path | None = None
 ) -> tuple[list[Value], dict[int, str]]:
     """The lines of a file of one JSON value a line.
 
@@ -103,7 +99,7 @@ def read_json_lines(
 
 
 def read_arrays(
-    path: pathlib.Path, *, within: pathlib.Path | None = None, most_bytes: int = MOST_ARRAYS_BYTES
+    path: Path, *, within: Path | None = None, most_bytes: int = MOST_ARRAYS_BYTES
 ) -> dict[str, np.ndarray]:
     """The arrays of an npz file by name; every one is read to its end, which compares its CRC-32.
 
@@ -118,7 +114,7 @@ def read_arrays(
             raise DamagedFileError(path, "arrays as they were written", str(problem)) from None
 
 
-def sha256(path: pathlib.Path) -> str:
+def sha256(path: Path) -> str:
     """The SHA-256 of a file in hexadecimal digits. Raises as :func:`opened`."""
-    with os.fdopen(open_descriptor(path, os.O_RDONLY), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with opened(path, most_bytes=sys.maxsize) as (file, _):
+        return hashlib.file_digest(cast(io.BufferedIOBase, file), "sha256").hexdigest()

@@ -1,90 +1,31 @@
-"""File locks of the operating system, which frees them when the process ends, for any reason."""
+"""Locks, of which a process that ends for any reason leaves none that another has to remove."""
 
 import contextlib
-import errno
-import fcntl
-import os
-import pathlib
-import struct
-import sys
 from collections.abc import Iterator
-from typing import Self
 
 from absl import logging
 
-from vmoe_inform.storage._paths import make_folder, open_descriptor
+from vmoe_inform.storage._files import make_folder
+from vmoe_inform.storage._which import place_of
+from vmoe_inform.storage.place import Lock, Path
 
-_IN_USE = (errno.EAGAIN, errno.EACCES)  # what `fcntl` and `flock` say of a lock that is held
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
+def lock_at(path: Path) -> Lock:
+    """The lock of a file that nothing else is in; made if there is none, and not taken yet.
 
-class LockFile:
-    """A file that can be locked; a context manager that closes it, which frees the lock."""
-
-    def __init__(self, path: pathlib.Path):
-        """Args:
-        path: of the file, which is made if there is none. Raises as :func:`vmoe_inform.storage.opened`.
-        """
-        self._descriptor = open_descriptor(path, os.O_RDWR | os.O_CREAT)
-
-    def take(self, *, wait: bool) -> bool:
-        """Locks the file until it is closed; the system closes it when the process ends, for any reason.
-
-        The lock is one of `fcntl`, which network file systems pass on to their server; not all pass on `flock`. It
-        belongs to the open file. A lock of the process would be lost when any descriptor of the file is closed in it.
-
-        Args:
-          wait: for another that holds the lock.
-
-        Returns:
-          False if the file system has no locks.
-
-        Raises:
-          BlockingIOError: another holds it, and ``wait`` is False.
-          OSError: any other reason.
-        """
-        try:
-            if sys.platform == "linux":
-                whole_file = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock; 0: to the end
-                fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, whole_file)
-            else:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as problem:
-            if problem.errno in _NO_LOCKS:
-                return False
-            if problem.errno in _IN_USE:
-                raise BlockingIOError(problem.errno, problem.strerror) from None
-            raise
-        return True
-
-    def read(self, most_bytes: int) -> bytes:
-        """What the file begins with."""
-        return os.pread(self._descriptor, most_bytes, 0)
-
-    def write(self, content: bytes) -> None:
-        """Replaces the content in place: another file of this name would have another lock."""
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, content, 0)
-
-    def close(self) -> None:
-        """Closes the file, which frees the lock."""
-        os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    Raises as :func:`vmoe_inform.storage.opened`.
+    """
+    return place_of(path).lock(path)
 
 
 @contextlib.contextmanager
-def held(path: pathlib.Path, *, within: pathlib.Path | None = None) -> Iterator[None]:
+def held(path: Path, *, within: Path | None = None) -> Iterator[None]:
     """Holds the lock of a file that several processes change, and waits for it.
 
     Where the file system has no locks, one line says so; two that write at the same moment then lose what one wrote.
     """
     make_folder(path.parent, within=within)
-    with LockFile(path.with_name(f".{path.name}.lock")) as lock:
+    with contextlib.closing(lock_at(path.with_name(f".{path.name}.lock"))) as lock:
         if not lock.take(wait=True):
             logging.warning("%s: this file system has no locks; write it from one command at a time", path)
         yield

@@ -2,10 +2,10 @@
 
 import copy
 import functools
-import pathlib
 from typing import ClassVar, Self
 
 from vmoe_inform import config as config_lib
+from vmoe_inform import storage
 from vmoe_inform.axes import Array
 from vmoe_inform.config import LanguageConfig
 from vmoe_inform.data.text import tokenizers
@@ -41,7 +41,7 @@ class TextTask(Task[LanguageConfig, SourceT]):
         tokenizers.check_same(tokenizer, self.config.data.vocabulary_hash)
         return tokenizer
 
-    def keep(self, folder: pathlib.Path) -> None:
+    def keep(self, folder: storage.Path) -> None:
         """Writes the tokenizer, so that nobody needs the training data to know what the model's tokens are."""
         tokenizers.write(folder / TOKENIZER_FILE, self.tokenizer, within=folder)
 

@@ -6,7 +6,6 @@ one file, registered by the name that ``config.task`` gives.
 
 import abc
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.data.skipped import SkippedRecords
@@ -178,7 +177,7 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
           FileNotFoundError: missing data.
         """
 
-    def keep(self, folder: pathlib.Path) -> None:
+    def keep(self, folder: storage.Path) -> None:
         """Writes into a run's folder what the run needs besides its config; by default nothing. Of an opened task."""
 
     @property

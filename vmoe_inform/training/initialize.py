@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ _HEAD = ("params/pre_logits/", "params/head/")
 _STATES = ("routing/",)
 
 
-def from_run(folder: pathlib.Path, state: TrainState, program: Program, config: Config) -> TrainState:
+def from_run(folder: storage.Path, state: TrainState, program: Program, config: Config) -> TrainState:
     """The state before the first step, with the newest parameters of another run.
 
     These are the moving average, if that run keeps one. Position embeddings are resized to this model's image size.
@@ -79,7 +78,7 @@ def from_run(folder: pathlib.Path, state: TrainState, program: Program, config: 
     return dataclasses.replace(state, params=variables["params"], routing=variables["routing"], ema_params=averages)
 
 
-def _with_head_for(class_names: Sequence[str], params: Tree, saved: Sequence[str], folder: pathlib.Path) -> Tree:
+def _with_head_for(class_names: Sequence[str], params: Tree, saved: Sequence[str], folder: storage.Path) -> Tree:
     """Another run's parameters with its head in the order of this run's classes, or without it if it has others."""
     if not saved or not class_names:
         return params  # the head is taken if it has as many

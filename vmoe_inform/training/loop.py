@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-import pathlib
+import os
 from collections.abc import Iterable, Sequence
 
 import jax
 from absl import logging
 
-from vmoe_inform import checks, storage
+from vmoe_inform import storage
 from vmoe_inform.config import Config
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.evaluation.predict import Predictor
@@ -52,7 +52,7 @@ class Result:
 
 def train(
     config: Config,
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike[str],
     *,
     stop_at_step: int | None = None,
     save_at_steps: Sequence[int] = (),
@@ -85,7 +85,7 @@ def train(
     """
     with contextlib.ExitStack() as stack:
         terminal = stack.enter_context(Terminal(shown=show_progress and processes.is_main()))
-        plan = setup.check(config, pathlib.Path(workdir), stop_at_step, terminal)
+        plan = setup.check(config, storage.path("workdir", workdir), stop_at_step, terminal)
         stop = stack.enter_context(StopRequest()) if stop is None else stop
         run = setup.start(plan, stack, terminal, save_at_steps=save_at_steps)
         hooks = hooks_of(plan, run, stack, terminal, stop=stop, save_at_steps=save_at_steps)
@@ -133,7 +133,7 @@ def run_steps(training: Training, program: Program, hooks: Sequence[Hook]) -> Tr
     return training
 
 
-def finished_headline(config: Config, workdir: str | pathlib.Path) -> float | None:
+def finished_headline(config: Config, workdir: str | os.PathLike[str]) -> float | None:
     """The task's number of a run whose steps are all done, read from its log; None if there is something left to do.
 
     Settings that change results, such as the test split, leave something to do: it is measured anew. Those of
@@ -142,7 +142,7 @@ def finished_headline(config: Config, workdir: str | pathlib.Path) -> float | No
     Raises:
       ValueError, FileNotFoundError: as :func:`train`.
     """
-    workdir = checks.local_path("workdir", workdir)
+    workdir = storage.path("workdir", workdir)
     setup.check_names(config)
     config = with_recorded(config, workdir)
     changes = check_same_run(workdir, config)

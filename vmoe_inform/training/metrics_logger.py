@@ -1,17 +1,18 @@
 """Hands the metrics of a run to its writers."""
 
+import functools
 import os
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, SupportsFloat
 
 from absl import logging
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import TrainConfig
 from vmoe_inform.training import writers
 from vmoe_inform.training.writers import WRITERS, Opening, Writer
+from vmoe_inform.training.writers.base import REQUIRED
 
 Scalars = Mapping[str, SupportsFloat]
 DEFAULT_WRITERS = TrainConfig().writers
@@ -51,7 +52,7 @@ class MetricsLogger:
         self._failing: set[str] = set()
         if is_main_process:
             writers.check(names)
-            opening = Opening(pathlib.Path(workdir), start_step, config or {}, evaluates_again)
+            opening = Opening(storage.path("workdir", workdir), start_step, config or {}, evaluates_again)
             for name in names:
                 self._writers[name] = WRITERS[name](opening)
 
@@ -78,14 +79,23 @@ class MetricsLogger:
             except TypeError:
                 raise checks.error(f"metrics[{name!r}]", "a scalar", value) from None
         for name, writer in self._writers.items():
-            try:
-                writer.write(int(step), named)
-            except Exception as problem:  # whatever the library of a writer raises
-                if name not in self._failing:
-                    logging.error("log (%s): %s; training continues: %s", name, problem, writer.when_failing)
-                self._failing.add(name)
-            else:
-                self._failing.discard(name)
+            self._try(name, functools.partial(writer.write, int(step), named))
+
+    def flush(self) -> None:
+        """Waits until the run's own record outlasts this process: a checkpoint may then be as new as the log."""
+        if REQUIRED in self._writers:
+            self._try(REQUIRED, self._writers[REQUIRED].flush)
+
+    def _try(self, name: str, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except Exception as problem:  # whatever the library of a writer raises
+            if name not in self._failing:
+                words = "log (%s): %s; training continues: %s"
+                logging.error(words, name, problem, self._writers[name].when_failing)
+            self._failing.add(name)
+        else:
+            self._failing.discard(name)
 
     def close(self) -> None:
         """Closes all writers. Raises the first OSError of one that lost metrics."""

@@ -6,7 +6,6 @@ the folder changes.
 
 import contextlib
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -62,14 +61,14 @@ class Plan:
     """
 
     config: Config
-    workdir: pathlib.Path
+    workdir: storage.Path
     task: Task
     suites: Mapping[str, Suite]
     total_steps: int
     last_step: int
 
 
-def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None, terminal: Terminal) -> Plan:
+def check(config: Config, workdir: storage.Path, stop_at_step: int | None, terminal: Terminal) -> Plan:
     """Checks a run.
 
     Args:
@@ -81,7 +80,6 @@ def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None, termi
     Raises:
       ValueError, FileNotFoundError: as :func:`vmoe_inform.training.loop.train`.
     """
-    workdir = checks.local_path("workdir", workdir)
     check_names(config)
     terminal.phase(f"reading the data ({config.data.source})")
     config = with_recorded(config, workdir)
@@ -99,7 +97,7 @@ def check(config: Config, workdir: pathlib.Path, stop_at_step: int | None, termi
     return Plan(config, workdir, task, _load_suites(config), total, last)
 
 
-def opened(config: Config, workdir: pathlib.Path) -> Task:
+def opened(config: Config, workdir: storage.Path) -> Task:
     """The task of a run with its data found, and of the run in ``workdir``, if there is one, with what it keeps.
 
     Raises:
@@ -226,7 +224,7 @@ def _state(
         terminal.phase("initializing the parameters")
         state = program.initialize()
         if config.train.initial_checkpoint:
-            initial = pathlib.Path(config.train.initial_checkpoint)
+            initial = storage.path("train.initial_checkpoint", config.train.initial_checkpoint)
             state = initialize.from_run(initial, state, program, config)
         return state
     if config.model.num_classes is not None and not recorded_class_names(workdir):

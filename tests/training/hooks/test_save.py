@@ -26,7 +26,8 @@ class _Recorder:
 
 def _save(recorder: _Recorder, **config) -> Save:
     settings = CheckpointConfig(every_steps=10, **config)
-    return Save(recorder, settings, steps=(3,), lock=recorder, watchdog=recorder, terminal=recorder)  # type: ignore[arg-type]
+    others = dict.fromkeys(("lock", "watchdog", "terminal", "logger"), recorder)
+    return Save(recorder, settings, steps=(3,), **others)  # type: ignore[arg-type]
 
 
 TRAINING = Training(None, None, 10, last_step=20, total_steps=20)
@@ -42,10 +43,16 @@ def test_the_folder_is_checked_before_each_save_and_the_last_is_waited_for():
     save = _save(recorder)
     save.step_started(TRAINING)
     save.act(TRAINING)
-    assert recorder.asked == ["check", "check", "phase", "save"]  # the checkpoints; the lock; the checkpoints
+    assert recorder.asked == [
+        "check",
+        "check",
+        "phase",
+        "flush",
+        "save",
+    ]  # checkpoints, lock, log, checkpoints
     recorder.asked.clear()
     save.end(TRAINING)
-    assert recorder.asked == ["phase", "wait", "check", "save", "wait", "finished"]
+    assert recorder.asked == ["phase", "wait", "check", "flush", "save", "wait", "finished"]
 
 
 @pytest.mark.parametrize("method", ["step_started", "act", "end"])

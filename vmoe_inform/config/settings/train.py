@@ -8,9 +8,9 @@ from vmoe_inform.checks import (
     Name,
     NonNegativeFloat,
     NonNegativeInt,
-    Path,
     PositiveFloat,
     PositiveInt,
+    RunPath,
     Seconds,
     ShareBelowOne,
 )
@@ -49,7 +49,7 @@ class TrainConfig:
     label_smoothing: ShareBelowOne = 0.0
     mixup_alpha: Beta = 0.0
     cutmix_alpha: Beta = 0.0
-    initial_checkpoint: Path = ""
+    initial_checkpoint: RunPath = ""
     upcycling_noise: NonNegativeFloat = 0.0
     gradient_accumulation_steps: Batch = 1
     ema_decay: ShareBelowOne = 0.0

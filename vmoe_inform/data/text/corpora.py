@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import LanguageConfig
 from vmoe_inform.data.text import files, sources, tokenizers
 from vmoe_inform.data.text.bpe import BpeTokenizer
@@ -98,7 +98,7 @@ def check_size(config: LanguageConfig, tokenizer: Tokenizer) -> None:
 def _learn(config: LanguageConfig) -> Tokenizer:
     data, size = config.data, config.model.vocabulary_size
     if data.tokenizer not in ("words", "bpe"):
-        return tokenizers.read(_existing("data.tokenizer", "'words', 'bpe' or the file of a tokenizer", data.tokenizer))
+        return tokenizers.read(_kept(data.tokenizer))
     text = _training_text(config)
     if data.tokenizer == "bpe":
         return BpeTokenizer.learn(text, size)
@@ -107,6 +107,16 @@ def _learn(config: LanguageConfig) -> Tokenizer:
         return _listed(_existing("data.vocabulary", "a file with a word a line", data.vocabulary), splitting)
     parts = [sources.lines(data, split) for split in text.vocabulary_splits] or [text]
     return WordTokenizer.learn(itertools.chain.from_iterable(parts), size, splitting)
+
+
+def _kept(tokenizer: str) -> storage.Path:
+    """The file of a tokenizer, which may be in the folder of a run; raises FileNotFoundError if there is none."""
+    field = "data.tokenizer"
+    file = storage.path(field, tokenizer)
+    if not storage.exists(file) or storage.is_folder(file):
+        expected = "'words', 'bpe' or the file of a tokenizer"
+        raise FileNotFoundError(f"{field}: expected {expected}; received {tokenizer!r}, where no file is")
+    return file
 
 
 def _existing(field: str, expected: str, path: str) -> Path:

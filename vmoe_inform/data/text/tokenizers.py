@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -99,12 +98,12 @@ def from_json(value: Any) -> Tokenizer:
     return KINDS[value["kind"]].from_json(value)
 
 
-def write(path: Path, tokenizer: Tokenizer, *, within: Path | None = None) -> None:
+def write(path: storage.Path, tokenizer: Tokenizer, *, within: storage.Path | None = None) -> None:
     """Writes a tokenizer as a JSON file; ``within`` as of :mod:`vmoe_inform.storage`."""
     storage.write_json(path, to_json(tokenizer), within=within)
 
 
-def read(path: Path, *, within: Path | None = None) -> Tokenizer:
+def read(path: storage.Path, *, within: storage.Path | None = None) -> Tokenizer:
     """The tokenizer that :func:`write` wrote, or of a ``tokenizer.json`` of the library ``tokenizers``.
 
     Raises:

@@ -1,7 +1,6 @@
 """Writes safetensors; :mod:`vmoe_inform.interop.formats.safetensors` reads them."""
 
 import json
-import pathlib
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,7 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 8  # of the first value, in bytes
 
 
-def write(path: pathlib.Path, arrays: Mapping[str, Tree], metadata: Mapping[str, str]) -> None:
+def write(path: storage.Path, arrays: Mapping[str, Tree], metadata: Mapping[str, str]) -> None:
     """Writes arrays, whole or not at all; one of them is in this host's memory at a time.
 
     Args:

@@ -78,7 +78,13 @@ def hooks_of(
         watchdog=run.watchdog,
     )
     save = Save(
-        run.checkpoints, config.checkpoint, steps=save_at_steps, lock=run.lock, watchdog=run.watchdog, terminal=terminal
+        run.checkpoints,
+        config.checkpoint,
+        steps=save_at_steps,
+        lock=run.lock,
+        watchdog=run.watchdog,
+        terminal=terminal,
+        logger=logger,
     )
     evaluate = Evaluate(
         with_kept_tokenizer(config, workdir),

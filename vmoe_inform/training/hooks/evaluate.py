@@ -1,12 +1,11 @@
 """Evaluates the model as it is trained: the task's headline, and suites with cadences of their own."""
 
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import Config
 from vmoe_inform.evaluation import suites
 from vmoe_inform.evaluation.evaluator import Evaluator
@@ -37,7 +36,7 @@ class Evaluate(Hook):
     def __init__(
         self,
         config: Config,
-        workdir: pathlib.Path,
+        workdir: storage.Path,
         task: Task,
         loaded: Mapping[str, Suite],
         *,
@@ -186,13 +185,13 @@ def _mark(task: Task, name: str) -> str:
     return f"evaluation/{name}" if name == task.headline_name else f"evaluation/{name}/{_COUNT}"
 
 
-def logged(workdir: pathlib.Path, step: int) -> dict[str, float]:
+def logged(workdir: storage.Path, step: int) -> dict[str, float]:
     """All metrics of a step by name, as the run's log has them."""
     entries = [entry for entry in jsonl.read_metrics(workdir / jsonl.FILE) if entry["step"] == step]
     return {name: value for entry in entries for name, value in entry.items()}
 
 
-def logged_headline(workdir: pathlib.Path, step: int, task: Task) -> float | None:
+def logged_headline(workdir: storage.Path, step: int, task: Task) -> float | None:
     """The headline after a step, as the run's log has it; None unless all evaluations of the last step are done."""
     metrics = logged(workdir, step)
     names = [task.headline_name, *(name for name, _ in task.config.evaluation.suites_every_steps)]

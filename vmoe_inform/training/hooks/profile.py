@@ -1,6 +1,6 @@
 """Traces some steps of a run, for XProf, TensorBoard or Perfetto."""
 
-import pathlib
+import contextlib
 from typing import Self
 
 import jax
@@ -23,7 +23,7 @@ class Profile(Hook):
 
     def __init__(
         self,
-        workdir: pathlib.Path,
+        workdir: storage.Path,
         num_steps: int | None,
         *,
         first_step: int,
@@ -46,10 +46,11 @@ class Profile(Hook):
         self._folder = workdir / FOLDER / f"process_{process}"
         self._watchdog = watchdog
         self._running = False
+        self._local = contextlib.ExitStack()  # the folder that the trace is written to by JAX
         if num_steps is not None and check_steps(workdir, num_steps, last_step - first_step):
             self._switches = (begin, begin + num_steps)
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self._local_folder = self._local.enter_context(storage.local_folder(self._folder))
             except OSError as problem:
                 raise checks.error("profile", f"a folder ({problem.strerror})", str(self._folder)) from None
 
@@ -72,7 +73,7 @@ class Profile(Hook):
     def _start(self) -> None:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # every call of a Python function would be an event, and slow the host down
-        jax.profiler.start_trace(self._folder, create_perfetto_trace=True, profiler_options=options)
+        jax.profiler.start_trace(self._local_folder, create_perfetto_trace=True, profiler_options=options)
         self._running = True
 
     def _stop(self) -> None:
@@ -80,7 +81,8 @@ class Profile(Hook):
         if self._running:
             self._running = False
             try:
-                jax.profiler.stop_trace()
+                with self._local:
+                    jax.profiler.stop_trace()
             except (jax.errors.JaxRuntimeError, OSError) as problem:  # such as a full disk
                 logging.error("profile: no trace could be written in %s: %s", self._folder, problem)
             else:
@@ -91,9 +93,10 @@ class Profile(Hook):
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+        self._local.close()
 
 
-def check_steps(workdir: pathlib.Path, num_steps: int, steps_left: int) -> bool:
+def check_steps(workdir: storage.Path, num_steps: int, steps_left: int) -> bool:
     """Whether enough steps are left for a trace; if not, a run that resumes keeps the trace that it has.
 
     Raises:

@@ -10,6 +10,7 @@ from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.sharding.watchdog import Watchdog
 from vmoe_inform.training.hooks.base import Hook, Training
+from vmoe_inform.training.metrics_logger import MetricsLogger
 from vmoe_inform.training.terminal import Terminal
 
 
@@ -31,6 +32,7 @@ class Save(Hook):
         lock: RunLock,
         watchdog: Watchdog,
         terminal: Terminal,
+        logger: MetricsLogger,
     ):
         """Args:
         checkpoints: of the run.
@@ -39,7 +41,9 @@ class Save(Hook):
         lock: of the run's folder.
         watchdog: of this process.
         terminal: says what takes time.
+        logger: of the run; nothing is saved that is newer than the log.
         """
+        self._logger = logger
         self._checkpoints = checkpoints
         self._config = config
         self._steps = frozenset(steps)
@@ -60,6 +64,7 @@ class Save(Hook):
         """Begins to save. Raises SavingError as :meth:`step_started`, and RemovedError if the folder has gone."""
         self._lock.check()
         self._terminal.phase(f"saving step {training.step}")
+        self._logger.flush()
         with self._tolerating():
             self._checkpoints.save(training.state, training.data)
 
@@ -69,6 +74,7 @@ class Save(Hook):
         with self._tolerating():
             self._checkpoints.wait()
         self._lock.check()
+        self._logger.flush()
         self._checkpoints.save(training.state, training.data)
         self._checkpoints.wait()
         self._watchdog.finished("the last save")

@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import importlib.util
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -24,7 +23,7 @@ class Opening:
       evaluates_again: whether evaluations of ``start_step`` are repeated, with settings that change their results.
     """
 
-    workdir: pathlib.Path
+    workdir: storage.Path
     start_step: int = 0
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     evaluates_again: bool = False
@@ -67,6 +66,10 @@ class Writer(abc.ABC):
         Raises:
           Exception: they cannot be written now. It is logged once, and training continues.
         """
+
+    def flush(self) -> None:
+        """Waits until what was written outlasts this process. Raises as :meth:`write`."""
+        return
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +33,7 @@ class JsonLines(Writer):
     def __init__(self, opening: Opening):
         path = opening.workdir / FILE
         _cut_off(path, opening)
-        self._file = storage.GrowingFile(path, within=opening.workdir)
+        self._file = storage.log(path, within=opening.workdir)
         with contextlib.suppress(OSError, checks.InputError):  # the first line says so again
             self._file.add(b"")
 
@@ -43,11 +42,15 @@ class JsonLines(Writer):
         line = json.dumps({"step": step, **{name: _json_number(value) for name, value in metrics.items()}})
         self._file.add(f"{line}\n".encode())
 
+    def flush(self) -> None:
+        """See :class:`~vmoe_inform.storage.Log`."""
+        self._file.flush()
+
     def close(self) -> None:
         """Raises OSError if lines could not be written to the end."""
         if self._file.waiting:  # else nothing is made anew in the place of a folder that was removed
             try:
-                self._file.add(b"")
+                self._file.flush()
             except (OSError, checks.InputError):
                 reason = f"not written to the end: its last {self._file.waiting:,} bytes are lost"
                 expected = "expected all numbers of the run"
@@ -66,7 +69,7 @@ def _json_number(value: float) -> float | str:
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+def read_metrics(path: storage.Path) -> list[dict[str, float]]:
     """The lines of a metrics.jsonl, oldest first; what is damaged is left out with a warning.
 
     Args:
@@ -75,7 +78,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
     return _read(path)[0]
 
 
-def last_step(path: pathlib.Path) -> int:
+def last_step(path: storage.Path) -> int:
     """The step of the last whole line of a metrics.jsonl, found without reading all of it; 0 if there is none."""
     try:
         with storage.opened(path, most_bytes=storage.MOST_LINES_BYTES, within=path.parent) as (file, size):
@@ -91,7 +94,7 @@ def last_step(path: pathlib.Path) -> int:
     return 0
 
 
-def _read(path: pathlib.Path) -> tuple[list[dict[str, float]], bool]:
+def _read(path: storage.Path) -> tuple[list[dict[str, float]], bool]:
     """The whole lines, and whether there is damage other than a last line that was not written to its end."""
     try:
         entries, problems = storage.read_json_lines(path, _entry, within=path.parent)
@@ -125,7 +128,7 @@ def _is_repeated(entry: Mapping[str, Any], opening: Opening) -> bool:
     return entry["step"] > opening.start_step
 
 
-def _cut_off(path: pathlib.Path, opening: Opening) -> None:
+def _cut_off(path: storage.Path, opening: Opening) -> None:
     """Drops the lines that are written again; a reader sees the old file or the new one, never a part.
 
     A damaged file is moved aside, so that nothing is lost, and its whole lines are kept.

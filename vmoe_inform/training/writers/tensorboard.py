@@ -32,7 +32,7 @@ class TensorBoard(Writer):
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.from_step_{opening.start_step}"
         path = opening.workdir / "tensorboard" / name
         storage.check_folders(path.parent, opening.workdir)
-        self._file = storage.GrowingFile(path, header=_header(), within=opening.workdir)
+        self._file = storage.log(path, header=_header(), within=opening.workdir)
         with contextlib.suppress(OSError, checks.InputError):  # the first event says so again
             self._file.add(_start(opening.start_step + 1))
 
@@ -40,11 +40,15 @@ class TensorBoard(Writer):
         """An event for each metric."""
         self._file.add(_scalars(step, metrics))
 
+    def flush(self) -> None:
+        """See :class:`~vmoe_inform.storage.Log`."""
+        self._file.flush()
+
     def close(self) -> None:
         """Events that cannot be written are lost: metrics.jsonl has the same numbers."""
         if self._file.waiting:
             with contextlib.suppress(OSError, checks.InputError):
-                self._file.add(b"")
+                self._file.flush()
 
 
 def _header() -> bytes:

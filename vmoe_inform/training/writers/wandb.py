@@ -1,11 +1,12 @@
 """Weights & Biases. The environment sets it up: ``WANDB_MODE=offline``, ``WANDB_PROJECT``, ``WANDB_ENTITY``."""
 
+import contextlib
 import os
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.training.writers.base import WRITERS, Opening, Writer
 
 RUN_FILE = "wandb_run.txt"  # id of the run at W&B
@@ -18,7 +19,7 @@ class WeightsAndBiases(Writer):
     """Writes to one W&B run, however often training resumes: DIR/wandb_run.txt has its id.
 
     Steps that are repeated after a restart are written twice, with the same values. W&B writes in a process of its own,
-    below DIR/wandb.
+    below DIR/wandb. Of a run in a bucket, that folder is on this machine and is uploaded when training ends.
 
     Raises:
       ValueError: W&B cannot start, for example without a login.
@@ -31,12 +32,14 @@ class WeightsAndBiases(Writer):
         import wandb
 
         run_id = opening.recorded(RUN_FILE) or uuid.uuid4().hex
+        self._local = contextlib.ExitStack()
+        folder = self._local.enter_context(storage.local_folder(opening.workdir))
         try:
             self._run: Any = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", _PROJECT),
                 id=run_id,
                 name=opening.workdir.name,
-                dir=str(opening.workdir),
+                dir=str(folder),
                 config=dict(opening.config),
                 resume="allow",
                 settings=wandb.Settings(console="off", silent=True),
@@ -53,4 +56,5 @@ class WeightsAndBiases(Writer):
 
     def close(self) -> None:
         """Waits until W&B has written them."""
-        self._run.finish()
+        with self._local:
+            self._run.finish()

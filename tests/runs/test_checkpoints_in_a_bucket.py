@@ -1,0 +1,64 @@
+"""Checkpoints in a bucket: what a disk's rename does there is done by a mark that is written last."""
+
+import chex
+import pytest
+
+from tests.runs import test_checkpoints as on_a_disk
+from vmoe_inform import storage
+from vmoe_inform.runs.checkpoints import Checkpoints
+from vmoe_inform.runs.lock import RemovedError, RunLock
+
+MARK = "commit_success.txt"  # orbax's
+
+
+def _steps(workdir: storage.Path) -> list[int]:
+    return storage.numbered_folders(workdir / "checkpoints")
+
+
+def _largest(folder: storage.Path) -> storage.Path:
+    return max(
+        (folder / name for name in storage.regular_files(folder)), key=lambda path: len(storage.read_bytes(path))
+    )
+
+
+def test_the_newest_are_kept_and_come_back(bucket_server, bucket_folder):
+    bucket_server.flaky(0.05, seed=1)
+    try:
+        with Checkpoints(bucket_folder, keep=2) as of_run:
+            for step in (1, 2, 3):
+                of_run.save(on_a_disk._state(step), on_a_disk._data(position=step))
+        state, record = on_a_disk._restore(bucket_folder)
+    finally:
+        bucket_server.flaky(0.0)
+    chex.assert_trees_all_equal(state, on_a_disk._state(3))
+    assert record == 3
+    assert _steps(bucket_folder) == [2, 3]
+
+
+def test_damage_and_what_was_not_completed(bucket_folder, warnings):
+    on_a_disk._write(bucket_folder, 1, 2, 3)
+    folder = bucket_folder / "checkpoints"
+    shard = _largest(folder / "2")
+    content = storage.read_bytes(shard)
+    storage.write_bytes(shard, content[:-1] + bytes([content[-1] ^ 1]))
+    storage.remove(folder / "3" / MARK)  # killed right before it
+    storage.write_bytes(folder / "4" / "state" / "d" / "part", content)  # killed in the middle
+    state, record = on_a_disk._restore(bucket_folder)
+    chex.assert_trees_all_equal(state, on_a_disk._state(1))
+    assert record == 1
+    assert [path.name for path in storage.matching(folder, "*")] == ["1", "damaged_2", "damaged_3"]
+    assert any("taking checkpoint 1 instead" in line for line in warnings)
+    assert any("not orbax's mark that it was completed; moved to" in line for line in warnings)
+
+
+def test_a_run_whose_folder_is_replaced_stops(bucket_folder):
+    with RunLock(bucket_folder) as lock:
+        lock.check()
+        storage.remove(bucket_folder)
+        with RunLock(bucket_folder) as other:
+            other.check()
+            assert lock._lock is not None
+            with pytest.raises(OSError, match=r"train\.lock"):
+                lock._lock.write(b"a sign of life")
+        with pytest.raises(RemovedError, match=r"gs://test/.*' to stay while training runs"):
+            lock.check()

@@ -1,0 +1,91 @@
+"""The protocol of a place of files, which is the local disk or a bucket, and the one type of a path in either."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import IO, Any, Protocol, TypeAlias
+
+# A path of a run, on this machine or in a bucket. It has no methods that read or write: the functions of storage do.
+Path: TypeAlias = pathlib.PurePath
+
+
+class Log(Protocol):
+    """A file that grows: bytes that cannot be written are kept, and written before the next ones."""
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not written yet."""
+
+    def add(self, content: bytes) -> None:
+        """Adds bytes. Raises OSError, or as :func:`vmoe_inform.storage.opened`, if they cannot be written now."""
+
+    def flush(self) -> None:
+        """Writes what is waiting. Raises as :meth:`add`."""
+
+
+class Lock(Protocol):
+    """A lock that one process holds at a time, in a file of its own; closing it frees it.
+
+    Attributes:
+      lease_seconds: for how long the lock of a process that has ended may stay taken; 0: not at all.
+    """
+
+    lease_seconds: float
+
+    def take(self, *, wait: bool) -> bool:
+        """Takes the lock.
+
+        Args:
+          wait: for another that holds it.
+
+        Returns:
+          False if the place has no locks.
+
+        Raises:
+          BlockingIOError: another holds it, and ``wait`` is False.
+          OSError: any other reason.
+        """
+
+    def read(self, most_bytes: int) -> bytes:
+        """What its holder wrote."""
+
+    def write(self, content: bytes) -> None:
+        """Replaces what its holder wrote; whoever holds the lock may."""
+
+    def current(self, most_bytes: int) -> bytes:
+        """What the file of this name has now: it may be another one. Raises as :func:`vmoe_inform.storage.opened`."""
+
+    def close(self) -> None:
+        """Frees the lock."""
+
+
+class Place(Protocol):
+    """What a place can do; a module is one. A path is of the type that :func:`vmoe_inform.storage.path` makes for it.
+
+    The functions of the same names in :mod:`vmoe_inform.storage` say in full what is expected.
+    """
+
+    renames_folders: bool
+
+    def exists(self, path: Any) -> bool: ...
+    def is_folder(self, path: Any) -> bool: ...
+    def absolute(self, path: Any) -> Path: ...
+    def resolved(self, path: Any) -> Path: ...
+    def matching(self, folder: Any, pattern: str) -> list[Any]: ...
+    def numbered_folders(self, folder: Any) -> list[int]: ...
+    def regular_files(self, folder: Any) -> Iterator[str]: ...
+    def check_is_file(self, path: Any) -> None: ...
+    def check_folders(self, folder: Any, within: Any) -> None: ...
+    def check_writable(self, folder: Any, field: str) -> None: ...
+    def make_folder(self, folder: Any) -> None: ...
+    def remove(self, path: Any) -> None: ...
+    def set_aside(self, path: Any) -> Path: ...
+    def opened(self, path: Any, most_bytes: int) -> contextlib.AbstractContextManager[tuple[IO[bytes], int]]: ...
+    def replacing(self, path: Any) -> contextlib.AbstractContextManager[IO[bytes]]: ...
+    def log(self, path: Any, header: bytes, within: Any) -> Log: ...
+    def lock(self, path: Any) -> Lock: ...
+    def local_folder(self, folder: Any) -> contextlib.AbstractContextManager[pathlib.Path]: ...
