@@ -24,8 +24,6 @@ from vmoe_inform.training import program as program_lib
 from vmoe_inform.training.optimizer import make_optimizer, make_schedule
 from vmoe_inform.training.step import split_batch
 
-ONE_BLOCK = {"model__num_layers": 1, "model__moe__layers": (0,)}  # compiles faster than two
-
 
 def _batch(count: int = 16) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
@@ -73,7 +71,7 @@ def test_one_device_equals_eight(router):
     Bound: losses 1e-5 relative; parameters 5e-5 absolute, a tenth of one Adam step in the warm-up (2e-3 / 4).
     """
     # A single block compiles faster; alternating needs two.
-    shape = {} if router == "alternate_vmoe" else ONE_BLOCK
+    shape = {} if router == "alternate_vmoe" else tiny.ONE_BLOCK
     if router == "expert_choice":  # with all augmentation that looks at other images or draws an image's own noise
         shape = shape | {"train__mixup_alpha": 0.4, "train__cutmix_alpha": 0.4, "data__random_erasing": 0.5}
     one = _program(1, router=router, **shape)
@@ -104,7 +102,7 @@ def _descent(router: str):
 
     Descent instead of the run's optimizer, and one block where that is enough, halve the time that compiling takes.
     """
-    shape = {**ONE_BLOCK}
+    shape = {**tiny.ONE_BLOCK}
     if router in ("alternate_vmoe", "symphony_across_layers_vmoe"):  # these need two MoE layers
         shape = {"model__moe__layers": (0, 1)}
     config = config_lib.parse(tiny.config_dict(router, **shape))
@@ -197,7 +195,7 @@ def test_k_grows_over_the_training(digits_batches):
 
 
 def test_stablemoe_freezes_its_light_router_at_the_switch(digits_batches):
-    config = config_lib.parse(tiny.config_dict("stablemoe", **ONE_BLOCK))  # the switch is at step 10
+    config = config_lib.parse(tiny.config_dict("stablemoe", **tiny.ONE_BLOCK))  # the switch is at step 10
     program = program_lib.build(config, 20, jax.devices()[:1])
     distillation, frozen = [], []
     with program.in_use():
@@ -225,7 +223,7 @@ def test_accumulation_equals_the_whole_batch(router):
     """
     still = {"model__router__noise_std": 0.0, "data__random_shift_px": 0}
     still |= {"model__router__losses": ("importance", "z"), "model__moe__capacity_factor": 0.6, "train__batch_size": 32}
-    still |= {"model__moe__group_size_sequences": 2, **ONE_BLOCK}
+    still |= {"model__moe__group_size_sequences": 2, **tiny.ONE_BLOCK}
     ends, metrics = [], []
     for parts in (1, 2):
         config = tiny.config_dict(router, **still, train__gradient_accumulation_steps=parts)
@@ -260,7 +258,7 @@ def program():
         train__label_smoothing=0.1,
         train__ema_decay=0.5,
         train__loss="sigmoid",
-        **ONE_BLOCK,
+        **tiny.ONE_BLOCK,
     )
 
 
