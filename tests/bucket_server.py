@@ -148,7 +148,7 @@ class _Handler(emulator.RequestHandler):
                 return self.end_headers()
             if method == "GET" and not match[2]:
                 return self._list(match[1], query)
-        session = query.get("upload_id") if method == "PUT" else None
+        session = query.get("upload_id")  # gcsfs sends parts with POST
         if session in self._bucket.uploaded:  # its answer was lost: a store gives it again
             return self.wfile.write(self._bucket.uploaded[session])
         self.rfile = io.BytesIO(body)
