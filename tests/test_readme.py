@@ -160,7 +160,7 @@ def test_unknown_settings_are_found():
     ]
 
 
-FLAG = re.compile(r"""(?:define|define_path|define_output|DEFINE_\w+)\(\s*"(\w+)\"""")
+FLAG = re.compile(r"""(?:define|define_path|define_run_path|define_output|DEFINE_\w+)\(\s*"(\w+)\"""")
 SHARED_FLAGS = {"config", "help", "verbosity"}
 
 
