@@ -30,7 +30,7 @@ start() { # FLAGS
         echo "tpu_worker: training is running already"
         return
     fi
-    rm -f "$HOME/train.exit" "$HOME/train.stop"
+    rm -f "$HOME/train.exit" "$HOME/train.stop" "$HOME/train.pid" # a pid of before may be another program's by now
     echo "$*" >"$HOME/train.command"
     touch "$HOME/train.log"
     stat --format=%s "$HOME/train.log" >"$HOME/train.begin"

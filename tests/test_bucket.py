@@ -51,6 +51,33 @@ def test_lists_have_pages(bucket_server, bucket_folder):
     assert len(bucket_server.requests) - before == -(-10 // bucket_server.page)
 
 
+def test_marks_that_consoles_leave_are_no_files(bucket_folder):
+    """They come first in a list, and more of them than one short page has."""
+    deepest = bucket_folder.joinpath(*map(str, range(10)))
+    for folder in [deepest, *deepest.parents][:11]:
+        _objects._bucket(folder).blob(f"{_objects.name_of(folder)}/").upload_from_string(b"")
+    assert not storage.is_folder(bucket_folder)
+    storage.write_text(deepest / "file", "x")
+    assert storage.is_folder(bucket_folder)
+    assert storage.exists(bucket_folder)
+    assert len(list(storage.regular_files(bucket_folder))) == 1
+
+
+def test_a_file_that_others_replace_is_read_whole(bucket_folder, monkeypatch):
+    """As a report reads the log of a run that trains."""
+    path, find, others = bucket_folder / "log", _objects.find, ["newer", "newest"]
+    storage.write_text(path, "old")
+
+    def find_just_before_it_is_replaced(path):
+        found = find(path)
+        if others:
+            storage.write_text(path, others.pop(0))
+        return found
+
+    monkeypatch.setattr(_objects, "find", find_just_before_it_is_replaced)
+    assert storage.read_bytes(path) == b"newest"
+
+
 def test_a_large_file_is_read_in_blocks_of_one_generation(bucket_folder, monkeypatch):
     monkeypatch.setattr(_objects, "_WHOLE_BYTES", 10)
     monkeypatch.setattr(_objects, "_BLOCK_BYTES", 100)

@@ -1,6 +1,7 @@
 """What the command lines print, write and return."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -234,7 +235,10 @@ def test_a_file_for_figures_is_known_to_be_writable_before_the_work(tmp_path):
         assert file() == tmp_path / "figures.json"
         (tmp_path / "figures.json").touch()
         assert file() == tmp_path / "figures.json"
-        for other in (tmp_path, tmp_path / "none" / "figures.json", tmp_path / "figures.json" / "x"):
+        (tmp_path / "link").symlink_to("figures.json")
+        os.mkfifo(tmp_path / "pipe")
+        special = ("/dev/null", "/dev/stdout", tmp_path / "link", tmp_path / "pipe")
+        for other in (tmp_path, tmp_path / "none" / "figures.json", tmp_path / "figures.json" / "x", *special):
             flags.FLAGS.json = str(other)
             with pytest.raises(ValueError, match="--json: expected a file that can be written, in a folder that"):
                 file()

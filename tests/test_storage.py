@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import struct
 import zipfile
 
@@ -143,6 +144,18 @@ def test_writing_replaces_whatever_is_there(path, kind):
     assert storage.read_json(path) == {"a": 1}
     assert (path.parent / "other").read_text() == "secret"
     assert sorted(os.listdir(path.parent)) == ["damaged_file"] * (kind == "folder") + ["file", "other"]
+
+
+def test_a_device_is_never_replaced(path):
+    path.parent.mkdir(parents=True)
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))  # as /dev/null
+    except PermissionError:
+        pytest.skip("only root can make a device")
+    with pytest.raises(storage.DamagedFileError, match=f"{path}: expected a file; received a device or socket"):
+        storage.write_json(path, {})
+    assert path.is_char_device()
+    assert os.listdir(path.parent) == [path.name]
 
 
 @pytest.mark.parametrize("there", ["link", "file", "pipe"])

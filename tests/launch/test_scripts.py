@@ -239,11 +239,13 @@ def test_tasks_learn_which_devices_to_take_unless_the_user_says_so(tmp_path):
 def test_a_task_of_a_study_is_requeued_as_training_is(tmp_path):
     stand_in(tmp_path / "bin", "srun", _SRUN)
     stand_in(tmp_path / "bin", "scontrol", "")
-    job = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "1", "CODES": "75"}
+    # The number of the array's last task is that of the array: by it, SLURM would start all others again.
+    job = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "8", "CODES": "75"}
+    job |= {"SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "1"}
     code, _, _, calls = run(tmp_path, "launch/study.sbatch", "--array=a/seed_0,b/seed_0", **job)
     assert code == 75
     assert calls[0].endswith(" -m vmoe_inform.study --array=a/seed_0,b/seed_0")
-    assert calls[1:] == ["scontrol requeue 8"]
+    assert calls[1:] == ["scontrol requeue 8_1"]
 
 
 @pytest.mark.parametrize("number", ["many", "08", "9" * 30])

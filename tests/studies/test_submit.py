@@ -1,5 +1,6 @@
 """Runs handed to a cluster: what is left, what the cluster is asked, and which run a task does."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -14,7 +15,7 @@ from tests.studies import sample
 from tests.studies.test_plan import make
 from vmoe_inform import command_line
 from vmoe_inform.studies import plan, results, submit
-from vmoe_inform.studies.schedulers import SCHEDULERS, kubernetes, scheduler
+from vmoe_inform.studies.schedulers import SCHEDULERS, kubernetes, scheduler, slurm
 
 ROOT = pathlib.Path(__file__).parents[2]
 PLACES = ("vmoe/seed_0", "attention_vmoe/seed_0", "vmoe/seed_1", "attention_vmoe/seed_1")
@@ -45,7 +46,8 @@ def hand_over(tmp_path, runs, name: str, at_a_time: int | None = None) -> submit
 
 def test_slurm_gets_an_array_of_what_is_neither_finished_nor_queued(study, tmp_path):
     name = submit.study_name(tmp_path / "study")
-    queue = "1|vmoe/seed_0,attention_vmoe/seed_1\n 7|vmoe/seed_0\nN/A|other\n"  # run in an earlier array, and strangers
+    earlier = "".join(map(slurm.code, ("vmoe/seed_0", "attention_vmoe/seed_1")))
+    queue = f"1|{earlier}\n 7|{earlier}\nN/A|other\n"  # run in an earlier array, and strangers
     stand_in(tmp_path / "bin", "squeue", f"printf '{queue}'")
     stand_in(tmp_path / "bin", "sbatch", "echo '12;cluster'")
     made = hand_over(tmp_path, study, "slurm", at_a_time=3)
@@ -54,10 +56,25 @@ def test_slurm_gets_an_array_of_what_is_neither_finished_nor_queued(study, tmp_p
     asked, submitted = (tmp_path / "log").read_text().splitlines()
     assert asked == f"squeue --noheader --me --array --name={name} --format=%K|%k"
     left = "attention_vmoe/seed_0,vmoe/seed_1"
+    codes = "".join(map(slurm.code, left.split(",")))
     assert submitted == (
-        f"sbatch --parsable --array=0-1%3 --job-name={name} --comment={left} {ROOT}/launch/study.sbatch "
+        f"sbatch --parsable --array=0-1%3 --job-name={name} --comment={codes} {ROOT}/launch/study.sbatch "
         f"{' '.join(FLAGS)} --array={left}"
     )
+
+
+def test_all_runs_of_a_large_study_fit_into_a_comment(study, tmp_path):
+    """SLURM refuses one of more than 1,024 characters."""
+    runs = tuple(f"attention_vmoe-and_a_long_argument/seed_{seed}" for seed in range(256))
+    stand_in(tmp_path / "bin", "sbatch", "echo 12")
+    request = scheduler.Request("s", tmp_path, FLAGS, runs, None)
+    assert SCHEDULERS["slurm"].submit(request) == "12"
+    (comment,) = re.findall("--comment=([^ ]*)", (tmp_path / "log").read_text())
+    assert len(comment) == 1024
+    with pytest.raises(
+        ValueError, match=r"^--submit: expected at most 256 runs that are left, for SLURM; received 257$"
+    ):
+        SCHEDULERS["slurm"].submit(dataclasses.replace(request, runs=(*runs, "another")))
 
 
 def test_a_finished_study_asks_no_cluster(study, tmp_path):
@@ -67,7 +84,7 @@ def test_a_finished_study_asks_no_cluster(study, tmp_path):
 
 
 def test_what_is_all_queued_is_not_submitted_again(study, tmp_path):
-    stand_in(tmp_path / "bin", "squeue", f'for i in 0 1 2; do echo "$i|{",".join(PLACES[1:])}"; done')
+    stand_in(tmp_path / "bin", "squeue", f'for i in 0 1 2; do echo "$i|{"".join(map(slurm.code, PLACES[1:]))}"; done')
     made = hand_over(tmp_path, study, "slurm")
     assert str(made) == "nothing submitted; 3 are in the cluster already, 1 finished"
     assert not made.nothing_left
@@ -123,6 +140,12 @@ def test_kubernetes_gets_an_indexed_job(study, tmp_path):
     assert job["spec"]["template"]["spec"]["containers"][0].pop("args") == [*FLAGS, f"--array={left}"]
     del template["metadata"]
     assert job == template  # the rest is the user's
+
+
+def test_kubernetes_puts_no_variables_into_arguments(tmp_path):
+    request = scheduler.Request("s", tmp_path, ("--a=$(HOME)", "--b=$HOME$$"), ("r/seed_0",), None)
+    (container,) = kubernetes._fill(template(), request)["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["--a=$$(HOME)", "--b=$$HOME$$$$"]  # $$ becomes $ there
 
 
 @pytest.mark.parametrize(

@@ -97,9 +97,12 @@ def define_output(name: str, description: str) -> Callable[[], pathlib.Path | No
         if holder.value is None:
             return None
         path = pathlib.Path(holder.value).absolute()
-        writable = os.access(path if path.exists() else path.parent, os.W_OK)
-        if path.is_dir() or not path.parent.is_dir() or not writable:
-            raise checks.error(f"--{name}", "a file that can be written, in a folder that exists", holder.value)
+        there = os.path.lexists(path)
+        writable = os.access(path if there else path.parent, os.W_OK)
+        # It is replaced as a whole: a device, or a link such as /dev/stdout, would be gone for all.
+        if (there and (path.is_symlink() or not path.is_file())) or not path.parent.is_dir() or not writable:
+            expected = "a file that can be written, in a folder that exists; no link, pipe or device"
+            raise checks.error(f"--{name}", expected, holder.value)
         return path
 
     return file

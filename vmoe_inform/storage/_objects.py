@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import functools
 import io
+import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
@@ -24,6 +25,7 @@ RETRY_SECONDS = 120.0  # that one request may take with all its repetitions
 _ATTEMPT_SECONDS = (10.0, 60.0)  # to connect, and between two packets
 _WHOLE_BYTES = 1 << 26  # an object of at most this many is read in one request
 _BLOCK_BYTES = 1 << 24  # of a larger one, in each
+_MARKS = 8  # of folders, that may come before the first object below one
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -137,9 +139,11 @@ def below(folder: pathlib.PurePath, *, most: int | None = None) -> list[str]:
     """Names of all objects below a folder, relative to it, or the first ``most``."""
     prefix = f"{name_of(folder)}/"
     with _one_line(folder):
-        listed = _bucket(folder).list_blobs(prefix=prefix, max_results=most, **_patience())
-        names = [blob.name.removeprefix(prefix) for blob in listed]
-    return [name for name in names if name and not name.endswith("/")]  # that is a mark which consoles leave
+        size = None if most is None else most + _MARKS
+        listed = _bucket(folder).list_blobs(prefix=prefix, page_size=size, **_patience())
+        names = (blob.name.removeprefix(prefix) for blob in listed)
+        files = (name for name in names if name and not name.endswith("/"))  # that is a mark which consoles leave
+        return list(itertools.islice(files, most))
 
 
 def name_of(path: pathlib.PurePath) -> str:

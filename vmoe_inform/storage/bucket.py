@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import errno
 import fnmatch
+import itertools
 import os
 import pathlib
 import re
@@ -27,6 +28,7 @@ from vmoe_inform.storage._damage import DamagedFileError, names_aside
 
 renames_folders = False
 _THREADS = 16  # requests at a time, where there are many objects
+_ATTEMPTS = 10  # to read an object that others replace; a log gets a new generation each second
 _SPOOLED_BYTES = 1 << 26  # of a file that is written; more of it waits on the disk
 
 # For orbax, which reads and lists by gcsfs. That asks for the kind of every bucket, which needs a permission of its
@@ -126,13 +128,24 @@ def set_aside(path: pathlib.PurePath) -> pathlib.PurePath:
 @contextlib.contextmanager
 def opened(path: pathlib.PurePath, most_bytes: int) -> Iterator[tuple[IO[bytes], int]]:
     """An object, open for reading, and its size in bytes; all that is read is of one generation."""
-    found = _objects.find(path)
-    if found is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    if found.size > most_bytes:
-        raise DamagedFileError(path, f"at most {most_bytes:,} bytes", f"{found.size:,}")
-    with _objects.opened(path, found) as file:
-        yield file, found.size
+    with contextlib.ExitStack() as stack:
+        yield _entered(stack, path, most_bytes)
+
+
+def _entered(stack: contextlib.ExitStack, path: pathlib.PurePath, most_bytes: int) -> tuple[IO[bytes], int]:
+    """The newest generation, open, and its size: the one that was found may be replaced before it is read."""
+    for attempt in itertools.count(1):
+        found = _objects.find(path)
+        if found is None:
+            break
+        if found.size > most_bytes:
+            raise DamagedFileError(path, f"at most {most_bytes:,} bytes", f"{found.size:,}")
+        try:
+            return stack.enter_context(_objects.opened(path, found)), found.size
+        except (_objects.ChangedError, FileNotFoundError):
+            if attempt == _ATTEMPTS:
+                raise
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 @contextlib.contextmanager

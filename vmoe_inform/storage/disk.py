@@ -148,6 +148,9 @@ def opened(path: pathlib.Path, most_bytes: int) -> Iterator[tuple[IO[bytes], int
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
     """A file to write to, which replaces ``path`` by a rename once all is written and on the disk."""
+    mode = path.lstat().st_mode if exists(path) else 0
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # root could replace one: the machine would have no /dev/null
+        raise DamagedFileError(path, "a file", kind(mode))
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -22,10 +23,10 @@ class Kubernetes:
     job = "launch/study_job.yaml"
     position = "JOB_COMPLETION_INDEX"
 
-    def queued(self, study: str) -> set[str]:
+    def queued(self, study: str, runs: Sequence[str]) -> set[str]:
         """See :class:`Scheduler`."""
         answer = call("kubectl", "get", "jobs", f"--selector={_STUDY}={study}", "--output=json")
-        return set().union(*map(_left, json.loads(answer)["items"]))
+        return set().union(*map(_left, json.loads(answer)["items"])).intersection(runs)
 
     def submit(self, request: Request) -> str:
         """See :class:`Scheduler`."""
@@ -62,7 +63,10 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _fill(job: dict[str, Any], request: Request) -> dict[str, Any]:
-    """The manifest with what a study decides; its name becomes the beginning of the Job's."""
+    """The manifest with what a study decides; its name becomes the beginning of the Job's.
+
+    Kubernetes puts variables into arguments, as for ``$(NAME)``, and makes ``$`` of ``$$``.
+    """
     metadata, spec = dict(job.get("metadata", {})), dict(job["spec"])
     metadata["generateName"] = f"{metadata.pop('name', request.study)}-"
     metadata["labels"] = {**metadata.get("labels", {}), _STUDY: request.study}
@@ -71,6 +75,6 @@ def _fill(job: dict[str, Any], request: Request) -> dict[str, Any]:
     spec["parallelism"] = min(request.at_a_time or len(request.runs), len(request.runs))
     pod = spec["template"]["spec"]
     first, *others = pod["containers"]
-    containers = [{**first, "args": list(request.arguments)}, *others]
+    containers = [{**first, "args": [word.replace("$", "$$") for word in request.arguments]}, *others]
     spec["template"] = {**spec["template"], "spec": {**pod, "containers": containers}}
     return {**job, "metadata": metadata, "spec": spec}

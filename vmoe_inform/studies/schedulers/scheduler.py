@@ -39,14 +39,14 @@ class Scheduler(Protocol):
     job: str
     position: str
 
-    def queued(self, study: str) -> set[str]:
-        """Names of the study's runs that wait or are done in the cluster now."""
+    def queued(self, study: str, runs: Sequence[str]) -> set[str]:
+        """Those of the study's runs, by their names, that wait or are done in the cluster now."""
 
     def submit(self, request: Request) -> str:
         """Submits a job; returns its name in the cluster.
 
         Raises:
-          ValueError: the cluster refuses it.
+          ValueError: the cluster refuses it, or there are more runs than one job can have.
         """
 
 
