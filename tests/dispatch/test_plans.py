@@ -236,7 +236,7 @@ def test_a_choice_that_does_not_exist_takes_no_slot_and_is_not_dropped(column):
 
 def test_an_unknown_dispatcher():
     plan = dispatch.assign_slots(jnp.ones((1, 2, 1)), jnp.zeros((1, 2, 1), jnp.int32), num_experts=2, capacity=2)
-    with pytest.raises(
-        ValueError, match="dispatcher: expected one of einsum, gather, ragged, reference; received 'telepathy'"
-    ):
+    known = ", ".join(sorted(dispatch.DISPATCHERS))
+    assert "gather" in known
+    with pytest.raises(ValueError, match=f"dispatcher: expected one of {known}; received 'telepathy'"):
         dispatch.carry_out(jnp.ones((1, 2, WIDTH)), plan, lambda rows: rows, dispatcher="telepathy")

@@ -58,7 +58,9 @@ def from_run(folder: storage.Path, state: TrainState, program: Program, config: 
         raise FileNotFoundError(
             f"train.initial_checkpoint: expected the folder of a run, with {CONFIG_FILE}; received {str(folder)!r}"
         )
-    run = runs.find(folder).load_intact(program.mesh)
+    found = runs.find(folder)
+    found.warn_of_unnamed_classes()
+    run = found.load_intact(program.mesh)
     params = _with_head_for(data.class_names, run.variables["params"], run.class_names, folder)
     saved, fresh = {**run.variables, "params": params}, {"params": state.params, "routing": state.routing}
     if isinstance(data, TextDataConfig) and isinstance(run.config.data, TextDataConfig):
