@@ -115,6 +115,11 @@ def test_settings_that_are_left_out_are_those_of_the_original_not_ours():
     assert model.router.losses == ()
 
 
+@pytest.mark.parametrize("nothing", [None, 0])
+def test_capacities_that_are_not_rounded_up_are_multiples_of_one(nothing):
+    assert vmoe.model_config(REQUIRED | {"capacity_multiple_of": nothing}).moe.capacity_multiple_of == 1
+
+
 def test_settings_that_are_given_come_before_those_defaults():
     model = vmoe.model_config(REQUIRED | {"renormalize": True, "representation_size": 48, "gshard_loss_weight": 0.5})
     assert model.router.options["top_experts"]["renormalize"] is True

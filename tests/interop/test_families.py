@@ -64,6 +64,9 @@ def test_vmoes_own_settings_are_read_by_its_names(arrays, model):
     assert family.our_setting("tokens_per_group", 3 * model.num_tokens, known) == ("moe.group_size_sequences", 3)
     assert family.our_setting("num_selected_experts", 2, known) == ("moe.num_selected_experts", 2)
     assert family.our_setting("moe.batch_priority", True, known) == ("moe.batch_priority", True)
+    assert family.our_setting("capacity_multiple_of", None, known) == ("moe.capacity_multiple_of", 1)
+    unrounded = settings.given_values(family, found, {"capacity_multiple_of": "None"})  # as it is typed
+    assert unrounded == {"moe.capacity_multiple_of": 1}
     with pytest.raises(ValueError, match=f"tokens_per_group: expected a multiple of the {model.num_tokens} tokens"):
         family.our_setting("tokens_per_group", model.num_tokens + 1, known)
 

@@ -371,6 +371,13 @@ def test_without_a_head_what_it_would_see_is_compared(arrays, tmp_path):
     assert said == ["the checkpoint has no head: what it would see is compared with the logits"]
 
 
+def test_tokens_of_a_group_are_counted_on_the_images_where_positions_are_computed(arrays, tmp_path):
+    path = written(tmp_path, {name: None if "posembed" in name else array for name, array in arrays.items()})
+    for recorded, given in ((GIVEN, {}), ({}, GIVEN)):
+        with pytest.raises(checks.InputError, match=r"--expected: logits: expected shape \[4, 10\]"):
+            comparison.error_of(path, np.zeros((4, 16, 16, 3)), np.zeros((4, 9)), recorded, given, print)
+
+
 @pytest.mark.parametrize(
     ("images", "logits", "message"),
     [

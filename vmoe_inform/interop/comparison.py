@@ -1,5 +1,6 @@
 """Logits of an imported checkpoint against those that its own program computed."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,7 +59,7 @@ def error_of(
     """
     stored = formats.open_checkpoint(path)
     family = families.recognise(stored)
-    said = family.settings(stored)
+    said = _with_image_size(family.settings(stored), images.shape[1])
     usable: dict[str, Any] = {}
     for name in sorted(recorded, key=lambda name: name in family.relative_names):
         try:
@@ -68,7 +69,7 @@ def error_of(
             say(f"not used of the recorded settings: {problem}")
     fields = settings.given_values(family, said, usable) | settings.given_values(family, said, given)
     if "image_size_px" in said.asked:
-        fields.setdefault("image_size_px", images.shape[1])
+        fields.setdefault("image_size_px", said.model["image_size_px"])
     has_head = "num_classes" not in said.asked
     if not has_head:
         fields["num_classes"] = _width(said)
@@ -83,6 +84,11 @@ def error_of(
             variables, np.asarray(images, np.float32)
         )
     return relative_error(ours, logits)
+
+
+def _with_image_size(said: Settings, side: int) -> Settings:
+    """Settings of a checkpoint whose images, where it does not say it, are of this side."""
+    return dataclasses.replace(said, model={"image_size_px": side, **said.model})
 
 
 def variables_of(found: CheckpointImport, *, has_head: bool) -> dict[str, Tree]:

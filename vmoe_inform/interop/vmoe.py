@@ -1,7 +1,7 @@
 """Names and settings of the original V-MoE implementation, translated to ours."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -66,6 +66,9 @@ FIELDS = {
     "noise_std": "router.noise_std",
 }
 
+# Setting of the original -> its values that mean something else here, with ours. Nothing is rounded up to None or 0.
+_VALUES: Mapping[str, Sequence[tuple[Any, Any]]] = {"capacity_multiple_of": ((None, 1), (0, 1))}
+
 _LOSSES = ("importance", "load", "gshard")
 
 # Defaults of optional settings; every other one must be named. The values are the original's own defaults, except noise
@@ -101,6 +104,11 @@ def find_our_name(path: str) -> str | None:
     return next((ours.format(**match.groupdict()) for match, ours in matches if match), None)
 
 
+def our_value(name: str, value: Any) -> Any:
+    """Our value of a setting that has the original's name, e.g. 1 for capacities in multiples of None."""
+    return next((ours for theirs, ours in _VALUES.get(name, ()) if theirs == value), value)
+
+
 def model_config(settings: Mapping[str, Any]) -> config_lib.ModelConfig:
     """The model that settings of the original describe.
 
@@ -121,7 +129,7 @@ def model_config(settings: Mapping[str, Any]) -> config_lib.ModelConfig:
     if missing:
         raise checks.error("config.json", f"also the settings {', '.join(sorted(missing))}", sorted(settings))
     flat: dict[str, Any] = {"router.score": "linear", "router.inform": "none", "router.select": "top_experts"}
-    flat |= {FIELDS[name]: value for name, value in {**_DEFAULTS, **settings}.items()}
+    flat |= {FIELDS[name]: our_value(name, value) for name, value in {**_DEFAULTS, **settings}.items()}
     flat["router.losses"] = tuple(loss for loss in _LOSSES if flat[f"router.options.{loss}.weight"] != 0)
     flat["moe.capacity_factor_evaluation"] = flat["moe.capacity_factor"]
     return config_lib.parse_model(flax.traverse_util.unflatten_dict(flat, sep="."))

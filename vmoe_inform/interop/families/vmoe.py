@@ -68,7 +68,7 @@ class VMoe(Family):
         return found if _POSITIONS in parameters.arrays else [*found, computed_positions(model)]
 
     def our_setting(self, name: str, value: Any, model: Mapping[str, Any]) -> tuple[str, Any]:
-        field, value = super().our_setting(name, value, model)
+        field, value = super().our_setting(name, vmoe.our_value(name, value), model)
         if name in self.relative_names:
             return field, _sequences(name, value, model)
         return field, value
