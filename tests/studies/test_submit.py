@@ -142,6 +142,18 @@ def test_kubernetes_gets_an_indexed_job(study, tmp_path):
     assert job == template  # the rest is the user's
 
 
+def test_kubernetes_looks_for_runs_where_the_manifest_has_them(study, tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        (ROOT / "launch/study_job.yaml").read_text().replace("metadata:\n", "metadata:\n  namespace: team\n", 1)
+    )
+    (tmp_path / "jobs.json").write_text(json.dumps({"items": [job_of("s", "vmoe/seed_1")]}))
+    stand_in(tmp_path / "bin", "kubectl", f"cat {tmp_path}/jobs.json")
+    assert SCHEDULERS["k8s"].queued("s", PLACES, path) == {"vmoe/seed_1"}
+    asked = (tmp_path / "log").read_text().strip()
+    assert asked == "kubectl get jobs --namespace=team --selector=vmoe-inform/study=s --output=json"
+
+
 def test_kubernetes_puts_no_variables_into_arguments(tmp_path):
     request = scheduler.Request("s", tmp_path, ("--a=$(HOME)", "--b=$HOME$$"), ("r/seed_0",), None)
     (container,) = kubernetes._fill(template(), request)["spec"]["template"]["spec"]["containers"]

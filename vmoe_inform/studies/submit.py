@@ -85,7 +85,7 @@ def submit(
     measure.check_data(runs)
     name = study_name(workdir)
     left = [run.place for run in runs if not run.is_finished]
-    queued = to.queued(name, left) if left else set()
+    queued = to.queued(name, left, file) if left else set()
     new = tuple(place for place in left if place not in queued)
     identifier = None
     if new:

@@ -23,9 +23,11 @@ class Kubernetes:
     job = "launch/study_job.yaml"
     position = "JOB_COMPLETION_INDEX"
 
-    def queued(self, study: str, runs: Sequence[str]) -> set[str]:
+    def queued(self, study: str, runs: Sequence[str], job: pathlib.Path) -> set[str]:
         """See :class:`Scheduler`."""
-        answer = call("kubectl", "get", "jobs", f"--selector={_STUDY}={study}", "--output=json")
+        namespace = _read(job).get("metadata", {}).get("namespace")  # else that of kubectl's context
+        where = [] if namespace is None else [f"--namespace={namespace}"]
+        answer = call("kubectl", "get", "jobs", *where, f"--selector={_STUDY}={study}", "--output=json")
         return set().union(*map(_left, json.loads(answer)["items"])).intersection(runs)
 
     def submit(self, request: Request) -> str:
@@ -55,6 +57,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
         containers = job["spec"]["template"]["spec"]["containers"]
         fits = job["kind"] == "Job" and job["spec"]["completionMode"] == "Indexed" and "args" not in containers[0]
+        fits = fits and isinstance(job.get("metadata", {}), dict)
     except (TypeError, KeyError, IndexError):
         fits = False
     if not fits:

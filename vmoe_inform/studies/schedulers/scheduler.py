@@ -39,8 +39,12 @@ class Scheduler(Protocol):
     job: str
     position: str
 
-    def queued(self, study: str, runs: Sequence[str]) -> set[str]:
-        """Those of the study's runs, by their names, that wait or are done in the cluster now."""
+    def queued(self, study: str, runs: Sequence[str], job: pathlib.Path) -> set[str]:
+        """Those of the study's runs, by their names, that wait or are done in the cluster now; ``job`` as in Request.
+
+        Raises:
+          ValueError: the cluster refuses to say so, or the file is not as it should be.
+        """
 
     def submit(self, request: Request) -> str:
         """Submits a job; returns its name in the cluster.

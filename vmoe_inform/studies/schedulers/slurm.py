@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import pathlib
 from collections.abc import Sequence
 
 from vmoe_inform import checks
@@ -21,7 +22,7 @@ class Slurm:
     job = "launch/study.sbatch"
     position = "SLURM_ARRAY_TASK_ID"
 
-    def queued(self, study: str, runs: Sequence[str]) -> set[str]:
+    def queued(self, study: str, runs: Sequence[str], job: pathlib.Path) -> set[str]:
         """See :class:`Scheduler`."""
         fields = f"--format=%K{_SEPARATOR}%k"  # position, comment
         codes: set[str] = set()
