@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import threading
+import types
 from collections.abc import Iterator
 
 import flax.traverse_util
@@ -282,7 +283,26 @@ def test_an_exported_model_becomes_a_run_again(imported, commands, tmp_path):
     assert json.loads((tmp_path / "again" / "import.json").read_text())["family"] == "vmoe_inform"
     code, _, errors = commands.run(f"--from={tmp_path}", f"--workdir={tmp_path / 'other'}", "--model.num_heads=2")
     assert (code, len(errors.splitlines())) == (2, 1)
-    assert "command line: expected --from and --workdir alone with a model of vmoe-export; received" in errors
+    assert "command line: expected no settings of a model that vmoe-export wrote, which has its own; received" in errors
+
+
+def test_an_exported_model_agrees_with_the_program_that_wrote_its_checkpoint(imported, tmp_path, monkeypatch):
+    flat = {name: np.asarray(array) for name, array in exported.flatten(runs.load(imported).variables).items()}
+    files.save_safetensors(tmp_path / "model.safetensors", flat, {"__metadata__": exported.metadata(0, "test")})
+    shutil.copy(imported / "config.json", tmp_path / "config.json")
+    images, logits, recorded = check_checkpoint.read_expected(TINY.with_name("expected.npz"))
+    said: list[str] = []
+    error = functools.partial(comparison.error_of, str(tmp_path), images)
+    assert error(logits, recorded, {}, said.append) < comparison.TOLERANCE
+    assert said == ["not used of the recorded settings: all, as an exported model has its own"]
+    with pytest.raises(checks.InputError, match="--expected: logits"):
+        error(logits[:, 1:], {}, {}, said.append)
+    with pytest.raises(checks.InputError, match="no settings of a model that vmoe-export wrote"):
+        error(logits, {}, GIVEN, said.append)
+    text = types.SimpleNamespace(model=types.SimpleNamespace(inputs="tokens"))
+    monkeypatch.setattr(exported, "read", lambda stored: (text, {}))
+    with pytest.raises(checks.InputError, match=r"--from: expected a model of images; received .*one of tokens"):
+        error(logits, {}, {}, said.append)
 
 
 def test_a_run_is_not_written_over(imported):

@@ -3,7 +3,8 @@
     python -m vmoe_inform.interop.check_checkpoint --from=PATH --expected=FILE.npz [--model.KEY=VALUE ...]
 
 FILE has ``images`` [B, P, P, 3], normalised, and ``logits`` [B, classes]. It may have ``config``, JSON with settings of
-the model by the program's names. Settings are looked for in the arrays, in ``config`` and in --model.KEY.
+the model by the program's names. Settings are looked for in the arrays, in ``config`` and in --model.KEY. A model of
+``vmoe-export`` has its own settings.
 Errors are relative to the largest logit. Exit codes: 0 at most 1e-4, 1 more, 2 bad input.
 """
 

@@ -10,9 +10,10 @@ import numpy as np
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import VisionModelConfig
-from vmoe_inform.interop import checkpoint_import, families, formats, plan, settings
+from vmoe_inform.interop import checkpoint_import, exported, families, formats, plan, settings
 from vmoe_inform.interop.checkpoint_import import CheckpointImport
 from vmoe_inform.interop.families import Settings
+from vmoe_inform.interop.stored import StoredCheckpoint
 from vmoe_inform.nn import models
 
 TOLERANCE = 1e-4
@@ -46,7 +47,7 @@ def error_of(
     Of a checkpoint without a head, ``logits`` are what the head would see. Computed positions are those of ``images``.
 
     Args:
-      path: of the checkpoint.
+      path: of the checkpoint; it may be a model of vmoe-export.
       images: normalised.
       logits: of the program that wrote it.
       recorded: settings by the program's names, in the file of the logits. Unknown ones are named and not used.
@@ -58,6 +59,8 @@ def error_of(
         does not take.
     """
     stored = formats.open_checkpoint(path)
+    if exported.is_exported(stored):
+        return _error_of_exported(stored, images, logits, recorded, given, say)
     family = families.recognise(stored)
     said = _with_image_size(family.settings(stored), images.shape[1])
     usable: dict[str, Any] = {}
@@ -76,9 +79,33 @@ def error_of(
         say("the checkpoint has no head: what it would see is compared with the logits")
     found = checkpoint_import.prepare(path, given=fields, allow_missing=() if has_head else ("head",))
     found.plan.check()
-    _check_shapes(images, logits, found.model)
-    variables = variables_of(found, has_head=has_head)
-    model = models.from_config(found.model)
+    return _error(found.model, lambda: variables_of(found, has_head=has_head), images, logits)
+
+
+def _error_of_exported(
+    stored: StoredCheckpoint,
+    images: np.ndarray,
+    logits: np.ndarray,
+    recorded: Mapping[str, Any],
+    given: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> float:
+    """The relative error of a model that ``vmoe-export`` wrote; its own config has the settings."""
+    exported.refuse_settings(given)
+    config, variables = exported.read(stored)
+    if not isinstance(config.model, VisionModelConfig):
+        raise checks.error("--from", "a model of images", f"{stored.path}, one of {config.model.inputs}")
+    if recorded:
+        say("not used of the recorded settings: all, as an exported model has its own")
+    return _error(config.model, lambda: variables, images, logits)
+
+
+def _error(
+    config: VisionModelConfig, read: Callable[[], Mapping[str, Tree]], images: np.ndarray, logits: np.ndarray
+) -> float:
+    """The relative error of a model's logits; ``read`` returns its variables."""
+    _check_shapes(images, logits, config)
+    variables, model = read(), models.from_config(config)
     with jax.default_matmul_precision("highest"):
         ours, _ = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(
             variables, np.asarray(images, np.float32)

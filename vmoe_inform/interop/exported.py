@@ -48,7 +48,7 @@ def is_exported(stored: StoredCheckpoint) -> bool:
 def refuse_settings(*given: Any) -> None:
     """Raises ValueError for settings of an import: an exported model has its own."""
     for settings in filter(None, given):
-        raise checks.error("command line", "--from and --workdir alone with a model of vmoe-export", settings)
+        raise checks.error("command line", "no settings of a model that vmoe-export wrote, which has its own", settings)
 
 
 def read(stored: StoredCheckpoint) -> tuple[Config, dict[str, Tree]]:
