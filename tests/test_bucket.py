@@ -170,6 +170,7 @@ def test_a_lock_whose_holder_is_silent_for_a_lease_is_taken(bucket_folder, monke
         second.take(wait=False)
     assert second.take(wait=True)
     second.write(b"second")
+    assert first.current(100) == b"second"  # before its next sign of life
     with pytest.raises(OSError, match="lock"):
         first.write(b"first")
     assert first.current(100) == b"second"

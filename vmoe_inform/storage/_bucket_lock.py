@@ -31,6 +31,7 @@ class BucketLock:
         self._facts = {_HOLDER: uuid.uuid4().hex, _PROCESS: _this_process()}
         self._content = b""
         self._held: _objects.Object | None = None
+        self._renewed = 0.0  # when the last request that renewed it began
         self._seen: tuple[int, float] | None = None  # the generation of another's lock, and since when it is that one
         self._mutex = threading.Lock()
         self._closing = threading.Event()
@@ -58,15 +59,21 @@ class BucketLock:
 
     def _written(self, generation: int) -> _objects.Object:
         """Writes the object in place of this generation; raises ChangedError if another has done so."""
+        begun = time.monotonic()
         try:
-            return _objects.write(
+            written = _objects.write(
                 self._path, self._content, generation=generation, facts=self._facts, seconds=_REQUEST_SECONDS
             )
         except _objects.ChangedError:
             found = _objects.find(self._path)  # by this very request, if its answer was lost
-            if found is None or found.facts.get(_HOLDER) != self._facts[_HOLDER]:
+            if found is None or not self._is_mine(found):
                 raise
-            return found
+            written = found
+        self._renewed = begun
+        return written
+
+    def _is_mine(self, found: _objects.Object) -> bool:
+        return found.facts.get(_HOLDER) == self._facts[_HOLDER]
 
     def _has_gone(self, found: _objects.Object) -> bool:
         """Whether another's lock is of a process that has ended."""
@@ -105,13 +112,16 @@ class BucketLock:
                 raise
 
     def current(self, most_bytes: int) -> bytes:
-        """What the object has now: while the lock is held, what was written last, since nobody else may write it."""
-        if self._held is not None:
+        """What the object has now: within a lease, what was written last, since nobody else may write it.
+
+        A holder that could not renew the lock for a lease may have lost it without knowing, and asks.
+        """
+        if self._held is not None and time.monotonic() - self._renewed < self.lease_seconds:
             return self._content
         found = _objects.find(self._path)
         if found is None:
             raise FileNotFoundError(str(self._path))
-        return self.read(most_bytes)
+        return self._content if self._is_mine(found) else self.read(most_bytes)
 
     def close(self) -> None:
         """Frees the lock. Where the store cannot be reached, its lease ends."""
