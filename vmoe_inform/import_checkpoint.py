@@ -51,7 +51,9 @@ def _import(given: str, workdir: pathlib.Path | None) -> None:
     stored = formats.open_checkpoint(path)
     if exported.is_exported(stored):
         exported.refuse_settings(_CONFIG.file, _MODEL.fields, _DATA.fields, _ALLOW_MISSING.value, _CLASSES.value)
-        if workdir is not None:
+        if workdir is None:
+            exported.read(stored)  # finds what writing would
+        else:
             write_run.write_exported(stored, workdir)
         command_line.say(f"{workdir or stored.path}: all {len(stored.arrays)} arrays as this package exported them")
         return

@@ -284,6 +284,10 @@ def test_an_exported_model_becomes_a_run_again(imported, commands, tmp_path):
     code, _, errors = commands.run(f"--from={tmp_path}", f"--workdir={tmp_path / 'other'}", "--model.num_heads=2")
     assert (code, len(errors.splitlines())) == (2, 1)
     assert "command line: expected no settings of a model that vmoe-export wrote, which has its own; received" in errors
+    (tmp_path / "config.json").unlink()
+    code, printed, errors = commands.run(f"--from={tmp_path}", "--dry_run")
+    assert (code, printed) == (2, "")
+    assert "expected the config.json that was exported with the arrays" in errors
 
 
 def test_an_exported_model_agrees_with_the_program_that_wrote_its_checkpoint(imported, tmp_path, monkeypatch):
