@@ -31,6 +31,7 @@ from vmoe_inform.runs import integrity
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.folder import read_config
+from vmoe_inform.runs.lock import RemovedError
 from vmoe_inform.runs.reading import CheckpointReader
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.mesh import make_mesh
@@ -373,6 +374,23 @@ def test_a_save_touches_no_other_unfinished_folder(tmp_path):
 def _save_and_wait(of_run: Checkpoints, step: int) -> None:
     of_run.save(_state(step), _data())
     of_run.wait()
+
+
+def test_a_save_that_fails_removes_nothing_of_another_run(tmp_path, monkeypatch):
+    """As of a process out of reach, whose bucket another has taken over."""
+
+    def another_trains_there() -> None:
+        raise RemovedError("replaced")
+
+    def save(*_: object, **__: object) -> None:
+        raise OSError("no connection")
+
+    with Checkpoints(tmp_path, keep=1, check_place=another_trains_there) as of_run:
+        (others := tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir()
+        monkeypatch.setattr(of_run._manager, "save", save)
+        with pytest.raises(RemovedError, match="replaced"):
+            of_run.save(_state(1), None)
+    assert others.exists()
 
 
 @contextlib.contextmanager

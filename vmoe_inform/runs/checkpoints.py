@@ -7,7 +7,7 @@ since all of them come from (seed, step).
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -39,16 +39,24 @@ class SavingError(OSError):
 class Checkpoints(CheckpointReader):
     """The checkpoints of a run that is trained; a context manager that waits for unfinished saves at its end."""
 
-    def __init__(self, workdir: storage.Path, *, keep: int, keep_steps: Sequence[int] = ()):
+    def __init__(
+        self,
+        workdir: storage.Path,
+        *,
+        keep: int,
+        keep_steps: Sequence[int] = (),
+        check_place: Callable[[], None] = lambda: None,
+    ):
         """Args:
         workdir: of the run.
         keep: newest checkpoints that stay.
         keep_steps: checkpoints that always stay.
+        check_place: raises OSError if another process trains in the folder by now, whose unfinished ones are not ours.
 
         Raises:
           ValueError: as of :class:`CheckpointReader`.
         """
-        self._keep, self._keep_steps = keep, tuple(keep_steps)
+        self._keep, self._keep_steps, self._check_place = keep, tuple(keep_steps), check_place
         self._step_being_saved: int | None = None
         super().__init__(workdir)
 
@@ -78,7 +86,7 @@ class Checkpoints(CheckpointReader):
         try:
             with self._saving():
                 super()._close(error)
-        except SavingError as problem:
+        except OSError as problem:  # SavingError, or of check_place
             if error is None:
                 raise
             logging.error("%s", problem)  # in addition to the error that ends the run
@@ -94,6 +102,7 @@ class Checkpoints(CheckpointReader):
 
         Raises:
           SavingError: this checkpoint, or the one before in the background, cannot be written.
+          OSError: of ``check_place``, where one could not be written.
         """
         step = int(state.step)
         if step != self.latest_step():
@@ -136,6 +145,7 @@ class Checkpoints(CheckpointReader):
         Other writes of the failed save continue for a while, and recreate its folder when it is removed. Orbax would
         fail on it in the next save. So first that folder has to be gone for good.
         """
+        self._check_place()
         gone = 0
         for _ in range(_LOOKS if processes.is_main() else 0):
             gone = 0 if self._remove_unfinished() else gone + 1
