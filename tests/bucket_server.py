@@ -45,7 +45,7 @@ class BucketServer:
         self.storage = Storage(use_memory_fs=True)
         buckets.create_bucket(BUCKET, self.storage)
         self._faults: list[tuple[str, str]] = []
-        self._flaky: tuple[float, random.Random] | None = None
+        self._flaky: tuple[float, random.Random, tuple[str, ...]] | None = None
         self._httpd = server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(_Handler, self))
         self.url = f"http://127.0.0.1:{self._httpd.server_address[1]}"
 
@@ -61,9 +61,9 @@ class BucketServer:
         """Makes the next requests that match ``at`` ("METHOD ADDRESS") fail, each in one of the ways of KINDS."""
         self._faults += [(kind, at) for kind in kinds]
 
-    def flaky(self, share: float, seed: int = 0) -> None:
-        """Makes a share of all requests fail from now on."""
-        self._flaky = (share, random.Random(seed)) if share else None
+    def flaky(self, share: float, seed: int = 0, kinds: tuple[str, ...] = KINDS) -> None:
+        """Makes a share of all requests fail from now on, in some of the ways of KINDS."""
+        self._flaky = (share, random.Random(seed), kinds) if share else None
 
     @contextlib.contextmanager
     def out_of_order(self) -> Iterator[None]:
@@ -83,7 +83,7 @@ class BucketServer:
                     del self._faults[index]
                     return kind
             if self._flaky is not None and self._flaky[1].random() < self._flaky[0]:
-                return self._flaky[1].choice(KINDS)
+                return self._flaky[1].choice(self._flaky[2])
         return None
 
     @property
