@@ -31,8 +31,11 @@ Hardware, expected: four TPU v5e of 16 GiB. A train step takes all 24,576 tokens
 estimates cycles without gathers and sorts:
 
     medium SMoE          6.8 GiB    413.7 million cycles
+    medium, attention_   9.6 GiB    469.4 million cycles
     medium, 32 experts  10.4 GiB    557.6 million cycles
     large SMoE          15.8 GiB  2,104.7 million cycles; it hardly fits
+    large, symphony_    15.8 GiB  2,104.7 million cycles
+    large, similarity_  does not fit, by 21 MiB
     large, attention_   does not fit: 18.7 GiB of temporaries
 
     python -m vmoe_inform.compile_check --config=configs/wikitext103.py:size=large --topology=v5e:2x2

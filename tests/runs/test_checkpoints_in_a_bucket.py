@@ -22,15 +22,12 @@ def _largest(folder: storage.Path) -> storage.Path:
 
 
 def test_the_newest_are_kept_and_come_back(bucket_server, bucket_folder):
-    # Where the answer to its write is lost, tensorstore takes what it wrote for another's: the save may fail.
-    bucket_server.flaky(0.05, seed=1, kinds=("503", "dropped"))
-    try:
-        with Checkpoints(bucket_folder, keep=2) as of_run:
-            for step in (1, 2, 3):
-                of_run.save(on_a_disk._state(step), on_a_disk._data(position=step))
-        state, record = on_a_disk._restore(bucket_folder)
-    finally:
-        bucket_server.flaky(0.0)
+    with Checkpoints(bucket_folder, keep=2) as of_run:
+        for step in (1, 2, 3):
+            bucket_server.fail("503", at=rf"POST .*checkpoints.*%2F{step}%2F|POST .*checkpoints/{step}/")
+            of_run.save(on_a_disk._state(step), on_a_disk._data(position=step))
+    bucket_server.fail("503", at="GET .*checkpoints.*3.*alt=media")
+    state, record = on_a_disk._restore(bucket_folder)
     chex.assert_trees_all_equal(state, on_a_disk._state(3))
     assert record == 3
     assert _steps(bucket_folder) == [2, 3]
