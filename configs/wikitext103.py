@@ -31,6 +31,7 @@ Hardware, expected: four TPU v5e of 16 GiB. A train step takes all 24,576 tokens
 estimates cycles without gathers and sorts:
 
     medium SMoE          6.8 GiB    413.7 million cycles
+    medium, similarity_  7.0 GiB    418.1 million cycles
     medium, attention_   9.6 GiB    469.4 million cycles
     medium, 32 experts  10.4 GiB    557.6 million cycles
     large SMoE          15.8 GiB  2,104.7 million cycles; it hardly fits
