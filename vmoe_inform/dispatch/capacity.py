@@ -55,6 +55,13 @@ class Assignment:
         """Weights and indices of each token's experts."""
         return self.weights, self.indices
 
+    def by_choice(self) -> tuple[Float[Array, "K T"], Int[Array, "K T"]]:
+        """Weight and expert of choice k of each of the T = G S tokens; expert E for a choice that has no slot."""
+        weights, indices, kept = (
+            jnp.moveaxis(array, -1, 0).reshape(array.shape[-1], -1) for array in (self.weights, self.indices, self.kept)
+        )
+        return weights, jnp.where(kept, indices, self.num_experts)
+
 
 def expert_capacity(
     group_size: int, num_experts: int, num_selected_experts: int, factor: float | None, multiple_of: int = 4

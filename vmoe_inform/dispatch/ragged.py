@@ -28,12 +28,7 @@ def dispatch_ragged(
     """Moves tokens into blocks of rows of one expert each; cost grows with the assignments, not with the capacity."""
     groups, size, width = tokens.shape
     num_experts = assignment.num_experts
-    # [G, S, K] -> [K, G S]
-    weights, indices, kept = (
-        jnp.moveaxis(array, -1, 0).reshape(-1, groups * size)
-        for array in (assignment.weights, assignment.indices, assignment.kept)
-    )
-    expert_of_choice = jnp.where(kept, indices, num_experts)
+    weights, expert_of_choice = assignment.by_choice()
     rows = block_rows(expert_of_choice.size, num_experts)
     num_blocks = -(-expert_of_choice.size // rows) + num_experts
     slots, expert_of_block = _slots_and_blocks(expert_of_choice.reshape(-1), num_experts, rows, num_blocks)

@@ -96,12 +96,7 @@ def dispatch_segments(
     """Moves tokens into one segment of rows for each expert; cost grows with the assignments, not with the capacity."""
     groups, size, width = tokens.shape
     num_experts = assignment.num_experts
-    # [G, S, K] -> [K, G S]
-    weights, indices, kept = (
-        jnp.moveaxis(array, -1, 0).reshape(-1, groups * size)
-        for array in (assignment.weights, assignment.indices, assignment.kept)
-    )
-    expert_of_choice = jnp.where(kept, indices, num_experts)
+    weights, expert_of_choice = assignment.by_choice()
     chunk = chunk_rows(expert_of_choice.size, num_experts)
     num_rows = expert_of_choice.size + chunk
     row_of_choice, segments = _rows_and_segments(expert_of_choice.reshape(-1), num_experts, chunk)
