@@ -57,9 +57,11 @@ def test_train_then_evaluate_then_evaluate_again(trained, evaluate):
     assert clean["count"] == 364
     assert 0.0 <= results["suites"]["o"]["metrics"]["aupr"] <= 1.0
     layer = results["routing"]["block_1"]
-    assert set(layer) == {"entropy", "load", "effective_neighbours", "dropped"}
+    assert set(layer) == {"entropy", "load", "effective_neighbours", "dropped", "collapsed", "margin"}
     assert sum(layer["load"]) == pytest.approx(1.0, abs=1e-5)
     assert 1.0 <= layer["effective_neighbours"] <= 5.0
+    assert 0.0 <= layer["collapsed"] <= 1.0
+    assert 0.0 < layer["margin"] < 1.0
     page = trained / "evaluation" / "report.html"
     assert str(page) in printed
     assert page.read_text().count("data:image/") > 5

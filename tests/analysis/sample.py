@@ -139,6 +139,7 @@ def _layer(random: np.random.Generator, num_experts: int, num_classes: int, dept
             "edges": edges.tolist(),
             "counts": counts.tolist(),
             "quantiles": np.percentile(margins, QUANTILES).tolist(),
+            "mean": float(margins.mean()),
         },
         "flips": {
             "perturbation": perturbation.tolist(),
@@ -155,6 +156,7 @@ def _layer(random: np.random.Generator, num_experts: int, num_classes: int, dept
             "spectral_gap": [0.9, 0.6 - 0.02 * depth, 0.5 - 0.02 * depth],
             "matrix": matrix.tolist(),
         },
+        "collapsed": 0.5 / (1 + depth),
     }
 
 

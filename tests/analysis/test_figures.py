@@ -297,13 +297,14 @@ def test_comparison_has_a_line_for_each_run():
     runs = {"attention": analysis(), "plain": plain_analysis()}
     figure = comparison.comparison_figure(runs)
     by_title = {axes.get_title(): lines_by_label(axes) for axes in figure.axes}
-    assert len(by_title) == 6
+    assert len(by_title) == 7
     assert by_title["Routing entropy"]["plain"].get_ydata() == pytest.approx([0.5 * math.log(4)] * 2)
     assert by_title["Fluctuation"]["attention"].get_ydata() == pytest.approx([4, 6])
     assert list(by_title["Fluctuation"]["plain"].get_ydata()) == []
     only_plain = comparison.comparison_figure({"plain": plain_analysis()})
     titles = [axes.get_title() for axes in only_plain.axes]
-    assert titles == ["Routing entropy", "CV of the load", "Median margin", "Specialisation in classes"]
+    assert titles == ["Routing entropy", "CV of the load", "Collapse", "Median margin", "Specialisation in classes"]
+    assert by_title["Collapse"]["plain"].get_ydata() == pytest.approx([50, 25])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         f"{run}, step 1,380 (top-1 accuracy 91.0 %)" for run in runs
     ]

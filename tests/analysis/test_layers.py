@@ -87,6 +87,12 @@ def test_margins_are_counted_in_bars_up_to_the_largest():
     assert margin.quantiles[1:4] == pytest.approx([0.05, 0.25, 0.5], abs=1e-3)
 
 
+def test_collapsed_images_have_one_first_expert():
+    layer = _layer()  # tokens of the first image take experts 0 and 1, both of the second expert 0
+    assert layer.collapsed == 0.5
+    assert layer.margin.mean == pytest.approx((0.05 + 0.25 + 0.5 + 1.0) / 4)
+
+
 def test_the_graph_tells_to_how_many_tokens_one_attends():
     graph = _layer().graph
     # rows (1, 0), (1/2, 1/2), (0, 1), (0.1, 0.9)
@@ -142,8 +148,10 @@ def test_filler_tokens_count_nothing_and_batches_add_up():
     first, second = (layers.of_sums(sums) for sums in (whole, total))
     for name in ("entropy", "base_entropy", "dropped", "load_cv"):
         assert getattr(first, name) == pytest.approx(getattr(second, name), abs=1e-6)
-    for name in ("margin", "flips", "specialisation", "load"):
+    for name in ("flips", "specialisation", "load"):
         assert getattr(first, name) == getattr(second, name)
+    assert dataclasses.replace(first.margin, mean=None) == dataclasses.replace(second.margin, mean=None)
+    assert first.margin.mean == pytest.approx(second.margin.mean, abs=1e-6)
 
 
 def test_without_classes_there_is_no_specialisation():

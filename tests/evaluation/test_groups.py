@@ -100,6 +100,9 @@ def test_predictions(layout, router):
     np.testing.assert_array_equal(ours.indices, np.delete(np.arange(COUNT), BROKEN))
     np.testing.assert_array_equal(chosen["block_1"], chosen_by_first["block_1"])
     assert routing["block_1"].dropped == routing_of_first["block_1"].dropped
+    first = chosen["block_1"][..., 0]
+    assert routing["block_1"].collapsed == np.mean([len(set(of_image)) == 1 for of_image in first.tolist()])
+    assert (routing["block_1"].margin is None) == (router == "expert_choice")  # where no token chooses
     # With other shapes on a device, its matrix products round otherwise.
     same_shapes = layout[0] // layout[2] == FIRST[0] // FIRST[2]
     np.testing.assert_allclose(ours.logits, theirs.logits, rtol=0, atol=0 if same_shapes else 2e-6)

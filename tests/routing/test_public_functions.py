@@ -301,6 +301,12 @@ CASES = [
     ),
     Case("fluctuation_rate", (chosen, chosen), routing.fluctuation_rate, slow.fluctuation_rate, whole=True),
     Case(
+        "collapsed_sequences",
+        (lambda rng, batch: rng.integers(0, 2, (*batch, 2, K)),),
+        routing.collapsed_sequences,
+        lambda i: np.array(len(set(i[:, 0].tolist())) == 1),
+    ),
+    Case(
         "expert_load",
         (chosen,),
         lambda i: routing.expert_load(i, E),
@@ -341,7 +347,7 @@ def _assert_close(fast, reference, tolerance=2e-5):
 def test_equals_the_reference(case):
     made = case.make(())
     result = case.fast(*(jnp.asarray(array) for array, _ in made))
-    assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in jax.tree.leaves(result))
+    assert all(leaf.dtype in (jnp.float32, jnp.int32, jnp.bool_) for leaf in jax.tree.leaves(result))
     _assert_close(result, case.slow(made, ()))
 
 
@@ -358,7 +364,7 @@ def test_equals_the_reference_under_jit_for_more_batch_axes_and_from_bfloat16(ca
     exact, rounded = jax.jit(lambda *a: (case.fast(*a), case.fast(*map(_rounded, a))))(*arrays)
     _assert_close(exact, case.slow(made, batch))
     # The arithmetic is float32 also where what comes in is not.
-    assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in jax.tree.leaves(rounded))
+    assert all(leaf.dtype in (jnp.float32, jnp.int32, jnp.bool_) for leaf in jax.tree.leaves(rounded))
     doubles = [(np.asarray(_rounded(jnp.asarray(array))), batched) for array, batched in made]
     doubles = [(a.astype(np.float32) if a.dtype == jnp.bfloat16 else a, batched) for a, batched in doubles]
     _assert_close(rounded, case.slow(doubles, batch))

@@ -20,6 +20,14 @@ def test_fluctuation_counts_changed_sets_not_changed_orders():
     assert routing.fluctuation_rate(before, after) == 0.25
 
 
+def test_sequences_collapse_where_all_real_tokens_have_one_first_expert():
+    indices = jnp.array([[[2, 0], [2, 1], [2, 0]], [[2, 0], [2, 0], [0, 2]], [[1, 0], [0, 2], [0, 1]]])
+    assert routing.collapsed_sequences(indices).tolist() == [True, False, False]
+    real = jnp.array([[False, False, False], [True, True, False], [False, True, True]])
+    assert routing.collapsed_sequences(indices, real).tolist() == [True, True, True]
+    assert routing.collapsed_sequences(indices, real.at[1].set(True)).tolist() == [True, False, True]
+
+
 def test_expert_load():
     np.testing.assert_array_equal(routing.expert_load(jnp.array([[0, 1], [0, 2]]), 4), [0.5, 0.25, 0.25, 0.0])
 

@@ -99,11 +99,13 @@ class Margin:
       edges: of the bars.
       counts: tokens of each.
       quantiles: as of :class:`Spread`.
+      mean: over tokens; None in older files.
     """
 
     edges: Row
     counts: tuple[int, ...]
     quantiles: Row
+    mean: float | None = None
 
     @property
     def median(self) -> float:
@@ -168,6 +170,7 @@ class Layer:
       margin, flips: None where no token chooses, or K = E.
       specialisation: of experts in classes; None where there are none.
       adjacency: None where no step multiplies with a matrix of experts.
+      collapsed: share of the records whose tokens all have the same first expert; None in older files.
     """
 
     entropy: float
@@ -180,6 +183,7 @@ class Layer:
     flips: Flips | None
     specialisation: Specialisation | None
     adjacency: Adjacency | None = None
+    collapsed: checks.Share | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from vmoe_inform.evaluation.results import LayerRouting
 from vmoe_inform.evaluation.runner import Collected, Runner
 from vmoe_inform.evaluation.suites.base import AttackedPredictions, Features
 from vmoe_inform.nn.models import Model
+from vmoe_inform.nn.router import tokens_choose
 from vmoe_inform.nn.trace import LayerStatistics, layer_statistics
 from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.mesh import batch_sharding, replicated
@@ -119,7 +120,9 @@ class Predictor(Runner):
         """As :meth:`predict`; of each MoE layer the means over all records; and every token's experts."""
         found = self.collect(self._routing, variables, source)
         outputs, layers = found.outputs
-        routing = {block: _means(layer) for block, layer in layers.items()}
+        model = self._task.config.model
+        has_margin = tokens_choose(model.router) and model.moe.num_selected_experts < model.moe.num_experts
+        routing = {block: _means(layer, has_margin=has_margin) for block, layer in layers.items()}
         chosen = {block: layer.chosen for block, layer in layers.items()}
         return self._answers(dataclasses.replace(found, outputs=outputs)), routing, chosen
 
@@ -167,7 +170,7 @@ class Predictor(Runner):
         return float(compiled.cost_analysis()["flops"])
 
 
-def _means(layer: LayerStatistics) -> LayerRouting:
+def _means(layer: LayerStatistics, *, has_margin: bool) -> LayerRouting:
     load = np.mean(layer.load, axis=0)
     load = load / load.sum()  # where experts choose, a token may count more or less than once
     return LayerRouting(
@@ -175,4 +178,6 @@ def _means(layer: LayerStatistics) -> LayerRouting:
         load=tuple(load.tolist()),
         effective_neighbours=np.mean(layer.effective_neighbours).item(),
         dropped=np.mean(layer.dropped).item(),
+        collapsed=np.mean(layer.collapsed).item(),
+        margin=np.mean(layer.margin).item() if has_margin else None,
     )

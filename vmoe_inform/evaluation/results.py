@@ -222,12 +222,18 @@ class LayerRouting:
       load: share of the assignments that each expert gets [E].
       effective_neighbours: tokens over which a token averages, itself included; None where nothing is averaged.
       dropped: share of the assignments for which an expert had no place.
+      collapsed: share of the records (images, windows of text) whose tokens all have the same first expert. None in
+        files of older versions.
+      margin: K-th minus (K + 1)-th largest probability, mean over the tokens. None where no token chooses, or K = E,
+        and in files of older versions.
     """
 
     entropy: Value
     load: tuple[Amount, ...]
     effective_neighbours: Value | None
     dropped: Value
+    collapsed: checks.Share | None = None
+    margin: Amount | None = None
 
     def __post_init__(self) -> None:
         if not sum(self.load) > 0:

@@ -60,10 +60,15 @@ class Routing:
     losses: Mapping[str, Float[Array, " B"]]
     active: Int[Array, ""] | None
 
-    def previous(self) -> PreviousLayer:
-        """What the next MoE layer may know of this one; the probabilities are scaled to sum 1."""
+    @property
+    def normalized(self) -> Float[Array, "B N E"]:
+        """The informed probabilities scaled to sum 1; a zero row stays zero."""
         sums = jnp.sum(self.informed, axis=-1, keepdims=True)
-        return PreviousLayer(self.informed / jnp.where(sums > 0, sums, 1.0), self.base_indices)
+        return self.informed / jnp.where(sums > 0, sums, 1.0)
+
+    def previous(self) -> PreviousLayer:
+        """What the next MoE layer may know of this one."""
+        return PreviousLayer(self.normalized, self.base_indices)
 
 
 def steps_of(config: RouterConfig) -> tuple[ContextStep, ...]:
@@ -85,6 +90,11 @@ def needs_raw_inputs(config: RouterConfig) -> bool:
 def has_state(config: RouterConfig) -> bool:
     """Whether a step of the router keeps a state."""
     return any(step.has_state(options_of(config, step)) for step in steps_of(config))
+
+
+def tokens_choose(config: RouterConfig) -> bool:
+    """Whether each token takes the experts that it finds most probable; else experts or slots choose."""
+    return not SELECT_STEPS[config.select].fills_slots
 
 
 @jax.tree_util.register_dataclass

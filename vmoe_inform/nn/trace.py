@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform.axes import Array, Bool, Float, Int
-from vmoe_inform.routing import effective_neighbours, routing_entropy
+from vmoe_inform.routing import collapsed_sequences, effective_neighbours, routing_entropy, topk_margin
 from vmoe_inform.routing.stats import mean_over_tokens
 
 
@@ -22,6 +22,9 @@ class LayerStatistics:
       load: mean load that a token puts on each expert.
       effective_neighbours: mean over tokens; 1 if tokens do not mix.
       dropped: share of the tokens' choices without a slot.
+      collapsed: whether all tokens have the same first expert.
+      margin: mean over tokens of the K-th minus the (K + 1)-th largest informed probability, scaled to sum 1; infinite
+        for K = E.
       chosen: experts of every token, the first choice first; E for none.
     """
 
@@ -29,6 +32,8 @@ class LayerStatistics:
     load: Float[Array, "B E"]
     effective_neighbours: Float[Array, " B"]
     dropped: Float[Array, " B"]
+    collapsed: Bool[Array, " B"]
+    margin: Float[Array, " B"]
     chosen: Int[Array, "B N K"]
 
 
@@ -47,11 +52,14 @@ def layer_statistics(
         routing = layer["routing"]
         entropy = routing_entropy(routing.informed)
         neighbours = jnp.ones_like(entropy) if routing.graph is None else effective_neighbours(routing.graph)
+        margins = topk_margin(routing.normalized, routing.base_indices.shape[-1])
         layers[block] = LayerStatistics(
             entropy=mean_over_tokens(entropy, token_mask, axis=1),
             load=mean_over_tokens(layer["load"], token_mask, axis=1),
             effective_neighbours=mean_over_tokens(neighbours, token_mask, axis=1),
             dropped=mean_over_tokens(layer["dropped"], token_mask, axis=1),
+            collapsed=collapsed_sequences(layer["indices"], token_mask),
+            margin=mean_over_tokens(margins, token_mask, axis=1),
             chosen=layer["indices"],
         )
     return layers

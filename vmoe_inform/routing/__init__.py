@@ -36,6 +36,7 @@ from vmoe_inform.routing.posteriors import (
 from vmoe_inform.routing.scores import balanced_table, cosine_scores, hash_scores, linear_scores, soft_slot_scores
 from vmoe_inform.routing.selection import expert_choice, top_experts
 from vmoe_inform.routing.stats import (
+    collapsed_sequences,
     effective_neighbours,
     expert_load,
     fluctuation_rate,
@@ -50,6 +51,7 @@ __all__ = [
     "balance_loss",
     "balanced_assignment",
     "balanced_table",
+    "collapsed_sequences",
     "coselection_counts",
     "cosine_scores",
     "effective_neighbours",

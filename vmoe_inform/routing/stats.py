@@ -81,6 +81,24 @@ def fluctuation_rate(
     return jnp.mean(changed.astype(jnp.float32))
 
 
+def collapsed_sequences(
+    indices: Int[Array, "*batch N K"], real: Bool[Array, "*batch N"] | None = None
+) -> Bool[Array, "*batch"]:
+    """Whether all tokens of a sequence (image) have the same first expert: the router does not tell them apart.
+
+    A token without an expert (index E) counts as one with another expert than the rest.
+
+    Args:
+      indices: experts of each token, the first choice first.
+      real: False for padding, which is left out; None if all tokens are real. Without any real token it is True.
+    """
+    first = indices[..., 0]
+    if real is None:
+        return jnp.all(first == first[..., :1], axis=-1)
+    a_real_one = jnp.take_along_axis(first, jnp.argmax(real, axis=-1)[..., None], axis=-1)
+    return jnp.all((first == a_real_one) | ~real, axis=-1)
+
+
 def expert_load(indices: Int[Array, "*batch N K"], num_experts: int) -> Float[Array, " E"]:
     """Share of all assignments that each expert gets; sums to 1."""
     return jnp.mean(jax.nn.one_hot(indices.reshape(-1), num_experts, dtype=jnp.float32), axis=0)

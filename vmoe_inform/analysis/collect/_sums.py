@@ -13,7 +13,7 @@ import numpy as np
 
 from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
-from vmoe_inform.routing import effective_neighbours, routing_entropy
+from vmoe_inform.routing import collapsed_sequences, effective_neighbours, routing_entropy
 
 NUM_BINS = 4096
 
@@ -55,6 +55,9 @@ class LayerSums:
       tokens: how many.
       entropy, base_entropy: sums of the entropies of informed and base probabilities, nats.
       dropped: sum of the shares of choices without a slot.
+      sequences: how many.
+      collapsed: those whose tokens all have the same first expert.
+      margin: sum of the margins; None as ``margin_counts``.
       load: by class of the sequence and expert; a single row where there are no classes.
       margin_counts: tokens by margin, in quadratic bins; None where there are no margins or all are infinite.
       flips: tokens that each of PERTURBATIONS could give another choice; None as ``margin_counts``.
@@ -65,6 +68,9 @@ class LayerSums:
     entropy: Array
     base_entropy: Array
     dropped: Array
+    sequences: Int[Array, ""]
+    collapsed: Int[Array, ""]
+    margin: Array | None
     load: Float[Array, "classes E"]
     margin_counts: Int[Array, " bins"] | None
     flips: Int[Array, " p"] | None
@@ -77,7 +83,7 @@ def layer_sums(
     """Sums over the tokens of sequences.
 
     Args:
-      layer: with all fields but ``weights`` and the indices; ``graph`` and ``margin`` may be None.
+      layer: with all fields but ``weights`` and ``base_indices``; ``graph`` and ``margin`` may be None.
       real: False for filler tokens, which are left out.
       labels: of the sequences; None where there are no classes.
       num_classes: of the labels; None where there are none.
@@ -93,15 +99,20 @@ def layer_sums(
     def total(values: Float[Array, "n N"]) -> Array:
         return jnp.sum(jnp.where(real, values, 0.0))
 
+    indices = jnp.asarray(layer.indices)
     margins = None
-    if layer.margin is not None and layer.indices is not None and layer.indices.shape[-1] < base.shape[-1]:
+    if layer.margin is not None and indices.shape[-1] < base.shape[-1]:
         margins = jnp.asarray(layer.margin)
+    counted = jnp.any(real, axis=-1)
     sizes = jnp.asarray(PERTURBATIONS, jnp.float32)
     return LayerSums(
         tokens=jnp.sum(real),
         entropy=total(routing_entropy(informed)),
         base_entropy=total(routing_entropy(base)),
         dropped=total(dropped),
+        sequences=jnp.sum(counted),
+        collapsed=jnp.sum(counted & collapsed_sequences(indices, real)),
+        margin=None if margins is None else total(margins),
         load=jnp.einsum("nc,ne->ce", classes, of_sequences, precision="highest"),
         margin_counts=None if margins is None else _count(jnp.sqrt(margins), real),
         # A change of that size at most can lower the K-th and raise the (K + 1)-th probability by as much.

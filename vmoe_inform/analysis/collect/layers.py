@@ -57,9 +57,12 @@ def of_sums(sums: LayerSums) -> Layer:
         load_cv=coefficient_of_variation(load),
         dropped=float(sums.dropped) / tokens,
         graph=None if sums.graph is None else _token_graph(sums.graph, tokens),
-        margin=None if sums.margin_counts is None else _margin(np.asarray(sums.margin_counts)),
+        margin=None
+        if sums.margin_counts is None or sums.margin is None
+        else _margin(np.asarray(sums.margin_counts), float(sums.margin) / tokens),
         flips=None if sums.flips is None else Flips(PERTURBATIONS, _row(np.asarray(sums.flips) / tokens)),
         specialisation=specialisation(np.asarray(sums.load)) if len(sums.load) > 1 else None,
+        collapsed=int(sums.collapsed) / int(sums.sequences),
     )
 
 
@@ -103,7 +106,7 @@ def _token_graph(sums: GraphSums, tokens: int) -> TokenGraph:
     )
 
 
-def _margin(counts: Int[np.ndarray, " bins"]) -> Margin:
+def _margin(counts: Int[np.ndarray, " bins"], mean: float) -> Margin:
     """Bars of nearly the same width, from 0 to the largest margin."""
     edges = bin_edges(2)
     last = int(np.flatnonzero(counts)[-1]) + 1
@@ -112,6 +115,7 @@ def _margin(counts: Int[np.ndarray, " bins"]) -> Margin:
         edges=_row(edges[bars]),
         counts=tuple(np.add.reduceat(counts, bars[:-1]).tolist()),
         quantiles=_quantiles(counts, edges),
+        mean=mean,
     )
 
 

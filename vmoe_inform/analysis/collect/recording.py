@@ -11,8 +11,8 @@ from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.axes import Array, Bool
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.evaluation.runner import Applied
+from vmoe_inform.nn.router import tokens_choose
 from vmoe_inform.routing import topk_margin
-from vmoe_inform.routing.steps import SELECT_STEPS
 from vmoe_inform.tasks.task import Batch
 
 # What a record may hold besides the token graph, which is by far the largest.
@@ -41,10 +41,9 @@ def real_tokens(found: Applied, batch: Batch, config: ModelConfig) -> Bool[Array
 def _record(left: Mapping[str, Any], config: ModelConfig) -> LayerTrace:
     """The record of what :class:`vmoe_inform.nn.moe.MoeLayer` left; its arrays are on the devices."""
     routing = left["routing"]
-    sums = jnp.sum(routing.informed, axis=-1, keepdims=True)
-    informed = routing.informed / jnp.where(sums > 0, sums, 1.0)
+    informed = routing.normalized
     found: dict[str, Any] = {name: left[name] for name in ("indices", "weights", "load", "dropped")}
-    if tokens_choose(config):
+    if tokens_choose(config.router):
         found["margin"] = topk_margin(informed, routing.base_indices.shape[-1])
     found |= {"base": jax.nn.softmax(routing.logits, axis=-1), "informed": informed}
     return LayerTrace(base_indices=routing.base_indices, graph=routing.graph, **found)
@@ -53,11 +52,6 @@ def _record(left: Mapping[str, Any], config: ModelConfig) -> LayerTrace:
 def block_names(config: ModelConfig) -> list[str]:
     """Names of the blocks with a MoE layer, in order."""
     return [f"block_{layer}" for layer in config.moe_layers]
-
-
-def tokens_choose(config: ModelConfig) -> bool:
-    """Whether each token takes the experts that it finds most probable; else experts or slots choose."""
-    return not SELECT_STEPS[config.router.select].fills_slots
 
 
 def kept_fields(config: ModelConfig, keep: Collection[str] | None) -> tuple[str, ...]:
@@ -70,7 +64,7 @@ def kept_fields(config: ModelConfig, keep: Collection[str] | None) -> tuple[str,
     Raises:
       ValueError: a name that is none, or that the router does not have.
     """
-    there = tuple(name for name in FIELDS if name != "margin" or tokens_choose(config))
+    there = tuple(name for name in FIELDS if name != "margin" or tokens_choose(config.router))
     if keep is None:
         return there
     for name in keep:

@@ -15,6 +15,10 @@ from vmoe_inform.report.styles import legend_name, series_styles
 QUANTITIES: Mapping[str, tuple[str, Callable[[Layer], float | None]]] = {
     "Routing entropy": ("nats", lambda layer: layer.entropy),
     "CV of the load": ("standard deviation / mean", lambda layer: layer.load_cv),
+    "Collapse": (
+        "records with one first expert in %",
+        lambda layer: None if layer.collapsed is None else 100 * layer.collapsed,
+    ),
     "Median margin": ("difference of probabilities", lambda layer: layer.margin.median if layer.margin else None),
     "Effective neighbours": (
         "tokens, itself included",
