@@ -211,6 +211,21 @@ def test_spectral_gap_is_of_the_matrix_that_the_router_applies():
     assert found.matrix[0][1] == 0.0
 
 
+def test_in_the_warm_up_no_expert_mixes_with_another():
+    matrix = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+
+    def state(acts):
+        return {"adjacency": matrix, "counts": matrix, "steps": np.int32(5), "acts": np.bool_(acts)}
+
+    states = {
+        step: {"block_0": {"moe": {"router": {"symphony": {"state": state(acts)}}}}}
+        for step, acts in ((5, False), (9, True))
+    }
+    found = adjacencies(_symphony(warmup_steps=7, identity_share=0.5), states)["block_0"]
+    assert found.spectral_gap == pytest.approx([0.0, 0.15], abs=1e-6)  # half of the identity leaves half the gap of 0.3
+    assert np.array(found.matrix) == pytest.approx(0.5 * np.eye(2) + 0.5 * matrix)
+
+
 def test_routers_without_a_matrix_of_experts_have_no_adjacency():
     config = config_lib.default().model
     config.moe.layers, config.num_layers = (0,), 1

@@ -11,6 +11,7 @@ from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import files as config_files
 from vmoe_inform.config import from_text, groups, identity
+from vmoe_inform.routing import steps
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
 
@@ -365,9 +366,9 @@ def test_inform_steps_of_each_layer():
 
 def test_the_number_of_steps_is_checked_before_a_run_in_epochs():
     config = config_lib.parse(make(**DISTILLED))
-    config_lib.check_duration(config, 1001)
+    config_lib.check_duration(config, steps.Duration(1001))
     with pytest.raises(ValueError, match=r"distilled.switch_step: expected less than the 1000 training steps; rec"):
-        config_lib.check_duration(config, 1000)
+        config_lib.check_duration(config, steps.Duration(1000))
 
 
 # Layers, devices, arguments.

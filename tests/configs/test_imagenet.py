@@ -11,6 +11,7 @@ from configs import digits, imagenet
 from vmoe_inform import config as config_lib
 from vmoe_inform.evaluation import suites
 from vmoe_inform.nn.router import loss_weights
+from vmoe_inform.routing.steps import Duration
 from vmoe_inform.training import program
 from vmoe_inform.training.optimizer import make_schedule
 
@@ -40,7 +41,9 @@ def test_schedules(recipe):
     assert program.total_steps(config, IMAGES) == steps
     schedule = make_schedule(config.optimizer, steps)
     np.testing.assert_allclose([schedule(step) for step in rates], list(rates.values()), rtol=1e-4, atol=1e-9)
-    config_lib.check_duration(config_lib.parse(imagenet.get_config(f"recipe={recipe},router=stablemoe")), steps)
+    config_lib.check_duration(
+        config_lib.parse(imagenet.get_config(f"recipe={recipe},router=stablemoe")), Duration(steps)
+    )
 
 
 def test_a_tenth_of_the_run_is_what_stablemoe_learns_in():

@@ -120,6 +120,43 @@ def expert_informed(probabilities, adjacency):
     return informed
 
 
+def symmetric(counts):
+    counts = np.asarray(counts, np.float64)
+    found = np.zeros_like(counts)
+    for j, k in np.ndindex(counts.shape):
+        if counts[j, k]:
+            found[j, k] = counts[j, k] / np.sqrt(counts[j].sum() * counts[:, k].sum())
+    return found
+
+
+def symphony(choices, num_experts, *, decay, normalization, every, warmup, alpha):
+    """Before each training step and after the last one: the matrix that Symphony multiplies probabilities with.
+
+    Args:
+      choices: experts of the tokens of each step [steps, N, K].
+      every: steps between two updates.
+      warmup: steps without the matrix.
+      alpha: share of the identity.
+    """
+    normalized = {"row": normalize_rows, "symmetric": symmetric}[normalization]
+    adjacency, pending, found = np.zeros((num_experts, num_experts)), [], []
+    for done in range(len(choices) + 1):
+        matrix = np.eye(num_experts)
+        if done >= warmup:
+            for j in range(num_experts):
+                if adjacency[j].any():
+                    matrix[j] = alpha * matrix[j] + (1 - alpha) * adjacency[j]
+        found.append(matrix)
+        if done == len(choices):
+            return found
+        pending.append(coselection_counts(choices[done], num_experts))
+        if len(pending) == every:
+            new = normalized(sum(pending))
+            replaces = every > 1 and done + 1 == every
+            adjacency = new if replaces else decay * adjacency + (1 - decay) * new
+            pending = []
+
+
 def update_oja(adjacency, counts, decay):
     updated = np.array(adjacency)
     mean = np.trace(counts) / len(counts)

@@ -78,6 +78,23 @@ def test_doubly_stochastic_columns_are_only_near_where_the_zeros_allow_no_such_m
     np.testing.assert_allclose(jnp.sum(result, axis=0), [1 + 1 / 129, 1 - 1 / 129], rtol=1e-5)
 
 
+def test_symmetric_worked_by_hand():
+    # Sums of rows and columns 4, 9 and 1: 2 / sqrt(4 * 4), 2 / sqrt(4 * 9), 6 / 9, 1 / sqrt(9 * 1).
+    counts = jnp.array([[2.0, 2.0, 0.0], [2.0, 6.0, 1.0], [0.0, 1.0, 0.0]])
+    expected = [[1 / 2, 1 / 3, 0], [1 / 3, 2 / 3, 1 / 3], [0, 1 / 3, 0]]
+    result = routing.normalize_adjacency(counts, normalization="symmetric")
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+def test_the_symmetric_normalization_never_lengthens_a_vector():
+    rng = np.random.default_rng(5)
+    for diagonal in (True, False):
+        chosen = np.argsort(rng.random((50, 6)), axis=-1)[:, :2]
+        counts = routing.coselection_counts(jnp.asarray(chosen), 6, diagonal=diagonal)
+        values = np.linalg.eigvalsh(np.float64(routing.normalize_adjacency(counts, normalization="symmetric")))
+        assert np.abs(values).max() == pytest.approx(1.0, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("threshold", "expected"),
     [
@@ -96,14 +113,14 @@ def test_symphony_starts_at_its_initial_value_and_leaves_out_what_is_below_the_t
     # takes nothing from the state itself.
     context = steps.StepContext(tokens=jnp.zeros((1, 3, 4)), parameters={}, state=state)
     counts = step.observe(context, jnp.array([[[0], [0], [1]]]), **options)
-    state = step.update_state(state, counts, {}, **options)
+    state = step.update_state(state, counts, {}, duration=steps.Duration(1), **options)
     np.testing.assert_allclose(state, [[0.55, 0.45], [0.45, 0.55]], rtol=1e-6)
     context = steps.StepContext(tokens=jnp.zeros((1, 1, 4)), parameters={}, state=state)
     informed = step.function(jnp.array([[[0.8, 0.2]]]), context, **options)
     np.testing.assert_allclose(informed, [expected], rtol=1e-6)
 
 
-@pytest.mark.parametrize("normalization", ["row", "column", "doubly_stochastic"])
+@pytest.mark.parametrize("normalization", ["row", "column", "symmetric", "doubly_stochastic"])
 def test_experts_without_a_count_stay_zero(normalization):
     counts = jnp.array([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
     expected = np.array([[2 / 3, 1 / 3, 0], [1 / 3, 2 / 3, 0], [0, 0, 0]])
@@ -307,7 +324,7 @@ def test_across_layers_learns_which_expert_follows_which():
     [
         (
             lambda: routing.normalize_adjacency(jnp.ones((2, 2)), normalization="rows"),
-            "normalization: expected one of 'row', 'column', 'doubly_stochastic'; received 'rows'",
+            "normalization: expected one of 'row', 'column', 'symmetric', 'doubly_stochastic'; received 'rows'",
         ),
         (lambda: routing.normalize_adjacency(jnp.ones((2, 3))), r"counts: expected shape \[3, 3\]; received \[2, 3\]"),
         (

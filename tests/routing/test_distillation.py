@@ -135,10 +135,10 @@ def test_after_the_switch_the_layer_goes_on_to_learn_through_its_gates_alone(tra
 
 def test_the_switch_comes_before_the_end_of_the_training():
     config = config_lib.parse(tiny.config_dict("stablemoe"))  # the switch is at step 10
-    config_lib.check_duration(config, 11)
+    config_lib.check_duration(config, steps.Duration(11))
     message = r"model\.router\.options\.distilled\.switch_step: expected less than the 10 training steps; received 10"
     with pytest.raises(ValueError, match=message):
-        config_lib.check_duration(config, 10)
+        config_lib.check_duration(config, steps.Duration(10))
     with pytest.raises(ValueError, match="less than the 10 training steps; received 10"):
         config_lib.parse(tiny.config_dict("stablemoe", train__steps=10))
 

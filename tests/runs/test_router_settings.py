@@ -62,6 +62,11 @@ def test_what_has_not_been_learned_cannot_be_had(plain):
         plain.rerouted({"model.moe.num_experts": 6})
 
 
+def test_a_trained_adjacency_is_mixed_with_the_identity_without_training():
+    mixed = run_of("symphony_vmoe").rerouted({"model.router.options.symphony.identity_share": 0.9})
+    assert mixed.config.model.router.options["symphony"]["identity_share"] == 0.9
+
+
 def test_inform_and_inform_by_layer_replace_each_other():
     config = config_lib.parse(tiny.config_dict("alternate_vmoe"))
     both = router_settings.with_settings(config, {INFORM: "similarity"}).model.router
@@ -78,6 +83,9 @@ def test_inform_and_inform_by_layer_replace_each_other():
         ("model.num_layers", 3, "--config: expected a field of model.router or model.moe"),
         ("model.router.noise_std", 0.0, "--config: expected a setting that changes what an evaluated router does"),
         ("model.moe.capacity_factor", 2.0, "--config: expected a setting that changes"),
+        ("model.router.options.symphony.decay", 0.5, "--config: expected a setting that changes"),
+        ("model.router.options.frozen.growth_share", 0.5, "--config: expected a setting that changes"),
+        ("model.router.options.importance.weight", 0.5, "--config: expected a setting that changes"),
         (INFORM, "infrom", "model.router.inform: expected one of"),
         ("model.moe.num_selected_experts", 9, "num_selected_experts: expected at most .* 4; received 9"),
     ],

@@ -11,6 +11,7 @@ from vmoe_inform import checks, tasks
 from vmoe_inform import config as config_lib
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.nn import models
+from vmoe_inform.routing.steps import Duration
 from vmoe_inform.runs.state import create
 from vmoe_inform.tasks.classification import Classification
 from vmoe_inform.tasks.task import TASKS
@@ -143,7 +144,7 @@ def test_parts_of_a_batch_count_by_their_examples(brightness, parts):
         config = _config(task="brightness", **changes)
         model, optimizer = models.from_config(config.model), make_optimizer(config.optimizer, 20)
         schedule = make_schedule(config.optimizer, 20)
-        step = jax.jit(make_train_step(model, Masked(config), optimizer, schedule, config, 20))
+        step = jax.jit(make_train_step(model, Masked(config), optimizer, schedule, config, Duration(20)))
         _, metrics = step(create(model, optimizer, seed=jnp.uint32(0), ema=False), {"image": images, "mask": mask})
         found.append({name: float(metrics[name]) for name in ("loss", "squared_error", "gradient_norm")})
     assert found[0] == pytest.approx(found[1], rel=1e-4)
@@ -154,7 +155,7 @@ def test_a_step_trains_any_task(brightness):
     task = tasks.from_config(config)
     assert isinstance(task, brightness)
     model, optimizer = models.from_config(config.model), make_optimizer(config.optimizer, 20)
-    step = jax.jit(make_train_step(model, task, optimizer, make_schedule(config.optimizer, 20), config, 20))
+    step = jax.jit(make_train_step(model, task, optimizer, make_schedule(config.optimizer, 20), config, Duration(20)))
     state = create(model, optimizer, seed=jnp.uint32(0), ema=False)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
     errors = []

@@ -28,6 +28,9 @@ from vmoe_inform.training.writers.jsonl import read_metrics
 
 def _config(**overrides) -> config_lib.Config:
     settings = {"router": "symphony_vmoe", "train__ema_decay": 0.9, **tiny.ONE_BLOCK}
+    # A checkpoint after 10 of 20 steps is in the middle of an interval and of the warm-up.
+    options = {"update_every": 4, "warmup_share": 0.6}
+    settings |= {f"model__router__options__symphony__{name}": value for name, value in options.items()}
     return config_lib.parse(tiny.config_dict(**(settings | overrides)))
 
 

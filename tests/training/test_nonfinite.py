@@ -11,6 +11,7 @@ from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform import tasks
 from vmoe_inform.nn import models
+from vmoe_inform.routing.steps import Duration
 from vmoe_inform.runs import state
 from vmoe_inform.training import nonfinite
 from vmoe_inform.training.nonfinite import WHERE
@@ -66,7 +67,7 @@ def test_a_nan_batch_changes_nothing_but_the_step():
     )
     model, optimizer = models.from_config(config.model), make_optimizer(config.optimizer, 20)
     task, schedule = tasks.from_config(config), make_schedule(config.optimizer, 20)
-    step = jax.jit(make_train_step(model, task, optimizer, schedule, config, 20))
+    step = jax.jit(make_train_step(model, task, optimizer, schedule, config, Duration(20)))
     images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
     good = {"image": images, "label": np.arange(4, dtype=np.int32)}
     bad = {**good, "image": np.where(np.arange(32 * 32 * 3).reshape(32, 32, 3) == 0, np.nan, images)}

@@ -228,6 +228,7 @@ def test_accumulation_equals_the_whole_batch(router):
     for parts in (1, 2):
         config = tiny.config_dict(router, **still, train__gradient_accumulation_steps=parts)
         config.model.router.options.distilled.switch_step = 2
+        config.model.router.options.symphony.update_every = 2
         program = program_lib.build(config_lib.parse(config), 20, jax.devices()[:2])
         with program.in_use():
             state = program.initialize()

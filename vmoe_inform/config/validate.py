@@ -163,12 +163,12 @@ def _ask(step: steps.Step, check: Callable[..., None], model: ModelConfig, about
         raise checks.InputError(f"{field}{problem}") from None
 
 
-def check_duration(config: Config, total_steps: int) -> None:
-    """Raises ValueError if a step of the router does not go with the number of training steps."""
+def check_duration(config: Config, duration: steps.Duration) -> None:
+    """Raises ValueError if a step of the router does not go with the length of the training."""
     router = config.model.router
     known = steps.all_steps()
     for name in router.step_names:
-        _ask(known[name], known[name].check_duration, config.model, total_steps)
+        _ask(known[name], known[name].check_duration, config.model, duration)
 
 
 def check_warmup(optimizer: OptimizerConfig, total_steps: int) -> None:
@@ -213,7 +213,7 @@ def _check_train(config: Config) -> None:
             train.batch_size,
         )
     if train.steps is not None:
-        check_duration(config, train.steps)
+        check_duration(config, steps.Duration(train.steps))
     if train.upcycling_noise and not train.initial_checkpoint:
         raise checks.error("train.upcycling_noise", "0 without train.initial_checkpoint", train.upcycling_noise)
     part = train.batch_size // train.gradient_accumulation_steps

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import RouterConfig, options_of
-from vmoe_inform.routing.steps import INFORM_STEPS, SCORE_STEPS, ContextStep, LayerSizes
+from vmoe_inform.routing.steps import INFORM_STEPS, SCORE_STEPS, ContextStep, Duration, LayerSizes
 
 STATE = "routing"  # the collection of the steps' states
 OBSERVED = "routing_observed"  # the collection that a training step makes mutable: sums over the tokens of a batch
@@ -61,7 +61,9 @@ def _form(tree: Tree) -> str:
     return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))
 
 
-def update_states(config: RouterConfig, params: Tree, states: Tree, observed: Tree) -> Tree:
+def update_states(
+    config: RouterConfig, params: Tree, states: Tree, observed: Tree, duration: Duration | None = None
+) -> Tree:
     """The states after a training step.
 
     Args:
@@ -69,9 +71,13 @@ def update_states(config: RouterConfig, params: Tree, states: Tree, observed: Tr
       params: parameters of the model before the step.
       states: the collection ``routing`` before the step.
       observed: the collection ``routing_observed`` of the model's call; of several calls, the sums of its arrays.
+      duration: of the training; None only without steps that need it.
 
     Returns:
       the new collection ``routing``; states of steps that observed nothing are the old ones.
+
+    Raises:
+      ValueError: no duration, for a step that needs it.
     """
     steps = {config.score: SCORE_STEPS[config.score], **{name: INFORM_STEPS[name] for name in config.inform_steps}}
 
@@ -79,7 +85,12 @@ def update_states(config: RouterConfig, params: Tree, states: Tree, observed: Tr
         if "observed" in observed:  # the scope of a step
             step = steps[name]
             assert step.update_state is not None  # others leave nothing
-            new = step.update_state(states["state"], observed["observed"], params, **options_of(config, step))
+            given: dict[str, Any] = {}
+            if step.needs_duration:
+                if duration is None:
+                    raise checks.error("duration", f"what the router step {step.name!r} needs", None)
+                given["duration"] = duration
+            new = step.update_state(states["state"], observed["observed"], params, **given, **options_of(config, step))
             return {**states, "state": new}
         inner = {key: updated(key, params.get(key, {}), states[key], observed[key]) for key in observed}
         return {**states, **inner}

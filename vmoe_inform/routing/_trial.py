@@ -13,6 +13,7 @@ from vmoe_inform.axes import Array, Tree
 from vmoe_inform.routing.steps import (
     AttentionRecord,
     ContextStep,
+    Duration,
     InformStep,
     LayerSizes,
     LossContext,
@@ -23,6 +24,7 @@ from vmoe_inform.routing.steps import (
 )
 
 SIZES = LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, raw_input_size=3, num_heads=2)
+DURATION = Duration(100, lambda: 10)
 IMAGES = 2
 Inputs = dict[str, Any]
 _WORDS = 7  # of a vocabulary

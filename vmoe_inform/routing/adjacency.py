@@ -1,18 +1,13 @@
 """Symphony's expert graph: experts that are chosen together inform each other (SymphonySMoE, arXiv 2510.16411)."""
 
-from collections.abc import Mapping
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.routing.products import float32_einsum
-from vmoe_inform.routing.steps import LayerSizes, StepContext, register_inform
 
-Normalization = Literal["row", "column", "doubly_stochastic"]
-_NORMALIZATIONS = ("row", "column", "doubly_stochastic")
+NORMALIZATIONS = ("row", "column", "symmetric", "doubly_stochastic")
 _SINKHORN_ITERATIONS = 64
 
 
@@ -51,25 +46,36 @@ def normalize_adjacency(counts: Float[Array, "E E"], *, normalization: str = "ro
 
     $$\hat A_{jk} = \frac{C_{jk}}{\sum_l C_{jl}} \quad \text{with normalization="row"}$$
 
+    ``"symmetric"`` divides by the square roots of the sums of row and column. D holds the sums of the rows:
+
+    $$\hat A = D^{-1/2} C \, D^{-1/2}$$
+
+    For the symmetric counts of co-selection its eigenvalues are between -1 and 1, so that it never lengthens a vector.
+    Its rows need not sum to 1.
+
     ``"doubly_stochastic"`` alternates columns and rows (Sinkhorn) for 64 rounds. Rows then sum to 1, and columns nearly
     do, if the counts are positive. No doubly stochastic matrix has the zeros of [[1, 1], [1, 0]], for instance. A
     column can be off by a hundredth there.
 
     Args:
       counts: C [E, E], not negative.
-      normalization: ``"row"`` (SymphonySMoE's estimate of p(k | j)), ``"column"`` or ``"doubly_stochastic"``.
+      normalization: ``"row"`` (SymphonySMoE's estimate of p(k | j)), ``"column"``, ``"symmetric"`` or
+        ``"doubly_stochastic"``.
 
     Raises:
       ValueError: unknown normalization, or counts that are not [E, E].
     """
-    if normalization not in _NORMALIZATIONS:
-        raise checks.error("normalization", f"one of {', '.join(map(repr, _NORMALIZATIONS))}", normalization)
+    if normalization not in NORMALIZATIONS:
+        raise checks.error("normalization", f"one of {', '.join(map(repr, NORMALIZATIONS))}", normalization)
     checks.shape("counts", counts.shape, (counts.shape[-1], counts.shape[-1]))
     counts = counts.astype(jnp.float32)
     if normalization == "row":
         return _divide_by_sums(counts, axis=1)
     if normalization == "column":
         return _divide_by_sums(counts, axis=0)
+    if normalization == "symmetric":
+        roots = [jnp.sqrt(jnp.sum(counts, axis=axis, keepdims=True)) for axis in (0, 1)]
+        return counts / (jnp.where(roots[0] > 0, roots[0], 1.0) * jnp.where(roots[1] > 0, roots[1], 1.0))
     return jax.lax.fori_loop(
         0, _SINKHORN_ITERATIONS, lambda _, matrix: _divide_by_sums(_divide_by_sums(matrix, axis=0), axis=1), counts
     )
@@ -205,142 +211,10 @@ def expert_informed(
     """
     num_experts = probabilities.shape[-1]
     checks.shape("adjacency", adjacency.shape, (num_experts, num_experts))
-    return float32_einsum("jk,...nk->...nj", jax.lax.stop_gradient(_with_identity_rows(adjacency)), probabilities)
+    return float32_einsum("jk,...nk->...nj", jax.lax.stop_gradient(with_identity_rows(adjacency)), probabilities)
 
 
-def _with_identity_rows(adjacency: Float[Array, "E E"]) -> Float[Array, "E E"]:
-    """The matrix with identity rows in place of zero rows."""
+def with_identity_rows(adjacency: Float[Array, "E E"]) -> Float[Array, "E E"]:
+    """The matrix with identity rows in place of zero rows: :func:`expert_informed` applies it so."""
     empty = jnp.all(adjacency == 0, axis=-1, keepdims=True)
     return jnp.where(empty, jnp.eye(adjacency.shape[-1]), adjacency.astype(jnp.float32))
-
-
-def _constant(key: Array, sizes: LayerSizes, *, initial_value: float, **options: object) -> Float[Array, "E E"]:
-    return jnp.full((sizes.num_experts, sizes.num_experts), initial_value, jnp.float32)
-
-
-def _zeros(key: Array, sizes: LayerSizes, **options: object) -> Float[Array, "E E"]:
-    return jnp.zeros((sizes.num_experts, sizes.num_experts), jnp.float32)
-
-
-def _state(context: StepContext) -> Float[Array, "E E"]:
-    assert context.state is not None  # declared by initial_state
-    return context.state
-
-
-def _coselections(
-    context: StepContext, indices: Int[Array, "B N K"], *, diagonal: bool = True, **options: object
-) -> Float[Array, "E E"]:
-    return coselection_counts(indices, _state(context).shape[-1], diagonal=diagonal)
-
-
-def _average(
-    state: Float[Array, "E E"],
-    counts: Float[Array, "E E"],
-    parameters: Mapping[str, Array],
-    *,
-    decay: float,
-    normalization: str,
-    **options: object,
-) -> Float[Array, "E E"]:
-    return update_adjacency(state, counts, decay=decay, normalization=normalization)
-
-
-def _above(state: Float[Array, "E E"], threshold: float) -> Float[Array, "E E"]:
-    return jnp.where(state < threshold, 0.0, state)
-
-
-def _symphony_adjacency(state: Float[Array, "E E"], *, threshold: float, **options: object) -> Float[Array, "E E"]:
-    return _with_identity_rows(_above(state, threshold))
-
-
-def _oja_adjacency(state: Float[Array, "E E"], **options: object) -> Float[Array, "E E"]:
-    return _with_identity_rows(state)
-
-
-@register_inform(
-    "symphony",
-    initial_state=_constant,
-    observe=_coselections,
-    observe_k=2,
-    update_state=_average,
-    adjacency=_symphony_adjacency,
-)
-def symphony_step(
-    probabilities: Float[Array, "B N E"],
-    context: StepContext,
-    *,
-    decay: checks.Share = 0.9,
-    normalization: Normalization = "row",
-    diagonal: bool = True,
-    threshold: checks.NonNegativeFloat = 0.0,
-    initial_value: checks.NonNegativeFloat = 0.0,
-) -> Float[Array, "B N E"]:
-    """Experts that are chosen together inform each other (SymphonySMoE, arXiv 2510.16411): their adjacency is state.
-
-    Entries below ``threshold`` are left out (0.05 in the paper). With K = 1 no two experts are ever chosen together, so
-    the paper's graph would have no edge. There the base top 2 are counted.
-    """
-    return expert_informed(probabilities, _above(_state(context), threshold))
-
-
-def _oja(
-    state: Float[Array, "E E"], counts: Float[Array, "E E"], parameters: Mapping[str, Array], *, decay: float
-) -> Float[Array, "E E"]:
-    return update_adjacency_oja(state, counts, decay=decay)
-
-
-@register_inform(
-    "symphony_oja",
-    initial_state=_zeros,
-    observe=_coselections,
-    observe_k=2,
-    update_state=_oja,
-    adjacency=_oja_adjacency,
-)
-def symphony_oja_step(
-    probabilities: Float[Array, "B N E"], context: StepContext, *, decay: checks.Share = 0.9
-) -> Float[Array, "B N E"]:
-    """Symphony with a Hebbian update in Oja's form, so that rarely chosen experts keep their neighbours.
-
-    The second open question of SymphonySMoE.
-    """
-    return expert_informed(probabilities, _state(context))
-
-
-def _transitions(context: StepContext, indices: Int[Array, "B N K"], **options: object) -> Float[Array, "E E"]:
-    assert context.previous is not None  # declared by needs_previous and skips_first_layer
-    return transition_counts(context.previous.indices, indices, _state(context).shape[-1])
-
-
-def _average_transitions(
-    state: Float[Array, "E E"],
-    counts: Float[Array, "E E"],
-    parameters: Mapping[str, Array],
-    *,
-    decay: float,
-    share: float,
-) -> Float[Array, "E E"]:
-    return update_adjacency(state, counts, decay=decay)
-
-
-@register_inform(
-    "symphony_across_layers",
-    initial_state=_zeros,
-    observe=_transitions,
-    update_state=_average_transitions,
-    needs_previous=True,
-    skips_first_layer=True,
-)
-def symphony_across_layers_step(
-    probabilities: Float[Array, "B N E"],
-    context: StepContext,
-    *,
-    decay: checks.Share = 0.9,
-    share: checks.Share = 0.5,
-) -> Float[Array, "B N E"]:
-    """Experts inform those that are chosen after them, in the next MoE layer.
-
-    The first open question of SymphonySMoE. The first MoE layer comes after none, and is not informed.
-    """
-    assert context.previous is not None  # declared by needs_previous and skips_first_layer
-    return transition_informed(probabilities, context.previous.probabilities, _state(context), share=share)

@@ -4,12 +4,13 @@ The layer hands each step what it declared when it was registered (:mod:`vmoe_in
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 
 Mask: TypeAlias = Literal["causal"] | None  # token i may know of tokens j <= i only; None: of all
@@ -209,3 +210,32 @@ class Growth:
         """K at a time of the training: ``progress`` is the share of its steps that are done, 0 to 1."""
         grown = jnp.floor((self.k_end - self.k_start + 1) * jnp.asarray(progress, jnp.float32) / self.share)
         return jnp.minimum(self.k_start + grown.astype(jnp.int32), self.k_end)
+
+
+@dataclasses.dataclass(frozen=True)
+class Duration:
+    """How long a training is.
+
+    Attributes:
+      total_steps: training steps of the whole run.
+      count_epoch: counts the training steps of an epoch, for which it may have to read the data; None: unknown.
+    """
+
+    total_steps: int
+    count_epoch: Callable[[], int] | None = None
+
+    @property
+    def knows_epoch(self) -> bool:
+        """Whether :attr:`epoch_steps` is known."""
+        return self.count_epoch is not None
+
+    @property
+    def epoch_steps(self) -> int:
+        """Training steps of an epoch, rounded to a whole number, at least 1.
+
+        Raises:
+          ValueError: they are unknown.
+        """
+        if self.count_epoch is None:
+            raise checks.error("duration", "the steps of an epoch, which a router step counts by", None)
+        return self.count_epoch()

@@ -20,6 +20,7 @@ from vmoe_inform.axes import Array, Tree
 from vmoe_inform.routing._causal_trial import check_causal, check_reading
 from vmoe_inform.routing._padding_trial import check_padding
 from vmoe_inform.routing._trial import (
+    DURATION,
     IMAGES,
     SIZES,
     Inputs,
@@ -300,8 +301,10 @@ def _check_state(
         seen = of_images(dataclasses.replace(context(inputs), state=state), images)
         return observe(seen, indices[images], **options)
 
+    given = {"duration": DURATION} if step.needs_duration else {}
+
     def update(state: Tree) -> Tree:
-        return update_state(state, sums(state), context(inputs).parameters, **options)
+        return update_state(state, sums(state), context(inputs).parameters, **given, **options)
 
     parts = jax.tree.map(jnp.add, sums(state, slice(0, 1)), sums(state, slice(1, None)))
     added = all(_close(*pair) for pair in zip(*map(jax.tree.leaves, (parts, sums(state))), strict=True))

@@ -17,7 +17,7 @@ from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.routing.products import float32_einsum
 from vmoe_inform.routing.scores import linear_scores
 from vmoe_inform.routing.stats import mean_over_tokens
-from vmoe_inform.routing.steps import LayerSizes, Parameter, StepContext, register_score
+from vmoe_inform.routing.steps import Duration, LayerSizes, Parameter, StepContext, register_score
 
 _KERNEL = jax.nn.initializers.lecun_normal()
 _ROWS = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
@@ -138,9 +138,9 @@ def _losses(context: StepContext, *, switch_step: int, **options: Any) -> dict[s
     }
 
 
-def _check_duration(total_steps: int, *, switch_step: int, **options: Any) -> None:
-    if switch_step >= total_steps:
-        raise checks.error("switch_step", f"less than the {total_steps} training steps", switch_step)
+def _check_duration(duration: Duration, *, switch_step: int, **options: Any) -> None:
+    if switch_step >= duration.total_steps:
+        raise checks.error("switch_step", f"less than the {duration.total_steps} training steps", switch_step)
 
 
 @register_score(
@@ -154,6 +154,7 @@ def _check_duration(total_steps: int, *, switch_step: int, **options: Any) -> No
     loss_names=("distillation",),
     takes_noise=False,  # it would move tokens that stage 2 is to leave where they are
     check_duration=_check_duration,
+    training_options=("distillation_weight",),
     selects=("top_experts",),
 )
 def distilled_step(

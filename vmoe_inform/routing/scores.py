@@ -195,7 +195,13 @@ def _check_growth(sizes: LayerSizes, **options: Any) -> None:
         raise checks.error("k_start", f"at most the K at the end, {growth.k_end}", growth.k_start)
 
 
-@register_score("frozen", initial_state=_frozen_kernel, growth=_growth, check=_check_growth)
+@register_score(
+    "frozen",
+    initial_state=_frozen_kernel,
+    growth=_growth,
+    check=_check_growth,
+    training_options=("k_start", "k_end", "growth_share"),
+)
 def frozen_step(
     context: StepContext,
     *,

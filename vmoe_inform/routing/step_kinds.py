@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import jax.numpy as jnp
 
 from vmoe_inform.axes import Array, Float, Int, Tree
-from vmoe_inform.routing.contexts import Growth, LayerSizes, Parameter, StepContext
+from vmoe_inform.routing.contexts import Duration, Growth, LayerSizes, Parameter, StepContext
 
 
 def _no_parameters(sizes: LayerSizes, **options: Any) -> dict[str, Parameter]:
@@ -20,8 +20,8 @@ def _no_check(sizes: LayerSizes, **options: Any) -> None:
     del sizes, options
 
 
-def _no_check_duration(total_steps: int, **options: Any) -> None:
-    del total_steps, options
+def _no_check_duration(duration: Duration, **options: Any) -> None:
+    del duration, options
 
 
 def _no_resolve(informed: bool, **options: Any) -> dict[str, Any]:
@@ -46,8 +46,9 @@ class Step:
     Attributes:
       check: ``check(sizes, **options)`` raises ValueError for options that contradict each other or the layer. It is
         called when a config is parsed. The field is an option's name or begins with ``model.``.
-      check_duration: ``check_duration(total_steps, **options)``, the same for the number of training steps; called
-        before a run starts.
+      check_duration: ``check_duration(duration, **options)``, the same for the length of the training; called before a
+        run starts.
+      training_options: names of the options that change nothing of a trained model. Re-routing refuses them.
       looks_ahead: whether what the step gives for a token depends on later tokens in a causal model too. Such a step is
         refused there. None: it does if it mixes tokens, so that a step which heeds ``context.mask`` says False.
     """
@@ -56,6 +57,7 @@ class Step:
     function: Callable[..., Any]
     check: Callable[..., None] = _no_check
     check_duration: Callable[..., None] = _no_check_duration
+    training_options: tuple[str, ...] = ()
     looks_ahead: bool | None = None
     option_types: Mapping[str, Any] = dataclasses.field(init=False)
     option_defaults: Mapping[str, Any] = dataclasses.field(init=False)
@@ -73,6 +75,9 @@ class Step:
                     f"step {self.name!r}, option {name!r}: expected a type and a default in the signature; "
                     f"received {parameter}"
                 )
+        for name in self.training_options:
+            if name not in options:
+                raise ValueError(f"step {self.name!r}: expected training_options among {[*options]}; received {name!r}")
         object.__setattr__(self, "option_types", {name: hints[name] for name in options})
         object.__setattr__(self, "option_defaults", {name: p.default for name, p in options.items()})
 
@@ -107,6 +112,7 @@ class ContextStep(Step):
       update_state: ``update_state(state, observed, parameters, **options) -> tree``, called once in each training step
         after all ``function`` saw the old state. ``observed`` are the sums over the whole batch. None: the state stays
         as it started.
+      needs_duration: ``update_state`` is handed the length of the training too, as ``duration``.
       observe_k: the least K of the indices (at most E), for updates that look at pairs of experts.
       needs_attention: the block hands over an AttentionRecord.
       needs_raw_inputs: the model hands over what it makes its tokens of: the pixels of the patches, or token ids.
@@ -122,6 +128,7 @@ class ContextStep(Step):
     stateful: Callable[..., bool] = _always
     observe: Callable[..., Tree] = _observe_nothing
     update_state: Callable[..., Tree] | None = None
+    needs_duration: bool = False
     observe_k: int = 1
     needs_attention: bool = False
     needs_raw_inputs: bool = False

@@ -15,6 +15,7 @@ from vmoe_inform import checks
 from vmoe_inform.registry import Registry
 from vmoe_inform.routing.contexts import (
     AttentionRecord,
+    Duration,
     Growth,
     LayerSizes,
     LossContext,
@@ -33,6 +34,7 @@ __all__ = [
     "SELECT_STEPS",
     "AttentionRecord",
     "ContextStep",
+    "Duration",
     "Growth",
     "InformStep",
     "LayerSizes",

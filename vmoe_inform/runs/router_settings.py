@@ -9,6 +9,7 @@ from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
+from vmoe_inform.routing.steps import LossStep, all_steps
 
 _INFORM, _INFORM_BY_LAYER = "model.router.inform", "model.router.inform_by_layer"
 _OPTIONS = "model.router.options."
@@ -44,7 +45,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         if not field.startswith(_GROUPS):
             expected = "a field of model.router or model.moe: all else is as the run was trained"
             raise checks.error("--config", expected, field)
-        if field in _OF_TRAINING:
+        if field in _OF_TRAINING or _is_option_of_training(field):
             raise checks.error("--config", "a setting that changes what an evaluated router does", field)
     one_choice: dict[str, Any] = {}
     if _INFORM in settings and _INFORM_BY_LAYER not in settings:
@@ -52,6 +53,15 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     elif _INFORM_BY_LAYER in settings and _INFORM not in settings:
         one_choice[_INFORM] = "none"
     return config_lib.override(config, {**one_choice, **settings})
+
+
+def _is_option_of_training(field: str) -> bool:
+    """Whether a field is an option by which a step learns, and which changes nothing of what was learned."""
+    if not field.startswith(_OPTIONS):
+        return False
+    name, _, option = field.removeprefix(_OPTIONS).partition(".")
+    step = all_steps().get(name)
+    return isinstance(step, LossStep) or (step is not None and option in step.training_options)
 
 
 def used(settings: Mapping[str, Any], config: Config) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import Config, check_duration, mesh_sizes, sizes
 from vmoe_inform.nn import models
 from vmoe_inform.nn.models import Model
+from vmoe_inform.routing.steps import Duration
 from vmoe_inform.runs import state as state_lib
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.mesh import batch_sharding, make_mesh, replicated, slice_count
@@ -85,6 +86,11 @@ def total_steps(config: Config, num_records: int) -> int:
     return steps
 
 
+def epoch_steps(config: Config, num_records: int) -> int:
+    """Optimizer steps of an epoch, rounded, at least 1."""
+    return max(round(num_records / config.train.batch_size), 1)
+
+
 def build(
     config: Config, num_steps: int, devices: Sequence[jax.Device] | None = None, *, task: Task | None = None
 ) -> Program:
@@ -101,7 +107,7 @@ def build(
         router does not fit the number of steps, or a pattern of the optimizer matches no parameter.
     """
     task = tasks.from_config(config) if task is None else task
-    check_duration(config, num_steps)
+    check_duration(config, Duration(num_steps))
     if devices is None:
         devices = jax.devices()
         sizes.check_memory(config, len(devices), jax.local_device_count())
@@ -126,7 +132,8 @@ def build(
         )
     shardings = tree_shardings(shapes, mesh)
     schedule = make_schedule(config.optimizer, num_steps)
-    step = make_train_step(model, task, optimizer, schedule, config, num_steps)
+    duration = Duration(num_steps, lambda: epoch_steps(config, task.num_records))
+    step = make_train_step(model, task, optimizer, schedule, config, duration)
     batch, shapes_of_batch = batch_sharding(mesh), task.batch_shapes(config.train.batch_size)
     return Program(
         mesh=mesh,

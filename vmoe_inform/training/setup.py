@@ -20,6 +20,7 @@ from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.evaluation import suites as suites_lib
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.evaluation.suites import Suite
+from vmoe_inform.routing.steps import Duration
 from vmoe_inform.runs import saved_trees
 from vmoe_inform.runs.checkpoints import Checkpoints
 from vmoe_inform.runs.folder import (
@@ -86,7 +87,8 @@ def check(config: Config, workdir: storage.Path, stop_at_step: int | None, termi
     task = opened(config, workdir)
     config = config_lib.with_recorded(config, task.config)
     total = program_lib.total_steps(config, task.num_records)
-    config_lib.check_duration(config, total)
+    epoch = program_lib.epoch_steps(config, task.num_records)
+    config_lib.check_duration(config, Duration(total, lambda: epoch))
     config_lib.check_warmup(config.optimizer, total)
     last = total if stop_at_step is None else min(stop_at_step, total)
     check_same_run(workdir, config)  # before the folder is made, and again when no other process can change it

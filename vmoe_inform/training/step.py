@@ -12,6 +12,7 @@ from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import Config
 from vmoe_inform.nn.models import Model
 from vmoe_inform.nn.step_variables import OBSERVED, STATE, update_states
+from vmoe_inform.routing.steps import Duration
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.rules import gathered
 from vmoe_inform.tasks import Task
@@ -57,14 +58,14 @@ def make_train_step(
     optimizer: optax.GradientTransformationExtraArgs,
     schedule: optax.Schedule,
     config: Config,
-    total_steps: int,
+    duration: Duration,
 ) -> StepFunction:
     """The function that a run jits.
 
     Args:
       model, task, optimizer, schedule: what is trained, for what, and how.
       config: train, and what of the optimizer is frozen.
-      total_steps: of the run, for what changes over the training.
+      duration: of the run, for what changes over the training.
 
     Returns:
       ``step(state, batch) -> (state, metrics)``, batches as the task has them; metrics are scalars, and
@@ -81,11 +82,11 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        gradients, left = gradients_of(state, state.step.astype(jnp.float32) / total_steps, batch, key)
+        gradients, left = gradients_of(state, state.step.astype(jnp.float32) / duration.total_steps, batch, key)
         metrics = task.metrics_of_step(left.metrics)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, step=state.step)
         params = as_before(optax.apply_updates(state.params, updates), state.params)
-        routing = update_states(config.model.router, state.params, state.routing, left.observed)
+        routing = update_states(config.model.router, state.params, state.routing, left.observed, duration)
         routing = as_before(routing, state.routing)
         ema_params = state.ema_params
         if ema_params is not None:

@@ -55,7 +55,7 @@ def _matrix(names: Sequence[str], config: ModelConfig, states: Tree) -> Float[np
     for name in names:
         function = INFORM_STEPS[name].adjacency
         assert function is not None
-        state = jnp.asarray(states["moe"]["router"][name]["state"])
+        state = jax.tree.map(jnp.asarray, states["moe"]["router"][name]["state"])
         product = np.asarray(function(state, **options_of(config.router, INFORM_STEPS[name]))) @ product
     return product
 
