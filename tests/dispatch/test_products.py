@@ -102,7 +102,7 @@ def grouped_forms(blocks, kernels, gradient, experts):
     return (
         products._ragged_product(blocks, kernels, experts, transpose=False),
         products._ragged_product(gradient, kernels, experts, transpose=True),
-        products._kernel_gradient_ragged(blocks, gradient, experts, num_experts=NUM_EXPERTS),
+        products._kernel_gradient_batched(blocks, gradient, experts, num_experts=NUM_EXPERTS),
     )
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vmoe_inform.axes import Array, Bool, Float, Int
-from vmoe_inform.dispatch.products import grouped_kernel_gradient, grouped_products
+from vmoe_inform.dispatch.products import grouped_products
 
 _LARGEST_CHUNK, _SMALLEST_CHUNK = 64, 8
 _Carried = TypeVar("_Carried")
@@ -189,6 +189,16 @@ def _real(counts: Int[Array, " E"], rows: Float[Array, "R D"]) -> Float[Array, "
     return jnp.where((jnp.arange(len(rows)) < jnp.sum(counts))[:, None], rows, 0)
 
 
+def _sums_of_experts(
+    rows: Float[Array, "R D"], gradient: Float[Array, "R M"], counts: Int[Array, " E"]
+) -> Float[Array, "E D M"]:
+    """The products' gradient of each expert's kernel, in float32."""
+    dimensions = lax.RaggedDotDimensionNumbers(
+        dot_dimension_numbers=(((0,), (0,)), ((), ())), lhs_ragged_dimensions=[0], rhs_group_dimensions=[]
+    )
+    return lax.ragged_dot_general(rows, gradient, counts, dimensions, preferred_element_type=jnp.float32)
+
+
 def _grouped(rows: Array, kernels: Array, biases: Array, starts: Array, counts: Array) -> Float[Array, "R M"]:
     del starts
     products = grouped_products(rows, kernels, counts, transpose=False)
@@ -201,6 +211,6 @@ def _grouped_gradients(
     del starts
     gradient = _real(counts, gradient)
     to_rows = _real(counts, grouped_products(gradient, kernels, counts, transpose=True))
-    to_kernels = grouped_kernel_gradient(_real(counts, rows), gradient, counts)
+    to_kernels = _sums_of_experts(_real(counts, rows), gradient, counts)
     one_hot = _one_hot(counts, len(rows), gradient.dtype)
     return to_rows, to_kernels, jnp.einsum("re,rm->em", one_hot, gradient, preferred_element_type=jnp.float32)

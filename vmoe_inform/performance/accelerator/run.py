@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 
 from vmoe_inform import checks
-from vmoe_inform.performance.accelerator import paths, results, resuming, steps, tracing
+from vmoe_inform.performance.accelerator import parallel, paths, results, resuming, steps, tracing
 from vmoe_inform.performance.accelerator.clock import Clock, OutOfTimeError
 from vmoe_inform.performance.accelerator.comparing import compare, in_short
 from vmoe_inform.performance.accelerator.recorder import Recorder
@@ -59,14 +59,15 @@ Found = Iterator[Row | str]  # rows, and in words what was left out
 
 
 def _paths(context: _Context) -> Found:
-    clock = context.clock.share(_SHARE_OF_PATHS)
     pairs = [(path, dtype) for path in paths.all_paths(context.sizes) for dtype in path.dtypes]
-    longest = 0.0
-    for number, (path, dtype) in enumerate(pairs):
-        clock.need(longest, ", ".join(f"{path.group} {path.name} {dtype}" for path, dtype in pairs[number:]))
-        start = time.perf_counter()
-        yield compare(path, dtype)
-        longest = max(longest, time.perf_counter() - start)
+    rows = parallel.in_order(
+        lambda pair: compare(*pair),
+        pairs,
+        clock=context.clock.share(_SHARE_OF_PATHS),
+        name=lambda pair: f"{pair[0].group} {pair[0].name} {pair[1]}",
+    )
+    for _, row in rows:
+        yield row
 
 
 def _training(context: _Context) -> Found:
