@@ -1,5 +1,6 @@
 """Exit codes of the command lines; docs/reliability.md says after which a run is to be started again."""
 
+FAILED = 1  # some runs of a study
 BAD_INPUT = 2  # as of most Unix programs
 DIVERGED = 3  # the loss is not finite
 DOES_NOT_FIT = 4  # a compiled program needs more memory than a device has

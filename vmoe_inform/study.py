@@ -4,8 +4,7 @@
 
 Writes DIR/runs, and DIR/study.md with its figures (for people) and DIR/study.json (for programs). Every router is
 compared with the one of --against. Started again on the same DIR it does only what is left; more routers and seeds may
-be added. A cluster takes the runs with --submit=slurm or k8s. See docs/studies.md. Exit codes: 0 all done, or
-submitted, 1 some runs failed, 2 bad input, 75 stopped by SIGTERM or SIGINT after saving.
+be added. See docs/studies.md. Exit codes: 0 all done, or submitted, 1 some failed, 2 bad input, 75 stopped by a signal.
 """
 
 import os
@@ -13,7 +12,7 @@ import pathlib
 import sys
 from typing import Annotated, Any
 
-from vmoe_inform import checks, command_line, storage, text
+from vmoe_inform import checks, command_line, exit_codes, storage, text
 from vmoe_inform.config import files as config_files
 from vmoe_inform.config import presets
 
@@ -31,14 +30,17 @@ _STEPS_BETWEEN = _define("steps_between", checks.PositiveInt | None, None, "Step
 _SUBMIT = _define("submit", checks.Name, None, "Hands each run to a cluster: slurm (job array) or k8s (indexed Job).")
 _JOB = command_line.define_path("job", "What a run needs there, a script or manifest; by default of launch/.")
 _ARRAY = _define("array", _Names, None, "Runs of a cluster's job, set by --submit; this process does one of them.")
-
-FAILED = 1  # exit code
+_TABLES_OF = command_line.define_path("tables_of", "A study.json, also an older one, to write the tables of again.")
 
 
 def main(_: list[str]) -> int:
     """Returns the exit code."""
     from vmoe_inform.studies import execute, plan, report, submit
 
+    if _TABLES_OF.value is not None:
+        others = command_line.arguments_without("tables_of", "workdir")
+        command_line.say(report.write_again(_TABLES_OF.value, _WORKDIR.value, other_flags=others))
+        return 0
     routers = list(_ROUTERS.value or ())
     if routers == ["help"]:
         print(presets.describe_routers())
@@ -70,9 +72,8 @@ def main(_: list[str]) -> int:
         print(text.printable(f"error: {name}: {reason}"), file=sys.stderr)
     # Of several processes, the last to finish writes the comparison: an earlier one might write over it.
     if len(mine) == len(every) or all(run.is_finished for run in every):
-        said = report.write_finished(workdir, runs, against=against, file=file, overrides=overrides)
-        command_line.say(said)
-    return FAILED if outcome.failures else 0
+        command_line.say(report.write_finished(workdir, runs, against=against, file=file, overrides=overrides))
+    return exit_codes.FAILED if outcome.failures else 0
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,22 @@ def kept(tmp_path):
 def test_array_is_made_once(kept):
     np.testing.assert_array_equal(cache.array(kept, refuse), VALUES)
     assert [path.name for path in kept.parent.iterdir()] == ["values.npz"]
+
+
+def test_of_several_that_need_an_array_one_makes_it(tmp_path):
+    """Two threads stand for two processes: a lock belongs to the open file."""
+    path, made, waiting = tmp_path / "values.npz", [], threading.Event()
+
+    def make():
+        other.start()
+        waiting.wait(0.2)  # the other one finds no file, and waits
+        made.append(VALUES)
+        return VALUES
+
+    other = threading.Thread(target=cache.array_made_once, args=(path, lambda: made.append(VALUES) or VALUES))
+    np.testing.assert_array_equal(cache.array_made_once(path, make), VALUES)
+    other.join()
+    assert len(made) == 1
 
 
 def cut(content):

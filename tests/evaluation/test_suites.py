@@ -18,7 +18,7 @@ from vmoe_inform.config import (
 )
 from vmoe_inform.data import sources
 from vmoe_inform.data.images.framing import Framing
-from vmoe_inform.evaluation import corruptions, headlines, suites
+from vmoe_inform.evaluation import corruptions, fingerprints, headlines, suites
 from vmoe_inform.evaluation.results import AttackFacts
 from vmoe_inform.evaluation.suites import AttackedPredictions, _generated_corruptions, labelled, o
 
@@ -150,6 +150,17 @@ def test_corrupted_sets_keep_labels_and_come_from_the_cache(idx, tmp_path):
     assert len(list((tmp_path / "cache" / "corruptions").glob("*.npz"))) == 75
     again = suites.load("c", idx).sets["brightness/4"].load()
     np.testing.assert_array_equal(again.records.images, source.records.images)
+
+
+def test_corruptions_of_some_of_the_images(idx, tmp_path):
+    settings = dataclasses.replace(idx.evaluation, corrupted_images=2)
+    suite = suites.load("c", dataclasses.replace(idx, evaluation=settings))
+    source = suite.sets["brightness/4"].load()
+    assert [source.records[index]["label"] for index in range(2)] == [0, 1]  # evenly: images 0 and 1 of three
+    entry = entry_of(suite, dict.fromkeys(suite.sets, predictions_of(np.eye(2), [0, 1])))
+    assert (entry.count, entry.skipped, entry.metrics["mean_top1"]) == (2, 0, 1.0)
+    whole = suites.load("c", idx)
+    assert fingerprints.together(suite.records()) != fingerprints.together(whole.records())  # other scores are kept
 
 
 def test_corruptions_need_large_enough_images():

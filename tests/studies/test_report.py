@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
 from tests import tiny_text
 from tests.studies import sample
 from tests.studies.test_plan import make
-from vmoe_inform.studies import drawing, plan, report, results
+from vmoe_inform import storage
+from vmoe_inform.studies import document, drawing, plan, report, results, summary, tables
+from vmoe_inform.studies.document import StudiedRouter, Study
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +57,15 @@ def test_tables(written):
     page = (written / "study.md").read_text()
     assert "Config `d.py` with `--config.train.steps=6`; 6 training steps." in page
     assert "Student t over the 2 paired differences, 1 degree of freedom" in page
-    # Of 7 measures of the one other router 3 differ from seed to seed; none is clear of 0 with two seeds.
-    assert "The 3 intervals are not corrected" in page
-    assert "; 0 do." in page
-    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    # Of 8 effects of the one other router 4 differ from seed to seed; none is clear of 0 with two seeds.
+    assert "0 of 4 do." in page
+    assert "0 more do; about 0 of all would by chance" in page
+    rows = [line for line in page.splitlines() if line.startswith(("| `", "| *"))]
     assert rows[:2] == ["| `plain` | 85.0 | 50.0 |", "| `mixing` | 88.0 (+3.0 ± 12.7) | 50.0 (+0.0 ± 0.0) |"]
-    assert rows[3].startswith("| `mixing` | 20.0 (+10.0 ± 127.1) | 0.500 (-0.500 ± 3.177) | 0.500 ± 3.177 | 1.00 (")
-    assert rows[5] == "| `mixing` | 1,000 | 125 | +25.0 % | 40 | +0.0 % |"
+    # Differences of 2 and 4 points have a standard error of 1, and two seeds show 16.3 of them.
+    assert rows[2] == "| *could have shown* | 16.3 | - |"
+    assert rows[4].startswith("| `mixing` | 20.0 (+10.0 ± 127.1) | 0.500 (-0.500 ± 3.177) | 0.500 ± 3.177 | 1.00 (")
+    assert rows[7] == "| `mixing` | 1,000 | 125 | +25.0 % | 40 | +0.0 % |"
     assert "corrupted" not in page  # not available in any run
 
 
@@ -91,3 +96,74 @@ def test_routers_that_may_look_ahead_are_named(which, words, tmp_path, monkeypat
     label = f"**These routers may look at later words** (`model.allow_future`): {', '.join(f'`{r}`' for r in which)}."
     assert (label in page) == bool(which)
     assert ("later words" in page) == bool(which)
+
+
+def test_marks_say_what_survives_the_correction():
+    """Four seeds and two other routers: p = 0.008 and 0.036 of the scores, which Holm makes 0.016 and 0.036."""
+    scores = {
+        "plain": (0.5, 0.5, 0.5, 0.5),
+        "clear": (0.58, 0.60, 0.60, 0.66),
+        "doubtful": (0.52, 0.60, 0.62, 0.64),
+        "equal": (0.4, 0.4, 0.4, 0.4),
+    }
+    study = _study(scores)
+    page = tables.page(study, summary.summarize(study.measures, "plain"), [])
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `") and "±" in line}
+    assert rows["clear"].endswith("± 5.5\\*\\*) |")
+    assert rows["doubtful"].endswith("± 8.4\\*\\*) |")
+    assert rows["equal"].endswith("(-10.0 ± 0.0) |")
+    assert "2 of 2 do." in page
+    more = _study(scores | {f"plain_{n}": (0.4, 0.6, 0.5, 0.49) for n in range(3)})
+    page = tables.page(more, summary.summarize(more.measures, "plain"), [])
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `") and "±" in line}
+    assert rows["clear"].endswith("± 5.5\\*\\*) |")
+    assert rows["doubtful"].endswith("± 8.4\\*) |")  # one of five tests now: 4 x 0.036
+    assert "1 of 5 do." in page
+    assert "1 more do; about 0 of all" in page
+
+
+def _study(scores):
+    routers = {
+        name: StudiedRouter(10, {"training_step": 1.0, "evaluation_batch": 1.0}, {"score/clean": values})
+        for name, values in scores.items()
+    }
+    return Study("d.py", {}, "plain", (0, 1, 2, 3), {"before": 3, "last": 6}, routers)
+
+
+def test_files_of_older_versions_and_values_alone_are_read(written, tmp_path):
+    newest = document.read(written / "study.json")
+    value = json.loads((written / "study.json").read_text())
+    older = {name: of for name, of in value.items() if name not in ("version", "routers")}
+    older["routers"] = {name: {"measures": of["measures"]} for name, of in value["routers"].items()}
+    alone = {name: of for name, of in value.items() if name not in ("runs", "interval")}
+    for name, content in {"older": older, "alone": alone}.items():
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(content))
+        assert document.read(path) == newest
+    assert newest.routers["mixing"].values["score/clean"] == (0.92, 0.84)
+    said = report.write_again(str(path), str(tmp_path), other_flags=())
+    assert said.endswith("study.md: 2 routers, 2 seeds")
+    assert (tmp_path / "study.md").read_text() == (written / "study.md").read_text()
+    path.write_text(json.dumps({**alone, "seeds": [0, 1, 2]}))
+    with pytest.raises(storage.DamagedFileError, match=r"values of plain, .*: expected 3 numbers; received 2"):
+        document.read(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "workdir", "flags", "message"),
+    [
+        (
+            "study.json",
+            "other",
+            ["--seeds=3"],
+            "--tables_of: expected no other flag than --workdir",
+        ),
+        ("study.json", None, [], "--workdir: expected another folder than that of --tables_of; received nothing"),
+        ("study.json", ".", [], "--workdir: expected another folder than that of --tables_of; received '.'"),
+        ("none.json", "other", [], "--tables_of: expected a study.json; received 'none.json'"),
+    ],
+)
+def test_tables_that_cannot_be_written_again(file, workdir, flags, message, written, monkeypatch):
+    monkeypatch.chdir(written)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        report.write_again(file, workdir, other_flags=flags)

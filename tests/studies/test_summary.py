@@ -6,7 +6,7 @@ import pytest
 
 from tests.studies import sample
 from vmoe_inform.studies import summary
-from vmoe_inform.studies.summary import Interval
+from vmoe_inform.studies.summary import Interval, PairedInterval
 
 
 def test_t_interval_of_three_values():
@@ -85,8 +85,8 @@ def test_summary_leaves_out_what_one_side_lacks():
     found = summary.summarize(measures, "plain")
     assert set(found["plain"]) == {"a", "b"}
     assert set(found["other"]) == {"a"}
-    assert found["plain"]["a"].difference == Interval(0.0, 0.0, 0.0)
-    assert found["other"]["a"].ratio == Interval(2.0, 2.0, 2.0)
+    assert found["plain"]["a"].difference == PairedInterval(0.0, 0.0, 0.0)
+    assert found["other"]["a"].ratio == PairedInterval(2.0, 2.0, 2.0)
 
 
 def test_overhead():

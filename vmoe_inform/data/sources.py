@@ -8,7 +8,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from vmoe_inform import checks
 from vmoe_inform.config import ImageDataConfig
@@ -26,6 +26,7 @@ __all__ = [
     "Records",
     "Source",
     "SourceFunction",
+    "evenly",
     "load",
     "test",
     "training",
@@ -65,6 +66,16 @@ def test(data: ImageDataConfig) -> Source:
         return load(data, data.test_split)
     source = load(data, data.train_split)
     return _part(source, held_out(len(source.records), data.validation_share), data)
+
+
+def evenly(source: Source, number: int | None) -> Int[np.ndarray, " k"]:
+    """Numbers of ``number`` images, evenly over the set; None, or more than there are: all.
+
+    Many sets are sorted by class, and their first images would show a few classes only.
+    """
+    total = len(source.records)
+    number = total if number is None else min(number, total)
+    return np.arange(number) * total // number
 
 
 def _part(source: Source, chosen: Bool[np.ndarray, " n"], data: ImageDataConfig) -> Source:

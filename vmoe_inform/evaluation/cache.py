@@ -9,6 +9,7 @@ import numpy as np
 from absl import logging
 
 from vmoe_inform import storage
+from vmoe_inform.storage import locks
 
 
 def cache_directory(configured: str) -> Path:
@@ -38,12 +39,24 @@ def is_whole(path: storage.Path) -> bool:
 
 def array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array kept in ``path``, or ``make()``, which is then kept there."""
-    kept = read(path)
-    if kept is not None and "array" in kept:
-        return kept["array"]
-    made = make()
-    write(path, {"array": made})
-    return made
+    kept = _array_in(path)
+    if kept is None:
+        kept = make()
+        write(path, {"array": kept})
+    return kept
+
+
+def array_made_once(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """As :func:`array`; of several processes that need it, as those of a study, one makes it and the others wait."""
+    kept = _array_in(path)
+    if kept is not None:
+        return kept
+    with locks.held(path):
+        return array(path, make)
+
+
+def _array_in(path: Path) -> np.ndarray | None:
+    return (read(path) or {}).get("array")
 
 
 def read(path: storage.Path, *, within: storage.Path | None = None) -> dict[str, np.ndarray] | None:

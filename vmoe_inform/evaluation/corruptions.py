@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 from vmoe_inform import checks
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES  # a place in CORRUPTIONS is part of a seed
 from vmoe_inform.evaluation import cache
+from vmoe_inform.storage import locks
 
 # As launch/install.sh installs it; its dependencies are among this package's own.
 DISTRIBUTION = "imagecorruptions-imaug"
@@ -126,11 +127,25 @@ def generate_all(
     if num_processes is not None and num_processes < 1:
         raise checks.error("num_processes", "None or a number >= 1", num_processes)
     content = cache.digest(images=images)
-    missing = {
+    if not any(_missing(content, names, seed, directory).values()):
+        return
+    # Of several processes that need them, as those of a study, one draws them.
+    with locks.held(directory / "corruptions" / f"{content}-{seed}"):
+        _generate(images, _missing(content, names, seed, directory), seed, directory, num_processes)
+
+
+def _missing(content: str, names: Sequence[str], seed: int, directory: Path) -> dict[str, list[int]]:
+    """Severities of each corruption that the cache does not hold, the dearest corruption first."""
+    return {
         corruption: [s for s in SEVERITIES if not cache.is_whole(_path(content, corruption, s, seed, directory))]
         for corruption in (*_DEAREST, *(name for name in CORRUPTIONS if name not in _DEAREST))
         if corruption in names
     }
+
+
+def _generate(
+    images: np.ndarray, missing: Mapping[str, list[int]], seed: int, directory: Path, num_processes: int | None
+) -> None:
     # Every severity is a piece of work, except that glass_blur compiles for seconds in each process that draws it.
     pieces = [
         (name, piece)

@@ -162,7 +162,8 @@ def _draw(panels: Sequence[Panel], routers: Sequence[str], title: str, study: st
     words = [
         study,
         f"bars: {100 * LEVEL:.0f} % interval of the difference (ratio) between runs of the same seed",
-        "filled: clear of no difference" + (", arrow: the interval reaches beyond the axis" if any(are_cut) else ""),
+        "filled: it excludes no difference (not corrected for their number)"
+        + (", arrow: the interval reaches beyond the axis" if any(are_cut) else ""),
     ]
     figure.supxlabel("\n".join(map(shown, words)), fontsize=9, color=GREY)
     return figure

@@ -84,6 +84,14 @@ _VERSIONS: Mapping[int, Callable[[Any], RunResult]] = {
 }
 
 
+def of_json(value: Any) -> RunResult:
+    """The result in a JSON value, also one that an older version wrote. Raises ValueError: it is none."""
+    version = results_version_1.object_of(value, "result").get(documents.VERSION_KEY, 1)
+    if version not in _VERSIONS:
+        raise checks.error("version", f"one of {', '.join(map(str, _VERSIONS))}", version)
+    return _VERSIONS[version](value)
+
+
 def read(path: pathlib.Path, *, within: pathlib.Path) -> RunResult:
     """The result in a file, also one that an older version wrote.
 

@@ -2,7 +2,7 @@
 
 Routers are trained with the same seeds. So a seed's initial parameters and order of the data are the same for both
 sides of a comparison, and cancel in the difference. Intervals are those of Student's t over the seeds,
-with one degree of freedom less than seeds.
+with one degree of freedom less than seeds. They are not corrected for their number; p-values are, table by table.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from vmoe_inform import checks
 from vmoe_inform.evaluation.headlines import headline
 from vmoe_inform.evaluation.metrics import coefficient_of_variation
 from vmoe_inform.evaluation.suites import kind
+from vmoe_inform.studies import significance
 from vmoe_inform.studies.results import RunResult
 
 LEVEL = 0.95
@@ -47,6 +48,26 @@ class Interval:
 
 
 @dataclasses.dataclass(frozen=True)
+class PairedInterval(Interval):
+    """How a router differs from the one compared with; all are None of values that are equal for all seeds.
+
+    Attributes:
+      p_value: of the paired t test, two-sided.
+      corrected_p_value: by Holm, for all effects of the same table; None, too, as long as the others are not known.
+      detectable: the smallest true effect that as many seeds would show in 80 % of studies.
+    """
+
+    p_value: float | None = None
+    corrected_p_value: float | None = None
+    detectable: float | None = None
+
+    @property
+    def survives(self) -> bool:
+        """Whether it is clear of no effect after the correction."""
+        return self.corrected_p_value is not None and self.corrected_p_value <= significance.LEVEL
+
+
+@dataclasses.dataclass(frozen=True)
 class Comparison:
     """One measure of one router.
 
@@ -57,8 +78,8 @@ class Comparison:
     """
 
     mean: Interval
-    difference: Interval
-    ratio: Interval | None
+    difference: PairedInterval
+    ratio: PairedInterval | None
 
 
 def t_interval(values: Sequence[float], *, level: float = LEVEL) -> Interval:
@@ -89,8 +110,19 @@ def compare(values: Sequence[float], reference: Sequence[float]) -> Comparison:
     """
     checks.shape("values", (len(values),), (len(reference),))
     own, other = np.asarray(values, float), np.asarray(reference, float)
-    ratio = t_interval(list(own / other)) if (other != 0).all() else None
-    return Comparison(t_interval(list(own)), t_interval(list(own - other)), ratio)
+    ratio = _paired(list(own / other), equal_at=1.0) if (other != 0).all() else None
+    return Comparison(t_interval(list(own)), _paired(list(own - other), equal_at=0.0), ratio)
+
+
+def _paired(values: Sequence[float], *, equal_at: float) -> PairedInterval:
+    interval = t_interval(values)
+    return PairedInterval(
+        interval.mean,
+        interval.low,
+        interval.high,
+        p_value=significance.p_value(values, equal_at=equal_at),
+        detectable=significance.detectable(values),
+    )
 
 
 def measures_of(result: RunResult) -> Measures:
@@ -133,7 +165,7 @@ def summarize(measures: Mapping[str, Sequence[Measures]], against: str) -> dict[
     Raises:
       ValueError: as :func:`compare`.
     """
-    return {
+    found = {
         router: {
             name: compare([own[name] for own in of_seeds], [own[name] for own in measures[against]])
             for name in of_seeds[0]
@@ -141,6 +173,44 @@ def summarize(measures: Mapping[str, Sequence[Measures]], against: str) -> dict[
         }
         for router, of_seeds in measures.items()
     }
+    return _corrected(found)
+
+
+def table_of(measure: str) -> str:
+    """The table that shows a measure, for all of whose effects p-values are corrected: the scores, or a MoE layer."""
+    kind, _, rest = measure.partition("/")
+    if kind == "score":
+        return kind
+    return measure.rpartition("/")[0] if kind == "metric" else rest
+
+
+def _corrected(found: Mapping[str, Mapping[str, Comparison]]) -> dict[str, dict[str, Comparison]]:
+    """With p-values that are corrected within each table, its ratios included."""
+    tables: dict[str, dict[tuple[str, str, str], float]] = {}
+    for router, comparisons in found.items():
+        for name, comparison in comparisons.items():
+            for field, effect in (("difference", comparison.difference), ("ratio", comparison.ratio)):
+                if effect is not None and effect.p_value is not None and is_shown(name, field):
+                    tables.setdefault(table_of(name), {})[router, name, field] = effect.p_value
+    corrected = {key: value for of_table in tables.values() for key, value in significance.holm(of_table).items()}
+
+    def of_router(router: str, name: str, comparison: Comparison) -> Comparison:
+        ratio = comparison.ratio
+        return Comparison(
+            comparison.mean,
+            dataclasses.replace(comparison.difference, corrected_p_value=corrected.get((router, name, "difference"))),
+            ratio and dataclasses.replace(ratio, corrected_p_value=corrected.get((router, name, "ratio"))),
+        )
+
+    return {
+        router: {name: of_router(router, name, comparison) for name, comparison in comparisons.items()}
+        for router, comparisons in found.items()
+    }
+
+
+def is_shown(measure: str, field: str) -> bool:
+    """Whether tables show the ``difference`` or the ``ratio`` of a measure: ratios are shown of entropies."""
+    return field == "difference" or measure.startswith("entropy/")
 
 
 def overhead(cost: Mapping[str, Mapping[str, float]], against: str) -> dict[str, dict[str, float]]:

@@ -93,6 +93,20 @@ def test_generated_corruptions_are_in_the_order_of_the_images(images, monkeypatc
         images().corrupted("fog", 3)
 
 
+def test_corruptions_are_of_all_images_though_their_suite_shows_some(monkeypatch):
+    """``evaluation.corrupted_images`` is of the suite; an analysis chooses its images itself."""
+    loaded = []
+    monkeypatch.setattr(images_lib.suites, "load", lambda name, config: loaded.append(config) or _stop())
+    config = config_lib.parse(tiny.config_dict(evaluation__corrupted_images=2))
+    with pytest.raises(ValueError, match="seen"):
+        images_lib.Images(config).corrupted("fog", 3)
+    assert loaded[0].evaluation.corrupted_images is None
+
+
+def _stop():
+    raise NotAvailable("seen")
+
+
 def test_corruptions_that_cannot_be_had_say_why(images, monkeypatch):
     def load(name, config):
         raise NotAvailable("no ImageNet-C here")

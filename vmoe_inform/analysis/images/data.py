@@ -1,5 +1,6 @@
 """The images of an analysis: some of the clean test images, or the same ones under corruptions."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Self
@@ -54,7 +55,10 @@ class Images(AnalysedData[Views]):
         if limit is not None and limit < group_size:
             which = "" if group_size == 1 else ", the images that share experts' slots (model.moe.group_size_sequences)"
             raise checks.error("--limit", f"a number >= {group_size}{which}", limit)
-        self._config = as_images(config)
+        images = as_images(config)
+        # Of all test images: those that are looked at are chosen here, the same ones clean and corrupted.
+        evaluation = dataclasses.replace(images.evaluation, corrupted_images=None)
+        self._config = dataclasses.replace(images, evaluation=evaluation)
         self.choice = choice
         self.suite = str(choice)
         self._clean = test_split(config.data)

@@ -55,6 +55,8 @@ class ImageEvaluationConfig(EvaluationConfig):
 
     Attributes:
       corruption_seed: seed of the generated corruptions.
+      corrupted_images: number of test images that the generated corruptions are drawn of, evenly over the split; None:
+        all.
       generate_corruptions: draw the corruptions of a large test set while they are evaluated, where the published
         files are missing.
       shots: training images of each class that the suite fewshot learns from; each number is tried.
@@ -63,6 +65,7 @@ class ImageEvaluationConfig(EvaluationConfig):
 
     suites: Annotated[tuple[Name, ...], Effect.MACHINE] = ("clean", "c", "r", "a", "o")
     corruption_seed: Seed = 0
+    corrupted_images: PositiveInt | None = None
     generate_corruptions: Annotated[bool, Effect.MACHINE] = False
     shots: tuple[PositiveInt, ...] = (1, 5, 10)
     attack: AttackConfig = AttackConfig()

@@ -3,9 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
-import numpy as np
-
 from vmoe_inform.config import ImageConfig
+from vmoe_inform.data import sources
 from vmoe_inform.data.records import SelectedRecords
 from vmoe_inform.data.sources import Source
 from vmoe_inform.evaluation.adversarial import Attack
@@ -40,10 +39,8 @@ def attacked_suite(
 ) -> Suite:
     """Accuracy under the attack, that for the same images as they are, and how many had no gradient."""
     source = test_split(config.data)
-    wanted = config.evaluation.attack.images
-    number = len(source.records) if wanted is None else min(wanted, len(source.records))
-    # Evenly over the split: many are sorted by class, and their first images would show a few classes only.
-    chosen = np.arange(number) * len(source.records) // number
+    chosen = sources.evenly(source, config.evaluation.attack.images)
+    number = len(chosen)
     attacked = dataclasses.replace(source, records=SelectedRecords(source.records, tuple(chosen.tolist())))
 
     # Of all images, the predictions that every suite shares. Some are predicted by themselves, as they are attacked, in
@@ -59,7 +56,7 @@ def attacked_suite(
         scores = accuracy_scores(predictions)
         if isinstance(predictions, AttackedPredictions):
             scores["without_gradient"] = predictions.without_gradient
-        return scores | {"index": chosen[scores["index"]].astype(np.int32)}
+        return scores | {"index": chosen[scores["index"]].astype("int32")}
 
     def summarize(scores: Mapping[str, Scores]) -> SuiteResult:
         shares = {

@@ -1,5 +1,6 @@
 """Corruptions of the test split, generated: kept in files, or of a large split drawn while they are read."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vmoe_inform.config import ImageConfig
+from vmoe_inform.data import sources
 from vmoe_inform.data.images import pipeline
 from vmoe_inform.data.sources import ArrayRecords, Source
 from vmoe_inform.evaluation import cache, corruptions
@@ -18,6 +20,14 @@ LoadSet = Callable[[str, int], Source]  # corruption and severity -> the set
 
 # A set that is kept is made and held whole, and there are 75; larger ones are drawn while they are read.
 _LARGEST_SET_BYTES = 64 * 1024**2
+
+
+def uncorrupted(config: ImageConfig) -> Source:
+    """The test images that generated corruptions are drawn of."""
+    source, number = test_split(config.data), config.evaluation.corrupted_images
+    if number is None:
+        return source
+    return dataclasses.replace(source, records=source.records.selected(sources.evenly(source, number)))
 
 
 def generated(config: ImageConfig) -> LoadSet:
@@ -37,7 +47,7 @@ def generated(config: ImageConfig) -> LoadSet:
             "the package that draws the corruptions is not installed: "
             f"pip install --no-deps {corruptions.DISTRIBUTION}=={corruptions.VERSION}"
         )
-    source = test_split(config.data)
+    source = uncorrupted(config)
     set_bytes = len(source.records) * size * size * 3
     if set_bytes <= _LARGEST_SET_BYTES:
         return _from_cache(source, config)

@@ -25,7 +25,7 @@ def references(config: LanguageConfig, test: Corpus) -> dict[str, float]:
       test: a text in tokens of the run.
     """
     try:
-        found = cache.array(_path(config, test), lambda: _count(config, test))
+        found = cache.array_made_once(_path(config, test), lambda: _count(config, test))
     except (FileNotFoundError, ValueError) as problem:  # no reason to report no perplexity of the model
         logging.warning("no n-gram perplexities: %s", problem)
         return {}

@@ -84,7 +84,7 @@ def _nearest_neighbours(train: ArrayRecords, test: ArrayRecords, config: ImageCo
         neighbours=_NUM_NEIGHBOURS,
     )
     directory = cache.cache_directory(config.evaluation.cache_directory)
-    return cache.array(directory / "reference" / f"nearest_neighbours-{key}.npz", predict)
+    return cache.array_made_once(directory / "reference" / f"nearest_neighbours-{key}.npz", predict)
 
 
 _REFERENCE_CLASSIFIERS: Mapping[str, Callable[[ArrayRecords, ArrayRecords, ImageConfig], np.ndarray]] = {

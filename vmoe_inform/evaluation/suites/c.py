@@ -20,7 +20,7 @@ from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.evaluation.paired import Contributions
 from vmoe_inform.evaluation.results import SuiteResult
 from vmoe_inform.evaluation.suites import _imagenet
-from vmoe_inform.evaluation.suites._generated_corruptions import GENERATED, LoadSet, generated
+from vmoe_inform.evaluation.suites._generated_corruptions import GENERATED, LoadSet, generated, uncorrupted
 from vmoe_inform.evaluation.suites.base import (
     TEST_SET,
     NotAvailable,
@@ -159,14 +159,14 @@ def _suite(load_set: LoadSet, origin: str, config: ImageConfig, *, clean: Mappin
             errors = against_alexnet(result.per_corruption, float(scores[TEST_SET]["hit"].mean()))
             result = dataclasses.replace(result, metrics={**result.metrics, **errors})
         if origin == GENERATED:  # of images that could not be read, no versions are made
-            result = dataclasses.replace(result, skipped=len(test_split(config.data).records) - result.count)
+            result = dataclasses.replace(result, skipped=len(uncorrupted(config).records) - result.count)
         return result
 
     def made_from() -> list[Source]:
         """Of 75 published sets three, since it takes long to list them all; else what they are generated from."""
         names = list(sets)
         chosen = [] if origin == GENERATED else [sets[names[n]].load() for n in (0, len(names) // 2, -1)]
-        return chosen or [test_split(config.data)]
+        return chosen or [uncorrupted(config)]
 
     return Suite("c", {**clean, **sets}, _score, summarize, origin, made_from, contributions=_contributions)
 
