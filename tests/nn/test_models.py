@@ -18,6 +18,7 @@ from vmoe_inform.nn import router as router_lib
 from vmoe_inform.nn.mlp import ACTIVATIONS
 from vmoe_inform.nn.step_variables import OBSERVED, update_states
 from vmoe_inform.nn.vit import VisionTransformer
+from vmoe_inform.routing.steps import Duration
 
 
 def _apply(model: VisionTransformer) -> Callable[..., Any]:
@@ -198,7 +199,7 @@ def test_symphony_has_edges_with_one_expert_a_token():
     model = models.from_config(config.model)
     variables = tiny.variables(model)
     _, left = _apply(model)(variables, _images(4), train=True, mutable=OBSERVED)
-    states = update_states(model.config.router, variables["params"], variables["routing"], left[OBSERVED])
+    states = update_states(model.config.router, variables["params"], variables["routing"], left[OBSERVED], Duration(1))
     adjacency = np.asarray(states["block_1"]["moe"]["router"]["symphony"]["state"])
     assert np.any(adjacency[~np.eye(4, dtype=bool)] > 0)
     np.testing.assert_array_equal(adjacency > 0, adjacency.T > 0)

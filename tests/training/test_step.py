@@ -123,7 +123,7 @@ def _descent(router: str):
 
     def descend(params, state, batch, progress):
         gradients, (entropy, observed) = jax.grad(loss_of, has_aux=True)(params, state, batch, progress)
-        state = update_states(config.model.router, params, state, observed)
+        state = update_states(config.model.router, params, state, observed, steps.Duration(20))
         norm = optax.tree.norm(gradients)
         return jax.tree.map(lambda p, g: p - 0.1 * g / norm, params, gradients), state, entropy, norm
 
