@@ -221,6 +221,13 @@ def test_options_that_the_papers_fix():
     assert model_of("alternate_vmoe").router.inform_by_layer == ("attention", "similarity")
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 2.0, "sqrt_dim"])
+def test_scales_of_the_papers(scale):
+    """Mutual-Inform SMoE, Table 8."""
+    for step, option in (("similarity", "temperature"), ("attention", "sigma")):
+        assert model_of(f"{step}_smoe_top2@{step}.{option}={scale}").router.options[step][option] == scale
+
+
 def test_places_of_the_moe_layers():
     """The argument goes before the router's own places, and these before the file's."""
     digits = Path(__file__).parents[2] / "configs" / "digits.py"

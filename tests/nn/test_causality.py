@@ -21,7 +21,8 @@ from vmoe_inform.routing import scores, steps
 B, N, V, FIRST = 2, 12, 10, 7  # tokens from the place FIRST on are replaced
 CAUSAL = (*(name for name in presets.ROUTERS if name not in ("base", "expert_choice", "soft")), *tiny.INFORMED)
 HEADS = ("running", "posterior")  # besides the default, prefix
-INFORMED_BY_HEADS = tuple(f"attention_smoe_top2@attention.heads={heads}" for heads in HEADS)
+ESTIMATED = "attention_smoe_top2@attention.sigma=estimated@attention.center=true"
+INFORMED_BY_HEADS = tuple(f"{ESTIMATED}@attention.heads={heads}" for heads in HEADS)
 # Together they have every step; their products, and the other dispatchers with each, are tried by the slow tests.
 STEPS = ("similarity_xmoe", "attention_smoe_top2", INFORMED_BY_HEADS[0], "stablemoe")
 LEAKS = {  # with what a causal model refuses

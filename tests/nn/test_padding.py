@@ -11,7 +11,7 @@ from vmoe_inform.nn.step_variables import OBSERVED
 from .test_causality import FIRST, B, N, model_of, texts, trained
 
 BOTH_WAYS = ("soft", "similarity_smoe_top2", "attention_vmoe@attention.heads=lowest_entropy")
-RUNNING = "attention_smoe_top2@attention.heads=running"  # chosen by what was seen in training
+RUNNING = "attention_smoe_top2@attention.heads=running@attention.sigma=estimated"  # chosen by what was seen in training
 CASES = (
     *((router, {"causal": False}) for router in BOTH_WAYS),
     ("symphony_vmoe", {}),

@@ -51,25 +51,43 @@ def attention(queries, keys, mask=None):
     return result
 
 
-def _joint(attention, means, outputs, sigma):
+def _scaled(vectors, normalize):
+    if normalize == "none":
+        return vectors
+    length = {"unit": 1.0, "sqrt_dim": math.sqrt(vectors.shape[-1])}[normalize]
+    return length * vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _log_densities(means, outputs, sigma, normalize="none", center=False, mask=None):
+    """log N(u_i | m_hj, sigma^2 I) up to a constant [N, H, N], centered for each key over what token i knows."""
+    sigma = math.sqrt(outputs.shape[-1]) if sigma == "sqrt_dim" else sigma
+    means, outputs = _scaled(means, normalize), _scaled(outputs, normalize)
+    densities = np.array([-((output - means) ** 2).sum(-1) / (2 * sigma**2) for output in outputs])
+    if not center:
+        return densities
+    size = len(outputs)
+    known = [[j for j in range(size) if mask is None or mask[i, j]] or [i] for i in range(size)]
+    return np.array([densities[i] - densities[known[i]].mean(0) for i in range(size)])
+
+
+def _joint(attention, means, outputs, sigma, **options):
     """A_h[i,j] N(u_i | m_hj, sigma^2 I) up to a factor of each i, straight from the density."""
     joint = np.zeros(attention.shape)
-    for i in range(len(outputs)):
-        exponents = -((outputs[i] - means) ** 2).sum(-1) / (2 * sigma**2)  # [H, N]
+    for i, exponents in enumerate(_log_densities(means, outputs, sigma, **options)):
         joint[:, i] = attention[:, i] * np.exp(exponents - exponents[attention[:, i] > 0].max())
     return joint
 
 
-def attention_posterior(attention, means, outputs, sigma=1.0):
+def attention_posterior(attention, means, outputs, sigma=1.0, **options):
     # One head at a time, so that no head's density vanishes next to another's.
     joint = np.concatenate(
-        [_joint(attention[h : h + 1], means[h : h + 1], outputs, sigma) for h in range(len(attention))]
+        [_joint(attention[h : h + 1], means[h : h + 1], outputs, sigma, **options) for h in range(len(attention))]
     )
     return joint / joint.sum(-1, keepdims=True)
 
 
-def head_posterior(attention, means, outputs, sigma=1.0):
-    evidence = _joint(attention, means, outputs, sigma).sum(-1).T  # [N, H]; the uniform prior 1/H cancels
+def head_posterior(attention, means, outputs, sigma=1.0, **options):
+    evidence = _joint(attention, means, outputs, sigma, **options).sum(-1).T  # [N, H]; the uniform prior 1/H cancels
     return evidence / evidence.sum(-1, keepdims=True)
 
 
@@ -84,20 +102,33 @@ def inform(probabilities, graph):
     return informed
 
 
-def attention_informed(probabilities, queries, keys, means, outputs, sigma=1.0, heads="lowest_entropy", mask=None):
-    prior = attention(queries, keys, mask)
-    posterior = attention_posterior(prior, means, outputs, sigma)
-    if heads == "lowest_entropy" and mask is not None:
-        informed = np.zeros(probabilities.shape)
-        for i in range(len(probabilities)):
-            heard = [j for j in range(len(probabilities)) if mask[i, j]] or [i]
-            head = lowest_entropy_head(prior[:, heard])
-            informed[i] = posterior[head, i] @ probabilities
-        return informed
-    if heads == "lowest_entropy":
-        return inform(probabilities, posterior[lowest_entropy_head(prior)])
-    shares = head_posterior(prior, means, outputs, sigma)
-    return sum(shares[:, h, None] * inform(probabilities, posterior[h]) for h in range(len(prior)))
+def _responsibilities(queries, keys, means, outputs, sigma, heads, mask, **options):
+    """H'[i,h] A'_h[i,j], as [H, N, N]."""
+    prior, size = attention(queries, keys, mask), len(outputs)
+    options = {"mask": mask, **options}
+    posterior = attention_posterior(prior, means, outputs, sigma, **options)
+    if heads == "posterior":
+        return head_posterior(prior, means, outputs, sigma, **options).T[..., None] * posterior
+    shares = np.zeros((len(prior), size, 1))
+    for i in range(size):
+        known = [j for j in range(size) if mask is None or mask[i, j]] or [i]
+        shares[lowest_entropy_head(prior[:, known]), i] = 1.0
+    return shares * posterior
+
+
+def attention_informed(
+    probabilities, queries, keys, means, outputs, sigma=1.0, heads="lowest_entropy", mask=None, **options
+):
+    weights = _responsibilities(queries, keys, means, outputs, sigma, heads, mask, **options)
+    return inform(probabilities, weights.sum(0))
+
+
+def posterior_distances(queries, keys, means, outputs, sigma=1.0, heads="lowest_entropy", mask=None, **options):
+    weights = _responsibilities(queries, keys, means, outputs, sigma, heads, mask, **options)
+    normalize = options.get("normalize", "none")
+    means, outputs = _scaled(means, normalize), _scaled(outputs, normalize)
+    distances = [np.sum(weights[:, i] * ((outputs[i] - means) ** 2).sum(-1)) for i in range(len(outputs))]
+    return np.array(distances) / outputs.shape[-1]
 
 
 def coselection_counts(indices, num_experts, diagonal=True):

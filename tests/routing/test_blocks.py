@@ -52,7 +52,7 @@ SETTINGS = pytest.mark.parametrize(
             ("attention", {"heads": "posterior", "sigma": 3.0}),
             ("attention", {"mask": "causal", "sigma": 3.0}),
             ("attention", {"mask": MASK}),
-            ("attention", {"mask": MASK, "heads": "posterior"}),
+            ("attention", {"mask": MASK, "heads": "posterior", "sigma": 3.0, "normalize": "sqrt_dim", "center": True}),
         ]
     ],
 )

@@ -150,6 +150,33 @@ def test_block_size_does_not_change_the_result():
     )
 
 
+def test_centering_leaves_out_what_all_tokens_have_in_common():
+    queries, keys, means, outputs = record()
+    shift, other = 3.0 * np.ones((N, D), np.float32), 2.0 * np.ones((H, N, D), np.float32)
+    for center, same in ((True, True), (False, False)):
+        informed, moved = (
+            routing.attention_informed(base(), queries, keys, m, u, center=center, mask="causal")
+            for m, u in ((means, outputs), (means + other, outputs - shift))
+        )
+        assert np.allclose(informed, moved, rtol=1e-4, atol=1e-6) == same
+    # The mean of the evidence over the tokens is 0 for each key: a wide posterior keeps a key's total to first order.
+    even = jnp.full((H, N, N), 1 / N)
+    for center, most in ((True, 1e-4), (False, 1.0)):
+        totals = jnp.sum(routing.attention_posterior(even, means, outputs, sigma=30.0, center=center), axis=-2)
+        assert np.abs(totals - jnp.mean(totals, axis=-1, keepdims=True)).max() < most
+
+
+def test_normalized_outputs_and_means_have_one_length():
+    queries, keys, means, outputs = record()
+    lengths = np.exp(np.random.default_rng(4).normal(size=(H, N, 1))).astype(np.float32)
+    for normalize in ("unit", "sqrt_dim"):
+        informed, scaled = (
+            routing.attention_informed(base(), queries, keys, m, u, normalize=normalize)
+            for m, u in ((means, outputs), (lengths * means, lengths[0] * outputs))
+        )
+        np.testing.assert_allclose(informed, scaled, rtol=1e-4)
+
+
 def test_no_gradient_flows_into_the_other_heads():
     loss = lambda *a: jnp.sum(routing.attention_informed(base(), *a) ** 2)
     gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*record())
@@ -213,7 +240,8 @@ def test_attention_informed_at_extremes(size, heads, sigma):
 
     def both_masks(r, *a):
         informed = [
-            routing.attention_informed(r, *a, sigma=sigma, heads=heads, mask=mask) for mask in (None, empty_row)
+            routing.attention_informed(r, *a, sigma=sigma, heads=heads, mask=mask, **options)
+            for mask, options in ((None, {}), (empty_row, {}), (empty_row, {"normalize": "sqrt_dim", "center": True}))
         ]
         return jnp.stack(informed)
 
@@ -270,6 +298,11 @@ R, U, A, M, Q = (np.ones(shape, np.float32) for shape in ((4, 3), (4, 2), (2, 4,
         (lambda: routing.token_similarity(U, mask=jnp.ones((3, 4), bool)), r"mask: expected shape \[..., 4, 4\]; rec"),
         (lambda: routing.attention_posterior(A, M, U, sigma=0.0), r"sigma: expected a number > 0 .*; received 0.0"),
         (lambda: routing.attention_posterior(A, M, U, sigma=1e-20), r"sigma squared: expected .*; received 1e-40"),
+        (lambda: routing.attention_posterior(A, M, U, sigma="sqrt"), r"sigma: expected .*'sqrt_dim'; received 'sqrt'"),
+        (
+            lambda: routing.head_posterior(A, M, U, normalize="no"),
+            r"normalize: expected one of 'none', .*; received 'no'",
+        ),
         (
             lambda: routing.attention_posterior(A[..., :3], M, U),
             r"attention: expected shape \[..., 2, 4, 4\]; received",

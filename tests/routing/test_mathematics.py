@@ -507,6 +507,28 @@ def test_permuting_experts_permutes_the_adjacency_and_what_it_informs(rankings, 
         np.testing.assert_allclose(after[:, names], before, rtol=1e-5, atol=1e-5)
 
 
+# The scale of the posterior, by maximum likelihood.
+
+
+def test_em_finds_the_sigma_of_a_mixture_and_never_lowers_its_likelihood():
+    rng, tokens, width, sigma = np.random.default_rng(0), 48, 6, 0.5
+    means = rng.normal(size=(1, tokens, width)).astype(np.float32)
+    outputs = means[0, rng.integers(tokens, size=tokens)] + sigma * rng.normal(size=(tokens, width)).astype(np.float32)
+    even = np.zeros((1, tokens, 2), np.float32)  # queries and keys of a prior without preference
+    arrays = [jnp.asarray(array) for array in (even, even, means, outputs)]
+    step = jax.jit(lambda variance: jnp.mean(routing.posterior_distances(*arrays, sigma=jnp.sqrt(variance))))
+
+    def log_likelihood(variance):
+        distances = ((outputs[:, None] - means) ** 2).sum(-1)
+        return np.mean(np.logaddexp.reduce(-distances / (2 * variance), axis=1)) - width / 2 * np.log(variance)
+
+    variances = [9.0]
+    for _ in range(12):
+        variances.append(float(step(variances[-1])))
+    assert np.all(np.diff([log_likelihood(variance) for variance in variances]) > -1e-4)
+    np.testing.assert_allclose(variances[-1], sigma**2, rtol=0.2)
+
+
 # Causal masks.
 
 CAUSAL, EVERYONE = np.tril(np.ones((N, N), bool)), np.ones((N, N), bool)
@@ -522,6 +544,10 @@ MASKED = {
     ),
     "attention-posterior": lambda x, mask: routing.attention_informed(
         x["probabilities"], *(x[name] for name in ATTENTION), sigma=3.0, heads="posterior", mask=mask
+    ),
+    # Nor may the mean output.
+    "attention-centered": lambda x, mask: routing.attention_informed(
+        x["probabilities"], *(x[name] for name in ATTENTION), sigma=3.0, center=True, mask=mask
     ),
 }
 

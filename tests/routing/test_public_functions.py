@@ -117,13 +117,16 @@ CASES = [
         Case(
             name,
             GRAPH,
-            lambda a, m, u, name=name, s=s: getattr(routing, name)(a, m, u, sigma=s),
-            lambda a, m, u, name=name, s=s: getattr(slow, name)(a, m, u, s),
+            lambda a, m, u, name=name, options=options: getattr(routing, name)(a, m, u, **options),
+            lambda a, m, u, name=name, options=options: getattr(slow, name)(a, m, u, **options),
             (0, 1, 2),
-            label=f"sigma{s}",
+            label="-".join(map(str, options.values())),
         )
-        for name in ("attention_posterior", "head_posterior")
-        for s in (1.5,)
+        for name, options in (
+            ("attention_posterior", {"sigma": 1.5}),
+            ("head_posterior", {"sigma": "sqrt_dim"}),
+            ("head_posterior", {"sigma": 0.5, "normalize": "unit", "center": True}),
+        )
     ),
     Case("lowest_entropy_head", GRAPH[:1], routing.lowest_entropy_head, slow.lowest_entropy_head),
     Case("inform", (distribution(N, E), distribution(N, N)), routing.inform, slow.inform, (0, 1)),
@@ -149,12 +152,23 @@ CASES = [
         Case(
             "attention_informed",
             (*ATTENTION, lambda rng, batch: rng.random((*batch, N, N)) < 0.4),
-            lambda *a, heads=heads: routing.attention_informed(*a[:-1], sigma=1.5, heads=heads, mask=a[-1]),
-            lambda *a, heads=heads: slow.attention_informed(*a[:-1], 1.5, heads, a[-1]),
+            lambda *a, options=options: routing.attention_informed(*a[:-1], sigma=1.5, mask=a[-1], **options),
+            lambda *a, options=options: slow.attention_informed(*a[:-1], 1.5, mask=a[-1], **options),
             (0, 1, 2, 3, 4),
-            label=f"{heads}-mask",
+            label=f"{'-'.join(map(str, options.values()))}-mask",
         )
-        for heads in ("lowest_entropy", "posterior")
+        for options in (
+            {"heads": "lowest_entropy"},
+            {"heads": "posterior"},
+            {"heads": "posterior", "normalize": "sqrt_dim", "center": True},
+        )
+    ),
+    Case(
+        "posterior_distances",
+        (*ATTENTION[1:], lambda rng, batch: rng.random((*batch, N, N)) < 0.4),
+        lambda *a: routing.posterior_distances(*a[:-1], sigma="sqrt_dim", normalize="sqrt_dim", mask=a[-1]),
+        lambda *a: slow.posterior_distances(*a[:-1], "sqrt_dim", mask=a[-1], normalize="sqrt_dim"),
+        (0, 1, 2, 3),
     ),
     *(
         Case(

@@ -18,6 +18,7 @@ from vmoe_inform.routing import contract, steps
 SIZES = contract.SIZES
 N, D, E, K = SIZES.num_tokens, SIZES.hidden_size, SIZES.num_experts, SIZES.num_selected_experts
 H = 2  # heads of the made-up attention
+NO_CHOICES = jnp.zeros((2, N, K), jnp.int32)  # of two images, for steps that do not look at them
 GROUPS, PER_GROUP = 2, 2  # groups, and images of a group
 REGISTRIES = {
     "score": steps.SCORE_STEPS,
@@ -45,19 +46,30 @@ def fits(step, options, k):
     return True
 
 
+def combinations(step):
+    """Options of a step in which each named value of each option occurs: the r-th of all options, from 0 again."""
+    values = {
+        option: list(dict.fromkeys([step.option_defaults[option], *named_values(hint)]))
+        for option, hint in step.option_types.items()
+    }
+    for place in range(1, max(map(len, values.values()), default=0)):
+        yield {option: some[place % len(some)] for option, some in values.items()}
+
+
 def settings(kind: str) -> list[Any]:
     found = []
     for name in REGISTRIES[kind]:
         step = REGISTRIES[kind][name]
         assert fits(step, step.option_defaults, K) or fits(step, step.option_defaults, 1)
         found.append(pytest.param(step, {**step.option_defaults}, id=name))
-        for option, hint in step.option_types.items():
-            changed = [{**step.option_defaults, option: value} for value in named_values(hint)]
-            found += [
-                pytest.param(step, options, id=f"{name}-{option}={options[option]}")
-                for options in changed
-                if options != step.option_defaults and (fits(step, options, K) or fits(step, options, 1))
-            ]
+        for options in combinations(step):
+            changed = {option: value for option, value in options.items() if value != step.option_defaults[option]}
+            together = fits(step, options, K) or fits(step, options, 1)
+            for some in [changed] if together else [{option: changed[option]} for option in changed]:
+                options = {**step.option_defaults, **some}
+                if fits(step, options, K) or fits(step, options, 1):
+                    words = "-".join(f"{option}={value}" for option, value in some.items())
+                    found.append(pytest.param(step, options, id=f"{name}-{words}"))
     return found
 
 
@@ -353,13 +365,15 @@ def test_symphony_threshold_leaves_small_entries_out():
 @pytest.mark.parametrize("options", [p.values[1] for p in settings("inform") if p.values[0].name == "attention"])
 def test_attention_in_head_space_is_attention_with_means(options, mask):
     step = steps.INFORM_STEPS["attention"]
+    options = {**options, "sigma": "estimated" if options["heads"] == "prefix" else options["sigma"]}
     inputs = contract.make_inputs(5, step, dataclasses.replace(SIZES, causal=mask == "causal"), options)
-    summed = options["heads"] == "posterior"
+    summed, estimated = options["heads"] == "posterior", options["sigma"] == "estimated"
+    state = inputs["fixed"]["state"]
 
     def in_head_space(learned):
-        return step.function(
-            learned["probabilities"], contract.context({**inputs, "learned": learned}, mask), **options
-        )
+        context = contract.context({**inputs, "learned": learned}, mask)
+        observed = step.observe(context, NO_CHOICES, **options) if estimated else {}
+        return step.function(learned["probabilities"], context, **options), observed.get("distances", 0.0)
 
     def with_means(learned):
         """m_hj = H O_h' v_hj (Mutual-Inform SMoE, Eq. 1); the factor H can be left out."""
@@ -369,31 +383,68 @@ def test_attention_in_head_space_is_attention_with_means(options, mask):
         means = H * means if options["head_factor"] else means
         outputs = jnp.einsum("bnhf,hfd->bnd", record.attended, record.output_kernel)
         if options["heads"] == "running":  # the other heads do not count
-            head = int(np.argmin(np.asarray(inputs["fixed"]["state"])))
+            head = int(np.argmin(np.asarray(state["entropies"] if estimated else state)))
             queries, keys, means = (array[:, head : head + 1] for array in (queries, keys, means))
-        return routing.attention_informed(
-            learned["probabilities"],
-            queries,
-            keys,
-            means,
-            outputs,
-            sigma=options["sigma"],
-            heads="posterior" if summed else "lowest_entropy",
-            mask=mask,
-        )
+        given = {
+            "sigma": jnp.sqrt(state["variance"]) if estimated else options["sigma"],
+            "heads": "posterior" if summed else "lowest_entropy",
+            "normalize": options["normalize"],
+            "center": options["center"],
+            "mask": mask,
+        }
+        arrays = jax.lax.stop_gradient((queries, keys, means, outputs))
+        distances = jnp.sum(routing.posterior_distances(*arrays, **given)) if estimated else 0.0
+        return routing.attention_informed(learned["probabilities"], queries, keys, means, outputs, **given), distances
 
     @jax.jit
     def both(learned):
-        """Values and gradients of either way."""
-        pairs = []
+        """Values, distances and gradients of either way; none comes from the distances."""
+        found = []
         for function in (in_head_space, with_means):
-            gradient = jax.grad(lambda a, f=function: jnp.sum(jnp.sin(f(a))))
-            pairs.append((function(learned), gradient(learned)))
-        return tuple(zip(*pairs, strict=True))
+            gradient = jax.grad(lambda a, f=function: jnp.sum(jnp.sin(f(a)[0])) + f(a)[1])
+            found.append((*function(learned), gradient(learned)))
+        return tuple(zip(*found, strict=True))
 
-    values, gradients = both(inputs["learned"])
+    values, distances, gradients = both(inputs["learned"])
     np.testing.assert_allclose(*values, rtol=1e-5)
+    np.testing.assert_allclose(*distances, rtol=1e-5)
     chex.assert_trees_all_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_an_estimated_sigma_is_an_average_whose_first_value_replaces_the_start():
+    step = steps.INFORM_STEPS["attention"]
+    options = {**step.option_defaults, "sigma": "estimated", "decay": 0.75}
+    inputs = contract.make_inputs(6, step, SIZES, options)
+    state = step.initial_state(jax.random.key(0), SIZES, **options)
+    here = dataclasses.replace(contract.context(inputs), state=state)
+    wide = {**step.option_defaults, "sigma": "sqrt_dim"}
+    probabilities = inputs["learned"]["probabilities"]
+    np.testing.assert_array_equal(
+        step.function(probabilities, here, **options), step.function(probabilities, here, **wide)
+    )
+    for distances, expected in ((20.0, 2.0), (40.0, 0.75 * 2.0 + 0.25 * 4.0), (0.0, 0.75 * 2.5 + 0.25 * 1e-12)):
+        state = step.update_state(state, {"distances": distances, "tokens": 10.0}, {}, **options)
+        np.testing.assert_allclose(state["variance"], expected, rtol=1e-6)
+
+
+def test_a_sigma_of_outputs_that_are_all_at_means_is_the_smallest():
+    # One head without its factor, which attends to the token itself: u_i = m_i.
+    step, sizes = steps.INFORM_STEPS["attention"], dataclasses.replace(SIZES, num_heads=1)
+    options = {**step.option_defaults, "sigma": "estimated", "decay": 0.0}
+    inputs = contract.make_inputs(6, step, sizes, options)
+    record = inputs["learned"]["attention"]
+    same = jnp.ones_like(record.values)
+    for scale in (1.0, 1e4):
+        learned = {
+            **inputs["learned"],
+            "attention": dataclasses.replace(record, values=scale * same, attended=scale * same),
+        }
+        here = contract.context({**inputs, "learned": learned})
+        state = step.update_state(here.state, step.observe(here, NO_CHOICES, **options), {}, **options)
+        assert 1e-12 <= state["variance"] <= 1e-6 * scale**2  # no more than rounding
+        narrow = dataclasses.replace(here, state={"variance": jnp.float32(1e-12)})
+        informed = step.function(learned["probabilities"], narrow, **options)
+        np.testing.assert_allclose(jnp.sum(informed, axis=-1), 1.0, rtol=1e-5)
 
 
 def test_a_learned_similarity_starts_as_the_fixed_one():

@@ -58,6 +58,12 @@ def test_what_has_not_been_learned_cannot_be_had(plain):
     )
     with pytest.raises(ValueError, match=message):
         plain.rerouted({INFORM: "symphony"})
+    message = (
+        r"^inform=attention, attention.sigma=estimated, without training: expected a router that learns no arrays but "
+        r"those of the run; received one that learns routing/block_1/moe/router/attention/state/variance \[\]$"
+    )
+    with pytest.raises(ValueError, match=message):
+        plain.rerouted({INFORM: "attention", "model.router.options.attention.sigma": "estimated"})
     with pytest.raises(ValueError, match=r"one that learns params/block_1/moe/experts/.* and \d more"):
         plain.rerouted({"model.moe.num_experts": 6})
 
@@ -65,6 +71,14 @@ def test_what_has_not_been_learned_cannot_be_had(plain):
 def test_a_trained_adjacency_is_mixed_with_the_identity_without_training():
     mixed = run_of("symphony_vmoe").rerouted({"model.router.options.symphony.identity_share": 0.9})
     assert mixed.config.model.router.options["symphony"]["identity_share"] == 0.9
+
+
+def test_an_estimated_sigma_can_be_replaced_and_centered():
+    field = "model.router.options.attention."
+    estimated = run_of("attention_vmoe@attention.sigma=estimated")
+    assert "routing" not in estimated.rerouted({f"{field}sigma": 2.0}).variables
+    centered = estimated.rerouted({f"{field}center": True, f"{field}normalize": "unit"})
+    assert centered.variables["routing"] == estimated.variables["routing"]
 
 
 def test_inform_and_inform_by_layer_replace_each_other():

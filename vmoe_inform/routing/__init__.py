@@ -32,6 +32,7 @@ from vmoe_inform.routing.posteriors import (
     attention_posterior,
     head_posterior,
     lowest_entropy_head,
+    posterior_distances,
 )
 from vmoe_inform.routing.scores import balanced_table, cosine_scores, hash_scores, linear_scores, soft_slot_scores
 from vmoe_inform.routing.selection import expert_choice, top_experts
@@ -69,6 +70,7 @@ __all__ = [
     "load_loss",
     "lowest_entropy_head",
     "normalize_adjacency",
+    "posterior_distances",
     "router_z_loss",
     "routing_entropy",
     "similarity_informed",
