@@ -120,11 +120,11 @@ def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
         # bounds
         (
             {"model__router__options__attention__sigma": 0.0},
-            "attention.sigma: expected float >= 1e-06 and <= 1000000; received 0.0",
+            "attention.sigma: expected float >= 1e-06 and <= 1000000 or one of 'sqrt_dim', 'estimated'; received 0.0",
         ),
         (
             {"model__router__options__attention__sigma": -1},
-            "attention.sigma: expected float >= 1e-06 and <= 1000000; received -1",
+            "attention.sigma: expected float >= 1e-06 and <= 1000000 or one of 'sqrt_dim', 'estimated'; received -1",
         ),
         (
             {"model__router__options__similarity__temperature": 0.0},
