@@ -81,6 +81,7 @@ def _update_state(
     stateful=_keeps_state,
     observe=_observe,
     update_state=_update_state,
+    training_options=("decay",),
 )
 def attention_step(
     probabilities: Float[Array, "B N E"],
