@@ -130,7 +130,8 @@ def _steps_of(path):
         router |= {"losses": [name], "noise_std": 1.0}
     else:
         router |= {"select": name}
-        router |= {"score": "soft_slots"} if name == "soft" else {}
+        scores = ("soft_slots",) if name == "soft" else steps.SELECT_STEPS[name].scores
+        router |= {"score": scores[0]} if scores else {}
     return router, {"num_selected_experts": 1}
 
 

@@ -5,7 +5,7 @@ import pytest
 from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import files, identity, migrations
-from vmoe_inform.nn.router import loss_weights
+from vmoe_inform.nn.auxiliary_losses import loss_weights
 
 NONE = dict.fromkeys(("importance", "load", "switch", "gshard", "z", "balance", "distillation"), 0.0)
 

@@ -11,7 +11,7 @@ from tests import tiny
 from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import presets
-from vmoe_inform.nn.router import loss_weights
+from vmoe_inform.nn.auxiliary_losses import loss_weights
 from vmoe_inform.routing import steps
 
 FROM_A_RUN = ("finetune", "upcycle")  # which tests/configs/test_from_a_run.py tests
@@ -43,7 +43,7 @@ BASES = ("vmoe", "smoe_top1", "smoe_top2", "glam", "xmoe", "smoe_dropout")
 
 def test_there_are_config_files_and_all_systems_of_the_papers():
     assert "digits" in {path.stem for path in FILES}
-    others = {"alternate_vmoe", "stablemoe", "hash", "base", "expert_choice", "soft"}
+    others = {"alternate_vmoe", "stablemoe", "hash", "base", "expert_choice", "soft", "loss_free", "remoe"}
     assert set(presets.ROUTERS) == {*BASES, *others}
 
 
@@ -110,6 +110,8 @@ SYSTEMS = {
     "base": ("linear", "balanced_assignment", 1, {}, 0.0),
     "expert_choice": ("linear", "expert_choice", 2, {}, 0.0),
     "soft": ("soft_slots", "soft", 2, {}, 0.0),
+    "loss_free": ("sigmoid", "biased_top_experts", 2, {}, 0.0),
+    "remoe": ("relu", "positive_experts", 2, {"sparsity": 1.0}, 0.0),
 }
 
 
@@ -145,19 +147,6 @@ def test_products_are_their_base_with_an_inform_step_and_renormalised_weights(ba
     assert presets.find_router(base).where == presets.find_router(f"{inform}_{base}").where
 
 
-def test_several_steps_are_a_router_too():
-    router = model_of("similarity+symphony_vmoe@symphony.decay=0.5@similarity.temperature=2").router
-    assert router.inform_steps == ("similarity", "symphony")
-    assert (router.options["symphony"]["decay"], router.options["similarity"]["temperature"]) == (0.5, 2.0)
-    assert model_of("symphony+similarity_vmoe").router.inform_steps == ("symphony", "similarity")
-    with_loss = model_of("attention+z+cosine_vmoe").router
-    assert (with_loss.score, with_loss.inform_steps) == ("cosine", ("attention",))
-    assert with_loss.losses == ("importance", "load", "z")
-    for bad in ("similarity+similarity_vmoe", "similarity+_vmoe", "similarity+nothing_vmoe"):
-        with pytest.raises(ValueError, match=r"router preset: expected one of .*; received"):
-            model_of(bad)
-
-
 @pytest.mark.parametrize("step", steps.all_steps())
 def test_a_registered_step_is_a_router_at_once(step):
     """STEP_NAME has that step in place of NAME's, and nothing that the step does not go with."""
@@ -167,7 +156,8 @@ def test_a_registered_step_is_a_router_at_once(step):
     plain = model_of(base)
     assert model.moe == plain.moe
     new = set(model.router.step_names) - set(plain.router.step_names)
-    assert new == ({step} if step not in plain.router.step_names else set()) or step == "soft_slots"
+    with_it = {"soft_slots": {"soft"}, "positive_experts": {"relu"}}.get(step, set())
+    assert new - with_it == ({step} if step not in plain.router.step_names else set())
 
 
 def test_a_step_that_is_registered_later_is_a_router_too(monkeypatch, capsys):

@@ -10,7 +10,7 @@ import pytest
 from configs import digits, imagenet
 from vmoe_inform import config as config_lib
 from vmoe_inform.evaluation import suites
-from vmoe_inform.nn.router import loss_weights
+from vmoe_inform.nn.auxiliary_losses import loss_weights
 from vmoe_inform.routing.steps import Duration
 from vmoe_inform.training import program
 from vmoe_inform.training.optimizer import make_schedule

@@ -6,7 +6,7 @@ import pytest
 from configs import wikitext103
 from vmoe_inform import config as config_lib
 from vmoe_inform.nn import models
-from vmoe_inform.nn.router import loss_weights
+from vmoe_inform.nn.auxiliary_losses import loss_weights
 
 
 def config_of(argument):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vmoe_inform.interop import check_golden, vmoe
-from vmoe_inform.nn.router import loss_weights
+from vmoe_inform.nn.auxiliary_losses import loss_weights
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "golden").glob("vmoe_*.npz"))
 

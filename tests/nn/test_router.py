@@ -1,5 +1,8 @@
 """What a step of the router is handed by its layer."""
 
+import dataclasses
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 
 from vmoe_inform import config as config_lib
 from vmoe_inform.nn.router import Router, Surroundings
+from vmoe_inform.nn.step_variables import OBSERVED, update_states
 from vmoe_inform.routing import contract, steps
 
 B, N, D, E = 2, contract.SIZES.num_tokens, contract.SIZES.hidden_size, contract.SIZES.num_experts
@@ -55,3 +59,34 @@ def test_a_step_that_skips_the_first_layer_has_no_state_there():
     np.testing.assert_array_equal(first.informed, jax.nn.softmax(first.logits))
     _, variables = route(1, first.previous(), inform="symphony_across_layers")
     assert set(variables) == {"params", "routing"}
+
+
+def test_a_select_step_observes_in_training_what_was_chosen_in_the_end():
+    """The choice after inform steps and bias, of the sum of all tokens; evaluation leaves nothing."""
+    sizes = dataclasses.replace(contract.SIZES, num_experts=3)
+    options = {name: dict(step.option_defaults) for name, step in steps.all_steps().items()}
+    config = config_lib.RouterConfig(score="sigmoid", select="biased_top_experts", noise_std=0.0, options=options)
+
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, tokens, *, train):
+            router = Router(config, sizes, name="router")
+            routing = router(tokens, Surroundings(), train=train)
+            about = {"capacity": N, "groups": B, "batch_priority": False, "real": None}
+            return routing, router.select(routing, train=train, **about)
+
+    variables = Layer().init(jax.random.key(0), TOKENS, train=False)
+    state = variables["routing"]["router"]["biased_top_experts"]
+    np.testing.assert_array_equal(state["state"], jnp.zeros(3))
+    biased = {**variables, "routing": {"router": {"biased_top_experts": {"state": jnp.array([5.0, 0.0, 4.0])}}}}
+    (routing, selection), left = Layer().apply(biased, TOKENS, train=True, mutable=[OBSERVED])
+    np.testing.assert_array_equal(routing.informed, jax.nn.sigmoid(routing.logits))
+    assert set(np.unique(selection.plan.indices)) == {0, 2}
+    biased_probabilities = routing.informed + jnp.array([[[5.0, 0.0, 4.0]]])
+    sums = jnp.sum(routing.informed, axis=-1, keepdims=True)  # margins are those of probabilities that sum to 1
+    np.testing.assert_allclose(selection.preferences, biased_probabilities / sums, rtol=1e-6)
+    np.testing.assert_array_equal(left[OBSERVED]["router"]["biased_top_experts"]["observed"], [B * N, 0, B * N])
+    _, left = Layer().apply(biased, TOKENS, train=False, mutable=[OBSERVED])
+    assert not left.get(OBSERVED)
+    after = update_states(config, {}, biased["routing"], {"router": {"biased_top_experts": {"observed": jnp.ones(3)}}})
+    np.testing.assert_array_equal(after["router"]["biased_top_experts"]["state"], [5.0, 0.0, 4.0])

@@ -250,6 +250,23 @@ def top_experts(probabilities, k, renormalize=True):
     return (weights / weights.sum(-1, keepdims=True) if renormalize else weights), indices
 
 
+def biased_top_experts(probabilities, bias, k):
+    indices = top_experts(probabilities + bias, k)[1]
+    weights = np.array([row[chosen] for row, chosen in zip(probabilities, indices, strict=True)])
+    return weights / weights.sum(-1, keepdims=True), indices
+
+
+def positive_experts(probabilities, most):
+    weights, indices = top_experts(probabilities, most, renormalize=False)
+    return weights, np.where(weights > 0, indices, probabilities.shape[1])
+
+
+def sparsity_loss(probabilities, k):
+    size, experts = probabilities.shape
+    loads = [experts / (k * size) * sum(row[e] > 0 for row in probabilities) for e in range(experts)]
+    return sum(loads[e] * row[e] for row in probabilities for e in range(experts)) / size
+
+
 def squared_variation(values):
     mean = sum(values) / len(values)
     return sum((v - mean) ** 2 for v in values) / len(values) / mean**2

@@ -23,6 +23,17 @@ def distribution(*shape):
     return lambda rng, batch: rng.dirichlet(np.ones(shape[-1]), size=(*batch, *shape[:-1]))
 
 
+def rectified(*shape):
+    """Normal numbers, those below 0 as 0."""
+    return lambda rng, batch: np.maximum(rng.normal(size=(*batch, *shape)), 0.0)
+
+
+def slow_first(probabilities, bias):
+    """The expert of the largest biased probability, whose weight is the probability."""
+    indices = np.argmax(probabilities + bias, axis=-1)[:, None]
+    return np.take_along_axis(probabilities, indices, axis=-1), indices
+
+
 def chosen(rng, batch):
     return np.argsort(rng.random((*batch, N, E)), axis=-1)[..., :K]
 
@@ -281,6 +292,54 @@ CASES = [
             label=f"{k}-{r}",
         )
         for k, r in ((1, True), (1, "one"), (3, True), (3, False), (E, True))
+    ),
+    *(
+        Case(
+            "biased_top_experts",
+            (distribution(N, E), shared(normal(E))),
+            lambda p, b, k=k: routing.biased_top_experts(p, b, k),
+            lambda p, b, k=k: slow.biased_top_experts(p, b, k) if k > 1 else slow_first(p, b),
+            (0,),
+            label=str(k),
+        )
+        for k in (1, K)
+    ),
+    Case(
+        "balanced_bias",
+        (shared(normal(E)), shared(lambda rng, _: rng.poisson(2.0, E).astype(np.float32))),
+        lambda b, c: routing.balanced_bias(b, c, rate=0.1),
+        lambda b, c: b + np.array([0.1 * np.sign(c.mean() - one) for one in c]),
+        whole=True,
+    ),
+    # No difference quotient where an expert comes in.
+    *(
+        case
+        for arguments, differentiable, label in (((rectified(N, E),), (), "zeros"), ((distribution(N, E),), (0,), ""))
+        for case in (
+            Case(
+                "positive_experts",
+                arguments,
+                lambda p: routing.positive_experts(p, K),
+                lambda p: slow.positive_experts(p, K),
+                differentiable,
+                label=label,
+            ),
+            Case(
+                "sparsity_loss",
+                arguments,
+                lambda p: routing.sparsity_loss(p, k=K),
+                lambda p: slow.sparsity_loss(p, K),
+                differentiable,
+                label=label,
+            ),
+        )
+    ),
+    Case(
+        "adapted_coefficient",
+        (shared(lambda rng, _: np.float32(3.0)), *(shared(lambda rng, _: np.float32(rng.poisson(9))) for _ in "ab")),
+        lambda c, n, w: routing.adapted_coefficient(c, n, w, multiplier=1.2),
+        lambda c, n, w: c * 1.2 ** ((n > w) * 1.0 - (n < w)),
+        whole=True,
     ),
     Case(
         "importance_loss",

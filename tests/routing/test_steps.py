@@ -73,7 +73,14 @@ def settings(kind: str) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("step", "options"), [*settings("score"), *settings("inform"), *settings("loss")])
+def with_state(found):
+    """The others have plans alone, which test_select_steps tries."""
+    return [p for p in found if p.values[0].initial_state is not None]
+
+
+@pytest.mark.parametrize(
+    ("step", "options"), [*settings("score"), *settings("inform"), *settings("loss"), *with_state(settings("select"))]
+)
 def test_contract(step, options):
     found = contract.check(step.name, **options)
     assert "says of a text with padding what it says of the text alone" in found
@@ -84,6 +91,8 @@ def test_contract(step, options):
 def test_what_steps_name_exists():
     for step in (steps.SCORE_STEPS[name] for name in steps.SCORE_STEPS):
         assert step.selects is None or set(step.selects) <= set(steps.SELECT_STEPS)
+    for step in (steps.SELECT_STEPS[name] for name in steps.SELECT_STEPS):
+        assert step.scores is None or set(step.scores) <= set(steps.SCORE_STEPS)
 
 
 def made(function, **declared):
@@ -230,6 +239,8 @@ def test_states_that_are_random_come_from_the_key(step):
 @pytest.mark.parametrize("train", [False, True])
 def test_select_steps(step, options, k, train):
     size = PER_GROUP * N
+    sizes = dataclasses.replace(SIZES, num_selected_experts=k)
+    state = step.initial_state(jax.random.key(0), sizes, **options) if step.initial_state else None
     kernel = jax.random.normal(jax.random.key(5), (E, D, D))
 
     def plan_of(tree):
@@ -237,7 +248,8 @@ def test_select_steps(step, options, k, train):
         here = steps.SelectContext(
             k=k, capacity=4, logits=logits, num_sequences=PER_GROUP, train=train, real=tree["fixed"]["real"]
         )
-        return step.function(jax.nn.softmax(logits), here, **options)
+        score = steps.SCORE_STEPS["linear" if step.scores is None else step.scores[0]]
+        return step.function(score.probabilities(logits), dataclasses.replace(here, state=state), **options)
 
     def seen(tree):
         plan = plan_of(tree)
@@ -263,13 +275,14 @@ def test_select_steps(step, options, k, train):
     load, dropped, (weights, indices) = contract.check_function(step.name, seen, *trees)
     assert load.shape == (GROUPS, size, E)
     assert dropped.shape == (GROUPS, size)
-    assert weights.shape == indices.shape == (GROUPS, size, k)
+    choices = E if step.preferences is None else k  # of no fixed number
+    assert weights.shape == indices.shape == (GROUPS, size, choices)
     assert 0 <= np.min(dropped) <= np.max(dropped) <= 1
     assert np.min(load) >= 0
     assert 0 <= np.min(indices) <= np.max(indices) <= E
     assert np.min(weights) >= 0
     assert not np.any(np.asarray(weights)[np.asarray(indices) == E])
-    for chosen in np.asarray(indices).reshape(-1, k):
+    for chosen in np.asarray(indices).reshape(-1, choices):
         assert len(set(chosen[chosen < E])) == np.sum(chosen < E)
     # What filler images hold changes nothing for the real ones.
     other = jax.tree.map(jnp.copy, trees[0])

@@ -93,7 +93,7 @@ def digits_batches():
     return [{"image": images[i : i + 16], "label": labels[i : i + 16]} for i in range(0, 64, 16)]
 
 
-TRAINED = (*tiny.SYSTEMS, *(f"{name}_vmoe" for name in tiny.BEYOND_THE_PAPERS))
+TRAINED = (*tiny.SYSTEMS, "symphony_across_layers_remoe", "symphony_oja_loss_free")
 PAPERS = [name for name in tiny.INFORMED if not name.startswith(tiny.BEYOND_THE_PAPERS)]
 
 
@@ -103,7 +103,7 @@ def _descent(router: str):
     Descent instead of the run's optimizer, and one block where that is enough, halve the time that compiling takes.
     """
     shape = {**tiny.ONE_BLOCK}
-    if router in ("alternate_vmoe", "symphony_across_layers_vmoe"):  # these need two MoE layers
+    if router in ("alternate_vmoe", "symphony_across_layers_remoe"):  # these need two MoE layers
         shape = {"model__moe__layers": (0, 1)}
     config = config_lib.parse(tiny.config_dict(router, **shape))
     model = models.from_config(config.model)
@@ -143,7 +143,7 @@ def test_every_step_trains_on_digits(router, digits_batches):
         assert np.isfinite(norm)
         losses.append(float(entropy))
     assert np.mean(losses[-4:]) < 0.99 * np.mean(losses[:4])
-    updated = {step.name for step in router_lib.steps_of(config.model.router) if step.update_state is not None}
+    updated = {step.name for step in router_lib.variable_steps(config.model.router) if step.update_state is not None}
     for block in before:
         for name, old in before[block]["moe"]["router"].items():
             pairs = zip(*map(jax.tree.leaves, (old, state[block]["moe"]["router"][name])), strict=True)

@@ -115,6 +115,8 @@ def _check_select(model: ModelConfig) -> None:
     if score.selects is not None and router.select not in score.selects:
         expected = f"{' or '.join(score.selects)} with model.router.score = {score.name!r}"
         raise checks.error("model.router.select", expected, select.name)
+    if select.scores is not None and router.score not in select.scores:
+        raise checks.error("model.router.score", f"{' or '.join(select.scores)} with {chosen}", score.name)
     if router.inform_steps and not select.uses_probabilities:
         received = router.inform_by_layer or router.inform
         raise checks.error("model.router.inform", f"'none' with {chosen}, which looks at logits only", received)

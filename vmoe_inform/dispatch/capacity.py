@@ -40,15 +40,16 @@ class Assignment:
 
     @property
     def load(self) -> Float[Array, "G S E"]:
-        """Share of the token's choices that fall on each expert, dropped ones included; sums to 1."""
+        """Share of the token's choices that fall on each expert, dropped ones included; sums to 1, or 0 for none."""
         hits = jnp.sum(jax.nn.one_hot(self.indices, self.num_experts, dtype=jnp.float32), axis=-2)
-        return hits / jnp.sum(hits, axis=-1, keepdims=True)
+        return hits / jnp.maximum(jnp.sum(hits, axis=-1, keepdims=True), 1.0)
 
     @property
     def dropped(self) -> Float[Array, "G S"]:
-        """Share of the token's choices without a slot."""
+        """Share of the token's choices without a slot; 0 for a token without choices."""
         exists = self.indices < self.num_experts
-        return jnp.mean(exists & ~self.kept, axis=-1, where=exists)
+        without = jnp.sum((exists & ~self.kept).astype(jnp.float32), axis=-1)
+        return without / jnp.maximum(jnp.sum(exists.astype(jnp.float32), axis=-1), 1.0)
 
     @property
     def choices(self) -> tuple[Float[Array, "G S K"], Int[Array, "G S K"]]:

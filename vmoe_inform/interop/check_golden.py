@@ -36,7 +36,7 @@ from vmoe_inform.axes import Array, Tree
 from vmoe_inform.interop import vmoe
 from vmoe_inform.interop.comparison import TOLERANCE, relative_error
 from vmoe_inform.nn import models
-from vmoe_inform.nn.router import loss_weights
+from vmoe_inform.nn.auxiliary_losses import loss_weights
 
 ROUNDING = 1e-6
 

@@ -10,8 +10,9 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.config import LanguageModelConfig
 from vmoe_inform.nn import cache
+from vmoe_inform.nn.auxiliary_losses import auxiliary_loss
 from vmoe_inform.nn.cross_entropy import VOCABULARY_AXES, HeadInputs
-from vmoe_inform.nn.router import Surroundings, auxiliary_loss, needs_raw_inputs
+from vmoe_inform.nn.router import Surroundings, needs_raw_inputs
 from vmoe_inform.nn.trunk import Memory, apply_blocks
 from vmoe_inform.sharding.mesh import AXES, REPLICA, constrain
 

@@ -20,14 +20,14 @@ from vmoe_inform.dispatch import (
     expert_capacity,
     grouped,
 )
+from vmoe_inform.nn.auxiliary_losses import auxiliary_losses
 from vmoe_inform.nn.mlp import ExpertParameters, Experts, apply_experts
 from vmoe_inform.nn.router import (
     TRACE,
     Router,
     Routing,
+    Selection,
     Surroundings,
-    auxiliary_losses,
-    select_experts,
     without_padding,
 )
 from vmoe_inform.routing import routing_entropy
@@ -43,7 +43,8 @@ class MoeLayer(nn.Module):
 
     - ``routing`` (:class:`vmoe_inform.nn.router.Routing`);
     - ``weights`` and ``indices`` [B, N, K] of the chosen experts (E: none);
-    - ``load`` [B, N, E] of a token on each expert, and the share of it that is ``dropped`` [B, N].
+    - ``load`` [B, N, E] of a token on each expert, and the share of it that is ``dropped`` [B, N];
+    - ``preferences`` [B, N, E], of which every token takes its K largest, where tokens do.
 
     Attributes:
       config: of the model.
@@ -95,21 +96,21 @@ class MoeLayer(nn.Module):
         if SELECT_STEPS[config.router.select].fills_slots:
             factor, multiple_of = 1.0, 1  # those are room for uneven loads, and there are none
         k = routing.base_indices.shape[-1]
-        plan = select_experts(
+        selection = router.select(
             routing,
-            config=config.router,
             capacity=expert_capacity(size, moe.num_experts, k, factor, multiple_of),
             groups=groups,
             train=train,
             batch_priority=moe.batch_priority,
-            mask=config.layer_sizes.mask,
             real=None if real is None else jnp.broadcast_to(real, tokens.shape[:2]).reshape(groups, size),
         )
+        plan = selection.plan
         outputs = self._work(tokens.reshape(groups, size, width), plan, train=train, drops=factor is not None)
         if self.is_mutable_collection(TRACE):
-            self._leave_trace(routing, plan, (batch, num_tokens))
+            self._leave_trace(routing, selection, (batch, num_tokens))
+        losses = auxiliary_losses(routing, groups, config=config.router, train=train, real=no_padding)
         metrics = {
-            "losses": auxiliary_losses(routing, groups, config=config.router, train=train, real=no_padding),
+            "losses": {**losses, **selection.losses},
             **_metrics(routing, plan, no_padding),
         }
         return outputs.reshape(tokens.shape), metrics, routing.previous()
@@ -158,7 +159,8 @@ class MoeLayer(nn.Module):
         logging.info("%s: dispatch 'auto' is %r: %s", "/".join(self.path), name, reason)
         return name
 
-    def _leave_trace(self, routing: Routing, plan: Plan, shape: tuple[int, int]) -> None:
+    def _leave_trace(self, routing: Routing, selection: Selection, shape: tuple[int, int]) -> None:
+        plan = selection.plan
         weights, indices = plan.choices
         found = {
             "routing": routing,
@@ -168,6 +170,8 @@ class MoeLayer(nn.Module):
             "load": plan.load.reshape(*shape, -1),
             "dropped": plan.dropped.reshape(shape),
         }
+        if selection.preferences is not None:
+            found["preferences"] = selection.preferences
         for name, value in found.items():
             self.sow(TRACE, name, value, reduce_fn=_last)
 
@@ -182,7 +186,8 @@ def _metrics(routing: Routing, plan: Plan, real: Bool[Array, "B N"] | None) -> d
             mean_over_tokens(of_tokens.reshape(-1), real.reshape(-1), axis=0) for of_tokens in (dropped, entropy)
         )
     load = jnp.sum(load, axis=(0, 1))
-    return {"load": load / jnp.sum(load), "dropped": jnp.mean(dropped), "entropy": jnp.mean(entropy)}
+    total = jnp.sum(load)
+    return {"load": load / jnp.where(total > 0, total, 1.0), "dropped": jnp.mean(dropped), "entropy": jnp.mean(entropy)}
 
 
 def _last(_: Any, new: Any) -> Any:

@@ -1,7 +1,7 @@
 """score -> inform -> select, with each step looked up by the name in the config."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,17 +17,15 @@ from vmoe_inform.nn.step_variables import OBSERVED, StepVariables
 from vmoe_inform.routing import reading, top_experts
 from vmoe_inform.routing.steps import (
     INFORM_STEPS,
-    LOSS_STEPS,
     SCORE_STEPS,
     SELECT_STEPS,
     AttentionRecord,
     ContextStep,
     LayerSizes,
-    LossContext,
-    Mask,
     PreviousLayer,
     SelectContext,
     StepContext,
+    VariableStep,
 )
 
 TRACE = "intermediates"  # the collection that analysis makes mutable to look inside
@@ -63,8 +61,12 @@ class Routing:
     @property
     def normalized(self) -> Float[Array, "B N E"]:
         """The informed probabilities scaled to sum 1; a zero row stays zero."""
+        return self.scaled(self.informed)
+
+    def scaled(self, values: Float[Array, "B N E"]) -> Float[Array, "B N E"]:
+        """Values in the unit of the informed probabilities, in that of the normalized ones."""
         sums = jnp.sum(self.informed, axis=-1, keepdims=True)
-        return self.informed / jnp.where(sums > 0, sums, 1.0)
+        return values / jnp.where(sums > 0, sums, 1.0)
 
     def previous(self) -> PreviousLayer:
         """What the next MoE layer may know of this one."""
@@ -74,6 +76,11 @@ class Routing:
 def steps_of(config: RouterConfig) -> tuple[ContextStep, ...]:
     """The score step and the inform steps of all MoE layers."""
     return (SCORE_STEPS[config.score], *(INFORM_STEPS[name] for name in config.inform_steps))
+
+
+def variable_steps(config: RouterConfig) -> tuple[VariableStep, ...]:
+    """The steps that may have learned arrays, states and losses: these, and the select step."""
+    return (*steps_of(config), SELECT_STEPS[config.select])
 
 
 def needs_attention(config: RouterConfig, ordinal: int) -> bool:
@@ -89,12 +96,12 @@ def needs_raw_inputs(config: RouterConfig) -> bool:
 
 def has_state(config: RouterConfig) -> bool:
     """Whether a step of the router keeps a state."""
-    return any(step.has_state(options_of(config, step)) for step in steps_of(config))
+    return any(step.has_state(options_of(config, step)) for step in variable_steps(config))
 
 
 def tokens_choose(config: RouterConfig) -> bool:
-    """Whether each token takes the experts that it finds most probable; else experts or slots choose."""
-    return not SELECT_STEPS[config.select].fills_slots
+    """Whether each token takes the K experts that it prefers; else experts or slots choose, or no K is fixed."""
+    return SELECT_STEPS[config.select].tokens_choose
 
 
 @jax.tree_util.register_dataclass
@@ -115,13 +122,29 @@ class Surroundings:
     progress: Float[Array, ""] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The choice of experts of a batch.
+
+    Attributes:
+      plan: which token meets which expert.
+      preferences: of which every token took its K largest, in the unit of the normalized probabilities. None where
+        tokens take no fixed number of experts.
+      losses: auxiliary losses that the select step brings, by name.
+    """
+
+    plan: Plan
+    preferences: Float[Array, "B N E"] | None
+    losses: Mapping[str, Float[Array, " G"]]
+
+
 def without_padding(real: Bool[Array, "B #N"] | None) -> Bool[Array, "B N"] | None:
     """Which tokens are no padding behind a text, for those of the same text; None: all, as in filler sequences."""
     return real if real is not None and real.shape[1] > 1 else None
 
 
 class Router(nn.Module):
-    """Scores and informs. Its steps compute in float32 whatever the model's dtype (decision 6).
+    """Scores, informs and selects. Its steps compute in float32 whatever the model's dtype (decision 6).
 
     Attributes:
       config: the steps, their options, and noise.
@@ -132,6 +155,10 @@ class Router(nn.Module):
     config: RouterConfig
     sizes: LayerSizes
     ordinal: int = 0
+
+    def setup(self) -> None:
+        step = SELECT_STEPS[self.config.select]
+        self.selecting = StepVariables(step, self.sizes, options_of(self.config, step), name=step.name)
 
     @nn.compact
     def __call__(
@@ -166,20 +193,18 @@ class Router(nn.Module):
         losses = dict(score.losses(context, **options)) if score.losses else {}
 
         def observe(step: ContextStep, context: StepContext, variables: StepVariables | None) -> None:
-            observing = train and not self.is_initializing() and self.is_mutable_collection(OBSERVED)
-            options = options_of(self.config, step)
-            if observing and variables is not None and step.updates_state(options):
+            if variables is not None and self._observes(step, train=train):
                 indices = self._top(logits, k, active, step.observe_k)
                 if real is not None:
                     indices = jnp.where(real[..., None], indices, self.sizes.num_experts)
-                variables.leave(step.observe(context, indices, **options))
+                variables.leave(step.observe(context, indices, **options_of(self.config, step)))
 
         observe(score, context, variables)
         noisy_logits = logits
         if train and self.config.noise_std > 0:
             scale = self.config.noise_std / self.sizes.num_experts
             noisy_logits = logits + scale * jax.random.normal(self.make_rng("routing"), logits.shape)
-        probabilities = jax.nn.softmax(noisy_logits, axis=-1)
+        probabilities = score.probabilities(noisy_logits)
         graph = None
         for name in self.config.inform_steps_of(self.ordinal):
             step = INFORM_STEPS[name]
@@ -240,104 +265,60 @@ class Router(nn.Module):
         parameters, state = variables()
         return StepContext(tokens, parameters, state, **wanted), variables
 
+    def select(
+        self,
+        routing: Routing,
+        *,
+        capacity: int,
+        groups: int,
+        train: bool,
+        batch_priority: bool,
+        real: Bool[Array, "G S"] | None,
+    ) -> Selection:
+        """The plan of which token meets which expert.
 
-def select_experts(
-    routing: Routing,
-    *,
-    config: RouterConfig,
-    capacity: int,
-    groups: int,
-    train: bool,
-    batch_priority: bool,
-    mask: Mask = None,
-    real: Bool[Array, "G S"] | None,
-) -> Plan:
-    """The plan of which token meets which expert.
+        Args:
+          routing: of B images.
+          capacity: C, slots of one expert for one group.
+          groups: G; the tokens of B / G consecutive sequences form one group.
+          train: whether this is a training step, in which the step leaves what an update of its state needs.
+          batch_priority: tokens of larger informed probability get slots first (decision 5).
+          real: False for filler, which takes no slots.
+        """
 
-    Args:
-      routing: of B images.
-      config: for the select step.
-      capacity: C, slots of one expert for one group.
-      groups: G; the tokens of B / G consecutive sequences form one group.
-      train: whether this is a training step.
-      batch_priority: tokens of larger informed probability get slots first (decision 5).
-      mask: what a token may know of the others; it decides the order in which slots are handed out.
-      real: False for filler, which takes no slots.
-    """
+        # [B, N, ...] -> [G, S, ...]
+        def grouped(array: Array | None) -> Array | None:
+            return None if array is None else array.reshape(groups, -1, *array.shape[2:])
 
-    # [B, N, ...] -> [G, S, ...]
-    def grouped(array: Array | None) -> Array | None:
-        return None if array is None else array.reshape(groups, -1, *array.shape[2:])
+        step = SELECT_STEPS[self.config.select]
+        options = options_of(self.config, step)
+        parameters, state = self.selecting()
+        informed = routing.informed.reshape(groups, -1, routing.informed.shape[-1])
+        context = SelectContext(
+            k=routing.base_indices.shape[-1],
+            capacity=capacity,
+            logits=routing.noisy_logits.reshape(informed.shape),
+            num_sequences=routing.informed.shape[0] // groups,
+            train=train,
+            active=routing.active,
+            gates=grouped(routing.gates),
+            slot_logits=grouped(routing.slot_logits),
+            priority=jnp.max(informed, axis=-1) if batch_priority else None,
+            mask=self.sizes.mask,
+            real=real,
+            parameters=parameters,
+            state=state,
+        )
+        plan = step.function(informed, context, **options)
+        if self._observes(step, train=train):
+            self.selecting.leave(step.observe(plan, context, **options))
+        preferences = None
+        if step.preferences is not None and step.tokens_choose:
+            preferences = step.preferences(informed, context, **options).reshape(routing.informed.shape)
+            preferences = routing.scaled(preferences)
+        return Selection(plan, preferences, step.losses(informed, context, **options) if step.losses else {})
 
-    step = SELECT_STEPS[config.select]
-    informed = routing.informed.reshape(groups, -1, routing.informed.shape[-1])
-    context = SelectContext(
-        k=routing.base_indices.shape[-1],
-        capacity=capacity,
-        logits=routing.noisy_logits.reshape(informed.shape),
-        num_sequences=routing.informed.shape[0] // groups,
-        train=train,
-        active=routing.active,
-        gates=grouped(routing.gates),
-        slot_logits=grouped(routing.slot_logits),
-        priority=jnp.max(informed, axis=-1) if batch_priority else None,
-        mask=mask,
-        real=real,
-    )
-    return step.function(informed, context, **options_of(config, step))
-
-
-def auxiliary_losses(
-    routing: Routing, groups: int, *, config: RouterConfig, train: bool, real: Bool[Array, "B N"] | None = None
-) -> dict[str, Float[Array, " G"]]:
-    """Every auxiliary loss by name, one value per group; all look at the base logits (decision 2).
-
-    Args:
-      routing: of B images.
-      groups: G; the tokens of B / G consecutive images form one group.
-      config: for options of the losses and the scale of the noise.
-      train: whether noise was added.
-      real: False for padding, which counts in no loss; None if all tokens are real.
-    """
-    num_experts, k = routing.logits.shape[-1], routing.base_indices.shape[-1]
-    has_noise = train and config.noise_std > 0 and routing.active is None
-    # [B, N, ...] -> [G, S, ...]
-    logits = routing.logits.reshape(groups, -1, num_experts)
-    context = LossContext(
-        logits,
-        jax.nn.softmax(logits, axis=-1),
-        routing.base_indices.reshape(groups, -1, k),
-        routing.noisy_logits.reshape(groups, -1, num_experts) if has_noise else None,
-        config.noise_std / num_experts,
-        None if real is None else real.reshape(groups, -1),
-    )
-    losses = {
-        name: LOSS_STEPS[name].function(context, **options_of(config, LOSS_STEPS[name]))
-        for name in LOSS_STEPS
-        if has_noise or not LOSS_STEPS[name].needs_noise
-    }
-    # [B] -> [G]
-    return losses | {name: jnp.mean(value.reshape(groups, -1), axis=-1) for name, value in routing.losses.items()}
-
-
-def loss_weights(config: RouterConfig) -> dict[str, float]:
-    """Weights of the losses in the objective by name, in the order in which they are added up."""
-    weights = {name: options_of(config, LOSS_STEPS[name])["weight"] for name in config.losses}
-    for step in steps_of(config):
-        weights |= {name: options_of(config, step)[f"{name}_weight"] for name in step.loss_names}
-    return weights
-
-
-def auxiliary_loss(layers: Iterable[Mapping[str, Float[Array, " G"]]], config: RouterConfig) -> Float[Array, ""]:
-    """What routing adds to the objective: the weighted losses, averaged over groups and summed over layers.
-
-    Args:
-      layers: the losses of each MoE layer, as :func:`auxiliary_losses` gives them.
-      config: for their weights.
-    """
-    total = jnp.zeros((), jnp.float32)
-    for losses in layers:
-        for name, weight in loss_weights(config).items():
-            if weight > 0 and name in losses:
-                total += weight * jnp.mean(losses[name])
-    return total
+    def _observes(self, step: VariableStep, *, train: bool) -> bool:
+        """Whether the step leaves what an update of its state needs."""
+        observing = train and not self.is_initializing() and self.is_mutable_collection(OBSERVED)
+        return observing and step.updates_state(options_of(self.config, step))

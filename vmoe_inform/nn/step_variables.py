@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import RouterConfig, options_of
-from vmoe_inform.routing.steps import INFORM_STEPS, SCORE_STEPS, ContextStep, Duration, LayerSizes
+from vmoe_inform.routing.steps import INFORM_STEPS, SCORE_STEPS, SELECT_STEPS, Duration, LayerSizes, VariableStep
 
 STATE = "routing"  # the collection of the steps' states
 OBSERVED = "routing_observed"  # the collection that a training step makes mutable: sums over the tokens of a batch
@@ -23,7 +23,7 @@ OBSERVED = "routing_observed"  # the collection that a training step makes mutab
 class StepVariables(nn.Module):
     """Holds the learned arrays and the state of one step, in the scope ``router/<step>``."""
 
-    step: ContextStep
+    step: VariableStep
     sizes: LayerSizes
     options: Mapping[str, Any]
 
@@ -79,7 +79,8 @@ def update_states(
     Raises:
       ValueError: no duration, for a step that needs it.
     """
-    steps = {config.score: SCORE_STEPS[config.score], **{name: INFORM_STEPS[name] for name in config.inform_steps}}
+    steps: dict[str, VariableStep] = {name: INFORM_STEPS[name] for name in config.inform_steps}
+    steps |= {config.score: SCORE_STEPS[config.score], config.select: SELECT_STEPS[config.select]}
 
     def updated(name: str, params: Tree, states: Tree, observed: Tree) -> Tree:
         if "observed" in observed:  # the scope of a step

@@ -23,8 +23,8 @@ class LayerStatistics:
       effective_neighbours: mean over tokens; 1 if tokens do not mix.
       dropped: share of the tokens' choices without a slot.
       collapsed: whether all tokens have the same first expert.
-      margin: mean over tokens of the K-th minus the (K + 1)-th largest informed probability, scaled to sum 1; infinite
-        for K = E.
+      margin: mean over tokens of the K-th minus the (K + 1)-th largest informed probability, scaled to sum 1. It has
+        what the select step adds before the choice. Infinite for K = E.
       chosen: experts of every token, the first choice first; E for none.
     """
 
@@ -52,7 +52,7 @@ def layer_statistics(
         routing = layer["routing"]
         entropy = routing_entropy(routing.informed)
         neighbours = jnp.ones_like(entropy) if routing.graph is None else effective_neighbours(routing.graph)
-        margins = topk_margin(routing.normalized, routing.base_indices.shape[-1])
+        margins = topk_margin(layer.get("preferences", routing.normalized), routing.base_indices.shape[-1])
         layers[block] = LayerStatistics(
             entropy=mean_over_tokens(entropy, token_mask, axis=1),
             load=mean_over_tokens(layer["load"], token_mask, axis=1),

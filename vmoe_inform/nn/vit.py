@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Tree
 from vmoe_inform.config import VisionModelConfig
+from vmoe_inform.nn.auxiliary_losses import auxiliary_loss
 from vmoe_inform.nn.mlp import Mlp
-from vmoe_inform.nn.router import Surroundings, auxiliary_loss, needs_raw_inputs
+from vmoe_inform.nn.router import Surroundings, needs_raw_inputs
 from vmoe_inform.nn.trunk import apply_blocks
 
 

@@ -19,9 +19,10 @@ from vmoe_inform import checks
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import ModelConfig
+from vmoe_inform.nn.auxiliary_losses import auxiliary_loss
 from vmoe_inform.nn.mlp import Mlp
 from vmoe_inform.nn.moe import MoeLayer
-from vmoe_inform.nn.router import Surroundings, auxiliary_loss
+from vmoe_inform.nn.router import Surroundings
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.compiled import Compiled, bytes_without_cycles, compile_for
 from vmoe_inform.performance.timing import Spread

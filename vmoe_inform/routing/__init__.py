@@ -19,6 +19,7 @@ from vmoe_inform.routing.adjacency import (
 from vmoe_inform.routing.assignment import balanced_assignment
 from vmoe_inform.routing.distillation import light_scores
 from vmoe_inform.routing.graphs import inform, similarity_informed, token_similarity
+from vmoe_inform.routing.loss_free import balanced_bias, biased_top_experts
 from vmoe_inform.routing.losses import (
     balance_loss,
     gshard_loss,
@@ -34,6 +35,7 @@ from vmoe_inform.routing.posteriors import (
     lowest_entropy_head,
     posterior_distances,
 )
+from vmoe_inform.routing.relu import adapted_coefficient, positive_experts, sparsity_loss
 from vmoe_inform.routing.scores import balanced_table, cosine_scores, hash_scores, linear_scores, soft_slot_scores
 from vmoe_inform.routing.selection import expert_choice, top_experts
 from vmoe_inform.routing.stats import (
@@ -47,11 +49,14 @@ from vmoe_inform.routing.stats import (
 )
 
 __all__ = [
+    "adapted_coefficient",
     "attention_informed",
     "attention_posterior",
     "balance_loss",
     "balanced_assignment",
+    "balanced_bias",
     "balanced_table",
+    "biased_top_experts",
     "collapsed_sequences",
     "coselection_counts",
     "cosine_scores",
@@ -70,11 +75,13 @@ __all__ = [
     "load_loss",
     "lowest_entropy_head",
     "normalize_adjacency",
+    "positive_experts",
     "posterior_distances",
     "router_z_loss",
     "routing_entropy",
     "similarity_informed",
     "soft_slot_scores",
+    "sparsity_loss",
     "spectral_gap",
     "switch_loss",
     "token_similarity",

@@ -21,6 +21,7 @@ from vmoe_inform.routing.steps import (
     PreviousLayer,
     ScoreStep,
     StepContext,
+    VariableStep,
 )
 
 SIZES = LayerSizes(hidden_size=4, num_experts=6, num_selected_experts=2, num_tokens=5, raw_input_size=3, num_heads=2)
@@ -61,16 +62,12 @@ def make_inputs(seed: int, step: ContextStep, sizes: LayerSizes, options: dict[s
     )
     chosen = jnp.argsort(normal(IMAGES, tokens, experts), axis=-1)[..., : sizes.num_selected_experts]
     previous = PreviousLayer(jax.nn.softmax(normal(IMAGES, tokens, experts)), chosen.astype(jnp.int32))
-    state = None
-    if step.initial_state is not None and step.has_state(options):
-        state = step.initial_state(jax.random.key(seed), sizes, **options)
-    if step.updates_state(options):  # as it may be after some training
-        state = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.1 * random.random(leaf.shape), leaf.dtype), state)
+    state = make_state(random, seed, step, sizes, options)
     return {
         "learned": {
             "probabilities": jax.nn.softmax(normal(IMAGES, tokens, experts)),
             "tokens": normal(IMAGES, tokens, sizes.hidden_size),
-            "parameters": _make_parameters(step, sizes, options),
+            "parameters": make_parameters(step, sizes, options),
             "attention": attention if step.needs_attention else None,
         },
         "fixed": {
@@ -151,10 +148,23 @@ def loss_context(inputs: Inputs) -> LossContext:
     return LossContext(logits, jax.nn.softmax(logits), inputs["fixed"]["indices"], noisy, 1.0)
 
 
-def _make_parameters(step: ContextStep, sizes: LayerSizes, options: dict[str, Any]) -> dict[str, Array]:
+def make_state(
+    random: np.random.Generator, seed: int, step: VariableStep, sizes: LayerSizes, options: dict[str, Any]
+) -> Tree | None:
+    """The state of a step as it may be after some training; None if it keeps none."""
+    state = None
+    if step.initial_state is not None and step.has_state(options):
+        state = step.initial_state(jax.random.key(seed), sizes, **options)
+    if step.updates_state(options):
+        state = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.1 * random.random(leaf.shape), leaf.dtype), state)
+    return state
+
+
+def make_parameters(step: VariableStep, sizes: LayerSizes, options: dict[str, Any]) -> dict[str, Array]:
+    """The learned arrays of a step as they start."""
     declared = step.parameters(sizes, **options)
     keys = jax.random.split(jax.random.key(0), max(len(declared), 1))
-    made = {}
+    made: dict[str, Array] = {}
     for key, (name, parameter) in zip(keys, declared.items(), strict=False):
         made[name] = parameter.initializer(key, parameter.shape, jnp.float32)
         check_array(f"{step.name}.parameters[{name!r}]", made[name], parameter.shape)

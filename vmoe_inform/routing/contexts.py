@@ -161,6 +161,8 @@ class SelectContext:
       priority: tokens of larger priority get slots first; None for no batch priority.
       mask: as of :class:`StepContext`. With ``"causal"`` slots are handed out in the order of the tokens.
       real: False for the tokens of filler images, which must take no slots; None if all are real.
+      parameters: the learned arrays that the step declared, by name.
+      state: the step's state before this training step (``initial_state``).
     """
 
     k: int
@@ -174,6 +176,8 @@ class SelectContext:
     priority: Float[Array, "G S"] | None = None
     mask: Mask = None
     real: Bool[Array, "G S"] | None = None
+    parameters: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    state: Tree | None = None
 
 
 @jax.tree_util.register_dataclass

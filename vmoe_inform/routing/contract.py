@@ -1,4 +1,4 @@
-"""What every score, inform and loss step keeps to, tried out on small random inputs: for whoever writes one.
+"""What every step keeps to, tried out on small random inputs: for whoever writes one.
 
     from vmoe_inform.routing import contract
     contract.check("my_graph")             # in a notebook or a test, after the step was registered
@@ -7,20 +7,20 @@ It needs nothing but the package. The tests call it for every registered step.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxprs_in_params
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.routing._causal_trial import check_causal, check_reading
+from vmoe_inform.routing._function_trial import check_function, check_products, close
 from vmoe_inform.routing._padding_trial import check_padding
+from vmoe_inform.routing._select_trial import check_select
+from vmoe_inform.routing._state_trial import check_state
 from vmoe_inform.routing._trial import (
-    DURATION,
     IMAGES,
     SIZES,
     Inputs,
@@ -37,11 +37,13 @@ from vmoe_inform.routing.steps import (
     INFORM_STEPS,
     LOSS_STEPS,
     SCORE_STEPS,
+    SELECT_STEPS,
     ContextStep,
     InformStep,
     LayerSizes,
     LossStep,
     ScoreStep,
+    SelectStep,
     Step,
 )
 
@@ -59,7 +61,7 @@ __all__ = [
 
 
 def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str, ...]:
-    """Tries out a registered score, inform or loss step.
+    """Tries out a registered step.
 
     Args:
       name: of the step.
@@ -72,9 +74,8 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
     Raises:
       ValueError: an unknown name or option, or what does not hold: what was tried, expected and received.
     """
-    known: dict[str, Step] = {
-        one: registry[one] for registry in (SCORE_STEPS, INFORM_STEPS, LOSS_STEPS) for one in registry
-    }
+    registries = (SCORE_STEPS, INFORM_STEPS, SELECT_STEPS, LOSS_STEPS)
+    known: dict[str, Step] = {one: registry[one] for registry in registries for one in registry}
     if name not in known:
         raise checks.error("step", f"one of {', '.join(known)}", name)
     step = known[name]
@@ -86,6 +87,8 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
     step.check(sizes, **options)
     if isinstance(step, LossStep):
         return _check_loss(step, sizes, options)
+    if isinstance(step, SelectStep):
+        return check_select(step, sizes, options)
     assert isinstance(step, ContextStep)  # of the two other registries
     inputs = [make_inputs(seed, step, sizes, options) for seed in (1, 2)]
     held = _check_layer(step, inputs, sizes, options)
@@ -141,72 +144,20 @@ def _check_layer(
     held.append("multiplies matrices in float32 at the highest precision, also of a bfloat16 model")
     _check_bfloat16(step, inputs[0], options)
     if step.updates_state(options):
-        _check_state(step, inputs[0], sizes, options, must_change=must_change)
+        k = min(max(sizes.num_selected_experts, step.observe_k), sizes.num_experts)
+        indices = jax.lax.top_k(jax.random.normal(jax.random.key(0), shape), k)[1]
+
+        def sums(state: Tree, images: slice) -> Tree:
+            seen = of_images(dataclasses.replace(context(inputs[0]), state=state), images)
+            return step.observe(seen, indices[images], **options)
+
+        check_state(step, sums, context(inputs[0]).parameters, sizes, options, must_change=must_change)
         held.append("updates its state to one of the same form")
     return held
 
 
 def _of_first_layer(inputs: Inputs) -> Inputs:
     return {**inputs, "fixed": {**inputs["fixed"], "previous": None}}
-
-
-def check_function(name: str, function: Callable[[Inputs], Tree], first: Inputs, second: Inputs) -> Tree:
-    """Checks a function, and returns its result for ``first``.
-
-    jit equals eager, two calls compile once, and the same input gives the same bits. Values and gradients are finite,
-    and products have the highest precision.
-    """
-    traces: list[None] = []
-
-    @jax.jit
-    def both(tree: Inputs) -> tuple[Tree, Tree]:
-        traces.append(None)
-
-        def loss(learned: Tree) -> tuple[Array, Tree]:
-            result = function({**tree, "learned": learned})
-            return sum((jnp.sum(leaf**2) for leaf in _floats(result)), jnp.zeros(())), result
-
-        gradients, result = jax.grad(loss, has_aux=True)(tree["learned"])
-        return result, gradients
-
-    result, gradients = both(first)
-    again, _ = both(first)
-    both(second)
-    expect(name, "one compilation for inputs of the same shape", len(traces), holds=len(traces) == 1)
-    kinds = {leaf.dtype.name for leaf in jax.tree.leaves(result)}
-    expect(name, "float32, int32 or bool", sorted(kinds), holds=kinds <= {"float32", "int32", "bool"})
-    for what, tree in (("values", result), ("gradients", gradients)):
-        finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
-        expect(name, f"finite {what}", "NaN or infinity", holds=finite)
-    for one, two, eager in zip(*map(jax.tree.leaves, (result, again, function(first))), strict=True):
-        same = np.array_equal(one, two)
-        expect(name, "the same bits for the same input", "others", holds=same)
-        close = _close(one, eager)
-        expect(name, "the same with and without jit", "a difference", holds=close)
-    check_products(name, both, first)
-    return result
-
-
-def check_products(name: str, function: Callable[..., Any], *arguments: Any) -> None:
-    """A router's matrix products are float32 at the highest precision, also on an accelerator (decision 6).
-
-    Factors may be bfloat16 as they come from the model: their products are exact in float32.
-
-    Raises:
-      ValueError: another product; :func:`vmoe_inform.routing.products.float32_einsum` makes the right ones.
-    """
-    for equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr):
-        if equation.primitive.name == "dot_general":
-            precision = equation.params["precision"]
-            factors = {variable.aval.dtype.name for variable in equation.invars}
-            right = (
-                precision is not None
-                and set(precision) == {jax.lax.Precision.HIGHEST}
-                and equation.outvars[0].aval.dtype == jnp.float32
-                and factors in ({"float32"}, {"bfloat16"})
-            )
-            received = f"precision {precision} of {' and '.join(sorted(factors))}"
-            expect(name, "matrix products in float32 at the highest precision (float32_einsum)", received, holds=right)
 
 
 def _informed(step: InformStep, inputs: Inputs, options: dict[str, Any]) -> Array:
@@ -229,14 +180,19 @@ def _check_graph(step: InformStep, inputs: Inputs, options: dict[str, Any]) -> s
     check_array(f"{step.name}.graph", graph, (IMAGES, tokens, tokens))
     sums = jnp.sum(graph, axis=-1)
     expect(f"{step.name}.graph", "rows that sum to 1", sums.tolist(), holds=bool(jnp.allclose(sums, 1.0, rtol=1e-5)))
-    same = _close(inform(probabilities, graph), informed)
+    same = close(inform(probabilities, graph), informed)
     expect(f"{step.name}.graph", "the weights that the function mixes tokens with", "others", holds=same)
     return "gives probabilities [B, N, E]: those of all tokens, mixed as its graph says"
 
 
 def _check_parts(step: ScoreStep, inputs: list[Inputs], logits: Array, options: dict[str, Any]) -> None:
-    """Gates and slot logits of a score step."""
+    """Affinities, gates and slot logits of a score step."""
     shape = logits.shape
+    if step.affinities is not None:
+        affinities_of, field = step.affinities, f"{step.name}.affinities"
+        found = check_function(field, lambda tree: affinities_of(step.function(context(tree), **options)), *inputs)
+        check_array(field, found, shape)
+        expect(field, "probabilities >= 0", float(jnp.min(found)), holds=bool(jnp.all(found >= 0)))
     if step.gates is not None:
         gates_of = step.gates
         gates = check_function(f"{step.name}.gates", lambda tree: gates_of(context(tree), **options), *inputs)
@@ -280,58 +236,6 @@ def _check_bfloat16(step: ContextStep, inputs: Inputs, options: dict[str, Any]) 
 
     rounded, exact = jax.jit(lambda: (result(jnp.bfloat16), result(jnp.float32)))()
     check_array(f"{step.name} of bfloat16 tokens", rounded, exact.shape)
-    same = _close(rounded, exact)
+    same = close(rounded, exact)
     expect(step.name, "nothing rounded to bfloat16 on the way", "a difference", holds=same)
     check_products(step.name, lambda: result(jnp.bfloat16))
-
-
-def _check_state(
-    step: ContextStep, inputs: Inputs, sizes: LayerSizes, options: dict[str, Any], *, must_change: bool
-) -> None:
-    """An update keeps the state's form, changes something, and is the same with and without jit."""
-    assert step.initial_state is not None
-    assert step.update_state is not None
-    observe, update_state, name = step.observe, step.update_state, f"{step.name}.update_state"
-    state = step.initial_state(jax.random.key(0), sizes, **options)
-    k = min(max(sizes.num_selected_experts, step.observe_k), sizes.num_experts)
-    logits = jax.random.normal(jax.random.key(0), (IMAGES, sizes.num_tokens, sizes.num_experts))
-    indices = jax.lax.top_k(logits, k)[1]
-
-    def sums(state: Tree, images: slice = slice(None)) -> Tree:
-        seen = of_images(dataclasses.replace(context(inputs), state=state), images)
-        return observe(seen, indices[images], **options)
-
-    given = {"duration": DURATION} if step.needs_duration else {}
-
-    def update(state: Tree) -> Tree:
-        return update_state(state, sums(state), context(inputs).parameters, **given, **options)
-
-    parts = jax.tree.map(jnp.add, sums(state, slice(0, 1)), sums(state, slice(1, None)))
-    added = all(_close(*pair) for pair in zip(*map(jax.tree.leaves, (parts, sums(state))), strict=True))
-    expect(f"{step.name}.observe", "sums: those of the parts of a batch add up to the batch's", "others", holds=added)
-
-    updated, eager = jax.jit(update)(state), update(state)
-    forms = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree) for tree in (updated, state)]
-    expect(name, f"the form of the state: {forms[1]}", forms[0], holds=forms[0] == forms[1])
-    pairs = list(zip(*map(jax.tree.leaves, (updated, state, eager)), strict=True))
-    finite = all(np.isfinite(new).all() for new, _, _ in pairs)
-    expect(name, "finite values", "NaN or infinity", holds=finite)
-    changed = any(not np.array_equal(new, old) for new, old, _ in pairs)
-    expect(name, "a change of the state", "none", holds=changed or not must_change)
-    close = all(np.allclose(new, other, rtol=1e-6) for new, _, other in pairs)
-    expect(name, "the same with and without jit", "a difference", holds=close)
-
-
-def _close(one: Array, other: Array) -> bool:
-    return np.allclose(one, other, rtol=1e-5, atol=1e-6)
-
-
-def _floats(tree: Tree) -> list[Array]:
-    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-
-
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from _equations(inner)

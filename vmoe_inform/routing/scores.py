@@ -133,14 +133,15 @@ def balanced_table(key: Array, num_ids: int, num_experts: int, k: int) -> Int[Ar
     return (first[:, None] + offsets[None, :]) % num_experts
 
 
-def _linear_parameters(sizes: LayerSizes, *, bias: bool) -> dict[str, Parameter]:
+def linear_parameters(sizes: LayerSizes, *, bias: bool) -> dict[str, Parameter]:
+    """Of a linear router."""
     parameters = {"kernel": Parameter((sizes.hidden_size, sizes.num_experts), _KERNEL)}
     if bias:
         parameters["bias"] = Parameter((sizes.num_experts,), jax.nn.initializers.zeros)
     return parameters
 
 
-@register_score("linear", parameters=_linear_parameters)
+@register_score("linear", parameters=linear_parameters)
 def linear_step(context: StepContext, *, bias: bool = False) -> Float[Array, "B N E"]:
     """The learned linear router of V-MoE; ``bias=True`` is the SMoE of the papers."""
     parameters = context.parameters

@@ -44,15 +44,27 @@ def top_experts(
     Raises:
       ValueError: k outside 1..E, or renormalize neither a bool nor ``"one"``.
     """
-    num_experts = probabilities.shape[-1]
-    check_num_selected(k, num_experts)
+    check_num_selected(k, probabilities.shape[-1])
+    weights, indices = jax.lax.top_k(probabilities.astype(jnp.float32), k)
+    return chosen_weights(weights, indices, probabilities.shape[-1], renormalize=renormalize, active=active)
+
+
+def chosen_weights(
+    weights: Float[Array, "*batch N K"],
+    indices: Int[Array, "*batch N K"],
+    num_experts: int,
+    *,
+    renormalize: Renormalize,
+    active: Int[Array, ""] | None,
+) -> tuple[Float[Array, "*batch N K"], Int[Array, "*batch N K"]]:
+    """The weights of chosen experts; args and result as of :func:`top_experts`, which chose them."""
+    k = weights.shape[-1]
     if renormalize not in (True, False, "one"):
         raise checks.error("renormalize", "true, false or 'one'", renormalize)
-    weights, indices = jax.lax.top_k(probabilities.astype(jnp.float32), k)
     exists = True if active is None else jnp.broadcast_to(jnp.arange(k) < active, weights.shape)
     if renormalize == "one" or (renormalize and k > 1):
         # A zero row (a zero Symphony column) is shared evenly; a row of tiny numbers is scaled up before the sum.
-        scale = jax.lax.stop_gradient(weights[..., :1])
+        scale = jax.lax.stop_gradient(jnp.max(weights, axis=-1, keepdims=True))
         weights = jnp.where(scale > 0, weights / jnp.where(scale > 0, scale, 1.0), 1.0)
         weights = weights / jnp.sum(weights, axis=-1, keepdims=True, where=exists)
     if active is not None:
@@ -88,7 +100,7 @@ def expert_choice(
     return chosen, tokens
 
 
-def _token_choice(
+def token_choice(
     context: SelectContext, weights: Float[Array, "G S K"], indices: Int[Array, "G S K"], num_experts: int
 ) -> Assignment:
     """The plan for tokens that chose experts. The score step's own weights are taken where it gives some."""
@@ -130,7 +142,7 @@ def top_experts_step(
     """
     assert renormalize != "informed"  # resolved when a config is parsed
     weights, indices = top_experts(probabilities, context.k, renormalize=renormalize, active=context.active)
-    return _token_choice(context, weights, indices, probabilities.shape[-1])
+    return token_choice(context, weights, indices, probabilities.shape[-1])
 
 
 def _one_expert(sizes: LayerSizes, *, tolerance: float, **options: object) -> None:
@@ -166,7 +178,7 @@ def balanced_assignment_step(
     weights = jnp.take_along_axis(
         jax.nn.sigmoid(context.logits) if gate == "sigmoid" else probabilities, indices, axis=-1
     )
-    return _token_choice(context, weights, indices, num_experts)
+    return token_choice(context, weights, indices, num_experts)
 
 
 @register_select("expert_choice", looks_ahead=True, fills_slots=True)

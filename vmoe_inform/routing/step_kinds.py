@@ -5,10 +5,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
+import jax
 import jax.numpy as jnp
 
-from vmoe_inform.axes import Array, Float, Int, Tree
-from vmoe_inform.routing.contexts import Duration, Growth, LayerSizes, Parameter, StepContext
+from vmoe_inform.axes import Array, Float, Tree
+from vmoe_inform.routing.contexts import Duration, Growth, LayerSizes, Parameter, SelectContext
 
 
 def _no_parameters(sizes: LayerSizes, **options: Any) -> dict[str, Parameter]:
@@ -34,9 +35,16 @@ def _always(**options: Any) -> bool:
     return True
 
 
-def _observe_nothing(context: StepContext, indices: Int[Array, "B N K"], **options: Any) -> Tree:
-    del context, indices, options
+def _observe_nothing(*seen: Any, **options: Any) -> Tree:
+    del seen, options
     return jnp.zeros(())
+
+
+def _top_of_probabilities(
+    probabilities: Float[Array, "G S E"], context: SelectContext, **options: Any
+) -> Float[Array, "G S E"]:
+    del context, options
+    return probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,28 +106,21 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class ContextStep(Step):
-    """A step that receives a :class:`StepContext`, and declares here what it needs there.
+class VariableStep(Step):
+    """A step that may have learned parameters, a state and losses of its own. The layer hands it what it declares here.
 
     Attributes:
       parameters: ``parameters(sizes, **options) -> {name: Parameter}``, trained by gradient.
       initial_state: ``initial_state(key, sizes, **options) -> tree``; None if the step keeps no state. A state is not
         seen by gradients or the optimizer; it is saved with the run and left alone in evaluation.
       stateful: ``stateful(**options) -> bool``, whether the step keeps its state with these options. By default always.
-      observe: ``observe(context, indices [B, N, K] of the base top K, **options) -> tree``, float32 sums over images
-        and tokens, such as counts: those of the parts of a batch add up to those of the batch. Indices of padding are
-        E, which counts nowhere. By default none.
+      observe: float32 sums over images and tokens, such as counts: those of the parts of a batch add up to those of the
+        batch. Padding counts nowhere. Each kind of step says what it is called with. By default none.
       update_state: ``update_state(state, observed, parameters, **options) -> tree``, called once in each training step
         after all ``function`` saw the old state. ``observed`` are the sums over the whole batch. None: the state stays
         as it started.
       needs_duration: ``update_state`` is handed the length of the training too, as ``duration``.
-      observe_k: the least K of the indices (at most E), for updates that look at pairs of experts.
-      needs_attention: the block hands over an AttentionRecord.
-      needs_raw_inputs: the model hands over what it makes its tokens of: the pixels of the patches, or token ids.
-      needs_previous: the MoE layer before hands over its decision. In the first MoE layer ``context.previous`` is None
-        in all of the step's functions; the step documents that case.
-      losses: auxiliary losses of the step's own, by name: ``losses(context, **options) -> {name: [B]}`` of a score
-        step, ``losses(probabilities [B, N, E], context, **options)`` of an inform step, before it acts.
+      losses: auxiliary losses of the step's own, by name. Each kind of step says what it is called with.
       loss_names: their names. The weight of a loss NAME in the objective is the step's option ``NAME_weight``.
     """
 
@@ -129,11 +130,7 @@ class ContextStep(Step):
     observe: Callable[..., Tree] = _observe_nothing
     update_state: Callable[..., Tree] | None = None
     needs_duration: bool = False
-    observe_k: int = 1
-    needs_attention: bool = False
-    needs_raw_inputs: bool = False
-    needs_previous: bool = False
-    losses: Callable[..., dict[str, Float[Array, " B"]]] | None = None
+    losses: Callable[..., dict[str, Float[Array, "..."]]] | None = None
     loss_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -156,10 +153,34 @@ class ContextStep(Step):
 
 
 @dataclasses.dataclass(frozen=True)
+class ContextStep(VariableStep):
+    """A step that receives a :class:`StepContext`, and declares here what else it needs there.
+
+    ``observe(context, indices [B, N, K] of the base top K, **options)``: indices of padding are E, and count nowhere.
+    ``losses(context, **options) -> {name: [B]}`` of a score step, ``losses(probabilities [B, N, E], context,
+    **options)`` of an inform step, before it acts.
+
+    Attributes:
+      observe_k: the least K of the indices (at most E), for updates that look at pairs of experts.
+      needs_attention: the block hands over an AttentionRecord.
+      needs_raw_inputs: the model hands over what it makes its tokens of: the pixels of the patches, or token ids.
+      needs_previous: the MoE layer before hands over its decision. In the first MoE layer ``context.previous`` is None
+        in all of the step's functions; the step documents that case.
+    """
+
+    observe_k: int = 1
+    needs_attention: bool = False
+    needs_raw_inputs: bool = False
+    needs_previous: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class ScoreStep(ContextStep):
     """``function(context, **options) -> logits [B, N, E]``.
 
     Attributes:
+      affinities: ``affinities(logits [..., N, E]) -> [..., N, E]``, each expert's probability by itself, at least 0.
+        Rows need not sum to 1. None: the softmax over experts.
       gates: ``gates(context, **options) -> [B, N, E]``, the weights of expert outputs; None: those that select gives.
       slot_logits: ``slot_logits(context, **options) -> [B, N, E, P]``, for a select step that fills P slots of each
         expert; None: one slot each.
@@ -168,11 +189,24 @@ class ScoreStep(ContextStep):
       selects: names of the select steps that the score step goes with; None for all.
     """
 
+    affinities: Callable[[Float[Array, "*batch N E"]], Float[Array, "*batch N E"]] | None = None
     gates: Callable[..., Float[Array, "B N E"]] | None = None
     slot_logits: Callable[..., Float[Array, "B N E P"]] | None = None
     takes_noise: bool = True
     growth: Callable[..., Growth | None] | None = None
     selects: tuple[str, ...] | None = None
+
+    def probabilities(self, logits: Float[Array, "*batch N E"]) -> Float[Array, "*batch N E"]:
+        """What inform and select steps see of the logits."""
+        return jax.nn.softmax(logits, axis=-1) if self.affinities is None else self.affinities(logits)
+
+    def shares(self, logits: Float[Array, "*batch N E"]) -> Float[Array, "*batch N E"]:
+        """The probabilities scaled to sum 1, which losses and analysis see; zeros for a token of no expert."""
+        if self.affinities is None:
+            return self.probabilities(logits)
+        affinities = self.affinities(logits)
+        sums = jnp.sum(affinities, axis=-1, keepdims=True)
+        return affinities / jnp.where(sums > 0, sums, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,8 +250,11 @@ class InformStep(ContextStep):
 
 
 @dataclasses.dataclass(frozen=True)
-class SelectStep(Step):
+class SelectStep(VariableStep):
     """``function(probabilities [G, S, E], context: SelectContext, **options) -> Plan``.
+
+    ``observe(plan, context, **options)``: tokens that are not ``context.real`` count nowhere.
+    ``losses(probabilities [G, S, E], context, **options) -> {name: [G]}``.
 
     Attributes:
       resolve: ``resolve(informed, **options) -> options``, called when a config is parsed: writes out options that
@@ -226,6 +263,10 @@ class SelectStep(Step):
       uses_probabilities: False: it works on logits alone, so that inform steps would have no effect and are refused.
       fills_slots: every slot is filled, as many as there are choices: capacity factors do not apply.
       smallest_capacity_factor: in training.
+      scores: names of the score steps that the select step goes with; None for all.
+      preferences: ``preferences(probabilities [G, S, E], context, **options) -> [G, S, E]``, of which every token takes
+        its K largest: the probabilities themselves. None: no token takes a fixed number of experts. Analysis measures
+        how far a token is from another choice by them.
 
     A plan may depend on other tokens by the slots that they take. The layer orders them by ``context.mask``.
     """
@@ -235,10 +276,17 @@ class SelectStep(Step):
     uses_probabilities: bool = True
     fills_slots: bool = False
     smallest_capacity_factor: float = 0.0
+    scores: tuple[str, ...] | None = None
+    preferences: Callable[..., Float[Array, "G S E"]] | None = _top_of_probabilities
 
     @property
     def mixes_tokens(self) -> bool:
         return self.fills_slots
+
+    @property
+    def tokens_choose(self) -> bool:
+        """Whether each token takes the K experts that it prefers; else experts or slots choose, or no K is fixed."""
+        return self.preferences is not None and not self.fills_slots
 
 
 @dataclasses.dataclass(frozen=True)

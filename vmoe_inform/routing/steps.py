@@ -25,7 +25,15 @@ from vmoe_inform.routing.contexts import (
     SelectContext,
     StepContext,
 )
-from vmoe_inform.routing.step_kinds import ContextStep, InformStep, LossStep, ScoreStep, SelectStep, Step
+from vmoe_inform.routing.step_kinds import (
+    ContextStep,
+    InformStep,
+    LossStep,
+    ScoreStep,
+    SelectStep,
+    Step,
+    VariableStep,
+)
 
 __all__ = [
     "INFORM_STEPS",
@@ -48,6 +56,7 @@ __all__ = [
     "SelectStep",
     "Step",
     "StepContext",
+    "VariableStep",
     "all_steps",
     "register_inform",
     "register_loss",

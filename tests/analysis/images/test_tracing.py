@@ -25,7 +25,17 @@ from vmoe_inform.routing.steps import INFORM_STEPS, LOSS_STEPS
 from vmoe_inform.sharding.mesh import make_mesh
 
 # With the model of ``informed``, every score and select step, and every inform step of the papers.
-SYSTEMS = ("similarity_xmoe", "symphony_smoe_dropout", "stablemoe", "hash", "base", "expert_choice", "soft")
+SYSTEMS = (
+    "similarity_xmoe",
+    "symphony_smoe_dropout",
+    "stablemoe",
+    "hash",
+    "base",
+    "expert_choice",
+    "soft",
+    "loss_free",
+    "remoe",
+)
 NUM_IMAGES = 10  # with batches of four: two whole ones and half a one
 
 
@@ -187,7 +197,7 @@ def test_every_system_has_records_and_tables(systems, name):
     for ordinal, (block, layer) in enumerate(layers.items()):
         steps = [INFORM_STEPS[step] for step in config.router.inform_steps_of(ordinal)]
         assert (layer.graph is not None) == any(step.graph is not None for step in steps)
-        assert (layer.margin is not None) == (config.router.select not in ("expert_choice", "soft"))
+        assert (layer.margin is not None) == (config.router.select not in ("expert_choice", "soft", "positive_experts"))
         assert layer.indices.min() >= 0
         assert layer.indices.max() <= config.moe.num_experts
         made = of_sums(add(None, sums[block]))

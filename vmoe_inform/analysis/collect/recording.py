@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from vmoe_inform import checks
@@ -13,6 +12,7 @@ from vmoe_inform.config import ModelConfig
 from vmoe_inform.evaluation.runner import Applied
 from vmoe_inform.nn.router import tokens_choose
 from vmoe_inform.routing import topk_margin
+from vmoe_inform.routing.steps import SCORE_STEPS
 from vmoe_inform.tasks.task import Batch
 
 # What a record may hold besides the token graph, which is by far the largest.
@@ -44,8 +44,8 @@ def _record(left: Mapping[str, Any], config: ModelConfig) -> LayerTrace:
     informed = routing.normalized
     found: dict[str, Any] = {name: left[name] for name in ("indices", "weights", "load", "dropped")}
     if tokens_choose(config.router):
-        found["margin"] = topk_margin(informed, routing.base_indices.shape[-1])
-    found |= {"base": jax.nn.softmax(routing.logits, axis=-1), "informed": informed}
+        found["margin"] = topk_margin(left["preferences"], routing.base_indices.shape[-1])
+    found |= {"base": SCORE_STEPS[config.router.score].shares(routing.logits), "informed": informed}
     return LayerTrace(base_indices=routing.base_indices, graph=routing.graph, **found)
 
 
