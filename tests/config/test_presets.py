@@ -147,6 +147,19 @@ def test_products_are_their_base_with_an_inform_step_and_renormalised_weights(ba
     assert presets.find_router(base).where == presets.find_router(f"{inform}_{base}").where
 
 
+def test_several_steps_are_a_router_too():
+    router = model_of("similarity+symphony_vmoe@symphony.decay=0.5@similarity.temperature=2").router
+    assert router.inform_steps == ("similarity", "symphony")
+    assert (router.options["symphony"]["decay"], router.options["similarity"]["temperature"]) == (0.5, 2.0)
+    assert model_of("symphony+similarity_vmoe").router.inform_steps == ("symphony", "similarity")
+    with_loss = model_of("attention+z+cosine_vmoe").router
+    assert (with_loss.score, with_loss.inform_steps) == ("cosine", ("attention",))
+    assert with_loss.losses == ("importance", "load", "z")
+    for bad in ("similarity+similarity_vmoe", "similarity+_vmoe", "similarity+nothing_vmoe"):
+        with pytest.raises(ValueError, match=r"router preset: expected one of .*; received"):
+            model_of(bad)
+
+
 @pytest.mark.parametrize("step", steps.all_steps())
 def test_a_registered_step_is_a_router_at_once(step):
     """STEP_NAME has that step in place of NAME's, and nothing that the step does not go with."""

@@ -130,8 +130,8 @@ def measures_of(result: RunResult) -> Measures:
 
     - ``score/<suite>``: the suite's headline at the end.
     - ``metric/<suite>/<metric>``: at the end, each metric that has a row of its own in tables.
-    - ``entropy/<block>`` (nats), ``load_cv/<block>``, ``effective_neighbours/<block>`` and ``dropped/<block>`` (share):
-      of each MoE layer at the end.
+    - ``entropy/<block>`` (nats), ``load_cv/<block>``, ``effective_neighbours/<block>``, ``dropped/<block>`` and
+      ``collapsed/<block>`` (shares), and ``margin/<block>``: of each MoE layer at the end.
     - ``fluctuation/<block>``: share of the tokens whose set of experts changed between the two.
 
     Args:
@@ -147,6 +147,10 @@ def measures_of(result: RunResult) -> Measures:
             measures[f"effective_neighbours/{block}"] = routing.effective_neighbours
         measures[f"dropped/{block}"] = routing.dropped
         measures[f"load_cv/{block}"] = coefficient_of_variation(routing.load)
+        if routing.collapsed is not None:
+            measures[f"collapsed/{block}"] = routing.collapsed
+        if routing.margin is not None:
+            measures[f"margin/{block}"] = routing.margin
     for block, rate in result.fluctuation.items():
         measures[f"fluctuation/{block}"] = rate
     return measures

@@ -167,13 +167,19 @@ def _layer(comparisons: Summary, against: str, block: str) -> str:
         "load CV": Column(f"load_cv/{block}", 1.0, ".2f"),
         "effective neighbours": Column(f"effective_neighbours/{block}", 1.0, ".2f"),
         "dropped in %": Column(f"dropped/{block}", 100.0, ".2f"),
+        "collapsed in %": Column(f"collapsed/{block}", 100.0, ".1f"),
+        "margin": Column(f"margin/{block}", 1.0, ".3f"),
     }
+    measured = {name for of_router in comparisons.values() for name in of_router}
+    columns = {title: column for title, column in columns.items() if column.name in measured}
     return (
         f"## Routing in {text.markdown(block)}, on the clean test records\n\n"
         "Fluctuation: tokens whose set of experts changed between the two measurements. Entropy: of the probabilities "
         "that experts are selected by, mean over tokens. Load CV: standard deviation over mean of the experts' shares "
         "(0 is perfect balance). Effective neighbours: tokens that a token attends to, itself included (1: no mixing). "
-        "Dropped: assignments that found no free slot.\n\n" + _table(comparisons, against, columns)
+        "Dropped: assignments that found no free slot. Collapsed: records whose tokens all have one first expert. "
+        "Margin: K-th minus (K + 1)-th largest probability, mean over tokens.\n\n"
+        + _table(comparisons, against, columns)
     )
 
 

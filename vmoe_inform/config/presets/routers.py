@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import ml_collections
@@ -166,32 +166,35 @@ def _preset(name: str) -> Preset:
     return Preset(f"SMoE: linear with bias, top {k} renormalised, no balance loss", lambda model: _smoe(model, k))
 
 
-def _product(step: steps.Step, base: str) -> Preset:
-    """A preset with that step in place of its own, or that loss too, and without what the step does not go with."""
+def _product(chosen: Sequence[steps.Step], base: str) -> Preset:
+    """A preset with these steps in place of its own, or those losses too, and without what they do not go with."""
     preset = _preset(base)
-    needs_two_layers = isinstance(step, steps.InformStep) and step.skips_first_layer
+    informing = [step for step in chosen if isinstance(step, steps.InformStep)]
 
     def apply(model: Model) -> None:
         preset.apply(model)
         router = model.router
-        if isinstance(step, steps.InformStep):
-            router.inform = step.name
-        elif isinstance(step, steps.ScoreStep):
-            router.score = step.name
-            if not step.takes_noise:
-                router.noise_std = 0.0
-                router.losses = tuple(name for name in router.losses if not steps.LOSS_STEPS[name].needs_noise)
-            if step.selects is not None and router.select not in step.selects:
-                router.select = step.selects[0]
-        elif isinstance(step, steps.SelectStep):
-            router.select = step.name
-            if step.scores is not None and router.score not in step.scores:
-                router.score = step.scores[0]
-        else:
-            router.losses = (*(name for name in router.losses if name != step.name), step.name)
+        if informing:
+            names = tuple(step.name for step in informing)
+            router.inform = names if names[1:] else names[0]
+        for step in chosen:
+            if isinstance(step, steps.ScoreStep):
+                router.score = step.name
+                if not step.takes_noise:
+                    router.noise_std = 0.0
+                    router.losses = tuple(name for name in router.losses if not steps.LOSS_STEPS[name].needs_noise)
+                if step.selects is not None and router.select not in step.selects:
+                    router.select = step.selects[0]
+            elif isinstance(step, steps.SelectStep):
+                router.select = step.name
+                if step.scores is not None and router.score not in step.scores:
+                    router.score = step.scores[0]
+            elif not isinstance(step, steps.InformStep):
+                router.losses = (*(name for name in router.losses if name != step.name), step.name)
 
-    where = preset.where or ("last2" if needs_two_layers else None)
-    return Preset(f"{base} with {step.name}: {_summary(step)}", apply, where)
+    where = preset.where or ("last2" if any(step.skips_first_layer for step in informing) else None)
+    described = ", then ".join(f"{step.name}: {_summary(step)}" for step in chosen)
+    return Preset(f"{base} with {described}", apply, where)
 
 
 def _summary(step: steps.Step) -> str:
@@ -201,16 +204,21 @@ def _summary(step: steps.Step) -> str:
 def find_router(name: str) -> Preset:
     """A preset, or for ``STEP_PRESET`` the preset with a registered step, as in ``symphony_glam``.
 
-    ``smoe_topK`` is a preset for any K.
+    ``STEP+STEP_PRESET`` is the preset with several steps; those that inform are applied in their order. ``smoe_topK``
+    is a preset for any K.
 
     Raises:
       ValueError: unknown name, or one that is both.
     """
     of_family = _TOP.findall(name)
     bases = dict.fromkeys([*ROUTERS, *(f"smoe_top{k}" for k in of_family)])
-    products = [(name.removesuffix(f"_{base}"), base) for base in bases if name.endswith(f"_{base}")]
+    products = [(name.removesuffix(f"_{base}").split("+"), base) for base in bases if name.endswith(f"_{base}")]
     known = steps.all_steps()
-    found = [_product(known[step], base) for step, base in products if step in known]
+    found = [
+        _product([known[step] for step in chosen], base)
+        for chosen, base in products
+        if all(step in known for step in chosen) and len(set(chosen)) == len(chosen)
+    ]
     if name in bases:
         if found:
             raise checks.error("router", f"a name of its own for each: {name} is a preset", found[0].summary)
@@ -229,7 +237,7 @@ def describe_routers() -> str:
         [
             "router=NAME is one of",
             *(f"  {name:<{width}}  {ROUTERS[name].summary}" for name in ROUTERS),
-            "router=STEP_NAME is that router with a registered step, as in",
+            "router=STEP_NAME is that router with a registered step (STEP+STEP_NAME with several), as in",
             *(f"  {name:<{width}}  {summary}" for name, summary in products.items()),
             "router=NAME@STEP.OPTION=VALUE@... sets options of its steps, as in xmoe@cosine.temperature=0.1",
         ]
