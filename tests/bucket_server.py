@@ -7,6 +7,7 @@ which it ignores, and cuts its lists into pages. ``fail`` and ``flaky`` make req
 """
 
 import argparse
+import collections
 import contextlib
 import functools
 import io
@@ -14,6 +15,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import threading
 import urllib.parse
@@ -44,9 +46,10 @@ class BucketServer:
         self.mutex = threading.RLock()
         self.storage = Storage(use_memory_fs=True)
         buckets.create_bucket(BUCKET, self.storage)
+        self.failed = collections.Counter[str]()  # requests, by kind of fault
         self._faults: list[tuple[str, str]] = []
         self._flaky: tuple[float, random.Random, tuple[str, ...]] | None = None
-        self._httpd = server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(_Handler, self))
+        self._httpd = _Server(("127.0.0.1", port), functools.partial(_Handler, self))
         self.url = f"http://127.0.0.1:{self._httpd.server_address[1]}"
 
     def environment(self) -> dict[str, str]:
@@ -78,12 +81,17 @@ class BucketServer:
         """How a request fails, if it does."""
         with self.mutex:
             self.requests.append(request)
-            for index, (kind, at) in enumerate(self._faults):
-                if re.search(at, request):
-                    del self._faults[index]
-                    return kind
-            if self._flaky is not None and self._flaky[1].random() < self._flaky[0]:
-                return self._flaky[1].choice(self._flaky[2])
+            kind = self._next_fault(request)
+            self.failed.update([kind] if kind is not None else [])
+            return kind
+
+    def _next_fault(self, request: str) -> str | None:
+        for index, (kind, at) in enumerate(self._faults):
+            if re.search(at, request):
+                del self._faults[index]
+                return kind
+        if self._flaky is not None and self._flaky[1].random() < self._flaky[0]:
+            return self._flaky[1].choice(self._flaky[2])
         return None
 
     @property
@@ -103,9 +111,14 @@ class BucketServer:
         self._httpd.server_close()
 
 
+class _Server(server.ThreadingHTTPServer):
+    request_queue_size = 128  # connections at a time; one that finds no room here tries again after a second
+
+
 class _Handler(emulator.RequestHandler):
     def __init__(self, bucket: BucketServer, *arguments):
         self._bucket = bucket
+        self._generation = ""  # of the object whose content is the answer
         super().__init__(bucket.storage, *arguments)
 
     def _serve(self, method: str) -> None:
@@ -148,6 +161,8 @@ class _Handler(emulator.RequestHandler):
                 return self.end_headers()
             if method == "GET" and not match[2]:
                 return self._list(match[1], query)
+            if query.get("alt") == "media" and name is not None:
+                self._generation = self._generation_of(match[1], name)
         session = query.get("upload_id")  # gcsfs sends parts with POST
         if session in self._bucket.uploaded:  # its answer was lost: a store gives it again
             return self.wfile.write(self._bucket.uploaded[session])
@@ -166,13 +181,24 @@ class _Handler(emulator.RequestHandler):
         wanted, unwanted = query.get("ifGenerationMatch"), query.get("ifGenerationNotMatch")
         if name is None or (wanted is None and unwanted is None):
             return None
-        try:
-            generation = str(self.storage.get_file_obj(bucket, name)["generation"])
-        except NotFound:
-            generation = "0"
+        generation = self._generation_of(bucket, name)
         if wanted is not None and wanted != generation:
             return 412
         return 304 if unwanted is not None and unwanted == generation else None
+
+    def _generation_of(self, bucket: str, name: str) -> str:
+        """Of an object; 0 of none."""
+        try:
+            return str(self.storage.get_file_obj(bucket, name)["generation"])
+        except NotFound:
+            return "0"
+
+    def end_headers(self) -> None:
+        """Adds the generation of what is read, by which tensorstore knows whether it has changed."""
+        generation, self._generation = self._generation, ""
+        if generation:
+            self.send_header("x-goog-generation", generation)
+        super().end_headers()
 
     def _list(self, bucket: str, query: dict[str, str]) -> None:
         """A page: names and folders in one order, as a store has them."""
@@ -223,7 +249,9 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=9199)
     parser.add_argument("--flaky", type=float, default=0.0)
     given = parser.parse_args()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # in all threads, for sigwait
     with BucketServer(given.port) as started:
         started.flaky(given.flaky)
         print("\n".join(f"export {name}={value}" for name, value in started.environment().items()), flush=True)
-        threading.Event().wait()
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        print(f"{len(started.requests)} requests; failed: {dict(started.failed)}")

@@ -10,6 +10,8 @@ from subprocess import PIPE
 
 import pytest
 
+from vmoe_inform import storage
+from vmoe_inform.drill.compare import differing
 from vmoe_inform.training.writers.jsonl import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -40,12 +42,19 @@ def runs(tmp_path_factory):
     """Folders of the run of two processes and of the run of one, trained and evaluated; and what the two printed."""
     folder = tmp_path_factory.mktemp("runs")
     two, one = folder / "two", folder / "one"
+    printed = finished(of_two_processes(two), [sys.executable, "-m", DRIVER, *FLAGS, f"--workdir={one}"])
+    return two, one, printed[0]
+
+
+def of_two_processes(workdir: storage.Path, *flags: str) -> list[str]:
+    """The command of the run of two processes."""
+    return ["launch/local_multiprocess.sh", "2", "2", "--", *FLAGS, *flags, f"--workdir={workdir}"]
+
+
+def finished(*commands: list[str]) -> list[str]:
+    """What commands printed that run at the same time and have to succeed."""
     common = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment = {**common, "PYTHON": sys.executable, "MODULE": DRIVER, "JAX_NUM_CPU_DEVICES": "4"}
-    commands = (
-        ["launch/local_multiprocess.sh", "2", "2", "--", *FLAGS, f"--workdir={two}"],
-        [sys.executable, "-m", DRIVER, *FLAGS, f"--workdir={one}"],
-    )
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(
@@ -54,8 +63,8 @@ def runs(tmp_path_factory):
             for command in commands
         ]
         printed = [process.communicate() for process in started]
-    assert [process.returncode for process in started] == [0, 0], printed
-    return two, one, printed[0][0]
+    assert [process.returncode for process in started] == [0] * len(commands), printed
+    return [output for output, _ in printed]
 
 
 def test_the_steps_are_those_of_one_process(runs):
@@ -93,3 +102,16 @@ def test_the_main_process_alone_prints(runs):
     assert not any(word in line for line in others for word in ("step ", "images", "done")), others
     assert sum("all steps done" in line for line in lines) == 1
     assert sum("clean: 364 images" in line for line in lines) == 1
+
+
+@pytest.mark.slow
+def test_in_a_bucket_that_fails_now_and_then_they_end_with_the_bits_of_a_disk(runs, bucket_server, bucket_folder):
+    two, _, _ = runs
+    bucket_server.flaky(0.02)
+    finished(of_two_processes(bucket_folder, "--config.checkpoint.every_steps=1"))
+    bucket_server.flaky(0.0)
+    assert bucket_server.failed.total() > 0
+    assert differing(bucket_folder, two) == []
+    assert storage.numbered_folders(bucket_folder / "checkpoints") == [2, 3, 4]
+    ours, theirs = (storage.read_json(folder / "evaluation" / "results.json") for folder in (bucket_folder, two))
+    assert ours["suites"]["clean"]["metrics"] == theirs["suites"]["clean"]["metrics"]
