@@ -31,7 +31,7 @@ from vmoe_inform.runs import integrity
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.folder import read_config
-from vmoe_inform.runs.lock import RemovedError
+from vmoe_inform.runs.lock import LOCK_FILE, RemovedError, RunLock
 from vmoe_inform.runs.reading import CheckpointReader
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding.mesh import make_mesh
@@ -379,16 +379,14 @@ def _save_and_wait(of_run: Checkpoints, step: int) -> None:
 def test_a_save_that_fails_removes_nothing_of_another_run(tmp_path, monkeypatch):
     """As of a process out of reach, whose bucket another has taken over."""
 
-    def another_trains_there() -> None:
-        raise RemovedError("replaced")
-
     def save(*_: object, **__: object) -> None:
         raise OSError("no connection")
 
-    with Checkpoints(tmp_path, keep=1, check_place=another_trains_there) as of_run:
+    with RunLock(tmp_path) as lock, Checkpoints(tmp_path, keep=1, lock=lock) as of_run:
         (others := tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir()
+        (tmp_path / LOCK_FILE).write_text('{"training": "another"}')
         monkeypatch.setattr(of_run._manager, "save", save)
-        with pytest.raises(RemovedError, match="replaced"):
+        with pytest.raises(RemovedError, match="to stay while training runs"):
             of_run.save(_state(1), None)
     assert others.exists()
 

@@ -5,8 +5,11 @@ import pytest
 
 from tests.runs import test_checkpoints as on_a_disk
 from vmoe_inform import storage
+from vmoe_inform.runs import integrity, saved_trees
 from vmoe_inform.runs.checkpoints import Checkpoints
-from vmoe_inform.runs.lock import RemovedError, RunLock
+from vmoe_inform.runs.lock import LOCK_FILE, RemovedError, RunLock
+from vmoe_inform.storage import _bucket_lock
+from vmoe_inform.storage._bucket_lock import BucketLock
 
 MARK = "commit_success.txt"  # orbax's
 
@@ -23,8 +26,9 @@ def _largest(folder: storage.Path) -> storage.Path:
 
 def test_the_newest_are_kept_and_come_back(bucket_server, bucket_folder):
     with Checkpoints(bucket_folder, keep=2) as of_run:
-        for step in (1, 2, 3):
-            bucket_server.fail("503", at=rf"POST .*checkpoints.*%2F{step}%2F|POST .*checkpoints/{step}/")
+        bucket_server.fail("lost", at="POST .*checkpoints%2F2%2F.*manifest.*ifGenerationMatch")  # of tensorstore
+        for step, fault in ((1, "503"), (2, "lost"), (3, "dropped")):
+            bucket_server.fail(fault, at=rf"POST .*checkpoints/{step}/")
             of_run.save(on_a_disk._state(step), on_a_disk._data(position=step))
     bucket_server.fail("503", at="GET .*checkpoints.*3.*alt=media")
     state, record = on_a_disk._restore(bucket_folder)
@@ -47,6 +51,43 @@ def test_damage_and_what_was_not_completed(bucket_folder, warnings):
     assert [path.name for path in storage.matching(folder, "*")] == ["1", "damaged_2", "damaged_3"]
     assert any("taking checkpoint 1 instead" in line for line in warnings)
     assert any("not orbax's mark that it was completed; moved to" in line for line in warnings)
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def folder(request, tmp_path):
+    """An empty folder of a place."""
+    return tmp_path if request.param == "disk" else request.getfixturevalue("bucket_folder")
+
+
+def test_no_checkpoint_is_completed_where_another_trains_by_now(folder, monkeypatch):
+    """Another takes over while the files are written, such as of a process that was stopped for longer than a lease."""
+    monkeypatch.setattr(BucketLock, "lease_seconds", 0.0)  # of which none is left
+    write_checksums = integrity.write_checksums
+
+    def write_checksums_and_lose_the_lock(checkpoint: storage.Path) -> None:
+        write_checksums(checkpoint)
+        storage.write_text(folder / LOCK_FILE, '{"training": "another"}')
+
+    with RunLock(folder) as lock, Checkpoints(folder, keep=2, lock=lock) as of_run:
+        of_run.save(on_a_disk._state(1), on_a_disk._data(position=1))
+        of_run.wait()
+        monkeypatch.setattr(integrity, "write_checksums", write_checksums_and_lose_the_lock)
+        of_run.save(on_a_disk._state(2), on_a_disk._data(position=2))
+        with pytest.raises(RemovedError, match="to stay while training runs"):
+            of_run.wait()
+    left = [path.name for path in saved_trees.unfinished(folder / "checkpoints")]
+    assert [name.partition(".")[0] for name in left] == ["2"]
+
+
+def test_nothing_is_completed_under_a_lock_that_cannot_be_asked_for(bucket_server, bucket_folder, monkeypatch):
+    monkeypatch.setattr(BucketLock, "lease_seconds", 0.0)
+    with RunLock(bucket_folder) as lock:
+        monkeypatch.setattr(_bucket_lock, "_REQUEST_SECONDS", 0.01)  # too short to try again
+        with bucket_server.out_of_order():
+            lock.check()
+            with pytest.raises(OSError, match=r"train\.lock"):
+                lock.confirm()
+        lock.confirm()
 
 
 def test_a_run_whose_folder_is_replaced_stops(bucket_folder):

@@ -7,7 +7,7 @@ since all of them come from (seed, step).
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
@@ -18,6 +18,7 @@ from absl import logging
 from vmoe_inform import storage
 from vmoe_inform.data.training_batches import TrainingBatches
 from vmoe_inform.runs import _traces, integrity, positions, saved_trees
+from vmoe_inform.runs.lock import RunLock
 from vmoe_inform.runs.reading import CheckpointReader
 from vmoe_inform.runs.state import TrainState
 from vmoe_inform.sharding import processes
@@ -45,18 +46,19 @@ class Checkpoints(CheckpointReader):
         *,
         keep: int,
         keep_steps: Sequence[int] = (),
-        check_place: Callable[[], None] = lambda: None,
+        lock: RunLock | None = None,
     ):
         """Args:
         workdir: of the run.
         keep: newest checkpoints that stay.
         keep_steps: checkpoints that always stay.
-        check_place: raises OSError if another process trains in the folder by now, whose unfinished ones are not ours.
+        lock: of the run. If another process trains in the folder by now, no checkpoint is completed there, and its
+          unfinished ones are left alone.
 
         Raises:
           ValueError: as of :class:`CheckpointReader`.
         """
-        self._keep, self._keep_steps, self._check_place = keep, tuple(keep_steps), check_place
+        self._keep, self._keep_steps, self._lock = keep, tuple(keep_steps), lock
         self._step_being_saved: int | None = None
         super().__init__(workdir)
 
@@ -69,7 +71,7 @@ class Checkpoints(CheckpointReader):
         _traces.silence()
         if processes.is_main():
             self._remove_unfinished()
-        return saved_trees.writing_manager(self._folder, self._keep, self._keep_steps, self._write_checksums)
+        return saved_trees.writing_manager(self._folder, self._keep, self._keep_steps, self._before_commit)
 
     def _remove_unfinished(self) -> bool:
         """Removes checkpoints that were not completed; returns whether there were any."""
@@ -86,7 +88,7 @@ class Checkpoints(CheckpointReader):
         try:
             with self._saving():
                 super()._close(error)
-        except OSError as problem:  # SavingError, or of check_place
+        except OSError as problem:  # SavingError or RemovedError
             if error is None:
                 raise
             logging.error("%s", problem)  # in addition to the error that ends the run
@@ -102,7 +104,7 @@ class Checkpoints(CheckpointReader):
 
         Raises:
           SavingError: this checkpoint, or the one before in the background, cannot be written.
-          OSError: of ``check_place``, where one could not be written.
+          RemovedError: the same, since another process trains in the folder by now.
         """
         step = int(state.step)
         if step != self.latest_step():
@@ -145,7 +147,8 @@ class Checkpoints(CheckpointReader):
         Other writes of the failed save continue for a while, and recreate its folder when it is removed. Orbax would
         fail on it in the next save. So first that folder has to be gone for good.
         """
-        self._check_place()
+        if self._lock is not None:
+            self._lock.check()
         gone = 0
         for _ in range(_LOOKS if processes.is_main() else 0):
             gone = 0 if self._remove_unfinished() else gone + 1
@@ -155,11 +158,16 @@ class Checkpoints(CheckpointReader):
         with contextlib.suppress(OSError):
             self._manager = self._open()
 
-    def _write_checksums(self) -> None:
-        """Called by orbax when all files are written, before it makes the folder a checkpoint."""
+    def _before_commit(self) -> None:
+        """Called by orbax when all files are written, before it makes the folder a checkpoint; an error prevents that.
+
+        The lock is asked last: until the checksums are written, minutes may pass.
+        """
         if processes.is_main():
             assert self._step_being_saved is not None
             integrity.write_checksums(saved_trees.being_written(self._folder, self._step_being_saved))
+            if self._lock is not None:
+                self._lock.confirm()
 
     # ------------------------------------------------------------------------------------------------------- restoring
 

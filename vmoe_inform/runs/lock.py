@@ -67,6 +67,15 @@ class RunLock:
 
     def check(self) -> None:
         """Raises RemovedError if the folder no longer is the one that was locked; process 0 alone looks after it."""
+        try:
+            self.confirm()
+        except RemovedError:
+            raise
+        except OSError:
+            return  # which will be said by what has to be read or written
+
+    def confirm(self) -> None:
+        """As :meth:`check`. Also raises OSError if it cannot be found out now."""
         if self._lock is not None and not self._is_in_place(self._lock):
             raise RemovedError(
                 f"workdir: expected {str(self._workdir)!r} to stay while training runs; it was removed or replaced"
@@ -77,8 +86,6 @@ class RunLock:
             found = _owner_in(lock.current(_OWNER_BYTES))
         except (FileNotFoundError, storage.DamagedFileError):
             return False
-        except OSError:
-            return True  # which will be said by what has to be read or written
         return not found or found == self._owner  # there is none where the disk was full
 
     def _take(self) -> str:
@@ -88,7 +95,8 @@ class RunLock:
                 self._lock = self._locked()
                 with contextlib.suppress(OSError):  # such as a full disk: the lock holds without
                     self._lock.write((json.dumps(self._owner) + "\n").encode())
-                if self._is_in_place(self._lock):
+                with contextlib.suppress(RemovedError):
+                    self.check()
                     return ""
                 self.__exit__()  # the file was removed since it was opened
             return str(checks.error("workdir", "a folder whose files stay in place", str(self._workdir)))

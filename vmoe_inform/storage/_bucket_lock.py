@@ -6,6 +6,7 @@ one replaces that very generation. No clock of another machine is compared.
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import threading
@@ -65,7 +66,8 @@ class BucketLock:
                 self._path, self._content, generation=generation, facts=self._facts, seconds=_REQUEST_SECONDS
             )
         except _objects.ChangedError:
-            found = _objects.find(self._path)  # by this very request, if its answer was lost
+            # By this very request, if its answer was lost.
+            found = _objects.find(self._path, seconds=_REQUEST_SECONDS)
             if found is None or not self._is_mine(found):
                 raise
             written = found
@@ -103,7 +105,7 @@ class BucketLock:
         """Replaces what the holder wrote. Raises ChangedError if the lock was lost."""
         with self._mutex:
             if self._held is None:
-                return
+                raise _objects.ChangedError(errno.EBUSY, "another holds the lock by now", str(self._path))
             self._content = content
             try:
                 self._held = self._written(self._held.generation)
@@ -112,11 +114,15 @@ class BucketLock:
                 raise
 
     def current(self, most_bytes: int) -> bytes:
-        """What the object has now: within a lease, what was written last, since nobody else may write it.
+        """What the object has now. While the lock is held that is what was written last: nobody else may write it.
 
-        A holder that could not renew the lock for a lease may have lost it without knowing, and asks.
+        A lock that was not renewed for half a lease is renewed first, which finds out whether it was lost. So the
+        holder has half a lease for what it asked for.
         """
-        if self._held is not None and time.monotonic() - self._renewed < self.lease_seconds:
+        if self._held is not None and time.monotonic() - self._renewed >= self.lease_seconds / 2:
+            with contextlib.suppress(_objects.ChangedError):
+                self.write(self._content)
+        if self._held is not None:
             return self._content
         found = _objects.find(self._path)
         if found is None:

@@ -50,10 +50,10 @@ class Object:
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def find(path: pathlib.PurePath) -> Object | None:
-    """The object of a path, if there is one."""
+def find(path: pathlib.PurePath, *, seconds: float | None = None) -> Object | None:
+    """The object of a path, if there is one; ``seconds`` as of :func:`write`."""
     with _one_line(path):
-        return _object(_bucket(path).get_blob(name_of(path), **_patience()))
+        return _object(_bucket(path).get_blob(name_of(path), **_patience(seconds)))
 
 
 @contextlib.contextmanager

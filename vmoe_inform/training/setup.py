@@ -185,7 +185,7 @@ def start(plan: Plan, stack: contextlib.ExitStack, terminal: Terminal, *, save_a
         expected = f"called before training on {jax.process_count()} processes"
         raise checks.error("processes.initialize", expected, "not called")
     predictor = Predictor(program.model, program.task, program.mesh, watchdog=watchdog)
-    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, keep_steps=save_at_steps, check_place=lock.check)
+    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, keep_steps=save_at_steps, lock=lock)
     stack.enter_context(checkpoints)
     stack.enter_context(program.in_use())
     state = _state(plan, program, checkpoints, data, terminal)
