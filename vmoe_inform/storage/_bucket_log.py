@@ -6,6 +6,7 @@ itself. This happens in the background, at most once a second, which is what a s
 
 import concurrent.futures
 import contextlib
+import itertools
 import pathlib
 import secrets
 import threading
@@ -36,7 +37,10 @@ class BucketLog:
         self._hurry = threading.Event()
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="log")
         self._task: concurrent.futures.Future[None] | None = None
-        self._found: _objects.Object | None = None
+        self._found: _objects.Object | None = None  # as it is, if that is known
+        self._is_known = False
+        # Of requests since then that may have been carried out: the size after one, and its bytes of what is waiting.
+        self._unanswered: dict[int, int] = {}
         self._begun = -_SECONDS_BETWEEN
 
     @property
@@ -79,27 +83,45 @@ class BucketLog:
                 self._append(content)
             except OSError as problem:
                 with self._mutex:
-                    self._problem, self._is_busy, self._found = problem, False, None
+                    self._problem, self._is_busy = problem, False
                 return
-            with self._mutex:
-                self._waiting = self._waiting[len(content) :]
 
     def _append(self, content: bytes) -> None:
-        if self._found is None:
-            self._found = self._begin()
-        for attempt in range(_ATTEMPTS):
+        """Adds bytes that are waiting, less what requests that were not answered have added of them."""
+        for attempt in itertools.count(1):
+            if not self._is_known:
+                content = content[self._look() :]
+                if not content:
+                    return
             before = self._found
             size = 0 if before is None else before.size
             added = content if size else self._header + content
+            self._unanswered[size + len(added)] = len(content)
+            self._is_known = False
             try:
                 self._found = self._added(before, added)
-                return
             except _objects.ChangedError:
-                self._found = _objects.find(self.path)
-                if self._found is not None and self._found.size == size + len(added):
-                    return  # it was this very request
-                if attempt + 1 == _ATTEMPTS:
+                if attempt == _ATTEMPTS:
                     raise
+                continue
+            self._is_known = True
+            self._drop(len(content))
+            return
+
+    def _look(self) -> int:
+        """Finds the object as it is; returns how many of the bytes that are waiting are in it already."""
+        self._found = self._begin()
+        self._is_known = True
+        count = 0 if self._found is None else self._unanswered.get(self._found.size, 0)
+        if count:
+            self._drop(count)
+        return count
+
+    def _drop(self, count: int) -> None:
+        """Takes note that the first bytes of what is waiting are written."""
+        self._unanswered.clear()
+        with self._mutex:
+            self._waiting = self._waiting[count:]
 
     def _added(self, before: _objects.Object | None, content: bytes) -> _objects.Object:
         if before is None or not before.size:
