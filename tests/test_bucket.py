@@ -121,6 +121,21 @@ def test_a_log_that_cannot_be_written_keeps_its_lines(bucket_server, bucket_fold
     assert storage.read_bytes(bucket_folder / "log") == b"1\n2\n"
 
 
+def test_a_log_has_every_line_once_after_a_request_that_was_given_up(bucket_server, bucket_folder, monkeypatch):
+    """It was carried out; only its answers were lost, for as long as they were waited for."""
+    log = storage.log(bucket_folder / "log", header=b"head\n")
+    monkeypatch.setattr(_objects, "RETRY_SECONDS", 0.01)  # too short to try again
+    for number, at in enumerate(["POST /upload", "/compose"]):
+        bucket_server.fail("lost", at=at)
+        log.add(b"%d\n" % number)
+        with pytest.raises(OSError, match="log"):
+            log.flush()
+        log.add(b"more\n")
+        log.flush()
+        assert log.waiting == 0
+    assert storage.read_bytes(bucket_folder / "log") == b"head\n0\nmore\n1\nmore\n"
+
+
 def test_parts_of_a_process_that_was_killed_are_no_lines(bucket_folder):
     storage.write_text(bucket_folder / ".log.part.00", "2\n")
     storage.write_text(bucket_folder / "log", "1\n")
@@ -206,11 +221,23 @@ def test_the_lock_of_a_killed_process_of_this_machine_is_free_at_once(bucket_fol
 
 
 @pytest.mark.parametrize(
-    "given", ["s3://bucket/run", "gs://bucket", "gs:/bucket/run", "gs://bucket/run/../x", "gs://B/run"]
+    "given",
+    [
+        "s3://bucket/run",
+        "gs://bucket",
+        "gs:/bucket/run",
+        "gs://bucket/run/../x",
+        *(f"gs://{name}/run" for name in ("ab", "Bucket", "a" * 64, "_ab", "ab-", "a..b", "10.0.0.1", "a b")),
+    ],
 )
 def test_an_address_that_is_none_is_refused(given):
-    with pytest.raises(checks.InputError, match="workdir: expected path on this machine, or gs://BUCKET/NAME; "):
+    with pytest.raises(checks.InputError, match=r"workdir: .*, or gs://BUCKET/NAME \(BUCKET: 3 to 63 .*; received"):
         storage.path("workdir", given)
+
+
+@pytest.mark.parametrize("name", ["abc", "a_b-1", "a" * 63, "data.example.com", "1.2.3", "google-public"])
+def test_names_of_buckets(name):
+    assert str(storage.path("workdir", f"gs://{name}/run")) == f"gs://{name}/run"
 
 
 def test_a_bucket_that_is_not_there(bucket_server):

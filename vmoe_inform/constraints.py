@@ -6,7 +6,9 @@ import pathlib
 import re
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also gs:/bucket, as which a path library writes gs://bucket
-_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^/].*", flags=re.DOTALL)
+_BUCKET = re.compile(r"gs://([^/]+)/[^/].*", flags=re.DOTALL)
+_PART_OF_BUCKET = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")  # between dots
+_IP_ADDRESS = re.compile(r"\d+(\.\d+){3}")
 _PATH_BYTES = 4000  # Linux takes 4,095 for a whole path, which has names of files at its end
 
 
@@ -98,12 +100,20 @@ class PathOrBucket(LocalPath):
     """As :class:`LocalPath`, or the address of a folder in a bucket, ``gs://BUCKET/NAME``."""
 
     def holds(self, value: str) -> bool:
-        if not _BUCKET.fullmatch(value):
+        address = _BUCKET.fullmatch(value)
+        if address is None or not _is_bucket(address[1]):
             return super().holds(value)
         return Text(700).holds(value) and {"", ".", ".."}.isdisjoint(value.rstrip("/").split("/")[3:])
 
     def __str__(self) -> str:
-        return super().__str__().partition(" (")[0] + ", or gs://BUCKET/NAME"
+        names = "3 to 63 of a-z 0-9 . _ -, no IP address"
+        return super().__str__().partition(" (")[0] + f", or gs://BUCKET/NAME (BUCKET: {names})"
+
+
+def _is_bucket(name: str) -> bool:
+    """Whether a bucket of Google Cloud Storage may have this name; names with ``google`` are those of Google itself."""
+    is_made_of_parts = all(_PART_OF_BUCKET.fullmatch(part) for part in name.split("."))
+    return 3 <= len(name) <= 222 and is_made_of_parts and _IP_ADDRESS.fullmatch(name) is None
 
 
 def _is_unicode(value: str) -> bool:
