@@ -12,6 +12,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from tests import processes
+from vmoe_inform import storage
 from vmoe_inform.training.metrics_logger import MetricsLogger
 from vmoe_inform.training.writers.jsonl import last_step, read_metrics
 
@@ -112,6 +113,23 @@ def test_a_damaged_file_is_put_aside_and_its_whole_lines_are_kept(tmp_path, capl
     assert last_step(tmp_path / "metrics.jsonl") == 3
 
 
+def test_a_crash_while_a_damaged_file_is_replaced_loses_no_line(tmp_path, monkeypatch):
+    text = '{"step": 1}\n{"st\n{"step": 3}\n'
+    (tmp_path / "metrics.jsonl").write_text(text)
+
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "write_text", crash)
+        with pytest.raises(KeyboardInterrupt):
+            MetricsLogger(tmp_path, start_step=3).__enter__()
+    with MetricsLogger(tmp_path, start_step=3) as logger:
+        logger.log(4, {"loss": 4.0})
+    assert lines(tmp_path) == [{"step": 1}, {"step": 3}, {"step": 4, "loss": 4.0}]
+    assert (tmp_path / "damaged_metrics.jsonl").read_text() == text
+
+
 def test_other_processes_write_nothing(tmp_path):
     with MetricsLogger(tmp_path, is_main_process=False) as logger:
         logger.log(1, {"loss": 1.0})
@@ -120,6 +138,7 @@ def test_other_processes_write_nothing(tmp_path):
 
 FULL = """
 import pathlib, resource, sys
+from vmoe_inform import storage
 from vmoe_inform.training.metrics_logger import MetricsLogger
 room = resource.getrlimit(resource.RLIMIT_FSIZE)
 for freed in (True, False):

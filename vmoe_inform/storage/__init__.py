@@ -39,6 +39,7 @@ from vmoe_inform.storage._read import (
 from vmoe_inform.storage._which import path
 from vmoe_inform.storage._write import (
     appending,
+    copy_aside,
     replacing,
     write_arrays,
     write_bytes,
@@ -58,6 +59,7 @@ __all__ = [
     "check_folders",
     "check_is_file",
     "check_writable",
+    "copy_aside",
     "exists",
     "is_folder",
     "local_folder",

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import pathlib
+import shutil
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, TextIO
@@ -12,8 +14,10 @@ from typing import IO, Any, TextIO
 import numpy as np
 
 from vmoe_inform.storage import strict
+from vmoe_inform.storage._damage import names_aside
 from vmoe_inform.storage._descriptor import open_descriptor
-from vmoe_inform.storage._files import make_folder
+from vmoe_inform.storage._files import exists, make_folder
+from vmoe_inform.storage._read import opened
 from vmoe_inform.storage._which import place_of
 from vmoe_inform.storage.place import Path
 
@@ -28,6 +32,17 @@ def replacing(path: Path, *, within: Path | None = None) -> Iterator[IO[bytes]]:
     make_folder(path.parent, within=within)
     with place_of(path).replacing(path) as file:
         yield file
+
+
+def copy_aside(path: Path, *, within: Path | None = None) -> Path:
+    """Copies a file as :func:`~vmoe_inform.storage.set_aside` renames one: for a file whose place must not be empty.
+
+    Raises as :func:`~vmoe_inform.storage.opened`.
+    """
+    target = next(name for name in names_aside(path) if not exists(name))
+    with opened(path, most_bytes=sys.maxsize, within=within) as (file, _), replacing(target, within=within) as copied:
+        shutil.copyfileobj(file, copied)
+    return target
 
 
 def write_bytes(path: Path, content: bytes, *, within: Path | None = None) -> None:

@@ -129,9 +129,9 @@ def _is_repeated(entry: Mapping[str, Any], opening: Opening) -> bool:
 
 
 def _cut_off(path: storage.Path, opening: Opening) -> None:
-    """Drops the lines that are written again; a reader sees the old file or the new one, never a part.
+    """Drops the lines that are written again; there is the old file or the new one at any time, never a part.
 
-    A damaged file is moved aside, so that nothing is lost, and its whole lines are kept.
+    A damaged file is kept under another name, and its whole lines in the new one. One without any is moved.
     """
     if not storage.exists(path):
         return
@@ -139,5 +139,6 @@ def _cut_off(path: storage.Path, opening: Opening) -> None:
     kept = [entry for entry in entries if not _is_repeated(entry, opening)]
     text = "".join(json.dumps({name: _json_number(value) for name, value in entry.items()}) + "\n" for entry in kept)
     if damaged:
-        logging.warning("%s was moved to %s; a new one has its whole lines", path, storage.set_aside(path))
+        kept_as = storage.copy_aside(path, within=path.parent) if entries else storage.set_aside(path)
+        logging.warning("%s was moved to %s; a new one has its whole lines", path, kept_as)
     storage.write_text(path, text, within=path.parent)
