@@ -107,10 +107,15 @@ capacity() {
 # What is committed, as an archive: what lies around on this machine stays here. The environment stays while the
 # requirements do, and everything while training runs (launch/tpu_worker.sh).
 install_everywhere() {
-    local archive="${TMPDIR:-/tmp}/vmoe_inform-$name.tar.gz"
-    run git archive --format=tar.gz --output="$archive" HEAD || return
-    run gcloud compute tpus "$group" scp "$archive" "$name:vmoe_inform.tar.gz" "${where[@]}" "${every_node[@]}" \
-        --worker=all || return
+    local archive="${TMPDIR:-/tmp}/vmoe_inform.XXXXXX" code=0
+    if ! $dry_run; then
+        archive="$(mktemp "$archive")" || return
+    fi
+    run git archive --format=tar.gz --output="$archive" HEAD &&
+        run gcloud compute tpus "$group" scp "$archive" "$name:vmoe_inform.tar.gz" "${where[@]}" "${every_node[@]}" \
+            --worker=all || code=$?
+    $dry_run || rm -f "$archive"
+    [ "$code" -eq 0 ] || return "$code"
     local mount='sudo apt-get install -y -qq nfs-common && sudo mkdir -p /mnt/share'
     mount+=" && sudo mount -t nfs ${share@Q} /mnt/share && sudo chmod a+rwx /mnt/share"
     on_workers "mountpoint -q /mnt/share || { $mount; }" || return

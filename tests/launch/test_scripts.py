@@ -67,8 +67,8 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path):
     assert printed.splitlines() == [
         "+ gcloud compute tpus tpu-vm create pod --zone=us-west4-a --accelerator-type=v5litepod-16 "
         "--version=v2-alpha-tpuv5-lite --spot",
-        "+ git archive --format=tar.gz --output=/tmp/vmoe_inform-pod.tar.gz HEAD",
-        "+ gcloud compute tpus tpu-vm scp /tmp/vmoe_inform-pod.tar.gz pod:vmoe_inform.tar.gz --zone=us-west4-a "
+        "+ git archive --format=tar.gz --output=/tmp/vmoe_inform.XXXXXX HEAD",
+        "+ gcloud compute tpus tpu-vm scp /tmp/vmoe_inform.XXXXXX pod:vmoe_inform.tar.gz --zone=us-west4-a "
         "--worker=all",
         ssh
         + quote(
