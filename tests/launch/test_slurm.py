@@ -14,7 +14,9 @@ from tests.launch import slurm_cluster
 from tests.launch.slurm_cluster import Cluster, Job
 from tests.launch.test_lost_processes import FLAGS
 from tests.processes import ROOT
+from vmoe_inform import storage
 from vmoe_inform.drill.kills import checkpoint_steps
+from vmoe_inform.training.writers.jsonl import read_metrics
 
 _MISSING = slurm_cluster.missing_programs()
 pytestmark = [
@@ -30,7 +32,7 @@ def cluster(tmp_path_factory):
         yield started
 
 
-def train(cluster: Cluster, workdir: pathlib.Path, *options: str, flags: tuple[str, ...] = ()) -> Job:
+def train(cluster: Cluster, workdir: storage.Path, *options: str, flags: tuple[str, ...] = ()) -> Job:
     """Submits training of a model that is as small as possible, with a checkpoint now and then."""
     flags = (*FLAGS, "--config.checkpoint.every_steps=20", *flags, f"--workdir={workdir}")
     once = {flag.partition("=")[0]: flag for flag in flags}  # the last of each
@@ -38,7 +40,7 @@ def train(cluster: Cluster, workdir: pathlib.Path, *options: str, flags: tuple[s
     return cluster.submit(*words, directory=ROOT, **CPUS)
 
 
-def wait_for_checkpoint_after(job: Job, workdir: pathlib.Path) -> int:
+def wait_for_checkpoint_after(job: Job, workdir: storage.Path) -> int:
     """The newest step when there is a newer one than now."""
     before = max(checkpoint_steps(workdir), default=0)
     job.wait(lambda _: max(checkpoint_steps(workdir), default=0) > before)
@@ -106,6 +108,21 @@ def test_a_finished_run_and_bad_input_are_not_requeued(cluster, tmp_path):
     bad = train(cluster, tmp_path / "bad", flags=("--config.train.steps=-1",))
     assert bad.wait_for_end() == ("FAILED", "2:0", "0")
     assert "a task ended with 2: not requeued" in bad.log()
+
+
+def test_a_job_resumes_in_a_bucket_that_fails_now_and_then(cluster, bucket_server, bucket_folder):
+    bucket_server.flaky(0.02)
+    job = train(cluster, bucket_folder, flags=("--config.train.steps=400",))
+    wait_for_checkpoint_after(job, bucket_folder)
+    cluster.command("scancel", "--signal=TERM", job.number)
+    wait_for_restart(job, 1)
+    assert job.wait_for_end() == ("COMPLETED", "0:0", "1"), job.log()
+    bucket_server.flaky(0.0)
+    assert bucket_server.failed.total() > 0
+    assert job.log().count("SIGTERM: saved step") == 4
+    assert checkpoint_steps(bucket_folder) == [360, 380, 400]
+    steps = [entry["step"] for entry in read_metrics(bucket_folder / "metrics.jsonl") if "loss" in entry]
+    assert steps == list(range(1, 401))  # each once
 
 
 def in_place_of_training(cluster: Cluster, tmp_path: pathlib.Path, act: str, **environment: str) -> Job:
