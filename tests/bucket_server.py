@@ -202,7 +202,10 @@ class _Handler(emulator.RequestHandler):
 
     def _list(self, bucket: str, query: dict[str, str]) -> None:
         """A page: names and folders in one order, as a store has them."""
-        files, prefixes = self.storage.get_file_list(bucket, query.get("prefix"), query.get("delimiter"))
+        try:
+            files, prefixes = self.storage.get_file_list(bucket, query.get("prefix"), query.get("delimiter"))
+        except NotFound:
+            return self.send_error(404, "no such bucket")
         entries = sorted([(file["name"], file) for file in files] + [(prefix, None) for prefix in prefixes or ()])
         entries = [entry for entry in entries if entry[0] > query.get("pageToken", "")]
         size = min(int(query.get("maxResults", self._bucket.page)), self._bucket.page)

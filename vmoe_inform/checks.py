@@ -41,7 +41,7 @@ Seconds: TypeAlias = Annotated[float, Bound(at_least=1e-3, at_most=1e8)]
 Name: TypeAlias = Annotated[str, Text(200)]
 Path: TypeAlias = Annotated[str, LocalPath()]  # a setting, empty for none
 GivenPath: TypeAlias = Annotated[str, LocalPath(may_be_empty=False)]
-RunPath: TypeAlias = Annotated[str, PathOrBucket()]  # as Path, of the folder of a run
+RunPath: TypeAlias = Annotated[str, PathOrBucket()]  # as Path, or an address in a bucket
 GivenRunPath: TypeAlias = Annotated[str, PathOrBucket(may_be_empty=False)]
 
 _POSITIVE_FLOAT32 = Bound(at_least=2.0**-126, below=2.0**128)  # the normal numbers: others are 0 or inf on a device

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from vmoe_inform import checks, plugins, text
+from vmoe_inform import checks, plugins, storage, text
 from vmoe_inform.command_line import _flags
 from vmoe_inform.config import files as config_files
 from vmoe_inform.exit_codes import BAD_INPUT, DIVERGED, INTERRUPTED, MISSING_PROCESS, STORAGE
@@ -137,7 +137,7 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
             _fail(problem)
         except ChildProcessError as problem:
             _fail(problem, MISSING_PROCESS)
-        except OSError as problem:
+        except (OSError, storage.OutOfReachError) as problem:
             _fail(problem, STORAGE)
         except FloatingPointError as problem:
             _fail(problem, DIVERGED)

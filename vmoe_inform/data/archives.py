@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
+from vmoe_inform.storage import inputs
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"PK\x03\x04": "zip"}
 _MAGIC |= {b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}  # to be named, not read
@@ -89,14 +90,13 @@ def read_tar(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
             tar.members.clear()  # type: ignore[attr-defined]  # a million of them would fill the memory
 
 
-def compression(path: Path) -> str:
+def compression(path: storage.Path) -> str:
     """``"gzip"``, ``"xz"``, ``"bzip2"``, ``"zip"``, ``"zstd"``, ``"7z"``, ``"rar"``, or ``""``, by the first bytes."""
-    with path.open("rb") as file:
-        start = file.read(max(map(len, _MAGIC)))
+    start = inputs.first_bytes(path, max(map(len, _MAGIC)))
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
 
 
-def unpack_command(archive: Path) -> str:
+def unpack_command(archive: storage.Path) -> str:
     """The command that unpacks an archive into its own folder."""
     return shlex.join(["python", "-m", "vmoe_inform.data.unpack", str(archive), f"--directory={archive.parent}"])
 
@@ -163,6 +163,19 @@ _DAMAGED = (
 )
 
 
+def local_tar(archive: storage.Path) -> Path:
+    """An uncompressed tar on this machine; one of a bucket is fetched.
+
+    Raises:
+      ValueError: a compressed archive.
+    """
+    packed = compression(archive)
+    if packed:
+        expected = f"an uncompressed tar, to be read in place (unpack it: {unpack_command(archive)})"
+        raise checks.error(str(archive), expected, packed)
+    return inputs.local(archive)
+
+
 def tar_members(archive: Path) -> tuple[Member, ...]:
     """The files of an uncompressed tar in their order; a tar is scanned once, unless it changes.
 
@@ -191,10 +204,7 @@ def _read(archive: Path) -> _Contents:
 
 @functools.lru_cache(maxsize=4)
 def _read_once(archive: Path, size: int, mtime_ns: int) -> _Contents:
-    packed = compression(archive)
-    if packed:
-        expected = f"an uncompressed tar, to be read in place (unpack it: {unpack_command(archive)})"
-        raise checks.error(str(archive), expected, packed)
+    local_tar(archive)
     members: list[Member] = []
     folders: list[tuple[str, ...]] = []
     with whole(archive), tarfile.open(archive, "r:", tarinfo=_Header) as file:

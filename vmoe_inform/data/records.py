@@ -3,13 +3,12 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypedDict
 
 import numpy as np
 from jaxtyping import Int
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images.framing import Framing
 from vmoe_inform.registry import Registry
@@ -139,12 +138,10 @@ class SelectedRecords:
         return SelectedRecords(self.records, tuple(self.chosen[number] for number in numbers))
 
 
-def existing_directory(data: ImageDataConfig, expected: str) -> Path:
+def existing_directory(data: ImageDataConfig, expected: str) -> storage.Path:
     """``data.directory``, which should hold what ``expected`` says.
 
     Raises:
       FileNotFoundError: it is not there.
     """
-    if not data.directory or not Path(data.directory).is_dir():
-        raise FileNotFoundError(f"data.directory: expected a directory with {expected}; received {data.directory!r}")
-    return Path(data.directory)
+    return storage.inputs.existing_folder("data.directory", data.directory, f"a directory with {expected}")

@@ -1,9 +1,7 @@
 """Arrays that are dear to make, kept as files: written whole or not at all, and made again when damaged."""
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 from absl import logging
@@ -12,11 +10,9 @@ from vmoe_inform import storage
 from vmoe_inform.storage import locks
 
 
-def cache_directory(configured: str) -> Path:
-    """``config.evaluation.cache_directory``, or if it is empty ``$XDG_CACHE_HOME/vmoe_inform``, or that in ~/.cache."""
-    if configured:
-        return Path(configured)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmoe_inform"
+def cache_directory(configured: str) -> storage.Path:
+    """``config.evaluation.cache_directory``, or if it is empty :func:`vmoe_inform.storage.cache_folder`."""
+    return storage.path("evaluation.cache_directory", configured) if configured else storage.cache_folder()
 
 
 def digest(**parts: str | int | np.ndarray | Mapping[str, str]) -> str:
@@ -37,7 +33,7 @@ def is_whole(path: storage.Path) -> bool:
     return read(path) is not None
 
 
-def array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+def array(path: storage.Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array kept in ``path``, or ``make()``, which is then kept there."""
     kept = _array_in(path)
     if kept is None:
@@ -46,7 +42,7 @@ def array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     return kept
 
 
-def array_made_once(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+def array_made_once(path: storage.Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """As :func:`array`; of several processes that need it, as those of a study, one makes it and the others wait."""
     kept = _array_in(path)
     if kept is not None:
@@ -55,7 +51,7 @@ def array_made_once(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
         return array(path, make)
 
 
-def _array_in(path: Path) -> np.ndarray | None:
+def _array_in(path: storage.Path) -> np.ndarray | None:
     return (read(path) or {}).get("array")
 
 

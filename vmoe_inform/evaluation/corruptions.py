@@ -13,13 +13,12 @@ import io
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import logging
 from jaxtyping import UInt8
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES  # a place in CORRUPTIONS is part of a seed
 from vmoe_inform.evaluation import cache
 from vmoe_inform.storage import locks
@@ -86,7 +85,7 @@ def corrupt(image: UInt8[np.ndarray, "P P 3"], index: int, corruption: str, seve
 
 
 def load(
-    images: UInt8[np.ndarray, "n P P 3"], corruption: str, severity: int, *, seed: int, directory: Path
+    images: UInt8[np.ndarray, "n P P 3"], corruption: str, severity: int, *, seed: int, directory: storage.Path
 ) -> UInt8[np.ndarray, "n P P 3"]:
     """All images with one corruption, from the cache in ``directory`` or else drawn and kept there.
 
@@ -106,7 +105,7 @@ def generate_all(
     images: UInt8[np.ndarray, "n P P 3"],
     *,
     seed: int,
-    directory: Path,
+    directory: storage.Path,
     names: Sequence[str] = CORRUPTIONS,
     num_processes: int | None = None,
 ) -> None:
@@ -134,7 +133,7 @@ def generate_all(
         _generate(images, _missing(content, names, seed, directory), seed, directory, num_processes)
 
 
-def _missing(content: str, names: Sequence[str], seed: int, directory: Path) -> dict[str, list[int]]:
+def _missing(content: str, names: Sequence[str], seed: int, directory: storage.Path) -> dict[str, list[int]]:
     """Severities of each corruption that the cache does not hold, the dearest corruption first."""
     return {
         corruption: [s for s in SEVERITIES if not cache.is_whole(_path(content, corruption, s, seed, directory))]
@@ -144,7 +143,7 @@ def _missing(content: str, names: Sequence[str], seed: int, directory: Path) -> 
 
 
 def _generate(
-    images: np.ndarray, missing: Mapping[str, list[int]], seed: int, directory: Path, num_processes: int | None
+    images: np.ndarray, missing: Mapping[str, list[int]], seed: int, directory: storage.Path, num_processes: int | None
 ) -> None:
     # Every severity is a piece of work, except that glass_blur compiles for seconds in each process that draws it.
     pieces = [
@@ -180,7 +179,7 @@ def _generate(
         list(pool.map(functools.partial(_draw_in_worker, seed=seed, directory=directory), pieces))
 
 
-def _draw_sets(images: np.ndarray, piece: tuple[str, list[int]], *, seed: int, directory: Path) -> None:
+def _draw_sets(images: np.ndarray, piece: tuple[str, list[int]], *, seed: int, directory: storage.Path) -> None:
     corruption, severities = piece
     for severity in severities:
         load(images, corruption, severity, seed=seed, directory=directory)
@@ -197,11 +196,11 @@ def _start_worker(images: np.ndarray) -> None:
     cv2.setNumThreads(1)  # in a pool of one process a core, OpenCV's own threads only get in each other's way
 
 
-def _draw_in_worker(piece: tuple[str, list[int]], *, seed: int, directory: Path) -> None:
+def _draw_in_worker(piece: tuple[str, list[int]], *, seed: int, directory: storage.Path) -> None:
     _draw_sets(_images_of_worker, piece, seed=seed, directory=directory)
 
 
-def _path(content: str, corruption: str, severity: int, seed: int, directory: Path) -> Path:
+def _path(content: str, corruption: str, severity: int, seed: int, directory: storage.Path) -> storage.Path:
     key = cache.digest(content=content, corruption=corruption, severity=severity, seed=seed, versions=_versions())
     return directory / "corruptions" / f"{corruption}-{severity}-{key}.npz"
 

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.interop.formats import vmoe_shards
 
 _BUCKET = "vmoe_checkpoints"
@@ -112,8 +112,7 @@ def locate(given: str, say: Callable[[str], None]) -> str:
 
 def cache_folder() -> pathlib.Path:
     """Where fetched checkpoints are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return pathlib.Path(base) / "vmoe_inform" / "checkpoints"
+    return storage.cache_folder() / "checkpoints"
 
 
 def _fetch(name: str, folder: pathlib.Path, say: Callable[[str], None]) -> None:

@@ -4,11 +4,15 @@ A run's folder may come from elsewhere, or from a disk that was full. So only re
 symbolic link, never from a pipe or a device, never beyond a size. Their content is checked before it is used. Writing
 replaces a file whole or not at all, and never writes through a link.
 
+What users name and others wrote, such as data, is read by :mod:`vmoe_inform.storage.inputs`.
+
 Every function takes ``within``, the folder of the run: below it no folder on the way to the file may be a link. The
 folder itself may be one, as in ``runs/latest -> runs/7``.
 """
 
-from vmoe_inform.storage._damage import DamagedFileError
+from vmoe_inform.storage import inputs
+from vmoe_inform.storage._cache import cache_folder
+from vmoe_inform.storage._damage import DamagedFileError, OutOfReachError
 from vmoe_inform.storage._files import (
     absolute,
     check_folders,
@@ -53,14 +57,17 @@ __all__ = [
     "DamagedFileError",
     "Lock",
     "Log",
+    "OutOfReachError",
     "Path",
     "absolute",
     "appending",
+    "cache_folder",
     "check_folders",
     "check_is_file",
     "check_writable",
     "copy_aside",
     "exists",
+    "inputs",
     "is_folder",
     "local_folder",
     "log",

@@ -30,6 +30,10 @@ class DamagedFileError(checks.InputError):
         return DamagedFileError(self.path, self.expected, self.received, remedy)
 
 
+class OutOfReachError(Exception):
+    """A bucket gave no answer, however often it was asked. No OSError: that would make a record count as damaged."""
+
+
 def names_aside(path: _Path) -> Iterator[_Path]:
     """Where a damaged file or folder may be moved: ``damaged_NAME``, ``damaged_NAME_2`` and so on."""
     for suffix in itertools.chain([""], (f"_{number}" for number in itertools.count(2))):

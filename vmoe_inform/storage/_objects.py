@@ -4,6 +4,7 @@ A request that fails for a moment (503, 429, a lost connection) is repeated with
 OSError in one line. Writing an object is atomic by itself: readers see the old one, or the whole new one.
 """
 
+import base64
 import contextlib
 import dataclasses
 import errno
@@ -41,12 +42,14 @@ class Object:
       name: in its bucket.
       size: in bytes.
       generation: number of this content; every write makes another.
+      crc32c: of its content, 4 bytes.
       facts: that were written with it, by name.
     """
 
     name: str
     size: int
     generation: int
+    crc32c: bytes = b""
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -68,6 +71,22 @@ def opened(path: pathlib.PurePath, found: Object) -> Iterator[IO[bytes]]:
         how = _patience()
         with blob.open("rb", chunk_size=_BLOCK_BYTES, if_generation_match=found.generation, **how) as file:
             yield file
+
+
+def read(path: pathlib.PurePath) -> bytes:
+    """The content of an object, whichever generation is the newest; one request, whose checksum is compared."""
+    with _one_line(path):
+        return _bucket(path).blob(name_of(path)).download_as_bytes(**_patience())
+
+
+def read_part(path: pathlib.PurePath, found: Object, start: int, end: int) -> bytes:
+    """The bytes ``start`` to ``end`` - 1 of an object, at least one. Raises ChangedError if it was replaced."""
+    with _one_line(path):
+        blob = _bucket(path).blob(found.name)
+        part = blob.download_as_bytes(start=start, end=end - 1, if_generation_match=found.generation, **_patience())
+    if len(part) != end - start:
+        raise OSError(errno.EIO, f"{len(part):,} bytes came of {end - start:,}", str(path))
+    return part
 
 
 def write(
@@ -172,7 +191,8 @@ def _object(blob: Any) -> Object | None:
 
 
 def _known(blob: Any) -> Object:
-    return Object(blob.name, int(blob.size), int(blob.generation), blob.metadata or {})
+    crc32c = base64.b64decode(blob.crc32c or "")
+    return Object(blob.name, int(blob.size), int(blob.generation), crc32c, blob.metadata or {})
 
 
 @contextlib.contextmanager

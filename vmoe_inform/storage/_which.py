@@ -7,8 +7,8 @@ import pathlib
 from typing import Any
 
 from vmoe_inform import checks
-from vmoe_inform.storage import disk
-from vmoe_inform.storage.place import Path, Place
+from vmoe_inform.storage import _disk_inputs, disk
+from vmoe_inform.storage.place import Inputs, Path, Place
 
 # For orbax, which opens buckets by etils.epath. That takes TensorFlow where it is installed: slow to import, and with
 # credentials of its own. It decides on first use, of local paths too.
@@ -55,3 +55,12 @@ def place_of(path: Path) -> Place:
     from vmoe_inform.storage import bucket
 
     return bucket
+
+
+def inputs_of(path: Path) -> Inputs:
+    """What reads the files that users name in the place of a path."""
+    if isinstance(path, pathlib.Path):
+        return _disk_inputs
+    from vmoe_inform.storage import _bucket_inputs
+
+    return _bucket_inputs

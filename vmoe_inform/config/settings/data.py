@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from vmoe_inform import checks
-from vmoe_inform.checks import Bound, Name, Path, Share, ShareBelowOne
+from vmoe_inform.checks import Bound, Name, RunPath, Share, ShareBelowOne
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.config.settings.bounds import Threads
 
@@ -15,7 +15,7 @@ class DataConfig:
 
     Attributes:
       source: registered name of what they come from.
-      directory: where the data lie, for sources that are not embedded.
+      directory: where the data lie, for sources that are not embedded; a folder, or ``gs://BUCKET/NAME``.
       tfds_name: TFDS builder, e.g. ``imagenet2012`` (tfds).
       train_split: name of the training split, as the source calls it.
       test_split: name of the test split.
@@ -30,7 +30,7 @@ class DataConfig:
     """
 
     source: Name
-    directory: Annotated[Path, Effect.MACHINE] = ""
+    directory: Annotated[RunPath, Effect.MACHINE] = ""
     tfds_name: Name = ""
     train_split: Name = "train"
     test_split: Annotated[Name, Effect.RESULTS] = "test"

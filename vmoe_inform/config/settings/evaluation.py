@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from vmoe_inform.checks import Bound, Name, Path, PositiveInt, Seed, Share
+from vmoe_inform.checks import Bound, Name, PositiveInt, RunPath, Seed, Share
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.config.settings.bounds import Batch
 
@@ -46,7 +46,7 @@ class EvaluationConfig:
     suites_every_steps: Annotated[tuple[tuple[Name, PositiveInt], ...], Effect.MACHINE] = ()
     suites: Annotated[tuple[Name, ...], Effect.MACHINE] = ()
     ece_bins: Annotated[int, Bound(at_least=1, at_most=100_000)] = 15
-    cache_directory: Annotated[Path, Effect.MACHINE] = ""
+    cache_directory: Annotated[RunPath, Effect.MACHINE] = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from vmoe_inform.checks import Bound, Name, Path, PositiveFloat, Share
+from vmoe_inform.checks import Bound, Name, PositiveFloat, RunPath, Share
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.config.settings.bounds import Number
 from vmoe_inform.config.settings.data import DataConfig
@@ -39,7 +39,7 @@ class ImageDataConfig(DataConfig):
     """
 
     source: Name = "digits"
-    suites_directory: Annotated[Path, Effect.MACHINE] = ""
+    suites_directory: Annotated[RunPath, Effect.MACHINE] = ""
     pixel_mean: Number | tuple[Number, ...] = 0.5
     pixel_std: PositiveFloat | tuple[PositiveFloat, ...] = 0.5
     crop: Literal["center", "inception"] = "center"

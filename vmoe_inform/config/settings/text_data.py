@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from vmoe_inform import checks
-from vmoe_inform.checks import Name, Path
+from vmoe_inform.checks import Name, RunPath
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.config.settings.bounds import Threads
 from vmoe_inform.config.settings.data import DataConfig
@@ -32,7 +32,7 @@ class TextDataConfig(DataConfig):
     source: Name = "wordnet"
     validation_split: Annotated[Name, Effect.RESULTS] = "validation"
     tokenizer: Annotated[str, checks.Text(8000)] = "words"
-    vocabulary: Path = ""
+    vocabulary: RunPath = ""
     vocabulary_hash: Annotated[str, checks.Text(1000), Effect.CLASSES] = ""
     num_threads: Annotated[Threads, Effect.MACHINE] = 0
     text_field: Name = "text"

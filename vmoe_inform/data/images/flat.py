@@ -1,16 +1,15 @@
 """ImageNet images without class folders, in one folder or tar: their file names state their classes."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.data import archives, classes
 from vmoe_inform.data.images import ilsvrc, label_sets, trees
+from vmoe_inform.storage import inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +17,12 @@ class FlatImages:
     """Such images.
 
     Attributes:
-      place: the folder or tar.
+      place: the folder, or the tar on this machine.
       names: of the files, sorted.
       spans: as of :class:`trees.FileRecords`.
     """
 
-    place: Path
+    place: storage.Path
     names: Sequence[str]
     spans: Int[np.ndarray, "n 2"] | None
 
@@ -59,23 +58,23 @@ class FlatImages:
         return trees.FileRecords(self.place, trees.as_bytes(self.names), labels.astype(np.int32), self.spans)
 
 
-def find(place: Path) -> FlatImages | None:
+def find(place: storage.Path) -> FlatImages | None:
     """The images in a folder or tar without class folders, perhaps in one folder around all; None if no name states a
     class.
 
     Raises:
       ValueError: a tar that is refused.
     """
-    if place.is_dir():
+    if inputs.is_folder(place):
         folder, classes = place, trees.class_folders(place)
         if len(classes) == 1 and not label_sets.is_imagenet(classes):  # as archives unpack into a folder of their name
             folder = place / classes[0]
             classes = trees.class_folders(folder)
         if classes:
             return None
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if trees.is_image(entry.name) and entry.is_file())
+        names = sorted(one.name for one in inputs.entries(folder) if trees.is_image(one.name) and one.is_file)
         return FlatImages(folder, names, None) if any(map(_tells_class, names)) else None
+    place = archives.local_tar(place)
     members = [
         member
         for member in archives.tar_members(place)

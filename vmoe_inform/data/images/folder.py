@@ -1,12 +1,11 @@
 """Image files in class folders, ImageNet's flat folders whose file names state the classes, and tars of either."""
 
-from pathlib import Path
-
 from vmoe_inform import checks
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import flat as flat_images
 from vmoe_inform.data.images import label_sets, spellings, trees
 from vmoe_inform.data.records import SOURCES, Source, existing_directory
+from vmoe_inform.storage import Path, inputs
 
 _LAYOUTS = (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")  # where the splits are; the others are Kaggle's
 
@@ -51,7 +50,7 @@ def folder(data: ImageDataConfig, split: str) -> Source:
 
 def origin(place: Path) -> str:
     """Of a source read from ``place``."""
-    return "published folder" if place.is_dir() else "published tar"
+    return "published folder" if inputs.is_folder(place) else "published tar"
 
 
 def _find(root: Path, split: str) -> Path | None:
@@ -59,9 +58,9 @@ def _find(root: Path, split: str) -> Path | None:
     if not split:
         return None
     places = [root / layout for layout in _LAYOUTS]
-    found = [place / split for place in places if (place / split).is_dir()]
+    found = [place / split for place in places if inputs.is_folder(place / split)]
     names = [f"{split}{suffix}" for suffix in (spellings.TAR, *spellings.PACKED)]
-    found += [place / name for place in places for name in names if (place / name).is_file()]
+    found += [place / name for place in places for name in names if inputs.is_file(place / name)]
     return found[0] if found else None
 
 
@@ -70,4 +69,6 @@ def _classes(place: Path) -> tuple[str, ...]:
     flat = flat_images.find(place)
     if flat is not None:
         return flat.label_names()
-    return tuple(trees.class_folders(trees.root_of(place))) if place.is_dir() else trees.read_tar(place).classes
+    return (
+        tuple(trees.class_folders(trees.root_of(place))) if inputs.is_folder(place) else trees.read_tar(place).classes
+    )

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.records import SOURCES, ArrayRecords, Source, existing_directory
+from vmoe_inform.storage import inputs
 
 _IDX_PREFIXES = {"train": "train", "test": "t10k"}
 _IDX_IMAGES = "{}-images-idx3-ubyte"
@@ -17,11 +18,13 @@ _IDX_LABELS = "{}-labels-idx1-ubyte"
 _MOST_OF_GZIP = 1032  # bytes that one byte of a gzip file can stand for
 
 
-def _find_idx(directory: Path, name: str) -> Path | None:
-    return next((path for path in (directory / name, directory / f"{name}.gz") if path.is_file()), None)
+def _find_idx(directory: storage.Path, name: str) -> Path | None:
+    """The file on this machine."""
+    found = next((path for path in (directory / name, directory / f"{name}.gz") if inputs.is_file(path)), None)
+    return None if found is None else inputs.local(found)
 
 
-def _need_idx(directory: Path, name: str) -> Path:
+def _need_idx(directory: storage.Path, name: str) -> Path:
     path = _find_idx(directory, name)
     if path is None:
         raise FileNotFoundError(f"data.directory: expected {name} or {name}.gz in it; received {str(directory)!r}")

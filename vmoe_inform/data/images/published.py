@@ -12,16 +12,16 @@ Sources:
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import folder as image_folder
 from vmoe_inform.data.images import ilsvrc, label_sets, real, spellings, tfds, trees
 from vmoe_inform.data.records import Source
+from vmoe_inform.storage import Path, inputs
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _C_TARS = {
@@ -135,7 +135,7 @@ def load_corruption(corruption: str, severity: int, data: ImageDataConfig, class
     place = _find_corruption(corruption, severity, data)
     if place is not None:
         inside = (corruption, str(severity))
-        tree = trees.read_folder(place) if place.is_dir() else trees.read_tar(place, inside)
+        tree = trees.read_folder(place) if inputs.is_folder(place) else trees.read_tar(place, inside)
         return _from_tree(suite, tree, labels, class_names)
     tfds_name = _tfds_corruption(corruption, severity)
     found = _from_tfds(suite.title, tfds_name, "validation", data, labels, class_names)
@@ -170,15 +170,16 @@ def _group(corruption: str) -> str:
 
 def _find_corruption(corruption: str, severity: int, data: ImageDataConfig) -> Path | None:
     """The set's folder, else the published tar that has it, in ``data.suites_directory``."""
-    if not data.suites_directory:
+    suites = _suites_directory(data)
+    if suites is None:
         return None
-    root = spellings.find(Path(data.suites_directory), IMAGENET_C.folders, folder=True)
+    root = spellings.find(suites, IMAGENET_C.folders, folder=True)
     if root is None:
         return None
     groups = [root, spellings.find(root, [_group(corruption)], folder=True)]
     places = [spellings.find(group, [corruption], folder=True) for group in groups if group is not None]
     folders = [place / str(severity) for place in places if place is not None]
-    folder = spellings.one(folder for folder in folders if folder.is_dir())
+    folder = spellings.one(folder for folder in folders if inputs.is_folder(folder))
     return folder or spellings.find(root, [_group(corruption)], [spellings.TAR], folder=False)
 
 
@@ -196,14 +197,15 @@ def real_labels(data: ImageDataConfig, class_names: Sequence[str]) -> Mapping[st
     thousand = label_sets.wordnet_ids()
     known = _known(class_names)
     position = [known.get(name) for name in thousand]
-    path = spellings.find(Path(data.suites_directory), [real.FILE], folder=False) if data.suites_directory else None
+    suites = _suites_directory(data)
+    path = None if suites is None else spellings.find(suites, [real.FILE], folder=False)
     if path is not None:
         by_key = real.read_file(path)
     else:
         builder = _prepared("ReaL", real.TFDS_NAME, data)
         if builder is None:
             raise _missing("ReaL", data, (real.FILE,), real.TFDS_NAME)
-        by_key = real.read_tfds(builder)
+        by_key = real.read_tfds(builder, data.directory)
     if not all(0 <= label < len(thousand) for labels in by_key.values() for label in labels):
         wrong = sorted({label for labels in by_key.values() for label in labels if not 0 <= label < len(thousand)})
         raise checks.error("labels of ReaL", f"0 to {len(thousand) - 1}", wrong[:5])
@@ -232,11 +234,16 @@ def _labels(suite: PublishedSuite, class_names: Sequence[str]) -> dict[str, int]
     return {name: known[name] for name in own}
 
 
+def _suites_directory(data: ImageDataConfig) -> Path | None:
+    """Where published suites lie; None where the config says nothing."""
+    return storage.path("data.suites_directory", data.suites_directory) if data.suites_directory else None
+
+
 def _find(suite: PublishedSuite, data: ImageDataConfig) -> Path | None:
     """Its folder in ``data.suites_directory``, else any archive of its name: a packed one then gets its own error."""
-    if not data.suites_directory:
+    root = _suites_directory(data)
+    if root is None:
         return None
-    root = Path(data.suites_directory)
     return (
         spellings.find(root, suite.folders, folder=True)
         or spellings.find(root, suite.folders, [spellings.TAR], folder=False)
@@ -281,7 +288,7 @@ def _from_tfds(
     if difference:
         raise checks.error(f"classes of {name}", "ImageNet's 1,000 WordNet ids", f"a difference in {difference[:5]}")
     own = np.array([labels.get(name, -1) for name in names])
-    return Source(tfds.records(builder, name, split, own), tuple(class_names), "TFDS")
+    return Source(tfds.records(builder, name, split, own, data.directory), tuple(class_names), "TFDS")
 
 
 def _missing(title: str, data: ImageDataConfig, places: Sequence[str], tfds_name: str | None) -> MissingSuiteError:

@@ -1,9 +1,9 @@
 """Finds the files and folders of published data under the spellings that people give them."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
+from vmoe_inform.storage import Path, inputs
 
 TAR = ".tar"
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")  # which have to be unpacked
@@ -26,11 +26,11 @@ def find(root: Path, names: Sequence[str], suffixes: Sequence[str] = ("",), *, f
     Raises:
       ValueError: there are several.
     """
-    if not root.is_dir():
+    if not inputs.is_folder(root):
         return None
     wanted = {key(name + suffix) for name in names for suffix in suffixes}
-    paths = sorted(path for path in root.iterdir() if key(path.name) in wanted)
-    return one(path for path in paths if (path.is_dir() if folder else path.is_file()))
+    found = sorted(entry for entry in inputs.entries(root) if key(entry.name) in wanted)
+    return one(root / entry.name for entry in found if (entry.is_folder if folder else entry.is_file))
 
 
 def one(found: Iterable[Path]) -> Path | None:
@@ -40,6 +40,6 @@ def one(found: Iterable[Path]) -> Path | None:
       ValueError: they are not.
     """
     paths = list(found)
-    if len({path.resolve() for path in paths}) > 1:
+    if len({storage.resolved(path) for path in paths}) > 1:
         raise checks.error(str(paths[0].parent), "one of these, not several", [str(path) for path in paths])
     return paths[0] if paths else None

@@ -1,6 +1,8 @@
 """Data sets that TFDS has prepared as ``array_record`` files; reading them needs no TensorFlow."""
 
 import dataclasses
+import functools
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import ilsvrc, tfds_metadata
 from vmoe_inform.data.records import SOURCES, Record, SelectedRecords, Source
+from vmoe_inform.storage import inputs
+
+_RECORD_FILE = re.compile(r"-\d{5}-of-\d{5}$")  # such as imagenet2012-train.array_record-00000-of-01024
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,18 +111,27 @@ def prepare_command(name: str, directory: str) -> str:
     return shlex.join(["python", "-m", "vmoe_inform.data.prepare", name, *manual, f"--data_dir={directory or 'DIR'}"])
 
 
-def _root(directory: str) -> Path:
-    """TFDS' data directory."""
+def _root(directory: str) -> storage.Path:
+    """TFDS' data directory, which may be in a bucket."""
     if not directory:
         import tensorflow_datasets
 
         directory = tensorflow_datasets.core.constants.DATA_DIR
-    return Path(directory).expanduser()
+    return storage.path("data.directory", directory)
+
+
+@functools.lru_cache(maxsize=16)
+def _metadata(folder: storage.Path) -> Path:
+    """The folder of a data set on this machine, with all its files but those of the records.
+
+    A bucket is asked once in a process: it may hold 75 data sets in one folder, with thousands of files.
+    """
+    return inputs.local_folder(folder, without=_RECORD_FILE)
 
 
 def has_folder(name: str, directory: str) -> bool:
     """Whether TFDS' data directory (empty: its default) has a folder of that data set: a quick first look."""
-    return (_root(directory) / name).is_dir()
+    return inputs.is_folder(_root(directory) / name)
 
 
 def load_builder(name: str, directory: str, **options: Any) -> Any:
@@ -141,9 +155,9 @@ def load_builder(name: str, directory: str, **options: Any) -> Any:
         raise FileNotFoundError(f"data.tfds_name: expected {expected}; received {name!r}") from None
     if parsed.namespace:
         raise checks.error("data.tfds_name", "a data set of TFDS itself, of no other registry", name)
-    tfds_metadata.check(_root(directory) / parsed.name)
+    tfds_metadata.check(_metadata(_root(directory) / parsed.name))
     try:
-        return tensorflow_datasets.builder(name, data_dir=directory or None, **options)
+        return tensorflow_datasets.builder(name, data_dir=inputs.place_of_copies(_root(directory)), **options)
     except (tensorflow_datasets.core.DatasetNotFoundError, ValueError) as problem:  # the latter of an unknown config
         reason = str(problem).strip().partition("\n")[0]
         raise FileNotFoundError(f"data.tfds_name: expected {expected}; received {name!r} ({reason})") from None
@@ -183,7 +197,7 @@ def builder_of(name: str, directory: str) -> Any:
 
 
 def open_split(builder: Any, name: str, split: str) -> Any:
-    """The split's examples, with random access and encoded images.
+    """The split's examples on this machine, with random access and encoded images.
 
     Raises:
       ValueError: a split that the data set has not.
@@ -197,6 +211,24 @@ def open_split(builder: Any, name: str, split: str) -> Any:
         return builder.as_data_source(split, decoders=decoders)
     except ValueError:  # TFDS names a split that it does not know, in its own words
         raise checks.error(f"split of {name}", f"one of {', '.join(builder.info.splits)}", split) from None
+
+
+def fetch_split(builder: Any, name: str, split: str, directory: str) -> Any:
+    """As :func:`open_split`; record files that are in a bucket are fetched first, those of this split alone.
+
+    Args:
+      builder: from :func:`builder_of`.
+      name: of the data set.
+      split: as TFDS understands it.
+      directory: TFDS' data directory.
+    """
+    try:
+        files = [one.filename for one in builder.info.splits[split].file_instructions]
+    except (KeyError, ValueError):
+        return open_split(builder, name, split)  # which says what is wrong
+    root = _root(directory)
+    inputs.local_each([root / Path(file).relative_to(inputs.place_of_copies(root)) for file in files])
+    return open_split(builder, name, split)
 
 
 def class_names(builder: Any, name: str, feature: str = "label") -> tuple[str, ...]:
@@ -227,10 +259,10 @@ def tfds(data: ImageDataConfig, split: str) -> Source:
         raise checks.error("data.tfds_name", "the name of a TFDS data set", data.tfds_name)
     builder = builder_of(data.tfds_name, data.directory)
     names = class_names(builder, data.tfds_name)
-    return Source(records(builder, data.tfds_name, split, np.arange(len(names))), names, "TFDS")
+    return Source(records(builder, data.tfds_name, split, np.arange(len(names)), data.directory), names, "TFDS")
 
 
-def records(builder: Any, name: str, split: str, labels: Int[np.ndarray, " classes"]) -> TfdsRecords:
-    """Records of a prepared data set; ``labels`` as of :class:`TfdsRecords`."""
+def records(builder: Any, name: str, split: str, labels: Int[np.ndarray, " classes"], directory: str) -> TfdsRecords:
+    """Records of a prepared data set; ``labels`` as of :class:`TfdsRecords`, the rest as of :func:`fetch_split`."""
     has_file_names = "file_name" in builder.info.features
-    return TfdsRecords(open_split(builder, name, split), f"{name}:{split}", labels, has_file_names)
+    return TfdsRecords(fetch_split(builder, name, split, directory), f"{name}:{split}", labels, has_file_names)

@@ -12,9 +12,10 @@ import numpy as np
 from absl import logging
 from jaxtyping import Int
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.data import archives, classes
 from vmoe_inform.data.records import Record
+from vmoe_inform.storage import inputs
 
 IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Folders that file systems, storage devices and archivers make for themselves, besides hidden ones.
@@ -29,13 +30,13 @@ class FileRecords:
     Names are kept as bytes in one array, since a million strings would take long to pickle for each worker process.
 
     Attributes:
-      place: the folder or tar.
+      place: the folder, or the tar on this machine.
       names: bytes [n], path relative to the tree's root.
       labels: [n].
       spans: offset and size of each file in the tar; None in a folder.
     """
 
-    place: Path
+    place: storage.Path
     names: np.ndarray
     labels: Int[np.ndarray, " n"]
     spans: Int[np.ndarray, "n 2"] | None = None
@@ -46,7 +47,7 @@ class FileRecords:
     def __getitem__(self, index: int) -> Record:
         label = int(self.labels[index])
         if self.spans is None:
-            return {"image": (self.place / self.name(index)).read_bytes(), "label": label}
+            return {"image": inputs.read_bytes(self.place / self.name(index)), "label": label}
         offset, size = (int(value) for value in self.spans[index])
         content = os.pread(_descriptor(str(self.place)), size, offset)
         if len(content) < size:
@@ -87,7 +88,7 @@ class Tree:
     """
 
     place: str
-    root: Path
+    root: storage.Path
     classes: tuple[str, ...]
     names: np.ndarray
     folders: Int[np.ndarray, " n"]
@@ -108,61 +109,59 @@ def is_class(name: str) -> bool:
     return not name.startswith(".") and name.casefold() not in NOT_CLASSES
 
 
-def class_folders(root: Path) -> list[str]:
+def class_folders(root: storage.Path) -> list[str]:
     """Names of the class folders in ``root``, sorted."""
-    return sorted(name for name in _folders(root) if is_class(name))
+    return _classes(inputs.entries(root))
 
 
-def _folders(root: Path) -> list[str]:
-    with os.scandir(root) as entries:
-        return [entry.name for entry in entries if entry.is_dir()]
+def _classes(entries: Iterable[storage.inputs.Entry]) -> list[str]:
+    return sorted(entry.name for entry in entries if entry.is_folder and is_class(entry.name))
 
 
-def _has_images(root: Path) -> bool:
-    with os.scandir(root) as entries:
-        return any(is_image(entry.name) for entry in entries)
-
-
-def root_of(folder: Path) -> Path:
+def root_of(folder: storage.Path) -> storage.Path:
     """The folder that has the class folders.
 
     That is ``folder``, unless its only folder has folders again: an archive that was unpacked into a folder of its own
     name, for instance.
     """
+    entries = inputs.entries(folder)
     for _ in range(_MAX_LEVELS):
-        names = class_folders(folder)
-        if len(names) != 1 or _has_images(folder):
+        names = _classes(entries)
+        if len(names) != 1 or _has_images(entries):
             break
-        below = folder / names[0]
-        if not class_folders(below) or _has_images(below):
+        entries = inputs.entries(folder / names[0])
+        if not _classes(entries) or _has_images(entries):
             break
-        folder = below
+        folder = folder / names[0]
     return folder
 
 
-def read_folder(folder: Path) -> Tree:
+def _has_images(entries: Iterable[storage.inputs.Entry]) -> bool:
+    return any(is_image(entry.name) for entry in entries)
+
+
+def read_folder(folder: storage.Path) -> Tree:
     """The tree in a folder, or in a folder of it (:func:`root_of`).
 
     Raises:
       FileNotFoundError: there are no class folders, or some have no image.
     """
     root = root_of(folder)
-    classes = class_folders(root)
+    entries = inputs.entries(root)
+    classes = _classes(entries)
     if not classes:
         raise FileNotFoundError(f"{root}: expected folders of classes with images; received no class folder")
     files: list[tuple[str, str]] = []
     empty: list[str] = []
-    left_out = collections.Counter(_no_images(root))
-    for name in classes:
-        with os.scandir(root / name) as entries:
-            found = [(entry.name, entry.is_file()) for entry in entries]
-        images = sorted(file for file, is_file in found if is_file and is_image(file))
+    left_out = collections.Counter({".": sum(not one.is_folder and is_image(one.name) for one in entries)})
+    for name, found in zip(classes, inputs.entries_of_each([root / name for name in classes]), strict=True):
+        images = sorted(one.name for one in found if one.is_file and is_image(one.name))
         if not images:
             empty.append(name)
         files += [(name, file) for file in images]
-        left_out[name] += sum(is_file or is_class(file) for file, is_file in found) - len(images)
+        left_out[name] += sum(one.is_file or is_class(one.name) for one in found) - len(images)
     _refuse_empty(str(root), empty)
-    _warn(str(root), left_out, [name for name in _folders(root) if not is_class(name)])
+    _warn(str(root), left_out, [one.name for one in entries if one.is_folder and not is_class(one.name)])
     return _tree(str(root), root, classes, files, None)
 
 
@@ -174,17 +173,11 @@ def _refuse_empty(place: str, empty: Sequence[str]) -> None:
         )
 
 
-def _no_images(root: Path) -> dict[str, int]:
-    """Files of a root next to the class folders."""
-    with os.scandir(root) as entries:
-        return {".": sum(not entry.is_dir() and is_image(entry.name) for entry in entries)}
-
-
-def read_tar(archive: Path, inside: tuple[str, ...] = ()) -> Tree:
+def read_tar(tar: storage.Path, inside: tuple[str, ...] = ()) -> Tree:
     """The tree in an uncompressed tar, whose root may lie in folders of the tar.
 
     Args:
-      archive: the tar.
+      tar: it; one of a bucket is fetched.
       inside: last folders of the root's path in the tar, e.g. ``("fog", "3")``; without, all images have to be of one
         tree.
 
@@ -193,6 +186,7 @@ def read_tar(archive: Path, inside: tuple[str, ...] = ()) -> Tree:
       ValueError: an archive that is refused (:func:`archives.tar_members`), images outside class folders, or in the
         class folders of several trees.
     """
+    archive = archives.local_tar(tar)
     place = "/".join([str(archive), *inside])
     members = [
         member
@@ -230,14 +224,14 @@ def _not_classes(archive: Path, root: tuple[str, ...] | None) -> list[str]:
     return sorted(name for name in names if not is_class(name))
 
 
-def read(path: Path) -> Tree:
+def read(path: storage.Path) -> Tree:
     """The tree in a folder or a tar."""
-    return read_folder(path) if path.is_dir() else read_tar(path)
+    return read_folder(path) if inputs.is_folder(path) else read_tar(path)
 
 
 def _tree(
     place: str,
-    root: Path,
+    root: storage.Path,
     classes: Sequence[str],
     files: Sequence[tuple[str, str]],
     spans: Int[np.ndarray, "n 2"] | None,

@@ -104,7 +104,8 @@ def _learn(config: LanguageConfig) -> Tokenizer:
         return BpeTokenizer.learn(text, size)
     splitting: Splitting = "spaces" if text.separated else "marks"
     if data.vocabulary:
-        return _listed(_existing("data.vocabulary", "a file with a word a line", data.vocabulary), splitting)
+        expected = "a file with a word a line"
+        return _listed(storage.inputs.existing_file("data.vocabulary", data.vocabulary, expected), splitting)
     parts = [sources.lines(data, split) for split in text.vocabulary_splits] or [text]
     return WordTokenizer.learn(itertools.chain.from_iterable(parts), size, splitting)
 
@@ -116,14 +117,6 @@ def _kept(tokenizer: str) -> storage.Path:
     if not storage.exists(file) or storage.is_folder(file):
         expected = "'words', 'bpe' or the file of a tokenizer"
         raise FileNotFoundError(f"{field}: expected {expected}; received {tokenizer!r}, where no file is")
-    return file
-
-
-def _existing(field: str, expected: str, path: str) -> Path:
-    """The file that a setting names; raises FileNotFoundError if there is none."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"{field}: expected {expected}; received {path!r}, where no file is")
     return file
 
 

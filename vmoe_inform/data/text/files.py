@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
+from vmoe_inform.storage import inputs
 
 _BYTE_ORDER_MARK = "\ufeff"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")  # as in train-00000-of-00002.parquet
@@ -42,7 +43,7 @@ def _decoded(path: Path) -> Iterator[str]:
             yield text.removesuffix("\n").removesuffix("\r").removeprefix(_BYTE_ORDER_MARK if number == 1 else "")
 
 
-def of_split(folders: Sequence[Path], names: Sequence[str], suffixes: Sequence[str]) -> tuple[Path, ...]:
+def of_split(folders: Sequence[storage.Path], names: Sequence[str], suffixes: Sequence[str]) -> tuple[Path, ...]:
     """The files of a split: ``NAME.SUFFIX``, all shards ``NAME-00000-of-00002.SUFFIX``, or files in a folder ``NAME``.
 
     Args:
@@ -51,28 +52,30 @@ def of_split(folders: Sequence[Path], names: Sequence[str], suffixes: Sequence[s
       suffixes: of the files, each with its dot.
 
     Returns:
-      the files in order; none where nothing was found.
+      the files in order, on this machine; none where nothing was found.
 
     Raises:
       ValueError: there are several such files or sets of shards, or a shard is missing.
     """
-    candidates: list[tuple[Path, ...]] = []
-    for folder in dict.fromkeys(folder for folder in folders if folder.is_dir()):
-        inside = sorted(folder.iterdir())
+    candidates: list[tuple[storage.Path, ...]] = []
+    for folder in dict.fromkeys(folder for folder in folders if inputs.is_folder(folder)):
+        entries = sorted(inputs.entries(folder))
+        inside = [folder / entry.name for entry in entries]
         for name in names:
             for suffix in suffixes:
-                candidates += [(path,) for path in inside if path.name == f"{name}{suffix}" and path.is_file()]
+                candidates += [(folder / one.name,) for one in entries if one.is_file and one.name == f"{name}{suffix}"]
                 candidates.append(_shards(inside, name, suffix))
-            if (folder / name).is_dir():
-                candidates.append(tuple(path for path in sorted((folder / name).iterdir()) if path.suffix in suffixes))
+            if inputs.is_folder(folder / name):
+                below = sorted(folder / name / entry.name for entry in inputs.entries(folder / name))
+                candidates.append(tuple(path for path in below if path.suffix in suffixes))
     found = [paths for paths in candidates if paths]
     if len(found) > 1:
         received = ", ".join(str(paths[0]) for paths in found)
         raise checks.error(f"split {names[0]!r}", "one file, or one set of shards", received)
-    return found[0] if found else ()
+    return tuple(inputs.local_each(found[0])) if found else ()
 
 
-def _shards(inside: Sequence[Path], name: str, suffix: str) -> tuple[Path, ...]:
+def _shards(inside: Sequence[storage.Path], name: str, suffix: str) -> tuple[storage.Path, ...]:
     """The shards of a split among files, sorted by name."""
     form = re.compile(re.escape(name) + _SHARD.pattern + re.escape(suffix))
     matches = [(path, match) for path in inside if (match := form.fullmatch(path.name))]

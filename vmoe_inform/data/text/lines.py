@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import TextDataConfig
 from vmoe_inform.data import classes
 from vmoe_inform.registry import Registry
@@ -89,15 +88,13 @@ LINES: Registry[Callable[[TextDataConfig, str], Lines]] = Registry("source of li
 LABELLED: Registry[Callable[[TextDataConfig, str], LabelledTexts]] = Registry("source of labelled text")
 
 
-def existing_directory(data: TextDataConfig, expected: str) -> Path:
+def existing_directory(data: TextDataConfig, expected: str) -> storage.Path:
     """``data.directory``, which should hold what ``expected`` says.
 
     Raises:
       FileNotFoundError: it is not there.
     """
-    if not data.directory or not Path(data.directory).is_dir():
-        raise FileNotFoundError(f"data.directory: expected a folder with {expected}; received {data.directory!r}")
-    return Path(data.directory)
+    return storage.inputs.existing_folder("data.directory", data.directory, f"a folder with {expected}")
 
 
 def known_split(split: str, known: Sequence[str], source: str) -> str:

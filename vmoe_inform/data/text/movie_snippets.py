@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from vmoe_inform import checks
 from vmoe_inform.config import TextDataConfig
 from vmoe_inform.data.text.lines import LABELLED, LabelledTexts, existing_directory, known_split
+from vmoe_inform.storage import inputs
 
 SPLITS = ("train", "validation", "test")
 CLASSES = ("very negative", "negative", "neutral", "positive", "very positive")  # as SST-5 calls them
@@ -67,10 +68,10 @@ def _part(texts: list[str], labels: Int[np.ndarray, " n"], names: tuple[str, ...
 def _read(data: TextDataConfig) -> tuple[list[str], Float[np.ndarray, " n"]]:
     expected = f"{_FILE}, {_INNER} or {_OUTER}"
     root = existing_directory(data, expected)
-    path = next((root / name for name in (_FILE, _INNER, _OUTER) if (root / name).is_file()), None)
+    path = next((root / name for name in (_FILE, _INNER, _OUTER) if inputs.is_file(root / name)), None)
     if path is None:
         raise FileNotFoundError(f"data.directory: expected {expected} in it; received {str(root)!r} without them")
-    return _parsed(path)
+    return _parsed(inputs.local(path))
 
 
 @functools.lru_cache(maxsize=1)

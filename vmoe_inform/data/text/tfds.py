@@ -24,7 +24,7 @@ def tfds(data: TextDataConfig, split: str) -> LabelledTexts:
         raise checks.error("data.tfds_name", "the name of a TFDS data set", data.tfds_name)
     builder = prepared.builder_of(data.tfds_name, data.directory)
     names = _class_names(builder, data)
-    source = prepared.open_split(builder, data.tfds_name, split)
+    source = prepared.fetch_split(builder, data.tfds_name, split, data.directory)
     texts, labels = [], []
     for index in range(len(source)):
         example = prepared.read(source, index)

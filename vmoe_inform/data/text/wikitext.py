@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import TextDataConfig
 from vmoe_inform.data.text import columns, files
 from vmoe_inform.data.text.lines import LINES, Lines, existing_directory, known_split
@@ -59,7 +59,7 @@ def lines(data: TextDataConfig, split: str) -> Lines:
     return Lines(read, "WikiText", separated=True, vocabulary_splits=SPLITS, published_counts=NUM_LINES[split])
 
 
-def _find(names: Sequence[str], folders: Sequence[Path], suffix: str) -> tuple[Path, ...]:
+def _find(names: Sequence[str], folders: Sequence[storage.Path], suffix: str) -> tuple[Path, ...]:
     """The files ``wiki.NAME.SUFFIX`` of a split, or its Parquet files."""
     found = files.of_split(folders, [f"wiki.{name}" for name in names], [suffix])
     return found or files.of_split([*folders, *(folder / "data" for folder in folders)], names, [columns.PARQUET])

@@ -11,15 +11,15 @@ import itertools
 import lzma
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.config import TextDataConfig
 from vmoe_inform.data.text import files
 from vmoe_inform.data.text.lines import LABELLED, LINES, LabelledTexts, Lines, existing_directory, known_split
+from vmoe_inform.storage import inputs
 
 # By number, as the manual page lexnames(5WN) lists them.
 LEXICOGRAPHER_FILES = (
@@ -113,7 +113,7 @@ def parse(numbered: Iterator[str] | list[str]) -> Glosses:
     return Glosses(tuple(text for _, text in pairs), np.asarray([int(number) for number, _ in pairs], np.int32))
 
 
-def read_dictionary(folder: Path) -> Iterator[str]:
+def read_dictionary(folder: storage.Path) -> Iterator[str]:
     """Lines ``NN word: gloss`` of the files of WordNet's dictionary, wndb(5WN), such as Debian's wordnet-base has.
 
     Raises:
@@ -121,7 +121,7 @@ def read_dictionary(folder: Path) -> Iterator[str]:
       ValueError: a line of another form, or text that is not UTF-8.
     """
     for part in _PARTS_OF_SPEECH:
-        path = folder / f"data.{part}"
+        path = inputs.local(folder / f"data.{part}")
         for number, line in enumerate(files.lines(path), start=1):
             if line.startswith("  "):  # the licence
                 continue

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import pathlib
 
 import numpy as np
 from absl import logging
 
 from vmoe_inform import config as config_lib
+from vmoe_inform import storage
 from vmoe_inform.config import LanguageConfig
 from vmoe_inform.data.text import corpora, ngrams, tokenizers
 from vmoe_inform.data.text.corpora import Corpus
@@ -41,7 +41,7 @@ def _count(config: LanguageConfig, test: Corpus) -> np.ndarray:
     return np.array([found[name] for name in ngrams.NAMES])
 
 
-def _path(config: LanguageConfig, test: Corpus) -> pathlib.Path:
+def _path(config: LanguageConfig, test: Corpus) -> storage.Path:
     data = dataclasses.replace(config.data, num_workers=0, num_threads=0, prefetch_batches=1)
     data = dataclasses.replace(data, tokenizer="words", vocabulary="", vocabulary_hash="")  # the fingerprint says it
     settings = json.dumps(config_lib.to_json(dataclasses.replace(config, data=data))["data"], sort_keys=True)
