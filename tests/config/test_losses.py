@@ -70,3 +70,18 @@ def test_the_command_line_says_where_the_weight_of_a_loss_is_now():
     message = r"model.router.losses.z: expected .*model.router.options.z.weight of a loss that .*losses names"
     with pytest.raises(ValueError, match=message):
         files.take_fields(["--config.model.router.losses.z=0.1"])
+
+
+@pytest.mark.parametrize("router", ["switch_vmoe@switch.over=batch", "remoe@positive_experts.over=batch"])
+def test_loads_of_the_whole_batch_are_refused_where_it_comes_in_parts(router):
+    assert config_lib.parse(tiny.config_dict(router))
+    step = router.partition("@")[2].partition(".")[0]
+    message = rf"train.gradient_accumulation_steps: expected 1 with the losses of '{step}' over the .*; received 2"
+    with pytest.raises(ValueError, match=message):
+        config_lib.parse(tiny.config_dict(router, train__gradient_accumulation_steps=2))
+
+
+def test_a_loss_of_the_kernel_is_refused_where_none_is_learned():
+    assert loss_weights(config_lib.parse(tiny.config_dict("simbal_smoe_top2")).model.router) == {"simbal": 0.1}
+    with pytest.raises(ValueError, match=r"router.losses: expected no 'simbal' with .*score = 'cosine': no kernel; .*"):
+        config_lib.parse(tiny.config_dict("simbal_xmoe"))

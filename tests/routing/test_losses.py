@@ -157,7 +157,48 @@ def test_bad_input(call, message):
         call()
 
 
-@pytest.mark.parametrize("name", steps.LOSS_STEPS)
+OVER = [name for name in steps.LOSS_STEPS if "over" in steps.LOSS_STEPS[name].option_types]
+
+
+def test_every_balance_loss_has_the_option():
+    assert set(OVER) == {"importance", "load", "switch", "gshard", "balance"}
+
+
+@pytest.mark.parametrize("name", OVER)
+@pytest.mark.parametrize("padded", [False, True])
+def test_loads_of_the_whole_batch(name, padded):
+    """The loss of three groups over the batch is that of a single group with all their tokens."""
+    logits, noise = (jax.random.normal(jax.random.key(seed), (3, 5, 4)) for seed in (0, 1))
+    real = jnp.arange(5)[None] < jnp.array([[5], [2], [4]]) if padded else None
+    context = steps.LossContext(logits, jax.nn.softmax(logits), jax.lax.top_k(logits, 2)[1], logits + noise, 1.0, real)
+    step = steps.LOSS_STEPS[name]
+    found = step.function(context, over="batch")
+
+    def joined(array):
+        return array.reshape(1, -1, *array.shape[2:])
+
+    together = steps.LossContext(
+        joined(logits),
+        jax.nn.softmax(joined(logits)),
+        jax.lax.top_k(joined(logits), 2)[1],
+        joined(logits + noise),
+        1.0,
+        None if real is None else joined(real),
+    )
+    np.testing.assert_allclose(found, np.full(3, step.function(together)[0]), rtol=1e-6)
+    assert not np.allclose(found, step.function(context))
+    assert step.needs_whole_batch(**{**step.option_defaults, "over": "batch"})
+    assert not step.needs_whole_batch(**step.option_defaults)
+
+
+def test_simbal_is_zero_for_an_orthonormal_kernel_and_counts_every_entry():
+    kernel = jnp.eye(5, 3)
+    assert routing.orthogonality_loss(kernel) == 0
+    # Columns (2, 0), (1, 1): products 4, 2, 2, 2 less the identity are 3, 2, 2, 1.
+    np.testing.assert_allclose(routing.orthogonality_loss(jnp.array([[2.0, 1.0], [0.0, 1.0]])), 8.0)
+
+
+@pytest.mark.parametrize("name", [name for name in steps.LOSS_STEPS if name != "simbal"])
 def test_padding_counts_nowhere(name):
     logits, noise = (jax.random.normal(jax.random.key(seed), (2, 7, 4)) for seed in (0, 1))
     real = jnp.arange(7)[None] < jnp.array([[7], [4]])

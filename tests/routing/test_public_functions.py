@@ -357,6 +357,13 @@ CASES = [
     ),
     Case("switch_loss", (distribution(N, E), chosen), routing.switch_loss, slow.switch_loss, (0,)),
     Case("gshard_loss", (distribution(N, E),), routing.gshard_loss, slow.gshard_loss, (0,)),
+    Case(
+        "orthogonality_loss",
+        (normal(D, E),),
+        routing.orthogonality_loss,
+        lambda w: sum(abs(w[:, e] @ w[:, f] - (e == f)) for e in range(E) for f in range(E)),
+        (0,),
+    ),
     Case("router_z_loss", (normal(N, E),), routing.router_z_loss, slow.router_z_loss, (0,)),
     Case(
         "routing_entropy",

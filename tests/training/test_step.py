@@ -61,7 +61,7 @@ def test_one_device_begins_with_what_eight_begin_with():
 @pytest.mark.parametrize(
     "router",
     [
-        "expert_choice",
+        "switch_expert_choice@switch.over=batch",
         *(pytest.param(router, marks=pytest.mark.slow) for router in ("alternate_vmoe", "stablemoe", "base")),
     ],
 )
@@ -72,7 +72,7 @@ def test_one_device_equals_eight(router):
     """
     # A single block compiles faster; alternating needs two.
     shape = {} if router == "alternate_vmoe" else tiny.ONE_BLOCK
-    if router == "expert_choice":  # with all augmentation that looks at other images or draws an image's own noise
+    if "expert_choice" in router:  # with all augmentation that looks at other images or draws an image's own noise
         shape = shape | {"train__mixup_alpha": 0.4, "train__cutmix_alpha": 0.4, "data__random_erasing": 0.5}
     one = _program(1, router=router, **shape)
     start = _initialized(one)
@@ -215,7 +215,7 @@ def test_stablemoe_freezes_its_light_router_at_the_switch(digits_batches):
     np.testing.assert_array_equal(frozen[9], frozen[13])
 
 
-@pytest.mark.parametrize("router", ["vmoe", "symphony_vmoe", "stablemoe"])
+@pytest.mark.parametrize("router", ["vmoe", "symphony_loss_free", "stablemoe"])
 def test_accumulation_equals_the_whole_batch(router):
     """Without noise and augmentation: gradient, losses that look at a group, dropped tokens, and routing states.
 

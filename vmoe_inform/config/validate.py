@@ -150,7 +150,11 @@ def _check_losses(model: ModelConfig) -> None:
         for loss in losses:
             if loss.needs_noise:
                 raise checks.error("model.router.losses", f"no {loss.name!r} where {why}", router.losses)
+    learned = score.parameters(model.layer_sizes, **options_of(router, score))
     for loss in losses:
+        for name in loss.needs_parameters:
+            if name not in learned:
+                raise checks.error("model.router.losses", f"no {loss.name!r} with {chosen}: no {name}", router.losses)
         _ask(loss, loss.check, model, model.layer_sizes)
     if router.noise_std > 0 and not score.takes_noise:
         raise checks.error("model.router.noise_std", f"0 with {chosen}", router.noise_std)
@@ -214,6 +218,7 @@ def _check_train(config: Config) -> None:
             f"a multiple of train.gradient_accumulation_steps = {train.gradient_accumulation_steps}",
             train.batch_size,
         )
+    _check_parts(config)
     if train.steps is not None:
         check_duration(config, steps.Duration(train.steps))
     if train.upcycling_noise and not train.initial_checkpoint:
@@ -227,6 +232,15 @@ def _check_train(config: Config) -> None:
                 + (" in each accumulation step" if train.gradient_accumulation_steps > 1 else ""),
                 size,
             )
+
+
+def _check_parts(config: Config) -> None:
+    """Whether the steps of the router do with a batch in parts."""
+    router, parts = config.model.router, config.train.gradient_accumulation_steps
+    for step in (steps.all_steps()[name] for name in router.step_names):
+        if parts > 1 and step.needs_whole_batch(**options_of(router, step)):
+            expected = f"1 with the losses of {step.name!r} over the whole batch (options over='batch')"
+            raise checks.error("train.gradient_accumulation_steps", expected, parts)
 
 
 def _check_mesh(config: Config) -> None:

@@ -33,11 +33,13 @@ def auxiliary_losses(
         routing.noisy_logits.reshape(groups, -1, num_experts) if has_noise else None,
         config.noise_std / num_experts,
         None if real is None else real.reshape(groups, -1),
+        routing.parameters,
     )
     losses = {
         name: LOSS_STEPS[name].function(context, **options_of(config, LOSS_STEPS[name]))
         for name in LOSS_STEPS
-        if has_noise or not LOSS_STEPS[name].needs_noise
+        if (has_noise or not LOSS_STEPS[name].needs_noise)
+        and (name in config.losses or not LOSS_STEPS[name].needs_parameters)
     }
     # [B] -> [G]
     return losses | {name: jnp.mean(value.reshape(groups, -1), axis=-1) for name, value in routing.losses.items()}

@@ -17,6 +17,7 @@ from vmoe_inform.nn.step_variables import OBSERVED, StepVariables
 from vmoe_inform.routing import reading, top_experts
 from vmoe_inform.routing.steps import (
     INFORM_STEPS,
+    LOSS_STEPS,
     SCORE_STEPS,
     SELECT_STEPS,
     AttentionRecord,
@@ -46,6 +47,7 @@ class Routing:
       slot_logits: logits of the single slots of each expert, or None.
       losses: auxiliary losses that the steps bring, by name, for each image.
       active: how many of the K choices exist at this time of the training; None for all.
+      parameters: learned arrays of the score step, by name, that a loss in the objective looks at.
     """
 
     logits: Float[Array, "B N E"]
@@ -57,6 +59,7 @@ class Routing:
     slot_logits: Float[Array, "B N E P"] | None
     losses: Mapping[str, Float[Array, " B"]]
     active: Int[Array, ""] | None
+    parameters: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
     @property
     def normalized(self) -> Float[Array, "B N E"]:
@@ -188,6 +191,8 @@ class Router(nn.Module):
         k, active = self._num_selected(around.progress, train=train)
         logits = score.function(context, **options)
         base_indices = self._top(logits, k, active)
+        looked_at = {name for loss in self.config.losses for name in LOSS_STEPS[loss].needs_parameters}
+        parameters = {name: array for name, array in context.parameters.items() if name in looked_at}
         gates = score.gates(context, **options) if score.gates else None
         slot_logits = score.slot_logits(context, **options) if score.slot_logits else None
         losses = dict(score.losses(context, **options)) if score.losses else {}
@@ -223,7 +228,8 @@ class Router(nn.Module):
                 new = step.graph(context, **options)
                 graph = new if graph is None else jnp.einsum("bij,bjk->bik", new, graph)
             observe(step, context, variables)
-        return Routing(logits, noisy_logits, probabilities, base_indices, graph, gates, slot_logits, losses, active)
+        own = (gates, slot_logits, losses)
+        return Routing(logits, noisy_logits, probabilities, base_indices, graph, *own, active, parameters)
 
     def _top(
         self, logits: Float[Array, "B N E"], k: int, active: Int[Array, ""] | None, at_least: int = 1

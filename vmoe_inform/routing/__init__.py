@@ -38,6 +38,7 @@ from vmoe_inform.routing.posteriors import (
 from vmoe_inform.routing.relu import adapted_coefficient, positive_experts, sparsity_loss
 from vmoe_inform.routing.scores import balanced_table, cosine_scores, hash_scores, linear_scores, soft_slot_scores
 from vmoe_inform.routing.selection import expert_choice, top_experts
+from vmoe_inform.routing.simbal import orthogonality_loss
 from vmoe_inform.routing.stats import (
     collapsed_sequences,
     effective_neighbours,
@@ -75,6 +76,7 @@ __all__ = [
     "load_loss",
     "lowest_entropy_head",
     "normalize_adjacency",
+    "orthogonality_loss",
     "positive_experts",
     "posterior_distances",
     "router_z_loss",

@@ -42,8 +42,9 @@ def check_padding(step: ContextStep | LossStep, sizes: LayerSizes, options: dict
 
 def _of_loss(step: LossStep, sizes: LayerSizes, options: dict[str, Any], real: Array, first: int) -> tuple[Tree, Tree]:
     """The loss of groups of padded texts, and of the texts alone."""
-    whole = loss_context(make_loss_inputs(8, sizes))
-    alone = jax.tree.map(lambda leaf: leaf[:, :first], whole)
+    whole = loss_context(make_loss_inputs(8, step, sizes))
+    of_tokens_alone = jax.tree.map(lambda leaf: leaf[:, :first], dataclasses.replace(whole, parameters={}))
+    alone = dataclasses.replace(of_tokens_alone, parameters=whole.parameters)
     tried = jax.jit(lambda here: step.function(here, **options))
     return tried(dataclasses.replace(whole, real=real)), tried(alone)
 

@@ -11,12 +11,14 @@ import numpy as np
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
 from vmoe_inform.routing.steps import (
+    SCORE_STEPS,
     AttentionRecord,
     ContextStep,
     Duration,
     InformStep,
     LayerSizes,
     LossContext,
+    LossStep,
     Mask,
     PreviousLayer,
     ScoreStep,
@@ -133,19 +135,34 @@ def said(step: ContextStep, probabilities: Array, here: StepContext, options: di
     return jnp.concatenate([one.reshape(*one.shape[:2], -1) for one in found], axis=-1)
 
 
-def make_loss_inputs(seed: int, sizes: LayerSizes) -> Inputs:
+def make_loss_inputs(seed: int, step: LossStep, sizes: LayerSizes) -> Inputs:
     """What an auxiliary loss looks at, made up, as :func:`make_inputs` gives it; every image is a group."""
     random = np.random.default_rng(seed)
     logits, noise = random.normal(size=(2, IMAGES, sizes.num_tokens, sizes.num_experts)).astype(np.float32)
     indices = jax.lax.top_k(jnp.asarray(logits), sizes.num_selected_experts)[1]
-    return {"learned": {"logits": jnp.asarray(logits)}, "fixed": {"indices": indices, "noise": jnp.asarray(noise)}}
+    return {
+        "learned": {"logits": jnp.asarray(logits), "parameters": _parameters_for(step, sizes)},
+        "fixed": {"indices": indices, "noise": jnp.asarray(noise)},
+    }
+
+
+def _parameters_for(step: LossStep, sizes: LayerSizes) -> dict[str, Array]:
+    """What a loss looks at, of the first score step that has it."""
+    if not step.needs_parameters:
+        return {}
+    for score in (SCORE_STEPS[name] for name in SCORE_STEPS):
+        made = make_parameters(score, sizes, dict(score.option_defaults))
+        if set(step.needs_parameters) <= set(made):
+            return {name: made[name] for name in step.needs_parameters}
+    raise checks.error(f"step {step.name}: needs_parameters", "names that a score step has", step.needs_parameters)
 
 
 def loss_context(inputs: Inputs) -> LossContext:
     """The made-up inputs as an auxiliary loss takes them, with noise of standard deviation 1."""
     logits = inputs["learned"]["logits"]
     noisy = logits + inputs["fixed"]["noise"]
-    return LossContext(logits, jax.nn.softmax(logits), inputs["fixed"]["indices"], noisy, 1.0)
+    parameters = inputs["learned"]["parameters"]
+    return LossContext(logits, jax.nn.softmax(logits), inputs["fixed"]["indices"], noisy, 1.0, parameters=parameters)
 
 
 def make_state(

@@ -192,6 +192,7 @@ class LossContext:
       noisy_logits: the logits that the choice was made from; None where there is no noise, or K grows.
       noise_std: standard deviation of the noise, in the unit of the logits.
       real: False for padding, which counts in no loss; None if all tokens are real.
+      parameters: the learned arrays of the score step that the loss declared, by name.
     """
 
     logits: Float[Array, "G S E"]
@@ -200,6 +201,24 @@ class LossContext:
     noisy_logits: Float[Array, "G S E"] | None = None
     noise_std: float = dataclasses.field(default=0.0, metadata={"static": True})
     real: Bool[Array, "G S"] | None = None
+    parameters: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+
+    @property
+    def whole_batch(self) -> "LossContext":
+        """The same with the tokens of all groups as one group."""
+
+        # [G, S, ...] -> [1, G S, ...]
+        def joined(array: Array) -> Array:
+            return array.reshape(1, -1, *array.shape[2:])
+
+        return dataclasses.replace(
+            self,
+            logits=joined(self.logits),
+            probabilities=joined(self.probabilities),
+            indices=joined(self.indices),
+            noisy_logits=None if self.noisy_logits is None else joined(self.noisy_logits),
+            real=None if self.real is None else joined(self.real),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _padding(step: ContextStep | LossStep, sizes: LayerSizes, options: dict[str,
 
 def _check_loss(step: LossStep, sizes: LayerSizes, options: dict[str, Any]) -> tuple[str, ...]:
     """What holds of a loss of the choices of a group."""
-    inputs = [make_loss_inputs(seed, sizes) for seed in (1, 2)]
+    inputs = [make_loss_inputs(seed, step, sizes) for seed in (1, 2)]
     loss = check_function(step.name, lambda tree: step.function(loss_context(tree), **options), *inputs)
     check_array(step.name, loss, (IMAGES,))
     held = "gives a loss [G], the same with and without jit; its gradients are finite"

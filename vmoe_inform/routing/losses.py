@@ -3,6 +3,9 @@
 All are float32, for inputs of any type. Tokens that are not ``real``, padding, count nowhere; None: all are.
 """
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -21,6 +24,7 @@ def _squared_variation(values: Float[Array, "*batch E"]) -> Float[Array, "*batch
 
 
 Real = Bool[Array, "*batch S"] | None
+Over = Literal["group", "batch"]  # the tokens whose loads are balanced
 
 
 def _of_real(values: Float[Array, "..."], real: Real) -> Float[Array, "..."]:
@@ -144,30 +148,54 @@ def router_z_loss(logits: Float[Array, "*batch S E"], real: Real = None) -> Floa
     return mean_over_tokens(jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1) ** 2, real, axis=-1)
 
 
-@register_loss("importance")
-def importance_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.005) -> Float[Array, " G"]:
+def of_whole_batch(*, over: Over, **options: Any) -> bool:
+    """Whether a loss with these options is of the whole batch."""
+    return over == "batch"
+
+
+def _balanced(context: LossContext, over: Over, loss: Callable[[LossContext], Float[Array, " G"]]) -> Array:
+    """The loss of each group, or of the whole batch for each (global-batch balance, arXiv 2501.11873, Sec. 3)."""
+    if over == "group":
+        return loss(context)
+    return jnp.broadcast_to(loss(context.whole_batch), context.logits.shape[:1])
+
+
+@register_loss("importance", needs_whole_batch=of_whole_batch)
+def importance_step(
+    context: LossContext, *, weight: checks.NonNegativeFloat = 0.005, over: Over = "group"
+) -> Float[Array, " G"]:
     """Variation of the experts' summed probabilities (V-MoE, arXiv 2106.05974)."""
-    return importance_loss(context.probabilities, context.real)
+    return _balanced(context, over, lambda part: importance_loss(part.probabilities, part.real))
 
 
-@register_loss("load", needs_noise=True)
-def load_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.005) -> Float[Array, " G"]:
+@register_loss("load", needs_noise=True, needs_whole_batch=of_whole_batch)
+def load_step(
+    context: LossContext, *, weight: checks.NonNegativeFloat = 0.005, over: Over = "group"
+) -> Float[Array, " G"]:
     """Variation of the experts' expected loads under the noise (V-MoE, arXiv 2106.05974)."""
-    assert context.noisy_logits is not None  # declared by needs_noise
-    k = context.indices.shape[-1]
-    return load_loss(context.logits, context.noisy_logits, context.real, noise_std=context.noise_std, k=k)
+
+    def loss(part: LossContext) -> Float[Array, " G"]:
+        assert part.noisy_logits is not None  # declared by needs_noise
+        k = part.indices.shape[-1]
+        return load_loss(part.logits, part.noisy_logits, part.real, noise_std=part.noise_std, k=k)
+
+    return _balanced(context, over, loss)
 
 
-@register_loss("switch")
-def switch_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.01) -> Float[Array, " G"]:
+@register_loss("switch", needs_whole_batch=of_whole_batch)
+def switch_step(
+    context: LossContext, *, weight: checks.NonNegativeFloat = 0.01, over: Over = "group"
+) -> Float[Array, " G"]:
     """Shares of the assignments times mean probabilities (Switch Transformer, arXiv 2101.03961)."""
-    return switch_loss(context.probabilities, context.indices, context.real)
+    return _balanced(context, over, lambda part: switch_loss(part.probabilities, part.indices, part.real))
 
 
-@register_loss("gshard")
-def gshard_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.01) -> Float[Array, " G"]:
+@register_loss("gshard", needs_whole_batch=of_whole_batch)
+def gshard_step(
+    context: LossContext, *, weight: checks.NonNegativeFloat = 0.01, over: Over = "group"
+) -> Float[Array, " G"]:
     """Shares of the first choices times mean probabilities (GShard, arXiv 2006.16668)."""
-    return gshard_loss(context.probabilities, context.real)
+    return _balanced(context, over, lambda part: gshard_loss(part.probabilities, part.real))
 
 
 @register_loss("z")
@@ -176,7 +204,9 @@ def z_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.001) -> 
     return router_z_loss(context.logits, context.real)
 
 
-@register_loss("balance")
-def balance_step(context: LossContext, *, weight: checks.NonNegativeFloat = 0.3) -> Float[Array, " G"]:
+@register_loss("balance", needs_whole_batch=of_whole_batch)
+def balance_step(
+    context: LossContext, *, weight: checks.NonNegativeFloat = 0.3, over: Over = "group"
+) -> Float[Array, " G"]:
     """Pushes the scores of experts with too many tokens down (StableMoE, arXiv 2204.08396)."""
-    return balance_loss(context.logits, context.indices, context.real)
+    return _balanced(context, over, lambda part: balance_loss(part.logits, part.indices, part.real))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.dispatch import Assignment, Plan
+from vmoe_inform.routing.losses import Over, of_whole_batch
 from vmoe_inform.routing.scores import linear_parameters, linear_step
 from vmoe_inform.routing.selection import check_num_selected, token_choice
 from vmoe_inform.routing.stats import mean_over_tokens
@@ -116,10 +117,15 @@ def _update(
 
 
 def _losses(
-    probabilities: Float[Array, "G S E"], context: SelectContext, **options: Any
+    probabilities: Float[Array, "G S E"], context: SelectContext, *, over: Over, **options: Any
 ) -> dict[str, Float[Array, " G"]]:
     assert context.state is not None  # declared by initial_state
-    return {"sparsity": context.state * sparsity_loss(probabilities, context.real, k=context.k)}
+    groups, real = probabilities.shape[0], context.real
+    if over == "batch":  # [G, S, ...] -> [1, G S, ...]
+        probabilities = probabilities.reshape(1, -1, probabilities.shape[-1])
+        real = None if real is None else real.reshape(1, -1)
+    loss = context.state * sparsity_loss(probabilities, real, k=context.k)
+    return {"sparsity": jnp.broadcast_to(loss, (groups,))}
 
 
 def _check(sizes: LayerSizes, *, most: int | None, **options: Any) -> None:
@@ -137,7 +143,8 @@ def _check(sizes: LayerSizes, *, most: int | None, **options: Any) -> None:
     losses=_losses,
     loss_names=("sparsity",),
     preferences=None,
-    training_options=("coefficient", "multiplier", "sparsity_weight"),
+    needs_whole_batch=of_whole_batch,
+    training_options=("coefficient", "multiplier", "over", "sparsity_weight"),
 )
 def positive_experts_step(
     probabilities: Float[Array, "G S E"],
@@ -146,6 +153,7 @@ def positive_experts_step(
     most: checks.Width | None = None,
     coefficient: checks.PositiveFloat = 1e-8,
     multiplier: Multiplier = 1.2,
+    over: Over = "group",
     sparsity_weight: checks.PositiveFloat = 1.0,
 ) -> Assignment:
     """Every token takes the experts of positive probability, K on average, while these have slots (ReMoE).
@@ -153,7 +161,7 @@ def positive_experts_step(
     A token may have any number of experts, also none: then the layer adds nothing to it. ``most`` limits them to the
     largest, and so the rows that are sorted; None is E. ``coefficient`` is where the loss's adaptive coefficient
     starts, and ``multiplier`` by what it changes after each training step (paper: 1e-8 and 1.2). The logged loss
-    ``sparsity`` contains it.
+    ``sparsity`` contains it. Its loads are those of a group, or with ``over="batch"`` of the whole batch.
     """
     num_experts = probabilities.shape[-1]
     weights, indices = positive_experts(probabilities, num_experts if most is None else most)

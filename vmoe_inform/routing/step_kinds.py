@@ -35,6 +35,11 @@ def _always(**options: Any) -> bool:
     return True
 
 
+def _never(**options: Any) -> bool:
+    del options
+    return False
+
+
 def _observe_nothing(*seen: Any, **options: Any) -> Tree:
     del seen, options
     return jnp.zeros(())
@@ -56,6 +61,8 @@ class Step:
         called when a config is parsed. The field is an option's name or begins with ``model.``.
       check_duration: ``check_duration(duration, **options)``, the same for the length of the training; called before a
         run starts.
+      needs_whole_batch: ``needs_whole_batch(**options) -> bool``, whether losses are of the whole batch at once. They
+        are refused where the batch is worked through in parts.
       training_options: names of the options that change nothing of a trained model. Re-routing refuses them.
       looks_ahead: whether what the step gives for a token depends on later tokens in a causal model too. Such a step is
         refused there. None: it does if it mixes tokens, so that a step which heeds ``context.mask`` says False.
@@ -65,6 +72,7 @@ class Step:
     function: Callable[..., Any]
     check: Callable[..., None] = _no_check
     check_duration: Callable[..., None] = _no_check_duration
+    needs_whole_batch: Callable[..., bool] = _never
     training_options: tuple[str, ...] = ()
     looks_ahead: bool | None = None
     option_types: Mapping[str, Any] = dataclasses.field(init=False)
@@ -298,9 +306,12 @@ class LossStep(Step):
 
     Attributes:
       needs_noise: the loss exists only where there is noise on the logits, and K does not grow.
+      needs_parameters: names of learned arrays of the score step that it looks at. Such a loss is measured only in
+        routers that name it, and refused with score steps without these arrays.
     """
 
     needs_noise: bool = False
+    needs_parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

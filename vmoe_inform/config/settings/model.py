@@ -26,7 +26,7 @@ class RouterConfig:
       options: options by step name. A config file holds those of every registered step, a parsed config those of the
         chosen ones.
       losses: auxiliary losses in the objective, besides those that steps bring. The option ``weight`` of each is its
-        weight. All registered losses are logged.
+        weight. Registered losses are logged, those of the router's parameters only if they are named.
     """
 
     score: Name = "linear"
