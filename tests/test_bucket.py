@@ -241,5 +241,8 @@ def test_names_of_buckets(name):
 
 
 def test_a_bucket_that_is_not_there(bucket_server):
+    for look in (storage.exists, storage.numbered_folders):
+        with pytest.raises(FileNotFoundError, match="there is no bucket no-such-bucket: 'gs://no-such-bucket/run"):
+            look(storage.path("workdir", "gs://no-such-bucket/run"))
     with pytest.raises(checks.InputError, match=r"workdir: expected a folder of a bucket .* \(.*404"):
         storage.check_writable(storage.path("workdir", "gs://no-such-bucket/run"))

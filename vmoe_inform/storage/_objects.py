@@ -147,7 +147,7 @@ def delete(path: pathlib.PurePath, *, generation: int | None = None) -> None:
 def level(folder: pathlib.PurePath) -> tuple[list[str], list[str]]:
     """Names of the objects and of the folders right below a folder; nothing deeper is listed."""
     prefix = f"{name_of(folder)}/"
-    with _one_line(folder):
+    with _one_line(folder), _listing(folder):
         listed = _bucket(folder).list_blobs(prefix=prefix, delimiter="/", **_patience())
         names = [blob.name.removeprefix(prefix) for blob in listed]  # the folders are known after the last page
         folders = [name.removeprefix(prefix).rstrip("/") for name in listed.prefixes]
@@ -157,12 +157,21 @@ def level(folder: pathlib.PurePath) -> tuple[list[str], list[str]]:
 def below(folder: pathlib.PurePath, *, most: int | None = None) -> list[str]:
     """Names of all objects below a folder, relative to it, or the first ``most``."""
     prefix = f"{name_of(folder)}/"
-    with _one_line(folder):
+    with _one_line(folder), _listing(folder):
         size = None if most is None else most + _MARKS
         listed = _bucket(folder).list_blobs(prefix=prefix, page_size=size, **_patience())
         names = (blob.name.removeprefix(prefix) for blob in listed)
         files = (name for name in names if name and not name.endswith("/"))  # that is a mark which consoles leave
         return list(itertools.islice(files, most))
+
+
+@contextlib.contextmanager
+def _listing(folder: pathlib.PurePath) -> Iterator[None]:
+    """Says what a list that is not found means: in a bucket that is there it would be empty."""
+    try:
+        yield
+    except api_exceptions.NotFound:
+        raise FileNotFoundError(errno.ENOENT, f"there is no bucket {folder.parts[2]}", str(folder)) from None
 
 
 def name_of(path: pathlib.PurePath) -> str:
