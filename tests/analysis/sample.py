@@ -85,6 +85,14 @@ def content(
                 ]
                 for depth, block in enumerate(blocks)
             },
+            "certified": {
+                block: {
+                    "length": [[0.02 * severity for severity in range(1, 6)]] * len(corruptions),
+                    "by_margin": [_falling(0.5, 0.1)] * len(corruptions),
+                    "by_pairs": [_falling(0.6, 0.1)] * len(corruptions),
+                }
+                for block in blocks
+            },
         },
     }
 
@@ -157,6 +165,12 @@ def _layer(random: np.random.Generator, num_experts: int, num_classes: int, dept
             "matrix": matrix.tolist(),
         },
         "collapsed": 0.5 / (1 + depth),
+        "certificate": {
+            "rho": 0.6 + 0.1 * depth,
+            "length": [0.001, 0.01, 0.1, 1.0],
+            "by_margin": [0.99, 0.8, 0.3, 0.0],
+            "by_pairs": [0.995, 0.9, 0.5, 0.02],
+        },
     }
 
 

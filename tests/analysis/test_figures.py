@@ -7,7 +7,16 @@ from matplotlib.text import Text
 
 from tests.report.test_figures import fits, lines_by_label, texts
 from vmoe_inform.analysis.draw import _panels as panels
-from vmoe_inform.analysis.draw import adjacency, comparison, corruptions, decisions, experts, margins, neighbours
+from vmoe_inform.analysis.draw import (
+    adjacency,
+    certificates,
+    comparison,
+    corruptions,
+    decisions,
+    experts,
+    margins,
+    neighbours,
+)
 from vmoe_inform.analysis.draw.catalogue import figures
 from vmoe_inform.evaluation.corruptions import CORRUPTIONS
 from vmoe_inform.report import styles
@@ -15,7 +24,7 @@ from vmoe_inform.report import styles
 from .sample import analysis, content, of, plain_analysis, plain_content
 
 LONG = "runs/imagenet/2026-11-22/attention_vmoe_s32_last2_seed0"
-PLAIN = ["load", "entropy", "margin", "flips", "specialisation"]
+PLAIN = ["load", "entropy", "margin", "flips", "certificates", "specialisation"]
 INFORMED = ["neighbours", "adjacency", "adjacency_graph", "spectral_gap"]
 COMPARED = ["entropy_ratio", "fluctuation", "corruptions", "rerouted"]
 
@@ -31,7 +40,7 @@ def test_figures_are_those_that_there_are_data_for():
 def test_what_no_layer_has_is_left_out():
     found = plain_content()
     for layer in found["layers"].values():
-        layer.update(margin=None, flips=None, specialisation=None)
+        layer.update(margin=None, flips=None, certificate=None, specialisation=None)
     assert list(figures(of(found))) == ["load", "entropy"]
 
 
@@ -286,6 +295,18 @@ def test_corruptions_in_numbers():
     np.testing.assert_allclose(accuracy.images[0].get_array()[1], [3, 12, 21, 30, 39])
     assert texts(accuracy)[5:10] == ["3", "12", "21", "30", "39"]
     assert [label.get_text() for label in moved.get_yticklabels()] == ["shot noise", "fog", "pixelate"]
+
+
+def test_certificates_stand_next_to_what_was_measured():
+    figure = certificates.certificates_figure(analysis())
+    assert [axes.get_title() for axes in figure.axes] == ["block 1: rho = 0.6", "block 3: rho = 0.7"]
+    lines = lines_by_label(figure.axes[1])
+    assert lines["pairs"].get_ydata() == pytest.approx([99.5, 90, 50, 2])
+    assert lines["noise, measured"].get_xdata() == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
+    assert lines["weather, measured"].get_ydata() == pytest.approx([91, 86, 81, 76, 71])  # fog: 100 - (9, 14, 19, ...)
+    assert lines["weather, proven"].get_ydata() == pytest.approx([60, 50, 40, 30, 20])
+    alone = certificates.certificates_figure(plain_analysis())
+    assert list(lines_by_label(alone.axes[0])) == ["pairs", "margin"]
 
 
 def test_every_corruption_is_of_a_family():

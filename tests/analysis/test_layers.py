@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import tiny
 from vmoe_inform import config as config_lib
 from vmoe_inform.analysis.api import compared
 from vmoe_inform.analysis.collect import choices, layers
 from vmoe_inform.analysis.collect._sums import add, layer_sums
-from vmoe_inform.analysis.collect.adjacencies import adjacencies
+from vmoe_inform.analysis.collect.adjacencies import adjacencies, whole_matrices
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
 from vmoe_inform.analysis.results import Change, Layer, OtherLayer
 
@@ -127,6 +128,44 @@ def test_mutual_information_of_extremes(load, information):
     found = layers.specialisation(np.array(load))
     assert found.mutual_information == pytest.approx(information, abs=1e-12)
     assert all(sum(row) == pytest.approx(1.0) or sum(row) == 0.0 for row in found.share)
+
+
+def test_certificates_are_of_the_base_probabilities():
+    # One choice of three experts, by the base probabilities alone. Gaps 0.5, 0.1 and 0.4 to the next expert: 0.25, 0.05
+    # and 0.2 by the margin. Rows of the identity are sqrt(2) apart: 0.354, 0.071 and 0.283 by pairs.
+    base = np.array([[[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.6, 0.2, 0.2]]], np.float32)
+    fields = {name: np.ones((1, 3), np.float32) for name in ("dropped", "margin")}
+    layer = LayerTrace(base=base, informed=base, load=base, indices=np.zeros((1, 3, 1), np.int32), **fields)
+    sums_of = jax.jit(lambda real: layer_sums(layer, real, None, num_classes=None, matrix=jnp.eye(3)))
+    sums = sums_of(jnp.ones((1, 3), bool))
+    found = layers.of_sums(sums, rho=1.0).certificate
+    assert found.rho == 1.0
+    for kind, radii in (("by_margin", [0.05, 0.2, 0.25]), ("by_pairs", [0.0707, 0.283, 0.354])):
+        shares = [sum(radius > length for radius in radii) / 3 for length in found.length]
+        assert getattr(found, kind) == pytest.approx(shares)
+    sums = sums_of(jnp.array([[False, True, True]]))
+    assert set(layers.of_sums(sums, rho=1.0).certificate.by_pairs) == {0.0, 0.5, 1.0}
+    assert layers.of_sums(sums).certificate is None
+
+
+@pytest.mark.parametrize(
+    ("router", "layers_of", "matrix"),
+    [
+        ("vmoe", 2, np.eye(4)),
+        ("symphony_vmoe", 2, 0.25 * np.ones((4, 4))),
+        ("similarity_vmoe", 0, None),  # a token's experts depend on the other tokens
+        ("symphony_across_layers_vmoe", 1, np.eye(4)),  # which leaves out the first layer
+        ("expert_choice", 0, None),
+        ("loss_free", 0, None),  # which adds a bias to what is no softmax
+    ],
+)
+def test_layers_with_certificates_are_those_whose_tokens_choose_alone(router, layers_of, matrix):
+    config = config_lib.parse(tiny.config_dict(router, model__moe__layers=(0, 1))).model
+    state = {"symphony": {"state": np.full((4, 4), 0.25, np.float32)}}
+    found = whole_matrices(config, {f"block_{layer}": {"moe": {"router": state}} for layer in (0, 1)})
+    assert list(found) == ["block_0", "block_1"][:layers_of]
+    for of_layer in found.values():
+        assert np.asarray(of_layer) == pytest.approx(matrix)
 
 
 def test_without_another_choice_there_are_no_margins():

@@ -306,6 +306,25 @@ def fluctuation_rate(before, after):
     return np.mean([set(a) != set(b) for a, b in pairs])
 
 
+def difference_norm(adjacency):
+    centre = np.eye(len(adjacency)) - 1 / len(adjacency)
+    return np.sqrt(np.linalg.eigvalsh(centre @ adjacency.T @ centre @ adjacency @ centre)[-1])
+
+
+def radii(probabilities, adjacency, k):
+    """Of each token by the margin, and by pairs of experts."""
+    informed, rho = expert_informed(probabilities, adjacency), difference_norm(adjacency)
+    found = []
+    for row in informed:
+        order = np.argsort(-row, kind="stable")
+        pairs = []
+        for chosen, other in itertools.product(order[:k], order[k:]):
+            apart = adjacency[chosen] - adjacency[other]
+            pairs.append((row[chosen] - row[other]) / np.linalg.norm(apart - apart.mean()))
+        found.append(((row[order[k - 1]] - row[order[k]]) / (2 * rho), min(pairs)))
+    return np.array(found)
+
+
 def gradient(function: Callable, arguments: list[np.ndarray], which: int, cotangent: np.ndarray) -> np.ndarray:
     """Central differences of sum(cotangent * function) with respect to one argument."""
     step = 1e-5

@@ -400,6 +400,18 @@ CASES = [
         lambda p: slow.topk_margin(p, K),
         (0,),
     ),
+    Case("difference_norm", (shared(distribution(E, E)),), routing.difference_norm, slow.difference_norm, whole=True),
+    *(
+        Case(
+            name,
+            (distribution(N, E), shared(distribution(E, E))),
+            lambda p, a, function=function: function(p, a, K),
+            lambda p, a, column=column: slow.radii(p, a, K)[:, column],
+        )
+        for column, (name, function) in enumerate(
+            {"margin_radius": routing.margin_radius, "pairwise_radius": routing.pairwise_radius}.items()
+        )
+    ),
     Case(
         "spectral_gap",
         (shared(distribution(E, E)),),

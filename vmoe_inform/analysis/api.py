@@ -55,7 +55,7 @@ def analyze(
         class_names=data.class_names,
         fluctuation=own.fluctuation,
         against=next((OtherRun(its.run, compared(own.layers, its.layers), its.fluctuation) for its in others), None),
-        corruptions=data.corruptions(observer, own.choices, say),
+        corruptions=data.corruptions(observer, say),
     )
     return found, data.views([run for run in (runs.own, runs.other) if run is not None], own.choices, found)
 
@@ -88,7 +88,8 @@ def _look(observer: Observer, before: Run | None, data: AnalysedData[Any], sourc
         earlier = observer.with_run(before).observe(source).choices.of(seen.choices.indices)
         changes = Fluctuation(before.step, run.step, fluctuation(earlier.of_tokens, seen.choices.of_tokens))
         say(f"{run.name}: fluctuation from step {before.step} to {run.step}")
-    return _Found(facts, {block: layers.of_sums(sums) for block, sums in seen.sums.items()}, changes, seen.choices)
+    of_layers = {block: layers.of_sums(sums, seen.rho.get(block)) for block, sums in seen.sums.items()}
+    return _Found(facts, of_layers, changes, seen.choices)
 
 
 def run_facts(

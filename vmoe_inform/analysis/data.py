@@ -53,15 +53,14 @@ class AnalysedData(abc.ABC, Generic[ViewsT]):
           ValueError: records that are unavailable; all that will be needed are asked for before any work.
         """
 
-    def corruptions(self, observer: Observer, clean: Choices, say: Callable[[str], None]) -> Corruptions | None:
+    def corruptions(self, observer: Observer, say: Callable[[str], None]) -> Corruptions | None:
         """What corruptions of the records do, if that was asked for; by default nothing.
 
         Args:
           observer: of the checkpoint.
-          clean: choices for the records of :meth:`source`.
           say: called with a line for each corruption.
         """
-        del observer, clean, say
+        del observer, say
         return None
 
     @abc.abstractmethod

@@ -157,6 +157,23 @@ class Adjacency:
 
 
 @dataclasses.dataclass(frozen=True)
+class Certificate:
+    """Tokens that provably keep their experts while their base probabilities change by some length (Euclidean).
+
+    Attributes:
+      rho: of :func:`vmoe_inform.routing.difference_norm`; 1 of a plain router.
+      length: of the change.
+      by_margin: share of the tokens, for each, by SymphonySMoE's Proposition 1.
+      by_pairs: the same by the rows of each pair of experts, which is the most that can be certified.
+    """
+
+    rho: float
+    length: Row
+    by_margin: Row
+    by_pairs: Row
+
+
+@dataclasses.dataclass(frozen=True)
 class Layer:
     """One MoE layer.
 
@@ -171,6 +188,8 @@ class Layer:
       specialisation: of experts in classes; None where there are none.
       adjacency: None where no step multiplies with a matrix of experts.
       collapsed: share of the records whose tokens all have the same first expert; None in older files.
+      certificate: None as ``margin``, where a token's experts depend on more than its own base probabilities, and in
+        older files.
     """
 
     entropy: float
@@ -184,6 +203,7 @@ class Layer:
     specialisation: Specialisation | None
     adjacency: Adjacency | None = None
     collapsed: checks.Share | None = None
+    certificate: Certificate | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +260,21 @@ class OtherRun:
 
 
 @dataclasses.dataclass(frozen=True)
+class Certified:
+    """What certificates of a layer's clean tokens say of the corrupted ones, by corruption and severity.
+
+    Attributes:
+      length: of the change of a token's base probabilities, mean over tokens.
+      by_margin, by_pairs: share of the tokens that provably keep their experts, each for its own change, as of
+        :class:`Certificate`.
+    """
+
+    length: tuple[Row, ...]
+    by_margin: tuple[Row, ...]
+    by_pairs: tuple[Row, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Corruptions:
     """The effect of each corruption.
 
@@ -248,6 +283,7 @@ class Corruptions:
       top1: accuracy, by corruption and severity.
       clean_top1: on the same images without corruption.
       rerouted: share of the tokens with another set of experts than on the clean image, by block, then as ``top1``.
+      certified: by block, of layers that have a :class:`Certificate`.
     """
 
     names: tuple[str, ...]
@@ -255,6 +291,7 @@ class Corruptions:
     top1: tuple[Row, ...]
     clean_top1: checks.Share
     rerouted: Mapping[str, tuple[Row, ...]]
+    certified: Mapping[str, Certified] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

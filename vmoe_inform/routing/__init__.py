@@ -17,6 +17,7 @@ from vmoe_inform.routing.adjacency import (
     update_adjacency_oja,
 )
 from vmoe_inform.routing.assignment import balanced_assignment
+from vmoe_inform.routing.certificates import difference_norm, margin_radius, pairwise_radius
 from vmoe_inform.routing.distillation import light_scores
 from vmoe_inform.routing.graphs import inform, similarity_informed, token_similarity
 from vmoe_inform.routing.loss_free import balanced_bias, biased_top_experts
@@ -61,6 +62,7 @@ __all__ = [
     "collapsed_sequences",
     "coselection_counts",
     "cosine_scores",
+    "difference_norm",
     "effective_neighbours",
     "expert_choice",
     "expert_informed",
@@ -75,8 +77,10 @@ __all__ = [
     "linear_scores",
     "load_loss",
     "lowest_entropy_head",
+    "margin_radius",
     "normalize_adjacency",
     "orthogonality_loss",
+    "pairwise_radius",
     "positive_experts",
     "posterior_distances",
     "router_z_loss",

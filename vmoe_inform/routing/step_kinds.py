@@ -296,6 +296,11 @@ class SelectStep(VariableStep):
         """Whether each token takes the K experts that it prefers; else experts or slots choose, or no K is fixed."""
         return self.preferences is not None and not self.fills_slots
 
+    @property
+    def takes_most_probable(self) -> bool:
+        """Whether each token takes the K experts of its largest probabilities, as they are."""
+        return self.tokens_choose and self.preferences is _top_of_probabilities
+
 
 @dataclasses.dataclass(frozen=True)
 class LossStep(Step):

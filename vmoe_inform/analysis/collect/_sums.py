@@ -13,12 +13,23 @@ import numpy as np
 
 from vmoe_inform.analysis.collect.traces import LayerTrace
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
-from vmoe_inform.routing import collapsed_sequences, effective_neighbours, routing_entropy
+from vmoe_inform.routing import (
+    collapsed_sequences,
+    effective_neighbours,
+    margin_radius,
+    pairwise_radius,
+    routing_entropy,
+)
 
 NUM_BINS = 4096
 
 # Changes of the probabilities for which it is counted how many tokens they could give another choice.
 PERTURBATIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+# Lengths of changes of the base probabilities for which it is counted how many tokens provably keep their experts. A
+# distribution is at most sqrt(2) away from another.
+LENGTHS = tuple(float(f"{length:.3g}") for length in np.geomspace(1e-3, 1.0, 25))
 
 
 def bin_edges(power: int) -> Float[np.ndarray, " edges"]:
@@ -62,6 +73,8 @@ class LayerSums:
       margin_counts: tokens by margin, in quadratic bins; None where there are no margins or all are infinite.
       flips: tokens that each of PERTURBATIONS could give another choice; None as ``margin_counts``.
       graph: None where tokens do not mix.
+      certified: tokens that provably keep their experts for each of LENGTHS, by their margin and by pairs of experts;
+        None where that is not known.
     """
 
     tokens: Int[Array, ""]
@@ -75,10 +88,16 @@ class LayerSums:
     margin_counts: Int[Array, " bins"] | None
     flips: Int[Array, " p"] | None
     graph: GraphSums | None
+    certified: Int[Array, "2 lengths"] | None
 
 
 def layer_sums(
-    layer: LayerTrace, real: Bool[Array, "n N"], labels: Int[Array, " n"] | None, *, num_classes: int | None
+    layer: LayerTrace,
+    real: Bool[Array, "n N"],
+    labels: Int[Array, " n"] | None,
+    *,
+    num_classes: int | None,
+    matrix: Float[Array, "E E"] | None = None,
 ) -> LayerSums:
     """Sums over the tokens of sequences.
 
@@ -87,6 +106,7 @@ def layer_sums(
       real: False for filler tokens, which are left out.
       labels: of the sequences; None where there are no classes.
       num_classes: of the labels; None where there are none.
+      matrix: by which alone a token's experts follow from its base probabilities; None where there is no such.
     """
     base, informed, load, dropped = (
         jnp.asarray(getattr(layer, name)) for name in ("base", "informed", "load", "dropped")
@@ -120,7 +140,21 @@ def layer_sums(
         if margins is None
         else jnp.sum(real[..., None] & (margins[..., None] <= 2 * sizes[None, None]), (0, 1)),
         graph=None if layer.graph is None else _graph_sums(jnp.asarray(layer.graph), real),
+        certified=None if matrix is None else _certified(base, matrix, indices.shape[-1], real),
     )
+
+
+def radii(base: Float[Array, "n N E"], matrix: Float[Array, "E E"], k: int) -> Float[Array, "n N 2"]:
+    """How far each token's base probabilities may move with the same experts, by their margin and by pairs."""
+    return jnp.stack([margin_radius(base, matrix, k), pairwise_radius(base, matrix, k)], axis=-1)
+
+
+def _certified(
+    base: Float[Array, "n N E"], matrix: Float[Array, "E E"], k: int, real: Bool[Array, "n N"]
+) -> Int[Array, "2 lengths"]:
+    lengths = jnp.asarray(LENGTHS, jnp.float32)
+    holds = radii(base, matrix, k)[..., None] > lengths[None, None, None]
+    return jnp.sum(holds & real[..., None, None], (0, 1))
 
 
 def _graph_sums(graph: Float[Array, "n N N"], real: Bool[Array, "n N"]) -> GraphSums:

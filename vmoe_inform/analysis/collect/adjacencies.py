@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform.analysis.results import Adjacency
-from vmoe_inform.axes import Float, Tree
+from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import ModelConfig, options_of
 from vmoe_inform.routing import spectral_gap
-from vmoe_inform.routing.steps import INFORM_STEPS
+from vmoe_inform.routing.steps import INFORM_STEPS, SCORE_STEPS, SELECT_STEPS
 from vmoe_inform.runs.run import SavedRun
 
 
@@ -40,7 +40,7 @@ def adjacencies(config: ModelConfig, states: Mapping[int, Tree], *, step: int | 
         names = [name for name in config.router.inform_steps_of(ordinal) if INFORM_STEPS[name].adjacency is not None]
         if not names:
             continue
-        matrices = {step: _matrix(names, config, states[step][block]) for step in sorted(states)}
+        matrices = {step: np.asarray(_matrix(names, config, states[step][block])) for step in sorted(states)}
         shown = matrices[max(matrices) if step is None else step]
         found[block] = Adjacency(
             steps=tuple(matrices),
@@ -50,13 +50,36 @@ def adjacencies(config: ModelConfig, states: Mapping[int, Tree], *, step: int | 
     return found
 
 
-def _matrix(names: Sequence[str], config: ModelConfig, states: Tree) -> Float[np.ndarray, "E E"]:
-    product = np.eye(config.moe.num_experts, dtype=np.float32)
+def whole_matrices(config: ModelConfig, states: Tree) -> dict[str, Float[Array, "E E"]]:
+    """By block the matrix with which a token's experts follow from its base probabilities alone; for use under ``jit``.
+
+    It is the identity where no step informs. Layers are left out where tokens mix, or a step informs in another way. So
+    are those where base probabilities are no softmax, tokens do not take the most probable experts, or K = E.
+
+    Args:
+      config: of the model.
+      states: the collection ``routing``.
+    """
+    moe, router, found = config.moe, config.router, {}
+    has_choice = SELECT_STEPS[router.select].takes_most_probable and moe.num_selected_experts < moe.num_experts
+    if SCORE_STEPS[router.score].affinities is not None or not has_choice:
+        return {}
+    for ordinal, layer in enumerate(config.moe_layers):
+        block = f"block_{layer}"
+        acting = [name for name in config.router.inform_steps_of(ordinal) if INFORM_STEPS[name].acts_in(ordinal)]
+        if all(INFORM_STEPS[name].adjacency is not None for name in acting):
+            found[block] = _matrix(acting, config, states.get(block, {}))
+    return found
+
+
+def _matrix(names: Sequence[str], config: ModelConfig, states: Tree) -> Float[Array, "E E"]:
+    product = jnp.eye(config.moe.num_experts)
     for name in names:
         function = INFORM_STEPS[name].adjacency
         assert function is not None
         state = jax.tree.map(jnp.asarray, states["moe"]["router"][name]["state"])
-        product = np.asarray(function(state, **options_of(config.router, INFORM_STEPS[name]))) @ product
+        matrix = function(state, **options_of(config.router, INFORM_STEPS[name]))
+        product = jnp.matmul(matrix, product, precision="highest")
     return product
 
 

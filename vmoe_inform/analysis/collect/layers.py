@@ -7,9 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.analysis.collect._sums import PERTURBATIONS, GraphSums, LayerSums, add, bin_edges, layer_sums
+from vmoe_inform.analysis.collect._sums import LENGTHS, PERTURBATIONS, GraphSums, LayerSums, add, bin_edges, layer_sums
 from vmoe_inform.analysis.collect.traces import Trace
-from vmoe_inform.analysis.results import QUANTILES, Flips, Layer, Margin, Specialisation, Spread, TokenGraph
+from vmoe_inform.analysis.results import (
+    QUANTILES,
+    Certificate,
+    Flips,
+    Layer,
+    Margin,
+    Specialisation,
+    Spread,
+    TokenGraph,
+)
 from vmoe_inform.axes import Float, Int
 from vmoe_inform.evaluation.metrics import coefficient_of_variation
 
@@ -45,8 +54,13 @@ def of_trace(trace: Trace, labels: Int[Any, " n"], *, num_classes: int) -> dict[
     return found
 
 
-def of_sums(sums: LayerSums) -> Layer:
-    """One MoE layer, without ``adjacency``, of sums over all sequences."""
+def of_sums(sums: LayerSums, rho: float | None = None) -> Layer:
+    """One MoE layer, without ``adjacency``, of sums over all sequences.
+
+    Args:
+      sums: over tokens.
+      rho: of the matrix that certificates are of; None if there are none.
+    """
     load = np.sum(sums.load, axis=0)
     load = load / max(float(load.sum()), np.finfo(np.float64).tiny)
     tokens = int(sums.tokens)
@@ -63,6 +77,9 @@ def of_sums(sums: LayerSums) -> Layer:
         flips=None if sums.flips is None else Flips(PERTURBATIONS, _row(np.asarray(sums.flips) / tokens)),
         specialisation=specialisation(np.asarray(sums.load)) if len(sums.load) > 1 else None,
         collapsed=int(sums.collapsed) / int(sums.sequences),
+        certificate=None
+        if sums.certified is None or rho is None
+        else Certificate(rho, LENGTHS, *(_row(shares) for shares in np.asarray(sums.certified) / tokens)),
     )
 
 

@@ -6,14 +6,19 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Self
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmoe_inform.analysis.collect._sums import LayerSums, add, layer_sums
+from vmoe_inform.analysis.collect._sums import LayerSums, add, layer_sums, radii
+from vmoe_inform.analysis.collect.adjacencies import whole_matrices
 from vmoe_inform.analysis.collect.choices import Choices
 from vmoe_inform.analysis.collect.recording import real_tokens, records
-from vmoe_inform.axes import Array, Bool, Int, Tree
+from vmoe_inform.analysis.collect.traces import LayerTrace
+from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.evaluation.runner import Collected, Runner
+from vmoe_inform.nn.step_variables import STATE
+from vmoe_inform.routing import difference_norm
 from vmoe_inform.runs.run import Run
 from vmoe_inform.sharding import watchdog as watchdog_lib
 from vmoe_inform.sharding.watchdog import Watchdog
@@ -30,17 +35,33 @@ class Seen:
     Attributes:
       sums: over their tokens, by block.
       choices: of every token.
+      rho: by block, of the matrix that certificates are of.
       score: the task's headline number of these records.
     """
 
     sums: Mapping[str, LayerSums]
     choices: Choices
+    rho: Mapping[str, float]
     score: float
 
     @property
     def count(self) -> int:
         """Records that were looked at."""
         return len(self.choices.indices)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Certifiable:
+    """Of the tokens of n records, in a layer that has certificates.
+
+    Attributes:
+      base: base probabilities.
+      radii: how far these may move with the same experts, by their margin and by pairs.
+    """
+
+    base: Float[Array, "n N E"]
+    radii: Float[Array, "n N 2"]
 
 
 class Observer:
@@ -54,8 +75,8 @@ class Observer:
         self.run = run
         self._watchdog = watchdog
         self._runner = Runner.of(run, watchdog=watchdog)
-        self._look, self._choose = (
-            self._runner.compiled(functools.partial(function, self._runner)) for function in (_look, _choose)
+        self._look, self._certify = (
+            self._runner.compiled(functools.partial(function, self._runner)) for function in (_look, _certify)
         )
 
     def with_run(self, run: Run) -> Self:
@@ -83,11 +104,20 @@ class Observer:
             return chosen
 
         found = _choices(self._runner.collect(self._look, self.run.variables, source, keep=keep))
-        return Seen(sums, found, self.score(found))
+        return Seen(sums, found, self._rho(), self.score(found))
 
-    def choices(self, source: Any) -> Choices:
-        """The choices alone; args and errors as :meth:`observe`."""
-        return _choices(self._runner.collect(self._choose, self.run.variables, source))
+    def certified(self, source: Any) -> tuple[Choices, dict[str, Certifiable]]:
+        """The choices, and by block what certificates say of them, of layers that have any; errors as :meth:`observe`.
+
+        It keeps the base probabilities of all tokens, 4 E bytes each.
+        """
+        found = self._runner.collect(self._certify, self.run.variables, source)
+        chosen, certifiable = found.outputs
+        return _choices(dataclasses.replace(found, outputs=chosen)), certifiable
+
+    def _rho(self) -> dict[str, float]:
+        matrices = whole_matrices(self._runner.task.config.model, self.run.variables.get(STATE, {}))
+        return {block: float(difference_norm(jnp.asarray(np.asarray(m)))) for block, m in matrices.items()}
 
     def score(self, found: Choices) -> float:
         """The task's headline number of some records."""
@@ -102,18 +132,37 @@ class Observer:
 def _look(
     runner: Runner, variables: Tree, batch: Batch, memory: Tree | None
 ) -> tuple[tuple[_Chosen, dict[str, LayerSums]], Tree | None]:
+    chosen, layers, memory = _routed(runner, variables, batch, memory)
+    config = runner.task.config.model
+    matrices = whole_matrices(config, variables.get(STATE, {}))
+    about = chosen[0], batch.get("label")
+    sums = {
+        block: layer_sums(layer, *about, num_classes=config.num_classes, matrix=matrices.get(block))
+        for block, layer in layers.items()
+    }
+    return (chosen, sums), memory
+
+
+def _certify(
+    runner: Runner, variables: Tree, batch: Batch, memory: Tree | None
+) -> tuple[tuple[_Chosen, dict[str, Certifiable]], Tree | None]:
+    chosen, layers, memory = _routed(runner, variables, batch, memory)
+    config = runner.task.config.model
+    found = {}
+    for block, matrix in whole_matrices(config, variables.get(STATE, {})).items():
+        base = jnp.asarray(layers[block].base)
+        found[block] = Certifiable(base, radii(base, matrix, config.moe.num_selected_experts))
+    return (chosen, found), memory
+
+
+def _routed(
+    runner: Runner, variables: Tree, batch: Batch, memory: Tree | None
+) -> tuple[_Chosen, dict[str, LayerTrace], Tree | None]:
     found, config = runner.apply(variables, batch, memory, traced=True), runner.task.config.model
     real, layers = real_tokens(found, batch, config), records(found.trace, config)
     smallest = np.min_scalar_type(config.moe.num_experts)  # which itself stands for no choice
     experts = {block: jnp.asarray(layer.indices, smallest) for block, layer in layers.items()}
-    about = real, batch.get("label")
-    sums = {block: layer_sums(layer, *about, num_classes=config.num_classes) for block, layer in layers.items()}
-    return ((real, experts, found.kept), sums), found.memory
-
-
-def _choose(runner: Runner, variables: Tree, batch: Batch, memory: Tree | None) -> tuple[_Chosen, Tree | None]:
-    (chosen, _), memory = _look(runner, variables, batch, memory)  # sums that nobody uses are not computed
-    return chosen, memory
+    return (real, experts, found.kept), layers, found.memory
 
 
 def _choices(found: Collected) -> Choices:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from vmoe_inform.analysis.draw import adjacency, corruptions, decisions, experts, margins, neighbours
+from vmoe_inform.analysis.draw import adjacency, certificates, corruptions, decisions, experts, margins, neighbours
 from vmoe_inform.analysis.results import Analysis, Layer
 
 
@@ -29,6 +29,7 @@ def figures(analysis: Analysis) -> dict[str, Figure]:
         "fluctuation": (decisions.fluctuation_figure, analysis.fluctuation is not None),
         "margin": (margins.margin_figure, in_a_layer(lambda layer: layer.margin)),
         "flips": (margins.flips_figure, in_a_layer(lambda layer: layer.flips)),
+        "certificates": (certificates.certificates_figure, in_a_layer(lambda layer: layer.certificate)),
         "neighbours": (neighbours.neighbours_figure, in_a_layer(lambda layer: layer.graph)),
         "specialisation": (experts.specialisation_figure, in_a_layer(lambda layer: layer.specialisation)),
         "adjacency": (adjacency.adjacency_figure, has_adjacency),

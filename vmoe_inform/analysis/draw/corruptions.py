@@ -31,6 +31,11 @@ def family_of(corruption: str) -> str:
     return next((family for family, names in FAMILIES.items() if corruption in names), "other")
 
 
+def family_styles(family: str) -> tuple[str, str]:
+    """Colour and marker of a family."""
+    return _STYLES.get(family, _OTHER_STYLE)
+
+
 @plain
 def rerouted_figure(analysis: Analysis) -> Figure:
     """Share of the tokens with other experts than on the clean image over the accuracy lost, by layer.
@@ -43,7 +48,7 @@ def rerouted_figure(analysis: Analysis) -> Figure:
     found = analysis.corruptions
     assert found is not None
     families = list(dict.fromkeys(family_of(name) for name in found.names))
-    styles = {family: _STYLES.get(family, _OTHER_STYLE) for family in families}
+    styles = {family: family_styles(family) for family in families}
     first, last = found.severities[0], found.severities[-1]
     figure, drawn = panels(
         list(found.rerouted),

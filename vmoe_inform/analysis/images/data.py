@@ -83,10 +83,10 @@ class Images(AnalysedData[Views]):
             return self.clean()
         return self.corrupted(self.choice.corruption, self.choice.severity)
 
-    def corruptions(self, observer: Observer, clean: Choices, say: Callable[[str], None]) -> Corruptions | None:
+    def corruptions(self, observer: Observer, say: Callable[[str], None]) -> Corruptions | None:
         if not self.choice.all_corruptions:
             return None
-        return corruptions.of_all(observer, self.corrupted, clean, say)
+        return corruptions.of_all(observer, self.clean(), self.corrupted, say)
 
     def views(self, runs: Sequence[Run], choices: Choices, found: Analysis) -> Views:
         """At most 24 of the readable images, evenly over all, clean and under one corruption in all severities."""
@@ -103,6 +103,7 @@ class Images(AnalysedData[Views]):
             labels=[int(clean[index]["label"]) for index in chosen],
             class_names=self.class_names,
             views=[view_of_run(run, shown, condition) for run in runs for condition, shown in pixels.items()],
+            certified=corruptions.certified_rows(found.corruptions),
         )
 
     def pixels(self, source: Source) -> UInt8[np.ndarray, "n P P 3"]:

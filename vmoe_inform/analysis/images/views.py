@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from vmoe_inform import checks
 from vmoe_inform.analysis.collect.views import LayerView, layer_views
+from vmoe_inform.analysis.images.corruptions import CertifiedRow
 from vmoe_inform.analysis.images.tracing import ImageTrace
 from vmoe_inform.axes import Float, Int
 
@@ -78,6 +79,7 @@ class Views:
       class_names: by class.
       views: one for each run and condition; the first run is the one that the page is about.
       names: what each image is called instead of its class; empty where the class is known.
+      certified: table of certificates of the first run; empty where there is none.
     """
 
     images: Mapping[Condition, UInt8[np.ndarray, "n P P 3"]]
@@ -85,6 +87,7 @@ class Views:
     class_names: Sequence[str]
     views: Sequence[View]
     names: Sequence[str] = ()
+    certified: Sequence[CertifiedRow] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError where the parts are not of the same images, or the runs cannot be compared."""

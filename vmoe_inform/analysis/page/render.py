@@ -52,6 +52,7 @@ def _render(views: Views, neighbours: int, quality: int, indices: Sequence[int])
         run_labels=views.run_labels,
         num_shown=len(indices),
         num_images=views.count,
+        certified=views.certified,
         data=_data(shown, neighbours, quality),
     )
 
