@@ -9,7 +9,7 @@ from absl import logging
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.nn.mlp import dropout
+from vmoe_inform.nn.mlp import Mlp, dropout
 from vmoe_inform.nn.moe import MoeLayer
 from vmoe_inform.nn.router import Surroundings
 from vmoe_inform.performance import costs
@@ -55,6 +55,21 @@ def test_auto_says_what_it_picks_and_why(variables, caplog):
     by_gather = outputs(make_layer(dispatch="gather"), variables, tokens)
     np.testing.assert_allclose(by_itself, by_gather, atol=1e-5)
     assert np.abs(by_gather).max() > 0.1
+
+
+def test_shared_experts_add_what_their_mlps_give_every_token(variables):
+    layer, tokens = make_layer(dispatch="gather", shared_experts=2), make_tokens()
+    shapes = jax.eval_shape(lambda key: layer.init(key, tokens, Surroundings(), train=False), jax.random.key(0))
+    random = np.random.default_rng(1)
+    shared = jax.tree.map(
+        lambda leaf: jnp.asarray(0.1 * random.normal(size=leaf.shape), jnp.float32), shapes["params"]["shared"]
+    )
+    assert shared["hidden"]["kernel"].shape == (2, 128, 512)
+    added = outputs(layer, {"params": {**variables["params"], "shared": shared}}, tokens)
+    routed = outputs(make_layer(dispatch="gather"), variables, tokens)
+    mlp = Mlp(512)
+    each = [mlp.apply({"params": jax.tree.map(lambda leaf, i=i: leaf[i], shared)}, tokens, train=False) for i in (0, 1)]
+    np.testing.assert_allclose(added, routed + each[0] + each[1], rtol=1e-4, atol=1e-4)
 
 
 def test_dropout_keeps_the_expected_value():

@@ -28,6 +28,7 @@ def test_by_hand():
     assert forward_flops_per_sequence(_model()) == forward
     # Half of the choices found no slot: one MLP for each token is left; so with one expert each.
     assert forward_flops_per_sequence(_model(), kept=0.5) == forward_flops_per_sequence(_model(), k=1) == forward - mlp
+    assert forward_flops_per_sequence(_model(model__moe__shared_experts=3)) == forward + 3 * mlp
     # Two gradients for every product, but none for the pixels.
     assert training_flops_per_sequence(_model()) == 3 * forward - embedding
     assert training_flops_per_sequence(_model(), kept=0.5) == 3 * (forward - mlp) - embedding
@@ -63,7 +64,7 @@ def _positions_and_inputs(equation) -> int:
         # 2 images x 5 tokens in a group: with a capacity factor of 1 each of 4 experts has 10 * 2 / 4 = 5 slots, all
         # of which are computed. What does not count is picking the weights of 2 of the 4 experts, which is a product
         # with zeros and ones.
-        ({}, 2 * 5 * 2 * 4),
+        ({"model__moe__shared_experts": 3}, 2 * 5 * 2 * 4),
     ],
     ids=["class token", "mean and tanh layer", "pooling by attention", "experts"],
 )

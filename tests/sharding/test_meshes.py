@@ -30,7 +30,7 @@ def _program(replica, fsdp, expert):
     config = tiny.config_dict(
         "symphony_vmoe", optimizer__name="sgd", optimizer__momentum=0.0, optimizer__weight_decay=0.0,
         optimizer__learning_rate=0.1, optimizer__warmup_steps=0, optimizer__schedule="constant",
-        model__num_layers=1, model__moe__layers=(0,),
+        model__num_layers=1, model__moe__layers=(0,), model__moe__shared_experts=2,
         mesh__replica=replica, mesh__fsdp=fsdp, mesh__expert=expert,
     )  # fmt: skip
     return program_lib.build(config_lib.parse(config), STEPS, jax.devices()[: replica * fsdp * expert])

@@ -13,7 +13,7 @@ from vmoe_inform.training import program as program_lib
 def test_every_array_of_the_state_has_a_rule_and_experts_are_sharded(router):
     config = tiny.config_dict(
         router, mesh__expert=4, mesh__fsdp=2, model__classifier="map", model__representation_size=8,
-        train__ema_decay=0.9, model__router__options__similarity__learned_weight=True,
+        model__moe__shared_experts=1, train__ema_decay=0.9, model__router__options__similarity__learned_weight=True,
     )  # fmt: skip
     shapes = program_lib.build(config_lib.parse(config), 20).state_shapes
     specs = {rules.path_name(path): leaf.sharding.spec for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}

@@ -88,7 +88,8 @@ def test_an_upcycled_language_model_computes_what_the_dense_one_does(tmp_path):
 @pytest.mark.parametrize("router", ["vmoe", "symphony_smoe_top2"])
 def test_twice_the_experts_with_twice_the_choices_compute_the_same(router):
     """Both copies of a chosen expert are chosen, each with half of its probability. So V-MoE need not renormalise."""
-    few, many = _model(router), _model(router, experts=8, k=4)
+    shared = {"model__moe__shared_experts": 1}  # stays
+    few, many = _model(router, **shared), _model(router, experts=8, k=4, **shared)
     before, after = _copied(few, many)
     np.testing.assert_array_equal(
         after["params"]["block_1"]["moe"]["router"]["linear"]["kernel"],
@@ -98,6 +99,11 @@ def test_twice_the_experts_with_twice_the_choices_compute_the_same(router):
         np.testing.assert_allclose(_outputs(many, after), _outputs(few, before), rtol=1e-5, atol=1e-5)
     else:  # the adjacency of experts is learned again
         chex.assert_trees_all_equal(after["routing"], many[1]["routing"])
+
+
+def test_shared_experts_next_to_copies_of_a_dense_mlp_are_refused():
+    with pytest.raises(ValueError, match=r"model.moe.shared_experts: expected 0 where experts are copies .*received 2"):
+        _copied(_dense(), _model(model__moe__shared_experts=2))
 
 
 def test_fewer_experts_are_the_first_ones(warnings):

@@ -55,7 +55,7 @@ def _at_most(field: str, what: str, number: int, most: int) -> None:
 def _num_parameters(model: ModelConfig) -> int:
     """About how many parameters the model has: those of its large matrices."""
     width, num_moe = model.hidden_size, len(model.moe_layers)
-    mlps = model.num_layers - num_moe + num_moe * model.moe.num_experts
+    mlps = model.num_layers - num_moe + num_moe * (model.moe.num_experts + model.moe.shared_experts)
     router = num_moe * width * model.moe.num_experts
     blocks = model.num_layers * 4 * width**2 + mlps * 2 * width * model.mlp_size
     return model.num_outer_parameters + blocks + router

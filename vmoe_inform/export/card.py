@@ -90,6 +90,8 @@ def _model(config: Config, parameters: int) -> Rows:
     if model.moe_layers:
         yield "blocks with experts", ", ".join(map(str, model.moe_layers))
         yield "experts, of each token", f"{model.moe.num_experts}, {model.moe.num_selected_experts}"
+        if model.moe.shared_experts:
+            yield "shared experts", f"{model.moe.shared_experts}"
         yield "router", f"score {model.router.score}, select {model.router.select}"
         yield "router informed by", ", ".join(model.router.inform_steps) or "nothing"
     if found.allow_future:

@@ -118,6 +118,33 @@ def apply_experts(
     return outputs
 
 
+def apply_shared_experts(
+    parameters: ExpertParameters,
+    tokens: Float[Array, "*batch D"],
+    *,
+    dtype: jnp.dtype,
+    activation: str = "gelu",
+    dropout_rate: float = 0.0,
+    dropout_key: Array | None = None,
+) -> Float[Array, "*batch D"]:
+    """Sum of the outputs of experts that every token meets (DeepSeekMoE, arXiv 2401.06066, Eq. 9).
+
+    Args:
+      parameters: from :class:`Experts`.
+      tokens: [..., D].
+      dtype, activation, dropout_rate, dropout_key: as of :func:`apply_experts`.
+    """
+    (hidden, hidden_bias), (output, output_bias) = jax.tree.map(lambda array: array.astype(dtype), parameters)
+
+    def drop(array: Array, layer: int) -> Array:
+        return array if dropout_key is None else dropout(jax.random.fold_in(dropout_key, layer), array, dropout_rate)
+
+    products = jnp.einsum("...d,xdm->...xm", tokens.astype(dtype), hidden)
+    activations = drop(ACTIVATIONS[activation](products + jnp.broadcast_to(hidden_bias, products.shape)), 0)
+    outputs = jnp.einsum("...xm,xmd->...d", activations, output)
+    return drop(outputs + jnp.broadcast_to(jnp.sum(output_bias, axis=0), outputs.shape), 1)
+
+
 def _linear(
     parameters: tuple[Array, Array], rows: Array, where: Int[Array, " X"] | Segments | None, dtype: jnp.dtype
 ) -> Array:

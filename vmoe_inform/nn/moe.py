@@ -21,7 +21,7 @@ from vmoe_inform.dispatch import (
     grouped,
 )
 from vmoe_inform.nn.auxiliary_losses import auxiliary_losses
-from vmoe_inform.nn.mlp import ExpertParameters, Experts, apply_experts
+from vmoe_inform.nn.mlp import ExpertParameters, Experts, apply_experts, apply_shared_experts
 from vmoe_inform.nn.router import (
     TRACE,
     Router,
@@ -72,9 +72,10 @@ class MoeLayer(nn.Module):
           real: False for filler, sequence by sequence or token by token, which takes no slots; None if all are real.
 
         Returns:
-          outputs [B, N, D]; metrics: ``losses`` by name [G], ``load`` [E] (share of the choices before dropping),
-          ``dropped`` (share of the choices without a slot; of the tokens, where experts choose), ``entropy`` (mean of
-          the informed probabilities, nats), all of them without padding; and what the next MoE layer may know.
+          outputs [B, N, D], those of shared experts included; metrics: ``losses`` by name [G], ``load`` [E] (share of
+          the choices before dropping), ``dropped`` (share of the choices without a slot; of the tokens, where experts
+          choose), ``entropy`` (mean of the informed probabilities, nats), all of them without padding; and what the
+          next MoE layer may know.
 
         Raises:
           ValueError: the group size does not divide the batch.
@@ -106,6 +107,9 @@ class MoeLayer(nn.Module):
         )
         plan = selection.plan
         outputs = self._work(tokens.reshape(groups, size, width), plan, train=train, drops=factor is not None)
+        outputs = outputs.reshape(tokens.shape)
+        if moe.shared_experts:
+            outputs = outputs + self._shared(tokens, train=train)
         if self.is_mutable_collection(TRACE):
             self._leave_trace(routing, selection, (batch, num_tokens))
         losses = auxiliary_losses(routing, groups, config=config.router, train=train, real=no_padding)
@@ -113,7 +117,19 @@ class MoeLayer(nn.Module):
             "losses": {**losses, **selection.losses},
             **_metrics(routing, plan, no_padding),
         }
-        return outputs.reshape(tokens.shape), metrics, routing.previous()
+        return outputs, metrics, routing.previous()
+
+    def _shared(self, tokens: Float[Array, "B N D"], *, train: bool) -> Float[Array, "B N D"]:
+        """What the experts that every token meets give."""
+        config, moe = self.config, self.config.moe
+        return apply_shared_experts(
+            Experts(moe.shared_experts, tokens.shape[-1], config.mlp_size, name="shared")(),
+            tokens,
+            dtype=jnp.dtype(config.dtype),
+            activation=config.activation,
+            dropout_rate=moe.expert_dropout_rate,
+            dropout_key=self.make_rng("dropout") if train and moe.expert_dropout_rate > 0 else None,
+        )
 
     def _work(self, tokens: Float[Array, "G S D"], plan: Plan, *, train: bool, drops: bool) -> Float[Array, "G S D"]:
         """Carries the plan out with this layer's experts."""

@@ -12,7 +12,7 @@ With N tokens of width D, H heads, MLPs of width M, E experts and L blocks, the 
 
     embedding    2 (N - 1) P D        P numbers in a patch; N - 1 patches, N of them without a class token
     attention    L (8 N D^2 + 4 N^2 D)    query, key, value and output; query . key and weights . value
-    MLP          4 N D M              for each dense block, and K times for each MoE layer
+    MLP          4 N D M              for each dense block, and K times for each MoE layer, more with shared experts
     router       2 N D E              for each MoE layer
     pooling      4 (N + 1) D^2 + 4 N D + 4 D M    only with classifier "map": one query, and an MLP for one token
     head         2 D C, or 2 R (D + C) behind a layer of width R
@@ -46,7 +46,7 @@ def forward_flops_per_sequence(config: ModelConfig, *, kept: float = 1.0, k: int
     mlp = 4 * tokens * width * hidden
     num_moe = len(config.moe_layers)
     dense = config.num_layers * _attention_flops(config) + (config.num_layers - num_moe) * mlp
-    sparse = num_moe * (k * kept * mlp + 2 * tokens * width * moe.num_experts)
+    sparse = num_moe * ((k * kept + moe.shared_experts) * mlp + 2 * tokens * width * moe.num_experts)
     return float(_without_gradient(config) + dense + sparse + _head_flops(config))
 
 

@@ -174,14 +174,15 @@ def _prepare(
 
 
 def _dense(model: ModelConfig, images: int, device: jax.Device) -> _Layer:
-    """The MLP, on K times as many tokens as the MoE layer has."""
+    """The MLP, on as many times the tokens of the MoE layer as each has experts."""
     mlp = Mlp(model.mlp_size, dtype=jnp.dtype(model.dtype))
 
     def apply(params: Tree, tokens: Array, seed: Array) -> tuple[Tree, Tree]:
         del seed
         return (mlp.apply({"params": params}, tokens, train=True), jnp.zeros(())), {}
 
-    shape = (model.moe.num_selected_experts * images, model.num_tokens, model.hidden_size)
+    of_token = model.moe.num_selected_experts + model.moe.shared_experts
+    shape = (of_token * images, model.num_tokens, model.hidden_size)
     return _prepare(mlp, apply, shape, model.dtype, device)
 
 

@@ -144,7 +144,7 @@ def _with_dispatcher(config: Config, dispatch: str) -> Config:
 def dense(config: Config) -> Config:
     """The run without MoE whose model does the same activated work, rounded up to a whole width.
 
-    All its MLPs are equally wide, and together as wide as the dense ones and the K experts of a token.
+    All its MLPs are equally wide, and together as wide as the dense ones and the experts of a token.
 
     Raises:
       ValueError: the model has no MoE layers.
@@ -152,7 +152,7 @@ def dense(config: Config) -> Config:
     model = config.model
     if not model.moe_layers:
         raise checks.error("model.moe.layers", "MoE layers, to compare with a dense model", model.moe.layers)
-    widths = model.num_layers + len(model.moe_layers) * (model.moe.num_selected_experts - 1)
+    widths = model.num_layers + len(model.moe_layers) * (model.moe.num_selected_experts + model.moe.shared_experts - 1)
     moe = dataclasses.replace(model.moe, layers="none")
     without = dataclasses.replace(model, moe=moe, mlp_size=-(-model.mlp_size * widths // model.num_layers))
     return config_lib.parse(dataclasses.replace(config, model=without))

@@ -32,6 +32,9 @@ RULES: tuple[Rule, ...] = (
     (r".*/moe/experts/hidden/kernel", PartitionSpec(EXPERT, FSDP)),  # [E, D, M]
     (r".*/moe/experts/output/kernel", PartitionSpec(EXPERT, None, FSDP)),  # [E, M, D]
     (r".*/moe/experts/(hidden|output)/bias", PartitionSpec(EXPERT)),
+    (r".*/moe/shared/hidden/kernel", PartitionSpec(None, FSDP)),  # [X, D, M], on every device of the experts
+    (r".*/moe/shared/output/kernel", PartitionSpec(None, None, FSDP)),  # [X, M, D]
+    (r".*/moe/shared/(hidden|output)/bias", PartitionSpec()),
     (r".*/moe/router/.*", PartitionSpec()),
     (r".*/attention/(query|key|value)/kernel", PartitionSpec(FSDP)),  # [D, H, F]
     (r".*/attention/(output|out)/kernel", PartitionSpec(None, None, FSDP)),  # [H, F, D]

@@ -22,7 +22,7 @@ def with_copied_experts(saved: dict[str, Tree], fresh: dict[str, Tree], *, noise
 
     Expert i is a copy of expert i modulo N, where a block of the other model has N experts. The router's rows and
     columns of an expert are copied with it. If other sizes of the router depend on the number of experts, it is fresh.
-    A dense block counts as one expert without a router. States of router steps are left out.
+    A dense block counts as one expert without a router. States of router steps are left out; shared experts stay.
 
     Args:
       saved: variables of the other model.
@@ -35,7 +35,7 @@ def with_copied_experts(saved: dict[str, Tree], fresh: dict[str, Tree], *, noise
       models next names them.
 
     Raises:
-      ValueError: noise, and no expert that is a copy.
+      ValueError: noise, and no expert that is a copy; or shared experts next to copies of a dense MLP.
     """
     given, wanted = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (saved, fresh))
     blocks = dict.fromkeys(path.split("/")[1] for path in wanted if "/moe/experts/" in path)
@@ -63,12 +63,17 @@ def _moe_layer(given: _Flat, wanted: _Flat, block: str, noise: float, random: np
     before, after = (next(iter(bank.values())).shape[0] for bank in (sources, experts))
     if before == after and not is_dense:
         return None
+    shared = _below(wanted, f"{place}/shared/")
+    if is_dense and shared:
+        expected = "0 where experts are copies of a dense MLP, which the sum would count twice"
+        raise checks.error("model.moe.shared_experts", expected, next(iter(shared.values())).shape[0])
     copies = _copied(sources, experts, noise, random)
     moved = None if is_dense else _grown_router(_below(given, f"{place}/router/"), router, before, after)
     origin = "the checkpoint's MLP" if is_dense else f"the checkpoint's {before}"
     fate = "starts anew" if moved is None else "has their rows and columns"
     logging.warning("%s: %d experts are copies of %s; the router %s", block, after, origin, fate)
     parts = {"experts": copies, "router": router if moved is None else moved}
+    parts["shared"] = _below(given, f"{place}/shared/")
     return {f"{place}/{part}/{name}": leaf for part, arrays in parts.items() for name, leaf in arrays.items()}
 
 

@@ -74,6 +74,7 @@ class MoeConfig:
         evaluated, whose tokens share the experts' slots.
       dispatch: registered way to move the tokens, or ``"auto"``: the fastest for the platform and the shapes.
       expert_dropout_rate: dropout inside the experts.
+      shared_experts: experts besides these that every token meets, unweighted (DeepSeekMoE, arXiv 2401.06066).
     """
 
     layers: Name | tuple[NonNegativeInt, ...] = "last2"
@@ -86,6 +87,7 @@ class MoeConfig:
     group_size_sequences: Batch = 1
     dispatch: Annotated[Name, Effect.MACHINE] = "auto"
     expert_dropout_rate: ShareBelowOne = 0.0
+    shared_experts: NonNegativeInt = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
