@@ -219,7 +219,7 @@ def test_an_inform_step_that_is_set_by_hand_renormalises_as_its_preset_does(give
 def test_options_that_the_papers_fix():
     names = [*presets.ROUTERS, "similarity_vmoe", "attention_vmoe", "symphony_vmoe"]
     options = {name: model_of(name).router.options for name in names}
-    weights = {"importance": {"weight": 0.005}, "load": {"weight": 0.005}}
+    weights = {loss: {"weight": 0.005, "over": "group"} for loss in ("importance", "load")}
     assert options["vmoe"] == {"linear": {"bias": False}, "top_experts": {"renormalize": False}, **weights}
     assert options["smoe_top1"]["linear"]["bias"] is options["smoe_top2"]["linear"]["bias"] is True
     assert options["similarity_vmoe"]["similarity"] == {
@@ -242,6 +242,14 @@ def test_scales_of_the_papers(scale):
     """Mutual-Inform SMoE, Table 8."""
     for step, option in (("similarity", "temperature"), ("attention", "sigma")):
         assert model_of(f"{step}_smoe_top2@{step}.{option}={scale}").router.options[step][option] == scale
+
+
+def test_settings_of_the_moe_layers_behind_the_name():
+    moe = model_of("similarity_vmoe@moe.capacity_factor=2@similarity.temperature=2@moe.batch_priority=true").moe
+    assert (moe.capacity_factor, moe.batch_priority) == (2.0, True)
+    for setting in ("moe.num_experts=4", "moe.layers=last1", "moe.size=3"):
+        with pytest.raises(ValueError, match=r"router=vmoe: expected options capacity_factor, .* of moe; received"):
+            model_of(f"vmoe@{setting}")
 
 
 def test_places_of_the_moe_layers():
@@ -269,7 +277,7 @@ def test_options_behind_the_name():
     for name, message in {
         "xmoe@cosine": r"router: expected NAME@STEP.OPTION=VALUE; received 'cosine'",
         "xmoe@cosine.withd=4": r"router=xmoe: expected options width, temperature of cosine; received 'cosine.withd=4'",
-        "xmoe@similarity.metric=cosine": r"router=xmoe: expected options of its steps .*, switch; received",
+        "xmoe@similarity.metric=cosine": r"router=xmoe: expected options of its steps .*, switch, or of moe; received",
         "xmoe@cosine.width=none": r"router.options.cosine.width: expected int >= 1 .* or None; received 'none'",
         "xmoe@cosine.temperature=hot": r"options.cosine.temperature: expected float >= 1e-06 .*; received 'hot'",
         "smoe_top1@linear.bias=yes": r"options.linear.bias: expected true or false; received 'yes'",

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias, get_type_hints
 
 import ml_collections
 
@@ -14,6 +14,7 @@ from vmoe_inform.registry import Registry
 from vmoe_inform.routing import steps
 
 Model: TypeAlias = ml_collections.ConfigDict  # ``config.model``
+_MOE = "moe"
 _TOP = re.compile(r"smoe_top([1-9]\d{0,8})$")  # of the names of a family, of which two are registered
 
 
@@ -239,7 +240,8 @@ def describe_routers() -> str:
             *(f"  {name:<{width}}  {ROUTERS[name].summary}" for name in ROUTERS),
             "router=STEP_NAME is that router with a registered step (STEP+STEP_NAME with several), as in",
             *(f"  {name:<{width}}  {summary}" for name, summary in products.items()),
-            "router=NAME@STEP.OPTION=VALUE@... sets options of its steps, as in xmoe@cosine.temperature=0.1",
+            "router=NAME@STEP.OPTION=VALUE@... sets options of its steps, as in xmoe@cosine.temperature=0.1,",
+            "and router=NAME@moe.FIELD=VALUE settings of model.moe, as in vmoe@moe.capacity_factor=2",
         ]
     )
 
@@ -249,7 +251,8 @@ def set_router(config: ml_collections.ConfigDict, name: str) -> None:
 
     Args:
       config: what a config file edits.
-      name: as of :func:`find_router`; ``NAME@STEP.OPTION=VALUE``, repeatedly, sets options of its steps too.
+      name: as of :func:`find_router`; ``NAME@STEP.OPTION=VALUE``, repeatedly, sets options of its steps too, and
+        ``NAME@moe.FIELD=VALUE`` settings of ``model.moe``.
 
     Raises:
       ValueError: unknown name, step or option; lists the known ones.
@@ -259,28 +262,35 @@ def set_router(config: ml_collections.ConfigDict, name: str) -> None:
 
 
 def set_options(config: ml_collections.ConfigDict, name: str) -> None:
-    """Sets the options of the router's steps that stand behind its name, as in ``NAME@STEP.OPTION=VALUE``.
+    """Sets what stands behind a router's name, as in ``NAME@STEP.OPTION=VALUE`` or ``NAME@moe.shared_experts=1``.
 
     Raises:
-      ValueError: a step that the router does not have, or an unknown option.
+      ValueError: a step that the router does not have, an unknown option, or a setting of ``model.moe`` that has a key.
     """
     name, *settings = name.split("@")
     router = config.model.router
     chosen_by = (router.score, router.inform, router.inform_by_layer, router.select)
     named = config_lib.RouterConfig(*chosen_by, losses=router.losses)
-    chosen = {step: steps.all_steps()[step] for step in named.step_names}
+    known = {step: steps.all_steps()[step].option_types for step in named.step_names}
     for setting in settings:
         match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", setting)
         if match is None:
             raise checks.error("router", "NAME@STEP.OPTION=VALUE", setting)
-        step, option, value = match.groups()
-        if step not in chosen:
-            raise checks.error(f"router={name}", f"options of its steps {', '.join(chosen)}", setting)
-        types = chosen[step].option_types
+        group, option, value = match.groups()
+        if group != _MOE and group not in known:
+            raise checks.error(f"router={name}", f"options of its steps {', '.join(known)}, or of {_MOE}", setting)
+        types = _moe_types() if group == _MOE else known[group]
         if option not in types:
-            raise checks.error(f"router={name}", f"options {', '.join(types) or 'none'} of {step}", setting)
-        field = f"model.router.options.{step}.{option}"
-        router.options[step][option] = from_text.value(field, value, types[option])
+            raise checks.error(f"router={name}", f"options {', '.join(types) or 'none'} of {group}", setting)
+        place = "model.moe" if group == _MOE else f"model.router.options.{group}"
+        target = config.model.moe if group == _MOE else router.options[group]
+        target[option] = from_text.value(f"{place}.{option}", value, types[option])
+
+
+def _moe_types() -> dict[str, Any]:
+    """Types of the settings of ``model.moe`` that no key of a config file's argument sets."""
+    hints = get_type_hints(config_lib.MoeConfig, include_extras=True)
+    return {name: hint for name, hint in hints.items() if name not in ("layers", "num_experts", "num_selected_experts")}
 
 
 def with_top(name: str, k: int) -> str:
