@@ -4,7 +4,15 @@ from vmoe_inform.evaluation.results import LayerRouting, Missing, SuiteResult
 from vmoe_inform.studies.results import CheckpointResult, RunResult
 
 
-def result(router: str, seed: int, *, clean: float = 0.9, entropy: float = 1.0, fluctuation: float = 0.1) -> RunResult:
+def result(
+    router: str,
+    seed: int,
+    *,
+    clean: float = 0.9,
+    entropy: float = 1.0,
+    fluctuation: float = 0.1,
+    collapsed: float | None = None,
+) -> RunResult:
     """Of one run."""
 
     def epoch(step: int, top1: float) -> CheckpointResult:
@@ -12,7 +20,7 @@ def result(router: str, seed: int, *, clean: float = 0.9, entropy: float = 1.0, 
         return CheckpointResult(
             step,
             {"clean": SuiteResult(100, {"top1": top1}), "o": SuiteResult(50, {"aupr": 0.5}, headline="aupr")},
-            {"block_1": LayerRouting(entropy, (0.5, 0.5, 0.0, 0.0), neighbours, 0.0)},
+            {"block_1": LayerRouting(entropy, (0.5, 0.5, 0.0, 0.0), neighbours, 0.0, collapsed)},
             {"c": Missing("install it")},
         )
 

@@ -13,9 +13,14 @@ from vmoe_inform.studies.summary import Interval
 @pytest.fixture(scope="module")
 def drawn():
     measures = {
-        "plain": [summary.measures_of(sample.result("plain", seed, clean=0.80 + 0.01 * seed)) for seed in range(3)],
+        "plain": [
+            summary.measures_of(sample.result("plain", seed, clean=0.80 + 0.01 * seed, collapsed=0.25))
+            for seed in range(3)
+        ],
         "mixing": [
-            summary.measures_of(sample.result("mixing", seed, clean=0.899 + 0.011 * seed, entropy=0.5 + 0.1 * seed))
+            summary.measures_of(
+                sample.result("mixing", seed, clean=0.899 + 0.011 * seed, entropy=0.5 + 0.1 * seed, collapsed=0.5)
+            )
             for seed in range(3)
         ],
     }
@@ -54,7 +59,8 @@ def test_routing_is_the_paired_difference_or_ratio(drawn):
 
 
 def test_load_and_cost(drawn):
-    load, neighbours, flops = drawn["load_and_cost"].axes
+    load, neighbours, collapsed, flops = drawn["load_and_cost"].axes
+    assert [position for position, _, _ in _marks(collapsed)] == pytest.approx([25.0])
     assert [position for position, _, _ in _marks(load)] == pytest.approx([0.0])
     assert [position for position, _, _ in _marks(neighbours)] == [1.0]
     assert _marks(flops) == [(25.0, 0.0, True)]

@@ -69,13 +69,14 @@ def test_pairs_need_the_same_seeds():
 
 
 def test_measures_of_a_run():
-    assert summary.measures_of(sample.result("mixing", 0, clean=0.8, entropy=0.5)) == {
+    assert summary.measures_of(sample.result("mixing", 0, clean=0.8, entropy=0.5, collapsed=0.25)) == {
         "score/clean": 0.8,
         "score/o": 0.5,
         "entropy/block_1": 0.5,
         "effective_neighbours/block_1": 2.0,
         "dropped/block_1": 0.0,
         "load_cv/block_1": pytest.approx(1.0),
+        "collapsed/block_1": 0.25,
         "fluctuation/block_1": 0.1,
     }
 

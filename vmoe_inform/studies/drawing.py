@@ -1,7 +1,7 @@
 """The figures of a study: one row a router, and in each panel its paired difference from the router compared with.
 
-Intervals are those of the differences (or ratios) themselves, so that a filled mark, whose interval excludes "no
-difference", is what it looks like. MoE layers differ in colour and marker.
+Intervals are those of the differences (or ratios) themselves. A filled mark is one that survives Holm's correction for
+all comparisons of its table. MoE layers differ in colour and marker.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.evaluation.suites import SuiteKind
 from vmoe_inform.lettering import legend, plain, shown
 from vmoe_inform.report.styles import GREY, empty_figure, series_styles
-from vmoe_inform.studies.summary import LEVEL, Comparison, Interval
+from vmoe_inform.studies.summary import LEVEL, Comparison, Interval, PairedInterval
 
 Summary = Mapping[str, Mapping[str, Comparison]]
 
@@ -43,7 +43,7 @@ class Panel:
 
     title: str
     label: Sequence[str]
-    series: Mapping[str, Mapping[str, Interval]]
+    series: Mapping[str, Mapping[str, PairedInterval]]
     equal_at: float = 0.0
     is_exact: bool = False
 
@@ -91,6 +91,7 @@ def figures(
         return {}
     layers = [name.removeprefix("load_cv/") for name in comparisons[against] if name.startswith("load_cv/")]
     suites = [name.removeprefix("score/") for name in comparisons[against] if name.startswith("score/")]
+    has_collapsed = any(name.startswith("collapsed/") for name in comparisons[against])  # older results have none
 
     def of_layers(title: str, measure: str, scale: float, unit: str) -> Panel:
         own = (scale * comparisons[against][f"{measure}/{layer}"].mean.mean for layer in layers)
@@ -111,6 +112,7 @@ def figures(
         groups["load_and_cost"] = [
             of_layers("CV of the load", "load_cv", 1.0, "CV"),
             of_layers("Effective neighbours", "effective_neighbours", 1.0, "tokens"),
+            *([of_layers("Collapsed records, %", "collapsed", 100.0, "points")] if has_collapsed else []),
             _overhead_panel(overhead, routers),
         ]
     titles = {
@@ -127,19 +129,24 @@ def _score_panel(comparisons: Summary, routers: Sequence[str], suite: str, kind:
     return Panel(kind.short_title, (label,), {"": _differences(comparisons, routers, f"score/{suite}", unit.scale)})
 
 
-def _differences(comparisons: Summary, routers: Sequence[str], name: str, scale: float) -> dict[str, Interval]:
+def _differences(comparisons: Summary, routers: Sequence[str], name: str, scale: float) -> dict[str, PairedInterval]:
     found = {router: comparisons[router][name].difference for router in routers if name in comparisons[router]}
-    return {router: Interval(scale * of.mean, scale * of.low, scale * of.high) for router, of in found.items()}
+    return {
+        router: dataclasses.replace(of, mean=scale * of.mean, low=scale * of.low, high=scale * of.high)
+        for router, of in found.items()
+    }
 
 
-def _ratios(comparisons: Summary, routers: Sequence[str], name: str) -> dict[str, Interval]:
+def _ratios(comparisons: Summary, routers: Sequence[str], name: str) -> dict[str, PairedInterval]:
     found = {router: comparisons[router][name].ratio for router in routers if name in comparisons[router]}
     return {router: ratio for router, ratio in found.items() if ratio is not None}
 
 
 def _overhead_panel(overhead: Mapping[str, Mapping[str, float]], routers: Sequence[str]) -> Panel:
     series = {
-        purpose.replace("_", " "): {router: Interval(*(100 * overhead[router][purpose],) * 3) for router in routers}
+        purpose.replace("_", " "): {
+            router: PairedInterval(*(100 * overhead[router][purpose],) * 3) for router in routers
+        }
         for purpose in overhead[routers[0]]
     }
     return Panel("Compiled flops", ("overhead in %",), series, is_exact=True)
@@ -162,7 +169,7 @@ def _draw(panels: Sequence[Panel], routers: Sequence[str], title: str, study: st
     words = [
         study,
         f"bars: {100 * LEVEL:.0f} % interval of the difference (ratio) between runs of the same seed",
-        "filled: it excludes no difference (not corrected for their number)"
+        "filled: survives Holm's correction"
         + (", arrow: the interval reaches beyond the axis" if any(are_cut) else ""),
     ]
     figure.supxlabel("\n".join(map(shown, words)), fontsize=9, color=GREY)
@@ -181,7 +188,7 @@ def _draw_panel(axes: Axes, panel: Panel, routers: Sequence[str]) -> bool:
         color, marker = styles[series]["color"], styles[series]["marker"]
         for router, interval in marks.items():
             row = routers.index(router) + offset
-            is_filled = panel.is_exact or interval.excludes(panel.equal_at)
+            is_filled = panel.is_exact or interval.survives
             axes.errorbar(
                 interval.mean,
                 row,
