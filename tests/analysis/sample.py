@@ -116,7 +116,7 @@ def plain_content(**changes: Any) -> dict[str, Any]:
     """analysis.json of a run of the plain router: one checkpoint, no run beside it, no corruptions."""
     found = content(**changes)
     for layer in found["layers"].values():
-        layer.update(graph=None, adjacency=None)
+        layer.update(graph=None, adjacency=None, keys=None)
     return {**found, "fluctuation": None, "against": None, "corruptions": None}
 
 
@@ -163,6 +163,12 @@ def _layer(random: np.random.Generator, num_experts: int, num_classes: int, dept
             "steps": [460, 920, 1380],
             "spectral_gap": [0.9, 0.6 - 0.02 * depth, 0.5 - 0.02 * depth],
             "matrix": matrix.tolist(),
+        },
+        "keys": {
+            "squares": [10.0 + 3.0 * group for group in range(24)],
+            "share": np.exp(-0.8 * np.arange(24)).tolist(),
+            "even": 1 / 65,
+            "largest": 0.7,
         },
         "collapsed": 0.5 / (1 + depth),
         "certificate": {

@@ -25,7 +25,7 @@ from .sample import analysis, content, of, plain_analysis, plain_content
 
 LONG = "runs/imagenet/2026-11-22/attention_vmoe_s32_last2_seed0"
 PLAIN = ["load", "entropy", "margin", "flips", "certificates", "specialisation"]
-INFORMED = ["neighbours", "adjacency", "adjacency_graph", "spectral_gap"]
+INFORMED = ["neighbours", "keys", "adjacency", "adjacency_graph", "spectral_gap"]
 COMPARED = ["entropy_ratio", "fluctuation", "corruptions", "rerouted"]
 
 
@@ -46,13 +46,14 @@ def test_what_no_layer_has_is_left_out():
 
 def test_a_layer_without_a_table_is_left_out_of_the_figure():
     found = content(num_layers=3)
-    for key in ("margin", "flips", "graph", "adjacency", "specialisation"):
+    for key in ("margin", "flips", "graph", "keys", "adjacency", "specialisation"):
         found["layers"]["block_3"][key] = None
     drawn = figures(of(found))
     assert [axes.get_title().partition(":")[0] for axes in drawn["margin"].axes] == ["block 1", "block 5"]
     assert list(lines_by_label(drawn["flips"].axes[0])) == ["block 1", "block 5"]
     assert list(lines_by_label(drawn["spectral_gap"].axes[0])) == ["block 1", "block 5"]
     assert ticks(drawn["neighbours"].axes[0]) == ["1", "5"]
+    assert [axes.get_title() for axes in drawn["keys"].axes] == ["block 1", "block 5"]
     for name in ("adjacency", "specialisation"):
         assert len(drawn[name].axes) == 2 + 1  # and the colour bar
 

@@ -88,6 +88,13 @@ def test_margins_are_counted_in_bars_up_to_the_largest():
     assert margin.quantiles[1:4] == pytest.approx([0.05, 0.25, 0.5], abs=1e-3)
 
 
+def test_keys_that_win_rows_by_their_length():
+    # Key 0 wins both rows of the first image, key 1 both of the second: each time the shorter one.
+    keys = _layer(key_squares=np.array([[1.0, 4.0], [9.0, 4.0]], np.float32)).keys
+    assert (keys.squares, keys.share, keys.even, keys.largest) == ((2.5, 6.5), (1.0, 0.0), 0.5, 1.0)
+    assert _layer().keys is None
+
+
 def test_collapsed_images_have_one_first_expert():
     layer = _layer()  # tokens of the first image take experts 0 and 1, both of the second expert 0
     assert layer.collapsed == 0.5

@@ -92,6 +92,24 @@ class TokenGraph:
 
 
 @dataclasses.dataclass(frozen=True)
+class Keys:
+    """Which keys win the rows of a token graph: those with the largest weight of a row.
+
+    Attributes:
+      squares: mean squared length of what a token is compared with as a key, by group; the first group has the shortest
+        keys of each sequence. Of the attention posterior it is the length of the mean of a head.
+      share: of the rows of the sequence that a key of the group wins, the mean.
+      even: what it would be if all keys won alike.
+      largest: share of the key that wins most, the mean over sequences.
+    """
+
+    squares: Row
+    share: Row
+    even: float
+    largest: checks.Share
+
+
+@dataclasses.dataclass(frozen=True)
 class Margin:
     """Histogram of the K-th minus the (K + 1)-th largest probability.
 
@@ -187,6 +205,7 @@ class Layer:
       margin, flips: None where no token chooses, or K = E.
       specialisation: of experts in classes; None where there are none.
       adjacency: None where no step multiplies with a matrix of experts.
+      keys: None where the keys of the graph have no lengths, and in older files.
       collapsed: share of the records whose tokens all have the same first expert; None in older files.
       certificate: None as ``margin``, where a token's experts depend on more than its own base probabilities, and in
         older files.
@@ -204,6 +223,7 @@ class Layer:
     adjacency: Adjacency | None = None
     collapsed: checks.Share | None = None
     certificate: Certificate | None = None
+    keys: Keys | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,8 @@ class Routing:
       informed: probabilities after the inform steps.
       base_indices: top K of the base logits; E where K still grows.
       graph: token graph that the inform steps applied; None if tokens did not mix or nobody asked for it.
+      key_squares: squared lengths of what tokens are compared with as keys; None as ``graph``, where the step has no
+        such lengths, and where several graphs were applied.
       gates: weights that the score step gives itself, or None.
       slot_logits: logits of the single slots of each expert, or None.
       losses: auxiliary losses that the steps bring, by name, for each image.
@@ -55,6 +57,7 @@ class Routing:
     informed: Float[Array, "B N E"]
     base_indices: Int[Array, "B N K"]
     graph: Float[Array, "B N N"] | None
+    key_squares: Float[Array, "B N"] | None
     gates: Float[Array, "B N E"] | None
     slot_logits: Float[Array, "B N E P"] | None
     losses: Mapping[str, Float[Array, " B"]]
@@ -210,7 +213,7 @@ class Router(nn.Module):
             scale = self.config.noise_std / self.sizes.num_experts
             noisy_logits = logits + scale * jax.random.normal(self.make_rng("routing"), logits.shape)
         probabilities = score.probabilities(noisy_logits)
-        graph = None
+        graph = key_squares = None
         for name in self.config.inform_steps_of(self.ordinal):
             step = INFORM_STEPS[name]
             if not step.acts_in(self.ordinal):
@@ -226,10 +229,12 @@ class Router(nn.Module):
                 probabilities = step.function(probabilities, context, **options)
             if step.graph is not None and self.is_mutable_collection(TRACE):
                 new = step.graph(context, **options)
+                squares_of = step.key_squares if graph is None else None
+                key_squares = None if squares_of is None else squares_of(context, **options)
                 graph = new if graph is None else jnp.einsum("bij,bjk->bik", new, graph)
             observe(step, context, variables)
         own = (gates, slot_logits, losses)
-        return Routing(logits, noisy_logits, probabilities, base_indices, graph, *own, active, parameters)
+        return Routing(logits, noisy_logits, probabilities, base_indices, graph, key_squares, *own, active, parameters)
 
     def _top(
         self, logits: Float[Array, "B N E"], k: int, active: Int[Array, ""] | None, at_least: int = 1

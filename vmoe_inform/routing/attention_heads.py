@@ -142,10 +142,12 @@ class Posterior(NamedTuple):
     Attributes:
       apply: ``use`` and columns -> what :func:`map_posterior` makes of them.
       at_length: outputs and means before they are centered.
+      squares: |m_hj|^2 of the means as they are.
     """
 
     apply: Callable[[Callable[..., Array], Tree], Array]
     at_length: Compared
+    squares: Float[Array, "B H N"]
 
 
 def posterior_of(context: StepContext, options: Options) -> Posterior:
@@ -183,4 +185,4 @@ def posterior_of(context: StepContext, options: Options) -> Posterior:
             block_size=options.block_size,
         )
 
-    return Posterior(apply, at_length)
+    return Posterior(apply, at_length, of_heads.compared.squares)

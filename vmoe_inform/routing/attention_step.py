@@ -29,6 +29,11 @@ def _posterior_graph(context: StepContext, **options: Any) -> Float[Array, "B N 
     return posterior_of(context, Options(**options)).apply(rows_of_graph, None)
 
 
+def _key_squares(context: StepContext, **options: Any) -> Float[Array, "B N"]:
+    """|m_hj|^2, the mean over the heads that count; over all heads where each token has one of its own."""
+    return jnp.mean(posterior_of(context, Options(**options)).squares, axis=1)
+
+
 def _check_heads(sizes: LayerSizes, *, heads: str, **options: object) -> None:
     if sizes.causal and heads == "lowest_entropy":
         expected = "'prefix', 'running' or 'posterior' in a causal model: the mean is over later tokens too"
@@ -73,6 +78,7 @@ def _update_state(
     "attention",
     needs_attention=True,
     graph=_posterior_graph,
+    key_squares=_key_squares,
     columns=attention_reading.columns,
     rows=attention_reading.rows,
     looks_ahead=False,

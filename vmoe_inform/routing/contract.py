@@ -180,6 +180,10 @@ def _check_graph(step: InformStep, inputs: Inputs, options: dict[str, Any]) -> s
     check_array(f"{step.name}.graph", graph, (IMAGES, tokens, tokens))
     sums = jnp.sum(graph, axis=-1)
     expect(f"{step.name}.graph", "rows that sum to 1", sums.tolist(), holds=bool(jnp.allclose(sums, 1.0, rtol=1e-5)))
+    if step.key_squares is not None:
+        squares = step.key_squares(context(inputs), **options)
+        check_array(f"{step.name}.key_squares", squares, (IMAGES, tokens))
+        expect(f"{step.name}.key_squares", "squares >= 0", squares.tolist(), holds=bool(jnp.all(squares >= 0)))
     same = close(inform(probabilities, graph), informed)
     expect(f"{step.name}.graph", "the weights that the function mixes tokens with", "others", holds=same)
     return "gives probabilities [B, N, E]: those of all tokens, mixed as its graph says"

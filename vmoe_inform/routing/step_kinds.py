@@ -226,6 +226,8 @@ class InformStep(ContextStep):
         nothing to do without a layer before.
       graph: ``graph(context, **options) -> [B, N, N]``, the weights that function mixes tokens with, for analysis;
         None if the step does not mix tokens.
+      key_squares: ``key_squares(context, **options) -> [B, N]``, squared lengths of the vectors that tokens are
+        compared with as keys, for analysis; None if there are no such vectors.
       columns: ``columns(probabilities [B, n, E], context, **options) -> tree [B, n, ...]``, what the step needs of n
         tokens to inform later ones. With ``rows`` it makes reading a text token by token cheap. None: ``function``
         works out all tokens of the text again for each.
@@ -237,6 +239,7 @@ class InformStep(ContextStep):
 
     skips_first_layer: bool = False
     graph: Callable[..., Float[Array, "B N N"]] | None = None
+    key_squares: Callable[..., Float[Array, "B N"]] | None = None
     columns: Callable[..., Tree] | None = None
     rows: Callable[..., Float[Array, "B n E"]] | None = None
     adjacency: Callable[..., Float[Array, "E E"]] | None = None

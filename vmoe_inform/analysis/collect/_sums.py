@@ -22,6 +22,7 @@ from vmoe_inform.routing import (
 )
 
 NUM_BINS = 4096
+_MOST_KEY_GROUPS = 24
 
 # Changes of the probabilities for which it is counted how many tokens they could give another choice.
 PERTURBATIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -59,6 +60,26 @@ class GraphSums:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class KeySums:
+    """Of keys of token graphs, in groups of those of a sequence from the shortest to the longest.
+
+    Attributes:
+      counts: keys of each group.
+      squares: sum of their squared lengths.
+      shares: sum of the shares of their sequence's rows that they win.
+      even: sum over sequences of one over the number of their keys.
+      largest: sum over sequences of the share of the key that wins most.
+    """
+
+    counts: Int[Array, " groups"]
+    squares: Float[Array, " groups"]
+    shares: Float[Array, " groups"]
+    even: Array
+    largest: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class LayerSums:
     """Of the tokens of one MoE layer.
 
@@ -75,6 +96,7 @@ class LayerSums:
       graph: None where tokens do not mix.
       certified: tokens that provably keep their experts for each of LENGTHS, by their margin and by pairs of experts;
         None where that is not known.
+      keys: None where the keys of the graph have no lengths.
     """
 
     tokens: Int[Array, ""]
@@ -89,6 +111,7 @@ class LayerSums:
     flips: Int[Array, " p"] | None
     graph: GraphSums | None
     certified: Int[Array, "2 lengths"] | None
+    keys: KeySums | None
 
 
 def layer_sums(
@@ -102,7 +125,7 @@ def layer_sums(
     """Sums over the tokens of sequences.
 
     Args:
-      layer: with all fields but ``weights`` and ``base_indices``; ``graph`` and ``margin`` may be None.
+      layer: with all fields but ``weights`` and ``base_indices``; graph, key squares and margin may be None.
       real: False for filler tokens, which are left out.
       labels: of the sequences; None where there are no classes.
       num_classes: of the labels; None where there are none.
@@ -141,6 +164,31 @@ def layer_sums(
         else jnp.sum(real[..., None] & (margins[..., None] <= 2 * sizes[None, None]), (0, 1)),
         graph=None if layer.graph is None else _graph_sums(jnp.asarray(layer.graph), real),
         certified=None if matrix is None else _certified(base, matrix, indices.shape[-1], real),
+        keys=None
+        if layer.graph is None or layer.key_squares is None
+        else _key_sums(jnp.asarray(layer.graph), jnp.asarray(layer.key_squares), real),
+    )
+
+
+def _key_sums(graph: Float[Array, "n N N"], squares: Float[Array, "n N"], real: Bool[Array, "n N"]) -> KeySums:
+    num_tokens = graph.shape[-1]
+    groups = min(num_tokens, _MOST_KEY_GROUPS)
+    number = jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1)  # [n, 1]
+    winners = jax.nn.one_hot(jnp.argmax(graph, axis=-1), num_tokens) * real[..., None]
+    shares = jnp.sum(winners, axis=1) / number  # [n, N]
+    ranks = jnp.argsort(jnp.argsort(jnp.where(real, squares, jnp.inf), axis=-1), axis=-1)
+    of_group = jax.nn.one_hot(ranks * groups // number, groups) * real[..., None]  # [n, N, groups]
+    counted = jnp.any(real, axis=-1)
+
+    def by_group(values: Float[Array, "n N"]) -> Float[Array, " groups"]:
+        return jnp.einsum("nj,njg->g", values, of_group, precision="highest")
+
+    return KeySums(
+        counts=jnp.sum(of_group, (0, 1)).astype(jnp.int32),
+        squares=by_group(jnp.where(real, squares, 0.0)),
+        shares=by_group(shares),
+        even=jnp.sum(jnp.where(counted, 1.0 / number[:, 0], 0.0)),
+        largest=jnp.sum(jnp.where(counted, jnp.max(shares, axis=-1), 0.0)),
     )
 
 

@@ -7,12 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmoe_inform import checks
-from vmoe_inform.analysis.collect._sums import LENGTHS, PERTURBATIONS, GraphSums, LayerSums, add, bin_edges, layer_sums
+from vmoe_inform.analysis.collect._sums import (
+    LENGTHS,
+    PERTURBATIONS,
+    GraphSums,
+    KeySums,
+    LayerSums,
+    add,
+    bin_edges,
+    layer_sums,
+)
 from vmoe_inform.analysis.collect.traces import Trace
 from vmoe_inform.analysis.results import (
     QUANTILES,
     Certificate,
     Flips,
+    Keys,
     Layer,
     Margin,
     Specialisation,
@@ -76,6 +86,7 @@ def of_sums(sums: LayerSums, rho: float | None = None) -> Layer:
         else _margin(np.asarray(sums.margin_counts), float(sums.margin) / tokens),
         flips=None if sums.flips is None else Flips(PERTURBATIONS, _row(np.asarray(sums.flips) / tokens)),
         specialisation=specialisation(np.asarray(sums.load)) if len(sums.load) > 1 else None,
+        keys=None if sums.keys is None else _keys(sums.keys, int(sums.sequences)),
         collapsed=int(sums.collapsed) / int(sums.sequences),
         certificate=None
         if sums.certified is None or rho is None
@@ -120,6 +131,16 @@ def _token_graph(sums: GraphSums, tokens: int) -> TokenGraph:
         self_weight=Spread(
             float(sums.self_weight) / tokens, _quantiles(np.asarray(sums.self_weight_counts), bin_edges(2))
         ),
+    )
+
+
+def _keys(sums: KeySums, sequences: int) -> Keys:
+    counts = np.maximum(np.asarray(sums.counts), 1)
+    return Keys(
+        squares=_row(np.asarray(sums.squares) / counts),
+        share=_row(np.asarray(sums.shares) / counts),
+        even=float(sums.even) / sequences,
+        largest=float(sums.largest) / sequences,
     )
 
 

@@ -46,7 +46,7 @@ def _record(left: Mapping[str, Any], config: ModelConfig) -> LayerTrace:
     if tokens_choose(config.router):
         found["margin"] = topk_margin(left["preferences"], routing.base_indices.shape[-1])
     found |= {"base": SCORE_STEPS[config.router.score].shares(routing.logits), "informed": informed}
-    return LayerTrace(base_indices=routing.base_indices, graph=routing.graph, **found)
+    return LayerTrace(base_indices=routing.base_indices, graph=routing.graph, key_squares=routing.key_squares, **found)
 
 
 def block_names(config: ModelConfig) -> list[str]:

@@ -4,7 +4,16 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from vmoe_inform.analysis.draw import adjacency, certificates, corruptions, decisions, experts, margins, neighbours
+from vmoe_inform.analysis.draw import (
+    adjacency,
+    certificates,
+    corruptions,
+    decisions,
+    experts,
+    keys,
+    margins,
+    neighbours,
+)
 from vmoe_inform.analysis.results import Analysis, Layer
 
 
@@ -31,6 +40,7 @@ def figures(analysis: Analysis) -> dict[str, Figure]:
         "flips": (margins.flips_figure, in_a_layer(lambda layer: layer.flips)),
         "certificates": (certificates.certificates_figure, in_a_layer(lambda layer: layer.certificate)),
         "neighbours": (neighbours.neighbours_figure, in_a_layer(lambda layer: layer.graph)),
+        "keys": (keys.keys_figure, in_a_layer(lambda layer: layer.keys)),
         "specialisation": (experts.specialisation_figure, in_a_layer(lambda layer: layer.specialisation)),
         "adjacency": (adjacency.adjacency_figure, has_adjacency),
         "adjacency_graph": (adjacency.adjacency_graph_figure, has_adjacency and has_experts),
