@@ -96,7 +96,7 @@ class Keys:
     """Which keys win the rows of a token graph: those with the largest weight of a row.
 
     Attributes:
-      squares: mean squared length of what a token is compared with as a key, by group; the first group has the shortest
+      squares: mean squared length of what a token is compared with as a key, by group. The first group has the shortest
         keys of each sequence. Of the attention posterior it is the length of the mean of a head.
       share: of the rows of the sequence that a key of the group wins, the mean.
       even: what it would be if all keys won alike.
