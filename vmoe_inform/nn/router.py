@@ -43,8 +43,8 @@ class Routing:
       informed: probabilities after the inform steps.
       base_indices: top K of the base logits; E where K still grows.
       graph: token graph that the inform steps applied; None if tokens did not mix or nobody asked for it.
-      key_squares: squared lengths of what tokens are compared with as keys. None as ``graph``, where the step has no such
-        lengths, and where several graphs were applied.
+      key_squares: squared lengths of what tokens are compared with as keys. None as ``graph``, where the step has no
+        such lengths, and where several graphs were applied.
       gates: weights that the score step gives itself, or None.
       slot_logits: logits of the single slots of each expert, or None.
       losses: auxiliary losses that the steps bring, by name, for each image.

@@ -26,8 +26,8 @@ class LayerTrace:
       margin: K-th minus (K + 1)-th largest informed probability; infinite where K = E; None also where it is not the
         tokens that choose.
       graph: row i holds the weights with which token i attends to each token; None also where tokens do not mix.
-      key_squares: squared length of what each token is compared with as a key of the graph. Of the attention posterior it
-        is the length of a head's mean. None where the router has no such lengths.
+      key_squares: squared length of what each token is compared with as a key of the graph. Of the attention posterior
+        it is the length of a head's mean. None where the router has no such lengths.
     """
 
     base: Float[np.ndarray, "n N E"] | None = None
