@@ -20,6 +20,7 @@ from vmoe_inform.routing import scores, steps
 
 B, N, V, FIRST = 2, 12, 10, 7  # tokens from the place FIRST on are replaced
 CAUSAL = (*(name for name in presets.ROUTERS if name not in ("base", "expert_choice", "soft")), *tiny.INFORMED)
+CAUSAL += ("adaptive_clusters_smoe_top2", "eigenbasis_smoe_top2")
 HEADS = ("running", "posterior")  # besides the default, prefix
 ESTIMATED = "attention_smoe_top2@attention.sigma=estimated@attention.center=true"
 INFORMED_BY_HEADS = tuple(f"{ESTIMATED}@attention.heads={heads}" for heads in HEADS)
@@ -40,7 +41,7 @@ def model_of(router, **fields):
     model = config.model
     model.hidden_size, model.mlp_size, model.num_heads, model.num_tokens, model.vocabulary_size = 16, 8, 2, N, V
     model.moe.num_experts, model.moe.group_size_sequences = 4, 2
-    needs_two = any(word in router for word in ("across_layers", "alternate", "glam"))
+    needs_two = any(word in router for word in ("across_layers", "alternate", "clusters", "glam"))
     model.num_layers = 2 if needs_two else 1
     presets.set_router(config, router)
     for name, value in fields.items():

@@ -267,6 +267,21 @@ def sparsity_loss(probabilities, k):
     return sum(loads[e] * row[e] for row in probabilities for e in range(experts)) / size
 
 
+def cluster_weights(deviations, limit):
+    inverse = 1 / (deviations + 1e-4)
+    return np.minimum(inverse, limit * inverse.mean()) / inverse.mean()
+
+
+def eigenbasis_scores(tokens, basis, gains, masks, bias, temperature):
+    orthonormal = np.linalg.qr(basis)[0]
+    scores = np.zeros((len(tokens), len(masks)))
+    for i, e in np.ndindex(scores.shape):
+        energies = (tokens[i] @ orthonormal) ** 2
+        shares = [np.exp(masks[e, r]) / np.exp(masks[:, r]).sum() for r in range(len(gains))]
+        scores[i, e] = (energies / energies.sum() * gains * shares).sum() + bias[e]
+    return scores / temperature
+
+
 def squared_variation(values):
     mean = sum(values) / len(values)
     return sum((v - mean) ** 2 for v in values) / len(values) / mean**2

@@ -257,6 +257,27 @@ CASES = [
         (0, 1, 2),
     ),
     Case(
+        "cluster_weights",
+        (shared(lambda rng, _: rng.random((E, D)) + 0.1),),
+        lambda s: routing.cluster_weights(s, limit=1.5),
+        lambda s: slow.cluster_weights(s, 1.5),
+        whole=True,
+    ),
+    Case(
+        "eigenbasis_scores",
+        (normal(N, D), shared(normal(D, WIDTH)), *(shared(normal(*shape)) for shape in ((WIDTH,), (E, WIDTH), (E,)))),
+        lambda *given: routing.eigenbasis_scores(*given, temperature=0.7),
+        lambda *given: slow.eigenbasis_scores(*given, 0.7),
+        (0, 1, 2, 3, 4),
+    ),
+    Case(
+        "orthonormal_basis",
+        (normal(D, WIDTH),),
+        routing.orthonormal_basis,
+        lambda basis: (q := np.linalg.qr(basis))[0] * np.sign(np.diagonal(q[1])),
+        (0,),
+    ),
+    Case(
         "light_scores",
         (normal(N, 6), shared(normal(6, WIDTH)), shared(normal(N, WIDTH)), shared(normal(E, WIDTH))),
         routing.light_scores,

@@ -85,6 +85,10 @@ def _check_router(model: ModelConfig) -> None:
         _ask(step, step.check, model, model.layer_sizes)
     _check_select(model)
     _check_losses(model)
+    score = steps.SCORE_STEPS[router.score]
+    if score.needs_previous and len(model.moe_layers) == 1:
+        expected = f"a second MoE layer for the score step {score.name!r}, which needs the one before"
+        raise checks.error("model.moe.layers", expected, model.moe.layers)
 
 
 def _check_inform(model: ModelConfig) -> None:

@@ -7,6 +7,7 @@ name, are in :mod:`vmoe_inform.routing.steps`.
 import importlib
 import pkgutil
 
+from vmoe_inform.routing.adaptive_clusters import cluster_weights
 from vmoe_inform.routing.adjacency import (
     coselection_counts,
     expert_informed,
@@ -19,6 +20,7 @@ from vmoe_inform.routing.adjacency import (
 from vmoe_inform.routing.assignment import balanced_assignment
 from vmoe_inform.routing.certificates import difference_norm, margin_radius, pairwise_radius
 from vmoe_inform.routing.distillation import light_scores
+from vmoe_inform.routing.eigenbasis import eigenbasis_scores, orthonormal_basis
 from vmoe_inform.routing.graphs import inform, similarity_informed, token_similarity
 from vmoe_inform.routing.loss_free import balanced_bias, biased_top_experts
 from vmoe_inform.routing.losses import (
@@ -59,11 +61,13 @@ __all__ = [
     "balanced_bias",
     "balanced_table",
     "biased_top_experts",
+    "cluster_weights",
     "collapsed_sequences",
     "coselection_counts",
     "cosine_scores",
     "difference_norm",
     "effective_neighbours",
+    "eigenbasis_scores",
     "expert_choice",
     "expert_informed",
     "expert_load",
@@ -80,6 +84,7 @@ __all__ = [
     "margin_radius",
     "normalize_adjacency",
     "orthogonality_loss",
+    "orthonormal_basis",
     "pairwise_radius",
     "positive_experts",
     "posterior_distances",

@@ -193,7 +193,10 @@ def _product(chosen: Sequence[steps.Step], base: str) -> Preset:
             elif not isinstance(step, steps.InformStep):
                 router.losses = (*(name for name in router.losses if name != step.name), step.name)
 
-    where = preset.where or ("last2" if any(step.skips_first_layer for step in informing) else None)
+    needs_two = any(step.skips_first_layer for step in informing) or any(
+        isinstance(step, steps.ScoreStep) and step.needs_previous for step in chosen
+    )
+    where = preset.where or ("last2" if needs_two else None)
     described = ", then ".join(f"{step.name}: {_summary(step)}" for step in chosen)
     return Preset(f"{base} with {described}", apply, where)
 
