@@ -28,7 +28,12 @@ from gcp_storage_emulator.handlers import buckets
 from gcp_storage_emulator.storage import Storage
 
 BUCKET = "test"
-KINDS = ("503", "dropped", "lost", "cut")  # before it is carried out (twice), after it, and within the answer
+KINDS = (
+    "503",
+    "dropped",
+    "lost",
+    "cut",
+)  # before it is carried out (twice), after it, and within the answer; or the number of another answer
 _OBJECT = re.compile(r"(?:/storage/v1|/upload/storage/v1|/download/storage/v1)?/b/([^/]+)/o(?:/([^/]+))?(/.*)?")
 
 
@@ -128,8 +133,8 @@ class _Handler(emulator.RequestHandler):
             return self._hang_up()
         answer, connection = io.BytesIO(), self.wfile
         self.wfile = answer
-        if fault == "503":
-            self.send_error(503)
+        if fault is not None and fault.isdecimal():
+            self.send_error(int(fault))
         else:
             with self._bucket.mutex:
                 self._answer(method, body)
@@ -205,7 +210,7 @@ class _Handler(emulator.RequestHandler):
         try:
             files, prefixes = self.storage.get_file_list(bucket, query.get("prefix"), query.get("delimiter"))
         except NotFound:
-            return self.send_error(404, "no such bucket")
+            return self._say(404, {"error": {"code": 404, "message": "The specified bucket does not exist."}})
         entries = sorted([(file["name"], file) for file in files] + [(prefix, None) for prefix in prefixes or ()])
         entries = [entry for entry in entries if entry[0] > query.get("pageToken", "")]
         size = min(int(query.get("maxResults", self._bucket.page)), self._bucket.page)
@@ -215,8 +220,11 @@ class _Handler(emulator.RequestHandler):
             "items": [file for _, file in page if file is not None],
             "prefixes": [name for name, file in page if file is None],
         } | ({"nextPageToken": page[-1][0]} if len(entries) > size else {})
+        return self._say(200, answer)
+
+    def _say(self, status: int, answer: dict[str, object]) -> None:
         content = json.dumps(answer).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

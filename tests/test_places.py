@@ -126,3 +126,36 @@ def test_a_place_that_can_be_written_to(folder):
     storage.check_writable(folder / "new")
     assert names(folder) == []
     assert storage.absolute(folder) == storage.resolved(folder) == folder
+
+
+def test_what_is_printed_is_added(folder):
+    for text in ("first\n", "second\n"):
+        with storage.appending(folder / "run" / "log.txt", within=folder) as file:
+            print(text, end="", file=file)
+            assert file.fileno() > 2
+    assert storage.read_bytes(folder / "run" / "log.txt") == b"first\nsecond\n"
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_folder_that_was_not_there_is_gone_after_an_error(folder, was_there):
+    run = folder / "runs" / "1"
+    if was_there:
+        storage.write_text(run / "old", "")
+    with contextlib.suppress(ZeroDivisionError), storage.gone_on_error(run):
+        storage.write_text(run / "new", "")
+        raise ZeroDivisionError
+    assert storage.exists(folder / "runs") == was_there
+    assert storage.exists(run / "old") == was_there
+    with storage.gone_on_error(run):
+        storage.write_text(run / "new", "")
+    assert storage.exists(run / "new")
+
+
+def test_a_file_that_can_be_written(folder):
+    storage.make_folder(folder)
+    storage.check_replaceable(folder / "file.json", "--json")
+    assert names(folder) == []
+    place = "gs://nobody" if str(folder).startswith("gs://") else str(folder / "missing")
+    missing = storage.path("x", f"{place}/file.json")
+    with pytest.raises(ValueError, match="--json: expected a "):
+        storage.check_replaceable(missing, "--json")

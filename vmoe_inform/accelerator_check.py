@@ -9,7 +9,6 @@ input, 5 a finding. Findings are a path unlike its reference, a resumed run with
 """
 
 import os
-import pathlib
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 try:
     from absl import flags
 
-    from vmoe_inform import checks, command_line
+    from vmoe_inform import checks, command_line, storage
 except ModuleNotFoundError as _problem:
     _INSTALL = "pip install absl-py flax jaxtyping ml-collections optax"
     sys.exit(f"error: accelerator_check: expected the module {_problem.name} ({_INSTALL}); received none")
@@ -31,7 +30,7 @@ _MINUTES = command_line.define(
     "minutes", Annotated[float, checks.Bound(at_least=0.1, at_most=1440.0)], 8.0, "It ends within this time."
 )
 _JSON = command_line.define_output("json", "File for what was found; it is written with every row.")
-_TRACE = command_line.define_path("trace", "Folder for a trace; by default beside the file of --json.")
+_TRACE = command_line.define_run_path("trace", "Folder for a trace; by default beside the file of --json.")
 _PARTS = command_line.define("parts", tuple[checks.Name, ...], None, "Parts to run; by default all.")
 _SIZE = flags.DEFINE_enum("size", "auto", ["auto", "small", "full"], "Sizes; auto: small on a CPU, else full.")
 
@@ -47,7 +46,8 @@ def main(_: list[str]) -> int:
         sys.stdout.flush()
         os._exit(code)
 
-    trace = pathlib.Path(_TRACE.value) if _TRACE.value else None if file is None else file.with_suffix(".trace")
+    beside = None if file is None else file.with_suffix(".trace")
+    trace = storage.path("--trace", _TRACE.value) if _TRACE.value else beside
     report = run.check(
         minutes=_MINUTES.value - _SECONDS_TO_END / 60,
         names=tuple(run.PARTS) if _PARTS.value is None else _PARTS.value,

@@ -15,7 +15,7 @@ from typing import Annotated
 
 from absl import flags
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import files, identity, settings
 
@@ -55,7 +55,7 @@ def main(_: list[str]) -> int:
             "topology": topology_name,
             "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")},
         }
-        file.write_text(json.dumps(about | result.to_json(), indent=2) + "\n")
+        storage.write_text(file, json.dumps(about | result.to_json(), indent=2) + "\n")
     if result.problem is None:
         return 0
     print(f"error: it does not fit the memory: {result.problem}", file=sys.stderr)

@@ -25,7 +25,7 @@ _JOIN_PROCESSES = command_line.define_processes()
 _FIELDS = command_line.define_fields()
 _SWEEP = flags.DEFINE_multi_string("sweep", [], "FIELD=VALUE,VALUE,... of model.router or model.moe; all combinations.")
 _PLUGINS = command_line.define(
-    "plugins", tuple[checks.GivenPath, ...], (), "Modules or files of your own to import, with routers or suites."
+    "plugins", tuple[checks.GivenRunPath, ...], (), "Modules or files of your own to import, with routers or suites."
 )
 _WORKDIR = flags.DEFINE_multi_string("workdir", [], "Folders of runs; with @STEP, at that checkpoint, not the newest.")
 _ALL = ", ".join(suites_lib.names())
@@ -43,7 +43,8 @@ def main(_: list[str]) -> int:
         raise checks.error("--workdir", "the folder of a run", None)
     others = checkpoint_path.parse_list(_COMPARE.value, flag="--compare")
     names = checkpoint_path.names_of([*paths, *others])
-    for name, why in plugins.load(_PLUGINS.value, files=True).items():
+    given = [str(storage.inputs.local(storage.path("--plugins", name))) for name in _PLUGINS.value]
+    for name, why in plugins.load(given, files=True).items():
         raise checks.error("--plugins", f"modules that can be imported ({why})", name)
     for path in paths:
         read_config(path.folder)  # imports the plug-ins of the run, whose suites and fields may be asked for

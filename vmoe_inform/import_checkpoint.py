@@ -14,21 +14,19 @@ a line in the order of the logits. So does --classes=imagenet, which is assumed 
 --classes=unknown drops the names. Exit codes: 0 done, 2 bad input.
 """
 
-import pathlib
-
 from absl import flags
 
-from vmoe_inform import checks, command_line
+from vmoe_inform import checks, command_line, storage
 
 _FROM = command_line.define_checkpoint()
-_WORKDIR = command_line.define_path("workdir", "Folder of the run that is written.")
+_WORKDIR = command_line.define_run_path("workdir", "Folder of the run that is written.")
 _CONFIG = command_line.define_config()
 _MODEL = command_line.define_model()
 _DATA = command_line.define_data()
 _ALLOW_MISSING = command_line.define(
     "allow_missing", tuple[checks.Name, ...], (), "Arrays, or beginnings of their names, that one side may lack."
 )
-_CLASSES = command_line.define_path(
+_CLASSES = command_line.define_run_path(
     "classes", "File of class names, one a line, in the order of the logits; or imagenet; or unknown."
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would become of each array, and stop.")
@@ -37,14 +35,16 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would become of each 
 def main(_: list[str]) -> None:
     """Prints the tables and writes the run."""
     given = command_line.required(_FROM, "a checkpoint")
-    workdir = None if _DRY_RUN.value else pathlib.Path(command_line.required(_WORKDIR, "a folder for the run"))
+    workdir = None
+    if not _DRY_RUN.value:
+        workdir = storage.path("--workdir", command_line.required(_WORKDIR, "a folder for the run"))
     from vmoe_inform.interop import write_run
 
     with write_run.new_folder(workdir):
         _import(given, workdir)
 
 
-def _import(given: str, workdir: pathlib.Path | None) -> None:
+def _import(given: str, workdir: storage.Path | None) -> None:
     from vmoe_inform.interop import checkpoint_import, exported, formats, plan, references, run_config, table, write_run
 
     path = references.locate(given, command_line.say)

@@ -8,7 +8,6 @@ be added. See docs/studies.md. Exit codes: 0 all done, or submitted, 1 some fail
 """
 
 import os
-import pathlib
 import sys
 from typing import Annotated, Any
 
@@ -23,7 +22,7 @@ _define = command_line.define
 _CONFIG = command_line.define_config()
 _ROUTERS = _define("routers", _Names, None, "Routers to compare: presets, as in the config's argument router=NAME.")
 _SEEDS = _define("seeds", _Seeds, 3, "Runs of each router: seeds 0 to SEEDS - 1.")
-_WORKDIR = command_line.define_path("workdir", "Folder of the study.")
+_WORKDIR = command_line.define_run_path("workdir", "Folder of the study.")
 _JOBS = _define("jobs", _Jobs | None, None, "Runs at a time; None: one, in this process, or all with --submit.")
 _AGAINST = _define("against", checks.Name, None, "Router that the others are compared with; by default the first.")
 _STEPS_BETWEEN = _define("steps_between", checks.PositiveInt | None, None, "Steps between measurements; None: 1 epoch.")
@@ -46,7 +45,7 @@ def main(_: list[str]) -> int:
         print(presets.describe_routers())
         return 0
     file, overrides, jobs = _CONFIG.required_file, _CONFIG.fields, _JOBS.value
-    workdir = pathlib.Path(command_line.required(_WORKDIR, "a folder for the study"))
+    workdir = storage.path("--workdir", command_line.required(_WORKDIR, "a folder for the study"))
     against = _AGAINST.value if _AGAINST.value is not None else (routers or [""])[0]
     scheduler = submit.scheduler(_SUBMIT.value, job=_JOB.value, array=_ARRAY.value)
 
@@ -59,7 +58,7 @@ def main(_: list[str]) -> int:
     storage.check_writable(workdir, "--workdir")
     every = plan.every(runs)
     if scheduler is not None:
-        arguments = [f"--workdir={workdir.absolute()}", *command_line.arguments_without(*submit.FLAGS)]
+        arguments = [f"--workdir={storage.absolute(workdir)}", *command_line.arguments_without(*submit.FLAGS)]
         made = submit.submit(every, scheduler, workdir=workdir, arguments=arguments, job=_JOB.value, at_a_time=jobs)
         command_line.say(str(made))
         if not made.nothing_left:

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from vmoe_inform import config as config_lib
+from vmoe_inform import storage
 from vmoe_inform.config import files as config_files
 
 GOOD = "from vmoe_inform import config\ndef get_config(argument=None):\n    return config.default()\n"
@@ -50,10 +51,38 @@ def test_a_mistake_in_a_config_file_is_one_line(tmp_path, text, message):
     assert re.search(message.replace("FILE", re.escape(str(path))), str(problem.value)), problem.value
 
 
-@pytest.mark.parametrize("file", ["no_such.py", ".", "README.md/x.py", "gs://bucket/config.py", "", "x" * 5000])
+@pytest.mark.parametrize("file", ["no_such.py", ".", "README.md/x.py", "s3://bucket/config.py", "", "x" * 5000])
 def test_no_config_file(file):
     with pytest.raises(ValueError, match=r"^--config: expected [^\n]*; received [^\n]*$"):
         config_files.load(file)
+
+
+@pytest.mark.parametrize(
+    ("file", "parts"),
+    [
+        ("digits", ("digits", None)),
+        ("a.py:", ("a.py", "")),
+        ("digits:from=gs://b/run", ("digits", "from=gs://b/run")),
+        ("gs://b/c.py", ("gs://b/c.py", None)),
+        ("gs://b/c.py:from=gs://b/run", ("gs://b/c.py", "from=gs://b/run")),
+    ],
+)
+def test_file_and_argument(file, parts):
+    assert config_files.split(file) == parts
+
+
+def test_a_config_file_of_a_bucket(tmp_path, bucket_folder, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    storage.write_text(bucket_folder / "mine.py", GOOD.replace("=None", ""))
+    config = config_files.load(f"{bucket_folder / 'mine.py'}:x=1", {"seed": 3, "train.steps": 200})
+    assert config.seed == 3
+    tree = config_lib.to_json(config_lib.parse(config))
+    storage.write_json(bucket_folder / "run" / "config.json", tree)
+    assert config_lib.parse(config_files.load(str(bucket_folder / "run" / "config.json"))) == config_lib.parse(config)
+    with pytest.raises(ValueError, match=r"--config: expected a config file, such as gs://.*/run/config\.json; "):
+        config_files.load(str(bucket_folder / "run"))
+    with pytest.raises(ValueError, match=r"--config: expected a config file, or one of the names .*; received 'gs://"):
+        config_files.load(str(bucket_folder / "missing.py"))
 
 
 def test_a_file_is_found_in_the_home_folder_and_gets_its_argument(tmp_path, monkeypatch):

@@ -92,7 +92,7 @@ def test_fine_tuning_with_another_router(tmp_path):
     [
         (None, r"config argument: expected from=RUN, the folder of the run to begin from; received nothing"),
         ("from=/no/such", r"from: expected the folder of a run, with config.json; received '/no/such'"),
-        ("from=gs://bucket/run", r"from: expected path on this machine .*; received 'gs://bucket/run'"),
+        ("from=s3://bucket/run", r"from: expected path on this machine, or gs://.*; received 's3://bucket/run'"),
         ("fom=x", r"config argument: expected one of the keys router, .*; received 'fom'"),
     ],
 )
@@ -106,3 +106,12 @@ def test_a_damaged_run_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json"):
         files.load(f"upcycle:from={tmp_path}")
+
+
+@pytest.mark.parametrize("file", [upcycle, finetune])
+def test_the_run_may_be_in_a_bucket(tmp_path, bucket_folder, monkeypatch, file):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run = _run(bucket_folder, model__moe__layers="none")
+    config = _parsed(file, f"from={bucket_folder},router=vmoe")
+    assert config.model.hidden_size == run.model.hidden_size
+    assert config.train.initial_checkpoint == str(bucket_folder)

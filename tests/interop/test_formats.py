@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.interop import checkpoint_files as files
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.interop import formats
 
 _MOST_BYTES = 6_000_000  # that the refusal of a file of at most one million bytes may take
@@ -74,6 +74,24 @@ def test_a_folder_or_link_is_as_good_as_its_file(kind, tmp_path):
     else:
         (tmp_path / "link").symlink_to(path)
         assert formats.open_checkpoint(tmp_path / "link").shapes == formats.open_checkpoint(path).shapes
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors", "vmoe"])
+def test_a_checkpoint_of_a_bucket(kind, tmp_path, bucket_folder, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    path = save(kind, tmp_path / "here")
+    for file in path.parent.iterdir():
+        storage.write_bytes(bucket_folder / file.name, file.read_bytes())
+    for given in (bucket_folder, bucket_folder / path.name):
+        found = read(str(given))
+        assert {name: array.tobytes() for name, array in found.items()} == {
+            name: array.tobytes() for name, array in ARRAYS.items()
+        }
+    storage.write_bytes(bucket_folder / "other" / "model.pt", pickle.dumps([1]))
+    for given, words in (("other", "a pickle, which runs code"), ("missing", "which is not there")):
+        with pytest.raises((ValueError, FileNotFoundError), match=f"--from: expected .*gs://.*{words}"):
+            formats.open_checkpoint(str(bucket_folder / given))
 
 
 def test_safetensors_bring_their_description_and_may_be_several(tmp_path):

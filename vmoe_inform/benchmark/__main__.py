@@ -25,7 +25,7 @@ import time
 
 from absl import flags
 
-from vmoe_inform import command_line
+from vmoe_inform import command_line, storage
 from vmoe_inform.benchmark import inform, layer, shared, step
 from vmoe_inform.benchmark import input as input_benchmark
 
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     print(tables.render(rows))
     if file is not None:
         document = {"header": shared.header(subcommand, settings), "rows": [tables.flatten(row) for row in rows]}
-        file.write_text(json.dumps(document, indent=1) + "\n")
+        storage.write_text(file, json.dumps(document, indent=1) + "\n")
     return 0
 
 

@@ -1,7 +1,5 @@
 """Flags: typed ones, those that several commands share, and ``--config``."""
 
-import os
-import pathlib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +8,7 @@ from typing import Annotated, Any
 import ml_collections
 from absl import flags
 
-from vmoe_inform import checks, text
+from vmoe_inform import checks, storage, text
 from vmoe_inform.config import files as config_files
 from vmoe_inform.config import from_text, groups
 from vmoe_inform.config.settings import CONFIGS
@@ -84,25 +82,20 @@ def say(*lines: str) -> None:
             print(text.printable(line))
 
 
-def define_output(name: str, description: str) -> Callable[[], pathlib.Path | None]:
-    """Defines ``--NAME=FILE``, a file to write.
+def define_output(name: str, description: str) -> Callable[[], storage.Path | None]:
+    """Defines ``--NAME=FILE``, a file to write, which may be in a bucket.
 
     Returns:
       the file, None where none is asked for; to be called before the work that it is for. It raises ValueError unless
       a file can be written there.
     """
-    holder = define_path(name, description)
+    holder = define_run_path(name, description)
 
-    def file() -> pathlib.Path | None:
+    def file() -> storage.Path | None:
         if holder.value is None:
             return None
-        path = pathlib.Path(holder.value).absolute()
-        there = os.path.lexists(path)
-        writable = os.access(path if there else path.parent, os.W_OK)
-        # It is replaced as a whole: a device, or a link such as /dev/stdout, would be gone for all.
-        if (there and (path.is_symlink() or not path.is_file())) or not path.parent.is_dir() or not writable:
-            expected = "a file that can be written, in a folder that exists; no link, pipe or device"
-            raise checks.error(f"--{name}", expected, holder.value)
+        path = storage.absolute(storage.path(f"--{name}", holder.value))
+        storage.check_replaceable(path, f"--{name}")
         return path
 
     return file
@@ -291,7 +284,7 @@ def define_machine() -> Callable[[], dict[str, Any]]:
         given = _given(holders)
         for name, (field, _) in _FOLDERS.items():
             directory = given.get(field)
-            if directory is not None and not pathlib.Path(directory).is_dir():
+            if directory is not None and not storage.inputs.is_folder(storage.path(f"--{name}", directory)):
                 raise checks.error(f"--{name}", "a folder that exists", directory)
         return given
 

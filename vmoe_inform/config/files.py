@@ -13,6 +13,7 @@ import ml_collections
 from vmoe_inform import checks, plugins, storage
 from vmoe_inform.config import from_text, groups, migrations, schema
 from vmoe_inform.config.settings import CONFIGS, RouterConfig
+from vmoe_inform.storage import inputs
 
 _SHOWN = 300  # characters of another program's message
 _OPTIONS = "model.router.options."
@@ -73,7 +74,7 @@ def import_plugins(arguments: Sequence[str]) -> None:
         if match is not None:
             given = match[2] if match[1] else next(iter(arguments[number + 1 :]), None)
     if given:
-        path = _locate(checks.conform("--config", given.partition(":")[0], checks.GivenPath))
+        path = _locate(split(given)[0])
         if path.suffix == ".json":
             _of_run(path)
         else:
@@ -92,20 +93,27 @@ def load(file: str, fields: Mapping[str, Any] | None = None) -> ml_collections.C
     Raises:
       ValueError: no such file, or it is no config file; the message has the line and the problem.
     """
-    name, colon, argument = file.partition(":")
-    path = _locate(checks.conform("--config", name, checks.GivenPath))
+    name, argument = split(file)
+    path = _locate(name)
     if path.suffix == ".json":
-        if colon:
+        if argument is not None:
             raise checks.error("--config", f"{path} without :ARGUMENT; it says what every setting is", file)
         config = _of_run(path)
     else:
-        config = _returned_by(path, [argument] if colon else [])
+        config = _returned_by(path, [] if argument is None else [argument])
     for field, value in _with_one_length(fields or {}).items():
         try:
             config.update_from_flattened_dict({field: value})
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
             raise checks.error(field, f"a field of the config that {path} returns ({_line(problem)})", value) from None
     return config
+
+
+def split(file: str) -> tuple[str, str | None]:
+    """FILE and ARGUMENT of FILE[:ARGUMENT]; FILE may be ``gs://BUCKET/NAME``, and ARGUMENT None for none."""
+    match = re.fullmatch(r"((?:gs://)?[^:]*)(?::(.*))?", file, flags=re.DOTALL)
+    assert match is not None  # as any text matches
+    return match[1], match[2]
 
 
 def check_options_are_used(fields: Mapping[str, Any], routers: Sequence[RouterConfig]) -> None:
@@ -140,18 +148,19 @@ def packaged() -> dict[str, pathlib.Path]:
 
 
 def _locate(given: str) -> pathlib.Path:
-    path, known = pathlib.Path(given), packaged()
-    if not path.is_file() and given in known:
+    """The file on this machine; one of a bucket is fetched."""
+    path, known = storage.path("--config", given, checks.GivenRunPath), packaged()
+    if not inputs.is_file(path) and given in known:
         return known[given]
-    if path.is_dir() and (path / "config.json").is_file():
+    if inputs.is_folder(path) and inputs.is_file(path / "config.json"):
         raise checks.error("--config", f"a config file, such as {path / 'config.json'}", given)
-    if not path.exists():
+    if not storage.exists(path):
         expected = f"a config file, or one of the names {', '.join(known)}"
         if path.stem in known:
             problem = checks.error("--config", expected, given)
             raise checks.InputError(f"{problem} (did you mean {path.stem!r}, which comes with the package?)")
         raise checks.unknown("--config", expected, given, known)
-    return path
+    return inputs.local(path) if inputs.is_file(path) else pathlib.Path(path)
 
 
 def _of_run(path: pathlib.Path) -> ml_collections.ConfigDict:

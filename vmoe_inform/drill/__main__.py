@@ -53,7 +53,7 @@ def main(_: list[str]) -> int:
             result = drill(training, workdir, kills=_KILLS.value, seed=_SEED.value, every_steps=every_steps)
     print(table(result))
     if file is not None:
-        file.write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        storage.write_text(file, json.dumps(dataclasses.asdict(result), indent=1) + "\n")
     return 1 if any(result.runs) else 0
 
 

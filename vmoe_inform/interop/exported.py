@@ -1,6 +1,5 @@
 """Models that this package has exported (:mod:`vmoe_inform.export`): they become runs again, bit-identically."""
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
@@ -61,7 +60,7 @@ def read(stored: StoredCheckpoint) -> tuple[Config, dict[str, Tree]]:
     said = stored.description["metadata"]
     if said.get("version") != str(VERSION):
         raise checks.error(f"{stored.path}", f"an exported model of version {VERSION}", said.get("version"))
-    folder = pathlib.Path(stored.path).parent
+    folder = storage.path("--from", stored.path).parent
     if "config" not in stored.description:
         raise FileNotFoundError(f"{folder}: expected the config.json that was exported with the arrays; received none")
     config = config_lib.parse_recorded(stored.description["config"], folder)

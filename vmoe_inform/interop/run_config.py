@@ -88,7 +88,8 @@ def _class_names(found: CheckpointImport, classes: str | None) -> Value:
             raise checks.error("--classes", f"names of {count:,} classes", f"{IMAGENET}, which has {len(ids):,}")
         return Value(ids, precedence.GIVEN)
     if classes is not None:
-        return Value(read_class_names(pathlib.Path(classes), count), precedence.GIVEN)
+        file = storage.inputs.existing_file("--classes", classes, "imagenet, unknown, or a file of names")
+        return Value(read_class_names(file, count), precedence.GIVEN)
     said = tuple(found.settings.data.get("class_names", ()))
     if said in (ids, tuple(map(label_sets.title, ids))) and count == len(ids):
         return Value(ids, precedence.CHECKPOINT)

@@ -1,9 +1,9 @@
 """The tables that an import prints: settings with where they are from, and every array of either side."""
 
-import pathlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+from vmoe_inform import storage
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.interop.plan import Row
 from vmoe_inform.interop.precedence import ASSUMED, Value
@@ -50,6 +50,6 @@ def lines_of_data(data: ImageDataConfig, names_from: str) -> Iterator[str]:
         yield f"classes: {known} ({names_from})"
 
 
-def next_command(workdir: pathlib.Path, *, asks_for_data: bool) -> str:
+def next_command(workdir: storage.Path, *, asks_for_data: bool) -> str:
     """How the run is evaluated; with a place for the folder of its data, if nothing says where they lie."""
     return f"vmoe-evaluate --workdir={shlex.quote(str(workdir))}{' --data_directory=DIR' * asks_for_data}"

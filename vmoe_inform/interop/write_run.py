@@ -1,8 +1,6 @@
 """Writes an imported model as a run's folder, which all commands take as one that was trained here."""
 
 import contextlib
-import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,7 +28,7 @@ IMPORT_FILE = "import.json"
 _VERSION = 1
 
 
-def check_folder(workdir: pathlib.Path) -> None:
+def check_folder(workdir: storage.Path) -> None:
     """Raises ValueError if there is a run already, or nothing can be written there."""
     for name in (CONFIG_FILE, CHECKPOINT_FOLDER):
         if storage.exists(workdir / name):
@@ -39,7 +37,7 @@ def check_folder(workdir: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(workdir: pathlib.Path | None) -> Iterator[None]:
+def new_folder(workdir: storage.Path | None) -> Iterator[None]:
     """A folder for :func:`write`, from :func:`check_folder`; if the import fails, what did not exist is gone again.
 
     Args:
@@ -48,21 +46,15 @@ def new_folder(workdir: pathlib.Path | None) -> Iterator[None]:
     Raises:
       ValueError: as :func:`check_folder`.
     """
-    made = [] if workdir is None else [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
-    try:
-        if workdir is not None:
-            check_folder(workdir)
+    if workdir is None:
         yield
-    except BaseException:
-        for folder in made[:1]:
-            shutil.rmtree(folder, ignore_errors=True)
-        for folder in made[1:]:
-            with contextlib.suppress(OSError):  # something else is there by now
-                folder.rmdir()
-        raise
+        return
+    with storage.gone_on_error(workdir):
+        check_folder(workdir)
+        yield
 
 
-def write(record: Mapping[str, Any], config: Config, variables: Mapping[str, Tree], workdir: pathlib.Path) -> None:
+def write(record: Mapping[str, Any], config: Config, variables: Mapping[str, Tree], workdir: storage.Path) -> None:
     """Writes ``config.json``, ``import.json`` and a checkpoint of step 0.
 
     Args:
@@ -82,7 +74,7 @@ def write(record: Mapping[str, Any], config: Config, variables: Mapping[str, Tre
         write_config(workdir, config)  # last: now it is a run
 
 
-def write_exported(stored: StoredCheckpoint, workdir: pathlib.Path) -> None:
+def write_exported(stored: StoredCheckpoint, workdir: storage.Path) -> None:
     """Writes the run that a model was exported from, at step 0, with the tokenizer of a run on text.
 
     Args:
@@ -94,7 +86,7 @@ def write_exported(stored: StoredCheckpoint, workdir: pathlib.Path) -> None:
       SavingError: as :func:`write`.
     """
     config, variables = exported.read(stored)
-    tokenizer = pathlib.Path(stored.path).with_name(TOKENIZER_FILE)
+    tokenizer = storage.path("--from", stored.path).with_name(TOKENIZER_FILE)
     if storage.exists(tokenizer):
         content = storage.read_bytes(tokenizer, most_bytes=MOST_TOKENIZER_BYTES)
         storage.write_bytes(workdir / TOKENIZER_FILE, content, within=workdir)

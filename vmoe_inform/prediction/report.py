@@ -1,7 +1,6 @@
 """Predictions of all files: lines on the terminal as they come, and the files that were asked for."""
 
 import contextlib
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,9 +24,9 @@ class Outputs:
       routing: the interactive page.
     """
 
-    csv: pathlib.Path | None = None
-    npz: pathlib.Path | None = None
-    routing: pathlib.Path | None = None
+    csv: storage.Path | None = None
+    npz: storage.Path | None = None
+    routing: storage.Path | None = None
 
 
 def report(

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ Add = Callable[[Prediction], None]
 
 
 @contextlib.contextmanager
-def csv_file(path: pathlib.Path, class_names: Sequence[str], *, top: int) -> Iterator[Add]:
+def csv_file(path: storage.Path, class_names: Sequence[str], *, top: int) -> Iterator[Add]:
     """A table that grows by a row for each file.
 
     The columns are ``file``, of each likely class ``label_1``, ``class_1``, ``probability_1``, and ``problem``. Labels
@@ -48,7 +47,7 @@ def csv_file(path: pathlib.Path, class_names: Sequence[str], *, top: int) -> Ite
 
 
 @contextlib.contextmanager
-def npz_file(path: pathlib.Path, class_names: Sequence[str]) -> Iterator[Add]:
+def npz_file(path: storage.Path, class_names: Sequence[str]) -> Iterator[Add]:
     """Arrays of all files that can be read, in memory until the end.
 
     They are ``files`` [n], ``class_names`` [classes], ``logits`` [n, classes] and, of each MoE layer,

@@ -54,7 +54,7 @@ def announce(missing: Sequence[tuple[pathlib.PurePath, _objects.Object]]) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     size = sum(one.size for _, one in missing)
     path = str(missing[0][0]) + (f" and {len(missing) - 1:,} more" if len(missing) > 1 else "")
-    logging.info("fetching %s: %s bytes, into %s", path, f"{size:,}", folder)
+    logging.warning("fetching %s: %s bytes, into %s", path, f"{size:,}", folder)  # commands show no mere information
     left, free = size - sum(_size_of(_part(*one)) for one in missing), shutil.disk_usage(folder).free
     if left > free:
         words = f"{path}: {left:,} bytes do not fit into {folder}, where {free:,} are free; $XDG_CACHE_HOME moves it"
@@ -131,6 +131,6 @@ def _locked(path: pathlib.PurePath) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logging.info("%s: another process of this machine fetches it; waiting", path)
+            logging.warning("%s: another process of this machine fetches it; waiting", path)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -23,6 +23,11 @@ def renames_folders(path: Path) -> bool:
     return place_of(path).renames_folders
 
 
+def look_seconds(path: Path) -> float:
+    """How long to wait between two looks at a file that another process changes: a look at a bucket is a request."""
+    return place_of(path).look_seconds
+
+
 def absolute(path: Path) -> Path:
     """The path from the root of its place."""
     return place_of(path).absolute(path)
@@ -79,6 +84,11 @@ def check_writable(folder: Path, field: str = "workdir") -> None:
     place_of(folder).check_writable(folder, field)
 
 
+def check_replaceable(file: Path, field: str) -> None:
+    """Raises ValueError unless a file of this name can be written in a folder that exists; ``field`` named it."""
+    place_of(file).check_replaceable(file, field)
+
+
 def make_folder(folder: Path, *, within: Path | None = None) -> None:
     """Makes a folder, and those on the way to it, where there is none. Raises InputError if one is a link or a file."""
     place = place_of(folder)
@@ -105,6 +115,11 @@ def log(path: Path, *, header: bytes = b"", within: Path | None = None) -> Log:
       within: folder of the run.
     """
     return place_of(path).log(path, header, within)
+
+
+def gone_on_error(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """After an error within, a folder that was not there before is gone again."""
+    return place_of(folder).gone_on_error(folder)
 
 
 def local_folder(folder: Path) -> contextlib.AbstractContextManager[pathlib.Path]:

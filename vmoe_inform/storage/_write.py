@@ -1,10 +1,7 @@
 """Writes files of a run: whole or not at all, or by adding to their end; never through a link."""
 
 import contextlib
-import io
 import json
-import os
-import pathlib
 import shutil
 import sys
 import zipfile
@@ -15,7 +12,6 @@ import numpy as np
 
 from vmoe_inform.storage import strict
 from vmoe_inform.storage._damage import names_aside
-from vmoe_inform.storage._descriptor import open_descriptor
 from vmoe_inform.storage._files import exists, make_folder
 from vmoe_inform.storage._read import opened
 from vmoe_inform.storage._which import place_of
@@ -95,9 +91,10 @@ def write_arrays(
                 np.lib.format.write_array(member, values, allow_pickle=False)
 
 
-def appending(path: pathlib.Path, *, within: pathlib.Path | None = None) -> TextIO:
-    """A text file on the disk to which lines are added; made if there is none. Raises as :func:`opened`."""
+def appending(path: Path, *, within: Path | None = None) -> contextlib.AbstractContextManager[TextIO]:
+    """A text file with a descriptor of this machine, to which lines are added; made if there is none.
+
+    In a bucket, what is written arrives every few seconds, and at the end. Raises as :func:`opened`.
+    """
     make_folder(path.parent, within=within)
-    return io.TextIOWrapper(
-        os.fdopen(open_descriptor(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab"), encoding="utf-8"
-    )
+    return place_of(path).appending(path)

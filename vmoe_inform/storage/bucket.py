@@ -15,7 +15,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO
+from typing import IO, TextIO
 
 import fsspec.config
 from etils import epath
@@ -24,9 +24,11 @@ from vmoe_inform import checks
 from vmoe_inform.storage import _objects
 from vmoe_inform.storage._bucket_lock import BucketLock
 from vmoe_inform.storage._bucket_log import BucketLog
+from vmoe_inform.storage._bucket_output import output_of
 from vmoe_inform.storage._damage import DamagedFileError, names_aside
 
 renames_folders = False
+look_seconds = 10.0
 _THREADS = 8  # requests at a time, where there are many objects; the client keeps 10 connections
 _ATTEMPTS = 10  # to read an object that others replace; a log gets a new generation each second
 _SPOOLED_BYTES = 1 << 26  # of a file that is written; more of it waits on the disk
@@ -49,7 +51,10 @@ def exists(path: pathlib.PurePath) -> bool:
 
 def is_folder(path: pathlib.PurePath) -> bool:
     """Whether there is an object below."""
-    return bool(_objects.below(path, most=1))
+    try:
+        return bool(_objects.below(path, most=1))
+    except FileNotFoundError:  # not even the bucket
+        return False
 
 
 def absolute(path: pathlib.PurePath) -> pathlib.PurePath:
@@ -105,6 +110,11 @@ def check_writable(folder: pathlib.PurePath, field: str) -> None:
         raise checks.error(field, expected, str(folder)) from None
 
 
+def check_replaceable(file: pathlib.PurePath, field: str) -> None:
+    """As :func:`check_writable`: a folder exists once it has an object."""
+    check_writable(file.parent, field)
+
+
 def remove(path: pathlib.PurePath) -> None:
     """Deletes an object, and all below; what cannot be deleted stays."""
 
@@ -156,6 +166,11 @@ def replacing(path: pathlib.PurePath) -> Iterator[IO[bytes]]:
         _objects.write(path, file)
 
 
+def appending(path: pathlib.PurePath) -> contextlib.AbstractContextManager[TextIO]:
+    """A temporary file of this machine, whose new bytes are added to the object every few seconds."""
+    return output_of(BucketLog(path, b""))
+
+
 def log(path: pathlib.PurePath, header: bytes, within: pathlib.PurePath | None) -> BucketLog:
     """A file that grows."""
     return BucketLog(path, header)
@@ -164,6 +179,18 @@ def log(path: pathlib.PurePath, header: bytes, within: pathlib.PurePath | None) 
 def lock(path: pathlib.PurePath) -> BucketLock:
     """The lock that an object stands for."""
     return BucketLock(path)
+
+
+@contextlib.contextmanager
+def gone_on_error(folder: pathlib.PurePath) -> Iterator[None]:
+    """After an error within, a folder that was not there before is gone again."""
+    was_there = is_folder(folder)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            remove(folder)
+        raise
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ A network file system that is mounted is the local disk, too.
 
 import contextlib
 import errno
+import io
 import os
 import pathlib
 import secrets
@@ -12,7 +13,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, TextIO
 
 from vmoe_inform import checks
 from vmoe_inform.storage._damage import DamagedFileError, names_aside
@@ -21,6 +22,7 @@ from vmoe_inform.storage._disk_lock import LockFile
 from vmoe_inform.storage._disk_log import GrowingFile
 
 renames_folders = True
+look_seconds = 1.0
 
 
 def exists(path: pathlib.Path) -> bool:
@@ -113,6 +115,16 @@ def check_writable(folder: pathlib.Path, field: str) -> None:
         raise (OSError(str(error)) if problem.errno in (errno.ENOSPC, errno.EDQUOT) else error) from None
 
 
+def check_replaceable(file: pathlib.Path, field: str) -> None:
+    """Raises ValueError unless a file of this name can be written in a folder that exists; ``field`` named it."""
+    there = exists(file)
+    writable = os.access(file if there else file.parent, os.W_OK)
+    # It is replaced as a whole: a device, or a link such as /dev/stdout, would be gone for all.
+    if (there and (file.is_symlink() or not file.is_file())) or not file.parent.is_dir() or not writable:
+        expected = "a file that can be written, in a folder that exists; no link, pipe or device"
+        raise checks.error(field, expected, str(file))
+
+
 def make_folder(folder: pathlib.Path) -> None:
     """Makes a folder, and those on the way to it, where there is none. Raises InputError if one is a file."""
     try:
@@ -170,6 +182,12 @@ def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def appending(path: pathlib.Path) -> TextIO:
+    """A text file to which lines are added; made if there is none."""
+    descriptor = open_descriptor(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    return io.TextIOWrapper(os.fdopen(descriptor, "ab"), encoding="utf-8")
+
+
 def log(path: pathlib.Path, header: bytes, within: pathlib.Path | None) -> GrowingFile:
     """A file that grows."""
     return GrowingFile(path, header, lambda: _make_folder_of(path, within))
@@ -183,6 +201,21 @@ def _make_folder_of(path: pathlib.Path, within: pathlib.Path | None) -> None:
 def lock(path: pathlib.Path) -> LockFile:
     """A file that can be locked."""
     return LockFile(path)
+
+
+@contextlib.contextmanager
+def gone_on_error(folder: pathlib.Path) -> Iterator[None]:
+    """After an error within, a folder that was not there before is gone again, and so are those on the way to it."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        yield
+    except BaseException:
+        for one in made[:1]:
+            remove(one)
+        for one in made[1:]:
+            with contextlib.suppress(OSError):  # something else is there by now
+                one.rmdir()
+        raise
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
-import pathlib
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -81,7 +81,7 @@ def _attempt(run: PlannedRun, stop: StopRequest) -> str:
     return _DONE
 
 
-def _log(run: PlannedRun) -> pathlib.Path:
+def _log(run: PlannedRun) -> storage.Path:
     return run.folder / measure.LOG_FILE
 
 
@@ -137,9 +137,11 @@ def _report(run: PlannedRun, exit_code: int | None, receiver: Connection, *, sto
 
 def _work(run: PlannedRun, sender: Connection) -> None:
     """The work of a process."""
-    with StopRequest() as stop:
-        log = storage.appending(_log(run), within=run.folder)
+    with StopRequest() as stop, storage.appending(_log(run), within=run.folder) as log:
         for standard in (1, 2):
             os.dup2(log.fileno(), standard)
         missing = plugins.load(run.config.plugins, files=True)
-        sender.send(f"plug-ins that cannot be imported: {missing}" if missing else _attempt(run, stop))
+        report = f"plug-ins that cannot be imported: {missing}" if missing else _attempt(run, stop)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    sender.send(report)

@@ -128,8 +128,7 @@ def put_damaged_aside(run: PlannedRun) -> None:
     """Puts damaged files aside, with a warning. Without a result the run is measured again."""
     log = run.folder / LOG_FILE
     try:
-        if storage.exists(log):
-            storage.appending(log, within=run.folder).close()
+        storage.check_is_file(log)
     except storage.DamagedFileError as problem:
         logging.warning("%s; moved to %s", problem, storage.set_aside(log))
     try:

@@ -5,13 +5,12 @@ the data. It is compared with one of the routers seed by seed.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vmoe_inform import checks, storage, tasks, text
 from vmoe_inform import config as config_lib
-from vmoe_inform.config import Config
+from vmoe_inform.config import Config, files
 from vmoe_inform.config.identity import Effect
 from vmoe_inform.runs.folder import check_same_run
 from vmoe_inform.training import program, setup
@@ -32,7 +31,7 @@ class PlannedRun:
 
     router: str
     config: Config
-    folder: pathlib.Path
+    folder: storage.Path
     measured_steps: tuple[int, int]
 
     @property
@@ -77,7 +76,7 @@ def check_request(
         raise checks.error("--seeds", "2 or more (one seed has no interval)", num_seeds)
     if jobs < 1:
         raise checks.error("--jobs", "1 or more", jobs)
-    argument = file.partition(":")[2]
+    argument = files.split(file)[1] or ""
     if any(item.strip().startswith("router=") for item in argument.split(",")):
         raise checks.error("--config", "an argument without router=, which --routers sets", file)
     if "seed" in overrides:
@@ -86,7 +85,7 @@ def check_request(
 
 def with_router(file: str, router: str) -> str:
     """``configs/digits.py:experts=4`` -> ``configs/digits.py:experts=4,router=ROUTER``."""
-    name, _, argument = file.partition(":")
+    name, argument = files.split(file)
     return f"{name}:{argument},router={router}" if argument else f"{name}:router={router}"
 
 
@@ -94,7 +93,7 @@ def make(
     routers: Sequence[str],
     *,
     num_seeds: int,
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     load: Callable[[str], Any],
     steps_between: int | None = None,
 ) -> dict[str, list[PlannedRun]]:

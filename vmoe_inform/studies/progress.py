@@ -1,5 +1,6 @@
 """Progress of a study, read from the files of its runs: one bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -9,11 +10,11 @@ from typing import Self
 
 import rich.console
 
+from vmoe_inform import storage
 from vmoe_inform.progress import Bar, TimeLeft, describe_seconds
 from vmoe_inform.studies.plan import PlannedRun
 from vmoe_inform.training.writers.jsonl import last_step
 
-_LOOK_EVERY_SECONDS = 1.0
 _LINE_EVERY_SECONDS = 60.0  # where there is no terminal, unless a run was finished
 
 
@@ -59,10 +60,12 @@ class Progress:
         self._bar = Bar(lambda: self._text, total=sum(run.total_steps for run in runs), console=console)
 
     def update(self) -> None:
-        """Reads the files and shows the progress."""
-        now = self._clock()
-        steps, total = sum(map(steps_done, self._runs)), sum(run.total_steps for run in self._runs)
-        finished = sum(run.is_finished for run in self._runs)
+        """Reads the files and shows the progress; what a bucket does not answer is not news."""
+        with contextlib.suppress(OSError):
+            self._show(sum(map(steps_done, self._runs)), sum(run.is_finished for run in self._runs))
+
+    def _show(self, steps: int, finished: int) -> None:
+        now, total = self._clock(), sum(run.total_steps for run in self._runs)
         left = self._left.seconds(steps, total, now)
         is_measuring = steps == total and finished < len(self._runs)  # which no step says the time of
         self._text = (
@@ -82,7 +85,7 @@ class Progress:
         return now - last.time >= _LINE_EVERY_SECONDS
 
     def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_EVERY_SECONDS):
+        while not self._ended.wait(storage.look_seconds(self._runs[0].folder)):
             self.update()
 
     def __enter__(self) -> Self:

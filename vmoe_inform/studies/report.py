@@ -18,7 +18,7 @@ TABLES_FILE = "study.md"
 
 
 def write_finished(
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     runs: Mapping[str, Sequence[PlannedRun]],
     *,
     against: str,
@@ -38,7 +38,7 @@ def write_finished(
 
 
 def write(
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     runs: Mapping[str, Sequence[PlannedRun]],
     *,
     against: str,
@@ -67,7 +67,7 @@ def write(
     write_study(workdir, study, runs=every)
 
 
-def write_study(workdir: pathlib.Path, study: Study, *, runs: Sequence[Any] = ()) -> None:
+def write_study(workdir: storage.Path, study: Study, *, runs: Sequence[Any] = ()) -> None:
     """Writes the same files from what was measured.
 
     Args:

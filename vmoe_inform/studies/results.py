@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias
 
@@ -92,7 +91,7 @@ def of_json(value: Any) -> RunResult:
     return _VERSIONS[version](value)
 
 
-def read(path: pathlib.Path, *, within: pathlib.Path) -> RunResult:
+def read(path: storage.Path, *, within: storage.Path) -> RunResult:
     """The result in a file, also one that an older version wrote.
 
     Raises:
@@ -102,6 +101,6 @@ def read(path: pathlib.Path, *, within: pathlib.Path) -> RunResult:
     return documents.read(path, _VERSIONS, within=within)
 
 
-def write(path: pathlib.Path, result: RunResult, *, within: pathlib.Path) -> None:
+def write(path: storage.Path, result: RunResult, *, within: storage.Path) -> None:
     """Writes the result, whole or not at all."""
     storage.write_json(path, documents.to_json(result, leave_out_empty=True), within=within)

@@ -10,7 +10,7 @@ import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.sharding import launchers
 from vmoe_inform.studies import measure
 from vmoe_inform.studies.plan import PlannedRun
@@ -59,7 +59,7 @@ def submit(
     runs: Sequence[PlannedRun],
     to: Scheduler,
     *,
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     arguments: Sequence[str],
     job: str | None,
     at_a_time: int | None,
@@ -94,9 +94,9 @@ def submit(
     return Submitted(identifier, len(new), len(queued), len(runs) - len(left))
 
 
-def study_name(workdir: pathlib.Path) -> str:
+def study_name(workdir: storage.Path) -> str:
     """Name of a study in a cluster, the same for the same folder."""
-    return f"vmoe-study-{hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:12]}"
+    return f"vmoe-study-{hashlib.sha256(str(storage.resolved(workdir)).encode()).hexdigest()[:12]}"
 
 
 def chosen(runs: Sequence[PlannedRun], array: Sequence[str], environment: Mapping[str, str]) -> PlannedRun:

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import files
 from vmoe_inform.config.presets import routers, sizes
@@ -117,8 +117,8 @@ def start_from_run(
 def _settings_of_run(folder: str) -> ml_collections.ConfigDict:
     if not folder:
         raise checks.error("config argument", "from=RUN, the folder of the run to begin from", checks.NOTHING)
-    path = checks.local_path("from", folder) / "config.json"
-    if not path.is_file():
+    path = storage.path("from", folder) / "config.json"
+    if not storage.inputs.is_file(path):
         raise checks.error("from", "the folder of a run, with config.json", folder)
     config = files.load(str(path))
     config.data.class_names = ()

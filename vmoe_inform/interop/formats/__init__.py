@@ -5,7 +5,7 @@ A format is one file and one line below. What the arrays mean is in :mod:`vmoe_i
 
 import os
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.interop.formats import npz, refused, safetensors, vmoe_shards
 from vmoe_inform.interop.formats.base import Format, damaged
 from vmoe_inform.interop.stored import StoredCheckpoint
@@ -31,13 +31,13 @@ def open_checkpoint(path: str | os.PathLike[str]) -> StoredCheckpoint:
       FileNotFoundError: there is no such file, or a part of the checkpoint is missing.
       ValueError: a format that is not read, or a damaged file.
     """
-    given = checks.local_path("--from", path)
+    given = storage.path("--from", path)
     refused.check(given)
     found = {name: file for name in FORMATS if (file := FORMATS[name].find(given)) is not None}
     titles = ", ".join(FORMATS[name].title for name in FORMATS)
-    if not found and not given.exists():
+    if not found and not storage.exists(given):
         raise FileNotFoundError(f"--from: expected a checkpoint ({titles}); received {str(path)!r}, which is not there")
-    if not found and given.is_dir():
+    if not found and storage.inputs.is_folder(given):
         refused.check_folder(given)
     if len(found) != 1:
         received = f"{given}, a folder with {', '.join(found)}" if found else str(given)

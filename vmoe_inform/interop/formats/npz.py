@@ -5,14 +5,13 @@ NumPy writes bfloat16 as two bytes without a meaning, ``V2``. Pickled objects ar
 
 import functools
 import math
-import pathlib
 
 import numpy as np
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.interop.formats.base import BFLOAT16, Format, damaged, first_bytes, only, opened
 from vmoe_inform.interop.stored import StoredArray, StoredCheckpoint
-from vmoe_inform.storage import strict
+from vmoe_inform.storage import inputs, strict
 
 _EXPECTED = "an npz file of plain arrays"
 # Parameters hardly shrink. A file of zeros shrinks to a thousandth, and would fill the memory.
@@ -24,13 +23,13 @@ class Npz(Format):
 
     title = "NumPy (.npz)"
 
-    def find(self, path: pathlib.Path) -> pathlib.Path | None:
-        if path.is_dir():
+    def find(self, path: storage.Path) -> storage.Path | None:
+        if inputs.is_folder(path):
             return only(path, "*.npz", but_not=_holds_logits)
         is_archive = first_bytes(path, 4) in (b"PK\x03\x04", b"PK\x05\x06")
-        return path if path.is_file() and (path.suffix == ".npz" or is_archive) else None
+        return path if inputs.is_file(path) and (path.suffix == ".npz" or is_archive) else None
 
-    def open(self, path: pathlib.Path) -> StoredCheckpoint:
+    def open(self, path: storage.Path) -> StoredCheckpoint:
         headers, size = _headers(path)
         claimed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values())
         if claimed > _MOST_RATIO * size + _MOST_SMALL_BYTES:
@@ -42,7 +41,7 @@ class Npz(Format):
         return StoredCheckpoint(str(path), "npz", arrays)
 
 
-def _headers(path: pathlib.Path) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype]], int]:
+def _headers(path: storage.Path) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype]], int]:
     """Shape and type of each array by name, and the size of the file in bytes."""
     with opened(path) as (file, size):
         try:
@@ -51,7 +50,7 @@ def _headers(path: pathlib.Path) -> tuple[dict[str, tuple[tuple[int, ...], np.dt
             raise damaged(path, _EXPECTED, problem) from None
 
 
-def _holds_logits(path: pathlib.Path) -> bool:
+def _holds_logits(path: storage.Path) -> bool:
     """Whether a file holds what a model computes, which check_checkpoint compares with, in place of its parameters."""
     try:
         return {"images", "logits"} <= _headers(path)[0].keys()
@@ -63,7 +62,7 @@ def _meant(dtype: np.dtype) -> np.dtype:
     return BFLOAT16 if dtype.kind == "V" else dtype
 
 
-def _read(path: pathlib.Path, name: str) -> np.ndarray:
+def _read(path: storage.Path, name: str) -> np.ndarray:
     with opened(path) as (file, size):
         try:
             array = strict.read_npz_array(file, size, name)

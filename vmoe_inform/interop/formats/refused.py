@@ -1,10 +1,10 @@
 """Formats that are known and not read, with the reason and what to do instead."""
 
-import pathlib
 import zipfile
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.interop.formats.base import first_bytes
+from vmoe_inform.storage import inputs
 
 _PICKLE = (
     "a pickle, which runs code when it is read: save the arrays with safetensors.torch.save_file where you trust it"
@@ -29,10 +29,10 @@ _SUFFIXES = {
 _EXPECTED = "a format that is read (docs/interop.md)"
 
 
-def check(path: pathlib.Path) -> None:
+def check(path: storage.Path) -> None:
     """Raises ValueError for a file of a format that is known and not read, and for a run's folder."""
-    if path.is_dir():
-        if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
+    if inputs.is_folder(path):
+        if inputs.is_folder(path / "checkpoints") and inputs.is_file(path / "config.json"):
             received = f"{path}, a run's folder, which needs no import: pass it as --workdir"
             raise checks.InputError(f"--from: expected a checkpoint of another program; received {received}")
         return
@@ -48,17 +48,17 @@ def check(path: pathlib.Path) -> None:
         raise checks.InputError(f"--from: expected {_EXPECTED}; received {path}, {reasons[0]}")
 
 
-def check_folder(folder: pathlib.Path) -> None:
+def check_folder(folder: storage.Path) -> None:
     """Raises ValueError for a folder that has files of a format that is known and not read."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            check(path)
+    for entry in sorted(inputs.entries(folder)):
+        if entry.is_file:
+            check(folder / entry.name)
 
 
-def _holds_pickle(path: pathlib.Path) -> bool:
+def _holds_pickle(path: storage.Path) -> bool:
     """Whether a zip archive is one of PyTorch."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(inputs.local(path)) as archive:
             return any(name.endswith(".pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError):
         return False  # said by the reader of npz

@@ -15,9 +15,9 @@ import ml_dtypes
 import numpy as np
 
 from vmoe_inform import checks, storage
-from vmoe_inform.interop.formats.base import BFLOAT16, Format, check_all_there, damaged, first_bytes, only, opened
+from vmoe_inform.interop.formats.base import BFLOAT16, Format, damaged, fetch_all, first_bytes, only, opened
 from vmoe_inform.interop.stored import StoredArray, StoredCheckpoint
-from vmoe_inform.storage import strict
+from vmoe_inform.storage import inputs, strict
 
 _EXPECTED = "a safetensors file as it was written"
 _INDEX = ".safetensors.index.json"
@@ -48,15 +48,15 @@ class Safetensors(Format):
 
     title = "safetensors"
 
-    def find(self, path: pathlib.Path) -> pathlib.Path | None:
-        if path.is_dir():
+    def find(self, path: storage.Path) -> storage.Path | None:
+        if inputs.is_folder(path):
             return only(path, f"*{_INDEX}") or only(path, "*.safetensors")
-        if not path.is_file():
+        if not inputs.is_file(path):
             return None
         named = path.suffix == ".safetensors" or path.name.endswith(_INDEX)
         return path if named or first_bytes(path, _LENGTH_BYTES + 1)[_LENGTH_BYTES:] == b"{" else None
 
-    def open(self, path: pathlib.Path) -> StoredCheckpoint:
+    def open(self, path: storage.Path) -> StoredCheckpoint:
         arrays: dict[str, StoredArray] = {}
         metadata: dict[str, str] = {}
         for file in _files(path) if path.name.endswith(_INDEX) else [path]:
@@ -67,14 +67,14 @@ class Safetensors(Format):
             metadata |= said
         description: dict[str, Any] = {"metadata": metadata}
         for key, name in _BESIDES.items():
-            if (config := path.with_name(name)).is_file():
-                description[key] = storage.read_json(config.resolve(), dict[str, Any])
+            if inputs.is_file(config := path.with_name(name)):
+                description[key] = storage.read_json(inputs.local(config).resolve(), dict[str, Any])
         return StoredCheckpoint(str(path), "safetensors", arrays, description)
 
 
-def _files(index: pathlib.Path) -> list[pathlib.Path]:
+def _files(index: storage.Path) -> list[storage.Path]:
     """The files that an index names, which are in its folder."""
-    listed = storage.read_json(index.resolve(), dict[str, Any]).get("weight_map")
+    listed = storage.read_json(inputs.local(index).resolve(), dict[str, Any]).get("weight_map")
     if checks.misfit(listed, dict[str, str]) is not None:
         raise damaged(index, "a weight_map of arrays to files", listed)
     names = sorted(set(listed.values()))
@@ -82,11 +82,11 @@ def _files(index: pathlib.Path) -> list[pathlib.Path]:
         if not name.endswith(".safetensors") or pathlib.PurePath(name).name != name:
             raise damaged(index, "names of .safetensors files in its own folder", name)
     files = [index.with_name(name) for name in names]
-    check_all_there(index, files)
+    fetch_all(index, files)
     return files
 
 
-def _open_file(path: pathlib.Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
+def _open_file(path: storage.Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
     with opened(path) as (file, size):
         try:
             header, start = _read_header(file, size)
@@ -150,7 +150,7 @@ def _check_spans(spans: Mapping[str, tuple[int, int]], num_bytes: int) -> None:
         raise ValueError(f"values of {end:,} bytes in {num_bytes:,}")
 
 
-def _read(path: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype, start: int) -> np.ndarray:
+def _read(path: storage.Path, shape: tuple[int, ...], dtype: np.dtype, start: int) -> np.ndarray:
     with opened(path) as (file, _):
         file.seek(start)
         array = np.empty(shape, dtype)

@@ -7,18 +7,18 @@ a version's is that of sorted names, the older one that of the file.
 
 import functools
 import math
-import pathlib
 import re
 from collections.abc import Mapping
 
 import msgpack
 import numpy as np
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.interop.formats import _vmoe_index, message_pack
 from vmoe_inform.interop.formats._vmoe_index import Index, Slices
-from vmoe_inform.interop.formats.base import Format, check_all_there, damaged, only, opened
+from vmoe_inform.interop.formats.base import Format, damaged, fetch_all, only, opened
 from vmoe_inform.interop.stored import StoredArray, StoredCheckpoint
+from vmoe_inform.storage import inputs
 
 _EXPECTED_SHARD = "a shard of google-research/vmoe as its index describes it"
 _MOST_INDEX_BYTES = 1 << 28  # 256 MiB; that of 10,000 arrays has 2
@@ -32,17 +32,17 @@ class VMoeShards(Format):
 
     title = "google-research/vmoe (.index and .data-*)"
 
-    def find(self, path: pathlib.Path) -> pathlib.Path | None:
-        if path.is_dir():
+    def find(self, path: storage.Path) -> storage.Path | None:
+        if inputs.is_folder(path):
             return only(path, "*.index")
         if shard := _SHARD.fullmatch(path.name):  # one of several
             path = path.with_name(shard[1])
-        if path.is_file():
+        if inputs.is_file(path):
             return path if path.suffix == ".index" else None
         index = path.with_name(path.name + ".index")
-        return index if index.is_file() else None
+        return index if inputs.is_file(index) else None
 
-    def open(self, path: pathlib.Path) -> StoredCheckpoint:
+    def open(self, path: storage.Path) -> StoredCheckpoint:
         index = read_index(path)
         shards = [_shard(path, number, index.num_shards) for number in range(index.num_shards)]
         _check_shards(path, shards, index)
@@ -54,7 +54,7 @@ class VMoeShards(Format):
         return StoredCheckpoint(str(path), "vmoe", arrays, {"version": index.version})
 
 
-def read_index(path: pathlib.Path) -> Index:
+def read_index(path: storage.Path) -> Index:
     """What an index file says. Raises ValueError, in one line, if it is none."""
     with opened(path) as (file, size):
         if size > _MOST_INDEX_BYTES:
@@ -69,19 +69,19 @@ def read_index(path: pathlib.Path) -> Index:
         raise damaged(path, "an index of google-research/vmoe as it was written", words) from None
 
 
-def _shard(index: pathlib.Path, number: int, count: int) -> pathlib.Path:
+def _shard(index: storage.Path, number: int, count: int) -> storage.Path:
     return index.with_name(f"{index.name.removesuffix('.index')}.data-{number:05d}-of-{count:05d}")
 
 
-def _check_shards(path: pathlib.Path, shards: list[pathlib.Path], index: Index) -> None:
+def _check_shards(path: storage.Path, shards: list[storage.Path], index: Index) -> None:
     """All shards are there, and none is asked for more than it has."""
-    check_all_there(path, shards)
+    fetch_all(path, shards)
     claimed = [0] * len(shards)
     for entry in index.entries.values():
         for slices, number in zip(entry.slices, entry.shards, strict=True):
             claimed[number] += _volume(slices) * entry.dtype.itemsize
     for shard, num_bytes in zip(shards, claimed, strict=True):
-        size = shard.stat().st_size
+        size = inputs.size(inputs.local(shard))
         if num_bytes > size:
             raise damaged(
                 shard, f"the {num_bytes:,} bytes of arrays that its index claims", f"a file of {size:,} bytes"
@@ -95,7 +95,7 @@ def _volume(slices: Slices) -> int:
 class _Locations:
     """Where in the shards the chunks of each array are; a shard is looked through when it is first needed."""
 
-    def __init__(self, shards: list[pathlib.Path], index: Index):
+    def __init__(self, shards: list[storage.Path], index: Index):
         self._shards, self._entries = shards, list(index.entries.values())
         self._found: dict[int, Mapping[int, list[int]]] = {}
 
@@ -118,7 +118,7 @@ class _Locations:
 
     @staticmethod
     def _fill(
-        array: np.ndarray, is_filled: np.ndarray, wanted: list[Slices], path: pathlib.Path, offsets: list[int]
+        array: np.ndarray, is_filled: np.ndarray, wanted: list[Slices], path: storage.Path, offsets: list[int]
     ) -> None:
         if len(offsets) != len(wanted):
             raise ValueError(f"{len(offsets)} chunks in place of {len(wanted)}")
@@ -135,7 +135,7 @@ class _Locations:
             is_filled[where] = True
 
 
-def _look_through(path: pathlib.Path, num_arrays: int) -> dict[int, list[int]]:
+def _look_through(path: storage.Path, num_arrays: int) -> dict[int, list[int]]:
     """Bytes at which the chunks of each array begin, by the array's number. No value is kept."""
     found: dict[int, list[int]] = {}
     with opened(path) as (file, _):

@@ -1,11 +1,11 @@
 """The report of the accelerator check while it grows: on the disk with every row, and whole at the deadline."""
 
 import dataclasses
-import pathlib
 import threading
 import time
 from collections.abc import Sequence
 
+from vmoe_inform import storage
 from vmoe_inform.performance.accelerator import results
 from vmoe_inform.performance.accelerator.results import Part, Report, Row, State
 
@@ -17,7 +17,7 @@ class Recorder:
       report: of the parts that have ended.
     """
 
-    def __init__(self, report: Report, file: pathlib.Path | None):
+    def __init__(self, report: Report, file: storage.Path | None):
         """Args:
         report: without parts.
         file: JSON, which is written at once and with every row; None for none.

@@ -170,7 +170,7 @@ class Report:
         return wrong
 
 
-def write(path: pathlib.Path, report: Report) -> None:
+def write(path: storage.Path, report: Report) -> None:
     """Writes a report as JSON; the file is replaced whole."""
     storage.write_json(path, documents.to_json(report))
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
-import pathlib
 import platform
 import tempfile
 import threading
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 
-from vmoe_inform import checks
+from vmoe_inform import checks, storage
 from vmoe_inform.performance.accelerator import parallel, paths, results, resuming, steps, tracing
 from vmoe_inform.performance.accelerator.clock import Clock, OutOfTimeError
 from vmoe_inform.performance.accelerator.comparing import compare, in_short
@@ -45,7 +44,7 @@ class _Context:
 
     sizes: Sizes
     clock: Clock
-    trace_folder: pathlib.Path | None
+    trace_folder: storage.Path | None
     step: steps.Step | None = None
 
     def trained(self) -> steps.Step:
@@ -105,8 +104,8 @@ def check(
     minutes: float,
     names: Sequence[str] = tuple(PARTS),
     sizes: Sizes | None = None,
-    file: pathlib.Path | None = None,
-    trace_folder: pathlib.Path | None = None,
+    file: storage.Path | None = None,
+    trace_folder: storage.Path | None = None,
     started: float | None = None,
     at_deadline: Callable[[Report], None] | None = None,
 ) -> Report:
