@@ -16,11 +16,8 @@ _THREADS = 16  # requests at a time
 
 
 def is_folder(path: pathlib.PurePath) -> bool:
-    try:
-        with _or_out_of_reach():
-            return bool(_objects.below(path, most=1))
-    except FileNotFoundError:  # not even the bucket
-        return False
+    with _or_out_of_reach():
+        return bool(_objects.below(path, most=1))
 
 
 def is_file(path: pathlib.PurePath) -> bool:

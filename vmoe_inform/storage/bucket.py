@@ -51,10 +51,7 @@ def exists(path: pathlib.PurePath) -> bool:
 
 def is_folder(path: pathlib.PurePath) -> bool:
     """Whether there is an object below."""
-    try:
-        return bool(_objects.below(path, most=1))
-    except FileNotFoundError:  # not even the bucket
-        return False
+    return bool(_objects.below(path, most=1))
 
 
 def absolute(path: pathlib.PurePath) -> pathlib.PurePath:
