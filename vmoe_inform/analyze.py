@@ -12,7 +12,8 @@ default is the newest two, or the only one. ``--workdir=DIR@STEP`` is the same a
 ``--against``: another run with the same number of experts, at its newest checkpoint or at STEP.
 
 ``--suite``: ``clean`` test images, or ``c:NAME:SEVERITY``, the same under a corruption. ``c`` takes clean images, and
-measures how routing and accuracy move under all 75 corruptions. Of runs on text there are ``clean`` test texts only.
+measures how routing and accuracy move under all 75 corruptions. Of runs on text there are ``clean`` test texts. Of
+language models there is ``word_swap``, too: how routing and perplexity move with swapped words.
 ``--limit=N`` takes at most N images or labelled texts, in whole groups (model.moe.group_size_sequences) evenly over the
 test set. Of a language model's test text it takes the first N tokens.
 
@@ -31,7 +32,10 @@ _CHECKPOINTS = command_line.define(
 )
 _AGAINST = command_line.define_run_path("against", "Folder of another run, or FOLDER@STEP, to compare with.")
 _SUITE = command_line.define(
-    "suite", checks.Name, "clean", "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions."
+    "suite",
+    checks.Name,
+    "clean",
+    "clean, c:NAME:SEVERITY (as c:fog:3), or c: all corruptions; of text clean, or word_swap.",
 )
 _LIMIT = command_line.define("limit", checks.PositiveInt, None, "Images, texts or first tokens at most; default: all.")
 

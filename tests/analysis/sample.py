@@ -94,6 +94,7 @@ def content(
                 for block in blocks
             },
         },
+        "swapped_words": None,
     }
 
 

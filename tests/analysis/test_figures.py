@@ -306,6 +306,18 @@ def test_certificates_stand_next_to_what_was_measured():
     assert lines["noise, measured"].get_xdata() == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
     assert lines["weather, measured"].get_ydata() == pytest.approx([91, 86, 81, 76, 71])  # fog: 100 - (9, 14, 19, ...)
     assert lines["weather, proven"].get_ydata() == pytest.approx([60, 50, 40, 30, 20])
+    swapped = plain_content(num_layers=1)
+    certified = {"length": [[0.1, 0.2]], "by_margin": [[0.3, 0.1]], "by_pairs": [[0.4, 0.2]]}
+    swapped["swapped_words"] = {
+        "share": [0.05, 0.1],
+        "score": [8.0, 9.0],
+        "clean_score": 7.0,
+        "rerouted": {"block_1": [0.25, 0.5]},
+        "certified": {"block_1": certified},
+    }
+    lines = lines_by_label(certificates.certificates_figure(of(swapped)).axes[0])
+    assert lines["swapped words, measured"].get_ydata() == pytest.approx([75, 50])
+    assert lines["swapped words, proven"].get_ydata() == pytest.approx([40, 20])
     alone = certificates.certificates_figure(plain_analysis())
     assert list(lines_by_label(alone.axes[0])) == ["pairs", "margin"]
 

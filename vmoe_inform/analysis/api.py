@@ -56,6 +56,7 @@ def analyze(
         fluctuation=own.fluctuation,
         against=next((OtherRun(its.run, compared(own.layers, its.layers), its.fluctuation) for its in others), None),
         corruptions=data.corruptions(observer, say),
+        swapped_words=data.swapped_words(observer, say),
     )
     return found, data.views([run for run in (runs.own, runs.other) if run is not None], own.choices, found)
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from vmoe_inform import checks
 from vmoe_inform.analysis.collect.choices import Choices
 from vmoe_inform.analysis.collect.observing import Observer
-from vmoe_inform.analysis.results import Analysis, Corruptions
+from vmoe_inform.analysis.results import Analysis, Corruptions, SwappedWords
 from vmoe_inform.config import Config
 from vmoe_inform.registry import Registry
 from vmoe_inform.runs.run import Run
@@ -60,6 +60,11 @@ class AnalysedData(abc.ABC, Generic[ViewsT]):
           observer: of the checkpoint.
           say: called with a line for each corruption.
         """
+        del observer, say
+        return None
+
+    def swapped_words(self, observer: Observer, say: Callable[[str], None]) -> SwappedWords | None:
+        """What swapped words do, if that was asked for; by default nothing. Args as of :meth:`corruptions`."""
         del observer, say
         return None
 

@@ -281,7 +281,7 @@ class OtherRun:
 
 @dataclasses.dataclass(frozen=True)
 class Certified:
-    """What certificates of a layer's clean tokens say of the corrupted ones, by corruption and severity.
+    """What certificates of a layer's clean tokens say of changed ones, by corruption and severity.
 
     Attributes:
       length: of the change of a token's base probabilities, mean over tokens.
@@ -315,6 +315,26 @@ class Corruptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class SwappedWords:
+    """The effect of words that are swapped for an unknown one in what a language model reads.
+
+    The words that it predicts are those of the text as it is.
+
+    Attributes:
+      share: of the words of each line, ascending.
+      score: of the text, for each; ``clean_score`` without swaps. What it is called is in :class:`RunFacts`.
+      rerouted: share of the tokens with another set of experts than without swaps, by block, for each.
+      certified: by block, of layers that have a :class:`Certificate`; a single row over the shares.
+    """
+
+    share: Row
+    score: Row
+    clean_score: float
+    rerouted: Mapping[str, Row]
+    certified: Mapping[str, Certified] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Analysis:
     """What a run's routers do.
 
@@ -325,6 +345,7 @@ class Analysis:
       fluctuation: from an earlier checkpoint of the run.
       against: another run.
       corruptions: all of them.
+      swapped_words: None unless asked for, and in older files.
       version: of the schema.
     """
 
@@ -334,6 +355,7 @@ class Analysis:
     fluctuation: Fluctuation | None = None
     against: OtherRun | None = None
     corruptions: Corruptions | None = None
+    swapped_words: SwappedWords | None = None
     version: int = VERSION
 
 

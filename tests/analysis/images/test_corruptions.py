@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from vmoe_inform.analysis.collect import certified_rows
 from vmoe_inform.analysis.collect.choices import Choices
 from vmoe_inform.analysis.collect.observing import Certifiable
 from vmoe_inform.analysis.images import corruptions
-from vmoe_inform.analysis.images.corruptions import certified_rows
 
 CLEAN = np.array([[[0.6, 0.4], [0.9, 0.1]], [[0.5, 0.5], [0.2, 0.8]]], np.float32)
 
@@ -48,11 +48,11 @@ def test_each_token_is_certified_for_its_own_change(monkeypatch):
     np.testing.assert_allclose(certified.by_margin, [[2 / 3, 2 / 3], [1 / 3, 1 / 2]])
     np.testing.assert_allclose(certified.by_pairs, [[2 / 3, 2 / 3], [1 / 3, 1 / 2]])
     np.testing.assert_allclose(found.rerouted["block_1"], [[0, 1 / 3], [2 / 3, 1 / 2]])
-    rows = certified_rows(found)
-    assert [row.corruption for row in rows] == ["fog", "snow", ""]
+    rows = certified_rows.of_corruptions(found)
+    assert [row.name for row in rows] == ["fog", "snow", "mean of all"]
     assert [rows[1].length, rows[1].by_pairs, rows[1].kept] == pytest.approx([0.12 * root, 5 / 12, 5 / 12], abs=1e-6)
     assert rows[2].by_margin == pytest.approx((2 / 3 + 5 / 12) / 2)
 
 
 def test_without_certificates_there_is_no_table():
-    assert certified_rows(None) == ()
+    assert certified_rows.of_corruptions(None) == ()

@@ -106,7 +106,7 @@ def test_some_of_the_text(checkpoints, data):
     np.testing.assert_array_equal(some.ids, data.source().ids[:20])
     with pytest.raises(ValueError, match=r"--limit: expected at least evaluation.batch_size = 8 tokens; received 7"):
         Windows.of_run(config, "clean", 7)
-    with pytest.raises(ValueError, match=r"--suite: expected clean, with model.inputs = .*; received 'c:fog:3'"):
+    with pytest.raises(ValueError, match=r"--suite: expected clean or word_swap, .*; received 'c:fog:3'"):
         Windows.of_run(config, "c:fog:3", None)
 
 

@@ -1,14 +1,12 @@
 """Changes of routing and accuracy under each corruption and severity, on the same images."""
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
-from vmoe_inform.analysis.collect.choices import Choices, changed
-from vmoe_inform.analysis.collect.observing import Certifiable, Observer
+from vmoe_inform.analysis.collect.observing import Observer
+from vmoe_inform.analysis.collect.perturbed import compared
 from vmoe_inform.analysis.results import Certified, Corruptions
-from vmoe_inform.axes import Int
 from vmoe_inform.data.images.published import CORRUPTIONS, SEVERITIES
 from vmoe_inform.data.sources import Source
 
@@ -27,71 +25,28 @@ def of_all(
     Raises:
       ValueError: as :meth:`vmoe_inform.analysis.images.data.Images.corrupted`.
     """
-    before, certifiable = observer.certified(clean)
+    before = observer.certified(clean)
     top1 = np.zeros((len(CORRUPTIONS), len(SEVERITIES)))
-    rerouted = {block: np.zeros_like(top1) for block in before.experts}
-    certified = {block: np.zeros((3, *top1.shape)) for block in certifiable}
+    rerouted = {block: np.zeros_like(top1) for block in before[0].experts}
+    certified = {block: np.zeros((3, *top1.shape)) for block in before[1]}
     for row, corruption in enumerate(CORRUPTIONS):
         for column, severity in enumerate(SEVERITIES):
-            after, moved = observer.certified(corrupted(corruption, severity))
-            both = np.intersect1d(after.indices, before.indices)  # could be read
-            top1[row, column] = observer.score(after.of(both))
-            experts = before.of(both).of_tokens
-            for block, of_block in after.of(both).of_tokens.items():
-                rerouted[block][row, column] = np.mean(changed(experts[block], of_block))
-            for block, found in certified.items():
-                found[:, row, column] = _certified(before, certifiable[block], after, moved[block], both)
+            after = observer.certified(corrupted(corruption, severity))
+            both = np.intersect1d(after[0].indices, before[0].indices)  # could be read
+            top1[row, column] = observer.score(after[0].of(both))
+            for block, found in compared(before, after).items():
+                rerouted[block][row, column] = found.rerouted
+                if found.certified is not None:
+                    certified[block][:, row, column] = found.certified
         say(f"{corruption}: top-1 {100 * top1[row, 0]:.1f} % at severity 1, {100 * top1[row, -1]:.1f} % at 5")
     return Corruptions(
         names=tuple(CORRUPTIONS),
         severities=tuple(SEVERITIES),
         top1=_rows(top1),
-        clean_top1=observer.score(before),
+        clean_top1=observer.score(before[0]),
         rerouted={block: _rows(shares) for block, shares in rerouted.items()},
         certified={block: Certified(*map(_rows, found)) for block, found in certified.items()},
     )
-
-
-def _certified(
-    clean: Choices, before: Certifiable, corrupted: Choices, after: Certifiable, both: Int[np.ndarray, " n"]
-) -> tuple[float, float, float]:
-    """Mean length of the change of a token's base probabilities, and the shares of tokens with a larger radius."""
-    rows, rows_after = (np.searchsorted(of.indices, both) for of in (clean, corrupted))
-    real = clean.real[rows]
-    radii, base = (np.asarray(array)[rows][real] for array in (before.radii, before.base))
-    moved = np.asarray(after.base)[rows_after][real]
-    lengths = np.linalg.norm(moved.astype(np.float64) - base, axis=-1)
-    by_margin, by_pairs = np.mean(radii > lengths[:, None], axis=0).tolist()
-    return float(np.mean(lengths)), by_margin, by_pairs
-
-
-@dataclasses.dataclass(frozen=True)
-class CertifiedRow:
-    """A corruption in the table of certificates: means over its severities and over the layers that have certificates.
-
-    Attributes:
-      corruption: its name; empty for the mean of all.
-      length: of the change of a token's base probabilities.
-      by_margin, by_pairs: shares of the tokens that provably keep their experts.
-      kept: share of the tokens that keep them.
-    """
-
-    corruption: str
-    length: float
-    by_margin: float
-    by_pairs: float
-    kept: float
-
-
-def certified_rows(found: Corruptions | None) -> tuple[CertifiedRow, ...]:
-    """The table of certificates, with the mean of all corruptions last; empty where there are no certificates."""
-    if found is None or not found.certified:
-        return ()
-    parts = [(of.length, of.by_margin, of.by_pairs) for of in found.certified.values()]
-    kept = [1 - np.asarray(found.rerouted[block]) for block in found.certified]
-    columns = [*np.mean(np.asarray(parts), axis=(0, 3)), np.mean(np.asarray(kept), axis=(0, 2))]
-    means = [*zip(found.names, *columns, strict=True), ("", *(np.mean(column) for column in columns))]
-    return tuple(CertifiedRow(name, *map(float, values)) for name, *values in means)
 
 
 def _rows(values: np.ndarray) -> tuple[tuple[float, ...], ...]:

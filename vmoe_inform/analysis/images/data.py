@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vmoe_inform import checks
+from vmoe_inform.analysis.collect import certified_rows
 from vmoe_inform.analysis.collect.choices import Choices
 from vmoe_inform.analysis.collect.groups import whole_groups
 from vmoe_inform.analysis.collect.observing import Observer
@@ -103,7 +104,7 @@ class Images(AnalysedData[Views]):
             labels=[int(clean[index]["label"]) for index in chosen],
             class_names=self.class_names,
             views=[view_of_run(run, shown, condition) for run in runs for condition, shown in pixels.items()],
-            certified=corruptions.certified_rows(found.corruptions),
+            certified=certified_rows.of_corruptions(found.corruptions),
         )
 
     def pixels(self, source: Source) -> UInt8[np.ndarray, "n P P 3"]:

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vmoe_inform import checks
+from vmoe_inform.analysis.collect.certified_rows import CertifiedRow
 from vmoe_inform.analysis.collect.views import LayerView, layer_views
-from vmoe_inform.analysis.images.corruptions import CertifiedRow
 from vmoe_inform.analysis.images.tracing import ImageTrace
 from vmoe_inform.axes import Float, Int
 

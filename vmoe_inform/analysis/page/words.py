@@ -49,6 +49,7 @@ def _render(views: TextViews, neighbours: int, indices: Sequence[int]) -> str:
         num_texts=len(views.tokens),
         selection=views.selection,
         has_targets=bool(views.targets),
+        certified=views.certified,
         data=_data(views.take(indices), neighbours),
     )
 

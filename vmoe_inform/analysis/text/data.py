@@ -2,26 +2,29 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from vmoe_inform import checks, tasks
+from vmoe_inform.analysis.collect import certified_rows
 from vmoe_inform.analysis.collect.choices import Choices
 from vmoe_inform.analysis.collect.groups import whole_groups
+from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.analysis.data import ANALYSED, AnalysedData
-from vmoe_inform.analysis.results import Analysis
+from vmoe_inform.analysis.results import Analysis, SwappedWords
+from vmoe_inform.analysis.text import swaps as swaps_lib
 from vmoe_inform.analysis.text.shown import ShownTexts, shown_by_run
 from vmoe_inform.analysis.text.views import TextViews
-from vmoe_inform.config import Config
+from vmoe_inform.config import Config, as_language
 from vmoe_inform.data.text.corpora import Corpus
 from vmoe_inform.data.text.lines import LabelledTexts
 from vmoe_inform.data.text.tokenizers import Tokenizer
 from vmoe_inform.runs.run import Run
 from vmoe_inform.tasks.text_classification import TextClassification
 
-_CLEAN = "clean"
+_CLEAN, _SWAPS = "clean", "word_swap"
 _NUM_SHOWN = 24
 
 
@@ -70,6 +73,7 @@ class Text(AnalysedData[TextViews]):
             class_names=self.class_names,
             selection=self.selection,
             likely=self._likely(shown),
+            certified=certified_rows.of_swaps(found.swapped_words),
             views=[of_run.view for of_run in shown],
         )
 
@@ -93,20 +97,32 @@ class Windows(Text):
         "remembered."
     )
 
-    def __init__(self, config: Config, number: int | None):
-        self._corpus: Corpus = tasks.from_config(config).test_source
-        self._tokenizer = self._corpus.tokenizer
+    def __init__(self, config: Config, number: int | None, *, swaps: bool = False):
+        """Args:
+        config, number: as of the class.
+        swaps: whether the text is also looked at with swapped words.
+        """
         rows = config.evaluation.batch_size
-        if number is not None:
-            if number < rows:
-                raise checks.error("--limit", f"at least evaluation.batch_size = {rows} tokens", number)
-            inputs = self._corpus.inputs
-            self._corpus = dataclasses.replace(
-                self._corpus, ids=self._corpus.ids[:number], inputs=None if inputs is None else inputs[:number]
-            )
+        if number is not None and number < rows:
+            raise checks.error("--limit", f"at least evaluation.batch_size = {rows} tokens", number)
+        self._config, self._number, self._swaps = as_language(config), number, swaps
+        self._whole: Corpus = tasks.from_config(config).test_source
+        self._tokenizer = self._whole.tokenizer
+        self._corpus = swaps_lib.first(self._whole, number)
+
+    @classmethod
+    def of_run(cls, config: Config, suite: str, number: int | None) -> Self:
+        if suite not in (_CLEAN, _SWAPS):
+            raise checks.error("--suite", f"{_CLEAN} or {_SWAPS}, with model.inputs = 'tokens'", suite)
+        return cls(config, number, swaps=suite == _SWAPS)
 
     def source(self) -> Corpus:
         return self._corpus
+
+    def swapped_words(self, observer: Observer, say: Callable[[str], None]) -> SwappedWords | None:
+        if not self._swaps:
+            return None
+        return swaps_lib.of_shares(observer, self._whole, self._number, self._config, say)
 
     def _some(self) -> Corpus:
         """The first window of each row, which are evenly over the text."""

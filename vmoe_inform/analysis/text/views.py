@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from vmoe_inform import checks
+from vmoe_inform.analysis.collect.certified_rows import CertifiedRow
 from vmoe_inform.analysis.collect.views import LayerView
 from vmoe_inform.axes import Float, Int
 
@@ -69,6 +70,7 @@ class TextViews:
       selection: how the texts were chosen, a sentence or two; may be empty.
       likely: by token id, the words of :attr:`Expected.likely`.
       views: one for each run; the first is the one that the page is about.
+      certified: table of certificates of the first run; empty where there is none.
     """
 
     tokens: Sequence[Sequence[str]]
@@ -78,6 +80,7 @@ class TextViews:
     class_names: Sequence[str] = ()
     selection: str = ""
     likely: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    certified: Sequence[CertifiedRow] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError where the parts are not of the same texts, or the runs cannot be compared."""
