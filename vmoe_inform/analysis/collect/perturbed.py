@@ -17,8 +17,8 @@ class Perturbed:
 
     Attributes:
       rerouted: share of them with another set of experts.
-      certified: mean length by which their base probabilities moved; shares of them whose experts provably stay for
-        that length of their own, by margin and by pairs. None where there are no certificates.
+      certified: mean length by which their base probabilities moved. Then the shares of them that provably keep their
+        experts, each for its own length, by margin and by pairs. None where there are no certificates.
     """
 
     rerouted: float
