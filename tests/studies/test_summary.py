@@ -1,5 +1,6 @@
 """The statistics of studies, against values worked out by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -79,6 +80,19 @@ def test_measures_of_a_run():
         "collapsed/block_1": 0.25,
         "fluctuation/block_1": 0.1,
     }
+
+
+def test_means_over_the_layers_that_all_have():
+    result = sample.result("mixing", 0, entropy=0.5, fluctuation=0.1, collapsed=0.25)
+    (first,) = result.last.routing.values()
+    second = dataclasses.replace(first, entropy=1.5, collapsed=None)
+    last = dataclasses.replace(result.last, routing={"block_1": first, "block_3": second})
+    result = dataclasses.replace(result, last=last, fluctuation={"block_1": 0.1, "block_3": 0.2})
+    found = summary.measures_of(result)
+    assert found["entropy/mean of layers"] == 1.0
+    assert found["fluctuation/mean of layers"] == pytest.approx(0.15)
+    assert {name for name in found if name.startswith("collapsed/")} == {"collapsed/block_1"}
+    assert not {"score/mean of layers", "metric/mean of layers"} & set(found)
 
 
 def test_summary_leaves_out_what_one_side_lacks():

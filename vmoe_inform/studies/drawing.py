@@ -20,7 +20,7 @@ from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.evaluation.suites import SuiteKind
 from vmoe_inform.lettering import legend, plain, shown
 from vmoe_inform.report.styles import GREY, empty_figure, series_styles
-from vmoe_inform.studies.summary import LEVEL, Comparison, Interval, PairedInterval
+from vmoe_inform.studies.summary import ALL_LAYERS, LEVEL, Comparison, Interval, PairedInterval
 
 Summary = Mapping[str, Mapping[str, Comparison]]
 
@@ -90,6 +90,7 @@ def figures(
     if not routers:
         return {}
     layers = [name.removeprefix("load_cv/") for name in comparisons[against] if name.startswith("load_cv/")]
+    layers = [layer for layer in layers if layer != ALL_LAYERS]
     suites = [name.removeprefix("score/") for name in comparisons[against] if name.startswith("score/")]
     has_collapsed = any(name.startswith("collapsed/") for name in comparisons[against])  # older results have none
 

@@ -20,6 +20,7 @@ from vmoe_inform.studies import significance
 from vmoe_inform.studies.results import RunResult
 
 LEVEL = 0.95
+ALL_LAYERS = "mean of layers"  # in the place of a block's name
 
 Measures = dict[str, float]  # by name, see measures_of
 
@@ -133,6 +134,7 @@ def measures_of(result: RunResult) -> Measures:
     - ``entropy/<block>`` (nats), ``load_cv/<block>``, ``effective_neighbours/<block>``, ``dropped/<block>`` and
       ``collapsed/<block>`` (shares), and ``margin/<block>``: of each MoE layer at the end.
     - ``fluctuation/<block>``: share of the tokens whose set of experts changed between the two.
+    - ``entropy/mean of layers`` and alike: of several MoE layers.
 
     Args:
       result: of a run.
@@ -153,7 +155,18 @@ def measures_of(result: RunResult) -> Measures:
             measures[f"margin/{block}"] = routing.margin
     for block, rate in result.fluctuation.items():
         measures[f"fluctuation/{block}"] = rate
-    return measures
+    return measures | _means(measures, list(result.last.routing))
+
+
+def _means(measures: Measures, blocks: Sequence[str]) -> Measures:
+    """Means over the MoE layers, of what is known of all of several."""
+    kinds = dict.fromkeys(name.partition("/")[0] for name in measures if name.partition("/")[2] in blocks)
+    of_layers = {kind: [measures.get(f"{kind}/{block}") for block in blocks] for kind in kinds}
+    return {
+        f"{kind}/{ALL_LAYERS}": math.fsum(value for value in values if value is not None) / len(values)
+        for kind, values in of_layers.items()
+        if len(blocks) > 1 and None not in values
+    }
 
 
 def summarize(measures: Mapping[str, Sequence[Measures]], against: str) -> dict[str, dict[str, Comparison]]:

@@ -11,7 +11,7 @@ from vmoe_inform.evaluation.metric_registry import Metric
 from vmoe_inform.studies import drawing, significance, summary
 from vmoe_inform.studies.document import Study
 from vmoe_inform.studies.significance import POWER
-from vmoe_inform.studies.summary import LEVEL, Comparison, PairedInterval
+from vmoe_inform.studies.summary import ALL_LAYERS, LEVEL, Comparison, PairedInterval
 
 FIGURES_FOLDER = "figures"
 
@@ -172,8 +172,9 @@ def _layer(comparisons: Summary, against: str, block: str) -> str:
     }
     measured = {name for of_router in comparisons.values() for name in of_router}
     columns = {title: column for title, column in columns.items() if column.name in measured}
+    where = ", mean over the MoE layers" if block == ALL_LAYERS else f" in {text.markdown(block)}"
     return (
-        f"## Routing in {text.markdown(block)}, on the clean test records\n\n"
+        f"## Routing{where}, on the clean test records\n\n"
         "Fluctuation: tokens whose set of experts changed between the two measurements. Entropy: of the probabilities "
         "that experts are selected by, mean over tokens. Load CV: standard deviation over mean of the experts' shares "
         "(0 is perfect balance). Effective neighbours: tokens that a token attends to, itself included (1: no mixing). "
@@ -222,4 +223,6 @@ def suites_of(comparisons: Summary) -> list[str]:
 
 
 def _blocks(of_router: Mapping[str, Comparison]) -> list[str]:
-    return [name.removeprefix("load_cv/") for name in of_router if name.startswith("load_cv/")]
+    """MoE layers, the mean over them first."""
+    found = [name.removeprefix("load_cv/") for name in of_router if name.startswith("load_cv/")]
+    return sorted(found, key=lambda block: block != ALL_LAYERS)
