@@ -64,6 +64,8 @@ fashion_mnist)
         loss_free
         remoe
         simbal_smoe_top2
+        adaptive_clusters_vmoe
+        eigenbasis_vmoe
         vmoe@importance.over=batch@load.over=batch
         vmoe@moe.shared_experts=1
     )
@@ -99,6 +101,8 @@ wordnet)
         loss_free
         remoe
         simbal_smoe_top2
+        adaptive_clusters_smoe_top2
+        eigenbasis_smoe_top2
         switch_smoe_top2
         switch_smoe_top2@switch.over=batch
         smoe_top2@moe.shared_experts=1
