@@ -38,7 +38,7 @@ _layer_sums = jax.jit(layer_sums, static_argnames="num_classes")
 
 
 def of_trace(trace: Trace, labels: Int[Any, " n"], *, num_classes: int) -> dict[str, Layer]:
-    """Each MoE layer of a trace, by block; without ``adjacency``, which no input tells.
+    """Each MoE layer of a trace, by block; without ``adjacency`` and ``certificate``, which no input tells.
 
     Args:
       trace: with all fields.
