@@ -163,3 +163,26 @@ def test_experts_on_four_of_eight_devices_each_get_their_rows_by_one_all_to_all(
 def test_what_the_config_refuses(overrides, message):
     with pytest.raises(ValueError, match=message):
         config_lib.parse(tiny.config_dict(**overrides))
+
+
+def test_the_number_of_experts_of_a_token_is_a_metric_where_it_is_not_fixed():
+    """Padding does not count: of the first four tokens of each image."""
+    config = tiny.config_dict("remoe", model__moe__group_size_sequences=1).model
+    layer = MoeLayer(config_lib.parse_model(config))
+    tokens = jnp.asarray(np.random.default_rng(0).normal(size=(IMAGES, TOKENS, 16)), jnp.float32)
+    real = jnp.broadcast_to(jnp.arange(TOKENS) < 4, (IMAGES, TOKENS))
+
+    @jax.jit
+    def apply(key):
+        variables = layer.init(key, tokens, Surroundings(), train=False)
+        metrics = layer.apply(variables, tokens, Surroundings(), train=False, real=real)[1]
+        return metrics["experts_per_token"], variables["params"]["router"]["relu"]["kernel"]
+
+    found, kernel = apply(jax.random.key(0))
+    assert found == pytest.approx(np.mean(np.sum(np.asarray(tokens)[:, :4] @ kernel > 0, axis=-1)))
+    fixed = MoeLayer(config_lib.parse_model(tiny.config_dict(model__moe__group_size_sequences=1).model))
+
+    def names(key):
+        return dict.fromkeys(fixed.init_with_output(key, tokens, Surroundings(), train=False)[0][1], ())
+
+    assert "experts_per_token" not in jax.eval_shape(names, jax.random.key(0))

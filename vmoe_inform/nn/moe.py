@@ -72,10 +72,10 @@ class MoeLayer(nn.Module):
           real: False for filler, sequence by sequence or token by token, which takes no slots; None if all are real.
 
         Returns:
-          outputs [B, N, D], those of shared experts included; metrics: ``losses`` by name [G], ``load`` [E] (share of
-          the choices before dropping), ``dropped`` (share of the choices without a slot; of the tokens, where experts
-          choose), ``entropy`` (mean of the informed probabilities, nats), all of them without padding; and what the
-          next MoE layer may know.
+          outputs [B, N, D], those of shared experts included; metrics, all of them without padding; and what the next
+          MoE layer may know. The metrics are ``losses`` by name [G], and ``load`` [E] (share of the choices before
+          dropping). Besides, ``dropped`` (share of the choices without a slot; of the tokens, where experts choose),
+          ``entropy`` (mean of the informed probabilities, nats), and ``experts_per_token``, where it is not fixed.
 
         Raises:
           ValueError: the group size does not divide the batch.
@@ -117,6 +117,8 @@ class MoeLayer(nn.Module):
             "losses": {**losses, **selection.losses},
             **_metrics(routing, plan, no_padding),
         }
+        if isinstance(plan, Assignment) and selection.preferences is None:
+            metrics["experts_per_token"] = _experts_per_token(plan, no_padding)
         return outputs, metrics, routing.previous()
 
     def _shared(self, tokens: Float[Array, "B N D"], *, train: bool) -> Float[Array, "B N D"]:
@@ -204,6 +206,12 @@ def _metrics(routing: Routing, plan: Plan, real: Bool[Array, "B N"] | None) -> d
     load = jnp.sum(load, axis=(0, 1))
     total = jnp.sum(load)
     return {"load": load / jnp.where(total > 0, total, 1.0), "dropped": jnp.mean(dropped), "entropy": jnp.mean(entropy)}
+
+
+def _experts_per_token(plan: Assignment, real: Bool[Array, "B N"] | None) -> Array:
+    """Mean number of choices of the real tokens, with a slot or without."""
+    choices = jnp.sum((plan.indices < plan.num_experts).astype(jnp.float32), axis=-1)
+    return mean_over_tokens(choices.reshape(-1), None if real is None else real.reshape(-1), axis=0)
 
 
 def _last(_: Any, new: Any) -> Any:

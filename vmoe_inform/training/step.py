@@ -224,8 +224,8 @@ def routing_metrics(layers: dict[str, Any], share: Array | None = None) -> dict[
     """Routing metrics of the log, from the model's ``aux["moe"]``; those of tokens times ``share``, if there is one.
 
     They are each loss by name, mean over layers and groups, without its weight. Of each layer they have the share of
-    dropped assignments and the entropy in nats. The experts' shares of the assignments [MoE layers, E] are for
-    :mod:`vmoe_inform.training.measurements`, which sums them up.
+    dropped assignments, the entropy in nats, and a token's number of experts where it is not fixed. The experts'
+    shares of the assignments [MoE layers, E] are for :mod:`vmoe_inform.training.measurements`, which sums them up.
     """
     metrics: dict[str, Array] = {}
     for name in sorted({loss for layer in layers.values() for loss in layer["losses"]}):
@@ -234,6 +234,8 @@ def routing_metrics(layers: dict[str, Any], share: Array | None = None) -> dict[
     for block, layer in layers.items():
         metrics[f"routing/{block}/dropped"] = _times(share, layer["dropped"])
         metrics[f"routing/{block}/entropy"] = _times(share, layer["entropy"])
+        if "experts_per_token" in layer:
+            metrics[f"routing/{block}/experts_per_token"] = _times(share, layer["experts_per_token"])
     if layers:
         metrics[EXPERT_LOADS] = _times(share, jnp.stack([layer["load"] for layer in layers.values()]))
     return metrics
