@@ -134,6 +134,13 @@ def test_a_bucket_out_of_reach_stops_training_and_leaves_no_record_out(tmp_path,
     assert not read(0)["mask"]  # that is a record which is not there
 
 
+def test_a_bucket_that_one_may_not_read_is_one_line(bucket_server, bucket_folder):
+    bucket_server.fail("403", at="GET")
+    with pytest.raises(PermissionError, match=f"403 .*{bucket_folder}") as caught:  # exit code 2
+        sources.load(ImageDataConfig(source="folder", directory=str(bucket_folder)), "train")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("source", "config"), [("folder", ImageDataConfig), ("text", TextDataConfig)])
 @pytest.mark.parametrize("place", ["gs://no-such-bucket/data", "gs://test/no-such-folder"])
 def test_an_address_where_nothing_is_is_named(bucket_server, source, config, place):

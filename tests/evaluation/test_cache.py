@@ -26,6 +26,12 @@ def test_array_is_made_once(kept):
     assert [path.name for path in kept.parent.iterdir()] == ["values.npz"]
 
 
+def test_the_cache_may_be_in_a_bucket(bucket_folder):
+    path = cache.cache_directory(str(bucket_folder)) / "values.npz"
+    np.testing.assert_array_equal(cache.array_made_once(path, lambda: VALUES), VALUES)
+    np.testing.assert_array_equal(cache.array_made_once(path, refuse), VALUES)
+
+
 def test_of_several_that_need_an_array_one_makes_it(tmp_path):
     """Two threads stand for two processes: a lock belongs to the open file."""
     path, made, waiting = tmp_path / "values.npz", [], threading.Event()

@@ -47,6 +47,19 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path):
     ]
 
 
+def test_a_bucket_that_does_not_answer_is_no_news(tmp_path, monkeypatch):
+    runs = make(tmp_path, "vmoe")["vmoe"]
+    _log(runs[0], 2)
+    output = io.StringIO()
+    progress = Progress(runs, console=rich.console.Console(file=output, width=200))
+    with monkeypatch.context() as patch:
+        patch.setattr(plan.storage, "exists", lambda _: (_ for _ in ()).throw(OSError(5, "503")))
+        progress.update()
+    assert output.getvalue() == ""
+    progress.update()
+    assert output.getvalue() == " 16 %  0 of 2 runs done  step 2 of 12  ETA -:--\n"
+
+
 def test_the_last_run_is_measured_when_all_are_trained(tmp_path):
     runs = make(tmp_path, "vmoe")["vmoe"]
     output = io.StringIO()
