@@ -26,6 +26,7 @@ RETRY_SECONDS = 120.0  # that one request may take with all its repetitions
 _ATTEMPT_SECONDS = (10.0, 60.0)  # to connect, and between two packets
 _WHOLE_BYTES = 1 << 26  # an object of at most this many is read in one request
 _BLOCK_BYTES = 1 << 24  # of a larger one, in each
+_MOST_CONNECTIONS = 256  # that are kept
 _MARKS = 8  # of folders, that may come before the first object below one
 _NOTHING: Mapping[str, str] = {}
 
@@ -185,7 +186,12 @@ def _bucket(path: pathlib.PurePath) -> Any:
 
 @functools.cache
 def _client() -> Any:
-    return google_storage.Client(project=None)
+    client = google_storage.Client(project=None)
+    # By itself it keeps ten connections: each further thread would connect for every request, and warn of it.
+    connections = requests.adapters.HTTPAdapter(pool_maxsize=_MOST_CONNECTIONS)
+    for scheme in ("https://", "http://"):
+        client._http.mount(scheme, connections)
+    return client
 
 
 def _patience(seconds: float | None = None) -> dict[str, Any]:
