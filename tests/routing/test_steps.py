@@ -441,22 +441,24 @@ def test_an_estimated_sigma_is_an_average_whose_first_value_replaces_the_start()
 
 
 def test_a_sigma_of_outputs_that_are_all_at_means_is_the_smallest():
-    # One head without its factor, which attends to the token itself: u_i = m_i.
+    # One head, and all tokens alike: u_i = m_j.
     step, sizes = steps.INFORM_STEPS["attention"], dataclasses.replace(SIZES, num_heads=1)
     options = {**step.option_defaults, "sigma": "estimated", "decay": 0.0}
     inputs = contract.make_inputs(6, step, sizes, options)
     record = inputs["learned"]["attention"]
-    same = jnp.ones_like(record.values)
-    for scale in (1.0, 1e4):
-        learned = {
-            **inputs["learned"],
-            "attention": dataclasses.replace(record, values=scale * same, attended=scale * same),
-        }
-        here = contract.context({**inputs, "learned": learned})
+
+    @jax.jit
+    def both(scale):
+        same = jnp.full_like(record.values, scale)
+        alike = dataclasses.replace(record, values=same, attended=same)
+        here = contract.context({**inputs, "learned": {**inputs["learned"], "attention": alike}})
         state = step.update_state(here.state, step.observe(here, NO_CHOICES, **options), {}, **options)
-        assert 1e-12 <= state["variance"] <= 1e-6 * scale**2  # no more than rounding
         narrow = dataclasses.replace(here, state={"variance": jnp.float32(1e-12)})
-        informed = step.function(learned["probabilities"], narrow, **options)
+        return state["variance"], step.function(inputs["learned"]["probabilities"], narrow, **options)
+
+    for scale in (1.0, 1e4):
+        variance, informed = both(scale)
+        assert 1e-12 <= variance <= 1e-6 * scale**2  # no more than rounding
         np.testing.assert_allclose(jnp.sum(informed, axis=-1), 1.0, rtol=1e-5)
 
 

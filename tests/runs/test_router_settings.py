@@ -73,12 +73,12 @@ def test_a_trained_adjacency_is_mixed_with_the_identity_without_training():
     assert mixed.config.model.router.options["symphony"]["identity_share"] == 0.9
 
 
-def test_an_estimated_sigma_can_be_replaced_and_centered():
+def test_an_estimated_sigma_can_be_replaced_and_centered(tmp_path):
     field = "model.router.options.attention."
-    estimated = run_of("attention_vmoe@attention.sigma=estimated")
-    assert "routing" not in estimated.rerouted({f"{field}sigma": 2.0}).variables
+    estimated = saved_of("attention_vmoe@attention.sigma=estimated", tmp_path)
+    assert "routing" not in estimated.rerouted({f"{field}sigma": 2.0}).shapes
     centered = estimated.rerouted({f"{field}center": True, f"{field}normalize": "unit"})
-    assert centered.variables["routing"] == estimated.variables["routing"]
+    assert centered.shapes["routing"] == estimated.shapes["routing"]
 
 
 def test_inform_and_inform_by_layer_replace_each_other():
