@@ -15,7 +15,8 @@ from vmoe_inform.analysis.collect import choices, layers
 from vmoe_inform.analysis.collect._sums import add, layer_sums
 from vmoe_inform.analysis.collect.adjacencies import adjacencies, whole_matrices
 from vmoe_inform.analysis.collect.traces import LayerTrace, Trace
-from vmoe_inform.analysis.results import Change, Layer, OtherLayer
+from vmoe_inform.analysis.layer_results import Layer
+from vmoe_inform.analysis.results import Change, OtherLayer
 
 LOG = math.log
 

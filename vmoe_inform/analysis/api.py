@@ -11,7 +11,8 @@ from vmoe_inform.analysis.collect.observing import Observer
 from vmoe_inform.analysis.collect.recording import block_names
 from vmoe_inform.analysis.data import AnalysedData, ViewsT
 from vmoe_inform.analysis.inputs import AnalysedRuns
-from vmoe_inform.analysis.results import Analysis, Fluctuation, Layer, OtherLayer, OtherRun, RunFacts
+from vmoe_inform.analysis.layer_results import Layer
+from vmoe_inform.analysis.results import Analysis, Fluctuation, OtherLayer, OtherRun, RunFacts
 from vmoe_inform.config import LanguageModelConfig, ModelConfig
 from vmoe_inform.runs.run import Run
 from vmoe_inform.sharding import watchdog as watchdog_lib

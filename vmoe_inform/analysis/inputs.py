@@ -11,7 +11,7 @@ from vmoe_inform.analysis.collect import adjacencies as adjacencies_lib
 from vmoe_inform.analysis.collect.comparable import check_comparable, check_has_routers
 from vmoe_inform.analysis.data import AnalysedData, kind_of
 from vmoe_inform.analysis.images import data as _images  # noqa: F401  (it registers its records)
-from vmoe_inform.analysis.results import Adjacency
+from vmoe_inform.analysis.layer_results import Adjacency
 from vmoe_inform.analysis.text import data as _text  # noqa: F401  (it registers its records)
 from vmoe_inform.config import from_text
 from vmoe_inform.runs import checkpoint_path, run

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmoe_inform.analysis.results import Adjacency
+from vmoe_inform.analysis.layer_results import Adjacency
 from vmoe_inform.axes import Array, Float, Tree
 from vmoe_inform.config import ModelConfig, options_of
 from vmoe_inform.routing import spectral_gap

@@ -18,7 +18,7 @@ from vmoe_inform.analysis.collect._sums import (
     layer_sums,
 )
 from vmoe_inform.analysis.collect.traces import Trace
-from vmoe_inform.analysis.results import (
+from vmoe_inform.analysis.layer_results import (
     QUANTILES,
     Certificate,
     Flips,

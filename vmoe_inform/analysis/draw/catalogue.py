@@ -14,7 +14,8 @@ from vmoe_inform.analysis.draw import (
     margins,
     neighbours,
 )
-from vmoe_inform.analysis.results import Analysis, Layer
+from vmoe_inform.analysis.layer_results import Layer
+from vmoe_inform.analysis.results import Analysis
 
 
 def figures(analysis: Analysis) -> dict[str, Figure]:

@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 
 from vmoe_inform.analysis.draw._panels import Layout, named, panels
 from vmoe_inform.analysis.draw.corruptions import family_of, family_styles
-from vmoe_inform.analysis.results import Analysis, Certificate, Certified, Row, layer_name
+from vmoe_inform.analysis.layer_results import Certificate, Row
+from vmoe_inform.analysis.results import Analysis, Certified, layer_name
 from vmoe_inform.lettering import plain, shown
 from vmoe_inform.report.styles import BLACK, BLUE, GREY, label_log_scale
 

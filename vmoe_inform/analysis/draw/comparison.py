@@ -7,7 +7,8 @@ from matplotlib.lines import Line2D
 
 from vmoe_inform import checks
 from vmoe_inform.analysis.draw._panels import Layout, layers_along, panels
-from vmoe_inform.analysis.results import Analysis, Layer
+from vmoe_inform.analysis.layer_results import Layer
+from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.lettering import plain
 from vmoe_inform.report.styles import legend_name, series_styles
 

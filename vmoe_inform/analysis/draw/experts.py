@@ -8,7 +8,8 @@ from matplotlib.ticker import MaxNLocator
 
 from vmoe_inform import lettering
 from vmoe_inform.analysis.draw._panels import Layout, color_bar, named, panel_columns, panels
-from vmoe_inform.analysis.results import Analysis, Layer, OtherLayer, layer_name
+from vmoe_inform.analysis.layer_results import Layer
+from vmoe_inform.analysis.results import Analysis, OtherLayer, layer_name
 from vmoe_inform.data.images import label_sets
 from vmoe_inform.lettering import plain, shown
 from vmoe_inform.report.styles import GREY, SHADES, expert_colors, legend_name

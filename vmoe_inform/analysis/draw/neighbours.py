@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vmoe_inform.analysis.draw._panels import Layout, layers_along, named, panels
-from vmoe_inform.analysis.results import Analysis, Spread
+from vmoe_inform.analysis.layer_results import Spread
+from vmoe_inform.analysis.results import Analysis
 from vmoe_inform.lettering import plain
 from vmoe_inform.report.styles import BLUE, VERMILION
 
