@@ -135,7 +135,7 @@ def test_a_bucket_out_of_reach_stops_training_and_leaves_no_record_out(tmp_path,
 
 
 def test_a_bucket_that_one_may_not_read_is_one_line(bucket_server, bucket_folder):
-    bucket_server.fail("403", at="GET")
+    bucket_server.fail("403", at=f"GET .*{bucket_folder.name}")
     with pytest.raises(PermissionError, match=f"403 .*{bucket_folder}") as caught:  # exit code 2
         sources.load(ImageDataConfig(source="folder", directory=str(bucket_folder)), "train")
     assert "\n" not in str(caught.value)
