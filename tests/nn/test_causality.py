@@ -16,7 +16,7 @@ from vmoe_inform.config import causality, presets
 from vmoe_inform.dispatch import DISPATCHERS
 from vmoe_inform.nn import models, step_trials
 from vmoe_inform.nn.step_variables import OBSERVED
-from vmoe_inform.routing import scores, steps
+from vmoe_inform.routing import scores, selection, steps
 
 B, N, V, FIRST = 2, 12, 10, 7  # tokens from the place FIRST on are replaced
 CAUSAL = (*(name for name in presets.ROUTERS if name not in ("base", "expert_choice", "soft")), *tiny.INFORMED)
@@ -245,6 +245,23 @@ def test_a_step_that_knows_of_later_tokens_or_padding_is_refused_for_text(monkey
         step_trials.check_trained(model.config)
     with pytest.raises(ValueError, match=r"step linear: expected nothing of padding behind a text .*'a difference'"):
         step_trials.check_trained(classifier.config)
+
+
+def test_a_select_step_that_knows_of_later_tokens_or_padding_is_refused_for_text(monkeypatch):
+    top = steps.SELECT_STEPS["top_experts"]
+
+    def relative(probabilities, context, *, renormalize: bool = True):
+        """By how much more probable an expert is than on average, which a balanced choice would be."""
+        return selection.top_experts_step(probabilities / jnp.mean(probabilities, axis=1, keepdims=True), context)
+
+    model, classifier = model_of("smoe_top2"), model_of("smoe_top2", causal=False, num_classes=3)
+    monkeypatch.setitem(steps.SELECT_STEPS._entries, "top_experts", dataclasses.replace(top, function=relative))
+    with pytest.raises(ValueError, match=r"step top_experts: expected nothing of later tokens .*; received 'a change'"):
+        step_trials.check_trained(model.config)
+    with pytest.raises(ValueError, match=r"step top_experts: expected nothing of padding behind a text .*difference'"):
+        step_trials.check_trained(classifier.config)
+    with pytest.raises(ValueError, match=r"step top_experts: expected the same of a text token by token .*difference'"):
+        step_trials.check_reads(model.config)
 
 
 def mixing(context, *, bias: bool = False):

@@ -213,7 +213,7 @@ def test_rows_of_a_graph_need_one():
 
 
 def test_the_contract_of_an_unknown_step():
-    with pytest.raises(ValueError, match=r"step: expected one of cosine, .*symphony_oja, .*, z; received 'colour'"):
+    with pytest.raises(ValueError, match=r"step: expected one of adaptive_clusters, .*, z; received 'colour'"):
         contract.check("colour")
     with pytest.raises(ValueError, match=r"option of symphony: expected one of .*threshold.*; received 'reach'"):
         contract.check("symphony", reach=1)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vmoe_inform.config import ModelConfig, options_of
-from vmoe_inform.nn.router import steps_of
+from vmoe_inform.nn.router import variable_steps
 from vmoe_inform.routing import contract
 from vmoe_inform.routing.steps import LayerSizes, all_steps
 
@@ -43,7 +43,7 @@ def _try(model: ModelConfig, check: Callable[..., Any]) -> None:
     sizes = model.layer_sizes
     words = None if sizes.vocabulary_size is None else min(sizes.vocabulary_size, _MOST_WORDS)
     sizes = dataclasses.replace(sizes, num_tokens=min(sizes.num_tokens, _MOST_TOKENS), vocabulary_size=words)
-    for step in steps_of(model.router):
+    for step in variable_steps(model.router):
         if step.function.__module__.partition(".")[0] != _PACKAGE:  # the tests try the package's own
             _try_once(check, step.name, step.function, sizes, tuple(options_of(model.router, step).items()))
 

@@ -44,12 +44,11 @@ def check_select(step: SelectStep, sizes: LayerSizes, options: dict[str, Any]) -
     if step.updates_state(options):
         _check_state(step, trees[0], sizes, options)
         held.append("updates its state to one of the same form")
-    if step.may_look_ahead:
-        held.append("is refused in causal models: it says that it looks ahead")
-    else:
-        _check_causal(step, trees, sizes, options)
-        held.append("in a causal model gives nothing of later tokens, bit for bit")
-    _check_padding(step, trees[0], sizes, options)
+    held += check_causal(step, sizes, options)
+    if not step.may_look_ahead:
+        check_reading(step, sizes, options)
+        held.append("says of a text token by token what it says of the whole text")
+    check_padding(step, sizes, options)
     held.append("says of a text with padding what it says of the text alone")
     return tuple(held)
 
@@ -105,8 +104,18 @@ def _check_state(step: SelectStep, tree: Inputs, sizes: LayerSizes, options: dic
     check_state(step, sums, tree["learned"]["parameters"], sizes, options)
 
 
-def _check_causal(step: SelectStep, trees: list[Inputs], sizes: LayerSizes, options: dict[str, Any]) -> None:
-    """Other later tokens change nothing for earlier ones, in training or evaluation."""
+def check_causal(step: SelectStep, sizes: LayerSizes, options: dict[str, Any]) -> tuple[str, ...]:
+    """Other later tokens change nothing for earlier ones, in training or evaluation, unless the step says so.
+
+    Returns:
+      what was found to hold.
+
+    Raises:
+      ValueError: they do.
+    """
+    if step.may_look_ahead:
+        return ("is refused in causal models: it says that it looks ahead",)
+    trees = [_make_inputs(seed, step, sizes, options) for seed in (3, 4)]
     first = sizes.num_tokens // 2
     one, other = (tree["learned"]["logits"] for tree in trees)
     changed = {**trees[0], "learned": {**trees[0]["learned"], "logits": one.at[:, first:].set(other[:, first:])}}
@@ -120,10 +129,39 @@ def _check_causal(step: SelectStep, trees: list[Inputs], sizes: LayerSizes, opti
     for before, after in zip(earlier(trees[0]), earlier(changed), strict=True):
         same = all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (before, after)), strict=True))
         expect(step.name, "nothing of later tokens in a causal model, or looks_ahead=True", "a change", holds=same)
+    return ("in a causal model gives nothing of later tokens, bit for bit",)
 
 
-def _check_padding(step: SelectStep, tree: Inputs, sizes: LayerSizes, options: dict[str, Any]) -> None:
-    """Losses, and what is observed, are of the real tokens alone."""
+def check_reading(step: SelectStep, sizes: LayerSizes, options: dict[str, Any]) -> None:
+    """In evaluation a causal step chooses of a text in parts what it chooses of the whole text.
+
+    Raises:
+      ValueError: it does not.
+    """
+    tree = _make_inputs(7, step, sizes, options)
+    first = sizes.num_tokens // 2
+
+    @jax.jit
+    def both(tree: Inputs) -> tuple[Tree, Tree]:
+        def chosen(part: slice) -> Tree:
+            learned = {**tree["learned"], "logits": tree["learned"]["logits"][:, part]}
+            about = {"mask": "causal", "train": False}
+            return _select(step, {**tree, "learned": learned}, sizes, options, **about)[0].choices
+
+        parts = chosen(slice(0, first)), chosen(slice(first, None))
+        return chosen(slice(None)), jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
+
+    same = all(np.allclose(one, other, rtol=1e-5) for one, other in zip(*both(tree), strict=True))
+    expect(step.name, "the same of a text token by token as of the whole text", "a difference", holds=same)
+
+
+def check_padding(step: SelectStep, sizes: LayerSizes, options: dict[str, Any]) -> None:
+    """Choices of real tokens, losses, and what is observed are of the real tokens alone.
+
+    Raises:
+      ValueError: they are not.
+    """
+    tree = _make_inputs(8, step, sizes, options)
     first = max(sizes.num_tokens // 2, 1)
     real = jnp.broadcast_to(jnp.arange(sizes.num_tokens) < first, (IMAGES, sizes.num_tokens))
     learned = {**tree["learned"], "logits": tree["learned"]["logits"][:, :first]}
@@ -132,7 +170,8 @@ def _check_padding(step: SelectStep, tree: Inputs, sizes: LayerSizes, options: d
     def seen(tree: Inputs, real: Array | None, sizes: LayerSizes) -> Tree:
         plan, losses = _select(step, tree, sizes, options, real=real)
         observed = step.observe(plan, _context(tree, sizes, real=real), **options) if step.updates_state(options) else 0
-        return losses, observed
+        chosen = jax.tree.map(lambda leaf: leaf[:, :first], plan.choices)
+        return chosen, losses, observed
 
     @jax.jit
     def both(tree: Inputs, alone: Inputs) -> tuple[Tree, Tree]:

@@ -15,10 +15,8 @@ import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Tree
-from vmoe_inform.routing._causal_trial import check_causal, check_reading
+from vmoe_inform.routing import _causal_trial, _padding_trial, _select_trial
 from vmoe_inform.routing._function_trial import check_function, check_products, close
-from vmoe_inform.routing._padding_trial import check_padding
-from vmoe_inform.routing._select_trial import check_select
 from vmoe_inform.routing._state_trial import check_state
 from vmoe_inform.routing._trial import (
     IMAGES,
@@ -45,6 +43,7 @@ from vmoe_inform.routing.steps import (
     ScoreStep,
     SelectStep,
     Step,
+    VariableStep,
 )
 
 __all__ = [
@@ -88,7 +87,7 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
     if isinstance(step, LossStep):
         return _check_loss(step, sizes, options)
     if isinstance(step, SelectStep):
-        return check_select(step, sizes, options)
+        return _select_trial.check_select(step, sizes, options)
     assert isinstance(step, ContextStep)  # of the two other registries
     inputs = [make_inputs(seed, step, sizes, options) for seed in (1, 2)]
     held = _check_layer(step, inputs, sizes, options)
@@ -102,6 +101,45 @@ def check(name: str, *, sizes: LayerSizes = SIZES, **options: Any) -> tuple[str,
     held += check_causal(step, sizes, options)
     held.append(_padding(step, sizes, options))
     return tuple(held)
+
+
+def check_causal(step: VariableStep, sizes: LayerSizes, options: dict[str, Any]) -> tuple[str, ...]:
+    """In a causal model nothing that a score, inform or select step gives for a token depends on later ones.
+
+    Returns:
+      what was found to hold.
+
+    Raises:
+      ValueError: it depends on them, and the step does not say so.
+    """
+    if isinstance(step, SelectStep):
+        return _select_trial.check_causal(step, sizes, options)
+    assert isinstance(step, ContextStep)  # there are no others
+    return _causal_trial.check_causal(step, sizes, options)
+
+
+def check_reading(step: VariableStep, sizes: LayerSizes, options: dict[str, Any]) -> None:
+    """In a causal model a step says of a text in parts what it says of the whole text.
+
+    Raises:
+      ValueError: it does not.
+    """
+    if isinstance(step, SelectStep):
+        return _select_trial.check_reading(step, sizes, options)
+    assert isinstance(step, ContextStep)  # there are no others
+    return _causal_trial.check_reading(step, sizes, options)
+
+
+def check_padding(step: Step, sizes: LayerSizes, options: dict[str, Any]) -> None:
+    """A step says of texts with padding what it says of the texts alone: of each token, in losses, and for its state.
+
+    Raises:
+      ValueError: it does not: it looks at tokens that are not in ``context.real``.
+    """
+    if isinstance(step, SelectStep):
+        return _select_trial.check_padding(step, sizes, options)
+    assert isinstance(step, ContextStep | LossStep)  # there are no others
+    return _padding_trial.check_padding(step, sizes, options)
 
 
 def _padding(step: ContextStep | LossStep, sizes: LayerSizes, options: dict[str, Any]) -> str:
