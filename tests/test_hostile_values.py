@@ -42,7 +42,7 @@ VALUES = [
         "../" * 2000,
     ),
     *([], (), {}, _nested(10_000), [None], [2**63], ["x" * 100_000], b"x", 1j, object(), {"a": _nested(10_000)}),
-    tuple(range(100_000)),
+    tuple(range(10_000)),
 ]
 TEXTS = [
     *(
@@ -61,7 +61,7 @@ TEXTS = [
     ),
     *("", " ", ",", "a,", "None", "True", "[]", "()", "{}", "(" * 3000, "-" * 5000 + "1", "[" * 150 + "]" * 150),
     *("{[]: 1}", "b'x'", "1j", "'", "'a", "1if 1else 0", "\\d", "x" * 100_000, "a" * 300, "\0", "\ud800", "٣", "0x10"),
-    *("gs://bucket/x", "s3:/x", "~no_such_user/x", "../" * 2000, "(" * 90 + "1" + ")" * 90, "1," * 50_000 + "1"),
+    *("gs://bucket/x", "s3:/x", "~no_such_user/x", "../" * 2000, "(" * 90 + "1" + ")" * 90, "1," * 1_000 + "1"),
 ]
 
 
@@ -187,17 +187,19 @@ def test_hostile_values_of_every_field(path):
         _tries(path, lambda text=text: config_files.take_fields([f"--config.{path}={text}"])[1][path])
 
 
+@pytest.mark.parametrize("path", ["seed", "model.moe.layers", "plugins", "data.pixel_mean", "model.router.inform"])
+def test_a_list_as_long_as_a_command_line(path):
+    """Of one field of each kind: to read it as Python takes a seventh of a second."""
+    _tries(path, lambda: config_files.take_fields([f"--config.{path}={'1,' * 50_000}1"])[1][path])
+
+
 @pytest.mark.parametrize("name", steps.all_steps())
 def test_hostile_options_in_the_name_of_a_router(name):
-    routers = {"base": "balanced_assignment", "soft": "soft"}
-    for option in steps.all_steps()[name].option_types:
-        chosen = [
-            router
-            for router in (*presets.ROUTERS, *(f"{inform}_vmoe" for inform in steps.INFORM_STEPS))
-            if name in config_lib.parse_model(_model(router)).router.step_names or routers.get(router) == name
-        ]
-        for text in [text for text in TEXTS if "," not in text] if chosen else ():
-            config = config_lib.default()
+    options = steps.all_steps()[name].option_types
+    chosen = [router for router in (*presets.ROUTERS, *_INFORMED) if name in _step_names(router)]
+    config = config_lib.default()  # one for all: a preset sets every option of its router anew
+    for option in options if chosen else ():
+        for text in [text for text in TEXTS if "," not in text]:
             try:
                 presets.set_router(config, f"{chosen[0]}@{name}.{option}={text}")
                 config_lib.parse_model(config.model)
@@ -205,10 +207,14 @@ def test_hostile_options_in_the_name_of_a_router(name):
                 _check_line(problem)
 
 
-def _model(router):
+_INFORMED = tuple(f"{inform}_vmoe" for inform in steps.INFORM_STEPS)
+
+
+@functools.cache
+def _step_names(router):
     config = config_lib.default()
     presets.set_router(config, router)
-    return config.model
+    return config_lib.parse_model(config.model).router.step_names
 
 
 @pytest.mark.parametrize("key", ["router", "variant", "experts", "where", "recipe", "key"])
