@@ -71,7 +71,7 @@ def test_traces_come_out():
         return jax.device_get(jax.jit(function)(variables(), images())[1][TRACE])
 
     found = trace("full")
-    assert set(found["block_0"]["moe"]) == {"routing", "weights", "indices", "load", "dropped"}
+    assert set(found["block_0"]["moe"]) == {"routing", "preferences", "weights", "indices", "load", "dropped"}
     chex.assert_trees_all_close(found, trace("none"), rtol=1e-5, atol=1e-6)
 
 
