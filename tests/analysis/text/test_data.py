@@ -5,7 +5,6 @@ import dataclasses
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -136,7 +135,7 @@ def test_what_a_model_expects_next_is_its_softmax(found, checkpoints, data):
     views = data.views([run], found[1], found[0])
     words = {word: token for token, word in enumerate(data.source().tokenizer.tokens(np.arange(16)))}
     ids = np.array([[words[word] for word in views.tokens[0]]], np.int32)
-    logits = run.model.apply(run.variables, jnp.asarray(ids))[0][0]
+    logits = jax.jit(run.model.apply)(run.variables, ids)[0][0]
     chances = np.sort(jax.nn.softmax(logits, axis=-1), axis=-1)[:, ::-1]
     expected = views.views[0].expected
     np.testing.assert_allclose(expected.shares[0], chances[:, :3], rtol=2e-4)
