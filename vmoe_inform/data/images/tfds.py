@@ -157,7 +157,8 @@ def load_builder(name: str, directory: str, **options: Any) -> Any:
         raise checks.error("data.tfds_name", "a data set of TFDS itself, of no other registry", name)
     tfds_metadata.check(_metadata(_root(directory) / parsed.name))
     try:
-        return tensorflow_datasets.builder(name, data_dir=inputs.place_of_copies(_root(directory)), **options)
+        data_dir = inputs.place_of_copies(_root(directory)) if directory else None  # where TFDS looks by itself
+        return tensorflow_datasets.builder(name, data_dir=data_dir, **options)
     except (tensorflow_datasets.core.DatasetNotFoundError, ValueError) as problem:  # the latter of an unknown config
         reason = str(problem).strip().partition("\n")[0]
         raise FileNotFoundError(f"data.tfds_name: expected {expected}; received {name!r} ({reason})") from None
@@ -222,6 +223,8 @@ def fetch_split(builder: Any, name: str, split: str, directory: str) -> Any:
       split: as TFDS understands it.
       directory: TFDS' data directory.
     """
+    if not directory:
+        return open_split(builder, name, split)
     try:
         files = [one.filename for one in builder.info.splits[split].file_instructions]
     except (KeyError, ValueError):
