@@ -43,7 +43,7 @@ def choose_dispatcher(
       kernel_size: numbers in one matrix of an expert.
       expert_devices: devices over which the experts are spread.
       drops: whether a capacity factor limits the slots; otherwise there is one for each token.
-      grouped_kernels: whether a GPU has kernels for grouped products of the layer's type, see
+      grouped_kernels: whether a GPU has kernels for grouped products of the layer, see
         :mod:`vmoe_inform.dispatch.grouped`.
     """
     share = num_experts * capacity / num_choices
@@ -58,6 +58,6 @@ def choose_dispatcher(
     if small and (drops or kernel_size < _LEAST_WITHOUT_DROPS):
         return "gather", f"experts of {kernel_size} numbers are too small for a loop over blocks of their rows"
     if platform == "gpu" and not grouped_kernels:
-        return "gather", f"{slots}, {share:.2f} times as many, but this GPU has no kernels for its grouped products"
+        return "gather", f"{slots}, {share:.2f} times as many, but this GPU has no kernels for grouped products"
     name = "segments" if platform == "cpu" and not drops else "ragged"
     return name, f"{slots}, {share:.2f} times as many: empty ones would cost more than sorting"

@@ -20,29 +20,34 @@ from vmoe_inform.axes import Array
 
 _CAPABILITIES = (8.0, 11.0)  # from the first, below the second
 _TYPES = ("bfloat16", "float16")
+_TILE = 128  # other sizes of a kernel's sides end with an error of the library, or were not tried
 
 
-def has_kernels(dtype: Any) -> bool:
-    """Whether this machine's GPU has kernels for grouped products of this type, and their library is installed."""
+def has_kernels(dtype: Any, width: int, features: int) -> bool:
+    """Whether this machine's GPU has kernels for these grouped products, and their library is installed.
+
+    Args:
+      dtype: of rows and kernels: bfloat16 or float16.
+      width, features: the sides of each kernel, D and M: multiples of 128.
+    """
     device = jax.devices()[0]
     try:
         capability = float(getattr(device, "compute_capability", ""))
     except (TypeError, ValueError):  # no GPU, or one of AMD
         return False
     least, above = _CAPABILITIES
-    fits = device.platform == "gpu" and least <= capability < above and jnp.dtype(dtype).name in _TYPES
-    return fits and importlib.util.find_spec("tokamax") is not None
+    fits = jnp.dtype(dtype).name in _TYPES and not (width % _TILE or features % _TILE)
+    has = device.platform == "gpu" and least <= capability < above
+    return has and fits and importlib.util.find_spec("tokamax") is not None
 
 
-def ragged_dot_general(dtype: Any) -> Callable[..., Array]:
+def ragged_dot_general(dtype: Any, width: int, features: int) -> Callable[..., Array]:
     """A function with the arguments of ``jax.lax.ragged_dot_general``, for products of rows with their expert's kernel.
 
-    Args:
-      dtype: of rows and kernels.
-
-    That of tokamax takes the compiler's own product itself, where a shape or a precision has no kernel.
+    Arguments as :func:`has_kernels`. The function of tokamax takes the compiler's own product itself, where a precision
+    has no kernel.
     """
-    if not has_kernels(dtype):
+    if not has_kernels(dtype, width, features):
         return lax.ragged_dot_general
     import tokamax
 

@@ -119,7 +119,8 @@ def grouped_products(
         lhs_ragged_dimensions=[0],
         rhs_group_dimensions=[0],
     )
-    return grouped.ragged_dot_general(rows.dtype)(rows, kernels, sizes, dimensions)
+    product = grouped.ragged_dot_general(rows.dtype, *kernels.shape[1:])
+    return product(rows, kernels, sizes, dimensions)
 
 
 def _ragged_product(
@@ -195,22 +196,20 @@ def _kernel_gradient_batched(
 
     At most 2 E blocks at a time: what they need is at most twice the size of the result.
     """
-    num_blocks = len(blocks)
-    at_a_time = min(num_blocks, 2 * num_experts)
-    missing = -num_blocks % at_a_time
-    chunks = (
-        jnp.pad(blocks, ((0, missing), (0, 0), (0, 0))),
-        jnp.pad(gradient, ((0, missing), (0, 0), (0, 0))),
-        jnp.pad(expert_of_block, (0, missing), constant_values=num_experts),
-    )
+    at_a_time = 2 * num_experts
+    whole = len(blocks) // at_a_time
+    arrays = (blocks, gradient, expert_of_block)
+
+    def sums(rows: Float[Array, "x T D"], to_products: Float[Array, "x T M"], experts: Int[Array, " x"]) -> Array:
+        products = jnp.einsum("xtd,xtm->xdm", rows, to_products, preferred_element_type=jnp.float32)
+        return jax.ops.segment_sum(products, experts, num_experts, indices_are_sorted=True)
 
     def add(total: Float[Array, "E D M"], chunk: tuple[Array, ...]) -> tuple[Float[Array, "E D M"], None]:
-        rows, to_products, experts = chunk
-        products = jnp.einsum("xtd,xtm->xdm", rows, to_products, preferred_element_type=jnp.float32)
-        return total + jax.ops.segment_sum(products, experts, num_experts, indices_are_sorted=True), None
+        return total + sums(*chunk), None
 
-    zeros = jnp.zeros((num_experts, blocks.shape[-1], gradient.shape[-1]), jnp.float32)
-    return lax.scan(add, zeros, tuple(array.reshape(-1, at_a_time, *array.shape[1:]) for array in chunks))[0]
+    rest = sums(*(array[whole * at_a_time :] for array in arrays))
+    chunks = tuple(array[: whole * at_a_time].reshape(whole, at_a_time, *array.shape[1:]) for array in arrays)
+    return lax.scan(add, rest, chunks)[0]
 
 
 def _kernel_gradient_tpu(

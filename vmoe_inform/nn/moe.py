@@ -172,7 +172,7 @@ class MoeLayer(nn.Module):
             kernel_size=self.config.hidden_size * self.config.mlp_size,
             expert_devices=axis_size(EXPERT),
             drops=drops,
-            grouped_kernels=grouped.has_kernels(self.config.dtype),
+            grouped_kernels=grouped.has_kernels(self.config.dtype, self.config.hidden_size, self.config.mlp_size),
         )
         logging.info("%s: dispatch 'auto' is %r: %s", "/".join(self.path), name, reason)
         return name

@@ -81,13 +81,18 @@ def in_short(problem: BaseException) -> str:
 def _with_gradients(function: Function) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
     """(inputs, directions) -> outputs, and the gradients of the sum of outputs times directions."""
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=_compiler_options())
     def run(inputs: Tree, directions: Tree) -> tuple[Tree, Tree]:
         outputs, pull_back = jax.vjp(function, inputs)
         typed = jax.tree.map(lambda direction, output: direction.astype(output.dtype), directions, outputs)
         return outputs, pull_back(typed)[0]
 
     return run
+
+
+def _compiler_options() -> dict[str, int] | None:
+    """On a GPU, no trials of which kernel is fastest: they are most of the time that compiling takes."""
+    return {"xla_gpu_autotune_level": 0} if jax.devices()[0].platform == "gpu" else None
 
 
 def _error(found: Tree, expected: Tree) -> float | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 
 from vmoe_inform import checks, storage
-from vmoe_inform.performance.accelerator import parallel, paths, results, resuming, steps, tracing
+from vmoe_inform.performance.accelerator import paths, results, resuming, steps, tracing
 from vmoe_inform.performance.accelerator.clock import Clock, OutOfTimeError
 from vmoe_inform.performance.accelerator.comparing import compare, in_short
 from vmoe_inform.performance.accelerator.recorder import Recorder
@@ -22,7 +22,7 @@ from vmoe_inform.performance.accelerator.results import Report, Row, State
 from vmoe_inform.performance.accelerator.sizes import FULL, SMALL, Sizes
 from vmoe_inform.sharding.chips import CHIPS
 
-_SHARE_OF_PATHS = 0.45  # of the time, so that the other parts have some
+_SHARE_OF_PATHS = 0.45  # of the time, where other parts follow
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "libtpu", "jax-cuda13-plugin", "tokamax")
 # Libraries that are not needed here, and what is left out without them
 _OPTIONAL = {
@@ -39,12 +39,14 @@ class _Context:
       sizes: of arrays and runs.
       clock: until the end of the check.
       trace_folder: None for no trace.
+      others_follow: whether parts follow the first one, which leaves them some time.
       step: of training, once it is there.
     """
 
     sizes: Sizes
     clock: Clock
     trace_folder: storage.Path | None
+    others_follow: bool
     step: steps.Step | None = None
 
     def trained(self) -> steps.Step:
@@ -58,15 +60,14 @@ Found = Iterator[Row | str]  # rows, and in words what was left out
 
 
 def _paths(context: _Context) -> Found:
+    clock = context.clock.share(_SHARE_OF_PATHS if context.others_follow else 1.0)
     pairs = [(path, dtype) for path in paths.all_paths(context.sizes) for dtype in path.dtypes]
-    rows = parallel.in_order(
-        lambda pair: compare(*pair),
-        pairs,
-        clock=context.clock.share(_SHARE_OF_PATHS),
-        name=lambda pair: f"{pair[0].group} {pair[0].name} {pair[1]}",
-    )
-    for _, row in rows:
-        yield row
+    longest = 0.0
+    for number, (path, dtype) in enumerate(pairs):
+        clock.need(longest, ", ".join(f"{path.group} {path.name} {dtype}" for path, dtype in pairs[number:]))
+        start = time.perf_counter()
+        yield compare(path, dtype)
+        longest = max(longest, time.perf_counter() - start)
 
 
 def _training(context: _Context) -> Found:
@@ -139,7 +140,7 @@ def check(
         timer.daemon = True
         timer.start()
     with _compilation_cache():
-        context = _Context(sizes, clock, trace_folder)
+        context = _Context(sizes, clock, trace_folder, others_follow=len(chosen) > 1)
         for name in chosen:
             if clock.left == 0:
                 recorder.skip(name, "out of time")

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,7 @@ from vmoe_inform.config import Config
 from vmoe_inform.dispatch import DISPATCHERS
 from vmoe_inform.nn.operations import training_flops_per_sequence
 from vmoe_inform.performance import timing
-from vmoe_inform.performance.accelerator import parallel
-from vmoe_inform.performance.accelerator.clock import Clock, OutOfTimeError
+from vmoe_inform.performance.accelerator.clock import Clock
 from vmoe_inform.performance.accelerator.comparing import in_short
 from vmoe_inform.performance.accelerator.results import StepRow
 from vmoe_inform.performance.accelerator.sizes import Sizes
@@ -28,9 +27,6 @@ from vmoe_inform.training.measurements import peak_flops, peak_memory_bytes
 
 _LEAST_BATCH = 4
 _SECONDS_OF_A_STEP = 30.0  # to compile one; fewer are not begun
-_SHARE_OF_COMPILING = 0.8  # of the time of steps side by side
-
-_Other: TypeAlias = tuple[str, dict[str, str]]  # a router, and what of the config differs from automatic choices
 
 
 class Step:
@@ -39,14 +35,14 @@ class Step:
     Attributes:
       config: of the run, with even loads (:func:`vmoe_inform.performance.step.evenly_routed`).
       program: that the step is of.
-      compile_seconds: tracing included; other steps may be compiled at the same time.
-      state: after the steps so far; see :meth:`start`.
+      compile_seconds: tracing included.
+      state: after the steps so far.
       losses: of all steps so far, on the device.
       metrics: of the last step.
     """
 
     def __init__(self, config: Config):
-        """Compiles."""
+        """Compiles, and makes the state before the first step."""
         self.config = evenly_routed(config)
         assert config.train.steps is not None  # see Sizes.config
         self.device = jax.devices()[0]
@@ -60,10 +56,6 @@ class Step:
         self._batch = self.program.to_devices(batch)
         self.losses: list[Array] = []
         self.metrics: dict[str, Array] = {}
-        self.state: TrainState | None = None
-
-    def start(self) -> None:
-        """Makes the state before the first step, which takes memory of the device."""
         self.state = self.first_state()
 
     def first_state(self) -> TrainState:
@@ -73,8 +65,6 @@ class Step:
 
     def take(self, count: int) -> TrainState:
         """Takes steps, and returns the state after them, without waiting for the device."""
-        if self.state is None:
-            raise RuntimeError("a step is started before it is taken")
         for _ in range(count):
             with self.program.in_use():
                 self.state, self.metrics = self._compiled(self.state, self._batch)
@@ -140,7 +130,6 @@ def train(sizes: Sizes, clock: Clock) -> tuple[Step, StepRow, str]:
     while True:
         try:
             step = Step(sizes.config())
-            step.start()
             step.take(sizes.warm_up_steps)
             round_of_steps = timing.stopwatch(step.take, sizes.steps_of_round)
             seconds = [round_of_steps() for _ in range(sizes.rounds)]
@@ -155,59 +144,34 @@ def train(sizes: Sizes, clock: Clock) -> tuple[Step, StepRow, str]:
 def side_by_side(sizes: Sizes, first: Step, clock: Clock) -> Iterator[StepRow | str]:
     """Other dispatchers, attentions and routers, each in turns with the first step.
 
-    All are compiled, several at a time, before any is timed.
-
     Yields:
       a row, or in words what could not be done.
     """
     sizes = sizes.with_batch(first.config.train.batch_size)
-
-    def compiled(other: _Other) -> Step | str:
-        router, options = other
+    others = _others()
+    longest = _SECONDS_OF_A_STEP if sizes.batch_size > _LEAST_BATCH else 0.0
+    for number, (router, options) in enumerate(others):
+        words = [" ".join((name, *chosen.values())) for name, chosen in others[number:]]
+        clock.need(longest, ", ".join(words))
+        start = time.perf_counter()
         try:
-            return Step(sizes.config(router, **options))
-        except Exception as problem:  # what a compiler cannot do must not keep the others from running
-            return f"{_name(other)}: {in_short(problem)}"
-
-    steps: list[tuple[_Other, Step | str]] = []
-    late = None
-    try:
-        least = _SECONDS_OF_A_STEP if sizes.batch_size > _LEAST_BATCH else 0.0
-        every = parallel.in_order(
-            compiled, _others(), clock=clock.share(_SHARE_OF_COMPILING), name=_name, least_seconds=least
-        )
-        steps.extend(every)
-    except OutOfTimeError as problem:
-        late = problem
-    steps.reverse()
-    while steps:  # each is forgotten after its turn, with its state
-        yield _in_turns(*steps.pop(), first, sizes)
-    if late is not None:
-        raise late
+            step = Step(sizes.config(router, **options))
+            step.take(1)
+            measures = {
+                name: timing.stopwatch(each.take, sizes.steps_of_round)
+                for name, each in (("first", first), ("other", step))
+            }
+            seconds = timing.interleave(measures, max(2, sizes.rounds // 2))
+            yield step.row(
+                router, seconds["other"], sizes.steps_of_round, timing.ratio(seconds["other"], seconds["first"])
+            )
+        except Exception as problem:  # what a kernel or compiler cannot do must not keep the others from running
+            yield f"{words[0]}: {in_short(problem)}"
+        longest = max(longest, time.perf_counter() - start)
 
 
-def _in_turns(other: _Other, step: Step | str, first: Step, sizes: Sizes) -> StepRow | str:
-    """The row of a step, which takes turns with the first one; or what could not be done."""
-    if isinstance(step, str):
-        return step
-    try:
-        step.start()
-        step.take(1)
-        both = {"first": first, "other": step}
-        measures = {name: timing.stopwatch(each.take, sizes.steps_of_round) for name, each in both.items()}
-        seconds = timing.interleave(measures, max(2, sizes.rounds // 2))
-    except Exception as problem:  # nor what a kernel or the memory cannot do
-        return f"{_name(other)}: {in_short(problem)}"
-    against = timing.ratio(seconds["other"], seconds["first"])
-    return step.row(other[0], seconds["other"], sizes.steps_of_round, against)
-
-
-def _name(other: _Other) -> str:
-    return " ".join((other[0], *other[1].values()))
-
-
-def _others() -> list[_Other]:
-    """The steps that are compared with the first one."""
+def _others() -> list[tuple[str, dict[str, str]]]:
+    """Routers with what of the config differs from automatic choices; those that cannot be done here are left out."""
     return [
         *(("vmoe", {"dispatch": name}) for name in DISPATCHERS if name != "reference"),
         ("vmoe", {"attention": "xla"}),
