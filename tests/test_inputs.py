@@ -1,10 +1,14 @@
 """Files that users name: the disk and a bucket answer alike, and a fetched copy is whole or not there."""
 
+import errno
+import os
+import re
 import threading
 import types
 
 import pytest
 
+from tests.bucket_server import BUCKET
 from vmoe_inform import checks, storage
 from vmoe_inform.storage import _fetched, _objects, inputs
 
@@ -107,6 +111,60 @@ def test_what_was_fetched_before_the_connection_was_lost_is_continued(bucket_ser
     assert not list(cache.rglob("*.part"))
 
 
+@pytest.fixture
+def at_40(monkeypatch):
+    """Calls a function, once, when the bytes from 40 on are about to be fetched."""
+    monkeypatch.setattr(_fetched, "_BLOCK_BYTES", 40)
+    acts, part = [], _objects.read_part
+
+    def read_part(path, found, start, end):
+        if start == 40 and acts:
+            acts.pop()()
+        return part(path, found, start, end)
+
+    monkeypatch.setattr(_objects, "read_part", read_part)
+    return acts.append
+
+
+def test_an_object_that_is_replaced_while_it_is_fetched_is_fetched_again(in_bucket, at_40):
+    at_40(lambda: storage.write_bytes(in_bucket, b"new"))
+    assert inputs.local(in_bucket).read_bytes() == b"new"
+
+
+def test_an_object_that_is_deleted_while_it_is_fetched_is_named(in_bucket, at_40):
+    at_40(lambda: storage.remove(in_bucket))
+    with pytest.raises(FileNotFoundError, match=str(in_bucket)):
+        inputs.local(in_bucket)
+
+
+def test_what_nobody_waits_for_any_more_is_not_fetched(in_bucket, cache, at_40):
+    found, abandoned = _objects.find(in_bucket), threading.Event()
+    at_40(abandoned.set)
+    _fetched.fetch(in_bucket, found, abandoned)
+    assert [part.read_bytes() for part in cache.rglob("*.part")] == [bytes(range(80))]
+    with _fetched._locked(in_bucket, threading.Event()):
+        _fetched.fetch(in_bucket, found, abandoned)  # nor waits for whoever holds the lock
+    assert not _fetched.is_here(in_bucket, found)
+
+
+def test_an_error_ends_what_else_is_fetched(in_bucket, monkeypatch):
+    begun, ended = threading.Event(), threading.Event()
+
+    def fetch(path, _, abandoned):
+        if path.name == "second":
+            assert begun.wait(10)
+            raise OSError(errno.EIO, "lost")
+        begun.set()
+        if abandoned.wait(10):
+            ended.set()
+
+    monkeypatch.setattr(_fetched, "fetch", fetch)
+    storage.write_bytes(in_bucket.with_name("second"), b"2")
+    with pytest.raises(storage.OutOfReachError, match="lost"):
+        inputs.local_each([in_bucket, in_bucket.with_name("second")])
+    assert ended.is_set()
+
+
 def test_a_part_with_other_bytes_is_no_copy(in_bucket):
     part = _fetched._part(in_bucket, _objects.find(in_bucket))
     part.parent.mkdir(parents=True)
@@ -132,14 +190,47 @@ def test_whoever_does_not_hold_the_lock_waits(in_bucket):
     found = _objects.find(in_bucket)
     part = _fetched._part(in_bucket, found)
     part.parent.mkdir(parents=True)
-    with _fetched._locked(in_bucket):
-        waiting = threading.Thread(target=_fetched.fetch, args=(in_bucket, found))
+    with _fetched._locked(in_bucket, threading.Event()):
+        waiting = threading.Thread(target=_fetched.fetch, args=(in_bucket, found, threading.Event()))
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive()
         assert not _fetched.is_here(in_bucket, found)
     waiting.join()
     assert _fetched.is_here(in_bucket, found)
+
+
+def test_a_full_disk_is_named(in_bucket, monkeypatch):
+    def no_space(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_fetched.os, "fsync", no_space)
+    with pytest.raises(OSError, match=r"No space left on device: '.*\.part'"):
+        inputs.local(in_bucket)
+
+
+def test_copies_of_what_was_deleted_are_in_no_folder(in_bucket):
+    storage.write_bytes(in_bucket.parent / "1.0" / "old", b"old")
+    folder = inputs.local_folder(in_bucket.parent)
+    storage.remove(in_bucket.parent / "1.0")
+    inputs.local_folder(in_bucket.parent, without=re.compile("file"))
+    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_names_that_no_path_has_are_not_below_a_folder(bucket_folder):
+    """Joined to the folder, they would name a file of this machine, or an object of another bucket."""
+    _objects._bucket(bucket_folder).blob(f"{_objects.name_of(bucket_folder)}//x/{BUCKET}/other").upload_from_string(b"")
+    other = storage.path("other", f"gs://{BUCKET}/other")
+    storage.write_bytes(other, b"other's")
+    assert inputs.local_folder(bucket_folder) == _fetched.place_of(bucket_folder)
+    storage.remove(bucket_folder)
+    assert storage.read_bytes(other) == b"other's"
+
+
+def test_no_permission_any_more_is_no_damaged_record(bucket_server, in_bucket):
+    bucket_server.fail("403", at="GET .*alt=media")
+    with pytest.raises(storage.OutOfReachError, match=str(in_bucket)):
+        inputs.read_bytes(in_bucket)
 
 
 def test_a_bucket_out_of_reach_is_no_damaged_record(bucket_server, in_bucket, monkeypatch):

@@ -627,6 +627,12 @@ def test_a_folder_that_did_not_exist_is_gone_after_a_failure(tmp_path):
     assert there.exists()
 
 
+def test_a_folder_that_no_checkpoint_can_be_written_to_is_refused(tmp_path):
+    with pytest.raises(checks.InputError, match="workdir: expected a path in UTF-8 without"):
+        write_run.check_folder(tmp_path / "a[1]")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_page_lists_every_published_name():
     page = (processes.ROOT / "docs" / "interop.md").read_text()
     known = {name for name, reference in references.REFERENCES.items() if not reference.refused}

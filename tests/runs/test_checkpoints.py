@@ -27,7 +27,7 @@ import pytest
 from orbax.checkpoint._src.path import async_path
 
 from vmoe_inform import checks, storage
-from vmoe_inform.runs import integrity
+from vmoe_inform.runs import integrity, saved_trees
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.checkpoints import Checkpoints, SavingError
 from vmoe_inform.runs.folder import read_config
@@ -138,6 +138,12 @@ def test_a_name_that_orbax_would_interpret_is_refused_and_a_link_is_not(tmp_path
     (tmp_path / "link").symlink_to(tmp_path / name)
     _write(tmp_path / "link", 1)
     chex.assert_trees_all_equal(_restore(tmp_path / "link")[0], _state(1))
+
+
+@pytest.mark.parametrize("name", ["a#b", "a;b/c"])
+def test_an_address_that_the_library_would_cut_off_is_refused(name):
+    with pytest.raises(ValueError, match="workdir: expected an address without # and ;"):
+        saved_trees.check_path(storage.path("workdir", f"gs://test/{name}"))
 
 
 # -------------------------------------------------------------------------------------------------------------- damage

@@ -15,6 +15,7 @@ from vmoe_inform.interop.checkpoint_import import CheckpointImport
 from vmoe_inform.interop.precedence import Value
 from vmoe_inform.interop.stored import StoredCheckpoint
 from vmoe_inform.nn import models
+from vmoe_inform.runs import saved_trees
 from vmoe_inform.runs.checkpoints import Checkpoints
 from vmoe_inform.runs.folder import CONFIG_FILE, MOST_TOKENIZER_BYTES, TOKENIZER_FILE, write_config
 from vmoe_inform.runs.lock import RunLock
@@ -29,7 +30,8 @@ _VERSION = 1
 
 
 def check_folder(workdir: storage.Path) -> None:
-    """Raises ValueError if there is a run already, or nothing can be written there."""
+    """Raises ValueError if there is a run already, or no checkpoint can be written there."""
+    saved_trees.check_path(workdir)
     for name in (CONFIG_FILE, CHECKPOINT_FOLDER):
         if storage.exists(workdir / name):
             raise checks.error("--workdir", "a folder without a run", f"{workdir}, which has {name}")

@@ -23,9 +23,11 @@ def check_path(folder: storage.Path) -> None:
     """Raises ValueError if orbax would take the path of a run, or of its checkpoints, for a pattern or an address.
 
     It lists files by patterns that begin with the path, and opens them by address. So it would write checkpoints that
-    it cannot read, or read those of other folders.
+    it cannot read, or read those of other folders. In a bucket, what follows ``#`` or ``;`` is not part of a name.
     """
     path = str(storage.absolute(folder))
+    if path.startswith("gs://") and re.search("[#;]", path):
+        raise checks.error("workdir", "an address without # and ;, which the checkpoints' library cuts off", path)
     if re.search(r"[*?\[\]\\\udc80-\udcff]|(?:^|/)[A-Za-z][A-Za-z0-9+.-]*:/", path.removeprefix("gs://") + "/"):
         expected = (
             "a path in UTF-8 without * ? [ ] \\ and without a folder called NAME:, which are patterns and addresses"

@@ -7,12 +7,13 @@ of this machine one fetches, and the others wait for it. What a process that was
 
 import contextlib
 import errno
-import fcntl
 import hashlib
+import itertools
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence, Set
 
 import google_crc32c
 from absl import logging
@@ -21,10 +22,12 @@ from vmoe_inform import checks
 from vmoe_inform.storage import _objects, strict
 from vmoe_inform.storage._cache import cache_folder
 from vmoe_inform.storage._damage import DamagedFileError
+from vmoe_inform.storage._disk_lock import LockFile
 
-_BLOCK_BYTES = 1 << 26  # of a request
+_BLOCK_BYTES = 1 << 24  # of a request
 _MOST_RECORD_BYTES = 1000
 _READ_BYTES = 1 << 20
+_LOOK_EVERY_SECONDS = 0.1  # for a lock
 
 
 def place_of(path: pathlib.PurePath) -> pathlib.Path:
@@ -61,24 +64,36 @@ def announce(missing: Sequence[tuple[pathlib.PurePath, _objects.Object]]) -> Non
         raise OSError(errno.ENOSPC, words)
 
 
-def fetch(path: pathlib.PurePath, found: _objects.Object) -> None:
+def fetch(path: pathlib.PurePath, found: _objects.Object, abandoned: threading.Event) -> None:
     """Makes the copy of an object, unless another process has made it meanwhile.
 
+    Args:
+      path: of the object.
+      found: the object.
+      abandoned: set when nobody waits for the copy any more: what was fetched is kept, and no more is.
+
     Raises:
+      ChangedError: the object was replaced meanwhile.
       DamagedFileError: what came is not what the bucket says it holds.
       OSError: nothing more can be read or written; what was fetched is kept and continued.
     """
     file, record = place_of(path), _beside(path, "json")
     for folder in (file.parent, record.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
-        if is_here(path, found):
+    with _locked(path, abandoned):
+        if abandoned.is_set() or is_here(path, found):
             return
         part = _part(path, found)
         for other in record.parent.glob(f"{record.stem}.*.part"):
             if other != part:  # of a generation that has gone
                 other.unlink()
-        _complete(path, found, part)
+        try:
+            if not _is_complete(path, found, part, abandoned):
+                return
+        except OSError as problem:
+            if problem.filename is None:  # of a write, as on a full disk
+                raise OSError(problem.errno, problem.strerror, str(part)) from None
+            raise
         record.unlink(missing_ok=True)  # the copy it tells of goes
         part.replace(file)
         temporary = record.with_suffix(".new")
@@ -86,14 +101,33 @@ def fetch(path: pathlib.PurePath, found: _objects.Object) -> None:
         temporary.replace(record)
 
 
-def _complete(path: pathlib.PurePath, found: _objects.Object, part: pathlib.Path) -> None:
-    """Fetches what is missing at the end of a part, and compares all of it with the bucket's checksum."""
+def forget_others(folder: pathlib.PurePath, names: Set[str]) -> None:
+    """Deletes the copies below a folder that have none of these names: a list would take them for the bucket's."""
+    copies = place_of(folder)
+    for copy in [file for file in copies.rglob("*") if file.is_file()]:
+        if copy.relative_to(copies).as_posix() not in names:
+            copy.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there are others in it
+                for parent in itertools.takewhile(lambda one: one != copies, copy.parents):
+                    parent.rmdir()
+
+
+def _is_complete(
+    path: pathlib.PurePath, found: _objects.Object, part: pathlib.Path, abandoned: threading.Event
+) -> bool:
+    """Fetches what is missing at the end of a part, and compares all of it with the bucket's checksum.
+
+    Returns:
+      False if nobody waits for it any more.
+    """
     checksum = google_crc32c.Checksum()
     with part.open("a+b") as file:
         file.seek(0)
         while read := file.read(_READ_BYTES):
             checksum.update(read)
         for start in range(file.tell(), found.size, _BLOCK_BYTES):
+            if abandoned.is_set():
+                return False
             block = _objects.read_part(path, found, start, min(start + _BLOCK_BYTES, found.size))
             file.write(block)
             checksum.update(block)
@@ -104,6 +138,7 @@ def _complete(path: pathlib.PurePath, found: _objects.Object, part: pathlib.Path
         part.unlink()
         received = f"{size:,} bytes with CRC-32C {checksum.digest().hex()}"
         raise DamagedFileError(path, f"{found.size:,} bytes with CRC-32C {found.crc32c.hex()}", received)
+    return True
 
 
 def _record(found: _objects.Object) -> dict[str, str | int]:
@@ -125,12 +160,19 @@ def _size_of(file: pathlib.Path) -> int:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.PurePath) -> Iterator[None]:
-    """Holds the lock of a copy; the kernel frees it when the process ends."""
-    with _beside(path, "lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.warning("%s: another process of this machine fetches it; waiting", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
+def _locked(path: pathlib.PurePath, abandoned: threading.Event) -> Iterator[None]:
+    """Holds the lock of a copy, unless nobody waits for it any more; the kernel frees it when the process ends."""
+    with contextlib.closing(LockFile(_beside(path, "lock"))) as lock:
+        waits = False
+        while not abandoned.wait(_LOOK_EVERY_SECONDS if waits else 0.0):
+            try:
+                if not lock.take(wait=False):
+                    logging.warning(
+                        "%s: this file system has no locks; fetch from one process at a time", cache_folder()
+                    )
+                break
+            except BlockingIOError:
+                if not waits:
+                    logging.warning("%s: another process of this machine fetches it; waiting", path)
+                waits = True
         yield

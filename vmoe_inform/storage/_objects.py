@@ -156,13 +156,16 @@ def level(folder: pathlib.PurePath) -> tuple[list[str], list[str]]:
 
 
 def below(folder: pathlib.PurePath, *, most: int | None = None) -> list[str]:
-    """Names of all objects below a folder, relative to it, or the first ``most``."""
+    """Names of all objects below a folder, relative to it, or the first ``most``.
+
+    A name with an empty part (``//``) is of no path. Joined to the folder, it would name another object.
+    """
     prefix = f"{name_of(folder)}/"
     with _one_line(folder), _listing(folder):
         size = None if most is None else most + _MARKS
         listed = _bucket(folder).list_blobs(prefix=prefix, page_size=size, **_patience())
         names = (blob.name.removeprefix(prefix) for blob in listed)
-        files = (name for name in names if name and not name.endswith("/"))  # that is a mark which consoles leave
+        files = (name for name in names if all(name.split("/")))  # one that ends with / is a mark of consoles
         return list(itertools.islice(files, most))
 
 

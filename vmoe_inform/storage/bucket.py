@@ -29,7 +29,7 @@ from vmoe_inform.storage._damage import DamagedFileError, names_aside
 
 renames_folders = False
 look_seconds = 10.0
-_THREADS = 8  # requests at a time, where there are many objects; the client keeps 10 connections
+_THREADS = 8  # requests at a time, where there are many objects
 _ATTEMPTS = 10  # to read an object that others replace; a log gets a new generation each second
 _SPOOLED_BYTES = 1 << 26  # of a file that is written; more of it waits on the disk
 
