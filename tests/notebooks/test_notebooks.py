@@ -3,6 +3,7 @@
 import pathlib
 import sys
 
+import jupyter_client.kernelspec
 import nbclient
 import nbformat
 import numpy as np
@@ -57,13 +58,29 @@ def test_a_folder_that_is_not_given_is_that_of_the_run(folders, expected):
     assert names["HERE"] == expected
 
 
-def run(path, **parameters):
-    """Executes a notebook, its cell of parameters replaced; gives what its cells put out."""
+@pytest.fixture(scope="module")
+def kernel():
+    """A running kernel for several notebooks, one after the other: its imports take as long as a short run."""
+    manager = jupyter_client.KernelManager()
+    manager.start_kernel(cwd=str(ROOT / "notebooks"), extra_arguments=["--HistoryManager.hist_file=:memory:"])
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+def run(path, kernel=None, **parameters):
+    """Executes a notebook, its cell of parameters replaced; gives what its cells put out.
+
+    Its names are gone from a kernel that it shares when the next one begins, in the folder of the notebooks again.
+    """
     notebook = nbformat.read(path, as_version=4)
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
-    client = nbclient.NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(path.parent)}})
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {path.parent}"))
+    place = {"metadata": {"path": str(path.parent)}}
+    client = nbclient.NotebookClient(notebook, timeout=SECONDS, resources=place, km=kernel)
     client.execute()
+    if kernel is not None:
+        client.kc.stop_channels()
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
@@ -87,14 +104,14 @@ def pictures(outputs):
     "path",
     [
         pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem == "02_compare_routers" else [])
-        for path in PATHS
+        for path in sorted(PATHS, key=lambda path: path.stem == "03_write_your_router")  # its step stays registered
     ],
 )
-def test_runs_in_short(path, tmp_path, tmp_path_factory):
+def test_runs_in_short(path, kernel, tmp_path, tmp_path_factory):
     """One epoch instead of many: what it shows is meaningless, that it shows it is not."""
     folder = tmp_path_factory.getbasetemp() / "notebook_runs"  # one notebook looks at what the first one trained
     parameters = {"RUNS": str(folder), "EPOCHS": 1, "GLOSSES": str(write_glosses(tmp_path / "glosses"))}
-    outputs = run(path, **parameters, **SHORT.get(path.stem, {}))
+    outputs = run(path, kernel, **parameters, **SHORT.get(path.stem, {}))
     assert len(pictures(outputs)) >= PICTURES[path.stem]
     said = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
     assert not [text for text in said if "Warning" in text]  # as of os.fork() below JAX's threads
@@ -107,7 +124,5 @@ def test_runs_as_stored(path, tmp_path):
 
 
 def test_the_kernel_is_this_python():
-    import jupyter_client.kernelspec
-
     command = jupyter_client.kernelspec.KernelSpecManager().get_kernel_spec("python3").argv
     assert command[0] in ("python", sys.executable)
