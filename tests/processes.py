@@ -51,25 +51,29 @@ _FORKS = """
 import gc, json, os, sys, importlib, runpy
 importlib.import_module("vmoe_inform.command_line")
 for line in sys.stdin:
-    imports, environment, folder, module, arguments = json.loads(line)
+    imports, environment, module, command_lines = json.loads(line)
     for name in imports:
         importlib.import_module(f"vmoe_inform.{name}")
     gc.freeze()
-    if os.fork() == 0:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for descriptor, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT), descriptor)
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.argv = [module, *arguments]
-        try:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        except SystemExit as end:  # at once: to take all that was imported apart takes longer than the command line
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code or 0)
-        raise AssertionError("a command line ends by sys.exit")
-    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+    started = []
+    for folder, arguments in command_lines:
+        process = os.fork()
+        if process == 0:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            for descriptor, name in ((1, "stdout"), (2, "stderr")):
+                os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT), descriptor)
+            os.environ.clear()
+            os.environ.update(environment)
+            sys.argv = [module, *arguments]
+            try:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            except SystemExit as end:  # at once: to take all that was imported apart takes longer than the command line
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(end.code or 0)
+            raise AssertionError("a command line ends by sys.exit")
+        started.append(process)
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]), flush=True)
 """
 
 
@@ -109,18 +113,28 @@ class Forks(contextlib.AbstractContextManager["Forks"]):
 
     def run(self, *arguments: str, module: str | None = None) -> tuple[int, str, str]:
         """Exit code, output and errors of a command line, which has the environment of the moment."""
-        folder = self._folder / f"command_line_{next(self._numbers)}"
-        folder.mkdir()
+        (ended,) = self.run_together(arguments, module=module)
+        return ended
+
+    def run_together(self, *command_lines: tuple[str, ...], module: str | None = None) -> list[tuple[int, str, str]]:
+        """Exit code, output and errors of each of these command lines, all of which start at once."""
+        folders = [self._folder / f"command_line_{next(self._numbers)}" for _ in command_lines]
+        for folder in folders:
+            folder.mkdir()
         process = _shared() if self._own is None else self._own
         assert process.stdin is not None
         assert process.stdout is not None
         environment = _environment() | self._environment
-        request = (self._imports, environment, str(folder), f"vmoe_inform.{module or self._module}", arguments)
+        of_module = f"vmoe_inform.{module or self._module}"
+        request = (self._imports, environment, of_module, list(zip(map(str, folders), command_lines, strict=True)))
         process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
-        code = process.stdout.readline()
-        assert code, process.communicate()
-        return int(code), (folder / "stdout").read_text(), (folder / "stderr").read_text()
+        codes = process.stdout.readline()
+        assert codes, process.communicate()
+        return [
+            (code, *((folder / name).read_text() for name in ("stdout", "stderr")))
+            for code, folder in zip(json.loads(codes), folders, strict=True)
+        ]
 
     def succeed(self, *arguments: str, module: str | None = None) -> str:
         """The output of a command line that has to end with 0."""

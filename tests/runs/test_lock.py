@@ -74,16 +74,19 @@ def test_training_in_a_folder_in_use_is_refused_and_the_folder_is_as_it_was(tmp_
         assert _content(tmp_path) == before
 
 
-def test_all_processes_of_a_run_learn_that_its_folder_is_in_use(tmp_path):
+def test_all_processes_of_a_run_learn_that_its_folder_is_in_use(tmp_path, tmp_path_factory):
     address = free_address()
     flags = (f"--workdir={tmp_path}", "--config=configs/digits.py", f"--coordinator_address={address}")
-    with RunLock(tmp_path):
+    command_lines = [(*flags, "--num_processes=2", f"--process_id={number}") for number in range(2)]
+    with (
+        RunLock(tmp_path),
+        commands.Forks("train", tmp_path_factory.mktemp("said"), imports=("training.loop",)) as forks,
+    ):
         before = _content(tmp_path)
-        started = [commands.start("train", *flags, "--num_processes=2", f"--process_id={n}") for n in range(2)]
-        ended = [process.communicate() for process in started]
-        assert [process.returncode for process in started] == [2, 2], ended
+        ended = forks.run_together(*command_lines)
+        assert [code for code, _, _ in ended] == [2, 2], ended
         assert _content(tmp_path) == before
-    for _, errors in ended:
+    for _, _, errors in ended:
         (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
         assert f"in use by process {os.getpid()} on " in line
 

@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
 import time
 
 import ml_collections
@@ -37,11 +36,9 @@ FIELDS = {
 }
 
 
-def _start(workdir: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
+def _flags(workdir: pathlib.Path) -> list[str]:
     fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
-    return processes.start(
-        "study", f"--config=configs/digits.py:{ARGUMENT}", *fields, f"--workdir={workdir}", *arguments
-    )
+    return [f"--config=configs/digits.py:{ARGUMENT}", *fields, f"--workdir={workdir}"]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +46,7 @@ def studied(tmp_path_factory):
     """A study that was stopped by a signal when its first run had done a step, and then gone on with to its end."""
     workdir = tmp_path_factory.mktemp("studies") / "study"
     arguments = (f"--routers={','.join(ROUTERS)}", "--seeds=2")
-    first = _start(workdir, *arguments, "--jobs=2")
+    first = processes.start("study", *_flags(workdir), *arguments, "--jobs=2")
     while not any("loss" in path.read_text() for path in workdir.glob("runs/*/*/metrics.jsonl")):
         assert first.poll() is None, first.communicate()
         time.sleep(0.05)
@@ -58,10 +55,9 @@ def studied(tmp_path_factory):
     assert first.returncode == 75, printed
     assert [path.name for path in workdir.iterdir()] == ["runs"]
     assert not list(workdir.glob("runs/*/*/result.json"))
-    second = _start(workdir, *arguments)  # in one process, which is cheaper
-    printed = second.communicate()
-    assert second.returncode == 0, printed
-    return workdir, printed[0]
+    imports = ("studies.execute", "studies.report")
+    with processes.Forks("study", tmp_path_factory.mktemp("said"), imports=imports) as forks:
+        return workdir, forks.succeed(*_flags(workdir), *arguments)  # in one process, which is cheaper
 
 
 def test_the_stopped_run_went_on_from_its_checkpoint(studied):

@@ -12,8 +12,9 @@ from vmoe_inform import config as config_lib
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.training import program
 
-# Together: states, noise, losses of a score step, K that grows.
-ROUTERS = ("symphony_xmoe", "smoe_dropout", "stablemoe")
+# Together: states, noise, several losses, losses of a score step, K that grows.
+NOISY = {"model__router__noise_std": 0.1, "model__router__losses": ("importance", "switch", "z")}
+ROUTERS = {"symphony_smoe_dropout": NOISY, "stablemoe": {}}
 
 
 def lowered(router: str) -> dict[str, str]:
@@ -21,6 +22,8 @@ def lowered(router: str) -> dict[str, str]:
     config = config_lib.parse(
         tiny.config_dict(
             router,
+            **tiny.ONE_BLOCK,
+            **ROUTERS[router],
             train__ema_decay=0.9,
             train__max_nonfinite_steps=2,
             train__mixup_alpha=0.2,
