@@ -1,5 +1,6 @@
 """HTML pages from templates: nothing unescaped, no name undefined, colours from :mod:`vmoe_inform.report.styles`."""
 
+import functools
 from typing import Any
 
 import jinja2
@@ -16,6 +17,12 @@ def render(package: str, name: str, **values: Any) -> str:
       name: of the template's file.
       values: what it shows.
     """
+    return _environment(package).get_template(name).render(page_colors=styles.PAGE, **values)
+
+
+@functools.cache
+def _environment(package: str) -> jinja2.Environment:
+    """Keeps what it compiles: a program that writes several pages reads each template once."""
     packages = dict.fromkeys((package, "vmoe_inform.report"))
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(one, ".") for one in packages]),
@@ -26,4 +33,4 @@ def render(package: str, name: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    return environment.get_template(name).render(page_colors=styles.PAGE, **values)
+    return environment
