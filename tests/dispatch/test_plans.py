@@ -39,6 +39,16 @@ def outputs_and_gradients(plan_of, inputs, cotangent, **how):
     return both(inputs)
 
 
+def told(plan_of, *inputs):
+    """Load, dropped choices, and choices of a plan, compiled together."""
+
+    def tell(*inputs):
+        plan = plan_of(*inputs)
+        return plan.load, plan.dropped, plan.choices
+
+    return jax.jit(tell)(*inputs)
+
+
 def float64(tree):
     return jax.tree.map(lambda array: np.asarray(array, np.float64), tree)
 
@@ -63,7 +73,8 @@ def test_slots_that_choose_tokens_equal_a_loop():
     def plan_of(inputs):
         return dispatch.SlotChoice(jnp.array(chosen), inputs["slot_weights"], jnp.array(filled), size=6, k=2)
 
-    experts_of_token = np.sum(plan_of(inputs).load, axis=-1)
+    load, _, _ = told(plan_of, inputs)
+    experts_of_token = np.sum(load, axis=-1)
     assert {0, 1, 2} <= set(experts_of_token.ravel().tolist())  # in none, in one, in several
     outputs, gradients = outputs_and_gradients(plan_of, inputs, cotangent)
     expected = slow.slots(float64(inputs), chosen, filled, float64(cotangent))
@@ -140,16 +151,13 @@ def test_bfloat16_tokens_give_bfloat16_outputs_and_gradients(kind):
 def test_what_slots_tell_worked_by_hand():
     # Expert 0 holds tokens 0 and 2, the latter with a weight of 0; expert 1 token 0 and an empty slot whose index
     # happens to be 1. As a choice, 2 stands for no expert.
-    plan = dispatch.SlotChoice(
-        tokens=jnp.array([[[0, 2], [0, 1]]]),
-        slot_weights=jnp.array([[[0.5, 0.0], [0.75, 0.2]]]),
-        filled=jnp.array([[[True, True], [True, False]]]),
-        size=3,
-        k=2,
+    tokens, weights = np.array([[[0, 2], [0, 1]]]), np.array([[[0.5, 0.0], [0.75, 0.2]]], np.float32)
+    filled = np.array([[[True, True], [True, False]]])
+    load, dropped, (weights, indices) = told(
+        functools.partial(dispatch.SlotChoice, size=3, k=2), tokens, weights, filled
     )
-    assert plan.load.tolist() == [[[1, 1], [0, 0], [1, 0]]]
-    assert plan.dropped.tolist() == [[0, 1, 0]]
-    weights, indices = plan.choices
+    assert load.tolist() == [[[1, 1], [0, 0], [1, 0]]]
+    assert dropped.tolist() == [[0, 1, 0]]
     np.testing.assert_allclose(weights, [[[0.75, 0.5], [0, 0], [0, 0]]])
     assert indices.tolist() == [[[1, 0], [2, 2], [0, 2]]]
 
@@ -199,7 +207,7 @@ def assigned(inputs, indices, priority):
 
 def with_a_choice_that_does_not_exist(inputs, indices, column):
     """Expert E in that column, and a weight for it that must not count."""
-    weights = jnp.insert(inputs["weights"], column, 0.5, axis=-1)
+    weights = np.insert(inputs["weights"], column, 0.5, axis=-1)
     return {**inputs, "weights": weights}, np.insert(indices, column, EXPERTS, axis=-1)
 
 
@@ -226,12 +234,20 @@ def test_dispatchers_pass_over_a_choice_that_does_not_exist(name):
 def test_a_choice_that_does_not_exist_takes_no_slot_and_is_not_dropped(column):
     inputs, indices, _ = make_choices()
     longer, new_indices = with_a_choice_that_does_not_exist(inputs, indices, column)
-    plan, new_plan = (assigned(*pair, inputs["weights"][..., 0]) for pair in ((inputs, indices), (longer, new_indices)))
-    assert {0.0, 0.5} <= set(plan.dropped.ravel().tolist())
-    np.testing.assert_array_equal(new_plan.dropped, plan.dropped)
-    np.testing.assert_array_equal(new_plan.load, plan.load)
-    np.testing.assert_array_equal(np.delete(new_plan.positions, column, axis=-1), plan.positions)
-    assert not new_plan.kept[..., column].any()
+
+    @jax.jit
+    def plan_of(inputs, indices, priority):
+        plan = assigned(inputs, indices, priority)
+        return plan.dropped, plan.load, plan.positions, plan.kept
+
+    priority = inputs["weights"][..., 0]
+    dropped, load, positions, _ = plan_of(inputs, indices, priority)
+    new_dropped, new_load, new_positions, new_kept = plan_of(longer, new_indices, priority)
+    assert {0.0, 0.5} <= set(dropped.ravel().tolist())
+    np.testing.assert_array_equal(new_dropped, dropped)
+    np.testing.assert_array_equal(new_load, load)
+    np.testing.assert_array_equal(np.delete(new_positions, column, axis=-1), positions)
+    assert not new_kept[..., column].any()
 
 
 def test_an_unknown_dispatcher():

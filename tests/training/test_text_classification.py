@@ -59,7 +59,7 @@ def test_it_learns_keeps_its_classes_and_resumes(texts, tmp_path):
 
 def test_padding_and_filler_change_nothing(texts, tmp_path):
     """Filler, other texts of the batch and padding change no prediction."""
-    result = loop.train(_config(texts[1], train__steps=3), tmp_path, show_progress=False)
+    result = loop.train(_config(texts[1], train__steps=40), tmp_path, stop_at_step=3, show_progress=False)
     run = runs.load(tmp_path)
     task = result.predictor.task
     found = result.predictor.predict(run.variables, task.test_source)
