@@ -11,7 +11,8 @@
 #   ./launch/tpu_queue.sh --name=NAME --zone=ZONE --delete [--dry-run]      # deletes request and slices, no more
 #
 #   --slices    slices of this type, connected by the data centre's network; they come all or none
-#   --share     NFS folder (Filestore) that is mounted on all workers as /mnt/share: the workdir has to lie there
+#   --share     NFS folder (Filestore) that is mounted on all workers as /mnt/share: the workdir has to lie there, or in a
+#               bucket (--workdir=gs://BUCKET/NAME), which needs no share
 #   --spot      slices that are cheaper and may be taken away at any time
 #   --reserved  slices of a reservation
 #   --restarts  how often training is started again after slices were preempted, or a worker ended with

@@ -58,8 +58,11 @@ read_flags() { # "$@" of the script
             fail "--stop: expected neither -- nor --delete: it saves and ends what is running"
         fi
     elif $has_flags; then
-        if [ -z "$type" ] || [ -z "$version" ] || [ -z "$share" ]; then
-            fail "expected --type, --version and --share"
+        if [ -z "$type" ] || [ -z "$version" ]; then
+            fail "expected --type and --version"
+        fi
+        if [ -z "$share" ] && [[ " ${train_flags[*]}" != *' --workdir=gs://'* ]]; then
+            fail "expected --share, or --workdir=gs://BUCKET/NAME"
         fi
     elif ! $delete; then
         fail "expected -- and the flags of vmoe_inform.train, --stop or --delete"
@@ -118,7 +121,9 @@ install_everywhere() {
     [ "$code" -eq 0 ] || return "$code"
     local mount='sudo apt-get install -y -qq nfs-common && sudo mkdir -p /mnt/share'
     mount+=" && sudo mount -t nfs ${share@Q} /mnt/share && sudo chmod a+rwx /mnt/share"
-    on_workers "mountpoint -q /mnt/share || { $mount; }" || return
+    if [ -n "$share" ]; then
+        on_workers "mountpoint -q /mnt/share || { $mount; }" || return
+    fi
     local running='[ -e train.lock ] && ! flock --nonblock train.lock true'
     local unpack='mkdir -p vmoe_inform && find vmoe_inform -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +'
     unpack+=' && tar -xzf vmoe_inform.tar.gz -C vmoe_inform && vmoe_inform/launch/tpu_worker.sh install'

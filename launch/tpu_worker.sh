@@ -14,9 +14,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 install() {
     ./launch/install.sh
-    if ! cmp -s .venv/installed .venv/installed_tpu; then
-        .venv/bin/python -m pip install -q -e '.[tpu]'
-        cp .venv/installed .venv/installed_tpu
+    if ! cmp -s .venv/installed .venv/installed_extras; then
+        .venv/bin/python -m pip install -q -e '.[tpu,gcs]'
+        cp .venv/installed .venv/installed_extras
     fi
 }
 

@@ -91,6 +91,14 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path):
     ]
 
 
+def test_a_run_in_a_bucket_needs_no_share(tmp_path):
+    stand_in(tmp_path / "bin", "gcloud", "exit 1")
+    flags = (*SLICE[:4], "--dry-run", "--", "--workdir=gs://bucket/run")
+    code, printed, errors, _ = run(tmp_path, "launch/tpu_queue.sh", *flags)
+    assert (code, errors, "/mnt/share" in printed) == (0, "", False)
+    assert "tpu_worker.sh start '\\''--workdir=gs://bucket/run'\\''" in printed
+
+
 # STATES holds what `describe` says, one line a call; CODES the exit codes of training, one line a start.
 _GCLOUD = """
 next() { head -n 1 "$1"; sed -i 1d "$1"; }
@@ -171,7 +179,8 @@ def test_a_slice_is_deleted_on_request_alone(tmp_path):
         (SLICE, "expected -- and the flags of vmoe_inform.train, --stop or --delete"),
         ((*SLICE, "--stop", *TRAIN), "--stop: expected neither -- nor --delete"),
         (("--zone=z", "--delete"), "expected --name and --zone"),
-        ((*SLICE[:3], *TRAIN), "expected --type, --version and --share"),
+        ((*SLICE[:3], *TRAIN), "expected --type and --version"),
+        ((*SLICE[:4], *TRAIN), "expected --share, or --workdir=gs://BUCKET/NAME"),
         ((*SLICE, "--restarts=many", *TRAIN), "--restarts: expected an integer >= 0; received many"),
         ((*SLICE, "--restarts=08", *TRAIN), "--restarts: expected an integer >= 0; received 08"),
         ((*SLICE, "--spott", *TRAIN), "received --spott"),

@@ -132,7 +132,7 @@ def test_the_environment_stays_while_the_requirements_do(home):
     for _ in range(2):
         assert worker(home, "install")[0] == 0
     calls = (home / "calls").read_text().splitlines()
-    assert [call for call in calls if "pip" in call] == ["python -m pip install -q -e .[tpu]"]
+    assert [call for call in calls if "pip" in call] == ["python -m pip install -q -e .[tpu,gcs]"]
     script = (ROOT / "launch/tpu_run.sh").read_text()
     (unpack,) = [line for line in script.splitlines() if line.strip().startswith("local unpack=")]
     (home / "vmoe_inform/old.py").touch()
