@@ -30,14 +30,16 @@ def test_a_request_that_fails_is_repeated(bucket_server, bucket_folder, fault):
         assert storage.read_json(path) == {"at": at}
 
 
-def test_what_stays_broken_is_one_line(bucket_server, bucket_folder, monkeypatch):
+def test_what_stays_broken_is_one_line(bucket_server, bucket_folder, monkeypatch, caplog):
     monkeypatch.setattr(_objects, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(_objects, "_SILENT_SECONDS", 0.0)
     storage.write_text(bucket_folder / "file", "old")
     with bucket_server.out_of_order():
         for use in (storage.read_bytes, storage.exists, lambda path: storage.write_text(path, "new")):
             with pytest.raises(OSError, match=str(bucket_folder / "file")) as found:
                 use(bucket_folder / "file")
             assert "\n" not in str(found.value)
+    assert "the bucket does not answer; asking again" in caplog.text
     assert storage.read_bytes(bucket_folder / "file") in (b"old", b"new")  # one answer or another was only lost
 
 

@@ -227,6 +227,14 @@ def test_names_that_no_path_has_are_not_below_a_folder(bucket_folder):
     assert storage.read_bytes(other) == b"other's"
 
 
+def test_an_object_that_comes_unpacked_is_refused(in_bucket):
+    blob = _objects._bucket(in_bucket).get_blob(_objects.name_of(in_bucket))
+    blob.content_encoding = "gzip"
+    blob.patch()
+    with pytest.raises(checks.InputError, match=r"/file: expected an object without Content-Encoding .* 'gzip'"):
+        inputs.local(in_bucket)
+
+
 def test_no_permission_any_more_is_no_damaged_record(bucket_server, in_bucket):
     bucket_server.fail("403", at="GET .*alt=media")
     with pytest.raises(storage.OutOfReachError, match=str(in_bucket)):

@@ -149,6 +149,17 @@ def test_files_of_older_versions_and_values_alone_are_read(written, tmp_path):
         document.read(path)
 
 
+def test_tables_of_a_study_in_a_bucket(written, bucket_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shared = bucket_folder / "study" / "study.json"
+    storage.write_bytes(shared, (written / "study.json").read_bytes())
+    report.write_again(str(shared), str(bucket_folder / "tables"), other_flags=())
+    assert storage.read_bytes(bucket_folder / "tables" / "study.md") == (written / "study.md").read_bytes()
+    with pytest.raises(ValueError, match="--workdir: expected another folder"):
+        report.write_again(str(shared), str(shared.parent), other_flags=())
+    assert not list(tmp_path.iterdir())  # such as a folder called gs:
+
+
 @pytest.mark.parametrize(
     ("file", "workdir", "flags", "message"),
     [

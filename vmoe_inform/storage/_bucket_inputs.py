@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 
+from vmoe_inform import checks
 from vmoe_inform.storage import _fetched, _objects
 from vmoe_inform.storage._damage import OutOfReachError
 from vmoe_inform.storage.place import Entry
@@ -107,6 +108,9 @@ def _found(path: pathlib.PurePath) -> _objects.Object:
         found = _objects.find(path)
     if found is None:
         raise _missing(path)
+    if found.encoding:  # what comes has another size and checksum
+        expected = "an object without Content-Encoding (gcloud storage cp without --gzip-local and --gzip-in-flight)"
+        raise checks.error(str(path), expected, found.encoding)
     return found
 
 

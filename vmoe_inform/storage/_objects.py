@@ -12,11 +12,13 @@ import functools
 import io
 import itertools
 import pathlib
+import time
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import google.auth.exceptions
 import requests
+from absl import logging
 from google.api_core import exceptions as api_exceptions
 from google.cloud import storage as google_storage
 from google.cloud.storage import exceptions as storage_exceptions
@@ -26,6 +28,7 @@ RETRY_SECONDS = 120.0  # that one request may take with all its repetitions
 _ATTEMPT_SECONDS = (10.0, 60.0)  # to connect, and between two packets
 _WHOLE_BYTES = 1 << 26  # an object of at most this many is read in one request
 _BLOCK_BYTES = 1 << 24  # of a larger one, in each
+_SILENT_SECONDS = 10.0  # that a request may be repeated before a line says so
 _MOST_CONNECTIONS = 256  # that are kept
 _MARKS = 8  # of folders, that may come before the first object below one
 _NOTHING: Mapping[str, str] = {}
@@ -45,6 +48,7 @@ class Object:
       generation: number of this content; every write makes another.
       crc32c: of its content, 4 bytes.
       facts: that were written with it, by name.
+      encoding: what its readers are to undo, such as ``gzip``; empty for nothing.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Object:
     generation: int
     crc32c: bytes = b""
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    encoding: str = ""
 
 
 def find(path: pathlib.PurePath, *, seconds: float | None = None) -> Object | None:
@@ -190,7 +195,8 @@ def _bucket(path: pathlib.PurePath) -> Any:
 @functools.cache
 def _client() -> Any:
     client = google_storage.Client(project=None)
-    # By itself it keeps ten connections: each further thread would connect for every request, and warn of it.
+    # By itself it keeps ten connections: each further thread would connect for every request, and warn of it. There is
+    # no public way to keep more (3.17): Client(_http=...) would need its credentials, too.
     connections = requests.adapters.HTTPAdapter(pool_maxsize=_MOST_CONNECTIONS)
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, connections)
@@ -198,10 +204,19 @@ def _client() -> Any:
 
 
 def _patience(seconds: float | None = None) -> dict[str, Any]:
-    retry = DEFAULT_RETRY.with_timeout(RETRY_SECONDS if seconds is None else seconds).with_delay(
-        initial=0.2, maximum=20.0, multiplier=2.0
-    )
-    return {"retry": retry, "timeout": _ATTEMPT_SECONDS}
+    """How often a request is repeated, as the client takes it: what calls its function."""
+    most = RETRY_SECONDS if seconds is None else seconds
+    retry = DEFAULT_RETRY.with_timeout(most).with_delay(initial=0.2, maximum=20.0, multiplier=2.0)
+    say = functools.partial(_say, time.monotonic(), most) if seconds is None else None
+    return {"retry": functools.partial(retry, on_error=say), "timeout": _ATTEMPT_SECONDS}
+
+
+def _say(begun: float, most: float, problem: Exception) -> None:
+    """Says why a command is still waiting."""
+    waited = time.monotonic() - begun
+    if waited >= _SILENT_SECONDS:
+        words = "the bucket does not answer; asking again for up to %d s (%s)"
+        logging.log_every_n_seconds(logging.WARNING, words, _SILENT_SECONDS, most - waited, _line(problem))
 
 
 def _object(blob: Any) -> Object | None:
@@ -210,7 +225,9 @@ def _object(blob: Any) -> Object | None:
 
 def _known(blob: Any) -> Object:
     crc32c = base64.b64decode(blob.crc32c or "")
-    return Object(blob.name, int(blob.size), int(blob.generation), crc32c, blob.metadata or {})
+    return Object(
+        blob.name, int(blob.size), int(blob.generation), crc32c, blob.metadata or {}, blob.content_encoding or ""
+    )
 
 
 @contextlib.contextmanager

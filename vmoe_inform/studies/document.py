@@ -2,11 +2,10 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-from vmoe_inform import checks, documents
+from vmoe_inform import checks, documents, storage
 from vmoe_inform.studies import results, summary
 from vmoe_inform.studies.results import Flops, RunResult
 from vmoe_inform.studies.summary import Measures
@@ -86,7 +85,7 @@ class Study:
         return summary.overhead({router: of.flops for router, of in self.routers.items()}, self.against)
 
 
-def read(path: pathlib.Path) -> Study:
+def read(path: storage.Path) -> Study:
     """The study in a file, also one that an older version wrote, or one of which only the values were kept.
 
     Raises:

@@ -1,7 +1,6 @@
 """Writes study.json with every figure, study.md with tables, and the pictures."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,14 +113,14 @@ def write_again(file: str, workdir: str | None, *, other_flags: Sequence[str]) -
     """
     if other_flags:
         raise checks.error("--tables_of", "no other flag than --workdir", " ".join(other_flags))
-    path = pathlib.Path(file)
-    if workdir is None or (pathlib.Path(workdir) / JSON_FILE).absolute() == path.absolute():
+    path = storage.path("--tables_of", file)
+    folder = None if workdir is None else storage.path("--workdir", workdir)
+    if folder is None or storage.absolute(folder / JSON_FILE) == storage.absolute(path):
         raise checks.error("--workdir", "another folder than that of --tables_of", workdir or checks.NOTHING)
     try:
         study = document.read(path)
     except FileNotFoundError:
         raise checks.error("--tables_of", "a study.json", file) from None
-    folder = pathlib.Path(workdir)
     storage.check_writable(folder, "--workdir")
     write_study(folder, study)
     return f"{folder / TABLES_FILE}: {len(study.routers)} routers, {len(study.seeds)} seeds"
