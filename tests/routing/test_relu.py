@@ -37,6 +37,15 @@ def test_the_coefficient_leads_to_k_experts_on_average():
     np.testing.assert_allclose(mean_choices[100:].mean(), 2.0, atol=0.1)
 
 
+def test_a_coefficient_that_was_small_or_large_for_long_comes_back():
+    """As in runs in which tokens want fewer experts than K, or more, for thousands of steps."""
+    few, many = jnp.float32(1.0), jnp.float32(3.0)
+    adapted = lambda coefficient, choices: routing.adapted_coefficient(coefficient, choices, 2 * few, multiplier=1e3)
+    smallest, largest = adapted(jnp.float32(1e-18), few), adapted(jnp.float32(1e18), many)
+    np.testing.assert_allclose([smallest, largest], [1e-18, 1e18], rtol=1e-6)
+    np.testing.assert_allclose([adapted(smallest, many), adapted(largest, few)], [1e-15, 1e15], rtol=1e-6)
+
+
 def test_a_token_without_experts_gets_nothing_and_takes_no_slot():
     probabilities = jnp.array([[[0.0, 0.0, 0.0], [0.5, 0.0, 0.25], [0.0, 2.0, 0.0]]])
     context = steps.SelectContext(k=1, capacity=1, logits=probabilities, state=jnp.float32(0.1))

@@ -68,6 +68,17 @@ def test_what_has_not_been_learned_cannot_be_had(plain):
         plain.rerouted({"model.moe.num_experts": 6})
 
 
+def test_experts_that_were_trained_are_not_left_out():
+    moe = {"experts": np.ones((4, 3)), "shared": np.ones((1, 3)), "router": {"linear": {"kernel": np.ones((3, 4))}}}
+    given, wanted = ({"params": {"block_1": {"moe": part}}} for part in (moe, {"experts": moe["experts"]}))
+    message = (
+        r"^shared_experts=0, without training: expected a model with all arrays of the run but those of its routers; "
+        r"received one without params/block_1/moe/shared \[1, 3\]$"
+    )
+    with pytest.raises(ValueError, match=message):
+        router_settings.variables_for(given, wanted, {"model.moe.shared_experts": 0})
+
+
 def test_a_trained_adjacency_is_mixed_with_the_identity_without_training():
     mixed = run_of("symphony_vmoe").rerouted({"model.router.options.symphony.identity_share": 0.9})
     assert mixed.config.model.router.options["symphony"]["identity_share"] == 0.9

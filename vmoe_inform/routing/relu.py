@@ -21,6 +21,7 @@ from vmoe_inform.routing.selection import check_num_selected, token_choice
 from vmoe_inform.routing.stats import mean_over_tokens
 from vmoe_inform.routing.steps import LayerSizes, SelectContext, StepContext, register_score, register_select
 
+_LEAST, _LARGEST = 1e-18, 1e18  # of the coefficient, as of a config's; at 0 it would stay for good
 Multiplier = Annotated[float, checks.Bound(above=1.0, at_most=1e3)]
 
 
@@ -81,7 +82,8 @@ def adapted_coefficient(
 
     $$\lambda \leftarrow \lambda \alpha^{\operatorname{sign}(\text{choices} - \text{wanted})}$$
 
-    That is the paper's sign of target sparsity less sparsity, whose counts are whole and so exact.
+    That is the paper's sign of target sparsity less sparsity, whose counts are whole and so exact. The coefficient
+    stays between 1e-18 and 1e18: from the 0 or infinity that float32 rounds to, it would not come back.
 
     Args:
       coefficient: lambda.
@@ -94,7 +96,8 @@ def adapted_coefficient(
     """
     if not multiplier > 1:
         raise checks.error("multiplier", "a number > 1", multiplier)
-    return coefficient.astype(jnp.float32) * multiplier ** jnp.sign((choices - wanted).astype(jnp.float32))
+    adapted = coefficient.astype(jnp.float32) * multiplier ** jnp.sign((choices - wanted).astype(jnp.float32))
+    return jnp.clip(adapted, _LEAST, _LARGEST)
 
 
 def _start(key: Array, sizes: LayerSizes, *, coefficient: float, **options: Any) -> Float[Array, ""]:
@@ -159,9 +162,10 @@ def positive_experts_step(
     """Every token takes the experts of positive probability, K on average, while these have slots (ReMoE).
 
     A token may have any number of experts, also none: then the layer adds nothing to it. ``most`` limits them to the
-    largest, and so the rows that are sorted; None is E. ``coefficient`` is where the loss's adaptive coefficient
-    starts, and ``multiplier`` by what it changes after each training step (paper: 1e-8 and 1.2). The logged loss
-    ``sparsity`` contains it. Its loads are those of a group, or with ``over="batch"`` of the whole batch.
+    largest, and so the rows that are sorted; None is E. Only these are counted: trained with ``most`` = K, no token has
+    more than K and the coefficient never grows. ``coefficient`` is where the loss's adaptive coefficient starts, and
+    ``multiplier`` by what it changes after each training step (paper: 1e-8 and 1.2). The logged loss ``sparsity``
+    contains it. Its loads are those of a group, or with ``over="batch"`` of the whole batch.
     """
     num_experts = probabilities.shape[-1]
     weights, indices = positive_experts(probabilities, num_experts if most is None else most)

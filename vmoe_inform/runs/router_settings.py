@@ -1,6 +1,6 @@
 """Which settings of a trained model's routers may be changed without training, and what such a router is called."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -13,6 +13,7 @@ from vmoe_inform.routing.steps import LossStep, all_steps
 
 _INFORM, _INFORM_BY_LAYER = "model.router.inform", "model.router.inform_by_layer"
 _OPTIONS = "model.router.options."
+_OF_ROUTERS = "/router/"  # in the paths of their arrays
 _GROUPS = (_OPTIONS, "model.router.", "model.moe.")  # the longer prefix first
 # Of these groups, what does nothing in evaluation.
 _OF_TRAINING = frozenset(
@@ -108,13 +109,23 @@ def variables_for(
       settings: that its routers differ in.
 
     Raises:
-      ValueError: the trained model has not learned all of them; lists the first.
+      ValueError: the trained model has not learned all of them, or experts of it would be left out; lists the first.
     """
     given, wanted = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (variables, shapes))
     lacking = [path for path, leaf in wanted.items() if path not in given or given[path].shape != leaf.shape]
     if lacking:
-        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        received = f"one that learns {lacking[0]} {list(wanted[lacking[0]].shape)}{more}"
+        received = f"one that learns {_listed(lacking, wanted)}"
         expected = "a router that learns no arrays but those of the run"
         raise checks.InputError(f"{label(settings)}, without training: expected {expected}; received {received}")
+    unused = [path for path in given if path not in wanted and _OF_ROUTERS not in path]
+    if unused:
+        received = f"one without {_listed(unused, given)}"
+        expected = "a model with all arrays of the run but those of its routers"
+        raise checks.InputError(f"{label(settings)}, without training: expected {expected}; received {received}")
     return flax.traverse_util.unflatten_dict({path: given[path] for path in wanted}, sep="/")
+
+
+def _listed(paths: Sequence[str], arrays: Mapping[str, Any]) -> str:
+    """The first of the arrays, and how many more there are."""
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0]} {list(arrays[paths[0]].shape)}{more}"
