@@ -280,7 +280,7 @@ def test_hostile_values_of_every_flag_of_every_command():
         for text, said in zip(TEXTS, errors, strict=True):
             if said is not None:
                 _check_line(said, flag.partition("--")[2])
-            elif flag.endswith(("_directory", "_dir", "--json")):
-                assert not text.startswith(("gs:", "s3:", "~"))
-            elif flag.endswith("--predictions"):  # may be in a bucket
-                assert not text.startswith(("s3:", "~"))
+            elif flag.endswith(("--data_directory", "--suites_directory", "--predictions", "--json")):  # or in a bucket
+                assert not text.startswith(("s3:", "~")), flag
+            elif flag.endswith("_dir"):
+                assert not text.startswith(("gs:", "s3:", "~")), flag
