@@ -1,5 +1,6 @@
 """A bucket: requests that fail for a moment change nothing, and of two that write at once one does."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -33,6 +34,7 @@ def test_a_request_that_fails_is_repeated(bucket_server, bucket_folder, fault):
 def test_what_stays_broken_is_one_line(bucket_server, bucket_folder, monkeypatch, caplog):
     monkeypatch.setattr(_objects, "RETRY_SECONDS", 0.3)
     monkeypatch.setattr(_objects, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(_objects, "_SAID_EVERY_SECONDS", 0.0)
     storage.write_text(bucket_folder / "file", "old")
     with bucket_server.out_of_order():
         for use in (storage.read_bytes, storage.exists, lambda path: storage.write_text(path, "new")):
@@ -220,6 +222,19 @@ def test_the_lock_of_a_killed_process_of_this_machine_is_free_at_once(bucket_fol
         process.wait()
         assert lock.take(wait=False)
         lock.close()
+
+
+def test_a_process_that_proc_hides_has_not_ended(monkeypatch):
+    """As of another user, where /proc is mounted with hidepid."""
+
+    def hidden(process):
+        raise FileNotFoundError(process)
+
+    monkeypatch.setattr(_bucket_lock, "_start_of", hidden)
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    holders = [f"{_bucket_lock._processes()} {process} 1" for process in (os.getpid(), ended.pid)]
+    assert [_bucket_lock._has_ended(holder) for holder in holders] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -155,10 +155,22 @@ def _has_ended(process: str) -> bool:
         if len(words) != 3 or words[0] != _processes():
             return False
         return _start_of(int(words[1])) != words[2]
-    except FileNotFoundError:
+    except ProcessLookupError:
         return True
+    except FileNotFoundError:  # it has ended, or /proc hides it since it is another user's (hidepid)
+        return not _is_there(int(words[1]))
     except (OSError, IndexError, ValueError):
         return False
+
+
+def _is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _processes() -> str:
@@ -171,5 +183,5 @@ def _start_of(process: int) -> str:
     """When a process began, in ticks since the machine did: its number may be used again."""
     words = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     if words[0] in "ZX":  # it has ended, and nobody has asked how
-        raise FileNotFoundError(process)
+        raise ProcessLookupError(process)
     return words[19]

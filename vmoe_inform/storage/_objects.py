@@ -29,6 +29,7 @@ _ATTEMPT_SECONDS = (10.0, 60.0)  # to connect, and between two packets
 _WHOLE_BYTES = 1 << 26  # an object of at most this many is read in one request
 _BLOCK_BYTES = 1 << 24  # of a larger one, in each
 _SILENT_SECONDS = 10.0  # that a request may be repeated before a line says so
+_SAID_EVERY_SECONDS = 60.0  # at most, by each process
 _MOST_CONNECTIONS = 256  # that are kept
 _MARKS = 8  # of folders, that may come before the first object below one
 _NOTHING: Mapping[str, str] = {}
@@ -216,7 +217,7 @@ def _say(begun: float, most: float, problem: Exception) -> None:
     waited = time.monotonic() - begun
     if waited >= _SILENT_SECONDS:
         words = "the bucket does not answer; asking again for up to %d s (%s)"
-        logging.log_every_n_seconds(logging.WARNING, words, _SILENT_SECONDS, most - waited, _line(problem))
+        logging.log_every_n_seconds(logging.WARNING, words, _SAID_EVERY_SECONDS, most - waited, _line(problem))
 
 
 def _object(blob: Any) -> Object | None:
