@@ -1,5 +1,6 @@
 """A bucket: requests that fail for a moment change nothing, and of two that write at once one does."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -43,6 +44,17 @@ def test_what_stays_broken_is_one_line(bucket_server, bucket_folder, monkeypatch
             assert "\n" not in str(found.value)
     assert "the bucket does not answer; asking again" in caplog.text
     assert storage.read_bytes(bucket_folder / "file") in (b"old", b"new")  # one answer or another was only lost
+
+
+def test_a_full_disk_of_this_machine_is_named(bucket_folder):
+    def write():
+        with storage.replacing(bucket_folder / "file") as file:
+            file.write(b"x")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=r"No space left on device, where gs://.*/file is kept .*\$TMPDIR"):
+        write()
+    assert not storage.exists(bucket_folder / "file")
 
 
 def test_lists_have_pages(bucket_server, bucket_folder):

@@ -159,7 +159,13 @@ def _entered(stack: contextlib.ExitStack, path: pathlib.PurePath, most_bytes: in
 def replacing(path: pathlib.PurePath) -> Iterator[IO[bytes]]:
     """A file to write to, which becomes the object once all is written."""
     with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as file:
-        yield file
+        try:
+            yield file
+        except OSError as problem:
+            if problem.errno != errno.ENOSPC or problem.filename is not None:
+                raise
+            words = f"{problem.strerror}, where {path} is kept until it is whole ($TMPDIR moves it)"
+            raise OSError(problem.errno, words, tempfile.gettempdir()) from None
         _objects.write(path, file)
 
 
