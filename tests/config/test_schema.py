@@ -171,6 +171,10 @@ def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
             {"mesh__expert": 2, "model__moe__layers": "none"},
             "mesh.expert: expected 1 without MoE layers; received 2",
         ),
+        (
+            {"model__moe__shared_experts": 1, "model__moe__layers": "none"},
+            "model.moe.shared_experts: expected 0 without MoE layers; received 1",
+        ),
         ({"mesh__fsdp": 3}, "mesh.fsdp: expected a divisor of model.hidden_size = 512; received 3"),
         (
             {"mesh__fsdp": 64, "model__representation_size": 100},

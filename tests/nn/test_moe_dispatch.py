@@ -166,7 +166,7 @@ def test_what_the_config_refuses(overrides, message):
 
 
 def test_the_number_of_experts_of_a_token_is_a_metric_where_it_is_not_fixed():
-    """Padding does not count: of the first four tokens of each image."""
+    """So are loads then shares of all choices. Padding does not count: of the first four tokens of each image."""
     config = tiny.config_dict("remoe", model__moe__group_size_sequences=1).model
     layer = MoeLayer(config_lib.parse_model(config))
     tokens = jnp.asarray(np.random.default_rng(0).normal(size=(IMAGES, TOKENS, 16)), jnp.float32)
@@ -176,10 +176,12 @@ def test_the_number_of_experts_of_a_token_is_a_metric_where_it_is_not_fixed():
     def apply(key):
         variables = layer.init(key, tokens, Surroundings(), train=False)
         metrics = layer.apply(variables, tokens, Surroundings(), train=False, real=real)[1]
-        return metrics["experts_per_token"], variables["params"]["router"]["relu"]["kernel"]
+        return metrics["experts_per_token"], metrics["load"], variables["params"]["router"]["relu"]["kernel"]
 
-    found, kernel = apply(jax.random.key(0))
-    assert found == pytest.approx(np.mean(np.sum(np.asarray(tokens)[:, :4] @ kernel > 0, axis=-1)))
+    found, load, kernel = apply(jax.random.key(0))
+    chosen = np.asarray(tokens)[:, :4] @ kernel > 0
+    assert found == pytest.approx(np.mean(np.sum(chosen, axis=-1)))
+    np.testing.assert_allclose(load, np.sum(chosen, axis=(0, 1)) / np.sum(chosen), rtol=1e-5)
     fixed = MoeLayer(config_lib.parse_model(tiny.config_dict(model__moe__group_size_sequences=1).model))
 
     def names(key):

@@ -70,7 +70,8 @@ def check_model(model: ModelConfig) -> None:
             f"at most model.moe.num_experts = {moe.num_experts}",
             moe.num_selected_experts,
         )
-    resolve_layers(moe.layers, model.num_layers)
+    if not resolve_layers(moe.layers, model.num_layers) and moe.shared_experts:
+        raise checks.error("model.moe.shared_experts", "0 without MoE layers", moe.shared_experts)
     sizes.check_model(model)
     _check_router(model)
 

@@ -39,9 +39,14 @@ class Assignment:
         return self.positions < self.capacity
 
     @property
+    def taken(self) -> Float[Array, "G S E"]:
+        """1 on each expert of the token, dropped ones included."""
+        return jnp.sum(jax.nn.one_hot(self.indices, self.num_experts, dtype=jnp.float32), axis=-2)
+
+    @property
     def load(self) -> Float[Array, "G S E"]:
         """Share of the token's choices that fall on each expert, dropped ones included; sums to 1, or 0 for none."""
-        hits = jnp.sum(jax.nn.one_hot(self.indices, self.num_experts, dtype=jnp.float32), axis=-2)
+        hits = self.taken
         return hits / jnp.maximum(jnp.sum(hits, axis=-1, keepdims=True), 1.0)
 
     @property

@@ -43,7 +43,8 @@ class MoeLayer(nn.Module):
 
     - ``routing`` (:class:`vmoe_inform.nn.router.Routing`);
     - ``weights`` and ``indices`` [B, N, K] of the chosen experts (E: none);
-    - ``load`` [B, N, E] of a token on each expert, and the share of it that is ``dropped`` [B, N];
+    - ``load`` [B, N, E] of a token on each expert, 1 for each where tokens take any number, and the share of it that is
+      ``dropped`` [B, N];
     - ``preferences`` [B, N, E], of which every token takes its K largest, where tokens do.
 
     Attributes:
@@ -110,15 +111,17 @@ class MoeLayer(nn.Module):
         outputs = outputs.reshape(tokens.shape)
         if moe.shared_experts:
             outputs = outputs + self._shared(tokens, train=train)
+        load, number = plan.load, {}
+        if isinstance(plan, Assignment) and selection.preferences is None:  # tokens take any number of experts
+            load, number = plan.taken, {"experts_per_token": _experts_per_token(plan, no_padding)}
         if self.is_mutable_collection(TRACE):
-            self._leave_trace(routing, selection, (batch, num_tokens))
+            self._leave_trace(routing, selection, load, (batch, num_tokens))
         losses = auxiliary_losses(routing, groups, config=config.router, train=train, real=no_padding)
         metrics = {
             "losses": {**losses, **selection.losses},
-            **_metrics(routing, plan, no_padding),
+            **_metrics(routing, plan, load, no_padding),
+            **number,
         }
-        if isinstance(plan, Assignment) and selection.preferences is None:
-            metrics["experts_per_token"] = _experts_per_token(plan, no_padding)
         return outputs, metrics, routing.previous()
 
     def _shared(self, tokens: Float[Array, "B N D"], *, train: bool) -> Float[Array, "B N D"]:
@@ -177,7 +180,9 @@ class MoeLayer(nn.Module):
         logging.info("%s: dispatch 'auto' is %r: %s", "/".join(self.path), name, reason)
         return name
 
-    def _leave_trace(self, routing: Routing, selection: Selection, shape: tuple[int, int]) -> None:
+    def _leave_trace(
+        self, routing: Routing, selection: Selection, load: Float[Array, "G S E"], shape: tuple[int, int]
+    ) -> None:
         plan = selection.plan
         weights, indices = plan.choices
         found = {
@@ -185,7 +190,7 @@ class MoeLayer(nn.Module):
             # [G, S, ...] -> [B, N, ...]
             "weights": weights.reshape(*shape, -1),
             "indices": indices.reshape(*shape, -1),
-            "load": plan.load.reshape(*shape, -1),
+            "load": load.reshape(*shape, -1),
             "dropped": plan.dropped.reshape(shape),
         }
         if selection.preferences is not None:
@@ -194,10 +199,12 @@ class MoeLayer(nn.Module):
             self.sow(TRACE, name, value, reduce_fn=_last)
 
 
-def _metrics(routing: Routing, plan: Plan, real: Bool[Array, "B N"] | None) -> dict[str, Array]:
+def _metrics(
+    routing: Routing, plan: Plan, load: Float[Array, "G S E"], real: Bool[Array, "B N"] | None
+) -> dict[str, Array]:
     """Load, dropped choices and entropy of the real tokens; those of all if ``real`` is None."""
     entropy = routing_entropy(routing.informed)
-    load, dropped = plan.load, plan.dropped
+    dropped = plan.dropped
     if real is not None:
         load = jnp.where(real.reshape(dropped.shape)[..., None], load, 0.0)
         dropped, entropy = (
@@ -210,7 +217,7 @@ def _metrics(routing: Routing, plan: Plan, real: Bool[Array, "B N"] | None) -> d
 
 def _experts_per_token(plan: Assignment, real: Bool[Array, "B N"] | None) -> Array:
     """Mean number of choices of the real tokens, with a slot or without."""
-    choices = jnp.sum((plan.indices < plan.num_experts).astype(jnp.float32), axis=-1)
+    choices = jnp.sum(plan.taken, axis=-1)
     return mean_over_tokens(choices.reshape(-1), None if real is None else real.reshape(-1), axis=0)
 
 

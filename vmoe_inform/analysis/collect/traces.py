@@ -21,7 +21,7 @@ class LayerTrace:
       base_indices: the K experts of the largest base logits, the largest first.
       indices: the K chosen experts, the first choice first; E where there is none.
       weights: of the chosen experts, as the outputs are multiplied by; 0 where there is none.
-      load: how much of a token goes to each expert, dropped choices included; sums to 1 where tokens choose.
+      load: how much of a token goes to each expert, dropped choices included. It sums to 1 where tokens choose K.
       dropped: share of a token's choices that got no slot.
       margin: K-th minus (K + 1)-th largest informed probability; infinite where K = E; None also where it is not the
         tokens that choose.
