@@ -3,11 +3,12 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from tests.report.sample_results import imagenet_results, results
 from vmoe_inform import documents, storage
-from vmoe_inform.evaluation import stored
+from vmoe_inform.evaluation import predict, stored
 from vmoe_inform.evaluation.results import (
     AttackFacts,
     CleanData,
@@ -21,6 +22,7 @@ from vmoe_inform.evaluation.results import (
     SuiteResult,
     WorstClass,
 )
+from vmoe_inform.nn.trace import LayerStatistics
 
 # results.json as it was written before it had a schema version.
 VERSION_1 = {
@@ -131,8 +133,8 @@ def test_curves_have_points_of_each_kind():
         RiskCoverage((0.5, 1.0), (0.5,))
     with pytest.raises(ValueError, match=r"reliability: expected .* at least one"):
         Reliability((), (), ())
-    with pytest.raises(ValueError, match="load: expected an expert with some load"):
-        LayerRouting(1.0, (0.0, 0.0), None, 0.0)
+    with pytest.raises(ValueError, match="load: expected a share for each expert"):
+        LayerRouting(1.0, (), None, 0.0)
 
 
 def test_results_of_a_later_version_are_refused(tmp_path):
@@ -147,3 +149,10 @@ def test_results_of_images_are_written_as_before_there_was_text():
     text = {"counted", "scale", "swapped", "streams"}
     assert not any(text & set(suite) for suite in written["suites"].values())
     assert set(written["model"]) == {"parameters", "router"}
+
+
+def test_a_layer_whose_tokens_have_no_expert_has_a_load():
+    """As ReMoE's may, once no weight is positive."""
+    ones, nobody = np.ones(2), np.full((2, 3, 2), 4)
+    statistics = LayerStatistics(0 * ones, np.zeros((2, 4)), ones, 0 * ones, ones > 0, 0 * ones, nobody)
+    assert predict._means(statistics, has_margin=False).load == (0.0, 0.0, 0.0, 0.0)

@@ -44,6 +44,8 @@ def test_load_by_hand():
     # Times 4: 2, 1, 1, 0; mean 1, variance (1 + 0 + 0 + 1) / 4
     expected = {"largest_load": 2.0, "smallest_load": 0.0, "load_cv": 0.5**0.5, "dead_experts": 1.0}
     assert numbers == pytest.approx(expected)
+    nobody = measurements.load_numbers(np.zeros(4))  # ReMoE may leave all tokens without an expert
+    assert nobody == {"largest_load": 0.0, "smallest_load": 0.0, "load_cv": 0.0, "dead_experts": 4.0}
 
 
 def test_an_expert_is_dead_if_no_step_of_the_window_gave_it_a_token():

@@ -172,7 +172,8 @@ class Predictor(Runner):
 
 def _means(layer: LayerStatistics, *, has_margin: bool) -> LayerRouting:
     load = np.mean(layer.load, axis=0)
-    load = load / load.sum()  # where experts choose, a token may count more or less than once
+    # Where experts choose, or tokens take any number, a token may count more or less than once, or all not at all.
+    load = load / (load.sum() or 1.0)
     return LayerRouting(
         entropy=np.mean(layer.entropy).item(),
         load=tuple(load.tolist()),

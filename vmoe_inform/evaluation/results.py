@@ -219,7 +219,7 @@ class LayerRouting:
 
     Attributes:
       entropy: of its probabilities, mean over the tokens, nats.
-      load: share of the assignments that each expert gets [E].
+      load: share of the assignments that each expert gets [E]; zeros where no token has an expert.
       effective_neighbours: tokens over which a token averages, itself included; None where nothing is averaged.
       dropped: share of the assignments for which an expert had no place.
       collapsed: share of the records (images, windows of text) whose tokens all have the same first expert. None in
@@ -236,8 +236,8 @@ class LayerRouting:
     margin: Amount | None = None
 
     def __post_init__(self) -> None:
-        if not sum(self.load) > 0:
-            raise checks.error("load", "an expert with some load", self.load)
+        if not self.load:
+            raise checks.error("load", "a share for each expert", self.load)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,8 +43,8 @@ class MoeLayer(nn.Module):
 
     - ``routing`` (:class:`vmoe_inform.nn.router.Routing`);
     - ``weights`` and ``indices`` [B, N, K] of the chosen experts (E: none);
-    - ``load`` [B, N, E] of a token on each expert, 1 for each where tokens take any number, and the share of it that is
-      ``dropped`` [B, N];
+    - ``load`` [B, N, E] of a token on each expert, and the share of it that is ``dropped`` [B, N]. It is 1 for each
+      expert where tokens take any number;
     - ``preferences`` [B, N, E], of which every token takes its K largest, where tokens do.
 
     Attributes:

@@ -82,7 +82,7 @@ def load_numbers(load: Float[np.ndarray, " E"]) -> dict[str, float]:
     """Balance of a layer's experts.
 
     Args:
-      load: share of the choices that each expert got; the sum is 1.
+      load: share of the choices that each expert got; the sum is 1, or 0 where no token chose any.
 
     Returns:
       ``largest_load`` and ``smallest_load`` times E (1 is perfect balance), ``load_cv`` (standard deviation over mean)
@@ -92,7 +92,7 @@ def load_numbers(load: Float[np.ndarray, " E"]) -> dict[str, float]:
     return {
         "largest_load": float(relative.max()),
         "smallest_load": float(relative.min()),
-        "load_cv": float(relative.std() / relative.mean()),
+        "load_cv": float(relative.std() / (relative.mean() or 1.0)),
         "dead_experts": float(np.count_nonzero(load == 0)),
     }
 

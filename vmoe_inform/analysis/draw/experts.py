@@ -55,7 +55,7 @@ def _draw_load(axes: Axes, load: tuple[float, ...], dropped: float, highest: flo
     words = f"{100 * dropped:.2g} % dropped" if dropped > 0 else ""
     axes.text(0.99, 0.99, words, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=GREY)
     axes.set_xlim(-0.6, len(load) - 0.4)  # no number beyond the last expert's
-    axes.set_ylim(0, 120 * highest)
+    axes.set_ylim(0, 120 * max(highest, 1 / len(load)))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.spines[["top", "right"]].set_visible(False)
