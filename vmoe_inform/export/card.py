@@ -17,6 +17,7 @@ from vmoe_inform.evaluation import facts
 from vmoe_inform.evaluation.headlines import Estimate
 from vmoe_inform.evaluation.results import Results
 from vmoe_inform.report.scores import ScoreRow, score_rows, shown
+from vmoe_inform.routing.steps import SELECT_STEPS
 
 _TEMPLATE = "card.md.jinja"
 _CLASSES_SHOWN = 10
@@ -89,7 +90,8 @@ def _model(config: Config, parameters: int) -> Rows:
         yield "vocabulary, tokens of a sequence", f"{found.vocabulary_size:,}, {found.num_tokens:,}"
     if model.moe_layers:
         yield "blocks with experts", ", ".join(map(str, model.moe_layers))
-        yield "experts, of each token", f"{model.moe.num_experts}, {model.moe.num_selected_experts}"
+        how = "" if SELECT_STEPS[model.router.select].tokens_choose else " on average"
+        yield "experts, of each token", f"{model.moe.num_experts}, {model.moe.num_selected_experts}{how}"
         if model.moe.shared_experts:
             yield "shared experts", f"{model.moe.shared_experts}"
         yield "router", f"score {model.router.score}, select {model.router.select}"
