@@ -30,14 +30,18 @@ Millions of parameters:
 Hardware, expected: four TPU v5e of 16 GiB. A train step takes all 24,576 tokens at once, in float32. The compiler
 estimates cycles without gathers and sorts:
 
-    medium SMoE          6.8 GiB    413.7 million cycles
+    medium SMoE          6.8 GiB    413.7 million cycles; K = 1 and 8 are within 0.4 %
+    medium, symphony_    6.8 GiB    413.8 million cycles
     medium, similarity_  7.0 GiB    418.1 million cycles
     medium, attention_   9.6 GiB    469.4 million cycles
     medium, 32 experts  10.4 GiB    557.6 million cycles
+    X-MoE                6.8 GiB    413.9 million cycles
+    SMoE-dropout         6.7 GiB    413.5 million cycles
+    GLaM                 5.5 GiB    356.1 million cycles
     large SMoE          15.8 GiB  2,104.7 million cycles; it hardly fits
     large, symphony_    15.8 GiB  2,104.7 million cycles
     large, similarity_  does not fit, by 21 MiB
-    large, attention_   does not fit: 18.7 GiB of temporaries
+    large, attention_   does not fit: 18.7 GiB of temporaries; on eight chips by 28 MiB
 
     python -m vmoe_inform.compile_check --config=configs/wikitext103.py:size=large --topology=v5e:2x2
 
