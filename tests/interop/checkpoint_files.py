@@ -9,6 +9,12 @@ from typing import Any
 import msgpack
 import numpy as np
 
+# The small V-MoE whose checkpoint its own program wrote, and what no array of it says
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"
+TINY = GOLDEN / "vmoe_tiny" / "ckpt"
+GIVEN = {"num_selected_experts": "2", "tokens_per_group": "68"}
+FLAGS = tuple(f"--model.{key}={value}" for key, value in GIVEN.items())
+
 CHUNKS = "__msgpack_array_chunk_a87ca2__"
 SHARDS = 2
 
@@ -88,3 +94,9 @@ def write_shards(prefix: pathlib.Path, index: Any, shards: Sequence[Any]) -> Non
     for number, content in enumerate(shards):
         path = prefix.with_name(f"{prefix.name}.data-{number:05d}-of-{len(shards):05d}")
         path.write_bytes(msgpack.packb(content))
+
+
+def written(folder: pathlib.Path, arrays: Mapping[str, np.ndarray | None]) -> str:
+    """The prefix of a checkpoint of these arrays, but for those that are None."""
+    kept = {name: array for name, array in arrays.items() if array is not None}
+    return str(save_shards(folder / "changed", kept))

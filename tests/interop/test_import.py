@@ -1,21 +1,18 @@
-"""A checkpoint of another program becomes a run: settings, arrays, folder, and the commands that do it."""
+"""A checkpoint of another program becomes a run: settings, arrays and the folder."""
 
 import functools
-import http.server
 import json
 import pathlib
 import shutil
-import threading
 import types
-from collections.abc import Iterator
 
 import flax.traverse_util
 import jax
 import numpy as np
 import pytest
 
-from tests import processes
 from tests.interop import checkpoint_files as files
+from tests.interop.checkpoint_files import GIVEN, GOLDEN, TINY, written
 from vmoe_inform import checks, tasks
 from vmoe_inform import config as config_lib
 from vmoe_inform.config import files as config_files
@@ -30,37 +27,13 @@ from vmoe_inform.interop import (
     formats,
     plan,
     precedence,
-    references,
     run_config,
     settings,
     table,
     write_run,
 )
-from vmoe_inform.interop.checkpoint_import import CheckpointImport
 from vmoe_inform.runs import run as runs
 from vmoe_inform.runs.checkpoints import Checkpoints
-
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoints"
-TINY = GOLDEN / "vmoe_tiny" / "ckpt"
-GIVEN = {"num_selected_experts": "2", "tokens_per_group": "68"}
-FLAGS = tuple(f"--model.{key}={value}" for key, value in GIVEN.items())
-
-
-@pytest.fixture(scope="module")
-def arrays() -> dict[str, np.ndarray]:
-    return {name: array.read() for name, array in formats.open_checkpoint(TINY).arrays.items()}
-
-
-@pytest.fixture(scope="module")
-def found() -> CheckpointImport:
-    return checkpoint_import.prepare(str(TINY), given=GIVEN)
-
-
-def written(folder: pathlib.Path, arrays: dict[str, np.ndarray | None]) -> str:
-    """The prefix of a checkpoint of these arrays."""
-    kept = {name: array for name, array in arrays.items() if array is not None}
-    return str(files.save_shards(folder / "changed", kept))
-
 
 # ------------------------------------------------------------------------------------------------------------- settings
 
@@ -365,275 +338,3 @@ def test_imagenets_classes_are_known_and_others_are_given(arrays, tmp_path, foun
     (tmp_path / "bad.txt").write_bytes(b"\xff")
     with pytest.raises(checks.InputError, match="--classes: expected a text in UTF-8"):
         run_config.read_class_names(tmp_path / "bad.txt", 10)
-
-
-# -------------------------------------------------------------------------------------------------------- comparison
-
-
-def test_the_golden_checkpoint_agrees_and_a_change_does_not(arrays, tmp_path):
-    images, logits, recorded = check_checkpoint.read_expected(TINY.with_name("expected.npz"))
-    said: list[str] = []
-    assert comparison.error_of(str(TINY), images, logits, recorded, {}, said.append) < comparison.TOLERANCE
-    assert said == []
-    changed = written(tmp_path, arrays | {"head/bias": arrays["head/bias"] + 0.01})
-    error = comparison.error_of(changed, images, logits, {**recorded, "colour": 1}, {}, said.append)
-    assert error > comparison.TOLERANCE
-    assert len(said) == 1
-    assert "colour" in said[0]
-
-
-def test_without_a_head_what_it_would_see_is_compared(arrays, tmp_path):
-    path = written(tmp_path, {name: None if name.startswith("head/") else array for name, array in arrays.items()})
-    found = checkpoint_import.prepare(path, given={**GIVEN, "num_classes": 32}, allow_missing=["head"])
-    params = comparison.variables_of(found, has_head=False)["params"]
-    assert np.array_equal(params["head"]["kernel"], np.eye(32))
-    assert not np.any(params["head"]["bias"])
-    assert np.array_equal(params["class_token"], arrays["cls"])
-    said: list[str] = []
-    with pytest.raises(checks.InputError, match=r"--expected: logits: expected shape \[4, 32\]; received \[4, 10\]"):
-        comparison.error_of(path, np.zeros((4, 16, 16, 3)), np.zeros((4, 10)), GIVEN, {}, said.append)
-    assert said == ["the checkpoint has no head: what it would see is compared with the logits"]
-
-
-def test_tokens_of_a_group_are_counted_on_the_images_where_positions_are_computed(arrays, tmp_path):
-    path = written(tmp_path, {name: None if "posembed" in name else array for name, array in arrays.items()})
-    for recorded, given in ((GIVEN, {}), ({}, GIVEN)):
-        with pytest.raises(checks.InputError, match=r"--expected: logits: expected shape \[4, 10\]"):
-            comparison.error_of(path, np.zeros((4, 16, 16, 3)), np.zeros((4, 9)), recorded, given, print)
-
-
-@pytest.mark.parametrize(
-    ("images", "logits", "message"),
-    [
-        ((8, 3, 16, 16), (8, 10), r"--expected: images: expected shape \[B, 16, 16, 3\]; received \[8, 3, 16, 16\]"),
-        ((6, 16, 16, 3), (6, 10), "--expected: images: expected a multiple of the 4 images of a group; received 6"),
-        ((8, 16, 16, 3), (8, 9), r"--expected: logits: expected shape \[8, 10\]; received \[8, 9\]"),
-    ],
-)
-def test_logits_of_other_images_or_classes_are_one_line(images, logits, message):
-    with pytest.raises(checks.InputError, match=message):
-        comparison.error_of(str(TINY), np.zeros(images), np.zeros(logits), {}, GIVEN, print)
-
-
-@pytest.mark.parametrize("name", ["augreg_tiny", "big_vision_tiny", "hugging_face"])
-def test_dense_checkpoints_need_no_setting(name):
-    (path,) = [path for path in (GOLDEN / name).iterdir() if path.name in ("vit.npz", "model.safetensors")]
-    dense = checkpoint_import.prepare(str(path))
-    assert dense.plan.problems == []
-    assert {row.action for row in dense.plan.rows} & {plan.STARTS_ANEW, "MISSING", "UNKNOWN"} == set()
-    assert plan.read_params(dense.plan).keys() == plan.flatten(dense.plan.shapes["params"]).keys()
-    stored = formats.open_checkpoint(path)
-    family = families.recognise(stored)
-    said = settings.given_values(family, family.settings(stored), {"pool": "tok"} if name == "big_vision_tiny" else {})
-    assert said == ({"classifier": "token"} if name == "big_vision_tiny" else {})
-
-
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ({"images": np.zeros((1, 2, 2, 3))}, "--expected: logits: expected an array of floats with 2 axes"),
-        ({"images": np.zeros((2, 2)), "logits": np.zeros((1, 2))}, "--expected: images: expected .* 4 axes"),
-        ({"images": np.zeros((1, 2, 2, 3)), "logits": np.zeros((1, 2), int)}, "logits: expected an array of floats"),
-        (
-            {"images": np.zeros((1, 2, 2, 3)), "logits": np.zeros((1, 2)), "config": "[1]"},
-            "config: expected a JSON object",
-        ),
-        (
-            {"images": np.zeros((1, 2, 2, 3)), "logits": np.zeros((1, 2)), "config": "{"},
-            "config: expected a JSON object",
-        ),
-    ],
-)
-def test_bad_files_of_logits_are_one_line(entries, message, tmp_path):
-    np.savez(tmp_path / "expected.npz", **entries)
-    with pytest.raises(checks.InputError, match=message):
-        check_checkpoint.read_expected(tmp_path / "expected.npz")
-    with pytest.raises(FileNotFoundError, match=r"--expected: expected an npz file; received .* which is not there"):
-        check_checkpoint.read_expected(tmp_path / "other.npz")
-
-
-# -------------------------------------------------------------------------------------------------------- references
-
-
-def test_published_names_bring_their_settings(arrays, tmp_path):
-    name = "vmoe_s32_last2_ilsvrc2012_randaug_light1_ft_ilsvrc2012"
-    path = files.save_shards(tmp_path / name, arrays)
-    known = checkpoint_import.prepare(str(path))
-    assert known.values["moe.num_selected_experts"].origin == "published config"
-    assert known.model.moe.capacity_factor_evaluation == 1.5
-    assert references.locate(str(path), print) == str(path)
-    assert checkpoint_import.prepare(f"{path}.index", given={"capacity_factor": 2}).model.moe.group_size_sequences == 8
-    with pytest.raises(checks.InputError, match="eee_s32_last2_ilsvrc2012: an ensemble"):
-        references.locate("eee_s32_last2_ilsvrc2012", print)
-
-
-@pytest.mark.parametrize("given", ["vmoe_s32_last2_ilsvrc2012_randaug_light", "gs://vmoe_checkpoints/vmoe_b16"])
-def test_a_name_that_is_not_published_is_one_line(given, tmp_path, monkeypatch):
-    with pytest.raises(checks.InputError, match="the name of a published V-MoE"):
-        references.locate(given, print)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "vmoe_s32_last2_ilsvrc2012_randaug_light.index").touch()
-    assert references.locate("vmoe_s32_last2_ilsvrc2012_randaug_light", print).endswith("light")  # a file that is there
-
-
-class _Bucket(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Nothing is printed."""
-
-
-@pytest.fixture
-def bucket(tmp_path, monkeypatch) -> Iterator[pathlib.Path]:
-    """A folder that is served as the public bucket."""
-    folder = tmp_path / "served" / "vmoe_checkpoints"
-    folder.mkdir(parents=True)
-    handler = lambda *arguments: _Bucket(*arguments, directory=str(folder.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(references, "_SERVER", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        yield folder
-        server.shutdown()
-
-
-@pytest.mark.parametrize("address", ["", "gs://vmoe_checkpoints/"])
-def test_published_files_are_fetched_once(address, bucket, arrays):
-    name = "vmoe_s32_last2_ilsvrc2012_randaug_medium"
-    files.save_shards(bucket / name, arrays)
-    said: list[str] = []
-    path = references.locate(address + name, said.append)
-    assert checkpoint_import.prepare(path).plan.problems == []
-    assert [line for line in said if line.startswith("fetching")] == [
-        f"fetching {name}.data-0000{number}-of-00002" for number in range(2)
-    ]
-    shutil.rmtree(bucket)
-    assert references.locate(name, said.append) == path
-    assert len([line for line in said if line.startswith("fetching")]) == 2
-
-
-def test_files_that_cannot_be_fetched_are_one_line_that_says_where_they_are(bucket, tmp_path):
-    name = "vmoe_b16_imagenet21k_randaug_strong"
-    with pytest.raises(checks.InputError, match=f"gsutil -m cp 'gs://vmoe_checkpoints/{name}") as caught:
-        references.locate(name, lambda _: None)
-    assert "HTTPError (File not found)" in str(caught.value)
-    (bucket / f"{name}.index").write_bytes(b"\x82")
-    with pytest.raises(checks.InputError, match="expected an index of google-research/vmoe as it was written"):
-        references.locate(name, lambda _: None)
-    assert sorted(path.name for path in (tmp_path / "cache/vmoe_inform/checkpoints").iterdir()) == [f"{name}.index"]
-
-
-# ----------------------------------------------------------------------------------------------------------- commands
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory) -> Iterator[processes.Forks]:
-    imports = ("interop.write_run", "interop.comparison", "interop.table", "interop.run_config", "interop.references")
-    with processes.Forks("import_checkpoint", tmp_path_factory.mktemp("commands"), imports=imports) as forks:
-        yield forks
-
-
-def test_the_command_prints_both_tables_and_writes_the_run(commands, tmp_path):
-    printed = commands.succeed(f"--from={TINY}", f"--workdir={tmp_path / 'run'}", *FLAGS, "--config=digits")
-    lines = printed.splitlines()
-    assert sum(line.endswith("as it is") for line in lines) == 76
-    assert any(line.split()[:2] == ["moe.layers", "(1,"] and line.endswith("(arrays)") for line in lines)
-    row = next(line for line in lines if line.startswith("embedding/kernel"))
-    assert " ".join(row.split()) == "embedding/kernel patch_embedding/kernel 4 x 4 x 3 x 32 as it is"
-    assert lines[-2].startswith("classes: not known")
-    assert lines[-1] == f"{tmp_path / 'run'}: written. Next: vmoe-evaluate --workdir={tmp_path / 'run'}"
-    assert runs.find(tmp_path / "run").config.data.source == "digits"
-
-
-def test_a_dry_run_writes_nothing(commands, tmp_path):
-    printed = commands.succeed(f"--from={TINY}", *FLAGS, "--dry_run")
-    assert "as it is" in printed
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "--from: expected a checkpoint; received None"),
-        ((f"--from={TINY}",), "--workdir: expected a folder for the run"),
-        ((f"--from={TINY}", "--dry_run"), "--model: expected what the checkpoint does not say"),
-        ((f"--from={TINY}", "--dry_run", *FLAGS, FLAGS[0]), "--model.num_selected_experts: expected this flag once"),
-        ((f"--from={TINY}", "--dry_run", "--model.num_heads"), "--model.num_heads: expected a value"),
-        ((f"--from={TINY}", "--dry_run", *FLAGS, "--data.crops=1"), "--data.crops: expected a field of config.data"),
-        ((f"--from={TINY}", "--dry_run", "--data.crop"), "--data.crop: expected a value, as --data.crop=VALUE"),
-        ((f"--from={TINY}", "--dry_run", "--model=3"), "--model"),
-        (("--from=missing", "--dry_run"), "--from: expected a checkpoint"),
-        ((f"--from={TINY}", "--dry_run", *FLAGS, "--classes=missing.txt"), "missing.txt"),
-        ((f"--from={TINY}", "--dry_run", *FLAGS, "--config.seed=3"), "--config: expected a config file"),
-    ],
-)
-def test_bad_command_lines_are_one_line(arguments, message, commands):
-    code, _, errors = commands.run(*arguments)
-    assert code == 2
-    assert message in errors
-    assert errors.startswith("error: ")
-    assert len(errors.splitlines()) == 1
-
-
-def test_what_is_wrong_is_in_the_table_too(commands, arrays, tmp_path):
-    path = written(tmp_path, arrays | {"made/up": np.zeros(3)})
-    code, printed, errors = commands.run(f"--from={path}", f"--workdir={tmp_path / 'run'}", *FLAGS)
-    assert code == 2
-    assert any(line.split() == ["made/up", "-", "3", "UNKNOWN"] for line in printed.splitlines())
-    assert "made/up [3]: unknown" in errors
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_check_says_how_far_apart_logits_are(commands, tmp_path):
-    check, recorded = "interop.check_checkpoint", dict(np.load(TINY.with_name("expected.npz")))
-    np.savez(tmp_path / "bare.npz", images=recorded["images"], logits=recorded["logits"])
-    printed = commands.succeed(f"--from={TINY}", f"--expected={tmp_path / 'bare.npz'}", *FLAGS, module=check)
-    assert printed.startswith("largest relative difference of the logits: ")
-    assert printed.endswith("agrees\n")
-    code, _, errors = commands.run(f"--from={TINY}", f"--expected={tmp_path / 'bare.npz'}", module=check)
-    assert code == 2
-    assert "--model.moe.num_selected_experts=VALUE" in errors
-    np.savez(tmp_path / "other.npz", **(recorded | {"logits": recorded["logits"] + 0.1}))
-    code, printed, _ = commands.run(f"--from={TINY}", f"--expected={tmp_path / 'other.npz'}", module=check)
-    assert (code, printed.splitlines()[-1]) == (1, "DOES NOT AGREE")
-
-
-def test_a_shard_that_is_damaged_is_said_before_the_table(commands, tmp_path):
-    for path in TINY.parent.glob("ckpt.*"):
-        shutil.copy(path, tmp_path)
-    shard = tmp_path / "ckpt.data-00001-of-00003"
-    shard.write_bytes(shard.read_bytes()[:-100])
-    code, printed, errors = commands.run(f"--from={tmp_path}", f"--workdir={tmp_path / 'new' / 'run'}", *FLAGS)
-    assert (code, len(errors.splitlines()), "theirs" in printed) == (2, 1, False)
-    assert f"{shard.name}: expected a shard" in errors
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_folder_that_did_not_exist_is_gone_after_a_failure(tmp_path):
-    def fail(workdir):
-        with write_run.new_folder(workdir):
-            (workdir / "checkpoints").mkdir()
-            raise OSError("full")
-
-    there = tmp_path / "there"
-    there.mkdir()
-    for workdir in (there, tmp_path / "new" / "run"):
-        with pytest.raises(OSError, match="full"):
-            fail(workdir)
-    assert [path.relative_to(tmp_path) for path in sorted(tmp_path.rglob("*"))] == [
-        pathlib.Path("there"),
-        pathlib.Path("there/checkpoints"),
-    ]
-    with pytest.raises(checks.InputError, match="a folder without a run"), write_run.new_folder(there):
-        pass
-    assert there.exists()
-
-
-def test_a_folder_that_no_checkpoint_can_be_written_to_is_refused(tmp_path):
-    with pytest.raises(checks.InputError, match="workdir: expected a path in UTF-8 without"):
-        write_run.check_folder(tmp_path / "a[1]")
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_page_lists_every_published_name():
-    page = (processes.ROOT / "docs" / "interop.md").read_text()
-    known = {name for name, reference in references.REFERENCES.items() if not reference.refused}
-    assert {name for name in known if f"| `{name}` |" in page} == known

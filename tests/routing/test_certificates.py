@@ -53,7 +53,7 @@ def test_no_perturbation_below_a_radius_changes_the_experts(a, r, k, seed):
 
 
 def test_certified_tokens_keep_their_experts_in_the_float32_of_the_router():
-    """Thousands of tokens, each moved almost as far as it may, towards the tie that is nearest."""
+    """Thousands of tokens, each moved to just within its radius, towards its nearest tie."""
     rng = np.random.default_rng(0)
     a = rng.dirichlet(np.full(E, 0.3), size=E).astype(np.float32)
     r = rng.dirichlet(np.ones(E), size=4000).astype(np.float32)
