@@ -262,6 +262,15 @@ def test_places_of_the_moe_layers():
     assert load(digits, "router=glam,where=3").model.moe.layers == (3,)
 
 
+def test_a_router_that_needs_the_layer_before_gets_a_second_one_only_where_there_is_one():
+    digits = WORDNET.with_name("digits.py")
+    for router in ("adaptive_clusters_vmoe", "symphony_across_layers_vmoe"):
+        assert load(digits, f"router={router}").model.moe.layers == "last2"
+        assert load(digits, f"router={router},where=last1").model.moe.layers == "last1"  # parsing says what is wrong
+    assert load(WORDNET, "router=adaptive_clusters_smoe_top2").model.moe.layers == "every1"
+    assert load(digits, "router=adaptive_clusters_glam").model.moe.layers == "every2"
+
+
 def test_a_preset_leaves_nothing_of_another():
     config = config_lib.default()
     for name in ("alternate_vmoe", "smoe_dropout", "base", "smoe_top1", "vmoe"):

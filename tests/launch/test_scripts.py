@@ -12,7 +12,8 @@ from subprocess import PIPE
 import pytest
 
 from vmoe_inform import config as config_lib
-from vmoe_inform.config import presets
+from vmoe_inform.config import files
+from vmoe_inform.studies import plan
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = sorted([*(ROOT / "launch").glob("*.sh"), *(ROOT / "launch").glob("*.sbatch"), ROOT / ".ci/run"])
@@ -478,14 +479,15 @@ def test_a_study_has_the_best_rate_of_the_plain_router_on_held_out_records(tmp_p
         assert study.count("--config.train.batch_size=") == 1  # a flag takes the place of the script's
 
 
-def test_every_router_of_the_studies_is_one():
+def test_the_routers_of_a_study_have_their_moe_layers_in_the_same_blocks():
     text = (ROOT / "launch" / "study_routers.sh").read_text()
-    lists = re.findall(r"routers=\((.*?)\n    \)", text, re.DOTALL)
-    names = [re.sub("#.*", "", line).strip() for of_data in lists for line in of_data.strip().splitlines()]
-    assert len(lists) == 2
-    assert len(names) > 30
-    for name in names:
-        presets.set_router(config_lib.default(), name)
+    studies = re.findall(r"plain=(\w+)\n +config=(\S+)\n.*?routers=\((.*?)\n    \)", text, re.DOTALL)
+    assert [plain for plain, *_ in studies] == ["vmoe", "smoe_top2"]
+    for plain, file, listed in studies:
+        names = [re.sub("#.*", "", line).strip() for line in listed.strip().splitlines()]
+        assert len(names) > 15
+        loaded = [files.load(plan.with_router(file, name)) for name in (plain, *names)]
+        assert len({config_lib.parse_model(config.model).moe_layers for config in loaded}) == 1
 
 
 @pytest.mark.parametrize(

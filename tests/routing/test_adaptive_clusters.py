@@ -53,7 +53,7 @@ def test_the_first_layer_and_the_first_step_route_as_a_linear_router_does():
 def test_it_needs_a_second_layer():
     config = config_lib.default()
     presets.set_router(config, "adaptive_clusters_smoe_top2")
-    assert presets.find_router("adaptive_clusters_smoe_top2").where == "last2"
+    assert presets.find_router("adaptive_clusters_smoe_top2").needs_previous
     config.model.moe.layers = "last1"
     with pytest.raises(ValueError, match=r"model.moe.layers: expected a second MoE layer for .*'adaptive_clusters'.*"):
         config_lib.parse_model(config.model)

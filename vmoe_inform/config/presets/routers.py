@@ -26,11 +26,13 @@ class Preset:
       summary: one line on it.
       apply: sets ``config.model``: all of its router, and K.
       where: places of the MoE layers where the system has its own; None: those of the config file.
+      needs_previous: a step takes the MoE layer before its own, so that a single MoE layer is too few.
     """
 
     summary: str
     apply: Callable[[Model], None]
     where: str | None = None
+    needs_previous: bool = False
 
 
 ROUTERS: Registry[Preset] = Registry("router preset")
@@ -193,12 +195,11 @@ def _product(chosen: Sequence[steps.Step], base: str) -> Preset:
             elif not isinstance(step, steps.InformStep):
                 router.losses = (*(name for name in router.losses if name != step.name), step.name)
 
-    needs_two = any(step.skips_first_layer for step in informing) or any(
+    needs_previous = any(step.skips_first_layer for step in informing) or any(
         isinstance(step, steps.ScoreStep) and step.needs_previous for step in chosen
     )
-    where = preset.where or ("last2" if needs_two else None)
     described = ", then ".join(f"{step.name}: {_summary(step)}" for step in chosen)
-    return Preset(f"{base} with {described}", apply, where)
+    return Preset(f"{base} with {described}", apply, preset.where, needs_previous)
 
 
 def _summary(step: steps.Step) -> str:

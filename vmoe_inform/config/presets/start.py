@@ -149,8 +149,7 @@ def _finished(
     router = chosen["router"]
     name = router.partition("@")[0]
     if "experts" in chosen:
-        of_router = routers.find_router(name).where if name else None
-        sizes.set_experts(config, chosen["experts"], chosen["where"] or of_router or where)
+        _set_experts(config, chosen, routers.find_router(name) if name else None, where)
     if name:
         routers.set_router(config, name)
     if k is not None:
@@ -165,3 +164,15 @@ def _finished(
     if name:
         routers.set_options(config, router)
     return config
+
+
+def _set_experts(
+    config: ml_collections.ConfigDict, chosen: Mapping[str, str], preset: routers.Preset | None, where: str
+) -> None:
+    """The MoE layers where the argument says, else where the router has its own, else where the file has them."""
+    experts, said = chosen["experts"], chosen["where"]
+    sizes.set_experts(config, experts, said or (preset.where if preset else None) or where)
+    if not said and preset is not None and preset.needs_previous:
+        model = config.model
+        if len(config_lib.resolve_layers(model.moe.layers, model.num_layers)) == 1:
+            sizes.set_experts(config, experts, "last2")
