@@ -229,7 +229,7 @@ def test_options_that_the_papers_fix():
         "block_size": None,
     }
     attention = options["attention_vmoe"]["attention"]
-    assert (attention["sigma"], attention["heads"], attention["head_factor"]) == (1.0, "lowest_entropy", True)
+    assert (attention["sigma"], attention["heads"], attention["head_factor"]) == ("sqrt_dim", "lowest_entropy", True)
     symphony = options["symphony_vmoe"]["symphony"]
     assert (symphony["decay"], symphony["initial_value"], symphony["normalization"]) == (0.9, 0.0, "row")
     assert options["xmoe"]["cosine"] == {"width": None, "temperature": 0.3}
@@ -250,6 +250,20 @@ def test_settings_of_the_moe_layers_behind_the_name():
     for setting in ("moe.num_experts=4", "moe.layers=last1", "moe.size=3"):
         with pytest.raises(ValueError, match=r"router=vmoe: expected options capacity_factor, .* of moe; received"):
             model_of(f"vmoe@{setting}")
+
+
+def test_literal_forms_have_the_options_that_the_papers_print():
+    ours, literal = model_of("attention_vmoe").router, model_of("attention_vmoe_literal").router
+    assert (ours.options["attention"]["sigma"], literal.options["attention"]["sigma"]) == ("sqrt_dim", 1.0)
+    assert literal == dataclasses.replace(ours, options=literal.options)
+    assert model_of("alternate_vmoe_literal").router.options["attention"]["sigma"] == 1.0
+    for name in ("similarity_vmoe", "symphony_glam", "similarity_smoe_top3"):
+        assert model_of(f"{name}_literal") == model_of(name)
+    assert model_of("similarity+attention_xmoe_literal@attention.sigma=2").router.options["attention"]["sigma"] == 2.0
+    with pytest.raises(ValueError, match=r"router: expected _literal behind a router .*; received 'glam_literal'"):
+        model_of("glam_literal")
+    with pytest.raises(ValueError, match=r"top: expected 2 with router=attention_smoe_top2_literal; received 4"):
+        load(WORDNET, "router=attention_smoe_top2_literal,top=4")
 
 
 def test_places_of_the_moe_layers():

@@ -82,6 +82,7 @@ def _update_state(
     columns=attention_reading.columns,
     rows=attention_reading.rows,
     looks_ahead=False,
+    literal={"sigma": 1.0},
     check=_check_heads,
     initial_state=_initial_state,
     stateful=_keeps_state,
@@ -93,7 +94,7 @@ def attention_step(
     probabilities: Float[Array, "B N E"],
     context: StepContext,
     *,
-    sigma: Sigma = 1.0,
+    sigma: Sigma = "sqrt_dim",
     heads: Heads = "lowest_entropy",
     head_factor: bool = True,
     normalize: Normalize = "none",
@@ -109,7 +110,8 @@ def attention_step(
     was the lowest in training: a moving average with ``decay``, kept as a state. ``head_factor=False`` drops the factor
     H of the means (Eq. 1).
 
-    ``sigma`` is the standard deviation of an output given its head and key. ``"sqrt_dim"`` is sqrt(D).
+    ``sigma`` is the standard deviation of an output given its head and key. The paper has 1; ``"sqrt_dim"`` is sqrt(D),
+    the widest of its Table 8, and the default.
     ``"estimated"`` is the maximum-likelihood estimate of the layer, by EM over the training steps. The posterior at the
     sigma so far yields $\sigma^2 = \sum_{ihj} w_{ihj} |u_i - m_{hj}|^2 / (N D)$ over all real tokens of the batch
     (:func:`vmoe_inform.routing.posterior_distances`). The state is the moving average of sigma^2 with ``decay``.

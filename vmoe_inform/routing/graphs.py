@@ -257,6 +257,7 @@ def _similarity_rows(
     columns=_similarity_columns,
     rows=_similarity_rows,
     looks_ahead=False,
+    literal={"temperature": 1.0, "metric": "dot", "learned_weight": False},
 )
 def similarity_step(
     probabilities: Float[Array, "B N E"],

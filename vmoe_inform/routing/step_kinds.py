@@ -235,9 +235,11 @@ class InformStep(ContextStep):
         of the context, from the columns [B, N, ...] of all. Those of later tokens have no meaning.
       adjacency: ``adjacency(state, **options) -> [E, E]``, the matrix that function multiplies each token's
         probabilities with, for analysis; None if there is no such matrix.
+      literal: options as the step's paper prints them, by name. ``router=NAME_literal`` sets them.
     """
 
     skips_first_layer: bool = False
+    literal: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     graph: Callable[..., Float[Array, "B N N"]] | None = None
     key_squares: Callable[..., Float[Array, "B N"]] | None = None
     columns: Callable[..., Tree] | None = None
@@ -248,6 +250,8 @@ class InformStep(ContextStep):
         super().__post_init__()
         if self.skips_first_layer and not self.needs_previous:
             raise ValueError(f"inform step {self.name!r}: expected needs_previous with skips_first_layer")
+        if unknown := self.literal.keys() - self.option_types.keys():
+            raise ValueError(f"inform step {self.name!r}: expected literal options of its own; got {sorted(unknown)}")
         if len({self.columns is None, self.rows is None}) > 1 or (self.rows is not None and self.graph is None):
             raise ValueError(f"inform step {self.name!r}: expected columns and rows together, and a graph with them")
 

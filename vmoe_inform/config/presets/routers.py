@@ -15,7 +15,8 @@ from vmoe_inform.routing import steps
 
 Model: TypeAlias = ml_collections.ConfigDict  # ``config.model``
 _MOE = "moe"
-_TOP = re.compile(r"smoe_top([1-9]\d{0,8})$")  # of the names of a family, of which two are registered
+_LITERAL = "_literal"
+_TOP = re.compile(rf"smoe_top([1-9]\d{{0,8}})(?=(?:{_LITERAL})?$)")  # a family, of which two are registered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +203,28 @@ def _product(chosen: Sequence[steps.Step], base: str) -> Preset:
     return Preset(f"{base} with {described}", apply, preset.where, needs_previous)
 
 
+def _literal(name: str) -> Preset:
+    """The router of this name with the options of its inform steps as their papers print them."""
+    preset = find_router(name)
+
+    def apply(model: Model) -> None:
+        preset.apply(model)
+        informing = [step for step in _steps_of(model.router) if isinstance(step, steps.InformStep) and step.literal]
+        if not informing:
+            known = ", ".join(step.name for step in _with_literal_forms())
+            raise checks.error("router", f"{_LITERAL} behind a router with one of the steps {known}", name + _LITERAL)
+        for step in informing:
+            model.router.options[step.name].update(step.literal)
+
+    return dataclasses.replace(preset, summary=f"{preset.summary}, as its paper prints it", apply=apply)
+
+
+def _steps_of(router: ml_collections.ConfigDict) -> list[steps.Step]:
+    """The chosen steps of ``config.model.router``."""
+    chosen = (router.score, router.inform, router.inform_by_layer, router.select)
+    return [steps.all_steps()[name] for name in config_lib.RouterConfig(*chosen, losses=router.losses).step_names]
+
+
 def _summary(step: steps.Step) -> str:
     return step.summary.replace("``", "").removesuffix(".")
 
@@ -210,11 +233,13 @@ def find_router(name: str) -> Preset:
     """A preset, or for ``STEP_PRESET`` the preset with a registered step, as in ``symphony_glam``.
 
     ``STEP+STEP_PRESET`` is the preset with several steps; those that inform are applied in their order. ``smoe_topK``
-    is a preset for any K.
+    is a preset for any K. ``NAME_literal`` has the options of its inform steps that their papers print.
 
     Raises:
       ValueError: unknown name, or one that is both.
     """
+    if name.endswith(_LITERAL):
+        return _literal(name.removesuffix(_LITERAL))
     of_family = _TOP.findall(name)
     bases = dict.fromkeys([*ROUTERS, *(f"smoe_top{k}" for k in of_family)])
     products = [(name.removesuffix(f"_{base}").split("+"), base) for base in bases if name.endswith(f"_{base}")]
@@ -245,9 +270,19 @@ def describe_routers() -> str:
             "router=STEP_NAME is that router with a registered step (STEP+STEP_NAME with several), as in",
             *(f"  {name:<{width}}  {summary}" for name, summary in products.items()),
             "router=NAME@STEP.OPTION=VALUE@... sets options of its steps, as in xmoe@cosine.temperature=0.1,",
-            "and router=NAME@moe.FIELD=VALUE settings of model.moe, as in vmoe@moe.capacity_factor=2",
+            "and router=NAME@moe.FIELD=VALUE settings of model.moe, as in vmoe@moe.capacity_factor=2;",
+            "router=NAME_literal has the options that the papers print:",
+            *(f"  {step.name:<{width}}  {_printed(step)}" for step in _with_literal_forms()),
         ]
     )
+
+
+def _with_literal_forms() -> list[steps.InformStep]:
+    return [steps.INFORM_STEPS[name] for name in steps.INFORM_STEPS if steps.INFORM_STEPS[name].literal]
+
+
+def _printed(step: steps.InformStep) -> str:
+    return ", ".join(f"{option}={value}" for option, value in step.literal.items())
 
 
 def set_router(config: ml_collections.ConfigDict, name: str) -> None:
@@ -273,9 +308,7 @@ def set_options(config: ml_collections.ConfigDict, name: str) -> None:
     """
     name, *settings = name.split("@")
     router = config.model.router
-    chosen_by = (router.score, router.inform, router.inform_by_layer, router.select)
-    named = config_lib.RouterConfig(*chosen_by, losses=router.losses)
-    known = {step: steps.all_steps()[step].option_types for step in named.step_names}
+    known = {step.name: step.option_types for step in _steps_of(router)}
     for setting in settings:
         match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", setting)
         if match is None:
