@@ -8,7 +8,8 @@ Data: wiki.{train,valid,test}.tokens in --config.data.directory=DIR, or parquet 
         --config.data.directory=DIR
     python -m vmoe_inform.evaluate --workdir=runs/wikitext103 --suites=all
 
-Rows of Mutual-Inform SMoE; STEP is nothing, similarity_ or attention_, and symphony_ for SymphonySMoE:
+Rows of Mutual-Inform SMoE; STEP is nothing, similarity_ or attention_, and symphony_ for SymphonySMoE. With _literal
+at the end of the name attention has their sigma, 1:
 
     Table 1        router=STEPsmoe_top1, router=STEPsmoe_top2, router=STEPglam
     Table 3        router=STEPsmoe_top2, router=STEPxmoe, router=STEPsmoe_dropout
@@ -33,11 +34,12 @@ estimates cycles without gathers and sorts:
     medium SMoE          6.8 GiB    413.7 million cycles; K = 1 and 8 are within 0.4 %
     medium, symphony_    6.8 GiB    413.8 million cycles
     medium, similarity_  7.0 GiB    418.1 million cycles
-    medium, attention_   9.6 GiB    469.4 million cycles
+    medium, attention_   9.6 GiB    469.4 million cycles; K = 1 and 8, X-MoE (9.9 GiB) and SMoE-dropout within 0.5 %
     medium, 32 experts  10.4 GiB    557.6 million cycles
     X-MoE                6.8 GiB    413.9 million cycles
     SMoE-dropout         6.7 GiB    413.5 million cycles
     GLaM                 5.5 GiB    356.1 million cycles
+    GLaM, attention_     6.4 GiB    383.8 million cycles
     large SMoE          15.8 GiB  2,104.7 million cycles; it hardly fits
     large, symphony_    15.8 GiB  2,104.7 million cycles
     large, similarity_  does not fit, by 21 MiB
