@@ -4,7 +4,7 @@
 
 Argument: router=NAME, experts=NUMBER, where=lastN|everyN|INDEX+INDEX, variant=SIZE/PATCH.
 Hardware: 2 CPU cores. Time: both runs of launch/quickstart.sh side by side about 1 min 20 s, compilation included.
-Clean top-1 on 364 images: vmoe 98.6 to 99.2 %, attention_vmoe 98.6 to 98.9 % (seed 0; rounding differs between
+Clean top-1 on 364 images: vmoe 98.6 to 99.2 %, attention_vmoe 99.2 % (seed 0; rounding differs between
 processors and versions). Held-out training images confirm the settings: docs/quickstart.md. Other routers, half as long
 and with two MoE layers, over three seeds: docs/studies.md.
 """
