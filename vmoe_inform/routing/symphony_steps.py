@@ -129,7 +129,7 @@ def _symphony_adjacency(
     update_state=_update,
     needs_duration=True,
     adjacency=_symphony_adjacency,
-    literal={"normalization": "row", "update_every": 1, "identity_share": 0.0, "warmup_share": 0.0},
+    literal={"normalization": "row", "update_every": 1, "identity_share": 0.0, "warmup_steps": 0, "warmup_share": 0.0},
     check=_check_warmup,
     check_duration=_check_duration,
     training_options=(
