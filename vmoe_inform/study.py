@@ -29,7 +29,7 @@ _STEPS_BETWEEN = _define("steps_between", checks.PositiveInt | None, None, "Step
 _SUBMIT = _define("submit", checks.Name, None, "Hands each run to a cluster: slurm (job array) or k8s (indexed Job).")
 _JOB = command_line.define_path("job", "What a run needs there, a script or manifest; by default of launch/.")
 _ARRAY = _define("array", _Names, None, "Runs of a cluster's job, set by --submit; this process does one of them.")
-_TABLES_OF = command_line.define_run_path("tables_of", "A study.json, also an older one, to write the tables of again.")
+_TABLES_OF = command_line.define_run_path("tables_of", "A study.json, also an old one, to write tables of again.")
 
 
 def main(_: list[str]) -> int:
@@ -37,8 +37,8 @@ def main(_: list[str]) -> int:
     from vmoe_inform.studies import execute, plan, report, submit
 
     if _TABLES_OF.value is not None:
-        others = command_line.arguments_without("tables_of", "workdir")
-        command_line.say(report.write_again(_TABLES_OF.value, _WORKDIR.value, other_flags=others))
+        others = command_line.arguments_without("tables_of", "workdir", "routers", "against")
+        command_line.say(report.write_again(_TABLES_OF.value, _WORKDIR.value, _ROUTERS.value, _AGAINST.value, others))
         return 0
     routers = list(_ROUTERS.value or ())
     if routers == ["help"]:

@@ -141,7 +141,7 @@ def test_files_of_older_versions_and_values_alone_are_read(written, tmp_path):
         path.write_text(json.dumps(content))
         assert document.read(path) == newest
     assert newest.routers["mixing"].values["score/clean"] == (0.92, 0.84)
-    said = report.write_again(str(path), str(tmp_path), other_flags=())
+    said = report.write_again(str(path), str(tmp_path))
     assert said.endswith("study.md: 2 routers, 2 seeds")
     assert (tmp_path / "study.md").read_text() == (written / "study.md").read_text()
     path.write_text(json.dumps({**alone, "seeds": [0, 1, 2]}))
@@ -149,14 +149,34 @@ def test_files_of_older_versions_and_values_alone_are_read(written, tmp_path):
         document.read(path)
 
 
+def test_tables_of_some_routers_against_another():
+    study = dataclasses.replace(
+        _study({"plain": (1.0, 2.0, 3.0, 4.0), "mixing": (2.0, 3.0, 5.0, 5.0), "graph": (0.0, 1.0, 1.0, 2.0)}),
+        looks_ahead=("graph", "plain"),
+    )
+    assert study.among() == study
+    some = study.among(("graph", "mixing"), against="mixing")
+    assert (some.against, list(some.routers), some.looks_ahead) == ("mixing", ["graph", "mixing"], ("graph",))
+    assert study.among(("graph", "mixing")).against == "graph"  # plain is not there
+    assert study.among(("graph", "plain")).against == "plain"
+    difference = summary.summarize(some.measures, some.against)["graph"]["score/clean"].difference
+    assert difference.mean == pytest.approx(-2.75)
+    with pytest.raises(ValueError, match=r"--routers: expected each once, .*; received 'graph, graph'"):
+        study.among(("graph", "graph"))
+    with pytest.raises(ValueError, match="--routers: expected each once, of plain, mixing, graph; received 'vmoe'"):
+        study.among(("vmoe",))
+    with pytest.raises(ValueError, match="--against: expected one of the routers graph; received 'plain'"):
+        study.among(("graph",), against="plain")
+
+
 def test_tables_of_a_study_in_a_bucket(written, bucket_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shared = bucket_folder / "study" / "study.json"
     storage.write_bytes(shared, (written / "study.json").read_bytes())
-    report.write_again(str(shared), str(bucket_folder / "tables"), other_flags=())
+    report.write_again(str(shared), str(bucket_folder / "tables"))
     assert storage.read_bytes(bucket_folder / "tables" / "study.md") == (written / "study.md").read_bytes()
     with pytest.raises(ValueError, match="--workdir: expected another folder"):
-        report.write_again(str(shared), str(shared.parent), other_flags=())
+        report.write_again(str(shared), str(shared.parent))
     assert not list(tmp_path.iterdir())  # such as a folder called gs:
 
 
@@ -167,7 +187,7 @@ def test_tables_of_a_study_in_a_bucket(written, bucket_folder, tmp_path, monkeyp
             "study.json",
             "other",
             ["--seeds=3"],
-            "--tables_of: expected no other flag than --workdir",
+            "--tables_of: expected no other flag than --workdir, --routers and --against; received '--seeds=3'",
         ),
         ("study.json", None, [], "--workdir: expected another folder than that of --tables_of; received nothing"),
         ("study.json", ".", [], "--workdir: expected another folder than that of --tables_of; received '.'"),

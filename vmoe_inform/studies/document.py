@@ -71,6 +71,32 @@ class Study:
                 if len(values) != len(self.seeds):
                     raise checks.error(f"values of {router}, {name}", f"{len(self.seeds)} numbers", len(values))
 
+    def among(self, routers: Sequence[str] | None = None, *, against: str | None = None) -> "Study":
+        """The same study of some routers; Holm's correction is then over these alone.
+
+        Args:
+          routers: in their new order; None for all.
+          against: the router that the others are compared with. None for that of the study where it is among the
+            routers, else the first.
+
+        Raises:
+          ValueError: a router that the study does not have, or one given twice.
+        """
+        chosen = tuple(self.routers) if routers is None else tuple(routers)
+        for router in chosen:
+            if router not in self.routers or chosen.count(router) > 1:
+                raise checks.error("--routers", f"each once, of {', '.join(self.routers)}", ", ".join(chosen))
+        if against is None:
+            against = self.against if self.against in chosen else chosen[0]
+        if against not in chosen:
+            raise checks.error("--against", f"one of the routers {', '.join(chosen)}", against)
+        return dataclasses.replace(
+            self,
+            against=against,
+            routers={router: self.routers[router] for router in chosen},
+            looks_ahead=tuple(router for router in self.looks_ahead if router in chosen),
+        )
+
     @property
     def measures(self) -> dict[str, list[Measures]]:
         """By router, of each seed."""

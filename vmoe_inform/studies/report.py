@@ -97,28 +97,37 @@ def write_study(workdir: storage.Path, study: Study, *, runs: Sequence[Any] = ()
     storage.write_text(workdir / TABLES_FILE, tables.page(study, comparisons, list(pictures)), within=workdir)
 
 
-def write_again(file: str, workdir: str | None, *, other_flags: Sequence[str]) -> str:
+def write_again(
+    file: str,
+    workdir: str | None,
+    routers: Sequence[str] | None = None,
+    against: str | None = None,
+    other_flags: Sequence[str] = (),
+) -> str:
     """Writes the files of a study from its ``study.json``, also one of an older version or with nothing but the values.
 
     Args:
       file: of the study.
       workdir: another folder, for what is written.
+      routers, against: as of :meth:`.Study.among`.
       other_flags: of the command line, which has no use for them.
 
     Returns:
       a line that says what was written.
 
     Raises:
-      ValueError: other flags, no folder, or the file's own: it has more than the values.
+      ValueError: other flags, no folder, or the file's own: it has more than the values. Also an unknown router.
     """
     if other_flags:
-        raise checks.error("--tables_of", "no other flag than --workdir", " ".join(other_flags))
+        raise checks.error(
+            "--tables_of", "no other flag than --workdir, --routers and --against", " ".join(other_flags)
+        )
     path = storage.path("--tables_of", file)
     folder = None if workdir is None else storage.path("--workdir", workdir)
     if folder is None or storage.absolute(folder / JSON_FILE) == storage.absolute(path):
         raise checks.error("--workdir", "another folder than that of --tables_of", workdir or checks.NOTHING)
     try:
-        study = document.read(path)
+        study = document.read(path).among(routers, against=against)
     except FileNotFoundError:
         raise checks.error("--tables_of", "a study.json", file) from None
     storage.check_writable(folder, "--workdir")
