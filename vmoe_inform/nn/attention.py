@@ -11,8 +11,8 @@ from vmoe_inform.nn import cache
 from vmoe_inform.nn.attention_choice import Implementation, choose_attention
 from vmoe_inform.nn.bias import add_bias
 from vmoe_inform.nn.cudnn_attention import cudnn_attention
+from vmoe_inform.nn.dropout import dropout
 from vmoe_inform.nn.fused_attention import fused_attention
-from vmoe_inform.nn.mlp import dropout
 from vmoe_inform.routing.blocks import map_row_blocks
 from vmoe_inform.routing.stats import mean_over_tokens, softmax_entropy
 from vmoe_inform.routing.steps import AttentionRecord

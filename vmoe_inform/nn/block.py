@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from vmoe_inform.axes import Array, Bool, Float
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn.attention import SelfAttention
+from vmoe_inform.nn.dropout import Dropout
 from vmoe_inform.nn.mlp import Mlp
 from vmoe_inform.nn.moe import MoeLayer
 from vmoe_inform.nn.previous_attention import PreviousAttention, next_memory
@@ -80,25 +81,25 @@ class Block(nn.Module):
         """
         config, ordinal, style = self.config, self.moe_ordinal, _STYLES[self.config.block]
         # Dropouts are named by their order, and draw by their names.
-        drop = nn.Dropout(config.dropout_rate, deterministic=not train)
-        drop_branch = nn.Dropout(self.drop_rate, broadcast_dims=(1, 2), deterministic=not train)  # one draw a sequence
+        drop, drop_branch = Dropout(config.dropout_rate), Dropout(self.drop_rate, whole=True)
 
         def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(epsilon=config.layer_norm_epsilon, dtype=jnp.dtype(config.dtype), name=name)
 
         def attend(inputs: Array) -> tuple[Array, Any]:
             attended, record = self._attend(inputs, past, real, train=train)
-            return drop_branch(drop(attended)), (record, None if past is None else next_memory(past[0], inputs))
+            update = drop_branch(drop(attended, train=train), train=train)
+            return update, (record, None if past is None else next_memory(past[0], inputs))
 
         tokens, (record, memory) = style(tokens, attend, norm, "attention", sparse=False)
 
         def think(inputs: Array) -> tuple[Array, Any]:
             if ordinal is None:
                 mlp = Mlp(config.mlp_size, config.dropout_rate, jnp.dtype(config.dtype), config.activation, name="mlp")
-                return drop_branch(mlp(inputs, train=train)), (None, None)
+                return drop_branch(mlp(inputs, train=train), train=train), (None, None)
             moe, near = MoeLayer(config, ordinal, name="moe"), dataclasses.replace(around, attention=record)
             outputs, metrics, previous = moe(inputs, near, train=train, real=real)
-            return drop_branch(outputs), (metrics, previous)
+            return drop_branch(outputs, train=train), (metrics, previous)
 
         tokens, (metrics, previous) = style(tokens, think, norm, "mlp", sparse=ordinal is not None)
         return tokens, metrics, previous, memory

@@ -12,6 +12,7 @@ from vmoe_inform.config import LanguageModelConfig
 from vmoe_inform.nn import cache
 from vmoe_inform.nn.auxiliary_losses import auxiliary_loss
 from vmoe_inform.nn.cross_entropy import VOCABULARY_AXES, HeadInputs
+from vmoe_inform.nn.dropout import Dropout
 from vmoe_inform.nn.router import Surroundings, needs_raw_inputs
 from vmoe_inform.nn.trunk import Memory, apply_blocks
 from vmoe_inform.sharding.mesh import AXES, REPLICA, constrain
@@ -118,7 +119,7 @@ class LanguageModel(nn.Module):
             size = (config.attention_span, config.hidden_size // config.num_heads)
             relative_keys = self.param("relative_keys", nn.initializers.normal(1.0), size)
             memory = self.initial_memory(tokens.shape[0]) if memory is None else jax.lax.stop_gradient(memory)
-        embedded = nn.Dropout(config.dropout_rate, deterministic=not train)(embedded)
+        embedded = Dropout(config.dropout_rate)(embedded, train=train)
         hidden, metrics, memory = apply_blocks(
             config,
             embedded,

@@ -13,6 +13,7 @@ from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.dispatch import Segments
 from vmoe_inform.dispatch.products import block_products, expert_products
 from vmoe_inform.dispatch.segment_products import segment_linear
+from vmoe_inform.nn.dropout import Dropout, dropout
 from vmoe_inform.sharding.mesh import AXES, EXPERT, FSDP, REPLICA, axis_size, constrain
 
 EXPERT_PRODUCTS = "expert_products"  # their name for rematerialisation, which does not see what they are made by
@@ -30,11 +31,6 @@ _EXPERT_KERNEL = nn.initializers.xavier_uniform(in_axis=-2, out_axis=-1, batch_a
 _BIAS = nn.initializers.normal(stddev=1e-6)
 
 
-def dropout(key: Array, array: Array, rate: float) -> Array:
-    """The array with a share of its entries set to 0 and the others scaled, so that the expected value stays."""
-    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, array.shape), array / (1.0 - rate), 0.0)
-
-
 class Mlp(nn.Module):
     """Two layers with an activation between them."""
 
@@ -47,8 +43,8 @@ class Mlp(nn.Module):
     def __call__(self, inputs: Float[Array, "*batch D"], *, train: bool) -> Float[Array, "*batch D"]:
         hidden = nn.Dense(self.hidden_size, kernel_init=_KERNEL, bias_init=_BIAS, dtype=self.dtype, name="hidden")
         output = nn.Dense(inputs.shape[-1], kernel_init=_KERNEL, bias_init=_BIAS, dtype=self.dtype, name="output")
-        drop = nn.Dropout(self.dropout_rate, deterministic=not train)
-        return drop(output(drop(ACTIVATIONS[self.activation](hidden(inputs)))))
+        drop = Dropout(self.dropout_rate)
+        return drop(output(drop(ACTIVATIONS[self.activation](hidden(inputs)), train=train)), train=train)
 
 
 class ExpertLinear(nn.Module):

@@ -10,6 +10,7 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Tree
 from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.nn.auxiliary_losses import auxiliary_loss
+from vmoe_inform.nn.dropout import Dropout
 from vmoe_inform.nn.mlp import Mlp
 from vmoe_inform.nn.router import Surroundings, needs_raw_inputs
 from vmoe_inform.nn.trunk import apply_blocks
@@ -84,7 +85,7 @@ class VisionTransformer(nn.Module):
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         tokens = self._embed(images)
-        tokens = nn.Dropout(config.dropout_rate, deterministic=not train)(tokens)
+        tokens = Dropout(config.dropout_rate)(tokens, train=train)
         raw_inputs = _patches(images, config) if needs_raw_inputs(config.router) else None
         around = Surroundings(raw_inputs=raw_inputs, progress=progress)
         real = None if sequence_mask is None else sequence_mask[:, None]
