@@ -2,8 +2,8 @@
 
 Random bits are most of what dropout costs, so that a word is read like a number in an arithmetic code. The first entry
 is dropped if the word lies in the lowest share p of its range. Where in that part, or in the rest, the word lies is
-uniform again, and decides on the second entry, and so on. So the rate need not be a multiple of 1/256, and entries of
-one word are independent: each of their 16 outcomes has its probability to 4 / 2^32.
+uniform again, and decides on the second entry, and so on. So the rate need not be a multiple of 1/256. Entries of one
+word are independent: each of their 16 outcomes has its probability to 4 / 2^32.
 
 Bits come from the key and an entry's place in the whole array: they are the same on every mesh.
 """
