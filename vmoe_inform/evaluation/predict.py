@@ -131,6 +131,8 @@ class Predictor(Runner):
     ) -> Iterator[tuple[tuple[Tree, dict[str, Array]], dict[str, np.ndarray]]]:
         """What the model says of one batch after the other, of which nothing is kept.
 
+        No batch is read before the one ahead of it is given, so ``skipped`` is that of the batches given.
+
         Args:
           variables, source, skipped: as for :meth:`each_batch`.
           experts: whether the experts of all tokens are wanted.
@@ -140,7 +142,7 @@ class Predictor(Runner):
           batch as :meth:`each_batch`.
         """
         for found, batch in self.each_batch(
-            self._routing if experts else self._kept, variables, source, skipped=skipped
+            self._routing if experts else self._kept, variables, source, skipped=skipped, ahead=0
         ):
             kept, layers = found if experts else (found, {})
             yield (kept, {block: layer.chosen for block, layer in layers.items()}), batch

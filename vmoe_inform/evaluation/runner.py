@@ -1,5 +1,6 @@
 """A model at work on every record of a source, batch by batch on a mesh."""
 
+import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,12 @@ from vmoe_inform.tasks.task import Batch
 
 # Of (variables, batch, memory): what it gives, whole on every device, and the memory for the next batch.
 BatchFunction = Callable[[Tree, Batch, Tree | None], tuple[Any, Tree | None]]
+
+# Batches that are started before the one ahead of them is given. Devices compute them while the host reads others and
+# looks at what is done. Each has its inputs and outputs in the devices' memory. All processes start the same
+# programs in the same order, from one thread, and devices run programs in that order. Nothing may depend on which
+# batches happen to be done: processes would differ.
+AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,37 +180,49 @@ class Runner:
         return Collected(outputs, facts, indices, processes.total(skipped.count))
 
     def each_batch(
-        self, function: BatchFunction, variables: Tree, source: Any, *, skipped: SkippedRecords
+        self, function: BatchFunction, variables: Tree, source: Any, *, skipped: SkippedRecords, ahead: int = AHEAD
     ) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
-        """Calls a function with one batch of a source after the other.
+        """Calls a function with one batch of a source after the other, and gives what is done, in that order.
 
         Args:
           function: see :data:`BatchFunction`.
           variables: what ``model.apply`` takes.
           source: the records.
-          skipped: counts this process's unreadable records.
+          skipped: counts this process's unreadable records, of the batches ahead as well.
+          ahead: batches that are started before the one ahead of them is given; 0: none. It is 0 where that is unsafe.
 
         Yields:
-          what the function gave, and of the whole batch ``mask``, ``index`` (number of the record) and the task's
-          facts.
+          what the function gave, which is there, and of the whole batch ``mask``, ``index`` (number of the record) and
+          the task's facts.
 
         Raises:
           ValueError: as :meth:`collect`.
         """
         process_index, process_count = processes.index_and_count()
+        if process_count > 1 and self._mesh.devices.flat[0].platform == "cpu":
+            ahead = 0  # two devices of each of two processes wait for each other for ever, with 20 batches in flight
         batches = self._task.evaluation_batches(source, skipped, process_index, process_count)
         sharding = batch_sharding(self._mesh)
         memory = self._initial_memory()
+        started: collections.deque[tuple[Any, dict[str, Array]]] = collections.deque()
+
+        def finished() -> tuple[Any, dict[str, np.ndarray]]:
+            outputs, facts = jax.block_until_ready(started.popleft())
+            self._watchdog.finished("a batch of evaluation")
+            self._after_each_batch()
+            return outputs, {name: np.asarray(values) for name, values in facts.items()}
+
         self._watchdog.expect_pause()  # to compile
         for local in batches:
             batch = {name: jax.make_array_from_process_local_data(sharding, local[name]) for name in local}
             with jax.set_mesh(self._mesh):
                 outputs, memory = function(variables, batch, memory)
                 facts = self._everywhere({name: batch[name] for name in ("mask", "index", *self._task.facts)})
-            whole = {name: np.asarray(values) for name, values in facts.items()}
-            self._watchdog.finished("a batch of evaluation")
-            self._after_each_batch()
-            yield outputs, whole
+            started.append((outputs, facts))
+            if len(started) > ahead:
+                yield finished()
+        while started:
+            yield finished()
         self._watchdog.expect_pause()  # what is made of all batches may take long
 
 

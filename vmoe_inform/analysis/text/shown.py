@@ -63,7 +63,7 @@ def shown_by_run(run: Run, source: Any, number: int) -> ShownTexts:
         return (chosen, likely), found.memory
 
     skipped = SkippedRecords(run.config.data.max_skipped_share)
-    batches = runner.each_batch(runner.compiled(look), run.variables, source, skipped=skipped)
+    batches = runner.each_batch(runner.compiled(look), run.variables, source, skipped=skipped, ahead=0)
     ((facts, real, layers, kept), likely), _ = jax.device_get(next(batches))
     view = TextView(
         run=run.name,
