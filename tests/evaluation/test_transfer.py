@@ -1,5 +1,7 @@
 """Few-shot and linear classifiers, by hand and against scikit-learn."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from absl import logging
@@ -80,6 +82,46 @@ def test_logistic_regression_is_scikit_learns(digits, monkeypatch, rows):
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities, fitted.predict_proba((test - mean) / std), atol=1e-3)
+
+
+def _dense(train, test, labels, rows):
+    """The slow reference: everything in float64 at once, then in chunks."""
+    train, test = train.astype(np.float64), test.astype(np.float64)
+    mean, std = train.mean(axis=0), train.std(axis=0) + 1e-5
+    train, test = (train - mean) / std, (test - mean) / std
+    padding = -len(train) % rows
+    weights = np.full(len(train), 1 / len(train), np.float32)
+    return (
+        np.pad(train.astype(np.float32), ((0, padding), (0, 0))).reshape(-1, rows, train.shape[1]),
+        np.pad(labels.astype(np.int32), (0, padding)).reshape(-1, rows),
+        np.pad(weights, (0, padding)).reshape(-1, rows),
+        test,
+    )
+
+
+@pytest.mark.parametrize(("count", "width"), [(64, 5), (1000, 16), (130, 512)])
+def test_features_are_standardised_in_parts_to_the_same_bits(monkeypatch, count, width):
+    monkeypatch.setattr(transfer, "_CHUNK_SIZE", 64)
+    random = np.random.default_rng(0)
+    train = (random.normal(3.0, 10.0, (count, width)) ** 3).astype(np.float32)
+    train[:, 1] = 7.0  # does not vary
+    labels, test = random.integers(0, 10, count), random.normal(size=(9, width))
+    moments = transfer._moments(train)
+    found = *transfer._chunked(train, labels, moments), transfer._standardized(test, moments)
+    for ours, expected in zip(found, _dense(train, test, labels, 64), strict=True):
+        np.testing.assert_array_equal(ours, expected, strict=True)
+
+
+def test_training_features_are_never_whole_in_float64(monkeypatch):
+    """At the most, their copy in float32 and a few parts of 512 rows."""
+    monkeypatch.setattr(transfer, "_CHUNK_SIZE", 512)
+    features, labels = np.ones((64 * 512, 32), np.float32), np.zeros(64 * 512, np.int64)
+    tracemalloc.start()
+    try:
+        transfer._chunked(features, labels, transfer._moments(features))
+        assert tracemalloc.get_traced_memory()[1] < 1.4 * features.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_not_finished_is_said(digits, monkeypatch):

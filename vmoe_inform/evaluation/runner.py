@@ -174,9 +174,11 @@ class Runner:
             facts = {name: batch[name] for name in self._task.facts}
             chosen = (keep(outputs), facts, batch["index"])
             found.append(jax.tree.map(lambda values, mask=batch["mask"]: np.asarray(values)[mask], chosen))
-        whole = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-        order = np.argsort(whole[2])  # worker processes give batches in an order of their own
-        outputs, facts, indices = jax.tree.map(lambda values: values[order], whole)
+        outputs, facts, indices = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        del found
+        if np.any(np.diff(indices) < 0):  # such as windows of several streams of text
+            order = np.argsort(indices)
+            outputs, facts, indices = jax.tree.map(lambda values: values[order], (outputs, facts, indices))
         return Collected(outputs, facts, indices, processes.total(skipped.count))
 
     def each_batch(

@@ -18,7 +18,7 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array
 
 _SMALLEST_STD = 1e-5  # added, lest a feature that does not vary is divided by 0
-_CHUNK_SIZE = 8192  # rows whose logits are in memory at a time
+_CHUNK_SIZE = 8192  # rows that are in memory in float64 at a time, and whose logits are
 
 
 def choose_shots(
@@ -83,7 +83,8 @@ def few_shot_logits(
       ValueError: r not > 0.
     """
     checks.positive("regularization", regularization)
-    train, test = _standardized(train_features, test_features)
+    moments = _moments(train_features)
+    train, test = _standardized(train_features, moments), _standardized(test_features, moments)
     targets = 2.0 * np.eye(num_classes)[train_labels] - 1.0
     count, width = train.shape
     if count < width:
@@ -97,11 +98,32 @@ def _centred(values: np.ndarray) -> np.ndarray:
     return values - values.mean(axis=0)
 
 
-def _standardized(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in float64 and units of the training features' standard deviation, from their mean."""
-    train, test = train.astype(np.float64), test.astype(np.float64)
-    mean, std = train.mean(axis=0), train.std(axis=0) + _SMALLEST_STD
-    return (train - mean) / std, (test - mean) / std
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature, float64 [F] each, some rows at a time.
+
+    To the bits of NumPy's over all rows: they are summed in its order, one after the other.
+    """
+
+    def sum_over_rows(of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        total = np.zeros(features.shape[1])
+        for begin in range(0, len(features), _CHUNK_SIZE):
+            values = of(features[begin : begin + _CHUNK_SIZE].astype(np.float64))
+            values[0] += total
+            total = values.sum(axis=0)
+        return total
+
+    mean = sum_over_rows(lambda rows: rows) / len(features)
+    variance = sum_over_rows(lambda rows: np.square(rows - mean)) / len(features)
+    return mean, np.sqrt(variance) + _SMALLEST_STD
+
+
+def _standardized(features: np.ndarray, moments: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """In float64 and units of the standard deviation, from the mean."""
+    mean, std = moments
+    values = features.astype(np.float64)
+    values -= mean
+    values /= std
+    return values
 
 
 def linear_logits(
@@ -119,7 +141,7 @@ def linear_logits(
     It minimises the mean cross-entropy + ``regularization`` / (2 n) |W|^2 with free biases. That is scikit-learn's
     LogisticRegression with C = 1 / ``regularization``, also by SciPy's L-BFGS. But the accelerator computes the
     gradients. With ImageNet's 1.28 million features of width 512 and 1,000 classes, each is 4e12 operations, which
-    takes a CPU a minute or more.
+    takes a CPU a minute or more. On the host the training features are held once more than they are given, in float32.
 
     Args:
       train_features, train_labels, test_features, num_classes: as for :func:`few_shot_logits`.
@@ -130,9 +152,10 @@ def linear_logits(
     Returns:
       log-odds, float64.
     """
-    train, test = _standardized(train_features, test_features)
-    chunks = [jax.device_put(array) for array in _chunked(train.astype(np.float32), train_labels)]
-    shape, penalty = (train.shape[1] + 1, num_classes), regularization / len(train)
+    count, width = train_features.shape
+    moments = _moments(train_features)
+    chunks = [jax.device_put(array) for array in _chunked(train_features, train_labels, moments)]
+    shape, penalty = (width + 1, num_classes), regularization / count
 
     @jax.checkpoint  # the logits of a chunk are computed once more for the gradient, not kept
     def chunk_loss(parameters: Array, chunk: tuple[Array, Array, Array]) -> Float[Array, ""]:
@@ -159,17 +182,24 @@ def linear_logits(
     if left > tolerance:
         logging.warning("linear classifier: a derivative of %.1e is left after %d iterations", left, found.nit)
     fitted = found.x.reshape(shape)
-    return test @ fitted[:-1] + fitted[-1]
+    return _standardized(test_features, moments) @ fitted[:-1] + fitted[-1]
 
 
-def _chunked(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features [chunks, R, F] and labels [chunks, R], filled up, and the weights [chunks, R] in a mean over rows."""
-    rows = min(_CHUNK_SIZE, len(features))
-    padding = -len(features) % rows
+def _chunked(
+    features: np.ndarray, labels: np.ndarray, moments: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Standardised features float32 [chunks, R, F] and labels [chunks, R], filled up with 0, and the weights [chunks,
+    R] in a mean over rows."""
+    count = len(features)
+    rows = min(_CHUNK_SIZE, count)
+    chunks = -(-count // rows)
+    standardized = np.zeros((chunks, rows, features.shape[1]), np.float32)
+    for chunk, begin in zip(standardized, range(0, count, rows), strict=True):
+        part = features[begin : begin + rows]
+        chunk[: len(part)] = _standardized(part, moments)
 
-    def chunked(array: np.ndarray) -> np.ndarray:
-        padded = np.pad(array, ((0, padding), *((0, 0),) * (array.ndim - 1)))
-        return padded.reshape(-1, rows, *array.shape[1:])
+    def filled_up(values: np.ndarray) -> np.ndarray:
+        return np.pad(values, (0, chunks * rows - count)).reshape(chunks, rows)
 
-    weights = np.full(len(features), 1.0 / len(features), np.float32)
-    return chunked(features), chunked(labels.astype(np.int32)), chunked(weights)
+    weights = np.full(count, 1.0 / count, np.float32)
+    return standardized, filled_up(labels.astype(np.int32)), filled_up(weights)
