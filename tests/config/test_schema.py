@@ -201,7 +201,16 @@ def test_the_hash_is_stable_and_changes_with_settings_that_decide_scores():
         ),
         (
             {"optimizer__name": "momentum"},
-            "optimizer.name: expected one of 'adamw', 'adam', 'sgd'; received 'momentum'",
+            "optimizer.name: expected one of 'adamw', 'adam', 'sgd', 'adafactor', 'lion'; received 'momentum'",
+        ),
+        (
+            {"optimizer__name": "lion", "optimizer__momentum": 0.5},
+            "optimizer.momentum: expected 0.9, the default, with optimizer.name = 'lion', which has none; received 0.5",
+        ),
+        (
+            {"optimizer__name": "adafactor", "optimizer__beta1": 0.0, "optimizer__first_moment_dtype": "bfloat16"},
+            "optimizer.first_moment_dtype: expected 'float32' with optimizer.name = 'adafactor' and optimizer.beta1 = 0"
+            ": there is no first moment; received 'bfloat16'",
         ),
         ({"optimizer__momentum": 1.0}, "optimizer.momentum: expected float >= 0 and < 1; received 1.0"),
         (

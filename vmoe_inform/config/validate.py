@@ -274,9 +274,21 @@ def _check_classes(config: Config) -> None:
         raise checks.error("data.class_names", expected, len(names))
 
 
+# Of names that came later than the fields; others were always free to leave them unread.
+_UNREAD_BY = {"adafactor": ("epsilon", "momentum"), "lion": ("epsilon", "momentum")}
+
+
 def _check_optimizer(optimizer: OptimizerConfig) -> None:
+    chosen = f"with optimizer.name = {optimizer.name!r}"
+    for field in _UNREAD_BY.get(optimizer.name, ()):
+        value, default = getattr(optimizer, field), getattr(OptimizerConfig, field)
+        if value != default:
+            raise checks.error(f"optimizer.{field}", f"{default}, the default, {chosen}, which has none", value)
+    if optimizer.name == "adafactor" and optimizer.beta1 == 0 and optimizer.first_moment_dtype != "float32":
+        expected = f"'float32' {chosen} and optimizer.beta1 = 0: there is no first moment"
+        raise checks.error("optimizer.first_moment_dtype", expected, optimizer.first_moment_dtype)
     if optimizer.name == "adam" and optimizer.weight_decay > 0:
-        raise checks.error("optimizer.weight_decay", "0 with optimizer.name = 'adam'", optimizer.weight_decay)
+        raise checks.error("optimizer.weight_decay", f"0 {chosen}", optimizer.weight_decay)
     if optimizer.end_learning_rate > optimizer.learning_rate and optimizer.schedule != "constant":
         raise checks.error(
             "optimizer.end_learning_rate",

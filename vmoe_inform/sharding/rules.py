@@ -26,6 +26,9 @@ Rule = tuple[str, PartitionSpec]
 # Matched in order against the whole path, e.g. "params/block_1/moe/experts/hidden/kernel". Optimizer states carry the
 # parameters' paths at their end and follow the same rules.
 RULES: tuple[Rule, ...] = (
+    # Second moments of Adafactor: of rows, of columns, and of what is too small for them; of experts [E, ...].
+    (r"opt_state/.*/(v_row|v_col|v)/(.*/)?moe/experts/.*", PartitionSpec(EXPERT)),
+    (r"opt_state/.*/(v_row|v_col|v)/.*", PartitionSpec()),
     (r".*/vocabulary/embedding", PartitionSpec(None, (FSDP, EXPERT))),  # [V, D]
     (r".*/vocabulary/kernel", PartitionSpec((FSDP, EXPERT))),  # [D, V]
     (r".*/vocabulary/bias", PartitionSpec()),

@@ -11,6 +11,7 @@ from vmoe_inform.axes import Array, Int, Tree
 from vmoe_inform.config import OptimizerConfig, check_warmup
 from vmoe_inform.sharding.rules import path_name
 from vmoe_inform.training import paths
+from vmoe_inform.training.directions import direction
 
 _TRAINED, _FROZEN = "trained", "frozen"
 
@@ -104,7 +105,7 @@ def scale_by_step(schedule: optax.Schedule) -> optax.GradientTransformationExtra
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, Adam or momentum, decoupled weight decay, schedule, multipliers, decay over layers.
+    """Clipping by global norm, direction, decoupled weight decay, schedule, multipliers, decay over layers.
 
     In this order; what is trained first comes last.
 
@@ -114,13 +115,10 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     Raises:
       ValueError: as :func:`make_schedule`.
     """
-    parts = []
+    parts: list[optax.GradientTransformation] = []
     if config.gradient_clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.gradient_clip_norm))
-    if config.name == "sgd":
-        parts.append(optax.trace(config.momentum))
-    else:
-        parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
+    parts.append(direction(config))
     if config.weight_decay > 0:
         parts.append(decay_weights(config))
     parts.append(scale_by_step(make_schedule(config, total_steps)))

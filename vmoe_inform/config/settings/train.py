@@ -62,15 +62,21 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam, AdamW, or descent with momentum (sgd), with warm-up and a schedule.
+    """An optimizer with warm-up and a schedule.
 
     Attributes:
+      name: ``"adamw"``, ``"adam"``, descent with momentum (``"sgd"``), ``"adafactor"`` (arXiv 1804.04235) as Vision
+        Transformers take it (2106.04560, Sec. 3.4), or ``"lion"`` (2302.06675).
       learning_rate: peak.
       end_learning_rate: at the last step (cosine, linear).
       warmup_steps: linear from 0 to the peak.
-      beta1, beta2, epsilon: of Adam.
+      beta1: decay of the first moment (all but sgd). Adafactor keeps none with 0. In Lion its share in the direction.
+      beta2: decay of the second moment (adam, adamw), or its limit (adafactor). In Lion the decay of the only moment,
+        for which its paper takes 0.99.
+      epsilon: of Adam.
       momentum: share of the step before that is added to the gradient (sgd).
-      weight_decay: decoupled, times the learning rate (adamw, sgd).
+      first_moment_dtype: type in which the first moment, or the momentum, is kept between steps.
+      weight_decay: decoupled, times the learning rate (all but adam).
       weight_decay_pattern: regular expression; parameters in whose path it is found are decayed.
       weight_decay_multipliers: pairs of regular expression and factor of the weight decay. The first one found in a
         parameter's path counts; without one the factor is 1.
@@ -84,7 +90,7 @@ class OptimizerConfig:
       gradient_clip_norm: largest global norm of the gradient; None does not clip.
     """
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "adafactor", "lion"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     end_learning_rate: NonNegativeFloat = 0.0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -93,6 +99,7 @@ class OptimizerConfig:
     beta2: ShareBelowOne = 0.999
     epsilon: PositiveFloat = 1e-8
     momentum: ShareBelowOne = 0.9
+    first_moment_dtype: Literal["float32", "bfloat16"] = "float32"
     weight_decay: NonNegativeFloat = 0.0
     weight_decay_pattern: Pattern = ".*/kernel$"
     weight_decay_multipliers: tuple[tuple[Pattern, NonNegativeFloat], ...] = ()
