@@ -10,7 +10,8 @@ Two sources, both of ImageNet with 1,000 classes:
   means over three seeds. Its figure for ReaL is left out. It is only 1.3 points above plain top-1, as if images without
   labels counted as wrong; here they are left out.
 
-A run is of such a model by its architecture; how it was trained is not compared.
+A run is of such a model by its architecture; how it was trained is not compared. Nor are its router's options, such as
+attention's sigma, which results do not hold.
 """
 
 from collections.abc import Mapping
