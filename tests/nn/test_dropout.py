@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vmoe_inform.nn.dropout import Dropout, cuts_of, dropout, kept_by
+from vmoe_inform.nn.dropout import Dropout, cuts_of, dropout, dropout_of_experts, kept_by
 from vmoe_inform.performance import costs
 from vmoe_inform.sharding.mesh import BATCH, make_mesh
 
@@ -82,6 +82,17 @@ def test_bits_are_the_same_on_eight_devices_which_exchange_nothing():
     program = apply.lower(jax.random.key(3), spread).compile()
     np.testing.assert_array_equal(program(jax.random.key(3), spread), alone)
     assert costs.of(program).collectives == {}
+
+
+def test_one_mask_serves_all_experts_on_any_mesh():
+    apply = jax.jit(lambda rows: dropout_of_experts(jax.random.key(0), rows, 0.2))
+    rows = jnp.ones((4, 2, 300, 24))
+    kept = np.asarray(apply(rows))
+    np.testing.assert_array_equal(kept, np.broadcast_to(kept[:1], kept.shape))
+    np.testing.assert_array_equal(kept[0], dropout(jax.random.key(0), rows[0], 0.2))
+    with jax.set_mesh(make_mesh(2, 4)):
+        np.testing.assert_array_equal(jax.jit(apply.__wrapped__)(rows), kept)
+    np.testing.assert_array_equal(jax.grad(lambda rows: jnp.sum(apply(rows)))(rows), kept)
 
 
 def test_whole_sequences_and_evaluation():

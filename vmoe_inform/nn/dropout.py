@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vmoe_inform.axes import Array, Bool, Float, UInt
+from vmoe_inform.sharding.mesh import FSDP, REPLICA, constrain
 
 ENTRIES = 4  # of a word
 _RANGE = 2**32
@@ -27,10 +28,24 @@ def dropout(key: Array, array: Array, rate: float, *, whole: bool = False) -> Ar
       rate: probability of 0, >= 0 and < 1.
       whole: whether all entries of one place on the first axis are dropped or kept together.
     """
-    *outer, last = (array.shape[0], *(1,) * (array.ndim - 1)) if whole else array.shape
+    shape = (array.shape[0], *(1,) * (array.ndim - 1)) if whole else array.shape
+    return jnp.where(keep(key, shape, rate), array / (1.0 - rate), 0.0)
+
+
+def dropout_of_experts(key: Array, rows: Float[Array, "E G T M"], rate: float) -> Float[Array, "E G T M"]:
+    """:func:`dropout` with one mask [G, T, M] for all experts, as in V-MoE's code.
+
+    A token's slots differ between its experts, but for chance, and so do its masks. One mask needs 1/E of the bits.
+    """
+    kept = constrain(keep(key, rows.shape[1:], rate), (REPLICA, FSDP))
+    return jnp.where(kept, rows / (1.0 - rate), 0.0)
+
+
+def keep(key: Array, shape: tuple[int, ...], rate: float) -> Bool[Array, "..."]:
+    """True where :func:`dropout` leaves an entry of an array of this shape."""
+    *outer, last = shape
     words = jax.random.bits(key, (*outer, -(-last // ENTRIES)), jnp.uint32)
-    kept = jnp.concatenate(kept_by(words, rate), axis=-1)[..., :last]
-    return jnp.where(kept, array / (1.0 - rate), 0.0)
+    return jnp.concatenate(kept_by(words, rate), axis=-1)[..., :last]
 
 
 def kept_by(words: UInt[Array, "..."], rate: float) -> list[Bool[Array, "..."]]:

@@ -13,7 +13,7 @@ from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.dispatch import Segments
 from vmoe_inform.dispatch.products import block_products, expert_products
 from vmoe_inform.dispatch.segment_products import segment_linear
-from vmoe_inform.nn.dropout import Dropout, dropout
+from vmoe_inform.nn.dropout import Dropout, dropout, dropout_of_experts
 from vmoe_inform.sharding.mesh import AXES, EXPERT, FSDP, REPLICA, axis_size, constrain
 
 EXPERT_PRODUCTS = "expert_products"  # their name for rematerialisation, which does not see what they are made by
@@ -93,15 +93,17 @@ def apply_experts(
       where: the expert of each block, E for a block of none; or the segments of the experts.
       dtype: type of the products.
       activation: between the two layers, see :data:`ACTIVATIONS`.
-      dropout_rate, dropout_key: dropout as in :class:`Mlp`; no key, no dropout.
+      dropout_rate, dropout_key: dropout as in :class:`Mlp`, of [E, G, T, D] with :func:`dropout_of_experts`; no key, no
+        dropout.
 
     Returns:
       as many rows.
     """
     hidden, output = parameters
+    draw = dropout_of_experts if where is None else dropout
 
     def drop(array: Array, layer: int) -> Array:
-        return array if dropout_key is None else dropout(jax.random.fold_in(dropout_key, layer), array, dropout_rate)
+        return array if dropout_key is None else draw(jax.random.fold_in(dropout_key, layer), array, dropout_rate)
 
     if where is None:
         # Groups on the devices of their tokens, then experts on theirs. Each change is then one all-to-all. Without the
