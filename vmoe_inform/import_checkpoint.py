@@ -77,4 +77,4 @@ def _import(given: str, workdir: storage.Path | None) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, keeps_programs=True)

@@ -62,4 +62,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main, operands="image files, or folders of them")
+    command_line.run(main, operands="image files, or folders of them", keeps_programs=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from vmoe_inform import checks, plugins, storage, text
-from vmoe_inform.command_line import _flags
+from vmoe_inform.command_line import _compilation_cache, _flags
 from vmoe_inform.config import files as config_files
 from vmoe_inform.exit_codes import BAD_INPUT, DIVERGED, INTERRUPTED, MISSING_PROCESS, STORAGE
 from vmoe_inform.sharding import processes
@@ -119,11 +119,18 @@ def _prepare_terminal() -> None:
     logging.set_verbosity(logging.WARNING if not flags.FLAGS["verbosity"].present else flags.FLAGS.verbosity)
 
 
-def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = (), operands: str = "") -> None:
+def run(
+    main: Callable[[list[str]], int | None],
+    subcommands: Sequence[str] = (),
+    operands: str = "",
+    *,
+    keeps_programs: bool = False,
+) -> None:
     """Parses the flags and runs ``main``, whose result is the exit code.
 
     ``main`` gets the words of the command line that are no flags. These are the program's name and, if there are any,
-    one of ``subcommands``, or one or more ``operands``, such as ``"archives to unpack"``. Bad input (flags, configs,
+    one of ``subcommands``, or one or more ``operands``, such as ``"archives to unpack"``. With ``keeps_programs`` what
+    is compiled is kept for the next time; commands that measure compiling do without. Bad input (flags, configs,
     missing paths) prints one line and exits with 2. A diverged run exits with 3, one with missing processes with 69,
     and one whose files cannot be written with 74. A bug keeps its traceback.
     """
@@ -132,6 +139,8 @@ def run(main: Callable[[list[str]], int | None], subcommands: Sequence[str] = ()
         _prepare_terminal()
         try:
             _check_words(arguments[1:], subcommands, operands)
+            if keeps_programs:
+                _compilation_cache.turn_on()
             code = main(arguments)
         except (checks.InputError, FileNotFoundError, NotADirectoryError, PermissionError) as problem:
             _fail(problem)

@@ -214,4 +214,4 @@ def main(_: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, keeps_programs=True)
