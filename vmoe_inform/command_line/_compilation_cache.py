@@ -18,9 +18,9 @@ _SWITCH = "JAX_ENABLE_COMPILATION_CACHE"
 def turn_on() -> None:
     """Names a folder for JAX's compilation cache, where the user has named none.
 
-    It is ``compiled/JAXLIB-MACHINE`` in the user's cache folder. Programs for a CPU use its instructions, so MACHINE is a
-    hash of these: machines of other kinds may share a home. JAX itself looks up programs by all else that matters, and
-    compiles again what it cannot read. A folder that cannot be written to is one warning.
+    It is ``compiled/JAXLIB-MACHINE`` in the user's cache folder. Programs for a CPU use its instructions, so MACHINE is
+    a hash of these: machines of other kinds may share a home. JAX itself looks up programs by all else that matters.
+    It compiles again what it cannot read. A folder that cannot be written to is one warning.
     """
     if _PLACE in os.environ or os.environ.get(_SWITCH, "true").lower() in ("0", "false", "off", "no"):
         return
