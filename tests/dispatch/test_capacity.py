@@ -15,6 +15,9 @@ from vmoe_inform.dispatch import capacity
         ((50, 8, 2, 1.05), 16),  # 50 * 2 * 1.05 / 8 = 13.125 -> 14 -> 16, a multiple of 4
         ((50, 8, 2, 1.05, 1), 14),
         ((64, 8, 1, 1.0), 8),  # 8 exactly
+        ((8 * 197, 256, 2, 1.05), 16),  # 12.93 -> 13 -> 16: a quarter more, which a larger group need not pay
+        ((8 * 197, 256, 2, 1.05, 1), 13),
+        ((32 * 197, 256, 2, 1.05), 52),  # 51.71
         ((100, 2, 1, 1.1, 1), 56),  # in binary 100 * 1.1 is more than 110: the original rounds up, and so do we
         ((16, 8, 1, 0.1, 1), 1),  # 0.2 -> 1
         ((10, 4, 2, 100.0, 1), 10),  # 500, of which a group of 10 tokens can fill 10

@@ -8,6 +8,9 @@ from vmoe_inform.config import presets
 _VARIANT = command_line.define("variant", checks.Name, "S/16", "SIZE/PATCH at 224 px that the layer is from.")
 _EXPERTS = command_line.define("experts", shared.Sizes, (8, 32, 128), "Numbers of experts.")
 _GROUPS = command_line.define("groups", shared.Sizes, (1, 8, 32), "Images whose tokens share the experts' slots.")
+_MULTIPLE_OF = command_line.define(
+    "capacity_multiple_of", checks.Width, 4, "The slots of an expert are rounded up to a multiple of this."
+)
 _TIMED_UP_TO = command_line.define(
     "timed_up_to", checks.NonNegativeFloat, 2.5, "Dispatchers of more operations, in dense MLPs, are not timed."
 )
@@ -19,6 +22,7 @@ def measure() -> shared.Measured:
 
     config = presets.start(None, router="vmoe", variant=_VARIANT.value, experts="8", where="last2")
     config.model.dtype = shared.DTYPE.value
+    config.model.moe.capacity_multiple_of = _MULTIPLE_OF.value
     model = config_lib.parse_model(config.model)
     rows = layer.measure(
         model,
@@ -37,11 +41,13 @@ def measure() -> shared.Measured:
         "mlp_size": model.mlp_size,
         "num_selected_experts": model.moe.num_selected_experts,
         "capacity_factor": model.moe.capacity_factor,
+        "capacity_multiple_of": model.moe.capacity_multiple_of,
         "dtype": model.dtype,
     }
     return settings, rows
 
 
 BENCHMARK = shared.Benchmark(
-    measure, ("topology", "dtype", "variant", "experts", "groups", "images", "dispatch", "timed_up_to")
+    measure,
+    ("topology", "dtype", "variant", "experts", "groups", "images", "dispatch", "capacity_multiple_of", "timed_up_to"),
 )

@@ -68,7 +68,8 @@ class MoeConfig:
       capacity_factor: slots of an expert per group in training, as a multiple of S K / E; 1 where experts choose. None:
         room for all tokens of the group, so that none is dropped.
       capacity_factor_evaluation: the same in evaluation; None in causal models.
-      capacity_multiple_of: capacities are rounded up to a multiple of this.
+      capacity_multiple_of: capacities are rounded up to a multiple of this; 4 is V-MoE's. With many experts and small
+        groups it adds slots beyond the factor.
       batch_priority: tokens with the larger first weight get slots first (V-MoE, Sec. 4).
       group_size_sequences: consecutive sequences of tokens (images), of a training batch or of the set that is
         evaluated, whose tokens share the experts' slots.
