@@ -121,24 +121,54 @@ def test_a_worker_that_finds_nothing_readable_ends_with_the_error():
         start(NoiseRecords(broken=tuple(range(COUNT))), pipeline.SkippedRecords(1.0), num_workers=1)
 
 
-def test_evaluation():
-    skipped = pipeline.SkippedRecords(1.0)
-    batches = list(
-        pipeline.evaluation_batches(
-            numbered(75, broken=(1, 74)), image_size_px=4, batch_size=16, skipped=skipped, num_workers=2
-        )
-    )
-    here = list(
-        pipeline.evaluation_batches(
-            numbered(75, broken=(1, 74)), image_size_px=4, batch_size=16, skipped=pipeline.SkippedRecords(1.0)
-        )
-    )
-    for batch, other in zip(batches, here, strict=True):
-        for name, values in other.items():
-            np.testing.assert_array_equal(batch[name], values)
-    indices = np.concatenate([batch["index"][batch["mask"]] for batch in batches])
-    np.testing.assert_array_equal(indices, np.delete(np.arange(75), [1, 74]))
-    assert (skipped.count, skipped.read) == (2, 75)
+def evaluated(source, **options):
+    return pipeline.evaluation_batches(source, image_size_px=4, batch_size=16, **options)
+
+
+def evaluated_again_and_again(source, kept):
+    while True:
+        list(evaluated(source, skipped=pipeline.SkippedRecords(0.0), num_workers=2, workers=kept))
+
+
+class OneWithoutImage(NoiseRecords):
+    def __getitem__(self, index):
+        return {} if index == 20 else super().__getitem__(index)
+
+
+def test_evaluation_with_workers_that_are_kept_over_sets():
+    with pipeline.kept_workers() as kept:
+        for number, num_threads in ((75, 0), (75, 2), (33, 0)):
+            source, skipped = numbered(number, broken=(1, 74)), pipeline.SkippedRecords(1.0)
+            batches = list(evaluated(source, skipped=skipped, num_workers=2, num_threads=num_threads, workers=kept))
+            here = list(evaluated(source, skipped=pipeline.SkippedRecords(1.0)))
+            for batch, other in zip(batches, here, strict=True):
+                assert batch.keys() == other.keys()
+                for name, values in other.items():
+                    np.testing.assert_array_equal(batch[name], values, strict=True)
+            assert (skipped.count, skipped.read) == (len({1, 74} & set(range(number))), number)
+        workers = {process.pid for process in multiprocessing.active_children()}
+        assert len(workers) == 2
+
+        # A pass that is not finished, and one that fails, leave nothing to the next.
+        left = evaluated(numbered(75), skipped=pipeline.SkippedRecords(0.0), num_workers=1, workers=kept)
+        first = next(left)
+        left.close()
+        np.testing.assert_array_equal(first["index"], np.arange(16))
+        broken = Source(OneWithoutImage(()), ("any",))
+        with pytest.raises(KeyError, match="image"):
+            list(evaluated(broken, skipped=pipeline.SkippedRecords(0.0), num_workers=2, workers=kept))
+        (batch,) = evaluated(numbered(9), skipped=pipeline.SkippedRecords(0.0), num_workers=2, workers=kept)
+        np.testing.assert_array_equal(batch["index"][batch["mask"]], np.arange(9))
+
+        # Signals to the whole group of processes are for the parent; whoever kills one means it.
+        for pid in workers:
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        assert {process.pid for process in multiprocessing.active_children()} == workers
+        os.kill(workers.pop(), signal.SIGKILL)
+        with pytest.raises(ChildProcessError, match=r"data: expected worker processes .* that keep running"):
+            evaluated_again_and_again(numbered(75), kept)  # the other may read all of a pass before this is noticed
+    assert not {process.pid for process in multiprocessing.active_children()} & workers
 
 
 def test_a_worker_that_is_killed_is_one_clear_error():

@@ -107,11 +107,13 @@ class CountingPredictor:
     def __init__(self, sets_to_live=10**6):
         self.sets_to_live = sets_to_live
         self.predicted = []
+        self.workers = []
 
     def predict(self, variables, source):
         if len(self.predicted) == self.sets_to_live:
             raise Killed
         self.predicted.append(source.records.name(0))
+        self.workers.append(self.task._workers)
         return sample.predictions(sample.logits_by_name(source, seed=1), sample.labels_of(source))
 
     def predict_attacked(self, variables, source, attack):
@@ -148,6 +150,9 @@ def whole(directory, tmp_path_factory):
     workdir, predictor = tmp_path_factory.mktemp("whole"), CountingPredictor()
     results, lines = evaluate_sample(workdir, sample.config(directory), predictor)
     assert len(predictor.predicted) == NUM_SETS  # the clean images too are predicted once
+    (workers,) = set(predictor.workers)  # of all sets
+    assert workers is not None
+    assert predictor.task._workers is None
     return workdir, results, lines
 
 

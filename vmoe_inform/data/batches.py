@@ -4,7 +4,7 @@ What an example is, images or text, is the reader's business. The batch of all p
 each, in the order of the processes. So the batches of a run do not depend on the number of its processes.
 """
 
-import itertools
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,10 +14,11 @@ import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
+from vmoe_inform.data.kept_workers import KeptWorkers
 from vmoe_inform.data.shares import ChunksInTurn, ShareOfBatches
 from vmoe_inform.data.skipped import SKIPPED, SkippedRecords
 from vmoe_inform.data.training_batches import Batch, TrainingBatches
-from vmoe_inform.data.workers import in_workers, nothing, until_a_worker_ends
+from vmoe_inform.data.workers import in_workers, nothing
 
 Example = dict[str, Any]  # arrays by name, and under SKIPPED what could not be read on the way
 CHUNK_EXAMPLES = 32  # that a worker process sends at once: of images some megabytes
@@ -62,7 +63,12 @@ def training_batches(
     """
     share = ShareOfBatches(examples, batch_size=batch_size, process_index=process_index, process_count=process_count)
     chunk = batch_size if data.num_workers == 0 else _largest_divisor(batch_size, CHUNK_EXAMPLES)
-    chunks = _chunks(share, data.num_threads, chunk, data.num_workers, chunk * example_bytes, begin_worker)
+    if data.num_workers > 0:
+        in_turn = ChunksInTurn(share, chunk=chunk, num_workers=data.num_workers)
+        chunks = _chunks(in_turn, data.num_threads, chunk)
+        chunks = in_workers(chunks, data.num_workers, chunk * example_bytes, begin_worker)
+    else:
+        chunks = _chunks(share, data.num_threads, chunk)
     batches = chunks if chunk == batch_size else chunks.batch(batch_size // chunk, batch_fn=_concatenate)
     # One thread prepares whole batches during the training step.
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=data.prefetch_batches)
@@ -81,14 +87,13 @@ def evaluation_batches(
     *,
     num_examples: int,
     batch_size: int,
-    example_bytes: int,
     skipped: SkippedRecords,
     num_threads: int,
     num_workers: int,
     process_index: int,
     process_count: int,
     total: Callable[[int], int],
-    begin_worker: Callable[[], None] = nothing,
+    workers: Callable[[], contextlib.AbstractContextManager[KeptWorkers]] = KeptWorkers,
 ) -> Iterator[Batch]:
     """Every example once, in order. Each process makes its part of the batches that one process would make.
 
@@ -97,13 +102,12 @@ def evaluation_batches(
         filler.
       num_examples: of all processes, >= 1.
       batch_size: b, of this process.
-      example_bytes: of the arrays of an example.
       skipped: counts this process's unreadable records.
       num_threads: threads that read ahead; 0 reads in the caller's thread.
-      num_workers: processes that read instead of this one, with ``num_threads`` threads each, in turn by chunks.
+      num_workers: processes that read instead of this one, with ``num_threads`` threads each.
       process_index, process_count: the share of this process; all make the same number of batches.
       total: the sum of a number over all processes.
-      begin_worker: what a worker process calls first; it is pickled.
+      workers: gives the processes, for the time of these batches.
 
     Yields:
       the arrays of b examples by name, [b, ...] each.
@@ -112,43 +116,38 @@ def evaluation_batches(
       ValueError: too many unreadable records, or only such.
     """
     num_batches = math.ceil(num_examples / (batch_size * process_count))
-    # Worker processes send parts of a batch; one that has few examples would wait for the others.
-    chunk = batch_size if num_workers == 0 else _largest_divisor(batch_size, CHUNK_EXAMPLES)
-    num_chunks = num_batches * batch_size // chunk
-    num_workers = min(num_workers, num_chunks)
-    turns = math.ceil(num_chunks / max(1, num_workers))
-    read = turns * max(1, num_workers) * chunk  # the last turn of the workers may read beyond the last batch
-    positions = grain.MapDataset.range(process_count * batch_size * math.ceil(read / batch_size))
-    share = ShareOfBatches(
-        positions.map(reader), batch_size=batch_size, process_index=process_index, process_count=process_count
-    )
-    iterator = iter(_chunks(share[:read], num_threads, chunk, num_workers, chunk * example_bytes, begin_worker))
-    received = itertools.islice(until_a_worker_ends(iterator), num_chunks)
-    try:
-        for _ in range(num_batches):
-            batch = _concatenate(list(itertools.islice(received, batch_size // chunk)))
+    with contextlib.ExitStack() as stack:
+        if num_workers > 0:
+            chunk = _largest_divisor(batch_size, CHUNK_EXAMPLES)
+            begins = [(batch * process_count + process_index) * batch_size for batch in range(num_batches)]
+            made: Any = stack.enter_context(workers()).batches(
+                reader,
+                [range(begin, begin + batch_size, chunk) for begin in begins],
+                chunk=chunk,
+                template=reader(num_examples),
+                num_workers=min(num_workers, num_batches * batch_size // chunk),
+                num_threads=num_threads,
+            )
+        else:
+            share = ShareOfBatches(
+                grain.MapDataset.range(process_count * num_batches * batch_size).map(reader),
+                batch_size=batch_size,
+                process_index=process_index,
+                process_count=process_count,
+            )
+            made = iter(_chunks(share, num_threads, batch_size))
+        stack.callback(made.close)
+        for batch in made:
             unreadable = batch.pop(SKIPPED)
             skipped.add(int(np.count_nonzero(batch["mask"])), unreadable)
             yield batch
-    finally:
-        iterator.close()
     skipped.finish(total)
 
 
-def _chunks(
-    examples: grain.MapDataset[Example],
-    num_threads: int,
-    chunk: int,
-    num_workers: int,
-    chunk_bytes: int,
-    begin_worker: Callable[[], None],
-) -> grain.IterDataset:
-    """Consecutive examples as chunks with all that was skipped, in order, made by threads or worker processes."""
-    if num_workers > 0:
-        examples = ChunksInTurn(examples, chunk=chunk, num_workers=num_workers)
+def _chunks(examples: grain.MapDataset[Example], num_threads: int, chunk: int) -> grain.IterDataset:
+    """Consecutive examples as chunks with all that was skipped, in order, made by threads."""
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + chunk)
-    chunks = examples.to_iter_dataset(options).batch(chunk, batch_fn=_stack)
-    return in_workers(chunks, num_workers, chunk_bytes, begin_worker) if num_workers > 0 else chunks
+    return examples.to_iter_dataset(options).batch(chunk, batch_fn=_stack)
 
 
 def _largest_divisor(number: int, at_most: int) -> int:

@@ -37,19 +37,20 @@ def in_workers(
     Raises:
       ValueError: the shared memory is too small, in which the workers would die one after the other.
     """
-    _check_shared_memory(num_workers, chunk_bytes)
+    check_shared_memory(num_workers, CHUNKS_OF_A_WORKER * chunk_bytes)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain looks at flags of its own, which only command lines parse
     options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
-    return chunks.mp_prefetch(options, worker_init_fn=functools.partial(_begin, begin_worker))
+    return chunks.mp_prefetch(options, worker_init_fn=functools.partial(_begin_grains, begin_worker))
 
 
-def _check_shared_memory(num_workers: int, chunk_bytes: int) -> None:
+def check_shared_memory(num_workers: int, each: int) -> None:
+    """Raises ValueError unless ``each`` bytes for every worker are free."""
     try:
         found = os.statvfs(_SHARED_MEMORY)
     except OSError:  # another system, which has another place for it
         return
-    free, each = found.f_bavail * found.f_frsize, CHUNKS_OF_A_WORKER * chunk_bytes
+    free = found.f_bavail * found.f_frsize
     if num_workers * each > free:
         raise checks.error(
             "data.num_workers",
@@ -59,7 +60,11 @@ def _check_shared_memory(num_workers: int, chunk_bytes: int) -> None:
         )
 
 
-def _begin(begin_worker: Callable[[], None], index: int, count: int) -> None:
+def _begin_grains(begin_worker: Callable[[], None], index: int, count: int) -> None:
+    begin(begin_worker)
+
+
+def begin(begin_worker: Callable[[], None]) -> None:
     """Makes a worker ignore signals to all processes of the run, after which the parent still finishes its step.
 
     A worker ends when its parent ends it or is gone.
@@ -91,6 +96,11 @@ def until_a_worker_ends(iterator: Iterator[_Element]) -> Iterator[_Element]:
         except RuntimeError as problem:
             if _ENDED not in str(problem):
                 raise
-            expected = "worker processes (data.num_workers) that keep running; has this machine too little memory?"
-            raise ChildProcessError(str(checks.error("data", expected, str(problem)))) from None
+            raise worker_ended(problem) from None
         yield element
+
+
+def worker_ended(problem: Exception) -> ChildProcessError:
+    """What to raise when a worker has ended."""
+    expected = "worker processes (data.num_workers) that keep running; has this machine too little memory?"
+    return ChildProcessError(str(checks.error("data", expected, str(problem))))

@@ -90,9 +90,10 @@ class Evaluator:
           before_each_set: called before each set is predicted; what it raises ends the measurement.
         """
         scores = {}
-        for name, record_set in suite.sets.items():
-            before_each_set()
-            scores[name] = suite.score(name, self.predict_set(name, record_set, record_set.load()))
+        with self.task.keeps_workers():
+            for name, record_set in suite.sets.items():
+                before_each_set()
+                scores[name] = suite.score(name, self.predict_set(name, record_set, record_set.load()))
         return suite.result(scores)
 
     def examples(self) -> dict[str, Any]:

@@ -90,20 +90,21 @@ def complete(work: Work, evaluator: Evaluator, *, predictions: storage.Path | No
         if predictions is None
         else PredictionFiles(predictions, saved.step, saved.config_hash, saved.config.model.allow_future)
     )
-    if work.needs_routing or work.results is None:
-        for suite in work.left.values():
-            keep_clean(evaluator, suite, units)  # they are predicted now in any case
-        work.files.write_examples(evaluator.examples())
-        work.results = work.files.write_results(_with_facts(saved, evaluator, work.results), ())
-    for name, suite in work.left.items():
-        try:
-            result = measure(evaluator, suite, units, files, say)
-        except (NotAvailable, checks.InputError) as problem:
-            work.missing[name] = why(problem)
-            continue
-        result = dataclasses.replace(result, data=work.data[name], evaluated=earlier.now())
-        say(f"{name}: {_counted(result)}")
-        work.results = work.files.write_results(earlier.replace(work.results, name, result), (name,))
+    with evaluator.task.keeps_workers():
+        if work.needs_routing or work.results is None:
+            for suite in work.left.values():
+                keep_clean(evaluator, suite, units)  # they are predicted now in any case
+            work.files.write_examples(evaluator.examples())
+            work.results = work.files.write_results(_with_facts(saved, evaluator, work.results), ())
+        for name, suite in work.left.items():
+            try:
+                result = measure(evaluator, suite, units, files, say)
+            except (NotAvailable, checks.InputError) as problem:
+                work.missing[name] = why(problem)
+                continue
+            result = dataclasses.replace(result, data=work.data[name], evaluated=earlier.now())
+            say(f"{name}: {_counted(result)}")
+            work.results = work.files.write_results(earlier.replace(work.results, name, result), (name,))
 
 
 def conclude(work: Work, *, say: Say = print) -> Results:

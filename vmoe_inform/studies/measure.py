@@ -59,7 +59,8 @@ def complete(run: PlannedRun, stop: StopRequest) -> None:
 
     def measure(checkpoint: runs.Run, suites: Mapping[str, Suite]) -> tuple[CheckpointResult, Chosen]:
         evaluator = Evaluator(checkpoint, trained.predictor)
-        found = {name: evaluator.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
+        with evaluator.task.keeps_workers():
+            found = {name: evaluator.measure(suite, before_each_set=check_stop) for name, suite in suites.items()}
         check_stop()
         _, routing, chosen = evaluator.clean
         return CheckpointResult(checkpoint.step, found, routing, missing if suites else {}), chosen

@@ -1,5 +1,6 @@
 """Images into classes."""
 
+import contextlib
 import copy
 import functools
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from vmoe_inform.sharding import processes
 from vmoe_inform.tasks.task import TASKS, Batch, Headline, HostBatch, Keys, Task
 
 if TYPE_CHECKING:
+    from vmoe_inform.data.kept_workers import KeptWorkers
     from vmoe_inform.data.training_batches import TrainingBatches
 
 
@@ -36,6 +38,7 @@ class Classification(Task[ImageConfig, Source]):
     input_field = "image"
     facts = ("label",)
     headline_name = "clean/top1"
+    _workers: "KeptWorkers | None" = None
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         size = self.config.model.image_size_px
@@ -134,7 +137,21 @@ class Classification(Task[ImageConfig, Source]):
             process_index=process_index,
             process_count=process_count,
             total=processes.total,
+            workers=self._workers,
         )
+
+    @contextlib.contextmanager
+    def keeps_workers(self) -> Iterator[None]:
+        from vmoe_inform.data.images.pipeline import kept_workers
+
+        if self._workers is not None:
+            yield
+            return
+        with kept_workers() as self._workers:
+            try:
+                yield
+            finally:
+                self._workers = None
 
     def headline(self, kept: Float[np.ndarray, "n classes"], facts: Mapping[str, Int[np.ndarray, " n"]]) -> Headline:
         """Share of the test images whose largest logit is their label's.

@@ -5,6 +5,7 @@ one file, registered by the name that ``config.task`` gives.
 """
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
@@ -234,6 +235,13 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
         Raises:
           ValueError: a source that the model was not trained for, or too many unreadable records.
         """
+
+    def keeps_workers(self) -> contextlib.AbstractContextManager[None]:
+        """A context for several calls of :meth:`evaluation_batches`, in which they share what takes long to start.
+
+        By default nothing does. A context within another one does nothing.
+        """
+        return contextlib.nullcontext()
 
     @abc.abstractmethod
     def headline(self, kept: Tree, facts: Mapping[str, np.ndarray]) -> Headline:

@@ -1,5 +1,6 @@
 """What a checkpoint's routers do to a whole set of records, as sums and as the experts of every token."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -86,6 +87,10 @@ class Observer:
         other = copy.copy(self)
         other.run = run
         return other
+
+    def keeps_workers(self) -> contextlib.AbstractContextManager[None]:
+        """A context for several sets, see :meth:`vmoe_inform.tasks.Task.keeps_workers`."""
+        return self._runner.task.keeps_workers()
 
     def observe(self, source: Any) -> Seen:
         """Everything about a set of records; what is kept of them is the experts of their tokens.

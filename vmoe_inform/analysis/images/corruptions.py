@@ -25,20 +25,21 @@ def of_all(
     Raises:
       ValueError: as :meth:`vmoe_inform.analysis.images.data.Images.corrupted`.
     """
-    before = observer.certified(clean)
-    top1 = np.zeros((len(CORRUPTIONS), len(SEVERITIES)))
-    rerouted = {block: np.zeros_like(top1) for block in before[0].experts}
-    certified = {block: np.zeros((3, *top1.shape)) for block in before[1]}
-    for row, corruption in enumerate(CORRUPTIONS):
-        for column, severity in enumerate(SEVERITIES):
-            after = observer.certified(corrupted(corruption, severity))
-            both = np.intersect1d(after[0].indices, before[0].indices)  # could be read
-            top1[row, column] = observer.score(after[0].of(both))
-            for block, found in compared(before, after).items():
-                rerouted[block][row, column] = found.rerouted
-                if found.certified is not None:
-                    certified[block][:, row, column] = found.certified
-        say(f"{corruption}: top-1 {100 * top1[row, 0]:.1f} % at severity 1, {100 * top1[row, -1]:.1f} % at 5")
+    with observer.keeps_workers():
+        before = observer.certified(clean)
+        top1 = np.zeros((len(CORRUPTIONS), len(SEVERITIES)))
+        rerouted = {block: np.zeros_like(top1) for block in before[0].experts}
+        certified = {block: np.zeros((3, *top1.shape)) for block in before[1]}
+        for row, corruption in enumerate(CORRUPTIONS):
+            for column, severity in enumerate(SEVERITIES):
+                after = observer.certified(corrupted(corruption, severity))
+                both = np.intersect1d(after[0].indices, before[0].indices)  # could be read
+                top1[row, column] = observer.score(after[0].of(both))
+                for block, found in compared(before, after).items():
+                    rerouted[block][row, column] = found.rerouted
+                    if found.certified is not None:
+                        certified[block][:, row, column] = found.certified
+            say(f"{corruption}: top-1 {100 * top1[row, 0]:.1f} % at severity 1, {100 * top1[row, -1]:.1f} % at 5")
     return Corruptions(
         names=tuple(CORRUPTIONS),
         severities=tuple(SEVERITIES),

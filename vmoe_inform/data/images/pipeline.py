@@ -4,6 +4,7 @@ All randomness of a record comes from (seed, position in the order of all epochs
 thread, worker process or host that reads it. Worker processes are spawned, not forked.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import grain
@@ -14,6 +15,7 @@ from vmoe_inform.data import batches
 from vmoe_inform.data.images import pixels
 from vmoe_inform.data.images.framing import WHOLE, Framing
 from vmoe_inform.data.images.readers import EvaluationReader, TrainingReader
+from vmoe_inform.data.kept_workers import KeptWorkers
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.training_batches import Batch, TrainingBatches
@@ -92,6 +94,7 @@ def evaluation_batches(
     process_index: int = 0,
     process_count: int = 1,
     total: Callable[[int], int] = int,
+    workers: KeptWorkers | None = None,
 ) -> Iterator[Batch]:
     """Every record once, in order. Each process makes its part of the batches that one process would make.
 
@@ -106,9 +109,10 @@ def evaluation_batches(
       skipped: counts this process's unreadable records.
       framing: what is shown of an image; by default the largest square.
       num_threads: threads that read ahead two batches; 0 reads in the caller's thread, best for arrays in memory.
-      num_workers: processes that read instead of this one, with ``num_threads`` threads each, in turn by chunks.
+      num_workers: processes that read instead of this one, with ``num_threads`` threads each.
       process_index, process_count: the share of this process; all make the same number of batches.
       total: the sum of a number over all processes.
+      workers: from :func:`kept_workers`, for several passes; None: they are started for this one.
 
     Yields:
       {"image": uint8 [b, P, P, 3], "label": int32 [b], "index": int32 [b], "mask": bool [b]}; index is the record's
@@ -122,15 +126,19 @@ def evaluation_batches(
         EvaluationReader(source.records, image_size_px, framing),
         num_examples=len(source.records),
         batch_size=batch_size,
-        example_bytes=_image_bytes(image_size_px),
         skipped=skipped,
         num_threads=num_threads,
         num_workers=num_workers,
         process_index=process_index,
         process_count=process_count,
         total=total,
-        begin_worker=pixels.use_one_thread,
+        workers=kept_workers if workers is None else lambda: contextlib.nullcontext(workers),
     )
+
+
+def kept_workers() -> KeptWorkers:
+    """Processes for several passes of :func:`evaluation_batches`; a context manager that ends them."""
+    return KeptWorkers(pixels.use_one_thread)
 
 
 def workers_for_one_pass(source: Source, data: ImageDataConfig, process_count: int = 1) -> int:

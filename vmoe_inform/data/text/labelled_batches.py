@@ -147,7 +147,6 @@ def evaluation_batches(
         _NumberedRows(_Rows(texts, num_tokens)),
         num_examples=len(texts),
         batch_size=batch_size,
-        example_bytes=num_tokens * _BYTES_A_TOKEN,
         skipped=skipped,
         num_threads=num_threads,
         num_workers=0,  # the texts are in memory

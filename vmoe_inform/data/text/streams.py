@@ -154,7 +154,6 @@ def evaluation_batches(
         _Windows(given, _int32(ids), before, num_tokens, num_rows, windows),
         num_examples=num_rows * windows,
         batch_size=batch_size,
-        example_bytes=num_tokens * _BYTES_A_TOKEN,
         skipped=skipped,
         num_threads=num_threads,
         num_workers=0,  # they would get a copy of the corpus each, and be slower
