@@ -11,7 +11,7 @@ from tests import processes, tiny, tiny_text
 from vmoe_inform import config as config_lib
 from vmoe_inform import tasks
 from vmoe_inform.nn.operations import training_flops_per_sequence
-from vmoe_inform.performance import inform, layer, step, tables
+from vmoe_inform.performance import inform, layer, peers, step, tables
 from vmoe_inform.performance import input as input_lib
 from vmoe_inform.performance.timing import Spread
 
@@ -154,6 +154,54 @@ def test_inform_needs_a_model_that_is_not_informed():
         list(inform.measure(_model("similarity_vmoe"), steps=("symphony",), sizes=(), repeats=1))
 
 
+# Peers
+
+
+def _peer(tmp_path, text: str) -> peers.Build:
+    file = tmp_path / "other.py"
+    file.write_text(text)
+    return peers.load(file)
+
+
+def test_peers_take_turns_with_ours_on_the_same_normalised_images(tmp_path):
+    given = {}
+
+    def build(config, images, labels):
+        given.update(size=config.model.image_size_px, images=images, labels=labels)
+        return {"evaluation": lambda: given.update(calls=given.get("calls", 0) + 1)}
+
+    config = config_lib.parse(tiny.config_dict(**tiny.ONE_BLOCK))
+    rows = peers.measure(config, {"other": build}, repeats=2)
+    assert [(row.work, row.program) for row in rows] == [
+        ("training", "vmoe_inform"),
+        ("evaluation", "vmoe_inform"),
+        ("evaluation", "other"),
+    ]
+    ours, other = rows[1:]
+    assert ours.ours_over == ours.ours_over_processor == Spread(1.0, 1.0, 1.0, 2)
+    assert other.ours_over.median < 1.0  # it does nothing
+    assert other.rate.median > ours.rate.median
+    assert given["calls"] == 3  # one round warms up
+    assert given["images"].shape == (16, given["size"], given["size"], 3)
+    assert given["images"].dtype == jnp.float32
+    assert -1.0 <= given["images"].min() < 0.0 < given["images"].max() <= 1.0
+    with pytest.raises(ValueError, match="build of other: expected steps for training or evaluation; received"):
+        peers.measure(config, {"other": lambda *_: {"testing": lambda: None}}, repeats=1)
+
+
+def test_files_of_peers_are_run_and_have_to_build(tmp_path):
+    assert _peer(tmp_path, "def build(config, images, labels): return {}")(None, None, None) == {}
+    with pytest.raises(ValueError, match=r"a function build\(config, images, labels\) in .*other\.py; received None"):
+        _peer(tmp_path, "x = 1  # of another length")
+    with pytest.raises(ValueError, match=r"other\.py to run; received .*ZeroDivisionError: division by zero"):
+        _peer(tmp_path, "1 / 0")
+
+
+def test_peers_are_compared_on_images_only(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.inputs: expected 'images', to compare with peers; received 'tokens'"):
+        peers.measure(tiny_text.parse(tmp_path), {}, repeats=1)
+
+
 # Input
 
 
@@ -228,7 +276,7 @@ def test_command_line_prints_a_table_and_writes_flat_rows(tmp_path):
 
 
 BAD_COMMAND_LINES = {
-    ("lyaer",): "command line: expected one of layer, step, inform, input, and flags; received 'lyaer'",
+    ("lyaer",): "command line: expected one of layer, step, inform, peers, input, and flags; received 'lyaer'",
     ("input", "--experts=3"): "benchmark input: expected flags among --json, --repeats, --config, --against, ",
     ("input", "--against=torch"): "--against: expected tf.data; received 'torch'",
     ("input", "--against=tf.data", "--photographs=nowhere"): "expected a folder with JPEG files; received 'nowhere'",
@@ -236,9 +284,11 @@ BAD_COMMAND_LINES = {
     ("input", "--against=tf.data", "--config=configs/digits.py"): "expected no --config with --against=tf.data",
     ("inform", "--config=configs/wordnet.py", "--size=S"): "benchmark inform: expected no --size with --config",
     ("inform", "--config=configs/digits.py"): "model.inputs: expected 'tokens'; received 'images'",
+    ("peers", "--peers=nowhere.py"): "--peers: expected Python files; received 'nowhere.py'",
+    ("peers", "--peers=a/one.py,b/one.py"): "--peers: expected files of different names, none of them vmoe_inform.py;",
     ("layer", "--groups=0"): "--groups: expected tuple of int >= 1 and <= 1048576; received 0",
 }
-IMPORTED = ("performance.decoding", "performance.layer", "performance.tables")
+IMPORTED = ("performance.decoding", "performance.layer", "performance.peers", "performance.tables")
 
 
 def test_bad_command_lines_are_one_line(tmp_path):

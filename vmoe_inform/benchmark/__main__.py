@@ -4,6 +4,7 @@
     python -m vmoe_inform.benchmark step [--config=FILE:ARGUMENT] [--dispatch=NAMES] [--against=dense]
     python -m vmoe_inform.benchmark inform [--steps=NAMES] [--tokens=50,197,577,1025,4097]
     python -m vmoe_inform.benchmark inform --config=FILE:ARGUMENT [--steps=NAMES] [--tokens=512]
+    python -m vmoe_inform.benchmark peers [--config=FILE:ARGUMENT] [--peers=FILE.py,...]
     python -m vmoe_inform.benchmark input [--config=FILE:ARGUMENT]
     python -m vmoe_inform.benchmark input --against=tf.data [--image_size_px=224] [--photographs=DIR]
 
@@ -11,6 +12,7 @@
 - step: time of the train step, of images or text, over that with another dispatcher. With --against=dense: over that of
   a model without MoE that does the same activated work. Useful operations per second over those of a plain product.
 - inform: a model with each inform step over the same model without it; with --config a model of text.
+- peers: images per second of training and evaluation, over those of programs of others.
 - input: rate of the input pipeline over the rate at which the step consumes. With --against=tf.data: training images
   made of JPEGs per core second, over those of tf.data (extra ``prepare``).
 
@@ -26,10 +28,10 @@ import time
 from absl import flags
 
 from vmoe_inform import command_line, storage
-from vmoe_inform.benchmark import inform, layer, shared, step
+from vmoe_inform.benchmark import inform, layer, peers, shared, step
 from vmoe_inform.benchmark import input as input_benchmark
 
-for _module in (shared, layer, step, inform, input_benchmark):
+for _module in (shared, layer, step, inform, peers, input_benchmark):
     flags.adopt_module_key_flags(_module)  # --help shows them
 _JSON = command_line.define_output("json", "File for the rows, with machine and settings.")
 
@@ -37,6 +39,7 @@ BENCHMARKS = {
     "layer": layer.BENCHMARK,
     "step": step.BENCHMARK,
     "inform": inform.BENCHMARK,
+    "peers": peers.BENCHMARK,
     "input": input_benchmark.BENCHMARK,
 }
 

@@ -204,11 +204,12 @@ class TrainStep:
         """Takes one step, always on the same random batch; returns the state, whose memory the next step uses."""
         with self.program.in_use():
             if self._state is None:
-                self._state, self._batch = self.program.initialize(), self.program.to_devices(self._random_batch())
+                self._state, self._batch = self.program.initialize(), self.program.to_devices(self.random_batch())
             self._state, self.metrics = self.program.train_step(self._state, self._batch)
         return self._state
 
-    def _random_batch(self) -> dict[str, np.ndarray]:
+    def random_batch(self) -> dict[str, np.ndarray]:
+        """The batch of every step."""
         task = self.program.task
         return task.random_batch(np.random.default_rng(0), task.config.train.batch_size)
 
