@@ -123,9 +123,9 @@ def test_wrong_arrays():
 # In the layer
 
 
-def mesh_of(platform, replica=1, expert=1):
+def mesh_of(platform, replica=1, expert=1, kind=None):
     """A mesh of devices that are not there."""
-    device = AbstractDevice(device_kind=platform, num_cores=1, platform=platform)
+    device = AbstractDevice(device_kind=kind or platform, num_cores=1, platform=platform)
     types = (AxisType.Auto,) * len(AXES)
     return use_abstract_mesh(AbstractMesh((replica, 1, expert), AXES, types, abstract_device=device))
 

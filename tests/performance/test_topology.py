@@ -54,7 +54,7 @@ def test_devices_and_their_chip(figure, count, hosts):
 @pytest.mark.parametrize("name", [name for name in CHIPS if isinstance(CHIPS[name], Tpu)])
 def test_figures_agree_with_those_that_jax_has(name):
     """JAX's are of a core. They differ by more for two old chips: v2 has 16 GB (ours: GiB), and 140 TFLOPS are said of
-    a v3 (the maker's paper: 123)."""
+    a v3 (the maker's paper: 123). It rounds bandwidths, and has another one of v5p."""
     chip = CHIPS[name]
     assert isinstance(chip, Tpu)
     version = next(v for v in pltpu.ChipVersion if v.value == name.removeprefix("tpu"))
@@ -63,6 +63,8 @@ def test_figures_agree_with_those_that_jax_has(name):
     tolerance = {"v2": 0.08, "v3": 0.15}.get(name, 0.01)
     assert chip.peak_flops == pytest.approx(cores * core.bf16_ops_per_second, rel=tolerance)
     assert chip.hbm_bytes == pytest.approx(cores * core.hbm_capacity_bytes, rel=tolerance)
+    assert chip.vmem_bytes == core.vmem_capacity_bytes
+    assert chip.hbm_bytes_per_second == pytest.approx(cores * core.mem_bw_bytes_per_second, rel=0.13)
 
 
 def test_the_table_has_no_device_twice():

@@ -5,6 +5,7 @@
     python -m vmoe_inform.benchmark inform [--steps=NAMES] [--tokens=50,197,577,1025,4097]
     python -m vmoe_inform.benchmark inform --config=FILE:ARGUMENT [--steps=NAMES] [--tokens=512]
     python -m vmoe_inform.benchmark peers [--config=FILE:ARGUMENT] [--peers=FILE.py,...]
+    python -m vmoe_inform.benchmark experts --topology=v5e:2x2 [--experts=8,32,128] [--expert_dropout=0,0.2]
     python -m vmoe_inform.benchmark input [--config=FILE:ARGUMENT]
     python -m vmoe_inform.benchmark input --against=tf.data [--image_size_px=224] [--photographs=DIR]
 
@@ -13,12 +14,13 @@
   a model without MoE that does the same activated work. Useful operations per second over those of a plain product.
 - inform: a model with each inform step over the same model without it; with --config a model of text.
 - peers: images per second of training and evaluation, over those of programs of others.
+- experts: cycles of the experts' MLPs by a kernel and by single products, as a TPU's compiler schedules them.
 - input: rate of the input pipeline over the rate at which the step consumes. With --against=tf.data: training images
   made of JPEGs per core second, over those of tf.data (extra ``prepare``).
 
 Both sides of a comparison take turns in one process. The tables show medians with their quartiles; --json=FILE writes
-all of it. With --topology=v5e:2x2, layer, step and inform compile for one chip of that TPU, which need not be there
-(extra ``tpu``). Then estimated cycles are compared instead of times.
+all of it. With --topology=v5e:2x2, layer, step, inform and experts compile for one chip of that TPU, which need not be
+there (extra ``tpu``). Then estimated cycles are compared instead of times.
 """
 
 import json
@@ -28,10 +30,10 @@ import time
 from absl import flags
 
 from vmoe_inform import command_line, storage
-from vmoe_inform.benchmark import inform, layer, peers, shared, step
+from vmoe_inform.benchmark import experts, inform, layer, peers, shared, step
 from vmoe_inform.benchmark import input as input_benchmark
 
-for _module in (shared, layer, step, inform, peers, input_benchmark):
+for _module in (shared, layer, step, inform, experts, peers, input_benchmark):
     flags.adopt_module_key_flags(_module)  # --help shows them
 _JSON = command_line.define_output("json", "File for the rows, with machine and settings.")
 
@@ -40,6 +42,7 @@ BENCHMARKS = {
     "step": step.BENCHMARK,
     "inform": inform.BENCHMARK,
     "peers": peers.BENCHMARK,
+    "experts": experts.BENCHMARK,
     "input": input_benchmark.BENCHMARK,
 }
 

@@ -6,7 +6,7 @@ from vmoe_inform.benchmark import shared
 from vmoe_inform.config import presets
 
 _VARIANT = command_line.define("variant", checks.Name, "S/16", "SIZE/PATCH at 224 px that the layer is from.")
-_EXPERTS = command_line.define("experts", shared.Sizes, (8, 32, 128), "Numbers of experts.")
+EXPERTS = command_line.define("experts", shared.Sizes, (8, 32, 128), "Numbers of experts.")
 _GROUPS = command_line.define("groups", shared.Sizes, (1, 8, 32), "Images whose tokens share the experts' slots.")
 _MULTIPLE_OF = command_line.define(
     "capacity_multiple_of", checks.Width, 4, "The slots of an expert are rounded up to a multiple of this."
@@ -26,7 +26,7 @@ def measure() -> shared.Measured:
     model = config_lib.parse_model(config.model)
     rows = layer.measure(
         model,
-        experts=shared.some("--experts", _EXPERTS.value),
+        experts=shared.some("--experts", EXPERTS.value),
         images_per_group=shared.some("--groups", _GROUPS.value),
         dispatchers=shared.names("--dispatch", shared.DISPATCH.value, [model.moe.dispatch, "einsum"]),
         images=shared.IMAGES.value,

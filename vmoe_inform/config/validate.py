@@ -70,6 +70,9 @@ def check_model(model: ModelConfig) -> None:
             f"at most model.moe.num_experts = {moe.num_experts}",
             moe.num_selected_experts,
         )
+    if moe.expert_mlp == "fused" and moe.dispatch in dispatch.NEED_ALL_EXPERTS:
+        expected = f"'xla' with model.moe.dispatch = {moe.dispatch!r}, whose experts have unequally many rows"
+        raise checks.error("model.moe.expert_mlp", expected, moe.expert_mlp)
     if not resolve_layers(moe.layers, model.num_layers) and moe.shared_experts:
         raise checks.error("model.moe.shared_experts", "0 without MoE layers", moe.shared_experts)
     sizes.check_model(model)

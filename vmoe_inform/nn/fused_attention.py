@@ -12,6 +12,7 @@ at once. Unlike there, nothing has to be corrected afterwards.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float
+from vmoe_inform.nn._kernel_products import product
 
 Reference = Any  # a block of an array in the chip's memory
 Kernel = Callable[..., None]
@@ -177,6 +179,7 @@ def _call(
     batch, tokens, width = inputs[0].shape
     head_size = width // num_heads
     lanes = max(head_size, _LANES)
+    grid = (batch, width // lanes)
     of_tokens = pl.BlockSpec((None, tokens, lanes), lambda image, block: (image, 0, block))
     of_queries = pl.BlockSpec((None, None, lanes // head_size, tokens), lambda image, block: (image, block, 0, 0))
 
@@ -185,23 +188,23 @@ def _call(
     def blocks(arrays: Sequence[Any]) -> list[pl.BlockSpec]:
         return [of_tokens if len(array.shape) == 3 else of_queries for array in arrays]
 
-    return tuple(
-        pl.pallas_call(
-            functools.partial(kernel, head_size=head_size),
-            out_shape=outputs,
-            grid=(batch, width // lanes),
-            in_specs=blocks(inputs),
-            out_specs=blocks(outputs),
-            compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel")),
-            cost_estimate=pl.CostEstimate(
-                flops=2 * num_products * batch * tokens**2 * width,
-                transcendentals=batch * num_heads * tokens**2,
-                bytes_accessed=sum(array.size * array.dtype.itemsize for array in arrays),
-            ),
-            interpret=interpret,
-            name=name,
-        )(*inputs)
+    run = pl.pallas_call(
+        functools.partial(kernel, head_size=head_size),
+        out_shape=outputs,
+        grid=grid,
+        in_specs=blocks(inputs),
+        out_specs=blocks(outputs),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel")),
+        cost_estimate=pl.CostEstimate(
+            flops=2 * num_products * batch * tokens**2 * width,
+            transcendentals=batch * num_heads * tokens**2,
+            bytes_accessed=sum(array.size * array.dtype.itemsize for array in arrays),
+        ),
+        interpret=interpret,
+        name=name,
     )
+    with jax.named_scope(f"runs={math.prod(grid)}"):  # is in the program, for vmoe_inform.performance.costs.schedules
+        return tuple(run(*inputs))
 
 
 # Kernels
@@ -221,13 +224,13 @@ def _forward_kernel(
         queries = queries_ref[rows, :]
         attended = jnp.zeros(queries.shape, jnp.float32)
         for head, lanes in _lanes_of_heads(keys.shape[1], head_size):
-            logits = _product(keys, _only(lanes, queries), 1, 1) * head_size**-0.5  # [N, R]
+            logits = product(keys, _only(lanes, queries), 1, 1) * head_size**-0.5  # [N, R]
             largest = jnp.max(logits, axis=0, keepdims=True)
             logits = logits - largest
             weights = jnp.exp(logits)
             total = jnp.sum(weights, axis=0, keepdims=True)
             weights = weights * (1.0 / total)
-            attended = jnp.where(lanes, _product(weights.astype(values.dtype), values, 0, 0), attended)
+            attended = jnp.where(lanes, product(weights.astype(values.dtype), values, 0, 0), attended)
             logsumexp_ref[head, rows] = largest + jnp.log(total)
             for entropies_ref in entropies_refs:
                 entropies_ref[head, rows] = jnp.log(total) - jnp.sum(weights * logits, axis=0, keepdims=True)
@@ -256,16 +259,16 @@ def _backward_kernel(
         to_queries = jnp.zeros(queries.shape, jnp.float32)
         for head, lanes in _lanes_of_heads(keys.shape[1], head_size):
             head_queries, head_gradient = _only(lanes, queries), _only(lanes, gradient)
-            weights = jnp.exp(_product(keys, head_queries, 1, 1) * scale - logsumexp_ref[head, rows])  # [N, R]
+            weights = jnp.exp(product(keys, head_queries, 1, 1) * scale - logsumexp_ref[head, rows])  # [N, R]
             # sum_j weight_j d loss / d weight_j, which is gradient . attended; summed over lanes as a product, because
             # that gives it along the lanes.
-            mean = _product(lanes.astype(jnp.float32), products, 1, 1)  # [1, R]
-            to_weights = _product(values, head_gradient, 1, 1)
+            mean = product(lanes.astype(jnp.float32), products, 1, 1)  # [1, R]
+            to_weights = product(values, head_gradient, 1, 1)
             to_logits = (weights * (to_weights - mean)).astype(keys.dtype)
             # Other heads' lanes of the factors are zero here, so that heads add to lanes of their own.
-            to_values += _product(weights.astype(values.dtype), head_gradient, 1, 0)
-            to_keys += _product(to_logits, head_queries, 1, 0)
-            to_queries = jnp.where(lanes, _product(to_logits, keys, 0, 0), to_queries)
+            to_values += product(weights.astype(values.dtype), head_gradient, 1, 0)
+            to_keys += product(to_logits, head_queries, 1, 0)
+            to_queries = jnp.where(lanes, product(to_logits, keys, 0, 0), to_queries)
         to_queries_ref[rows, :] = (to_queries * scale).astype(to_queries_ref.dtype)
     to_keys_ref[...] = (to_keys * scale).astype(to_keys_ref.dtype)
     to_values_ref[...] = to_values.astype(to_values_ref.dtype)
@@ -289,10 +292,3 @@ def _lanes_of_heads(lanes: int, head_size: int) -> Iterator[tuple[Any, Array]]:
 
 def _only(lanes: Array, array: Array) -> Array:
     return jnp.where(lanes, array, jnp.zeros_like(array))
-
-
-def _product(left: Array, right: Array, left_axis: int, right_axis: int) -> Array:
-    """Product of matrices over an axis of each, float32; of float32 matrices exact."""
-    precision = jax.lax.Precision.HIGHEST if left.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
-    axes = (((left_axis,), (right_axis,)), ((), ()))
-    return jax.lax.dot_general(left, right, axes, precision=precision, preferred_element_type=jnp.float32)

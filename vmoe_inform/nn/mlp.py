@@ -8,12 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 
 from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.dispatch import Segments
 from vmoe_inform.dispatch.products import block_products, expert_products
 from vmoe_inform.dispatch.segment_products import segment_linear
 from vmoe_inform.nn.dropout import Dropout, dropout, dropout_of_experts
+from vmoe_inform.nn.expert_choice import Implementation, check_kernel
+from vmoe_inform.nn.fused_experts import fused_experts
 from vmoe_inform.sharding.mesh import AXES, EXPERT, FSDP, REPLICA, axis_size, constrain
 
 EXPERT_PRODUCTS = "expert_products"  # their name for rematerialisation, which does not see what they are made by
@@ -83,6 +86,7 @@ def apply_experts(
     activation: str = "gelu",
     dropout_rate: float = 0.0,
     dropout_key: Array | None = None,
+    implementation: Implementation = "xla",
 ) -> Array:
     """The experts' outputs for their rows.
 
@@ -95,9 +99,14 @@ def apply_experts(
       activation: between the two layers, see :data:`ACTIVATIONS`.
       dropout_rate, dropout_key: dropout as in :class:`Mlp`, of [E, G, T, D] with :func:`dropout_of_experts`; no key, no
         dropout.
+      implementation: of the MLPs for rows [E, G, T, D]: ``"xla"``, or ``"fused"`` for the kernel of
+        :mod:`vmoe_inform.nn.fused_experts`. Its masks of dropout differ by expert.
 
     Returns:
       as many rows.
+
+    Raises:
+      ValueError: the kernel is asked for and cannot do it.
     """
     hidden, output = parameters
     draw = dropout_of_experts if where is None else dropout
@@ -109,11 +118,46 @@ def apply_experts(
         # Groups on the devices of their tokens, then experts on theirs. Each change is then one all-to-all. Without the
         # first, the partitioner cuts the gathers before and after by experts, and sums their rows over devices.
         rows = constrain(constrain(rows, None, AXES), EXPERT, (REPLICA, FSDP))
-    activations = ACTIVATIONS[activation](_linear(hidden, rows, where, dtype))
-    outputs = drop(_linear(output, drop(activations, 0), where, dtype), 1)
+    if where is None and implementation == "fused":
+        seed = None if dropout_key is None else jax.random.bits(jax.random.fold_in(dropout_key, 0), (2,), jnp.uint32)
+        outputs = _apply_fused(parameters, rows.astype(dtype), seed, activation, dropout_rate)
+    else:
+        activations = ACTIVATIONS[activation](_linear(hidden, rows, where, dtype))
+        outputs = _linear(output, drop(activations, 0), where, dtype)
+    outputs = drop(outputs, 1)
     if where is None:
         outputs = constrain(constrain(outputs, EXPERT, (REPLICA, FSDP)), None, AXES)
     return outputs
+
+
+def _apply_fused(
+    parameters: ExpertParameters,
+    rows: Float[Array, "E G T D"],
+    seed: Int[Array, " 2"] | None,
+    activation: str,
+    dropout_rate: float,
+) -> Float[Array, "E G T D"]:
+    """The kernel, on each device for its experts and groups: XLA cannot divide it."""
+
+    of_device = rows.shape[1] * rows.shape[2] // axis_size(REPLICA, FSDP)
+    _, width, hidden_size = parameters[0][0].shape
+    check_kernel(of_device, width, hidden_size, rows.dtype, 0.0 if seed is None else dropout_rate)
+
+    def apply(parameters: ExpertParameters, rows: Array, seed: Array | None) -> Array:
+        hidden, output = jax.tree.map(lambda array: array.astype(jnp.float32), parameters)  # as they are, in training
+        long = rows.reshape(rows.shape[0], -1, rows.shape[-1])
+        if seed is not None and axis_size(*AXES) > 1:  # other devices have other rows
+            seed = seed.at[1].add(jax.lax.axis_index(AXES).astype(jnp.uint32))
+        outputs = fused_experts(
+            long, hidden, output, activation=ACTIVATIONS[activation], dropout_rate=dropout_rate, seed=seed
+        )
+        return outputs.reshape(rows.shape)
+
+    if not jax.sharding.get_abstract_mesh().empty:
+        of_experts, of_rows = PartitionSpec(EXPERT), PartitionSpec(EXPERT, (REPLICA, FSDP))
+        specs = (of_experts, of_rows, PartitionSpec())
+        apply = jax.shard_map(apply, in_specs=specs, out_specs=of_rows, check_vma=False)
+    return checkpoint_name(apply(parameters, rows, seed), EXPERT_PRODUCTS)
 
 
 def apply_shared_experts(

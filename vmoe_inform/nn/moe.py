@@ -152,6 +152,8 @@ class MoeLayer(nn.Module):
                     activation=config.activation,
                     dropout_rate=moe.expert_dropout_rate,
                     dropout_key=None if keys is None else keys[0],
+                    # Parameters are made with a single group, which no mesh divides.
+                    implementation="xla" if self.is_initializing() else moe.expert_mlp,
                 )
 
             return carry_out(tokens, plan, experts, dispatcher=dispatcher)

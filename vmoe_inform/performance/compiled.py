@@ -18,10 +18,12 @@ class Compiled:
     Attributes:
       run: takes arrays of the shapes that it was compiled for; cannot be called if the device is not there.
       costs: as compiled.
+      text: HLO, as the compiler prints it.
     """
 
     run: Callable[..., Any]
     costs: costs.Costs
+    text: str
 
 
 def compile_for(device: jax.Device, function: Callable[..., Tree], *arguments: Tree) -> Compiled:
@@ -37,7 +39,7 @@ def compile_for(device: jax.Device, function: Callable[..., Tree], *arguments: T
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments)
     with jax.set_mesh(mesh):  # says to what looks at the platform which one it is
         program = jax.jit(function).lower(*placed).compile()
-    return Compiled(program, costs.of(program))
+    return Compiled(program, costs.of(program), program.as_text() or "")
 
 
 def bytes_without_cycles(of: costs.Costs) -> int | None:

@@ -29,11 +29,15 @@ class Tpu(Chip):
 
     Attributes:
       clock_hz: cycles per second.
+      vmem_bytes: the memory on the chip that kernels work in, of one core.
+      hbm_bytes_per_second: at most so much is read and written.
       axes: lengths that the figure of a topology has.
       compiler_name: the compiler's name of the configuration in which a device is what JAX finds on a real machine.
     """
 
     clock_hz: float
+    vmem_bytes: int
+    hbm_bytes_per_second: float
     axes: int
     compiler_name: str = "default"
 
@@ -43,11 +47,21 @@ class Tpu(Chip):
         return self.peak_flops / self.clock_hz
 
 
-def _tpu(kinds: tuple[str, ...], gibibytes: int, peak: float, clock_hz: float, axes: int, compiler: str) -> Tpu:
-    return Tpu(kinds, gibibytes * 2**30, peak, peak, clock_hz, axes, compiler)
+def _tpu(
+    kinds: tuple[str, ...],
+    gibibytes: int,
+    peak: float,
+    clock_hz: float,
+    vmem_mebibytes: int,
+    bandwidth: float,
+    axes: int,
+    compiler: str,
+) -> Tpu:
+    return Tpu(kinds, gibibytes * 2**30, peak, peak, clock_hz, vmem_mebibytes * 2**20, bandwidth, axes, compiler)
 
 
-# Peaks, memory and clocks as the maker states them for a chip; a chip of v2, v3 or TPU7x is two devices.
+# Peaks, memory, clocks and bandwidths as the maker states them for a chip; a chip of v2, v3 or TPU7x is two devices.
+# The memory for kernels is as JAX has it.
 #
 #   v2         Jouppi et al., "A Domain-Specific Supercomputer for Training Deep Neural Networks", CACM 63(7), 2020
 #   v3, v4     Jouppi et al., arXiv 2304.01433, Table 4
@@ -63,13 +77,13 @@ def _tpu(kinds: tuple[str, ...], gibibytes: int, peak: float, clock_hz: float, a
 #   MI300X     data sheet
 CHIPS: Registry[Chip] = Registry("chip")
 for _name, _chip in {
-    "v2": _tpu(("TPU v2",), 8, 46e12 / 2, 0.7e9, 2, "default"),
-    "v3": _tpu(("TPU v3",), 16, 123e12 / 2, 0.94e9, 2, "default"),
-    "v4": _tpu(("TPU v4",), 32, 275e12, 1.05e9, 3, "megacore"),
-    "v5e": _tpu(("TPU v5 lite", "TPU v5e"), 16, 197e12, 1.5e9, 2, "default"),
-    "v5p": _tpu(("TPU v5", "TPU v5p"), 95, 459e12, 1.75e9, 3, "default"),
-    "v6e": _tpu(("TPU v6 lite", "TPU v6e"), 32, 918e12, 1.75e9, 2, "default"),
-    "tpu7x": _tpu(("TPU7x",), 96, 2307e12 / 2, 2.2e9, 3, "default"),
+    "v2": _tpu(("TPU v2",), 8, 46e12 / 2, 0.7e9, 16, 700e9 / 2, 2, "default"),
+    "v3": _tpu(("TPU v3",), 16, 123e12 / 2, 0.94e9, 16, 900e9 / 2, 2, "default"),
+    "v4": _tpu(("TPU v4",), 32, 275e12, 1.05e9, 16, 1200e9, 3, "megacore"),
+    "v5e": _tpu(("TPU v5 lite", "TPU v5e"), 16, 197e12, 1.5e9, 128, 819e9, 2, "default"),
+    "v5p": _tpu(("TPU v5", "TPU v5p"), 95, 459e12, 1.75e9, 64, 2765e9, 3, "default"),
+    "v6e": _tpu(("TPU v6 lite", "TPU v6e"), 32, 918e12, 1.75e9, 128, 1640e9, 2, "default"),
+    "tpu7x": _tpu(("TPU7x",), 96, 2307e12 / 2, 2.2e9, 64, 7380e9 / 2, 3, "default"),
     "a100-40gb": Chip(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"), 40 * 10**9, 312e12, 156e12),
     "a100-80gb": Chip(("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"), 80 * 10**9, 312e12, 156e12),
     "h100-sxm": Chip(("NVIDIA H100 80GB HBM3",), 80 * 10**9, 989.4e12, 494.7e12),

@@ -57,7 +57,7 @@ def test_every_dispatcher_and_both_types_are_among_the_paths():
     names = {each.name for each in found if each.group == "dispatch"}
     assert names == set(dispatch.DISPATCHERS) - {"reference"}
     groups = {each.group for each in found}
-    assert groups == {"dispatch", "attention", "cross-entropy", "similarity", "posterior", "adjacency"}
+    assert groups == {"dispatch", "experts", "attention", "cross-entropy", "similarity", "posterior", "adjacency"}
     assert all(set(each.dtypes) <= set(ALLOWED) for each in found)
 
 

@@ -75,6 +75,8 @@ class MoeConfig:
         evaluated, whose tokens share the experts' slots.
       dispatch: registered way to move the tokens, or ``"auto"``: the fastest for the platform and the shapes.
       expert_dropout_rate: dropout inside the experts.
+      expert_mlp: ``"xla"``, or ``"fused"`` for a kernel of TPUs that keeps the hidden layer on the chip. It is for
+        experts with equally many rows; ``ragged`` and ``segments`` have products of their own.
       shared_experts: experts besides these that every token meets, unweighted (DeepSeekMoE, arXiv 2401.06066).
     """
 
@@ -88,6 +90,7 @@ class MoeConfig:
     group_size_sequences: Batch = 1
     dispatch: Annotated[Name, Effect.MACHINE] = "auto"
     expert_dropout_rate: ShareBelowOne = 0.0
+    expert_mlp: Annotated[Literal["xla", "fused"], Effect.MACHINE] = "xla"
     shared_experts: NonNegativeInt = 0
 
 

@@ -1,0 +1,58 @@
+"""Cycles from a compiler's final schedules, of programs that are written out here."""
+
+import os
+
+import pytest
+
+from vmoe_inform.performance.costs import schedules
+from vmoe_inform.sharding.chips import CHIPS, Tpu
+
+TEXT = """HloModule jit_f, is_scheduled=true
+
+%fused (p: bf16[256,128], q: bf16[128,128]) -> bf16[256,128] {
+  %p = bf16[256,128]{1,0} parameter(0)
+  %q = bf16[128,128]{1,0} parameter(1)
+  ROOT %dot = bf16[256,128]{1,0} dot(%p, %q), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (x: bf16[256,128], w: bf16[128,128]) -> bf16[256,128] {
+  %x = bf16[256,128]{1,0} parameter(0)
+  %w = bf16[128,128]{1,0} parameter(1)
+  %fusion.1 = bf16[256,128]{1,0} fusion(%x, %w), kind=kOutput, calls=%fused, backend_config={"window_config":\
+{"iteration_bounds":["2","3","1"]},"estimated_cycles":"700"}
+  ROOT %kernel.1 = bf16[256,128]{1,0} custom-call(%fusion.1, %w), custom_call_target="tpu_custom_call", \
+metadata={op_name="jit(f)/transpose(jvp(runs=4))/experts/pallas_call"}, \
+backend_config={"custom_call_config":{"cost_estimate":{"flops":"13107200"}}}
+}
+"""
+
+
+def write(folder, name, count):
+    analysis = f"Schedule analysis:\n\ttotal scheduled bundles:    {count}\n\tempty scheduled bundles:    9\n"
+    (folder / f"1795-{name}-02-schedule-analysis_final_bundles.txt").write_text(analysis)
+
+
+def test_runs_of_fusions_and_kernels_bytes_and_operations(tmp_path):
+    chip = CHIPS["v5e"]
+    assert isinstance(chip, Tpu)
+    for name, count in (("fusion.1", 10), ("kernel.1", 500), ("fusion.10", 7), ("<late-finalization>", 3)):
+        write(tmp_path, name, count)
+    found = schedules.of(TEXT, tmp_path, chip)
+    bytes_of_rows, bytes_of_matrix = 256 * 128 * 2, 128 * 128 * 2
+    by_bandwidth = (2 * bytes_of_rows + bytes_of_matrix) * 1.5e9 / 819e9  # 300.1, of either
+    assert found.scheduled == 10 * 6 + 500 * 4
+    assert found.at_peak == 64 + 100  # 8.4 and 13.1 MFLOP, at 131,333 a cycle
+    assert found.by_bandwidth == pytest.approx(2 * by_bandwidth, abs=2)
+    assert found.longest == 301 + 2000  # the fusion waits for memory, and the kernel does not
+    assert found.estimated == 700 + 100
+
+
+def test_a_folder_without_schedules(tmp_path):
+    with pytest.raises(ValueError, match=r"libtpu: expected schedules in .*, from options before .*; received 'none'"):
+        schedules.of(TEXT, tmp_path, CHIPS["v5e"])
+
+
+def test_options_are_added_to_those_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--one=1")
+    schedules.write_to(tmp_path)
+    assert os.environ["LIBTPU_INIT_ARGS"].startswith(f"--one=1 --xla_jf_dump_to={tmp_path} ")
