@@ -1,6 +1,8 @@
 """The pipeline with worker processes. Starting one takes seconds, so that few tests share what they start."""
 
+import contextlib
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
@@ -17,8 +19,11 @@ from tests.data.images.test_pipeline import numbered
 from tests.processes import ROOT
 from vmoe_inform import exit_codes
 from vmoe_inform.config import ImageDataConfig
+from vmoe_inform.data import batches as batches_lib
 from vmoe_inform.data import workers
 from vmoe_inform.data.images import pipeline
+from vmoe_inform.data.images.framing import WHOLE
+from vmoe_inform.data.images.readers import EvaluationReader
 from vmoe_inform.data.sources import Source
 
 DATA = ImageDataConfig(
@@ -136,7 +141,8 @@ class OneWithoutImage(NoiseRecords):
 
 
 def test_evaluation_with_workers_that_are_kept_over_sets():
-    with pipeline.kept_workers() as kept:
+    with pipeline.kept_workers() as processes:
+        kept = functools.partial(contextlib.nullcontext, processes)
         for number, num_threads in ((75, 0), (75, 2), (33, 0)):
             source, skipped = numbered(number, broken=(1, 74)), pipeline.SkippedRecords(1.0)
             batches = list(evaluated(source, skipped=skipped, num_workers=2, num_threads=num_threads, workers=kept))
@@ -148,6 +154,16 @@ def test_evaluation_with_workers_that_are_kept_over_sets():
             assert (skipped.count, skipped.read) == (len({1, 74} & set(range(number))), number)
         workers = {process.pid for process in multiprocessing.active_children()}
         assert len(workers) == 2
+
+        # With workers an image is copied twice, without once, also where a batch has many chunks.
+        for num_workers, times in ((0, 1), (2, 2)):
+            copied: list[int] = []
+            (batch,) = batches_lib.evaluation_batches(
+                EvaluationReader(NoiseRecords(()), 4, WHOLE), num_examples=COUNT, batch_size=640,
+                skipped=pipeline.SkippedRecords(0.0), num_threads=0, num_workers=num_workers, process_index=0,
+                process_count=1, total=int, workers=kept, copied=copied.append,
+            )  # fmt: skip
+            assert sum(copied) == times * sum(values.nbytes for values in batch.values())
 
         # A pass that is not finished, and one that fails, leave nothing to the next.
         left = evaluated(numbered(75), skipped=pipeline.SkippedRecords(0.0), num_workers=1, workers=kept)

@@ -1,8 +1,10 @@
 """What the benchmarks say, on shapes so small that times mean nothing: no test looks at one."""
 
+import contextlib
 import dataclasses
 import functools
 import json
+import types
 
 import jax.numpy as jnp
 import pytest
@@ -11,7 +13,7 @@ from tests import processes, tiny, tiny_text
 from vmoe_inform import config as config_lib
 from vmoe_inform import tasks
 from vmoe_inform.nn.operations import training_flops_per_sequence
-from vmoe_inform.performance import inform, layer, peers, step, tables
+from vmoe_inform.performance import evaluation, inform, layer, peers, step, tables
 from vmoe_inform.performance import input as input_lib
 from vmoe_inform.performance.timing import Spread
 
@@ -221,6 +223,35 @@ def test_input_row_has_both_rates():
     assert row.over_step.lower > 0.0
 
 
+# Evaluation
+
+
+def test_evaluation_row_has_rates_of_all_parts_and_images_are_copied_once():
+    config = config_lib.parse(tiny.config_dict(evaluation__batch_size=512))
+    (row,) = evaluation.measure(config, repeats=1, seconds=0.0)
+    assert (row.source, row.image_size_px, row.num_workers, row.batch_size, row.images) == ("digits", 32, 0, 512, 2048)
+    assert min(rate.median for rate in (row.images_per_second, row.host, row.devices)) > 0.0
+    assert row.device_waits.median < 1.0
+    assert row.milliseconds_besides_decoding.median > 0.0
+    assert row.copied_over_own == 1.0
+
+
+def test_the_time_of_devices_is_until_all_batches_are_computed():
+    left = []
+
+    class Outputs:
+        def __init__(self):
+            left.append(self)
+
+        def block_until_ready(self):
+            left.remove(self)
+
+    program = types.SimpleNamespace(in_use=contextlib.nullcontext, to_devices=lambda batch: batch)
+    devices = evaluation.Devices(program, lambda *arguments: (Outputs(), None), {}, {})
+    devices.seconds(7)
+    assert left == []
+
+
 # Tables
 
 
@@ -276,12 +307,16 @@ def test_command_line_prints_a_table_and_writes_flat_rows(tmp_path):
 
 
 BAD_COMMAND_LINES = {
-    ("lyaer",): "command line: expected one of layer, step, inform, peers, input, and flags; received 'lyaer'",
+    (
+        "lyaer",
+    ): "command line: expected one of layer, step, inform, peers, experts, input, evaluate, and flags; received 'lyaer'",
     ("input", "--experts=3"): "benchmark input: expected flags among --json, --repeats, --config, --against, ",
     ("input", "--against=torch"): "--against: expected tf.data; received 'torch'",
     ("input", "--against=tf.data", "--photographs=nowhere"): "expected a folder with JPEG files; received 'nowhere'",
     ("input", "--photographs=."): "benchmark input: expected no --photographs without --against=tf.data",
     ("input", "--against=tf.data", "--config=configs/digits.py"): "expected no --config with --against=tf.data",
+    ("evaluate", "--images=3"): "benchmark evaluate: expected flags among --json, --repeats, --config; received",
+    ("evaluate", "--config=configs/wordnet.py"): "model.inputs: expected 'images'; received 'tokens'",
     ("inform", "--config=configs/wordnet.py", "--size=S"): "benchmark inform: expected no --size with --config",
     ("inform", "--config=configs/digits.py"): "model.inputs: expected 'tokens'; received 'images'",
     ("peers", "--peers=nowhere.py"): "--peers: expected Python files; received 'nowhere.py'",

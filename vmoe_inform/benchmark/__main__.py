@@ -7,6 +7,7 @@
     python -m vmoe_inform.benchmark peers [--config=FILE:ARGUMENT] [--peers=FILE.py,...]
     python -m vmoe_inform.benchmark experts --topology=v5e:2x2 [--experts=8,32,128] [--expert_dropout=0,0.2]
     python -m vmoe_inform.benchmark input [--config=FILE:ARGUMENT]
+    python -m vmoe_inform.benchmark evaluate [--config=FILE:ARGUMENT]
     python -m vmoe_inform.benchmark input --against=tf.data [--image_size_px=224] [--photographs=DIR]
 
 - layer: a MoE layer over a dense MLP that does the same activated work.
@@ -17,6 +18,8 @@
 - experts: cycles of the experts' MLPs by a kernel and by single products, as a TPU's compiler schedules them.
 - input: rate of the input pipeline over the rate at which the step consumes. With --against=tf.data: training images
   made of JPEGs per core second, over those of tf.data (extra ``prepare``).
+- evaluate: images a second of evaluation, of the host and of the devices alone; copied bytes and milliseconds besides
+  decoding of an image.
 
 Both sides of a comparison take turns in one process. The tables show medians with their quartiles; --json=FILE writes
 all of it. With --topology=v5e:2x2, layer, step, inform and experts compile for one chip of that TPU, which need not be
@@ -30,10 +33,10 @@ import time
 from absl import flags
 
 from vmoe_inform import command_line, storage
-from vmoe_inform.benchmark import experts, inform, layer, peers, shared, step
+from vmoe_inform.benchmark import evaluate, experts, inform, layer, peers, shared, step
 from vmoe_inform.benchmark import input as input_benchmark
 
-for _module in (shared, layer, step, inform, experts, peers, input_benchmark):
+for _module in (shared, layer, step, inform, experts, peers, input_benchmark, evaluate):
     flags.adopt_module_key_flags(_module)  # --help shows them
 _JSON = command_line.define_output("json", "File for the rows, with machine and settings.")
 
@@ -44,6 +47,7 @@ BENCHMARKS = {
     "peers": peers.BENCHMARK,
     "experts": experts.BENCHMARK,
     "input": input_benchmark.BENCHMARK,
+    "evaluate": evaluate.BENCHMARK,
 }
 
 

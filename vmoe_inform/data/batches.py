@@ -5,6 +5,7 @@ each, in the order of the processes. So the batches of a run do not depend on th
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from vmoe_inform import checks
 from vmoe_inform.config import DataConfig
-from vmoe_inform.data.kept_workers import KeptWorkers
+from vmoe_inform.data.kept_workers import KeptWorkers, Workers
 from vmoe_inform.data.shares import ChunksInTurn, ShareOfBatches
 from vmoe_inform.data.skipped import SKIPPED, SkippedRecords
 from vmoe_inform.data.training_batches import Batch, TrainingBatches
@@ -93,7 +94,8 @@ def evaluation_batches(
     process_index: int,
     process_count: int,
     total: Callable[[int], int],
-    workers: Callable[[], contextlib.AbstractContextManager[KeptWorkers]] = KeptWorkers,
+    workers: Workers = KeptWorkers,
+    copied: Callable[[int], object] = int,
 ) -> Iterator[Batch]:
     """Every example once, in order. Each process makes its part of the batches that one process would make.
 
@@ -108,6 +110,7 @@ def evaluation_batches(
       process_index, process_count: the share of this process; all make the same number of batches.
       total: the sum of a number over all processes.
       workers: gives the processes, for the time of these batches.
+      copied: called with the bytes of each copy of examples on their way into a batch.
 
     Yields:
       the arrays of b examples by name, [b, ...] each.
@@ -127,6 +130,7 @@ def evaluation_batches(
                 template=reader(num_examples),
                 num_workers=min(num_workers, num_batches * batch_size // chunk),
                 num_threads=num_threads,
+                copied=copied,
             )
         else:
             share = ShareOfBatches(
@@ -135,7 +139,8 @@ def evaluation_batches(
                 process_index=process_index,
                 process_count=process_count,
             )
-            made = iter(_chunks(share, num_threads, batch_size))
+            stack_examples = functools.partial(_stack, copied=copied)
+            made = iter(_chunks(share, num_threads, batch_size, stack_examples))
         stack.callback(made.close)
         for batch in made:
             unreadable = batch.pop(SKIPPED)
@@ -144,19 +149,26 @@ def evaluation_batches(
     skipped.finish(total)
 
 
-def _chunks(examples: grain.MapDataset[Example], num_threads: int, chunk: int) -> grain.IterDataset:
+def _chunks(
+    examples: grain.MapDataset[Example],
+    num_threads: int,
+    chunk: int,
+    stack: Callable[[Sequence[Example]], Example] | None = None,
+) -> grain.IterDataset:
     """Consecutive examples as chunks with all that was skipped, in order, made by threads."""
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + chunk)
-    return examples.to_iter_dataset(options).batch(chunk, batch_fn=_stack)
+    return examples.to_iter_dataset(options).batch(chunk, batch_fn=stack or _stack)
 
 
 def _largest_divisor(number: int, at_most: int) -> int:
     return max(divisor for divisor in range(1, at_most + 1) if number % divisor == 0)
 
 
-def _stack(examples: Sequence[Example]) -> Example:
-    """Examples -> arrays, with all that was skipped."""
+def _stack(examples: Sequence[Example], copied: Callable[[int], object] = int) -> Example:
+    """Examples -> arrays, with all that was skipped; ``copied`` is called with the bytes of each array."""
     arrays = {name: np.stack([example[name] for example in examples]) for name in examples[0] if name != SKIPPED}
+    for values in arrays.values():
+        copied(values.nbytes)
     return {**arrays, SKIPPED: tuple(record for example in examples for record in example[SKIPPED])}
 
 

@@ -91,6 +91,7 @@ class KeptWorkers:
         template: Mapping[str, Any],
         num_workers: int,
         num_threads: int,
+        copied: Callable[[int], object] = int,
     ) -> Iterator[dict[str, Any]]:
         """Batches of chunks of consecutive examples, in order; whichever worker is free makes the next chunk.
 
@@ -101,6 +102,7 @@ class KeptWorkers:
           template: an example, whose shapes and types all have.
           num_workers: least number of workers, >= 1; where more are there, they read, too.
           num_threads: of each worker, which read at once; 0: the worker reads by itself.
+          copied: called with the bytes of each copy of a chunk's arrays.
 
         Yields:
           arrays by name, and under ``SKIPPED`` all that could not be read.
@@ -118,7 +120,7 @@ class KeptWorkers:
         with _file_of(reader) as path, _shared_memory((slots, chunk), example) as (memory, chunks):
             read = functools.partial(_read, _Pass(path, memory, example, chunk, num_threads))
             pool = self._at_least(num_workers)
-            pending: collections.deque[Future[tuple[Unreadable, ...]]] = collections.deque()
+            pending: collections.deque[Future[tuple[tuple[Unreadable, ...], int]]] = collections.deque()
             try:
                 for number in range(slots):
                     pending.append(pool.submit(read, number, flat[number]))
@@ -128,9 +130,13 @@ class KeptWorkers:
                     unreadable: list[Unreadable] = []
                     for row in range(0, len(of_batch) * chunk, chunk):
                         slot = taken % slots
-                        unreadable += pending.popleft().result()
+                        of_chunk, written = pending.popleft().result()
+                        unreadable += of_chunk
+                        copied(written)
                         for name, values in batch.items():
-                            values[row : row + chunk] = chunks[slot][name]
+                            part = values[row : row + chunk]
+                            part[...] = chunks[slot][name]
+                            copied(part.nbytes)
                         if taken + slots < len(flat):
                             pending.append(pool.submit(read, slot, flat[taken + slots]))
                         taken += 1
@@ -176,6 +182,9 @@ def _shared_memory(shape: tuple[int, int], dtype: np.dtype) -> Iterator[tuple[st
         memory.close()
 
 
+Workers = Callable[[], contextlib.AbstractContextManager[KeptWorkers]]  # for the time of a pass
+
+
 # In a worker
 
 
@@ -185,16 +194,18 @@ def _opened(of: _Pass) -> tuple[Reader, SharedMemory, ThreadPoolExecutor | None]
     return reader, SharedMemory(of.memory), ThreadPoolExecutor(of.num_threads) if of.num_threads else None
 
 
-def _read(of: _Pass, slot: int, start: int) -> tuple[Unreadable, ...]:
-    """Reads a chunk from position ``start`` on into a slot; returns what could not be read."""
+def _read(of: _Pass, slot: int, start: int) -> tuple[tuple[Unreadable, ...], int]:
+    """Reads a chunk from position ``start`` on into a slot; returns what could not be read, and the bytes written."""
     reader, memory, threads = _opened(of)
     examples = np.ndarray(of.chunk, of.example, memory.buf, slot * of.chunk * of.example.itemsize)
 
-    def read(row: int) -> tuple[Unreadable, ...]:
+    def read(row: int) -> tuple[tuple[Unreadable, ...], int]:
         example = reader(start + row)
+        written = 0
         for name in of.example.names or ():
             examples[name][row] = example[name]
-        return example[SKIPPED]
+            written += example[name].nbytes
+        return example[SKIPPED], written
 
-    found = (map if threads is None else threads.map)(read, range(of.chunk))
-    return tuple(record for of_row in found for record in of_row)
+    found = list((map if threads is None else threads.map)(read, range(of.chunk)))
+    return tuple(record for of_row, _ in found for record in of_row), sum(written for _, written in found)

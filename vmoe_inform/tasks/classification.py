@@ -137,8 +137,14 @@ class Classification(Task[ImageConfig, Source]):
             process_index=process_index,
             process_count=process_count,
             total=processes.total,
-            workers=self._workers,
+            workers=self.workers_in_use,
         )
+
+    def workers_in_use(self) -> "contextlib.AbstractContextManager[KeptWorkers]":
+        """The worker processes that are kept, or others for the time of a context."""
+        from vmoe_inform.data.images.pipeline import kept_workers
+
+        return kept_workers() if self._workers is None else contextlib.nullcontext(self._workers)
 
     @contextlib.contextmanager
     def keeps_workers(self) -> Iterator[None]:

@@ -4,7 +4,6 @@ All randomness of a record comes from (seed, position in the order of all epochs
 thread, worker process or host that reads it. Worker processes are spawned, not forked.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator
 
 import grain
@@ -15,7 +14,7 @@ from vmoe_inform.data import batches
 from vmoe_inform.data.images import pixels
 from vmoe_inform.data.images.framing import WHOLE, Framing
 from vmoe_inform.data.images.readers import EvaluationReader, TrainingReader
-from vmoe_inform.data.kept_workers import KeptWorkers
+from vmoe_inform.data.kept_workers import KeptWorkers, Workers
 from vmoe_inform.data.records import ArrayRecords, Source
 from vmoe_inform.data.skipped import SkippedRecords
 from vmoe_inform.data.training_batches import Batch, TrainingBatches
@@ -82,6 +81,11 @@ def train_iterator(
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
 
+def kept_workers() -> KeptWorkers:
+    """Processes for several passes of :func:`evaluation_batches`; a context manager that ends them."""
+    return KeptWorkers(pixels.use_one_thread)
+
+
 def evaluation_batches(
     source: Source,
     *,
@@ -94,7 +98,7 @@ def evaluation_batches(
     process_index: int = 0,
     process_count: int = 1,
     total: Callable[[int], int] = int,
-    workers: KeptWorkers | None = None,
+    workers: Workers = kept_workers,
 ) -> Iterator[Batch]:
     """Every record once, in order. Each process makes its part of the batches that one process would make.
 
@@ -112,7 +116,7 @@ def evaluation_batches(
       num_workers: processes that read instead of this one, with ``num_threads`` threads each.
       process_index, process_count: the share of this process; all make the same number of batches.
       total: the sum of a number over all processes.
-      workers: from :func:`kept_workers`, for several passes; None: they are started for this one.
+      workers: gives the processes for the time of this pass.
 
     Yields:
       {"image": uint8 [b, P, P, 3], "label": int32 [b], "index": int32 [b], "mask": bool [b]}; index is the record's
@@ -132,13 +136,8 @@ def evaluation_batches(
         process_index=process_index,
         process_count=process_count,
         total=total,
-        workers=kept_workers if workers is None else lambda: contextlib.nullcontext(workers),
+        workers=workers,
     )
-
-
-def kept_workers() -> KeptWorkers:
-    """Processes for several passes of :func:`evaluation_batches`; a context manager that ends them."""
-    return KeptWorkers(pixels.use_one_thread)
 
 
 def workers_for_one_pass(source: Source, data: ImageDataConfig, process_count: int = 1) -> int:

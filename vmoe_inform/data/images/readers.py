@@ -76,16 +76,17 @@ class EvaluationReader:
             image = images.to_square(record["image"], self.image_size_px, self.framing)
         except (OSError, decode.UnreadableImageError) as problem:
             return self._filler((Unreadable(self.records.name(int(index)), str(problem)),))
-        return self._example(image, record["label"], index, True, ())
+        return self.example(image, record["label"], index, True, ())
 
     def _filler(self, unreadable: tuple[Unreadable, ...]) -> dict[str, Any]:
         black = np.zeros((self.image_size_px, self.image_size_px, 3), np.uint8)
-        return self._example(black, 0, 0, False, unreadable)
+        return self.example(black, 0, 0, False, unreadable)
 
     @staticmethod
-    def _example(
+    def example(
         image: np.ndarray, label: int, index: int, mask: bool, unreadable: tuple[Unreadable, ...]
     ) -> dict[str, Any]:
+        """The arrays of an image [P, P, 3] and its record; of filler the mask is False."""
         return {
             "image": image,
             "label": np.asarray(label, np.int32),
