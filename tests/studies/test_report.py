@@ -189,7 +189,7 @@ def test_tables_of_a_study_in_a_bucket(written, bucket_folder, tmp_path, monkeyp
             ["--seeds=3"],
             "--tables_of: expected no other flag than --workdir, --routers and --against; received '--seeds=3'",
         ),
-        ("study.json", None, [], "--workdir: expected another folder than that of --tables_of; received nothing"),
+        ("study.json", None, [], "--workdir: expected a folder for the tables and figures; received nothing"),
         ("study.json", ".", [], "--workdir: expected another folder than that of --tables_of; received '.'"),
         ("none.json", "other", [], "--tables_of: expected a study.json; received 'none.json'"),
     ],

@@ -123,9 +123,11 @@ def write_again(
             "--tables_of", "no other flag than --workdir, --routers and --against", " ".join(other_flags)
         )
     path = storage.path("--tables_of", file)
-    folder = None if workdir is None else storage.path("--workdir", workdir)
-    if folder is None or storage.absolute(folder / JSON_FILE) == storage.absolute(path):
-        raise checks.error("--workdir", "another folder than that of --tables_of", workdir or checks.NOTHING)
+    if workdir is None:
+        raise checks.error("--workdir", "a folder for the tables and figures", checks.NOTHING)
+    folder = storage.path("--workdir", workdir)
+    if storage.absolute(folder / JSON_FILE) == storage.absolute(path):
+        raise checks.error("--workdir", "another folder than that of --tables_of", workdir)
     try:
         study = document.read(path).among(routers, against=against)
     except FileNotFoundError:
