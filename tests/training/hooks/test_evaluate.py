@@ -32,6 +32,7 @@ class _Fakes:
     def __init__(self):
         self.evaluated, self.shown, self.signal_after = [], [], None
         self._after_each_batch = lambda: None
+        self.task = _Task(None)
 
     @contextlib.contextmanager
     def reporting(self, after_each_batch):
@@ -72,6 +73,9 @@ class _Task:
 
     def num_examples(self, source):
         return len(source.records)
+
+    def keeps_workers(self):
+        return contextlib.nullcontext()
 
 
 def _summarize(scores):
