@@ -13,7 +13,7 @@ import pytest
 
 from tests import processes
 from tests.launch.test_lost_processes import FLAGS
-from tests.runs.test_checkpoints import _write
+from tests.runs.states_by_hand import write
 from vmoe_inform import checks
 from vmoe_inform.drill import kills, run
 from vmoe_inform.drill.compare import differing
@@ -79,14 +79,14 @@ def test_states_of_a_run(tmp_path):
 
 def test_every_array_and_the_position_are_compared(tmp_path):
     runs = {name: tmp_path / name for name in ("one", "two", "other")}
-    _write(runs["one"], 1, 2)
+    write(runs["one"], 1, 2)
     shutil.copytree(runs["one"], runs["two"])
     assert differing(runs["one"], runs["two"]) == []
     position = runs["two"] / "checkpoints" / "2" / "data" / "process_0-of-1.json"
     (position.parents[1] / "checksums.json").unlink()  # or the change would be found before it is compared
     position.write_text(json.dumps({"next_index": 7}))
     assert differing(runs["one"], runs["two"]) == ["process_0-of-1.json"]
-    _write(runs["other"], 1)
+    write(runs["other"], 1)
     found = differing(runs["one"], runs["other"])
     assert {"params/head/kernel", "ema_params/head/kernel", "step", "step of the checkpoint"} <= set(found)
     assert "opt_state/0/mu/head/kernel" not in found  # zero in both

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from tests.evaluation.test_run import CountingPredictor, evaluate_sample, files_of
+from tests.evaluation.sample_evaluations import CountingPredictor, evaluate_sample, files_of
 from tests.report.sample_results import results, with_suite
 from vmoe_inform.evaluation import metric_registry
 from vmoe_inform.evaluation.metric_registry import METRICS, SCORES, of_image, of_scores

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.launch.test_scripts import ROOT, SLICE, TRAIN, run, stand_in
+from tests.launch.stand_ins import ROOT, SLICE, TRAIN, run, stand_in
 
 # STATES holds what `describe` says, one line a call: nothing is a request that does not exist, `fails` is a network
 # that does. CODES holds the exit codes of training, one line a start.

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.launch.test_scripts import left_of, stand_in
+from tests.launch.stand_ins import left_of, stand_in
 from tests.processes import ROOT
 
 # Each start is noted; training saves at SIGTERM, and ends by itself when there is a file `end` with its exit code.

@@ -3,7 +3,7 @@
 import chex
 import pytest
 
-from tests.runs import test_checkpoints as on_a_disk
+from tests.runs.states_by_hand import make_data, make_state, restore, write
 from vmoe_inform import storage
 from vmoe_inform.runs import integrity, saved_trees
 from vmoe_inform.runs.checkpoints import Checkpoints
@@ -29,24 +29,24 @@ def test_the_newest_are_kept_and_come_back(bucket_server, bucket_folder):
         bucket_server.fail("lost", at="POST .*checkpoints%2F2%2F.*manifest.*ifGenerationMatch")  # of tensorstore
         for step, fault in ((1, "503"), (2, "lost"), (3, "dropped")):
             bucket_server.fail(fault, at=rf"POST .*checkpoints/{step}/")
-            of_run.save(on_a_disk._state(step), on_a_disk._data(position=step))
+            of_run.save(make_state(step), make_data(position=step))
     bucket_server.fail("503", at="GET .*checkpoints.*3.*alt=media")
-    state, record = on_a_disk._restore(bucket_folder)
-    chex.assert_trees_all_equal(state, on_a_disk._state(3))
+    state, record = restore(bucket_folder)
+    chex.assert_trees_all_equal(state, make_state(3))
     assert record == 3
     assert _steps(bucket_folder) == [2, 3]
 
 
 def test_damage_and_what_was_not_completed(bucket_folder, warnings):
-    on_a_disk._write(bucket_folder, 1, 2, 3)
+    write(bucket_folder, 1, 2, 3)
     folder = bucket_folder / "checkpoints"
     shard = _largest(folder / "2")
     content = storage.read_bytes(shard)
     storage.write_bytes(shard, content[:-1] + bytes([content[-1] ^ 1]))
     storage.remove(folder / "3" / MARK)  # killed right before it
     storage.write_bytes(folder / "4" / "state" / "d" / "part", content)  # killed in the middle
-    state, record = on_a_disk._restore(bucket_folder)
-    chex.assert_trees_all_equal(state, on_a_disk._state(1))
+    state, record = restore(bucket_folder)
+    chex.assert_trees_all_equal(state, make_state(1))
     assert record == 1
     assert [path.name for path in storage.matching(folder, "*")] == ["1", "damaged_2", "damaged_3"]
     assert any("taking checkpoint 1 instead" in line for line in warnings)
@@ -69,10 +69,10 @@ def test_no_checkpoint_is_completed_where_another_trains_by_now(folder, monkeypa
         storage.write_text(folder / LOCK_FILE, '{"training": "another"}')
 
     with RunLock(folder) as lock, Checkpoints(folder, keep=2, lock=lock) as of_run:
-        of_run.save(on_a_disk._state(1), on_a_disk._data(position=1))
+        of_run.save(make_state(1), make_data(position=1))
         of_run.wait()
         monkeypatch.setattr(integrity, "write_checksums", write_checksums_and_lose_the_lock)
-        of_run.save(on_a_disk._state(2), on_a_disk._data(position=2))
+        of_run.save(make_state(2), make_data(position=2))
         with pytest.raises(RemovedError, match="to stay while training runs"):
             of_run.wait()
     left = [path.name for path in saved_trees.unfinished(folder / "checkpoints")]

@@ -13,7 +13,7 @@ import pytest
 
 from configs import digits
 from tests import processes
-from tests.launch.test_scripts import stand_in
+from tests.launch.stand_ins import stand_in
 from vmoe_inform.studies import execute, plan
 from vmoe_inform.training.writers.jsonl import read_metrics
 

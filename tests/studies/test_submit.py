@@ -10,7 +10,7 @@ import re
 import pytest
 import yaml
 
-from tests.launch.test_scripts import stand_in
+from tests.launch.stand_ins import stand_in
 from tests.studies import sample
 from tests.studies.test_plan import make
 from vmoe_inform import command_line
