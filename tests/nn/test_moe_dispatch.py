@@ -9,7 +9,7 @@ from absl import logging
 
 from tests import tiny
 from vmoe_inform import config as config_lib
-from vmoe_inform.nn.mlp import Mlp
+from vmoe_inform.nn.mlp import Mlp, biases_of_blocks
 from vmoe_inform.nn.moe import MoeLayer
 from vmoe_inform.nn.router import Surroundings
 from vmoe_inform.performance import costs
@@ -181,3 +181,27 @@ def test_the_number_of_experts_of_a_token_is_a_metric_where_it_is_not_fixed():
         return dict.fromkeys(fixed.init_with_output(key, tokens, Surroundings(), train=False)[0][1], ())
 
     assert "experts_per_token" not in jax.eval_shape(names, jax.random.key(0))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_biases_row_by_row_are_those_of_the_blocks(dtype):
+    bias = jnp.asarray(np.random.default_rng(0).integers(-8, 8, (3, 6)), dtype)  # small integers: exact in both types
+    expert_of_block = jnp.array([0, 0, 2, 3])  # the last block is of no expert
+    gradient = jnp.asarray(np.random.default_rng(1).integers(-8, 8, (4, 5, 6)), dtype)
+
+    def both(by_row):
+        def rows(bias):
+            biases = biases_of_blocks(bias, expert_of_block, 5, by_row=by_row)
+            return jnp.broadcast_to(biases, gradient.shape)
+
+        found, pull_back = jax.vjp(rows, bias)
+        return found, pull_back(gradient)[0]
+
+    by_row, by_block = both(True), both(False)
+    chex.assert_trees_all_equal(by_row, by_block)
+    np.testing.assert_array_equal(
+        by_row[0], jnp.concatenate([bias, jnp.zeros_like(bias[:1])])[expert_of_block][:, None].repeat(5, 1)
+    )
+    np.testing.assert_array_equal(
+        by_row[1], jnp.stack([gradient[:2].sum((0, 1)), jnp.zeros(6, dtype), gradient[2].sum(0)])
+    )

@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from vmoe_inform.axes import Array, Float, Int
-from vmoe_inform.dispatch import Segments
+from vmoe_inform.dispatch import Segments, current_platform
 from vmoe_inform.dispatch.products import block_products, expert_products
 from vmoe_inform.dispatch.segment_products import segment_linear
 from vmoe_inform.nn.dropout import Dropout, dropout, dropout_of_experts
@@ -194,12 +194,29 @@ def _linear(
     if isinstance(where, Segments):
         return checkpoint_name(segment_linear(rows.astype(dtype), kernel, bias, where), EXPERT_PRODUCTS)
     if where is not None:
-        # Rows of the experts' biases by a product, whose gradient is a product too; none for a block of no expert
-        chosen = jax.nn.one_hot(where, len(bias), dtype=dtype)
-        products = block_products(rows.astype(dtype), kernel, where) + (chosen @ bias)[:, None]
+        biases = biases_of_blocks(bias, where, rows.shape[1], by_row=current_platform() == "tpu")
+        products = block_products(rows.astype(dtype), kernel, where) + biases
         return checkpoint_name(products, EXPERT_PRODUCTS)
     # [E, G, T, D] -> [E, G T, D]: one long product for each expert
     long = rows.astype(dtype).reshape(len(bias), -1, rows.shape[-1])
     # Over several devices the partitioner knows best, which cannot look into a loop over experts.
     products = jnp.einsum("etd,edm->etm", long, kernel) if axis_size(EXPERT) > 1 else expert_products(long, kernel)
     return checkpoint_name((products + bias[:, None]).reshape(*rows.shape[:-1], -1), EXPERT_PRODUCTS)
+
+
+def biases_of_blocks(
+    bias: Float[Array, "E M"], expert_of_block: Int[Array, " X"], block_rows: int, *, by_row: bool
+) -> Float[Array, "X #T M"]:
+    """The experts' biases for blocks of their rows, by a product, whose gradient is a product too.
+
+    Args:
+      bias: of the experts.
+      expert_of_block: E for a block of no expert, which has none.
+      block_rows: T.
+      by_row: whether the product has a row for each row of a block, or one for the block. A TPU's compiler fuses the
+        first to what follows; of the second it writes all rows to memory, before anything is added to them.
+    """
+    chosen = jax.nn.one_hot(expert_of_block, len(bias), dtype=bias.dtype)[:, None]
+    if by_row:
+        chosen = jnp.broadcast_to(chosen, (len(chosen), block_rows, len(bias)))
+    return chosen @ bias
