@@ -54,6 +54,13 @@ def test_it_runs_without_the_libraries_that_read_data(module):
     assert {name: by for name, by in libraries_of(module).items() if name not in LIBRARIES} == {}
 
 
+def test_training_starts_without_what_only_draws_or_compares():
+    """What takes a tenth of a second or more to import, and is for reports, corruptions and linear classifiers."""
+    found = libraries_of("vmoe_inform.train") | libraries_of("vmoe_inform.training.loop")
+    assert found.keys() >= {"grain", "orbax"}
+    assert not found.keys() & {"imagecorruptions", "matplotlib", "scipy", "skimage", "sklearn", "tensorflow"}
+
+
 def test_what_reads_data_is_found():
     assert libraries_of("vmoe_inform.data.batches")["grain"].startswith("vmoe_inform.data.")
     text = "import a\nif TYPE_CHECKING:\n    import b\ntry:\n    import c\nexcept OSError: pass\ndef f():\n    import d"

@@ -10,13 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import matplotlib
-from matplotlib import font_manager
-from matplotlib.ft2font import FT2Font
-
 from vmoe_inform import text as text_lib
 
-if TYPE_CHECKING:  # training draws nothing, but names what it finds in data as figures do
+if TYPE_CHECKING:  # training draws nothing, but can write down what it finds in data as figures do
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
@@ -62,6 +58,8 @@ def plain(draw: Callable[Parameters, Drawn]) -> Callable[Parameters, Drawn]:
 
     @functools.wraps(draw)
     def drawn(*arguments: Parameters.args, **options: Parameters.kwargs) -> Drawn:
+        import matplotlib
+
         with matplotlib.rc_context({"font.family": list(fonts()), "text.usetex": False, "text.parse_math": True}):
             return draw(*arguments, **options)
 
@@ -114,16 +112,22 @@ def legend(owner: "Figure | Axes", handles: Sequence[Any], **options: Any) -> "L
 @functools.cache
 def fonts() -> tuple[str, ...]:
     """Families to draw with: matplotlib's own, and what this machine has for other scripts."""
+    from matplotlib import font_manager
+
     there = {font.name for font in font_manager.fontManager.ttflist}
     return (FONT, *(family for family in _MORE_FONTS if family in there))
 
 
 def font_file(family: str = FONT) -> Path:
     """The file of a font."""
+    from matplotlib import font_manager
+
     return Path(font_manager.findfont(family, fallback_to_default=False))
 
 
 @functools.cache
 def _glyphs(family: str) -> frozenset[int]:
     """The code points that a font has."""
+    from matplotlib.ft2font import FT2Font
+
     return frozenset(FT2Font(str(font_file(family))).get_charmap())

@@ -7,6 +7,7 @@ import pytest
 from tests.data.small_sources import labels_of
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data import sources
+from vmoe_inform.data.images import digits
 
 
 def test_unknown_source_lists_the_known_ones():
@@ -37,6 +38,14 @@ def test_digits_together_are_the_data_set():
     levels = np.round(np.arange(17) * 15.9375).astype(np.uint8)
     assert levels[[1, 8, 16]].tolist() == [16, 128, 255]
     assert rows(np.concatenate(found)) == rows(levels[load_digits().images.astype(int)][..., None])
+
+
+def test_digits_are_the_same_where_scikit_learn_keeps_them_elsewhere(monkeypatch):
+    direct = sources.load(ImageDataConfig(), "test").records
+    monkeypatch.setattr(digits, "_FILE", "no/such/file")
+    by_its_loader = sources.load(ImageDataConfig(), "test").records
+    np.testing.assert_array_equal(by_its_loader.images, direct.images)
+    np.testing.assert_array_equal(by_its_loader.labels, direct.labels)
 
 
 def test_digits_refuse_another_split():

@@ -4,10 +4,8 @@ import functools
 import string
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from jaxtyping import Int, UInt8
-from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from vmoe_inform import checks
@@ -71,6 +69,9 @@ def _glyph_name(character: str) -> str:
 @functools.cache
 def _glyph_names() -> dict[Path, dict[str, str]]:
     """For each font file, the names of its glyphs for digits and letters."""
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
     result = {}
     for path in sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("*.ttf")):
         font = FT2Font(str(path))

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
-from scipy.special import log_softmax, logsumexp
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation.results import Reliability, RiskCoverage
@@ -52,6 +51,8 @@ def top_k_accuracy(logits: ArrayLike, labels: ArrayLike, k: int) -> float:
 
 def negative_log_likelihoods(logits: ArrayLike, labels: ArrayLike) -> Float[np.ndarray, " n"]:
     """-log softmax(logits)[label] in nats of each image; args and errors as :func:`top_k_hits`."""
+    from scipy.special import log_softmax  # not while a run starts: SciPy takes a fifth of the time of JAX to import
+
     logits, labels = _checked(logits, labels)
     return -np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1)[:, 0]
 
@@ -63,6 +64,8 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
 
 def max_probability(logits: ArrayLike) -> Float[np.ndarray, " n"]:
     """Confidence of each prediction, the largest softmax probability, from logits [n, classes]."""
+    from scipy.special import log_softmax
+
     return np.exp(log_softmax(np.asarray(logits, np.float64), axis=1).max(axis=1))
 
 
@@ -72,6 +75,8 @@ def log_doubt(logits: ArrayLike) -> Float[np.ndarray, " n"]:
     It orders predictions as their confidence does, and still does where the confidence is rounded to 1. That happens
     from 17 nats on between the largest logit and the others in float32, from 37 in float64.
     """
+    from scipy.special import logsumexp
+
     logits = np.sort(np.asarray(logits, np.float64), axis=1)
     if logits.shape[1] == 1:  # there is nothing to doubt
         return np.full(len(logits), np.finfo(np.float32).min, np.float64)

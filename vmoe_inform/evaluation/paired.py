@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import special
 
 from vmoe_inform import checks
 from vmoe_inform.evaluation.results import SHARE, Scale, Unit, Value
@@ -118,11 +117,13 @@ def difference(before: Contributions, after: Contributions) -> Difference:
         low, high = interval_of_shares(gained, lost, count)
         p_value = mcnemar(gained, lost)
         return Difference(count, before.value, after.value, low, high, p_value, gained, lost, *shared)
+    import scipy.special  # not while a run starts, which compares nothing
+
     effects = after.influences - before.influences
     change = after.value - before.value
     error = math.sqrt(float(np.square(effects).sum()) * count / (count - 1))
-    half = float(special.stdtrit(count - 1, (1 + _LEVEL) / 2)) * error
-    p_value = float(2 * special.stdtr(count - 1, -abs(change) / error)) if error > 0 else float(change == 0)
+    half = float(scipy.special.stdtrit(count - 1, (1 + _LEVEL) / 2)) * error
+    p_value = float(2 * scipy.special.stdtr(count - 1, -abs(change) / error)) if error > 0 else float(change == 0)
     return Difference(count, before.value, after.value, change - half, change + half, p_value, None, None, *shared)
 
 
@@ -147,8 +148,10 @@ def interval_of_shares(gained: int, lost: int, count: int) -> tuple[float, float
       gained, lost: as for :func:`mcnemar`.
       count: records.
     """
+    import scipy.special
+
     up, down = (gained + 1) / (count + 2), (lost + 1) / (count + 2)
-    deviations = float(special.ndtri((1 + _LEVEL) / 2))
+    deviations = float(scipy.special.ndtri((1 + _LEVEL) / 2))
     half = deviations * math.sqrt((up + down - (up - down) ** 2) / (count + 2))
     return max(-1.0, up - down - half), min(1.0, up - down + half)
 

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.optimize
 from absl import logging
 from jaxtyping import Float, Int
 
@@ -152,6 +151,8 @@ def linear_logits(
     Returns:
       log-odds, float64.
     """
+    import scipy.optimize  # takes long to import, and only this needs it
+
     count, width = train_features.shape
     moments = _moments(train_features)
     chunks = [jax.device_put(array) for array in _chunked(train_features, train_labels, moments)]
