@@ -6,6 +6,7 @@ import pytest
 
 from tests import tiny
 from vmoe_inform import config as config_lib
+from vmoe_inform.nn import models
 from vmoe_inform.training import program as program_lib
 
 
@@ -26,3 +27,12 @@ def test_half_the_compilers_work_makes_the_same_bits(optimised):
         half = create(*arguments)
         whole = jax.jit(create.__wrapped__, compiler_options={"xla_backend_optimization_level": "3"})(*arguments)
     chex.assert_trees_all_equal(jax.device_get(half), jax.device_get(whole))
+
+
+def test_the_initialisation_is_traced_once(monkeypatch):
+    calls, initialize = [], models.initialize
+    monkeypatch.setattr(models, "initialize", lambda *arguments: calls.append(1) or initialize(*arguments))
+    program = program_lib.build(config_lib.parse(tiny.config_dict(**tiny.ONE_BLOCK)), 6)
+    with program.in_use():
+        program.initialize.func.trace(*program.initialize.args)
+    assert len(calls) == 1

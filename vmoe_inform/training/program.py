@@ -121,7 +121,8 @@ def build(
         memory = model.initial_memory(config.train.batch_size) if task.carries_memory else None
         return state_lib.create(model, optimizer, seed=seed, ema=config.train.ema_decay > 0, memory=memory)
 
-    shapes = jax.eval_shape(create, seed)
+    with jax.set_mesh(mesh):  # as when it runs: it is traced once
+        shapes = jax.eval_shape(create, seed)
     paths.check(config.optimizer, shapes.params, shapes.routing)
     frozen = paths.num_frozen(shapes.params, config.optimizer.frozen)
     if config.optimizer.frozen:
