@@ -1,5 +1,6 @@
 """Runs a command: parses its flags, and turns what goes wrong into one line and an exit code."""
 
+import gc
 import io
 import logging as standard_logging
 import os
@@ -136,6 +137,7 @@ def run(
     """
 
     def guarded(arguments: list[str]) -> None:
+        gc.freeze()  # what was imported stays: a search for garbage need not go through it
         _prepare_terminal()
         try:
             _check_words(arguments[1:], subcommands, operands)
