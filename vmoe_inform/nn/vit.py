@@ -12,6 +12,7 @@ from vmoe_inform.config import VisionModelConfig
 from vmoe_inform.nn.auxiliary_losses import auxiliary_loss
 from vmoe_inform.nn.dropout import Dropout
 from vmoe_inform.nn.mlp import Mlp
+from vmoe_inform.nn.patches import PatchEmbedding, patches_of
 from vmoe_inform.nn.router import Surroundings, needs_raw_inputs
 from vmoe_inform.nn.trunk import apply_blocks
 
@@ -107,9 +108,7 @@ class VisionTransformer(nn.Module):
         expected = (config.image_size_px, config.image_size_px, 3)
         if images.ndim != 4 or images.shape[1:] != expected:
             raise checks.error("images", f"shape (B, {', '.join(map(str, expected))})", images.shape)
-        patch = (config.patch_size_px, config.patch_size_px)
-        tokens = nn.Conv(config.hidden_size, patch, patch, "VALID", dtype=dtype, name="patch_embedding")(images)
-        tokens = tokens.reshape(images.shape[0], -1, config.hidden_size)  # [B, rows, columns, D] -> [B, N, D]
+        tokens = PatchEmbedding(config.hidden_size, config.patch_size_px, dtype, name="patch_embedding")(images)
         if config.classifier == "token":
             class_token = self.param("class_token", nn.initializers.zeros, (1, 1, config.hidden_size))
             class_tokens = jnp.broadcast_to(class_token.astype(dtype), (images.shape[0], 1, config.hidden_size))
@@ -134,9 +133,5 @@ class VisionTransformer(nn.Module):
 
 def _patches(images: Float[Array, "B P P 3"], config: VisionModelConfig) -> Float[Array, "B N values"]:
     """The pixels of each token's patch; zeros for the class token, where there is one."""
-    side, size = config.image_size_px // config.patch_size_px, config.patch_size_px
-    batch = images.shape[0]  # no number while a program for any batch size is exported
-
-    # [B, rows * p, columns * p, 3] -> [B, rows, columns, p, p, 3] -> [B, N, p * p * 3]
-    patches = images.reshape(batch, side, size, side, size, 3).swapaxes(2, 3).reshape(batch, side * side, -1)
-    return jnp.pad(patches, ((0, 0), (config.num_tokens - side * side, 0), (0, 0)))
+    patches = patches_of(images, config.patch_size_px)
+    return jnp.pad(patches, ((0, 0), (config.num_tokens - patches.shape[1], 0), (0, 0)))
