@@ -7,8 +7,9 @@ rest is the price of sparsity: routing, moving tokens, empty slots, more weights
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -40,6 +41,8 @@ class LayerRow:
       dispatch: name of the dispatcher.
       forward: time of the forward pass, over the dense MLP's.
       forward_backward: time of forward and backward pass (gradients of tokens and all parameters), over the MLP's.
+      forward_processor, forward_backward_processor: the same two for the time of all threads of this process, which
+        other programs do not lengthen.
       forward_flops, forward_backward_flops: the same for operations, as compiled.
       forward_cycles, forward_backward_cycles: the same for the cycles that the compiler of a TPU estimates.
       bytes_without_cycles: that instructions read and write in forward and backward pass for which the compiler states
@@ -53,6 +56,8 @@ class LayerRow:
     dispatch: str
     forward: Spread | None
     forward_backward: Spread | None
+    forward_processor: Spread | None
+    forward_backward_processor: Spread | None
     forward_flops: float
     forward_backward_flops: float
     forward_cycles: float | None
@@ -220,24 +225,24 @@ class _Arrays:
 
 @dataclasses.dataclass(frozen=True)
 class _Times:
-    """Seconds of each round, and the metrics of the layer."""
+    """Times of each round, and the metrics of the layer."""
 
-    forward: list[float]
-    forward_backward: list[float]
+    forward: list[timing.Times]
+    forward_backward: list[timing.Times]
     metrics: Tree
 
 
 def _time(layers: Mapping[str, _Layer], made: _Arrays, repeats: int) -> dict[str, _Times]:
     arrays = {name: made.of(layer) for name, layer in layers.items()}
-    measures: dict[tuple[str, str], timing.Measure] = {}
+    measures: dict[tuple[str, str], Callable[[], timing.Times]] = {}
     for name, layer in layers.items():
-        measures[name, "forward"] = timing.stopwatch(layer.forward.run, *arrays[name][:3])
-        measures[name, "forward_backward"] = timing.stopwatch(layer.forward_backward.run, *arrays[name])
-    seconds = timing.interleave(measures, repeats)
+        forward = functools.partial(layer.forward.run, *arrays[name][:3])
+        both = functools.partial(layer.forward_backward.run, *arrays[name])
+        measures[name, "forward"] = functools.partial(timing.times, forward)
+        measures[name, "forward_backward"] = functools.partial(timing.times, both)
+    found = timing.interleave(measures, repeats)
     return {
-        name: _Times(
-            seconds[name, "forward"], seconds[name, "forward_backward"], layer.forward.run(*arrays[name][:3])[1]
-        )
+        name: _Times(found[name, "forward"], found[name, "forward_backward"], layer.forward.run(*arrays[name][:3])[1])
         for name, layer in layers.items()
     }
 
@@ -254,6 +259,8 @@ def _row(
         dispatch=moe.dispatch,
         forward=None,
         forward_backward=None,
+        forward_processor=None,
+        forward_backward_processor=None,
         forward_flops=forward.flops / dense_forward.flops,
         forward_backward_flops=both.flops / dense_both.flops,
         forward_cycles=timing.quotient(forward.estimated_cycles, dense_forward.estimated_cycles),
@@ -265,11 +272,20 @@ def _row(
     )
     if times is None or dense_times is None:
         return row
+    wall, dense_wall = _seconds(times, "wall"), _seconds(dense_times, "wall")
+    processor, dense_processor = _seconds(times, "processor"), _seconds(dense_times, "processor")
     return dataclasses.replace(
         row,
-        forward=timing.ratio(times.forward, dense_times.forward),
-        forward_backward=timing.ratio(times.forward_backward, dense_times.forward_backward),
+        forward=timing.ratio(wall[0], dense_wall[0]),
+        forward_backward=timing.ratio(wall[1], dense_wall[1]),
+        forward_processor=timing.ratio(processor[0], dense_processor[0]),
+        forward_backward_processor=timing.ratio(processor[1], dense_processor[1]),
         dropped=float(times.metrics["dropped"]),
-        forward_milliseconds=timing.spread([1e3 * seconds for seconds in times.forward]),
-        forward_backward_milliseconds=timing.spread([1e3 * seconds for seconds in times.forward_backward]),
+        forward_milliseconds=timing.spread([1e3 * seconds for seconds in wall[0]]),
+        forward_backward_milliseconds=timing.spread([1e3 * seconds for seconds in wall[1]]),
     )
+
+
+def _seconds(times: _Times, kind: Literal["wall", "processor"]) -> tuple[list[float], list[float]]:
+    """Of each round: forward pass, and forward and backward pass."""
+    return [getattr(each, kind) for each in times.forward], [getattr(each, kind) for each in times.forward_backward]
