@@ -4,6 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
+import subprocess
+import sys
 import types
 
 import jax.numpy as jnp
@@ -149,6 +152,23 @@ def test_inform_takes_no_times_where_the_plain_model_takes_too_long():
     assert row.plain_milliseconds is None
     assert row.flops is not None
     assert 1.0 < row.flops < 1.1
+
+
+def test_inform_compiles_evaluation_for_a_tpu_and_adds_up_its_schedules(tmp_path):
+    """In a process of its own: the compiler is told once where to write."""
+    command = (
+        *(sys.executable, "-m", "vmoe_inform.benchmark", "inform", "--steps=symphony", "--images=8"),
+        *("--config=configs/digits.py:router=vmoe", "--config.model.num_layers=2", "--config.model.dtype=bfloat16"),
+        *("--topology=v5e:1x1", f"--json={tmp_path / 'found.json'}"),
+    )
+    subprocess.run(command, check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["header"]["model"]["moe"]["capacity_factor_evaluation"] == 4.0  # that of the recipe
+    (row,) = found["rows"]
+    assert (row["sequences"], row["inform"]) == (8, "symphony")
+    for ratio in ("flops", "cycles", "scheduled", "longest"):
+        assert 0.9 < row[ratio] < 1.5, ratio
+    assert row["bytes_without_cycles"] >= 0
 
 
 def test_inform_needs_a_model_that_is_not_informed():
@@ -316,7 +336,7 @@ BAD_COMMAND_LINES = {
     ("evaluate", "--images=3"): "benchmark evaluate: expected flags among --json, --repeats, --config; received",
     ("evaluate", "--config=configs/wordnet.py"): "model.inputs: expected 'images'; received 'tokens'",
     ("inform", "--config=configs/wordnet.py", "--size=S"): "benchmark inform: expected no --size with --config",
-    ("inform", "--config=configs/digits.py"): "model.inputs: expected 'tokens'; received 'images'",
+    ("inform", "--config=configs/digits.py", "--tokens=50"): "benchmark inform: expected no --tokens with --config",
     ("peers", "--peers=nowhere.py"): "--peers: expected Python files; received 'nowhere.py'",
     ("peers", "--peers=a/one.py,b/one.py"): "--peers: expected files of different names, none of them vmoe_inform.py;",
     ("layer", "--groups=0"): "--groups: expected tuple of int >= 1 and <= 1048576; received 0",

@@ -1,5 +1,6 @@
 """Cycles from a compiler's final schedules, of programs that are written out here."""
 
+import math
 import os
 
 import pytest
@@ -45,6 +46,44 @@ def test_runs_of_fusions_and_kernels_bytes_and_operations(tmp_path):
     assert found.by_bandwidth == pytest.approx(2 * by_bandwidth, abs=2)
     assert found.longest == 301 + 2000  # the fusion waits for memory, and the kernel does not
     assert found.estimated == 700 + 100
+
+
+ALIKE = """HloModule jit_f, is_scheduled=true
+
+%one (a: f32[8,128]) -> f32[8,128] {
+  %a = f32[8,128]{1,0:T(8,128)S(1)} parameter(0)
+  ROOT %twice = f32[8,128]{1,0:T(8,128)} add(%a, %a), metadata={op_name="jit(f)/first"}
+}
+
+%two (b: f32[8,128]) -> f32[8,128] {
+  %b = f32[8,128]{1,0:T(8,128)S(1)} parameter(0)
+  ROOT %doubled = f32[8,128]{1,0:T(8,128)} add(%b, %b), metadata={op_name="jit(f)/second"}
+}
+
+%three (c: f32[8,128]) -> f32[8,128] {
+  %c = f32[8,128]{1,0:T(8,128)S(1)} parameter(0)
+  ROOT %square = f32[8,128]{1,0:T(8,128)} multiply(%c, %c)
+}
+
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %copy.1 = f32[8,128]{1,0:T(8,128)S(1)} copy(%x)
+  %fusion.1 = f32[8,128]{1,0:T(8,128)} fusion(%copy.1), kind=kLoop, calls=%one, backend_config={"estimated_cycles":"9"}
+  %copy.2 = f32[8,128]{1,0:T(8,128)S(1)} copy(%fusion.1)
+  %fusion.2 = f32[8,128]{1,0:T(8,128)} fusion(%copy.2), kind=kLoop, calls=%two, backend_config={"estimated_cycles":"9"}
+  %copy.3 = f32[8,128]{1,0:T(8,128)S(1)} copy(%fusion.2)
+  ROOT %fusion.3 = f32[8,128]{1,0:T(8,128)} fusion(%copy.3), kind=kLoop, calls=%three
+}
+"""
+
+
+def test_fusions_that_share_code_count_once_each_and_arrays_on_the_chip_are_not_read(tmp_path):
+    for name, count in (("fusion.2", 5), ("copy.1", 2)):
+        write(tmp_path, name, count)
+    found = schedules.of(ALIKE, tmp_path, CHIPS["v5e"])
+    assert found.scheduled == 2 * 5 + 3 * 2  # of fusion.3, which does something else, nothing is known
+    assert found.estimated == 2 * 9
+    assert found.by_bandwidth == 5 * math.ceil(8 * 128 * 4 * 1.5e9 / 819e9)  # each writes, or reads, one array
 
 
 def test_a_folder_without_schedules(tmp_path):

@@ -1,6 +1,10 @@
 """``benchmark inform``: a model of images or text with each inform step over the same model without it."""
 
+import atexit
 import dataclasses
+import pathlib
+import shutil
+import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,23 +36,31 @@ _SECONDS = command_line.define(
 # Tokens of an image with a class token -> image and patch in pixels, images of a batch: about as many tokens for each.
 _SIZES = {50: (224, 32, 16), 197: (224, 16, 4), 577: (384, 16, 2), 1025: (512, 16, 1), 4097: (1024, 16, 1)}
 _LONGEST_IN_ONE_PIECE = 577
-_TEXTS = 4  # rows of a batch
+_IMAGES, _TEXTS = 32, 4  # of a batch, of a config
 
 
 def measure() -> shared.Measured:
     """Each inform step at each number of tokens, of images or of the text of --config."""
-    if shared.CONFIG.value is None:
+    config = shared.CONFIG.value
+    if config is None:
         return _measured(*_images())
-    for name in ("size", "dtype"):
+    of_images = isinstance(config_lib.parse(config).model, config_lib.VisionModelConfig)
+    for name in ("size", "dtype", "tokens") if of_images else ("size", "dtype"):
         if shared.given(name):
             raise checks.error("benchmark inform", f"no --{name} with --config, which says it", f"--{name}")
-    return _measured(*_text(shared.CONFIG.value))
+    return _measured(*(_recipe(config) if of_images else _text(config)))
 
 
 def _measured(model: ModelConfig, sizes: list["Size"], options: Mapping[str, Mapping[str, Any]]) -> shared.Measured:
     from vmoe_inform.performance import inform
+    from vmoe_inform.performance.costs import schedules
     from vmoe_inform.routing.steps import INFORM_STEPS
 
+    folder = None
+    if shared.TOPOLOGY.value is not None:
+        folder = pathlib.Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, folder)
+        schedules.write_to(folder)
     steps = shared.names("--steps", _STEPS.value, list(INFORM_STEPS))
     rows = inform.measure(
         model,
@@ -58,6 +70,7 @@ def _measured(model: ModelConfig, sizes: list["Size"], options: Mapping[str, Map
         options={name: options[name] for name in steps if name in options},
         timed_up_to_seconds=_SECONDS.value,
         topology=shared.chip(),
+        schedules_in=folder,
     )
     return {"model": dataclasses.asdict(model)}, rows
 
@@ -68,8 +81,6 @@ def _images() -> tuple[ModelConfig, list["Size"], Mapping[str, Mapping[str, Any]
     config = presets.start(None, router="vmoe", variant=f"{_SIZE.value}/16", experts="8", where="last2")
     config.model.dtype = shared.DTYPE.value
     config.model.router.options.top_experts.renormalize = True  # as all presets of informed routers have it
-    # Evaluation gives experts more slots, which would make the model slower and the steps look cheaper.
-    config.model.moe.capacity_factor_evaluation = config.model.moe.capacity_factor
     sizes = []
     for tokens in shared.some("--tokens", tuple(_SIZES) if _TOKENS.value is None else _TOKENS.value):
         if tokens not in _SIZES:
@@ -77,6 +88,16 @@ def _images() -> tuple[ModelConfig, list["Size"], Mapping[str, Mapping[str, Any]
         pixels, patch, images = _SIZES[tokens]
         sizes.append(Size({"image_size_px": pixels, "patch_size_px": patch}, _sequences(images), _block_size(tokens)))
     return config_lib.parse_model(config.model), sizes, {}
+
+
+def _recipe(config: ml_collections.ConfigDict) -> tuple[ModelConfig, list["Size"], Mapping[str, Mapping[str, Any]]]:
+    """Evaluation as the recipe of --config does it."""
+    from vmoe_inform.performance.inform import Size
+
+    config.model.router.options.top_experts.renormalize = True  # as all presets of informed routers have it
+    model = config_lib.parse(config).model
+    size = Size({}, _sequences(_IMAGES), model.attention_block_size)
+    return model, [size], config.model.router.options.to_dict()
 
 
 def _text(config: ml_collections.ConfigDict) -> tuple[ModelConfig, list["Size"], Mapping[str, Mapping[str, Any]]]:

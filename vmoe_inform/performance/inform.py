@@ -7,6 +7,7 @@ blocks.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,10 +20,11 @@ from vmoe_inform.axes import Array, Tree
 from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn import models
 from vmoe_inform.performance import timing
-from vmoe_inform.performance.compiled import compile_for
-from vmoe_inform.performance.costs import Costs
+from vmoe_inform.performance.compiled import bytes_without_cycles, compile_for
+from vmoe_inform.performance.costs import Costs, schedules
 from vmoe_inform.performance.timing import Spread
 from vmoe_inform.routing.steps import INFORM_STEPS
+from vmoe_inform.sharding.chips import Tpu, chip_of
 
 PLAIN = "none"  # the reference among the names of steps
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {}
@@ -56,7 +58,10 @@ class InformRow:
       time: of the forward pass.
       flops: as compiled; None if there are loops of which nobody can tell how often they run.
       cycles: that the compiler of a TPU estimates; None as for ``flops``.
+      scheduled, longest: cycles by its final schedules, see :class:`schedules.Schedule`; None without them.
       temporary: temporary memory; None where the model without the step needs none.
+      bytes_without_cycles: read and written by instructions without an estimate (gathers, sorts), more than by those
+        of the model without the step; None where the compiler states none at all.
       temp_bytes: temporary memory of the informed model.
       plain_temp_bytes: that of the model without the step.
       plain_milliseconds: time of the model without the step.
@@ -69,7 +74,10 @@ class InformRow:
     time: Spread | None
     flops: float | None
     cycles: float | None
+    scheduled: float | None
+    longest: float | None
     temporary: float | None
+    bytes_without_cycles: int | None
     temp_bytes: int
     plain_temp_bytes: int
     plain_milliseconds: Spread | None
@@ -84,6 +92,7 @@ def measure(
     options: Mapping[str, Mapping[str, Any]] = _DEFAULTS,
     timed_up_to_seconds: float = float("inf"),
     topology: jax.Device | None = None,
+    schedules_in: pathlib.Path | None = None,
 ) -> Iterator[InformRow]:
     """Compares informed models with the one that is not.
 
@@ -95,6 +104,7 @@ def measure(
       options: of the steps by name; otherwise the defaults.
       timed_up_to_seconds: no times are taken at a size where one forward pass of the plain model takes longer.
       topology: a device to compile for instead of one of this machine; then nothing is timed.
+      schedules_in: folder of :func:`vmoe_inform.performance.costs.schedules.write_to`; None: none are looked at.
 
     Yields:
       a row for each step at each size, as soon as it is there.
@@ -110,7 +120,8 @@ def measure(
     ]
     leaves: dict[str, Array] = {}
     for size, configs in zip(sizes, variants, strict=True):
-        forwards = {name: _Forward(config, size.sequences, device) for name, config in configs.items()}
+        folder = schedules_in if size.block_size is None else None  # schedules in loops are not added up
+        forwards = {name: _Forward(config, size.sequences, device, folder) for name, config in configs.items()}
         seconds = {} if topology else _time(forwards, repeats, timed_up_to_seconds, leaves)
         for name in steps:
             yield _row(name, configs[name], size, forwards, seconds)
@@ -135,13 +146,21 @@ def _variant(model: ModelConfig, step: str, size: Size, of_step: Mapping[str, An
 class _Forward:
     """A forward pass, compiled."""
 
-    def __init__(self, config: ModelConfig, sequences: int, device: jax.Device):
+    def __init__(
+        self, config: ModelConfig, sequences: int, device: jax.Device, schedules_in: pathlib.Path | None = None
+    ):
         """Compiles for ``sequences`` sequences and a device, which may be one of a topology."""
         self._model = models.from_config(config)
         self._num_words = config.vocabulary_size  # of text
         self._inputs = self._model.input_shape(sequences)
         self._shapes = jax.eval_shape(self._initialize)
+        for path in () if schedules_in is None else schedules_in.iterdir():
+            path.unlink()  # of the program before
         self._compiled = compile_for(device, self._outputs, self._shapes, self._inputs)
+        chip = chip_of(device.device_kind)
+        self.schedule: schedules.Schedule | None = None
+        if schedules_in is not None and isinstance(chip, Tpu):
+            self.schedule = schedules.of(self._compiled.text, schedules_in, chip)
 
     @property
     def costs(self) -> Costs:
@@ -199,6 +218,8 @@ def _row(
 ) -> InformRow:
     informed, plain = forwards[name].costs, forwards[PLAIN].costs
     counted = not informed.unknown_loops and not plain.unknown_loops
+    schedule, plain_schedule = forwards[name].schedule, forwards[PLAIN].schedule
+    without, plain_without = map(bytes_without_cycles, (informed, plain))
     return InformRow(
         tokens=model.num_tokens,
         sequences=size.sequences,
@@ -207,6 +228,9 @@ def _row(
         time=timing.ratio(seconds[name], seconds[PLAIN]) if seconds else None,
         flops=informed.flops / plain.flops if counted else None,
         cycles=timing.quotient(informed.estimated_cycles, plain.estimated_cycles) if counted else None,
+        scheduled=schedule.scheduled / plain_schedule.scheduled if schedule and plain_schedule else None,
+        longest=schedule.longest / plain_schedule.longest if schedule and plain_schedule else None,
+        bytes_without_cycles=None if without is None or plain_without is None else without - plain_without,
         temporary=timing.quotient(informed.temp_bytes, plain.temp_bytes),
         temp_bytes=informed.temp_bytes,
         plain_temp_bytes=plain.temp_bytes,

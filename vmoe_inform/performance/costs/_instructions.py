@@ -1,7 +1,10 @@
 """Costs of one instruction of a program: operations, bytes, cycles, collectives."""
 
 import math
+import operator
 import re
+from collections.abc import Callable
+from typing import TypeAlias
 
 from vmoe_inform.performance.costs import hlo
 from vmoe_inform.sharding.chips import Tpu
@@ -166,40 +169,63 @@ def _multiplications(instruction: hlo.Instruction, left: hlo.Shape, right: hlo.S
     return pairs * batch * features * right.sizes[kernel.index("i")]
 
 
-def num_bytes(module: hlo.Module, computation: hlo.Computation, instruction: hlo.Instruction) -> int:
-    """Read and written by an instruction that runs; a slice is read, not what it is cut from."""
+def num_bytes(
+    module: hlo.Module, computation: hlo.Computation, instruction: hlo.Instruction, *, off_chip: bool = False
+) -> int:
+    """Read and written by an instruction that runs; a slice is read, not what it is cut from.
+
+    Args:
+      module, computation: of the instruction.
+      instruction: any.
+      off_chip: leaves out arrays that a TPU keeps in the memory of its core.
+    """
+    size = _OFF_CHIP if off_chip else _ALL
     if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
         return 0
     if instruction.opcode == "fusion":
         inner = module.computations[instruction.computation("calls")]
-        read = sum(_read(module, inner, parameter) for parameter in inner.parameters.values())
-        return read + _written(inner, inner.root)
+        read = sum(_read(module, inner, parameter, size) for parameter in inner.parameters.values())
+        return read + _written(inner, inner.root, size)
     if instruction.opcode in ("dynamic-slice", "gather", "slice"):
-        return 2 * instruction.num_bytes
+        source = computation.instructions[instruction.operands[0]]
+        return size(instruction) + (instruction.num_bytes if size(source) else 0)
     if instruction.opcode == "dynamic-update-slice":
-        return 2 * computation.instructions[instruction.operands[1]].num_bytes
-    return instruction.num_bytes + _operand_bytes(computation, instruction)
+        update = computation.instructions[instruction.operands[1]]
+        return size(update) + (update.num_bytes if size(instruction) else 0)
+    return size(instruction) + sum(size(computation.instructions[name]) for name in instruction.operands)
 
 
-def _read(module: hlo.Module, computation: hlo.Computation, parameter: hlo.Instruction) -> int:
+_Size: TypeAlias = Callable[[hlo.Instruction], int]  # bytes of a result that count
+_ALL: _Size = operator.attrgetter("num_bytes")
+_OFF_CHIP: _Size = operator.attrgetter("off_chip_bytes")
+
+
+def _read(module: hlo.Module, computation: hlo.Computation, parameter: hlo.Instruction, size: _Size) -> int:
     """Bytes that a fusion reads of one of its parameters."""
-    size = 0
+    whole, found = size(parameter), 0
+    if whole == 0:
+        return 0
     for user in computation.users(parameter.name):
         if user.opcode in ("dynamic-slice", "gather", "slice") and user.operands[0] == parameter.name:
-            size += user.num_bytes
+            found += user.num_bytes
         elif user.opcode == "fusion":
             inner = module.computations[user.computation("calls")]
-            size += _read(module, inner, inner.parameters[user.operands.index(parameter.name)])
+            found += _read(module, inner, inner.parameters[user.operands.index(parameter.name)], size)
         elif user.opcode != "dynamic-update-slice" or user.operands[0] != parameter.name:
-            size += parameter.num_bytes
-    return min(size, parameter.num_bytes)
+            found += whole
+    return min(found, whole)
 
 
-def _written(computation: hlo.Computation, instruction: hlo.Instruction) -> int:
+def _written(computation: hlo.Computation, instruction: hlo.Instruction, size: _Size) -> int:
+    """Bytes that a fusion writes; where they go is said of its results, and not of what becomes one."""
+    if size(instruction) == 0:
+        return 0
+    inner = [computation.instructions[name] for name in instruction.operands if name in computation.instructions]
     if instruction.opcode == "tuple":
-        return sum(_written(computation, computation.instructions[name]) for name in instruction.operands)
+        pairs = zip(inner, instruction.shapes, strict=True)
+        return sum(_written(computation, part, _ALL) for part, to in pairs if size is _ALL or not to.on_chip)
     if instruction.opcode == "bitcast":
-        return _written(computation, computation.instructions[instruction.operands[0]])
+        return _written(computation, inner[0], _ALL)
     if instruction.opcode == "dynamic-update-slice":
-        return computation.instructions[instruction.operands[1]].num_bytes
-    return instruction.num_bytes
+        return inner[1].num_bytes
+    return size(instruction)

@@ -5,16 +5,23 @@ import math
 import re
 from collections.abc import Mapping
 
-_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\](\{[^}]*S\(1\)\})?")
 _NAME = r"%?[\w.\-]+"
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """An array: bits of an element, and sizes."""
+    """An array.
+
+    Attributes:
+      bits: of an element.
+      sizes: of its axes.
+      on_chip: whether a TPU keeps it in the memory of its core; bytes from there do not pass the chip's memory.
+    """
 
     bits: int
     sizes: tuple[int, ...]
+    on_chip: bool = False
 
     @property
     def elements(self) -> int:
@@ -32,6 +39,7 @@ class Instruction:
     Attributes:
       name: unique in the module.
       opcode: what it does, e.g. ``all-gather-start``.
+      type: of the result, as the compiler prints it.
       shapes: the result; several arrays for a tuple.
       operands: names.
       inside: the text between the parentheses (the value of a constant, the number of a parameter).
@@ -40,6 +48,7 @@ class Instruction:
 
     name: str
     opcode: str
+    type: str
     shapes: tuple[Shape, ...]
     operands: tuple[str, ...]
     inside: str
@@ -48,6 +57,11 @@ class Instruction:
     @property
     def num_bytes(self) -> int:
         return sum(shape.num_bytes for shape in self.shapes)
+
+    @property
+    def off_chip_bytes(self) -> int:
+        """Those of the arrays that are in the chip's memory."""
+        return sum(shape.num_bytes for shape in self.shapes if not shape.on_chip)
 
     def attribute(self, pattern: str) -> str | None:
         """The first group of a regular expression, searched in the attributes; None if it is not there."""
@@ -120,7 +134,11 @@ def parse(text: str) -> Module:
 def shapes_of(text: str) -> tuple[Shape, ...]:
     """The arrays in the text of a type: ``(f32[2,3]{1,0}, u32[])``."""
     return tuple(
-        Shape(8 if match[1] == "pred" else int(match[2]), tuple(map(int, filter(None, match[3].split(",")))))
+        Shape(
+            8 if match[1] == "pred" else int(match[2]),
+            tuple(map(int, filter(None, match[3].split(",")))),
+            match[4] is not None,
+        )
         for match in _ARRAY.finditer(text)
     )
 
@@ -136,6 +154,7 @@ def _instruction(line: str) -> Instruction:
     return Instruction(
         name=name.removeprefix("%"),
         opcode=rest[:opening],
+        type=result,
         shapes=shapes_of(result),
         operands=tuple(operand[1:] for operand in re.findall(r"%[\w.\-]+", inside)),
         inside=inside,

@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import re
+from typing import Any
 
 from vmoe_inform import checks
 from vmoe_inform.performance.costs import _instructions as instructions
@@ -26,7 +27,7 @@ class Schedule:
     Attributes:
       scheduled: instructions of one run, times the runs.
       at_peak: operations at the chip's peak.
-      by_bandwidth: bytes read and written, at the bandwidth of the chip's memory.
+      by_bandwidth: bytes that pass the chip's memory, at its bandwidth.
       longest: of each fusion the longest of these three, which is what it takes at the least.
       estimated: by the compiler, and operations at peak for kernels.
     """
@@ -53,6 +54,8 @@ def write_to(folder: pathlib.Path) -> None:
 def of(text: str, folder: pathlib.Path, chip: Tpu) -> Schedule:
     """Adds up the schedules of a program.
 
+    Fusions that are alike share their code: only one of them has a schedule, which counts for each.
+
     Args:
       text: HLO, as the compiler prints it. Loops around fusions are not looked into.
       folder: of :func:`write_to`, with the schedules of this program alone.
@@ -66,11 +69,48 @@ def of(text: str, folder: pathlib.Path, chip: Tpu) -> Schedule:
         raise checks.error("libtpu", f"schedules in {folder}, from options before it was loaded", "none")
     module = hlo.parse(text)
     entry = module.computations[module.entry]
+    alike = {
+        _signature(module, entry, instruction): name
+        for name, instruction in entry.instructions.items()
+        if name in found
+    }
     total = Schedule()
-    for instruction in entry.instructions.values():
-        if instruction.name in found and instructions.takes_time(module, instruction):
-            total += _of_instruction(module, entry, instruction, found[instruction.name].read_text(), chip)
+    for name, instruction in entry.instructions.items():
+        if instructions.takes_time(module, instruction):
+            code = name if name in found else alike.get(_signature(module, entry, instruction))
+            if code is not None:
+                total += _of_instruction(module, entry, instruction, found[code].read_text(), chip)
     return total
+
+
+def _signature(module: hlo.Module, computation: hlo.Computation, instruction: hlo.Instruction) -> tuple[Any, ...]:
+    """What instructions with the same code have in common: what they do, to which arrays, in how many parts."""
+    operands = tuple(computation.instructions[name].type for name in instruction.operands)
+    name, called = instruction.attribute(r'op_name="[^"]*?([^/"]*)"'), ()
+    if instruction.opcode == "fusion":
+        name, called = None, _body(module, instruction.computation("calls"))
+    bounds = instruction.attribute(r'"output_window_bounds":(\[[^\]]*\])')
+    return instruction.opcode, instruction.type, operands, name, _settings(instruction), bounds, called
+
+
+def _body(module: hlo.Module, name: str) -> tuple[Any, ...]:
+    """The instructions of a computation, by their order instead of by their names."""
+    numbers: dict[str, int] = {}
+    lines = []
+    for instruction in module.computations[name].instructions.values():
+        numbers[instruction.name] = len(numbers)
+        inside = re.sub(r"%([\w.\-]+)", lambda match: str(numbers.get(match[1])), instruction.inside)
+        called = [
+            _body(module, inner) for inner in re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", instruction.attributes)
+        ]
+        lines.append((instruction.opcode, instruction.type, inside, _settings(instruction), *called))
+    return tuple(lines)
+
+
+def _settings(instruction: hlo.Instruction) -> str:
+    """The attributes of an instruction without names, origin and what the compiler notes at the end."""
+    attributes = re.sub(r", metadata=\{[^}]*\}", "", instruction.attributes.partition(", backend_config=")[0])
+    return re.sub(r"(calls|to_apply)=%?[\w.\-]+", "", attributes)
 
 
 def _name(path: pathlib.Path) -> str:
@@ -85,7 +125,7 @@ def _of_instruction(
     stated = re.search(r"total scheduled bundles:\s+(\d+)", analysis)
     scheduled = (0 if stated is None else int(stated[1])) * _runs(instruction)
     at_peak = math.ceil(instructions.flops(module, computation, instruction) / chip.flops_per_cycle)
-    num_bytes = instructions.num_bytes(module, computation, instruction)
+    num_bytes = instructions.num_bytes(module, computation, instruction, off_chip=True)
     by_bandwidth = math.ceil(num_bytes * chip.clock_hz / chip.hbm_bytes_per_second)
     estimated, _ = instructions.cycles(instruction, chip)
     return Schedule(scheduled, at_peak, by_bandwidth, max(scheduled, at_peak, by_bandwidth), estimated)
