@@ -166,7 +166,7 @@ def test_inform_compiles_evaluation_for_a_tpu_and_adds_up_its_schedules(tmp_path
     assert found["header"]["model"]["moe"]["capacity_factor_evaluation"] == 4.0  # that of the recipe
     (row,) = found["rows"]
     assert (row["sequences"], row["inform"]) == (8, "symphony")
-    for ratio in ("flops", "cycles", "scheduled", "longest"):
+    for ratio in ("flops", "cycles", "scheduled", "longest", "informing"):
         assert 0.9 < row[ratio] < 1.5, ratio
     assert row["bytes_without_cycles"] >= 0
 

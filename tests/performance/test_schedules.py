@@ -86,6 +86,14 @@ def test_fusions_that_share_code_count_once_each_and_arrays_on_the_chip_are_not_
     assert found.by_bandwidth == 5 * math.ceil(8 * 128 * 4 * 1.5e9 / 819e9)  # each writes, or reads, one array
 
 
+def test_schedules_of_a_part_by_the_names_of_modules(tmp_path):
+    for name in ("fusion.1", "kernel.1"):
+        write(tmp_path, name, 10)
+    of_kernel = schedules.of(TEXT, tmp_path, CHIPS["v5e"], "/experts/")
+    assert of_kernel.scheduled == 10 * 4
+    assert schedules.of(TEXT, tmp_path, CHIPS["v5e"], "/router/") == schedules.Schedule()
+
+
 def test_a_folder_without_schedules(tmp_path):
     with pytest.raises(ValueError, match=r"libtpu: expected schedules in .*, from options before .*; received 'none'"):
         schedules.of(TEXT, tmp_path, CHIPS["v5e"])

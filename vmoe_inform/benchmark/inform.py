@@ -81,6 +81,8 @@ def _images() -> tuple[ModelConfig, list["Size"], Mapping[str, Mapping[str, Any]
     config = presets.start(None, router="vmoe", variant=f"{_SIZE.value}/16", experts="8", where="last2")
     config.model.dtype = shared.DTYPE.value
     config.model.router.options.top_experts.renormalize = True  # as all presets of informed routers have it
+    # As many slots as in training. Evaluation by a recipe, with more of them, is what --config is for.
+    config.model.moe.capacity_factor_evaluation = config.model.moe.capacity_factor
     sizes = []
     for tokens in shared.some("--tokens", tuple(_SIZES) if _TOKENS.value is None else _TOKENS.value):
         if tokens not in _SIZES:

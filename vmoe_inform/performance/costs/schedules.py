@@ -51,7 +51,7 @@ def write_to(folder: pathlib.Path) -> None:
     os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {options}".strip()
 
 
-def of(text: str, folder: pathlib.Path, chip: Tpu) -> Schedule:
+def of(text: str, folder: pathlib.Path, chip: Tpu, within: str = "") -> Schedule:
     """Adds up the schedules of a program.
 
     Fusions that are alike share their code: only one of them has a schedule, which counts for each.
@@ -60,6 +60,7 @@ def of(text: str, folder: pathlib.Path, chip: Tpu) -> Schedule:
       text: HLO, as the compiler prints it. Loops around fusions are not looked into.
       folder: of :func:`write_to`, with the schedules of this program alone.
       chip: that it is compiled for.
+      within: a regular expression. Only instructions count in whose origin, names of modules with slashes, it is found.
 
     Raises:
       ValueError: the folder has no schedules.
@@ -76,7 +77,8 @@ def of(text: str, folder: pathlib.Path, chip: Tpu) -> Schedule:
     }
     total = Schedule()
     for name, instruction in entry.instructions.items():
-        if instructions.takes_time(module, instruction):
+        origin = instruction.attribute(r'op_name="([^"]*)"') or ""
+        if instructions.takes_time(module, instruction) and re.search(within, origin):
             code = name if name in found else alike.get(_signature(module, entry, instruction))
             if code is not None:
                 total += _of_instruction(module, entry, instruction, found[code].read_text(), chip)
@@ -86,11 +88,13 @@ def of(text: str, folder: pathlib.Path, chip: Tpu) -> Schedule:
 def _signature(module: hlo.Module, computation: hlo.Computation, instruction: hlo.Instruction) -> tuple[Any, ...]:
     """What instructions with the same code have in common: what they do, to which arrays, in how many parts."""
     operands = tuple(computation.instructions[name].type for name in instruction.operands)
-    name, called = instruction.attribute(r'op_name="[^"]*?([^/"]*)"'), ()
+    called: Any = None
     if instruction.opcode == "fusion":
-        name, called = None, _body(module, instruction.computation("calls"))
+        called = _body(module, instruction.computation("calls"))
+    elif instruction.opcode == "custom-call":  # a kernel, which the end of its name tells from others
+        called = instruction.attribute(r'op_name="[^"]*?([^/"]*/[^/"]*)"')
     bounds = instruction.attribute(r'"output_window_bounds":(\[[^\]]*\])')
-    return instruction.opcode, instruction.type, operands, name, _settings(instruction), bounds, called
+    return instruction.opcode, instruction.type, operands, _settings(instruction), bounds, called
 
 
 def _body(module: hlo.Module, name: str) -> tuple[Any, ...]:
@@ -110,6 +114,8 @@ def _body(module: hlo.Module, name: str) -> tuple[Any, ...]:
 def _settings(instruction: hlo.Instruction) -> str:
     """The attributes of an instruction without names, origin and what the compiler notes at the end."""
     attributes = re.sub(r", metadata=\{[^}]*\}", "", instruction.attributes.partition(", backend_config=")[0])
+    if instruction.opcode != "custom-call":
+        attributes = re.sub(r", frontend_attributes=\{([^{}]|\{[^{}]*\})*\}", "", attributes)
     return re.sub(r"(calls|to_apply)=%?[\w.\-]+", "", attributes)
 
 
