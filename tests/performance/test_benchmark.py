@@ -327,7 +327,7 @@ def test_command_line_prints_a_table_and_writes_flat_rows(tmp_path):
 
 
 BAD_COMMAND_LINES = {
-    ("lyaer",): "command line: expected one of layer, step, inform, peers, experts, input, evaluate, and flags; ",
+    ("lyaer",): "command line: expected one of layer, step, inform, peers, experts, input, evaluate, start, and ",
     ("input", "--experts=3"): "benchmark input: expected flags among --json, --repeats, --config, --against, ",
     ("input", "--against=torch"): "--against: expected tf.data; received 'torch'",
     ("input", "--against=tf.data", "--photographs=nowhere"): "expected a folder with JPEG files; received 'nowhere'",
@@ -339,6 +339,7 @@ BAD_COMMAND_LINES = {
     ("inform", "--config=configs/digits.py", "--tokens=50"): "benchmark inform: expected no --tokens with --config",
     ("peers", "--peers=nowhere.py"): "--peers: expected Python files; received 'nowhere.py'",
     ("peers", "--peers=a/one.py,b/one.py"): "--peers: expected files of different names, none of them vmoe_inform.py;",
+    ("start", "--before=nowhere"): "--before: expected a folder with vmoe_inform/train.py; received 'nowhere'",
     ("layer", "--groups=0"): "--groups: expected tuple of int >= 1 and <= 1048576; received 0",
 }
 IMPORTED = ("performance.decoding", "performance.layer", "performance.peers", "performance.tables")

@@ -8,6 +8,7 @@
     python -m vmoe_inform.benchmark experts --topology=v5e:2x2 [--experts=8,32,128] [--expert_dropout=0,0.2]
     python -m vmoe_inform.benchmark input [--config=FILE:ARGUMENT]
     python -m vmoe_inform.benchmark evaluate [--config=FILE:ARGUMENT]
+    python -m vmoe_inform.benchmark start [--config=FILE:ARGUMENT] [--before=CHECKOUT]
     python -m vmoe_inform.benchmark input --against=tf.data [--image_size_px=224] [--photographs=DIR]
 
 - layer: a MoE layer over a dense MLP that does the same activated work.
@@ -20,6 +21,8 @@
   made of JPEGs per core second, over those of tf.data (extra ``prepare``).
 - evaluate: images a second of evaluation, of the host and of the devices alone; copied bytes and milliseconds besides
   decoding of an image.
+- start: processor time of a run from the start of its process to its end. Compiled programs are kept, found, or off.
+  With --before it takes turns with another checkout.
 
 Both sides of a comparison take turns in one process. The tables show medians with their quartiles; --json=FILE writes
 all of it. With --topology=v5e:2x2, layer, step, inform and experts compile for one chip of that TPU, which need not be
@@ -33,10 +36,10 @@ import time
 from absl import flags
 
 from vmoe_inform import command_line, storage
-from vmoe_inform.benchmark import evaluate, experts, inform, layer, peers, shared, step
+from vmoe_inform.benchmark import evaluate, experts, inform, layer, peers, shared, start, step
 from vmoe_inform.benchmark import input as input_benchmark
 
-for _module in (shared, layer, step, inform, experts, peers, input_benchmark, evaluate):
+for _module in (shared, layer, step, inform, experts, peers, input_benchmark, evaluate, start):
     flags.adopt_module_key_flags(_module)  # --help shows them
 _JSON = command_line.define_output("json", "File for the rows, with machine and settings.")
 
@@ -48,6 +51,7 @@ BENCHMARKS = {
     "experts": experts.BENCHMARK,
     "input": input_benchmark.BENCHMARK,
     "evaluate": evaluate.BENCHMARK,
+    "start": start.BENCHMARK,
 }
 
 
@@ -58,12 +62,12 @@ def main(arguments: list[str]) -> int:
     subcommand = arguments[1]
     shared.check_flags(subcommand, BENCHMARKS)
     file = _JSON()
-    start = time.perf_counter()
+    begin = time.perf_counter()
     settings, measured = BENCHMARKS[subcommand].measure()
     rows = []
     for row in measured:
         rows.append(row)
-        print(f"\r{len(rows)} rows after {time.perf_counter() - start:.0f} s", end="", file=sys.stderr, flush=True)
+        print(f"\r{len(rows)} rows after {time.perf_counter() - begin:.0f} s", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     print(tables.render(rows))
     if file is not None:
