@@ -1,7 +1,7 @@
 r"""Compiles a step for a TPU slice on a machine that has none, and says whether it fits and what it costs.
 
     python -m vmoe_inform.compile_check --config=configs/imagenet.py:variant=S/16,router=attention_vmoe \
-        --topology=v5e:4x4 [--num_slices=2] [--step=train|eval] [--per_device_batch=64] [--json=FILE]
+        --topology=v5e:4x4 [--num_slices=2] [--step=train|eval] [--per_device_batch=64] [--schedules] [--json=FILE]
 
 Needs the compiler for TPUs: pip install -e '.[tpu]'. No data set is read. The train step is the one that training runs,
 the eval step the one that evaluation runs. Figures are of one device and one step; they are the same each time.
@@ -10,7 +10,9 @@ Exit codes: 0 it fits, 2 bad input, 4 it does not fit the memory.
 
 import importlib.metadata
 import json
+import pathlib
 import sys
+import tempfile
 from typing import Annotated
 
 from absl import flags
@@ -31,6 +33,7 @@ _STEP = flags.DEFINE_enum("step", "train", ["train", "eval"], "Which step to com
 _PER_DEVICE_BATCH = command_line.define(
     "per_device_batch", settings.Batch, None, "Images or rows of text on each device instead of the config's."
 )
+_SCHEDULES = flags.DEFINE_bool("schedules", False, "Also cycles by the compiler's final schedules.")
 _JSON = command_line.define_output("json", "File for the figures.")
 
 
@@ -40,13 +43,18 @@ def main(_: list[str]) -> int:
     topology_name = command_line.required(_TOPOLOGY, "a TPU and the shape of its slice, e.g. v5e:4x4")
     file = _JSON()
     from vmoe_inform.performance import check, topology
+    from vmoe_inform.performance.costs import schedules
 
-    devices = topology.devices_of(topology_name, _NUM_SLICES.value)
-    if _PER_DEVICE_BATCH.value is not None:
-        given.train.batch_size = given.evaluation.batch_size = len(devices) * _PER_DEVICE_BATCH.value
-    config = config_lib.parse(given)
-    files.check_options_are_used(_CONFIG.fields, [config.model.router])
-    result = check.compile_step(config, devices, _STEP.value)
+    with tempfile.TemporaryDirectory() as folder:
+        schedules_in = pathlib.Path(folder) if _SCHEDULES.value else None
+        if schedules_in is not None:
+            schedules.write_to(schedules_in)
+        devices = topology.devices_of(topology_name, _NUM_SLICES.value)
+        if _PER_DEVICE_BATCH.value is not None:
+            given.train.batch_size = given.evaluation.batch_size = len(devices) * _PER_DEVICE_BATCH.value
+        config = config_lib.parse(given)
+        files.check_options_are_used(_CONFIG.fields, [config.model.router])
+        result = check.compile_step(config, devices, _STEP.value, schedules_in=schedules_in)
     print("\n".join(check.lines(result)))
     if file is not None:
         about = {

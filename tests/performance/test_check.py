@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -42,7 +43,7 @@ TINY = (
 def test_train_step_from_the_command_line(tmp_path):
     """One MoE layer: rows to the experts and back, and their gradients the same way; nothing is sent to everyone."""
     path = tmp_path / "figures.json"
-    process = compile_check(*TINY, "--per_device_batch=8", f"--json={path}", code=0)
+    process = compile_check(*TINY, "--per_device_batch=8", "--schedules", f"--json={path}", code=0)
     assert process.stderr == ""  # nor do the compiler's libraries complain that there is no TPU
     assert "train step of 32 images, 4 devices (TPU v5 lite), replica 1 x fsdp 1 x expert 4" in process.stdout
     figures = json.loads(path.read_text())
@@ -54,6 +55,11 @@ def test_train_step_from_the_command_line(tmp_path):
     rows = 4 * 32 * 16
     assert 4 * rows * 2 <= figures["collectives"]["all-to-all"][1] <= 4 * rows * 4
     assert figures["fits"] is True
+    cycles = figures["schedule"]
+    assert cycles["estimated"] == figures["estimated_cycles"]
+    assert 0 <= cycles["without_schedule"] < 0.1 * cycles["longest"]
+    assert max(cycles[name] for name in ("scheduled", "at_peak", "by_bandwidth")) <= cycles["longest"]
+    assert re.search(r"cycles by the final schedules:\n  scheduled  .*\n(.*\n){2}  longest  ", process.stdout)
     assert figures["problem"] is None
     assert (figures["num_devices"], figures["num_slices"]) == (4, 1)
     assert (figures["examples"], figures["step"], figures["across_slices"]) == (32, "train", {})

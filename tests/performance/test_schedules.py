@@ -81,9 +81,44 @@ def test_fusions_that_share_code_count_once_each_and_arrays_on_the_chip_are_not_
     for name, count in (("fusion.2", 5), ("copy.1", 2)):
         write(tmp_path, name, count)
     found = schedules.of(ALIKE, tmp_path, CHIPS["v5e"])
-    assert found.scheduled == 2 * 5 + 3 * 2  # of fusion.3, which does something else, nothing is known
+    assert found.scheduled == 2 * 5 + 3 * 2
     assert found.estimated == 2 * 9
-    assert found.by_bandwidth == 5 * math.ceil(8 * 128 * 4 * 1.5e9 / 819e9)  # each writes, or reads, one array
+    one_array = math.ceil(8 * 128 * 4 * 1.5e9 / 819e9)
+    assert found.by_bandwidth == 6 * one_array  # each writes, or reads, one
+    assert found.without_schedule == one_array  # of fusion.3, which does something else
+
+
+LOOP = """HloModule jit_g, is_scheduled=true
+
+%body (state: (s32[], f32[1024])) -> (s32[], f32[1024]) {
+  %state = (s32[], f32[1024]{0}) parameter(0)
+  %number = s32[] get-tuple-element(%state), index=0
+  %values = f32[1024]{0} get-tuple-element(%state), index=1
+  %doubled = f32[1024]{0} add(%values, %values)
+  %reversed = f32[1024]{0} reverse(%doubled), dimensions={0}
+  ROOT %next = (s32[], f32[1024]{0}) tuple(%number, %reversed)
+}
+
+%condition (state.1: (s32[], f32[1024])) -> pred[] {
+  %state.1 = (s32[], f32[1024]{0}) parameter(0)
+  ROOT %more = pred[] constant(true)
+}
+
+ENTRY %main (x: (s32[], f32[1024])) -> (s32[], f32[1024]) {
+  %x = (s32[], f32[1024]{0}) parameter(0)
+  ROOT %loop = (s32[], f32[1024]{0}) while(%x), condition=%condition, body=%body, \
+backend_config={"known_trip_count":{"n":"5"}}
+}
+"""
+
+
+def test_a_loop_runs_as_often_as_it_says_and_what_has_no_schedule_takes_its_bytes(tmp_path):
+    write(tmp_path, "doubled", 90)
+    found = schedules.of(LOOP, tmp_path, CHIPS["v5e"])
+    by_bandwidth = 16  # ceil(8,192 bytes * 1.5e9 / 819e9)
+    assert found.scheduled == 5 * 90
+    assert found.without_schedule == 5 * by_bandwidth
+    assert found.longest == 5 * (90 + by_bandwidth)
 
 
 def test_schedules_of_a_part_by_the_names_of_modules(tmp_path):

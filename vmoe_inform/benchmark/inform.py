@@ -1,10 +1,6 @@
 """``benchmark inform``: a model of images or text with each inform step over the same model without it."""
 
-import atexit
 import dataclasses
-import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -53,14 +49,9 @@ def measure() -> shared.Measured:
 
 def _measured(model: ModelConfig, sizes: list["Size"], options: Mapping[str, Mapping[str, Any]]) -> shared.Measured:
     from vmoe_inform.performance import inform
-    from vmoe_inform.performance.costs import schedules
     from vmoe_inform.routing.steps import INFORM_STEPS
 
-    folder = None
-    if shared.TOPOLOGY.value is not None:
-        folder = pathlib.Path(tempfile.mkdtemp())
-        atexit.register(shutil.rmtree, folder)
-        schedules.write_to(folder)
+    folder = shared.schedules_folder()
     steps = shared.names("--steps", _STEPS.value, list(INFORM_STEPS))
     rows = inform.measure(
         model,

@@ -24,6 +24,7 @@ def measure() -> shared.Measured:
     config.model.dtype = shared.DTYPE.value
     config.model.moe.capacity_multiple_of = _MULTIPLE_OF.value
     model = config_lib.parse_model(config.model)
+    folder = shared.schedules_folder()
     rows = layer.measure(
         model,
         experts=shared.some("--experts", EXPERTS.value),
@@ -33,6 +34,7 @@ def measure() -> shared.Measured:
         repeats=shared.repeats(3),
         timed_up_to=_TIMED_UP_TO.value,
         topology=shared.chip(),
+        schedules_in=folder,
     )
     settings = {
         "images": shared.IMAGES.value,

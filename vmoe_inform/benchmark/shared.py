@@ -1,7 +1,11 @@
 """Flags that several benchmarks take, and what a benchmark is to the command line."""
 
+import atexit
 import dataclasses
 import os
+import pathlib
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -113,6 +117,18 @@ def names(flag: str, words: Sequence[str] | None, default: Sequence[str]) -> lis
     if words is not None and not words:
         raise checks.error(flag, "a comma list of names", "")
     return list(dict.fromkeys(default if words is None else words))
+
+
+def schedules_folder() -> pathlib.Path | None:
+    """Where the compiler writes its final schedules; None without --topology. Called before :func:`chip`."""
+    if TOPOLOGY.value is None:
+        return None
+    from vmoe_inform.performance.costs import schedules
+
+    folder = pathlib.Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    schedules.write_to(folder)
+    return folder
 
 
 def chip() -> "jax.Device | None":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,8 @@ from vmoe_inform.axes import Tree
 from vmoe_inform.config import Config
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.performance import costs, topology
-from vmoe_inform.sharding.chips import chip_of
+from vmoe_inform.performance.costs import schedules
+from vmoe_inform.sharding.chips import Tpu, chip_of
 from vmoe_inform.sharding.mesh import slice_count
 from vmoe_inform.training import program as program_lib
 
@@ -34,6 +36,7 @@ class Check:
       trace_seconds, compile_seconds: time that it took to compile.
       costs: of the compiled step; None if the compiler gave up because it does not fit.
       problem: why it does not fit; None if it does.
+      schedule: cycles by the compiler's final schedules; None if they were not asked for.
     """
 
     step: str
@@ -50,6 +53,7 @@ class Check:
     compile_seconds: float
     costs: costs.Costs | None
     problem: str | None
+    schedule: schedules.Schedule | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All fields side by side, those of the costs too (None without costs), and ``fits``."""
@@ -59,13 +63,16 @@ class Check:
         return values | {"fits": self.problem is None} | found
 
 
-def compile_step(config: Config, devices: Sequence[jax.Device], step: str) -> Check:
+def compile_step(
+    config: Config, devices: Sequence[jax.Device], step: str, *, schedules_in: pathlib.Path | None = None
+) -> Check:
     """Compiles the step that training runs (``"train"``), or the one that evaluation runs (``"eval"``).
 
     Args:
       config: the run; the data set is not looked at.
       devices: of this machine, or of :func:`vmoe_inform.performance.topology.devices_of`.
       step: train or eval.
+      schedules_in: folder of :func:`vmoe_inform.performance.costs.schedules.write_to`; None if they are not asked for.
 
     Raises:
       ValueError: devices, mesh and batch do not go together.
@@ -85,6 +92,9 @@ def compile_step(config: Config, devices: Sequence[jax.Device], step: str) -> Ch
     found = None if compiled is None else costs.of(compiled)
     if found is not None and chip is not None and found.peak_bytes > chip.hbm_bytes:
         problem = f"{found.peak_bytes:,} bytes of the device's {chip.hbm_bytes:,}"
+    schedule = None
+    if schedules_in is not None and compiled is not None and isinstance(chip, Tpu):
+        schedule = schedules.of(compiled.as_text() or "", schedules_in, chip)
     examples = config.train.batch_size if step == "train" else config.evaluation.batch_size
     return Check(
         step=step,
@@ -101,6 +111,7 @@ def compile_step(config: Config, devices: Sequence[jax.Device], step: str) -> Ch
         compile_seconds=compile_seconds,
         costs=found,
         problem=problem,
+        schedule=schedule,
     )
 
 
@@ -147,6 +158,12 @@ def lines(result: Check) -> list[str]:
     if found.estimated_cycles is not None:
         amounts["estimated cycles"] = found.estimated_cycles
     shown += [f"{name:<18}{amount / 1e6:>14,.1f} million" for name, amount in amounts.items()]
+    if result.schedule is not None:
+        cycles = dataclasses.asdict(result.schedule)
+        names = {"scheduled": "scheduled", "at_peak": "at peak", "by_bandwidth": "by bandwidth", "longest": "longest"}
+        names |= {"without_schedule": "not scheduled"}
+        shown.append("cycles by the final schedules:")
+        shown += [f"  {shown_name:<16}{cycles[name] / 1e6:>14,.1f} million" for name, shown_name in names.items()]
     tables = {"collectives": found.collectives, "work that no estimate of cycles covers": found.without_cycles}
     for title, table in tables.items():
         shown.append(f"{title}:{'' if table else ' none'}")

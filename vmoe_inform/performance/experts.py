@@ -14,7 +14,6 @@ from vmoe_inform.nn.mlp import ExpertParameters, apply_experts
 from vmoe_inform.performance.compiled import compile_for
 from vmoe_inform.performance.costs import schedules
 from vmoe_inform.performance.topology import devices_of
-from vmoe_inform.sharding.chips import Tpu, chip_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +25,7 @@ class ExpertsRow:
       rows: T of each.
       dropout: rate of hidden layer and outputs.
       expert_mlp: ``xla`` or ``fused``.
-      scheduled, at_peak, by_bandwidth, longest, estimated: of fusions and kernels.
+      scheduled, at_peak, by_bandwidth, longest, estimated, without_schedule: of all instructions.
       temp_megabytes: memory of intermediate values, with what is kept for the backward pass.
     """
 
@@ -39,6 +38,7 @@ class ExpertsRow:
     by_bandwidth: float
     longest: float
     estimated: float
+    without_schedule: float
     temp_megabytes: float
 
 
@@ -88,10 +88,6 @@ def _row(
     dropout: float,
     implementation: str,
 ) -> ExpertsRow:
-    for path in folder.iterdir():
-        path.unlink()
-    chip = chip_of(device.device_kind)
-    assert isinstance(chip, Tpu)  # a topology has no other devices
     num_experts, num_rows, width = shape
 
     def both_passes(parameters: ExpertParameters, rows: Array, gradient: Array, key: Array) -> Tree:
@@ -114,8 +110,9 @@ def _row(
 
     rows = jax.ShapeDtypeStruct((num_experts, 1, num_rows, width), dtype)
     parameters = layer(width, hidden_size), layer(hidden_size, width)
-    compiled = compile_for(device, both_passes, parameters, rows, rows, jax.eval_shape(lambda: jax.random.key(0)))
-    found = schedules.of(compiled.text, folder, chip)
-    cycles = {name: round(number / 1e6, 3) for name, number in dataclasses.asdict(found).items()}
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    compiled = compile_for(device, both_passes, parameters, rows, rows, key, schedules_in=folder)
+    assert compiled.schedule is not None  # a topology has no other devices than TPUs
+    cycles = {name: round(number / 1e6, 3) for name, number in dataclasses.asdict(compiled.schedule).items()}
     memory = round(compiled.costs.temp_bytes / 1e6, 1)
     return ExpertsRow(num_experts, num_rows, dropout, implementation, **cycles, temp_megabytes=memory)

@@ -59,7 +59,8 @@ class InformRow:
       time: of the forward pass.
       flops: as compiled; None if there are loops of which nobody can tell how often they run.
       cycles: that the compiler of a TPU estimates; None as for ``flops``.
-      scheduled, longest: cycles by its final schedules, see :class:`schedules.Schedule`; None without them.
+      scheduled, longest: cycles by its final schedules, see :class:`vmoe_inform.performance.costs.schedules.Schedule`;
+        None without them.
       informing: as ``longest``, if all but routers and attention took what it takes in the model without the step. The
         compiler may keep other arrays of the experts on the chip than there, which changes their cycles.
       temporary: temporary memory; None where the model without the step needs none.
@@ -124,8 +125,7 @@ def measure(
     ]
     leaves: dict[str, Array] = {}
     for size, configs in zip(sizes, variants, strict=True):
-        folder = schedules_in if size.block_size is None else None  # schedules in loops are not added up
-        forwards = {name: _Forward(config, size.sequences, device, folder) for name, config in configs.items()}
+        forwards = {name: _Forward(config, size.sequences, device, schedules_in) for name, config in configs.items()}
         seconds = {} if topology else _time(forwards, repeats, timed_up_to_seconds, leaves)
         for name in steps:
             yield _row(name, configs[name], size, forwards, seconds)
@@ -158,13 +158,11 @@ class _Forward:
         self._num_words = config.vocabulary_size  # of text
         self._inputs = self._model.input_shape(sequences)
         self._shapes = jax.eval_shape(self._initialize)
-        for path in () if schedules_in is None else schedules_in.iterdir():
-            path.unlink()  # of the program before
-        self._compiled = compile_for(device, self._outputs, self._shapes, self._inputs)
+        self._compiled = compile_for(device, self._outputs, self._shapes, self._inputs, schedules_in=schedules_in)
+        self.schedule = self._compiled.schedule
         chip = chip_of(device.device_kind)
-        self.schedule = self.of_routers = None
+        self.of_routers: schedules.Schedule | None = None
         if schedules_in is not None and isinstance(chip, Tpu):
-            self.schedule = schedules.of(self._compiled.text, schedules_in, chip)
             self.of_routers = schedules.of(self._compiled.text, schedules_in, chip, _WHERE_STEPS_ACT)
 
     @property

@@ -8,8 +8,9 @@ rest is the price of sparsity: routing, moving tokens, empty slots, more weights
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -45,6 +46,8 @@ class LayerRow:
         other programs do not lengthen.
       forward_flops, forward_backward_flops: the same for operations, as compiled.
       forward_cycles, forward_backward_cycles: the same for the cycles that the compiler of a TPU estimates.
+      forward_longest, forward_backward_longest: the same for the least cycles by its final schedules, see
+        :class:`vmoe_inform.performance.costs.schedules.Schedule`.
       bytes_without_cycles: that instructions read and write in forward and backward pass for which the compiler states
         no cycles (gathers, sorts).
       dropped: share of the choices that found no slot.
@@ -62,6 +65,8 @@ class LayerRow:
     forward_backward_flops: float
     forward_cycles: float | None
     forward_backward_cycles: float | None
+    forward_longest: float | None
+    forward_backward_longest: float | None
     bytes_without_cycles: int | None
     dropped: float | None
     forward_milliseconds: Spread | None
@@ -78,6 +83,7 @@ def measure(
     repeats: int,
     timed_up_to: float = float("inf"),
     topology: jax.Device | None = None,
+    schedules_in: pathlib.Path | None = None,
 ) -> Iterator[LayerRow]:
     """Compares the MoE layer of a model with a dense MLP.
 
@@ -88,6 +94,7 @@ def measure(
       repeats: rounds that count.
       timed_up_to: a dispatcher that compiles to more than this multiple of the MLP's operations is not timed.
       topology: a device to compile for instead of one of this machine; then nothing is timed.
+      schedules_in: folder of :func:`vmoe_inform.performance.costs.schedules.write_to`; None: none are looked at.
 
     Yields:
       a row as soon as it is there.
@@ -101,9 +108,10 @@ def measure(
         for group in images_per_group
     ]
     device = jax.devices()[0] if topology is None else topology
-    dense, arrays = _dense(model, images, device), _Arrays()
+    compile_ = functools.partial(compile_for, device, schedules_in=schedules_in)
+    dense, arrays = _dense(model, images, compile_), _Arrays()
     for variants in settings:
-        layers = {variant.moe.dispatch: _sparse(variant, images, device) for variant in variants}
+        layers = {variant.moe.dispatch: _sparse(variant, images, compile_) for variant in variants}
         limit = 0.0 if topology is not None else timed_up_to * dense.forward_backward.costs.flops
         affordable = {n: layer for n, layer in layers.items() if layer.forward_backward.costs.flops <= limit}
         times = _time({_DENSE: dense} | affordable, arrays, repeats) if affordable else {}
@@ -117,6 +125,9 @@ def _variant(model: ModelConfig, experts: int, group: int, dispatch: str, images
         raise checks.error("images of a group", f"a divisor of the {images} images", group)
     moe = dataclasses.replace(model.moe, num_experts=experts, group_size_sequences=group, dispatch=dispatch)
     return config_lib.parse_model(dataclasses.replace(model, moe=moe))
+
+
+_Compile: TypeAlias = Callable[..., Compiled]  # a function and its arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +154,7 @@ def _prepare(
     apply: Callable[[Tree, Array, Array], tuple[Tree, Tree]],
     shape: tuple[int, int, int],
     dtype: str,
-    device: jax.Device,
+    compile_: _Compile,
     **arguments: Any,
 ) -> _Layer:
     """Compiles a layer.
@@ -153,7 +164,7 @@ def _prepare(
       apply: (params, tokens, seed) -> ((outputs, auxiliary loss), metrics).
       shape: of the tokens.
       dtype: of tokens and outputs.
-      device: to compile for.
+      compile_: compiles a function for arguments.
       **arguments: that the module takes besides tokens.
     """
 
@@ -173,12 +184,12 @@ def _prepare(
         initialize,
         shape,
         jnp.dtype(dtype),
-        forward=compile_for(device, apply, params, tokens, seed),
-        forward_backward=compile_for(device, forward_backward, params, tokens, seed, tokens),
+        forward=compile_(apply, params, tokens, seed),
+        forward_backward=compile_(forward_backward, params, tokens, seed, tokens),
     )
 
 
-def _dense(model: ModelConfig, images: int, device: jax.Device) -> _Layer:
+def _dense(model: ModelConfig, images: int, compile_: _Compile) -> _Layer:
     """The MLP, on as many times the tokens of the MoE layer as each has experts."""
     mlp = Mlp(model.mlp_size, dtype=jnp.dtype(model.dtype))
 
@@ -188,10 +199,10 @@ def _dense(model: ModelConfig, images: int, device: jax.Device) -> _Layer:
 
     of_token = model.moe.num_selected_experts + model.moe.shared_experts
     shape = (of_token * images, model.num_tokens, model.hidden_size)
-    return _prepare(mlp, apply, shape, model.dtype, device)
+    return _prepare(mlp, apply, shape, model.dtype, compile_)
 
 
-def _sparse(model: ModelConfig, images: int, device: jax.Device) -> _Layer:
+def _sparse(model: ModelConfig, images: int, compile_: _Compile) -> _Layer:
     """The MoE layer with its router; the auxiliary losses are part of what is differentiated, as in training."""
     layer, around = MoeLayer(model), Surroundings()
 
@@ -202,7 +213,7 @@ def _sparse(model: ModelConfig, images: int, device: jax.Device) -> _Layer:
         return (outputs, auxiliary_loss([metrics["losses"]], model.router)), metrics
 
     shape = (images, model.num_tokens, model.hidden_size)
-    return _prepare(layer, apply, shape, model.dtype, device, around=around)
+    return _prepare(layer, apply, shape, model.dtype, compile_, around=around)
 
 
 class _Arrays:
@@ -252,6 +263,12 @@ def _row(
 ) -> LayerRow:
     forward, both = layer.forward.costs, layer.forward_backward.costs
     dense_forward, dense_both = dense.forward.costs, dense.forward_backward.costs
+
+    def longest(program: Compiled, of_dense: Compiled) -> float | None:
+        if program.schedule is None or of_dense.schedule is None:
+            return None
+        return program.schedule.longest / of_dense.schedule.longest
+
     moe = model.moe
     row = LayerRow(
         experts=moe.num_experts,
@@ -265,6 +282,8 @@ def _row(
         forward_backward_flops=both.flops / dense_both.flops,
         forward_cycles=timing.quotient(forward.estimated_cycles, dense_forward.estimated_cycles),
         forward_backward_cycles=timing.quotient(both.estimated_cycles, dense_both.estimated_cycles),
+        forward_longest=longest(layer.forward, dense.forward),
+        forward_backward_longest=longest(layer.forward_backward, dense.forward_backward),
         bytes_without_cycles=bytes_without_cycles(both),
         dropped=None,
         forward_milliseconds=None,

@@ -9,6 +9,7 @@ from vmoe_inform.performance.costs import _instructions as instructions
 from vmoe_inform.performance.costs import _loops as loops
 from vmoe_inform.performance.costs import hlo
 from vmoe_inform.performance.costs._loops import Known
+from vmoe_inform.performance.costs._scheduled import Code, Schedule
 from vmoe_inform.sharding.chips import Tpu
 
 Counts: TypeAlias = Mapping[str, tuple[int, int]]  # name -> (how often, bytes of all of them)
@@ -36,12 +37,14 @@ class Counted:
       once: work with every loop body once, as the compiler's analysis has it.
       loops: work that comes on top of that because loops run more than once.
       cycles: estimates of the compiler and of kernels.
+      schedule: what the final schedules say, of those that were given.
       collectives, across_slices, without_cycles, unknown_loops: see :class:`Costs`.
     """
 
     once: Work = Work()
     loops: Work = Work()
     cycles: int = 0
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)
     collectives: Counts = dataclasses.field(default_factory=dict)
     across_slices: Counts = dataclasses.field(default_factory=dict)
     without_cycles: Counts = dataclasses.field(default_factory=dict)
@@ -52,6 +55,7 @@ class Counted:
             self.once + other.once,
             self.loops + other.loops,
             self.cycles + other.cycles,
+            self.schedule + other.schedule,
             _sum(self.collectives, other.collectives),
             _sum(self.across_slices, other.across_slices),
             _sum(self.without_cycles, other.without_cycles),
@@ -64,6 +68,7 @@ class Counted:
             self.once,
             self.loops.times(number) + self.once.times(number - 1),
             self.cycles * number,
+            self.schedule.times(number),
             _times(self.collectives, number),
             _times(self.across_slices, number),
             _times(self.without_cycles, number),
@@ -81,25 +86,42 @@ def _times(counts: Counts, number: int) -> Counts:
     return {name: (often * number, size * number) for name, (often, size) in counts.items() if number}
 
 
-def count(text: str, chip: Tpu | None = None) -> Counted:
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """A program, and what it is counted with.
+
+    Attributes:
+      chip: see :func:`count`.
+      code: its final schedules; None if they are not asked for.
+    """
+
+    module: hlo.Module
+    chip: Tpu | None
+    code: Code | None
+
+
+def count(text: str, chip: Tpu | None = None, lengths: Mapping[str, int] | None = None, within: str = "") -> Counted:
     """Adds up the instructions of a program.
 
     Args:
       text: HLO, as the compiler prints it.
       chip: turns operations of kernels into cycles; None if there is no need to.
+      lengths: of its final schedules, see :class:`Code`, for which there has to be a chip.
+      within: of those, see :class:`Code`.
     """
     module = hlo.parse(text)
-    return functools.reduce(Counted.__add__, _parts(module, chip, module.entry, {}), Counted())
+    program = _Program(module, chip, None if lengths is None else Code(module, lengths, within))
+    return functools.reduce(Counted.__add__, _parts(program, program.module.entry, {}), Counted())
 
 
-def _parts(module: hlo.Module, chip: Tpu | None, name: str, known: dict[int, Known]) -> list[Counted]:
+def _parts(program: _Program, name: str, known: dict[int, Known]) -> list[Counted]:
     """The instructions of a computation that runs. ``known``: what is known of its parameters."""
-    computation = module.computations[name]
-    values = loops.Values(module, computation, known)
+    computation = program.module.computations[name]
+    values = loops.Values(program.module, computation, known)
     parts, chains = [], set()
     for instruction in computation.instructions.values():
-        chain = _chain(module, instruction)
-        parts.append(_cost(module, chip, computation, values, instruction, seen=chain is not None and chain in chains))
+        chain = _chain(program.module, instruction)
+        parts.append(_cost(program, computation, values, instruction, seen=chain is not None and chain in chains))
         chains.add(chain)
     return parts
 
@@ -116,8 +138,7 @@ def _chain(module: hlo.Module, instruction: hlo.Instruction) -> str | None:
 
 
 def _cost(
-    module: hlo.Module,
-    chip: Tpu | None,
+    program: _Program,
     computation: hlo.Computation,
     values: loops.Values,
     instruction: hlo.Instruction,
@@ -127,15 +148,15 @@ def _cost(
     """An instruction, with the computations that it runs. ``seen``: its collective is counted elsewhere."""
 
     def run(name: str, known: dict[int, Known]) -> Counted:
-        return functools.reduce(Counted.__add__, _parts(module, chip, name, known), Counted())
+        return functools.reduce(Counted.__add__, _parts(program, name, known), Counted())
 
     if instruction.opcode == "while":
         start = values.of(instruction.operands[0])
         body, condition = instruction.computation("body"), instruction.computation("condition")
-        invariant = loops.invariant(module, body, start)
+        invariant = loops.invariant(program.module, body, start)
         number = loops.stated_trips(instruction)
         if number is None:
-            number = loops.trips(module, condition, body, start)
+            number = loops.trips(program.module, condition, body, start)
         counted = run(body, {0: invariant}).repeated(1 if number is None else number)
         return dataclasses.replace(counted, unknown_loops=counted.unknown_loops + (number is None))
     if instruction.opcode == "conditional":
@@ -145,18 +166,18 @@ def _cost(
         called = instruction.computation("to_apply" if instruction.opcode == "call" else "calls")
         return run(called, {index: values.of(name) for index, name in enumerate(instruction.operands)})
 
-    return _cost_of_one(module, chip, computation, instruction, seen=seen)
+    return _cost_of_one(program, computation, instruction, seen=seen)
 
 
 def _cost_of_one(
-    module: hlo.Module,
-    chip: Tpu | None,
+    program: _Program,
     computation: hlo.Computation,
     instruction: hlo.Instruction,
     *,
     seen: bool,
 ) -> Counted:
     """An instruction that runs no other computation."""
+    module, chip = program.module, program.chip
     cycles, states = instructions.cycles(instruction, chip)
     num_bytes = instructions.num_bytes(module, computation, instruction)
     work = Work(instructions.flops(module, computation, instruction), num_bytes)
@@ -164,11 +185,14 @@ def _cost_of_one(
     sent = instructions.sent_to_other_slices(computation, instruction)
     covered = states or seen or collective is not None or instructions.exchanges_with_slices(instruction)
     without: Counts = {}
-    if num_bytes and not covered and instructions.takes_time(module, instruction):
+    if num_bytes and not covered and instructions.takes_time(instruction):
         without = {instructions.kind(module, instruction): (1, num_bytes)}
     return Counted(
         once=work,
         cycles=cycles,
+        schedule=Schedule()
+        if program.code is None or chip is None
+        else program.code.of(computation, instruction, chip),
         collectives={} if collective is None else {collective[0]: (1, collective[1])},
         across_slices={} if sent is None else {sent[0]: (1, sent[1])},
         without_cycles=without,

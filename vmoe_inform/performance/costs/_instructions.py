@@ -45,11 +45,16 @@ _FREE = {
 _FREE_CALLS = {"AllocateBuffer", "ConcatBitcast"}
 
 
-def takes_time(module: hlo.Module, instruction: hlo.Instruction) -> bool:
-    """Whether an instruction takes time of the device's own."""
+def is_free(instruction: hlo.Instruction) -> bool:
+    """Whether an instruction does nothing, or only what runs in parallel with the others."""
     if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
-        return False
-    if instruction.attribute(r'custom_call_target="(\w+)"') in _FREE_CALLS:
+        return True
+    return instruction.attribute(r'custom_call_target="(\w+)"') in _FREE_CALLS
+
+
+def takes_time(instruction: hlo.Instruction) -> bool:
+    """Whether an instruction takes time of the device's own."""
+    if is_free(instruction):
         return False
     return any(shape.elements > 1 for shape in instruction.shapes)  # numbers run in parallel with everything else
 
