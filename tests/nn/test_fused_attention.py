@@ -198,3 +198,25 @@ def test_no_block_of_queries_is_a_single_one():
     assert [row for block in blocks for row in range(block.start, block.stop)] == [*range(1025)]
     assert len(blocks) > 1
     assert all(block.stop - block.start > 1 for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lanes", "head_size", "together"),
+    [
+        (197, 128, 64, [2]),
+        (197, 128, 32, [2, 2]),
+        (197, 128, 128, [1]),
+        (1792, 128, 64, [1, 1]),  # the weights of two heads are too much for the chip's memory
+    ],
+)
+def test_heads_that_are_worked_on_together(tokens, lanes, head_size, together):
+    assert fits(tokens, lanes, lanes // head_size, jnp.bfloat16)
+    pairs = fused._heads_together(jnp.zeros((tokens, lanes), jnp.bfloat16), head_size)
+    assert [len(heads) for heads in pairs] == together
+
+
+def test_heads_one_by_one(monkeypatch):
+    monkeypatch.setattr(
+        fused, "_heads_together", lambda keys, size: [[head] for head in fused._lanes_of_heads(D // 2, size)]
+    )
+    compare(jnp.float32, 4, inputs(jnp.float32), 2e-6)

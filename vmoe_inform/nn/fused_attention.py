@@ -52,13 +52,16 @@ def fits(num_tokens: int, width: int, num_heads: int, dtype: Any) -> bool:
     return _vmem_bytes(num_tokens, max(head_size, _LANES), jnp.dtype(dtype).itemsize) <= _VMEM_BYTES
 
 
-def _vmem_bytes(num_tokens: int, lanes: int, item_bytes: int) -> int:
-    """At most so much memory the backward pass takes, which takes more than the forward pass."""
+def _vmem_bytes(num_tokens: int, lanes: int, item_bytes: int, heads: int = 1) -> int:
+    """At most so much memory the backward pass takes, which takes more than the forward pass.
+
+    ``heads`` are worked on together.
+    """
     tokens = -(-num_tokens // _LANES) * _LANES
-    # Eight arrays go in or out, the next program's while this one's are worked on; three sums are float32.
-    blocks = tokens * lanes * (8 * 2 * item_bytes + 3 * 4)
+    # Seven arrays go in or out, the next program's while this one's are worked on; three sums are float32.
+    blocks = tokens * lanes * (7 * 2 * item_bytes + 3 * 4)
     # Weights, their gradients, those of the logits, and two of them once more as factors of products.
-    return blocks + 5 * 4 * tokens * min(tokens, _row_block(num_tokens, item_bytes))
+    return blocks + 5 * 4 * heads * tokens * min(tokens, _row_block(num_tokens, item_bytes))
 
 
 def _row_block(num_tokens: int, item_bytes: int) -> int:
@@ -126,7 +129,7 @@ def _attention_forward(
         interpret=interpret,
         name="attention",
     )
-    return (attended, entropies[0] if record else None), (queries, keys, values, attended, logsumexp)
+    return (attended, entropies[0] if record else None), (queries, keys, values, logsumexp)
 
 
 def _attention_backward(
@@ -223,17 +226,20 @@ def _forward_kernel(
     for rows in _row_blocks(keys):
         queries = queries_ref[rows, :]
         attended = jnp.zeros(queries.shape, jnp.float32)
-        for head, lanes in _lanes_of_heads(keys.shape[1], head_size):
-            logits = product(keys, _only(lanes, queries), 1, 1) * head_size**-0.5  # [N, R]
-            largest = jnp.max(logits, axis=0, keepdims=True)
-            logits = logits - largest
-            weights = jnp.exp(logits)
-            total = jnp.sum(weights, axis=0, keepdims=True)
-            weights = weights * (1.0 / total)
-            attended = jnp.where(lanes, product(weights.astype(values.dtype), values, 0, 0), attended)
-            logsumexp_ref[head, rows] = largest + jnp.log(total)
+        for heads in _heads_together(keys, head_size):
+            logits = [product(keys, _only(lanes, queries), 1, 1) * head_size**-0.5 for _, lanes in heads]  # [N, R]
+            largest = [jnp.max(each, axis=0, keepdims=True) for each in logits]
+            logits = [each - most for each, most in zip(logits, largest, strict=True)]
+            weights = [jnp.exp(each) for each in logits]
+            totals = [jnp.sum(each, axis=0, keepdims=True) for each in weights]
+            weights = [each * (1.0 / total) for each, total in zip(weights, totals, strict=True)]
+            for (_, lanes), each in zip(heads, weights, strict=True):
+                attended = jnp.where(lanes, product(each.astype(values.dtype), values, 0, 0), attended)
+            for (head, _), most, total in zip(heads, largest, totals, strict=True):
+                logsumexp_ref[head, rows] = most + jnp.log(total)
             for entropies_ref in entropies_refs:
-                entropies_ref[head, rows] = jnp.log(total) - jnp.sum(weights * logits, axis=0, keepdims=True)
+                for (head, _), each, below, total in zip(heads, weights, logits, totals, strict=True):
+                    entropies_ref[head, rows] = jnp.log(total) - jnp.sum(each * below, axis=0, keepdims=True)
         attended_ref[rows, :] = attended.astype(attended_ref.dtype)
 
 
@@ -241,7 +247,6 @@ def _backward_kernel(
     queries_ref: Reference,
     keys_ref: Reference,
     values_ref: Reference,
-    attended_ref: Reference,
     logsumexp_ref: Reference,
     gradient_ref: Reference,
     to_queries_ref: Reference,
@@ -255,20 +260,26 @@ def _backward_kernel(
     scale = head_size**-0.5
     for rows in _row_blocks(keys):
         queries, gradient = queries_ref[rows, :], gradient_ref[rows, :]
-        products = gradient.astype(jnp.float32) * attended_ref[rows, :].astype(jnp.float32)
         to_queries = jnp.zeros(queries.shape, jnp.float32)
-        for head, lanes in _lanes_of_heads(keys.shape[1], head_size):
-            head_queries, head_gradient = _only(lanes, queries), _only(lanes, gradient)
-            weights = jnp.exp(product(keys, head_queries, 1, 1) * scale - logsumexp_ref[head, rows])  # [N, R]
-            # sum_j weight_j d loss / d weight_j, which is gradient . attended; summed over lanes as a product, because
-            # that gives it along the lanes.
-            mean = product(lanes.astype(jnp.float32), products, 1, 1)  # [1, R]
-            to_weights = product(values, head_gradient, 1, 1)
-            to_logits = (weights * (to_weights - mean)).astype(keys.dtype)
+        for heads in _heads_together(keys, head_size):
+            queries_of = [_only(lanes, queries) for _, lanes in heads]
+            gradient_of = [_only(lanes, gradient) for _, lanes in heads]
+            logits = [product(keys, each, 1, 1) * scale for each in queries_of]  # [N, R]
+            to_weights = [product(values, each, 1, 1) for each in gradient_of]
+            weights = [jnp.exp(each - logsumexp_ref[head, rows]) for (head, _), each in zip(heads, logits, strict=True)]
+            # Gradient . attended (Algorithm 2) is the same. It would be a product with one row, slow in a matrix unit.
+            means = [jnp.sum(each * to, axis=0, keepdims=True) for each, to in zip(weights, to_weights, strict=True)]
+            to_logits = [
+                (each * (to - mean)).astype(keys.dtype)
+                for each, to, mean in zip(weights, to_weights, means, strict=True)
+            ]
             # Other heads' lanes of the factors are zero here, so that heads add to lanes of their own.
-            to_values += product(weights.astype(values.dtype), head_gradient, 1, 0)
-            to_keys += product(to_logits, head_queries, 1, 0)
-            to_queries = jnp.where(lanes, product(to_logits, keys, 0, 0), to_queries)
+            for each, head_gradient in zip(weights, gradient_of, strict=True):
+                to_values += product(each.astype(values.dtype), head_gradient, 1, 0)
+            for each, head_queries in zip(to_logits, queries_of, strict=True):
+                to_keys += product(each, head_queries, 1, 0)
+            for (_, lanes), each in zip(heads, to_logits, strict=True):
+                to_queries = jnp.where(lanes, product(each, keys, 0, 0), to_queries)
         to_queries_ref[rows, :] = (to_queries * scale).astype(to_queries_ref.dtype)
     to_keys_ref[...] = (to_keys * scale).astype(to_keys_ref.dtype)
     to_values_ref[...] = to_values.astype(to_values_ref.dtype)
@@ -288,6 +299,18 @@ def _lanes_of_heads(lanes: int, head_size: int) -> Iterator[tuple[Any, Array]]:
     lane = jax.lax.broadcasted_iota(jnp.int32, (1, lanes), 1)
     for head in range(lanes // head_size):
         yield pl.ds(head, 1), (lane >= head * head_size) & (lane < (head + 1) * head_size)
+
+
+def _heads_together(keys: Array, head_size: int) -> list[list[tuple[Any, Array]]]:
+    """The heads of a block, in pairs if their weights fit into the chip's memory, otherwise one by one.
+
+    The compiler does each step of a pair at the same time. One head waits for the matrix unit while the other has its
+    exponentials worked out.
+    """
+    num_tokens, lanes = keys.shape
+    of_block = list(_lanes_of_heads(lanes, head_size))
+    number = 2 if _vmem_bytes(num_tokens, lanes, keys.dtype.itemsize, heads=2) <= _VMEM_BYTES else 1
+    return [of_block[start : start + number] for start in range(0, len(of_block), number)]
 
 
 def _only(lanes: Array, array: Array) -> Array:
