@@ -225,22 +225,24 @@ def _forward_kernel(
     keys, values = keys_ref[...], values_ref[...]
     for rows in _row_blocks(keys):
         queries = queries_ref[rows, :]
-        attended = jnp.zeros(queries.shape, jnp.float32)
+        turned: list[Array] = []  # what each head attends to, [F, R]: small matrices are turned, and not its weights
         for heads in _heads_together(keys, head_size):
             logits = [product(keys, _only(lanes, queries), 1, 1) * head_size**-0.5 for _, lanes in heads]  # [N, R]
             largest = [jnp.max(each, axis=0, keepdims=True) for each in logits]
             logits = [each - most for each, most in zip(logits, largest, strict=True)]
             weights = [jnp.exp(each) for each in logits]
             totals = [jnp.sum(each, axis=0, keepdims=True) for each in weights]
-            weights = [each * (1.0 / total) for each, total in zip(weights, totals, strict=True)]
-            for (_, lanes), each in zip(heads, weights, strict=True):
-                attended = jnp.where(lanes, product(each.astype(values.dtype), values, 0, 0), attended)
+            for each, total in zip(weights, totals, strict=True):
+                start = len(turned) * head_size
+                sums = product(values[:, start : start + head_size], each.astype(values.dtype), 0, 0)
+                turned.append(sums * (1.0 / total))
             for (head, _), most, total in zip(heads, largest, totals, strict=True):
                 logsumexp_ref[head, rows] = most + jnp.log(total)
             for entropies_ref in entropies_refs:
                 for (head, _), each, below, total in zip(heads, weights, logits, totals, strict=True):
-                    entropies_ref[head, rows] = jnp.log(total) - jnp.sum(each * below, axis=0, keepdims=True)
-        attended_ref[rows, :] = attended.astype(attended_ref.dtype)
+                    mean = jnp.sum(each * below, axis=0, keepdims=True) / total
+                    entropies_ref[head, rows] = jnp.log(total) - mean
+        attended_ref[rows, :] = jnp.concatenate(turned).T.astype(attended_ref.dtype)
 
 
 def _backward_kernel(
