@@ -13,10 +13,10 @@ from vmoe_inform.nn.patches import PatchEmbedding, embed_by_convolution, embed_b
 def test_product_and_convolution_agree(side: int) -> None:
     rng = np.random.default_rng(0)
     images, kernel = rng.standard_normal((2, 12, 12, 3)), rng.standard_normal((side, side, 3, 5))
-    gradient = rng.standard_normal((2, (12 // side) ** 2, 5))
+    bias, gradient = rng.standard_normal(5), rng.standard_normal((2, (12 // side) ** 2, 5))
     results = []
     for embed in (embed_by_product, embed_by_convolution):
-        tokens, pull_back = jax.vjp(embed, jnp.float32(images), jnp.float32(kernel))
+        tokens, pull_back = jax.vjp(embed, *map(jnp.float32, (images, kernel, bias)))
         results.append((tokens, pull_back(jnp.float32(gradient))))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *results)
 

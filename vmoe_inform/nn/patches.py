@@ -30,7 +30,7 @@ class PatchEmbedding(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         images, kernel, bias = promote_dtype(images, kernel, bias, dtype=self.dtype)
         embed = embed_by_product if current_platform() == "cpu" else embed_by_convolution
-        return embed(images, kernel) + bias[None, None]
+        return embed(images, kernel, bias)
 
 
 def patches_of(images: Float[Array, "B P P C"], side: int) -> Float[Array, "B N values"]:
@@ -47,13 +47,19 @@ def patches_of(images: Float[Array, "B P P C"], side: int) -> Float[Array, "B N 
     return cut.swapaxes(2, 3).reshape(batch, across * across, side * side * channels)
 
 
-def embed_by_product(images: Float[Array, "B P P C"], kernel: Float[Array, "p p C D"]) -> Float[Array, "B N D"]:
+def embed_by_product(
+    images: Float[Array, "B P P C"], kernel: Float[Array, "p p C D"], bias: Float[Array, " D"]
+) -> Float[Array, "B N D"]:
     """The convolution of patches as a product. CPUs are slow at convolutions whose windows are so large."""
-    return patches_of(images, len(kernel)) @ kernel.reshape(-1, kernel.shape[-1])
+    return patches_of(images, len(kernel)) @ kernel.reshape(-1, kernel.shape[-1]) + bias[None, None]
 
 
-def embed_by_convolution(images: Float[Array, "B P P C"], kernel: Float[Array, "p p C D"]) -> Float[Array, "B N D"]:
-    """The same as accelerators do it best."""
+def embed_by_convolution(
+    images: Float[Array, "B P P C"], kernel: Float[Array, "p p C D"], bias: Float[Array, " D"]
+) -> Float[Array, "B N D"]:
+    """The same sums, as accelerators do them best."""
     step = (len(kernel), len(kernel))
     tokens = jax.lax.conv_general_dilated(images, kernel, step, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    # Before they are laid out in a row: after it, a TPU's compiler lays out the tokens of all blocks in another way.
+    tokens = tokens + bias[None, None, None]
     return tokens.reshape(images.shape[0], -1, kernel.shape[-1])  # [B, rows, columns, D] -> [B, N, D]
