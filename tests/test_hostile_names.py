@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 import rich.console
+from matplotlib import font_manager
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -169,7 +170,7 @@ def test_fonts_of_the_machine_are_used_where_they_have_the_character(monkeypatch
     class Font:
         name = "Unifont"
 
-    monkeypatch.setattr(lettering.font_manager.fontManager, "ttflist", [Font()])
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [Font()])
     assert lettering.fonts.__wrapped__() == (lettering.FONT, "Unifont")
     glyphs = {lettering.FONT: {ord("a")}, "Unifont": {ord("狗")}}
     monkeypatch.setattr(lettering, "_glyphs", glyphs.__getitem__)

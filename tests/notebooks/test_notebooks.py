@@ -75,7 +75,8 @@ def run(path, kernel=None, **parameters):
     notebook = nbformat.read(path, as_version=4)
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {path.parent}"))
+    # %reset takes __spec__ too, which Python looks at when it starts processes.
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n__spec__ = None\n%cd -q {path.parent}"))
     place = {"metadata": {"path": str(path.parent)}}
     client = nbclient.NotebookClient(notebook, timeout=SECONDS, resources=place, km=kernel)
     client.execute()
