@@ -9,6 +9,7 @@
 #   JOBS=1           runs at a time, each a process; many small ones share a GPU with XLA_PYTHON_CLIENT_PREALLOCATE=false
 #   FASHION_MNIST    folder of its four files (default: where Debian's dataset-fashion-mnist puts them)
 #   RATES            learning rates to choose from, between spaces
+#   PLAIN            the plain router, instead of the script's; it needs ROUTERS
 #   ROUTERS          comma list to compare with the plain router, instead of the script's
 #   PYTHON           default .venv/bin/python
 set -euo pipefail
@@ -119,6 +120,11 @@ for setting in "${settings[@]}"; do
 done
 [ -z "${RATES:-}" ] || read -ra rates <<<"$RATES"
 [ -z "${ROUTERS:-}" ] || IFS=, read -ra routers <<<"$ROUTERS"
+if [ -n "${PLAIN:-}" ] && [ -z "${ROUTERS:-}" ]; then
+    echo "study_routers: expected ROUTERS to compare with PLAIN; received none" >&2
+    exit 2
+fi
+plain="${PLAIN:-$plain}"
 
 study() { # ROUTERS SEEDS JOBS FOLDER FLAGS...
     local names="$1" of_each="$2" at_a_time="$3" workdir="$4"

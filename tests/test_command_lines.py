@@ -274,7 +274,7 @@ def test_an_empty_flag_of_the_machine_says_nothing_and_a_missing_folder_is_an_er
 
 
 def test_what_was_imported_is_not_searched_for_garbage():
-    """Tracing makes so many objects that it is searched for again and again: a tenth of a start from the cache."""
+    """Python searches for garbage again and again while tracing makes objects: a tenth of a start from the cache."""
     code = "import gc\nfrom vmoe_inform import command_line\n"
     code += "command_line.run(lambda _: int(gc.get_freeze_count() < 50_000))"
     assert subprocess.run([sys.executable, "-c", code], cwd=processes.ROOT).returncode == 0

@@ -55,11 +55,11 @@ NUM_SETS = 1 + 75 + 6
 
 
 class Killed(BaseException):
-    """What ends a process, as far as Python can tell."""
+    """What ends a process."""
 
 
 class CountingPredictor:
-    """In place of a model: logits by the records' names, and a kill after so many sets."""
+    """In place of a model: logits by the records' names, and a kill after a number of sets."""
 
     def __init__(self, sets_to_live=10**6):
         self.sets_to_live = sets_to_live

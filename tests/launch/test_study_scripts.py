@@ -25,10 +25,16 @@ done
 
 
 @pytest.mark.parametrize(
-    ("data", "suite", "plain", "best", "jobs"),
-    [("fashion_mnist", "clean", "vmoe", "0.004", "6"), ("wordnet", "perplexity", "smoe_top2", "0.0015", "1")],
+    ("data", "suite", "plain", "best", "jobs", "named"),
+    [
+        ("fashion_mnist", "clean", "vmoe", "0.004", "6", {}),
+        ("wordnet", "perplexity", "smoe_top2", "0.0015", "1", {}),
+        ("wordnet", "perplexity", "glam", "0.0015", "1", {"PLAIN": "glam"}),
+    ],
 )
-def test_a_study_has_the_best_rate_of_the_plain_router_on_held_out_records(tmp_path, data, suite, plain, best, jobs):
+def test_a_study_has_the_best_rate_of_the_plain_router_on_held_out_records(
+    tmp_path, data, suite, plain, best, jobs, named
+):
     stand_in(tmp_path / "bin", "python", STUDY)
     folder = tmp_path / "study"
     code, printed, errors, calls = run(
@@ -41,6 +47,7 @@ def test_a_study_has_the_best_rate_of_the_plain_router_on_held_out_records(tmp_p
             "SEEDS": "7",
             "JOBS": jobs,
             "ROUTERS": "base,soft",
+            **named,
         },
     )
     assert (code, printed) == (0, f"learning rate {best}\n"), errors
@@ -73,6 +80,7 @@ def test_the_routers_of_a_study_have_their_moe_layers_in_the_same_blocks():
         (("cifar",), {}, "study_routers: expected fashion_mnist or wordnet; received cifar"),
         (("wordnet", "--seeds=3"), {}, "study_routers: expected .* a folder; received wordnet --seeds=3"),
         (("wordnet",), {"SEEDS": "1"}, "study_routers: expected SEEDS of 2 or more .*; received 1 and 1"),
+        (("wordnet",), {"PLAIN": "glam"}, "study_routers: expected ROUTERS to compare with PLAIN; received none"),
     ],
 )
 def test_a_study_that_cannot_be(tmp_path, arguments, environment, message):
