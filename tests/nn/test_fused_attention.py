@@ -216,7 +216,12 @@ def test_heads_that_are_worked_on_together(tokens, lanes, head_size, together):
 
 
 def test_heads_one_by_one(monkeypatch):
-    monkeypatch.setattr(
-        fused, "_heads_together", lambda keys, size: [[head] for head in fused._lanes_of_heads(D // 2, size)]
-    )
+    asked = []
+
+    def one_by_one(keys, head_size):
+        asked.append(keys.shape)
+        return [[head] for head in fused._lanes_of_heads(keys.shape[1], head_size)]
+
+    monkeypatch.setattr(fused, "_heads_together", one_by_one)
     compare(jnp.float32, 4, inputs(jnp.float32), 2e-6)
+    assert asked == [(N, D // 2)] * 2  # the kernels of both passes are made anew

@@ -166,7 +166,7 @@ def test_inform_compiles_evaluation_for_a_tpu_and_adds_up_its_schedules(tmp_path
     assert found["header"]["model"]["moe"]["capacity_factor_evaluation"] == 4.0  # that of the recipe
     (row,) = found["rows"]
     assert (row["sequences"], row["inform"]) == (8, "symphony")
-    for ratio in ("flops", "cycles", "scheduled", "longest", "informing"):
+    for ratio in ("flops", "cycles", "scheduled", "longest"):
         assert 0.9 < row[ratio] < 1.5, ratio
     assert row["bytes_without_cycles"] >= 0
 
@@ -337,6 +337,7 @@ BAD_COMMAND_LINES = {
     ("evaluate", "--config=configs/wordnet.py"): "model.inputs: expected 'images'; received 'tokens'",
     ("inform", "--config=configs/wordnet.py", "--size=S"): "benchmark inform: expected no --size with --config",
     ("inform", "--config=configs/digits.py", "--tokens=50"): "benchmark inform: expected no --tokens with --config",
+    ("inform", "--config=configs/digits.py", "--block_size=9"): "inform: expected no --block_size with --config",
     ("peers", "--peers=nowhere.py"): "--peers: expected Python files; received 'nowhere.py'",
     ("peers", "--peers=a/one.py,b/one.py"): "--peers: expected files of different names, none of them vmoe_inform.py;",
     ("start", "--before=nowhere"): "--before: expected a folder with vmoe_inform/train.py; received 'nowhere'",

@@ -121,12 +121,64 @@ def test_a_loop_runs_as_often_as_it_says_and_what_has_no_schedule_takes_its_byte
     assert found.longest == 5 * (90 + by_bandwidth)
 
 
-def test_schedules_of_a_part_by_the_names_of_modules(tmp_path):
-    for name in ("fusion.1", "kernel.1"):
-        write(tmp_path, name, 10)
-    of_kernel = schedules.of(TEXT, tmp_path, CHIPS["v5e"], "/experts/")
-    assert of_kernel.scheduled == 10 * 4
-    assert schedules.of(TEXT, tmp_path, CHIPS["v5e"], "/router/") == schedules.Schedule()
+def test_code_of_unequal_lengths_is_nobody_elses(tmp_path):
+    for name, count in (("fusion.1", 5), ("copy.1", 2), ("copy.3", 3)):
+        write(tmp_path, name, count)
+    found = schedules.of(ALIKE, tmp_path, CHIPS["v5e"])
+    one_array = math.ceil(8 * 128 * 4 * 1.5e9 / 819e9)
+    assert found.scheduled == 2 * 5 + 2 + 3
+    assert found.without_schedule == 2 * one_array  # of copy.2, which may be like either, and of fusion.3
+
+
+AHEAD = """HloModule jit_h, is_scheduled=true
+
+ENTRY %main (x: f32[1024,1024], y: f32[1024,512], z: f32[1024,128]) -> f32[1024,512] {
+  %x = f32[1024,1024]{1,0:T(8,128)} parameter(0)
+  %y = f32[1024,512]{1,0:T(8,128)} parameter(1)
+  %z = f32[1024,128]{1,0:T(8,128)S(1)} parameter(2)
+  %slice-start = ((f32[1024,1024]{1,0:T(8,128)}), f32[1024,512]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:1024], [0:512]}
+  %copy-start = (f32[1024,512]{1,0:T(8,128)S(1)}, f32[1024,512]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%y)
+  %work.1 = f32[1024,128]{1,0:T(8,128)S(1)} negate(%z)
+  %copy-done = f32[1024,512]{1,0:T(8,128)S(1)} copy-done(%copy-start)
+  %work.2 = f32[1024,128]{1,0:T(8,128)S(1)} negate(%work.1)
+  %slice-done = f32[1024,512]{1,0:T(8,128)S(1)} slice-done(%slice-start)
+  %back-start = (f32[1024,512]{1,0:T(8,128)}, f32[1024,512]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) copy-start(%slice-done)
+  %work.3 = f32[1024,128]{1,0:T(8,128)S(1)} negate(%work.2)
+  ROOT %back-done = f32[1024,512]{1,0:T(8,128)} copy-done(%back-start)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("lengths", "waiting"),
+    [
+        ((5_000, 4_000, 4_000), 0),  # the second copy is needed first, so the first has what is left, and 4,000 more
+        ((3_000, 4_000, 4_000), 841),
+        ((5_000, 1_000, 4_000), 1_682),
+        ((9_000, 100, 3_841), 0),
+        ((9_000, 100, 10), 3_831),
+    ],
+)
+def test_copies_have_the_bandwidth_that_is_left_and_the_rest_is_waited_for(tmp_path, lengths, waiting):
+    for number, count in enumerate(lengths, 1):
+        write(tmp_path, f"work.{number}", count)
+    found = schedules.of(AHEAD, tmp_path, CHIPS["v5e"])
+    copy = math.ceil(1024 * 512 * 4 * 1.5e9 / 819e9)
+    assert copy == 3_841
+    assert found.by_bandwidth == 3 * copy
+    assert found.waiting == waiting
+    assert found.longest == sum(lengths) + waiting
+
+
+def test_copies_on_the_chip_pass_no_memory_and_those_within_its_memory_pass_twice(tmp_path):
+    write(tmp_path, "work.1", 1)
+    on_chip = AHEAD.replace("%x = f32[1024,1024]{1,0:T(8,128)}", "%x = f32[1024,1024]{1,0:T(8,128)S(1)}")
+    found = schedules.of(on_chip, tmp_path, CHIPS["v5e"])
+    assert found.by_bandwidth == 2 * 3_841
+    within = AHEAD.replace(
+        "%copy-done = f32[1024,512]{1,0:T(8,128)S(1)}", "%copy-done = f32[1024,512]{1,0:T(8,128)}"
+    )
+    assert schedules.of(within, tmp_path, CHIPS["v5e"]).by_bandwidth == 4 * 3_841
 
 
 def test_a_folder_without_schedules(tmp_path):

@@ -41,7 +41,7 @@ def measure() -> shared.Measured:
     if config is None:
         return _measured(*_images())
     of_images = isinstance(config_lib.parse(config).model, config_lib.VisionModelConfig)
-    for name in ("size", "dtype", "tokens") if of_images else ("size", "dtype"):
+    for name in ("size", "dtype", "tokens", "block_size") if of_images else ("size", "dtype"):
         if shared.given(name):
             raise checks.error("benchmark inform", f"no --{name} with --config, which says it", f"--{name}")
     return _measured(*(_recipe(config) if of_images else _text(config)))
@@ -87,7 +87,6 @@ def _recipe(config: ml_collections.ConfigDict) -> tuple[ModelConfig, list["Size"
     """Evaluation as the recipe of --config does it."""
     from vmoe_inform.performance.inform import Size
 
-    config.model.router.options.top_experts.renormalize = True  # as all presets of informed routers have it
     model = config_lib.parse(config).model
     size = Size({}, _sequences(_IMAGES), model.attention_block_size)
     return model, [size], config.model.router.options.to_dict()

@@ -23,8 +23,8 @@ def measure() -> shared.Measured:
         arguments = list(_DIGITS)
     else:
         _ = shared.CONFIG.required  # says here what is wrong with it
-        given = command_line.arguments_without("before", "repeats", "json")
-        arguments = [each for each in given if each != "start"]
+        arguments = command_line.arguments_without("before", "repeats", "json")
+        arguments.remove("start")  # the subcommand; what comes after it may be called so, too
     before = None if _BEFORE.value is None else pathlib.Path(_BEFORE.value)
     rows = start_up.measure(arguments, before, repeats=shared.repeats(3))
     return {"arguments": " ".join(arguments)}, rows

@@ -137,7 +137,7 @@ def run(
     """
 
     def guarded(arguments: list[str]) -> None:
-        gc.freeze()  # what was imported stays: a search for garbage need not go through it
+        gc.freeze()  # what is imported by now stays: searches for garbage need not go through it
         _prepare_terminal()
         try:
             _check_words(arguments[1:], subcommands, operands)

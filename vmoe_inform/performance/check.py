@@ -14,7 +14,7 @@ from vmoe_inform.config import Config
 from vmoe_inform.evaluation.predict import Predictor
 from vmoe_inform.performance import costs, topology
 from vmoe_inform.performance.costs import schedules
-from vmoe_inform.sharding.chips import Tpu, chip_of
+from vmoe_inform.sharding.chips import chip_of
 from vmoe_inform.sharding.mesh import slice_count
 from vmoe_inform.training import program as program_lib
 
@@ -92,9 +92,6 @@ def compile_step(
     found = None if compiled is None else costs.of(compiled)
     if found is not None and chip is not None and found.peak_bytes > chip.hbm_bytes:
         problem = f"{found.peak_bytes:,} bytes of the device's {chip.hbm_bytes:,}"
-    schedule = None
-    if schedules_in is not None and compiled is not None and isinstance(chip, Tpu):
-        schedule = schedules.of(compiled.as_text() or "", schedules_in, chip)
     examples = config.train.batch_size if step == "train" else config.evaluation.batch_size
     return Check(
         step=step,
@@ -111,7 +108,7 @@ def compile_step(
         compile_seconds=compile_seconds,
         costs=found,
         problem=problem,
-        schedule=schedule,
+        schedule=None if compiled is None else schedules.of_compiled(compiled, devices[0].device_kind, schedules_in),
     )
 
 
@@ -161,7 +158,7 @@ def lines(result: Check) -> list[str]:
     if result.schedule is not None:
         cycles = dataclasses.asdict(result.schedule)
         names = {"scheduled": "scheduled", "at_peak": "at peak", "by_bandwidth": "by bandwidth", "longest": "longest"}
-        names |= {"without_schedule": "not scheduled"}
+        names |= {"waiting": "of these waiting", "without_schedule": "not scheduled"}
         shown.append("cycles by the final schedules:")
         shown += [f"  {shown_name:<16}{cycles[name] / 1e6:>14,.1f} million" for name, shown_name in names.items()]
     tables = {"collectives": found.collectives, "work that no estimate of cycles covers": found.without_cycles}

@@ -10,7 +10,6 @@ import jax
 from vmoe_inform.axes import Tree
 from vmoe_inform.performance import costs
 from vmoe_inform.performance.costs import schedules
-from vmoe_inform.sharding.chips import Tpu, chip_of
 from vmoe_inform.sharding.mesh import make_mesh, replicated
 
 
@@ -50,10 +49,8 @@ def compile_for(
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments)
     with jax.set_mesh(mesh):  # says to what looks at the platform which one it is
         program = jax.jit(function).lower(*placed).compile()
-    text, chip, schedule = program.as_text() or "", chip_of(device.device_kind), None
-    if schedules_in is not None and isinstance(chip, Tpu):
-        schedule = schedules.of(text, schedules_in, chip)
-    return Compiled(program, costs.of(program), text, schedule)
+    schedule = schedules.of_compiled(program, device.device_kind, schedules_in)
+    return Compiled(program, costs.of(program), program.as_text() or "", schedule)
 
 
 def bytes_without_cycles(of: costs.Costs) -> int | None:

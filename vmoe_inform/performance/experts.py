@@ -25,7 +25,7 @@ class ExpertsRow:
       rows: T of each.
       dropout: rate of hidden layer and outputs.
       expert_mlp: ``xla`` or ``fused``.
-      scheduled, at_peak, by_bandwidth, longest, estimated, without_schedule: of all instructions.
+      scheduled, at_peak, by_bandwidth, longest, estimated, without_schedule, waiting: of all instructions.
       temp_megabytes: memory of intermediate values, with what is kept for the backward pass.
     """
 
@@ -39,6 +39,7 @@ class ExpertsRow:
     longest: float
     estimated: float
     without_schedule: float
+    waiting: float
     temp_megabytes: float
 
 

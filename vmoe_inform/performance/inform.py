@@ -21,12 +21,10 @@ from vmoe_inform.config import ModelConfig
 from vmoe_inform.nn import models
 from vmoe_inform.performance import timing
 from vmoe_inform.performance.compiled import bytes_without_cycles, compile_for
-from vmoe_inform.performance.costs import Costs, schedules
+from vmoe_inform.performance.costs import Costs
 from vmoe_inform.performance.timing import Spread
 from vmoe_inform.routing.steps import INFORM_STEPS
-from vmoe_inform.sharding.chips import Tpu, chip_of
 
-_WHERE_STEPS_ACT = "/(router|attention)/"  # in the names of modules: in routers, and what attention leaves for them
 PLAIN = "none"  # the reference among the names of steps
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {}
 
@@ -61,8 +59,6 @@ class InformRow:
       cycles: that the compiler of a TPU estimates; None as for ``flops``.
       scheduled, longest: cycles by its final schedules, see :class:`vmoe_inform.performance.costs.schedules.Schedule`;
         None without them.
-      informing: as ``longest``, if all but routers and attention took what it takes in the model without the step. The
-        compiler may keep other arrays of the experts on the chip than there, which changes their cycles.
       temporary: temporary memory; None where the model without the step needs none.
       bytes_without_cycles: that instructions without an estimate, such as gathers, read and write more than those of
         the model without the step. None where the compiler states no estimates at all.
@@ -80,7 +76,6 @@ class InformRow:
     cycles: float | None
     scheduled: float | None
     longest: float | None
-    informing: float | None
     temporary: float | None
     bytes_without_cycles: int | None
     temp_bytes: int
@@ -160,10 +155,6 @@ class _Forward:
         self._shapes = jax.eval_shape(self._initialize)
         self._compiled = compile_for(device, self._outputs, self._shapes, self._inputs, schedules_in=schedules_in)
         self.schedule = self._compiled.schedule
-        chip = chip_of(device.device_kind)
-        self.of_routers: schedules.Schedule | None = None
-        if schedules_in is not None and isinstance(chip, Tpu):
-            self.of_routers = schedules.of(self._compiled.text, schedules_in, chip, _WHERE_STEPS_ACT)
 
     @property
     def costs(self) -> Costs:
@@ -222,10 +213,6 @@ def _row(
     informed, plain = forwards[name].costs, forwards[PLAIN].costs
     counted = not informed.unknown_loops and not plain.unknown_loops
     schedule, plain_schedule = forwards[name].schedule, forwards[PLAIN].schedule
-    routers, plain_routers = forwards[name].of_routers, forwards[PLAIN].of_routers
-    informing = None
-    if routers and plain_routers and plain_schedule:
-        informing = 1.0 + (routers.longest - plain_routers.longest) / plain_schedule.longest
     without, plain_without = map(bytes_without_cycles, (informed, plain))
     return InformRow(
         tokens=model.num_tokens,
@@ -237,7 +224,6 @@ def _row(
         cycles=timing.quotient(informed.estimated_cycles, plain.estimated_cycles) if counted else None,
         scheduled=schedule.scheduled / plain_schedule.scheduled if schedule and plain_schedule else None,
         longest=schedule.longest / plain_schedule.longest if schedule and plain_schedule else None,
-        informing=informing,
         bytes_without_cycles=None if without is None or plain_without is None else without - plain_without,
         temporary=timing.quotient(informed.temp_bytes, plain.temp_bytes),
         temp_bytes=informed.temp_bytes,

@@ -65,12 +65,17 @@ def measure(arguments: Sequence[str], before: pathlib.Path | None, *, repeats: i
 
 
 def _seconds(checkout: pathlib.Path, arguments: Sequence[str], way: str, temporary: pathlib.Path) -> float:
-    """Processor seconds of one run in a folder of its own; programs are those of ``temporary``."""
+    """Processor seconds of one run with a workdir of its own; programs are those of ``temporary``.
+
+    It runs in this folder, so that relative paths of its arguments are those of this process.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in (_SWITCH, _PLACE)}
     environment |= {_SWITCH: "false"} if way == "off" else {_PLACE: str(temporary / "compiled")}
-    command = [sys.executable, "-m", "vmoe_inform.train", *arguments, f"--workdir={temporary / way}"]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(checkout.absolute()), os.environ.get("PYTHONPATH"))))
+    # -P: this folder may be a checkout, too
+    command = [sys.executable, "-P", "-m", "vmoe_inform.train", *arguments, f"--workdir={temporary / way}"]
     start = _of_children()
-    ended = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     if ended.returncode != 0:
         said = (ended.stderr.strip() or ended.stdout.strip() or f"exit code {ended.returncode}").splitlines()[-1]
         raise checks.InputError(f"benchmark start: expected a run that ends well; received {said!r}")

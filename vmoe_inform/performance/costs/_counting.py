@@ -8,6 +8,7 @@ from typing import TypeAlias
 from vmoe_inform.performance.costs import _instructions as instructions
 from vmoe_inform.performance.costs import _loops as loops
 from vmoe_inform.performance.costs import hlo
+from vmoe_inform.performance.costs._ahead import Ahead
 from vmoe_inform.performance.costs._loops import Known
 from vmoe_inform.performance.costs._scheduled import Code, Schedule
 from vmoe_inform.sharding.chips import Tpu
@@ -100,17 +101,16 @@ class _Program:
     code: Code | None
 
 
-def count(text: str, chip: Tpu | None = None, lengths: Mapping[str, int] | None = None, within: str = "") -> Counted:
+def count(text: str, chip: Tpu | None = None, lengths: Mapping[str, int] | None = None) -> Counted:
     """Adds up the instructions of a program.
 
     Args:
       text: HLO, as the compiler prints it.
       chip: turns operations of kernels into cycles; None if there is no need to.
       lengths: of its final schedules, see :class:`Code`, for which there has to be a chip.
-      within: of those, see :class:`Code`.
     """
     module = hlo.parse(text)
-    program = _Program(module, chip, None if lengths is None else Code(module, lengths, within))
+    program = _Program(module, chip, None if lengths is None else Code(module, lengths))
     return functools.reduce(Counted.__add__, _parts(program, program.module.entry, {}), Counted())
 
 
@@ -119,9 +119,12 @@ def _parts(program: _Program, name: str, known: dict[int, Known]) -> list[Counte
     computation = program.module.computations[name]
     values = loops.Values(program.module, computation, known)
     parts, chains = [], set()
+    ahead = None if program.code is None or program.chip is None else Ahead(computation, program.chip)
     for instruction in computation.instructions.values():
         chain = _chain(program.module, instruction)
         parts.append(_cost(program, computation, values, instruction, seen=chain is not None and chain in chains))
+        if ahead is not None:
+            parts.append(Counted(schedule=ahead.after(instruction, parts[-1].schedule)))
         chains.add(chain)
     return parts
 

@@ -227,8 +227,10 @@ def _written(computation: hlo.Computation, instruction: hlo.Instruction, size: _
         return 0
     inner = [computation.instructions[name] for name in instruction.operands if name in computation.instructions]
     if instruction.opcode == "tuple":
-        pairs = zip(inner, instruction.shapes, strict=True)
-        return sum(_written(computation, part, _ALL) for part, to in pairs if size is _ALL or not to.on_chip)
+        to = iter(instruction.shapes)  # of a part that is a tuple itself, one after the other
+        pairs = [(part, [next(to) for _ in part.shapes]) for part in inner]
+        off_chip = [part for part, shapes in pairs if size is _ALL or not all(shape.on_chip for shape in shapes)]
+        return sum(_written(computation, part, _ALL) for part in off_chip)
     if instruction.opcode == "bitcast":
         return _written(computation, inner[0], _ALL)
     if instruction.opcode == "dynamic-update-slice":

@@ -19,10 +19,12 @@ class Schedule:
     Attributes:
       scheduled: instructions of one run of a fusion or kernel, times the runs.
       at_peak: operations at the chip's peak.
-      by_bandwidth: bytes that pass the chip's memory, at its bandwidth.
-      longest: of each fusion the longest of these three, which is what it takes at the least.
+      by_bandwidth: bytes that pass the chip's memory, at its bandwidth; those of copies begun ahead, too.
+      longest: of each fusion the longest of these three, which is what it takes at the least, and ``waiting``.
       estimated: by the compiler, and operations at peak for kernels.
       without_schedule: the part of ``longest`` that is of instructions without a schedule.
+      waiting: the part of ``longest`` that copies begun ahead still need where their results are needed, if they had
+        all of the bandwidth that the instructions beside them leave.
     """
 
     scheduled: int = 0
@@ -31,6 +33,7 @@ class Schedule:
     longest: int = 0
     estimated: int = 0
     without_schedule: int = 0
+    waiting: int = 0
 
     def __add__(self, other: "Schedule") -> "Schedule":
         return Schedule(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
@@ -47,17 +50,16 @@ class Code:
     Attributes:
       module: the program.
       lengths: instructions of one run, by the name of a fusion or kernel.
-      within: a regular expression. Only instructions count in whose origin, names of modules with slashes, it is found.
     """
 
     module: hlo.Module
     lengths: Mapping[str, int]
-    within: str = ""
 
     def length(self, computation: hlo.Computation, instruction: hlo.Instruction) -> int | None:
         """Of one run of an instruction; None without a schedule.
 
-        Fusions that are alike share their code: only one of them has a schedule, which counts for each.
+        Fusions that are alike share their code: only one of them has a schedule, which counts for each. It counts for
+        none where several have one, of unequal lengths.
         """
         if instruction.name in self.lengths:
             return self.lengths[instruction.name]
@@ -65,17 +67,15 @@ class Code:
 
     @functools.cached_property
     def _alike(self) -> Mapping[tuple[Any, ...], int]:
-        return {
-            _signature(self.module, computation, instruction): self.lengths[name]
-            for computation in self.module.computations.values()
-            for name, instruction in computation.instructions.items()
-            if name in self.lengths
-        }
+        found: dict[tuple[Any, ...], set[int]] = {}
+        for computation in self.module.computations.values():
+            for name in self.lengths.keys() & computation.instructions.keys():
+                signature = _signature(self.module, computation, computation.instructions[name])
+                found.setdefault(signature, set()).add(self.lengths[name])
+        return {signature: length for signature, (length, *others) in found.items() if not others}
 
     def of(self, computation: hlo.Computation, instruction: hlo.Instruction, chip: Tpu) -> Schedule:
         """What an instruction that runs no other computation adds."""
-        if not re.search(self.within, instruction.attribute(r'op_name="([^"]*)"') or ""):
-            return Schedule()
         estimated, _ = instructions.cycles(instruction, chip)
         if instructions.is_free(instruction):
             return Schedule(estimated=estimated)
@@ -88,7 +88,7 @@ class Code:
         by_bandwidth = math.ceil(num_bytes * chip.clock_hz / chip.hbm_bytes_per_second)
         longest = max(scheduled, at_peak, by_bandwidth)
         without = longest if length is None else 0
-        return Schedule(scheduled, at_peak, by_bandwidth, longest, estimated, without)
+        return Schedule(scheduled, at_peak, by_bandwidth, longest, estimated, without_schedule=without)
 
 
 def _signature(module: hlo.Module, computation: hlo.Computation, instruction: hlo.Instruction) -> tuple[Any, ...]:

@@ -2,19 +2,22 @@
 
 The schedule of a fusion or kernel is a list of very long instructions, one for each cycle. The core runs it for every
 part of the arrays. That says more than an estimate, and less than a clock: a schedule does not count waiting. The core
-waits for memory, and for its matrix units. They take as long as operations at the chip's peak.
+waits for memory, and for its matrix units. They take as long as operations at the chip's peak. Copies that are begun
+ahead take bandwidth that the instructions beside them leave.
 """
 
 import os
 import pathlib
 import re
 
+import jax
+
 from vmoe_inform import checks
 from vmoe_inform.performance.costs import _counting
 from vmoe_inform.performance.costs._scheduled import Schedule
-from vmoe_inform.sharding.chips import Tpu
+from vmoe_inform.sharding.chips import Tpu, chip_of
 
-__all__ = ("Schedule", "of", "write_to")
+__all__ = ("Schedule", "of", "of_compiled", "write_to")
 
 _LABEL = "schedule-analysis_final_bundles"
 
@@ -28,14 +31,13 @@ def write_to(folder: pathlib.Path) -> None:
     os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {options}".strip()
 
 
-def of(text: str, folder: pathlib.Path, chip: Tpu, within: str = "") -> Schedule:
+def of(text: str, folder: pathlib.Path, chip: Tpu) -> Schedule:
     """Adds up the schedules of a program, those of loops as often as they run.
 
     Args:
       text: HLO, as the compiler prints it.
       folder: of :func:`write_to`, with the schedules of this program alone.
       chip: that it is compiled for.
-      within: a regular expression. Only instructions count in whose origin, names of modules with slashes, it is found.
 
     Raises:
       ValueError: the folder has no schedules.
@@ -43,7 +45,13 @@ def of(text: str, folder: pathlib.Path, chip: Tpu, within: str = "") -> Schedule
     lengths = {_name(path): _length(path) for path in folder.glob(f"*{_LABEL}*")}
     if not lengths:
         raise checks.error("libtpu", f"schedules in {folder}, from options before it was loaded", "none")
-    return _counting.count(text, chip, lengths, within).schedule
+    return _counting.count(text, chip, lengths).schedule
+
+
+def of_compiled(compiled: jax.stages.Compiled, device_kind: str, folder: pathlib.Path | None) -> Schedule | None:
+    """As :func:`of`, of a program for a kind of device; None without a folder, and for what is no TPU."""
+    chip = chip_of(device_kind)
+    return of(compiled.as_text() or "", folder, chip) if folder is not None and isinstance(chip, Tpu) else None
 
 
 def _name(path: pathlib.Path) -> str:
