@@ -23,8 +23,8 @@ class Schedule:
       longest: of each fusion the longest of these three, which is what it takes at the least, and ``waiting``.
       estimated: by the compiler, and operations at peak for kernels.
       without_schedule: the part of ``longest`` that is of instructions without a schedule.
-      waiting: the part of ``longest`` that copies begun ahead still need where their results are needed, if they had
-        all of the bandwidth that the instructions beside them leave.
+      waiting: the part of ``longest`` in which copies begun ahead are waited for. Until they are needed, they have all
+        of the bandwidth that instructions leave.
     """
 
     scheduled: int = 0

@@ -3,7 +3,7 @@
 The schedule of a fusion or kernel is a list of very long instructions, one for each cycle. The core runs it for every
 part of the arrays. That says more than an estimate, and less than a clock: a schedule does not count waiting. The core
 waits for memory, and for its matrix units. They take as long as operations at the chip's peak. Copies that are begun
-ahead take bandwidth that the instructions beside them leave.
+ahead take the bandwidth that instructions leave meanwhile.
 """
 
 import os
