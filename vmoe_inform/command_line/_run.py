@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from vmoe_inform import checks, plugins, storage, text
-from vmoe_inform.command_line import _compilation_cache, _flags
+from vmoe_inform.command_line import _compilation_cache, _flags, _memory
 from vmoe_inform.config import files as config_files
 from vmoe_inform.exit_codes import BAD_INPUT, DIVERGED, INTERRUPTED, MISSING_PROCESS, STORAGE
 from vmoe_inform.sharding import processes
@@ -139,6 +139,7 @@ def run(
     def guarded(arguments: list[str]) -> None:
         gc.freeze()  # what is imported by now stays: searches for garbage need not go through it
         _prepare_terminal()
+        _memory.keep_between_steps()
         try:
             _check_words(arguments[1:], subcommands, operands)
             if keeps_programs:
