@@ -74,7 +74,8 @@ def differences(
     Args:
       suite: loaded for the run's config.
       units: all its sets.
-      before, after: scores of all sets, of the first and of the second model.
+      before: scores of all sets, of the first model.
+      after: the same of the second model.
 
     Raises:
       NotAvailable, InputError: a metric cannot be made of the records, or there are too few.

@@ -145,7 +145,8 @@ def interval_of_shares(gained: int, lost: int, count: int) -> tuple[float, float
     Unlike Wald's own it has a width where no record, or every record, differs.
 
     Args:
-      gained, lost: as for :func:`mcnemar`.
+      gained: as for :func:`mcnemar`.
+      lost: the same.
       count: records.
     """
     import scipy.special
@@ -167,8 +168,9 @@ def bootstrap(
     """The difference of any metric, with the percentile interval of the paired bootstrap (Efron 1979).
 
     Args:
-      before, after: scores of each set of a suite, of two models. Arrays [n, ...] are of its n records; ``index``
-        numbers them, and they are in their order where it is missing. Single numbers are of the whole set.
+      before: scores of each set of a suite, of the first model. Arrays [n, ...] are of its n records; ``index`` numbers
+        them, and they are in their order where it is missing. Single numbers are of the whole set.
+      after: the same of the second model.
       metric: of such scores.
       groups: names of the sets; those of one group show the same records, which are drawn together.
       scale: of the metric.

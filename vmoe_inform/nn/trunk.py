@@ -48,7 +48,8 @@ def apply_blocks(
       around: what the routers may need besides, of the whole model.
       real: False for filler, sequence by sequence or token by token, which takes no slots; None if all are real.
       train: noise, dropout and training capacity.
-      memory, relative_keys: where attention spans several sequences of a batch's row; both or neither.
+      memory: of the sequences before, where attention spans several of a batch's row; with ``relative_keys`` or not at all.
+      relative_keys: of the distances that it spans.
 
     Returns:
       the tokens before the last LayerNorm; the metrics of :class:`vmoe_inform.nn.moe.MoeLayer`; and the memory for the

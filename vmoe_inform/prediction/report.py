@@ -58,7 +58,7 @@ def report(
       the number of files that cannot be read.
 
     Raises:
-      what the predictions raise; then no file is written.
+      Exception: what the predictions raise; then no file is written.
     """
     table = Table([files.name(position) for position in range(len(files))], class_names, top=top, width=width)
     most_lines = len(files) if outputs.csv is None else _MOST_LINES

@@ -46,7 +46,8 @@ def biased_top_experts(
       probabilities: p [..., N, E], not negative; rows need not sum to 1.
       bias: b [E].
       k: K, experts per token.
-      renormalize, active: as of :func:`vmoe_inform.routing.top_experts`.
+      renormalize: as of :func:`vmoe_inform.routing.top_experts`.
+      active: the same.
 
     Returns:
       weights [..., N, K], float32, and indices [..., N, K], those of the largest biased probability first.

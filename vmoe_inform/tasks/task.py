@@ -258,8 +258,10 @@ class Task(abc.ABC, Generic[ConfigT, SourceT]):
         """What the model says of a set, as suites take it: by default logits for records with labels.
 
         Args:
-          kept, facts: as for :meth:`headline`, of all n readable records of a set.
-          indices, skipped: as of :class:`~vmoe_inform.tasks.predictions.Answers`.
+          kept: as for :meth:`headline`, of all n readable records of a set.
+          facts: the same.
+          indices: as of :class:`~vmoe_inform.tasks.predictions.Answers`.
+          skipped: the same.
         """
         return Predictions(kept, facts["label"], indices, skipped)
 
