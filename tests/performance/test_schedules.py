@@ -136,7 +136,8 @@ ENTRY %main (x: f32[1024,1024], y: f32[1024,512], z: f32[1024,128]) -> f32[1024,
   %x = f32[1024,1024]{1,0:T(8,128)} parameter(0)
   %y = f32[1024,512]{1,0:T(8,128)} parameter(1)
   %z = f32[1024,128]{1,0:T(8,128)S(1)} parameter(2)
-  %slice-start = ((f32[1024,1024]{1,0:T(8,128)}), f32[1024,512]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:1024], [0:512]}
+  %slice-start = ((f32[1024,1024]{1,0:T(8,128)}), f32[1024,512]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%x), \
+slice={[0:1024], [0:512]}
   %copy-start = (f32[1024,512]{1,0:T(8,128)S(1)}, f32[1024,512]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%y)
   %work.1 = f32[1024,128]{1,0:T(8,128)S(1)} negate(%z)
   %copy-done = f32[1024,512]{1,0:T(8,128)S(1)} copy-done(%copy-start)
@@ -175,9 +176,7 @@ def test_copies_on_the_chip_pass_no_memory_and_those_within_its_memory_pass_twic
     on_chip = AHEAD.replace("%x = f32[1024,1024]{1,0:T(8,128)}", "%x = f32[1024,1024]{1,0:T(8,128)S(1)}")
     found = schedules.of(on_chip, tmp_path, CHIPS["v5e"])
     assert found.by_bandwidth == 2 * 3_841
-    within = AHEAD.replace(
-        "%copy-done = f32[1024,512]{1,0:T(8,128)S(1)}", "%copy-done = f32[1024,512]{1,0:T(8,128)}"
-    )
+    within = AHEAD.replace("%copy-done = f32[1024,512]{1,0:T(8,128)S(1)}", "%copy-done = f32[1024,512]{1,0:T(8,128)}")
     assert schedules.of(within, tmp_path, CHIPS["v5e"]).by_bandwidth == 4 * 3_841
 
 

@@ -48,8 +48,8 @@ def apply_blocks(
       around: what the routers may need besides, of the whole model.
       real: False for filler, sequence by sequence or token by token, which takes no slots; None if all are real.
       train: noise, dropout and training capacity.
-      memory: of the sequences before, where attention spans several of a batch's row; with ``relative_keys`` or not at all.
-      relative_keys: of the distances that it spans.
+      memory: of the sequences before, where attention spans several in a row of a batch, or None.
+      relative_keys: of the distances that it spans; None without ``memory``.
 
     Returns:
       the tokens before the last LayerNorm; the metrics of :class:`vmoe_inform.nn.moe.MoeLayer`; and the memory for the
