@@ -60,8 +60,19 @@ def mathml(formula: str, *, display: str) -> str:
     return converted
 
 
+def cell(content: str) -> str:
+    """A cell of a table that breaks where a reader would: a number stays with its interval, a long name may break."""
+    content = re.sub(r" \u00b1 ", "\u00a0\u00b1\u00a0", content)
+    content = re.sub(r"\[[\d.]+, [\d.]+\]", lambda match: match[0].replace(" ", "\u00a0"), content)
+    return re.sub(r"(?<=<code>)[^<]+", lambda name: re.sub(r"(?<=[@=/_.])(?=\w)", "<wbr>", name[0]), content)
+
+
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns formulas into MathML, and the roles of docstrings (:func:`name`) into links where the page has the name."""
+    """Turns formulas into MathML, and the roles of docstrings (:func:`name`) into links where the page has the name.
+
+    Lines of a table's cell break in names and beside numbers, see :func:`cell`.
+    """
+    content = re.sub(r"(<t[dh][ >])(.*?)(</t[dh]>)", lambda match: match[1] + cell(match[2]) + match[3], content)
     content = re.sub(
         r'<span class="arithmatex">\\\((.*?)\\\)</span>',
         lambda match: mathml(html.unescape(match[1]), display="inline"),

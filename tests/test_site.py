@@ -77,3 +77,28 @@ def test_a_formula_that_cannot_be_converted_stops_the_build(hooks):
     assert "<mi>" in hooks.mathml(r"\alpha_i", display="inline")
     with pytest.raises(PluginError, match="made"):
         hooks.mathml(r"\madeup{x}", display="inline")
+
+
+def test_a_cell_breaks_in_names_and_beside_numbers(hooks):
+    assert (
+        hooks.cell("<code>a_vmoe@b.c=1</code> and a_b=c") == "<code>a_<wbr>vmoe@<wbr>b.<wbr>c=<wbr>1</code> and a_b=c"
+    )
+    assert hooks.cell("187.0 (+25.3 ± 5.7**)") == "187.0 (+25.3\u00a0±\u00a05.7**)"
+    assert hooks.cell("1.07 [1.03, 1.09], 2") == "1.07 [1.03,\u00a01.09], 2"
+
+
+def test_tables_can_be_read(site, browser):
+    """A number stands in at most two lines, and a phone shows the verdicts of findings.md without scrolling."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((site / "language.html").as_uri())
+    cells = page.locator("td[style*=right]:has-text('±')")
+    assert cells.count() > 100
+    lines = "cells => cells.map(cell => {const area = document.createRange(); area.selectNodeContents(cell); " + (
+        "return new Set([...area.getClientRects()].map(box => Math.round(box.top / 8))).size})"
+    )
+    assert max(cells.evaluate_all(lines)) <= 2
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.goto((site / "findings.html").as_uri())
+    hidden = "tables => tables.map(table => table.scrollWidth - table.parentElement.clientWidth)"
+    assert max(page.locator("table").evaluate_all(hidden)) <= 0
+    page.close()
