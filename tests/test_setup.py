@@ -76,6 +76,8 @@ def test_every_dependency_is_pinned_within_its_bounds(python):
     pinned = pins(python)
     for line in project()["dependencies"] + project()["optional-dependencies"]["test"]:
         assert Requirement(line).specifier.contains(pinned[normalized(line)]), line
+    of_users = {normalized(line) for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] != "#"}
+    assert {normalized(line) for line in project()["dependencies"]} <= of_users
     # Installed by launch/install.sh alone, without its dependencies; and what those would bring in.
     assert not {"imagecorruptions-imaug", "opencv-python"} & set(pinned)
 

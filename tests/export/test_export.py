@@ -14,7 +14,8 @@ import safetensors.numpy
 from jax import export
 
 from configs import wikitext103
-from tests import processes, tiny
+from tests import tiny
+from tests.export.conftest import load
 from tests.report.sample_results import results
 from vmoe_inform import config as config_lib
 from vmoe_inform.data.text import tokenizers
@@ -71,25 +72,6 @@ def call_elsewhere(folder, inputs, tmp_path):
     subprocess.run([sys.executable, "-P", "-c", USER, *arguments], cwd=tmp_path, check=True)
     with np.load(tmp_path / "outputs.npz") as found:
         return dict(found)
-
-
-def load(workdir):
-    saved = runs.find(workdir)
-    return saved, saved.load(make_mesh(1, 1, jax.devices()[:1]))
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """A run of images whose routers keep a state and whose groups have two images."""
-    given = tiny.config_dict("symphony_vmoe", data__suites_directory="/secret", optimizer__learning_rate=0.003)
-    config = config_lib.parse(given)
-    variables = tiny.variables(models.from_config(config.model))
-    return tiny.write_run(tmp_path_factory.mktemp("runs") / "my_run", config, {7: variables})
-
-
-@pytest.fixture(scope="module")
-def loaded(workdir):
-    return load(workdir)
 
 
 @pytest.fixture(scope="module")
@@ -297,54 +279,3 @@ def test_a_classifier_of_text_is_told_which_tokens_are_padding():
     found = built.call(flatten(variables), {"tokens": tokens, "token_mask": mask})
     expected, _ = jax.jit(model.apply)(variables, tokens, token_mask=mask)
     np.testing.assert_allclose(found["logits"], expected, rtol=1e-5, atol=1e-5)
-
-
-# ------------------------------------------------------------------------------------------------------- the command
-
-CASES = {
-    ("--directory={there}/a",): "--workdir: expected the folder of a run; received None",
-    ("--workdir={run}",): "--directory: expected a folder to write; received None",
-    ("--workdir={run}", "--directory={there}"): "--directory: expected an empty folder, or one that is not there yet",
-    ("--workdir={run}", "--directory={there}/file"): "--directory: expected an empty folder, or one that is not",
-    ("--workdir={run}@8", "--directory={there}/a"): "checkpoint: expected one of step 8 in",
-    (
-        "--workdir={run}",
-        "--directory={there}/a",
-        "--to=onnx",
-    ): "--to: expected some of safetensors, jax_export; received",
-    ("--workdir={run}", "--directory={there}/a", "--to="): "--to: expected ",
-    (
-        "--workdir={run}",
-        "--directory={there}/a",
-        "--platforms=gpu",
-    ): "--platforms: expected some of cpu, cuda, rocm, tpu",
-}
-GOOD = ("--workdir={run}@7", "--directory={there}/new/folder", "--licence=mit")
-
-
-@pytest.fixture(scope="module")
-def ended(workdir, tmp_path_factory):
-    there = tmp_path_factory.mktemp("there")
-    (there / "file").touch()
-    command_lines = (*CASES, GOOD)
-    lines = [tuple(one.format(run=workdir, there=there) for one in arguments) for arguments in command_lines]
-    found = processes.run_many("export", lines, tmp_path_factory.mktemp("ended"), imports=("export.folder",))
-    return dict(zip(command_lines, found, strict=True)), there
-
-
-def test_the_command_names_the_files_that_it_has_written(ended):
-    found, there = ended
-    code, printed, errors = found[GOOD]
-    assert code == 0, errors
-    folder = there / "new" / "folder"
-    assert printed.splitlines() == [str(folder / name) for name in ("README.md", "model.safetensors", "config.json")]
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-
-
-@pytest.mark.parametrize("arguments", CASES)
-def test_bad_input_is_one_line(ended, arguments):
-    found, there = ended
-    code, printed, errors = found[arguments]
-    assert (code, printed) == (2, "")
-    assert errors.splitlines()[-1].startswith(f"error: {CASES[arguments]}")
-    assert not (there / "a").exists()

@@ -38,10 +38,11 @@ def main(_: list[str]) -> None:
 
     folder.check_kinds(_TO.value, _PLATFORMS.value)
     saved = runs.find(given.folder, given.step)
-    folder.check_folder(directory)
-    run = saved.load_intact(make_mesh(1, 1, jax.devices()[:1]))
-    for path in folder.write(saved, run, directory, _TO.value, licence=_LICENCE.value, platforms=_PLATFORMS.value):
-        command_line.say(str(path))
+    with storage.gone_on_error(directory):
+        folder.check_folder(directory)
+        run = saved.load_intact(make_mesh(1, 1, jax.devices()[:1]))
+        paths = folder.write(saved, run, directory, _TO.value, licence=_LICENCE.value, platforms=_PLATFORMS.value)
+    command_line.say(*map(str, paths))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from absl import logging
-from jax import export as jax_export
 
 import vmoe_inform
 from vmoe_inform import checks, storage
@@ -66,6 +65,8 @@ def write(
     Returns:
       the files, the card first.
     """
+    exported = program.build(run, platforms) if JAX_EXPORT in kinds else None
+    serialized = None if exported is None else bytes(exported.serialize())  # what can fail comes before the files
     arrays = flatten(run.variables)
     metadata = exported_lib.metadata(run.step, vmoe_inform.__version__)
     write_safetensors.write(folder / ARRAYS_FILE, arrays, metadata)
@@ -76,10 +77,8 @@ def write(
         content = storage.read_bytes(saved.folder / TOKENIZER_FILE, most_bytes=MOST_TOKENIZER_BYTES)
         storage.write_bytes(folder / TOKENIZER_FILE, content)
         names.append(TOKENIZER_FILE)
-    exported: jax_export.Exported | None = None
-    if JAX_EXPORT in kinds:
-        exported = program.build(run, platforms)
-        storage.write_bytes(folder / PROGRAM_FILE, bytes(exported.serialize()))
+    if serialized is not None:
+        storage.write_bytes(folder / PROGRAM_FILE, serialized)
         names.append(PROGRAM_FILE)
     card = Card(
         name=run.name,
