@@ -193,7 +193,7 @@ def test_nothing_to_evaluate(trained, evaluate):
     run = f"--workdir={trained}"  # which says what plug-ins, and so what suites there are
     messages = {
         ("--workdir=/missing",): "workdir: expected a run with config.json; received '/missing'",
-        (): "--workdir: expected the folder of a run; received None",
+        (): "--workdir: expected the folder of a run; received nothing",
         ("--workdir=/missing@last",): "--workdir: expected the folder of a run, or FOLDER@STEP with a number of steps",
         ("--workdir=/missing,/missing",): "expected each run or checkpoint once; received '/missing, /missing'",
         (run, "--suites=clean,q"): "--suites: expected one of a, c, classification, clean",

@@ -40,7 +40,7 @@ def main(_: list[str]) -> int:
     """Returns the exit code."""
     paths = checkpoint_path.parse_list(_WORKDIR.value, flag="--workdir")
     if not paths:
-        raise checks.error("--workdir", "the folder of a run", None)
+        raise checks.error("--workdir", "the folder of a run", checks.NOTHING)
     others = checkpoint_path.parse_list(_COMPARE.value, flag="--compare")
     names = checkpoint_path.names_of([*paths, *others])
     given = [str(storage.inputs.local(storage.path("--plugins", name))) for name in _PLUGINS.value]

@@ -330,8 +330,9 @@ CASES = {
     ("--workdir={dense}",): "model.moe.layers: expected at least one MoE layer",
     ("--workdir={new}",): "checkpoint: expected one in",
     ("--workdir={nowhere}",): "workdir: expected a run with config.json",
+    ("--workdir={mine}", "--against={nowhere}"): "--against: expected a run with config.json",
     ("--workdir={blocked}",): "blocked/analysis: expected a folder; received a file",
-    (): "--workdir: expected the folder of a run; received None",
+    (): "--workdir: expected the folder of a run; received nothing",
 }
 GOOD = ("--workdir={mine}", "--limit=16", "--against={mine}@10")
 

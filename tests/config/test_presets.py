@@ -80,7 +80,9 @@ def test_every_file_knows_its_argument(path):
     wanted = presets.LANGUAGE_SIZES["tiny"] if path in FILES_OF_TEXT else presets.SIZES["Ti"]
     assert (model.num_layers, model.hidden_size, model.mlp_size, model.num_heads) == wanted[:4]
     assert (model.moe.num_experts, model.moe.layers) == (4, "every2")
-    with pytest.raises(ValueError, match=r"config argument: expected one of the keys .*; received 'rooter'"):
+    with pytest.raises(
+        ValueError, match=r"config argument: expected one of the keys .*; received 'rooter' \(did you mean 'router'\?\)"
+    ):
         load(path, "rooter=vmoe")
     with pytest.raises(ValueError, match=r"router preset: expected one of .*'vmo' \(did you mean 'vmoe'"):
         load(path, "router=vmo")

@@ -60,8 +60,8 @@ def test_a_program_that_cannot_be_made_leaves_no_file(loaded, tmp_path, monkeypa
 
 
 CASES = {
-    ("--directory={there}/a",): "--workdir: expected the folder of a run; received None",
-    ("--workdir={run}",): "--directory: expected a folder to write; received None",
+    ("--directory={there}/a",): "--workdir: expected the folder of a run; received nothing",
+    ("--workdir={run}",): "--directory: expected a folder to write; received nothing",
     ("--workdir={run}", "--directory={there}"): "--directory: expected an empty folder, or one that is not there yet",
     ("--workdir={run}", "--directory={there}/file"): "--directory: expected an empty folder, or one that is not",
     ("--workdir={run}@8", "--directory={there}/a"): "checkpoint: expected one of step 8 in",

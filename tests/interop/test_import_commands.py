@@ -35,7 +35,7 @@ def test_a_dry_run_writes_nothing(commands, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--from: expected a checkpoint; received None"),
+        ((), "--from: expected a checkpoint; received nothing"),
         ((f"--from={TINY}",), "--workdir: expected a folder for the run"),
         ((f"--from={TINY}", "--dry_run"), "--model: expected what the checkpoint does not say"),
         ((f"--from={TINY}", "--dry_run", *FLAGS, FLAGS[0]), "--model.num_selected_experts: expected this flag once"),

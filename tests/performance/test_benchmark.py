@@ -327,7 +327,8 @@ def test_command_line_prints_a_table_and_writes_flat_rows(tmp_path):
 
 
 BAD_COMMAND_LINES = {
-    ("lyaer",): "command line: expected one of layer, step, inform, peers, experts, input, evaluate, start, and ",
+    (): "experts, input, evaluate, start, and flags; received nothing",
+    ("lyaer",): "start, and flags; received 'lyaer' (did you mean 'layer'?)",
     ("input", "--experts=3"): "benchmark input: expected flags among --json, --repeats, --config, --against, ",
     ("input", "--against=torch"): "--against: expected tf.data; received 'torch'",
     ("input", "--against=tf.data", "--photographs=nowhere"): "expected a folder with JPEG files; received 'nowhere'",

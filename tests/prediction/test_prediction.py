@@ -229,7 +229,7 @@ def runs(run, tmp_path_factory):
 CASES = {
     ("--workdir={runs}/mine", "{photos}/nope.png"): "files: expected image files, or folders of them; received ",
     ("--workdir={runs}/mine",): "command line: expected image files, or folders of them, and flags",
-    ("{photos}",): "--workdir: expected the folder of a run; received None",
+    ("{photos}",): "--workdir: expected the folder of a run; received nothing",
     ("--workdir={runs}/mine@8", "{photos}"): "checkpoint: expected one of step 8 in",
     ("--workdir={runs}/mine", "{photos}", "--top=11"): "--top: expected at most the model's 10 classes; received 11",
     ("--workdir={runs}/mine", "{photos}", "--top=0"): "--top: expected int >= 1 and <= 2147483647 or None; received 0",

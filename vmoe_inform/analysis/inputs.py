@@ -88,7 +88,7 @@ def load_inputs(
 def _find_other(saved: SavedRun, against: str, kind: type[AnalysedData[Any]], here: Mapping[str, Any]) -> SavedRun:
     """The run to compare with, called by its path if both are called the same."""
     path = checkpoint_path.parse(against, flag="--against")
-    other = run.find(path.folder, path.step, here=here)
+    other = run.find(path.folder, path.step, here=here, field="--against")
     if other.step == saved.step and storage.resolved(other.folder) == storage.resolved(saved.folder):
         raise checks.error(
             "--against", f"another run or checkpoint than step {saved.step:,} of {saved.folder}", against

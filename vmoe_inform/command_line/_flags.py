@@ -71,7 +71,7 @@ def required(holder: flags.FlagHolder, expected: str) -> Any:
       ValueError: it is not on the command line.
     """
     if holder.value is None:
-        raise checks.error(f"--{holder.name}", expected, None)
+        raise checks.error(f"--{holder.name}", expected, checks.NOTHING)
     return holder.value
 
 
@@ -143,14 +143,14 @@ class ConfigFlag:
         """FILE[:ARGUMENT]; None if there is no such flag on the command line."""
         file = None if self._holder is None else self._holder.value
         if file is None and self.fields:
-            raise checks.error("--config", "a config file with --config.FIELD=VALUE", None)
+            raise checks.error("--config", "a config file with --config.FIELD=VALUE", checks.NOTHING)
         return file
 
     @property
     def required_file(self) -> str:
         """FILE[:ARGUMENT]; raises ValueError if there is none."""
         if self.file is None:
-            raise checks.error("--config", "a config file, e.g. --config=digits", None)
+            raise checks.error("--config", "a config file, e.g. --config=digits", checks.NOTHING)
         return self.file
 
     @property

@@ -104,7 +104,8 @@ def _check_words(words: Sequence[str], subcommands: Sequence[str], operands: str
             raise checks.error("command line", f"{operands}, and flags (--name=value)", checks.NOTHING)
         return
     if subcommands and (len(words) != 1 or words[0] not in subcommands):
-        raise checks.error("command line", f"one of {', '.join(subcommands)}, and flags", " ".join(words))
+        received = " ".join(words) if words else checks.NOTHING
+        raise checks.unknown("command line", f"one of {', '.join(subcommands)}, and flags", received, subcommands)
     if words and not subcommands:
         raise checks.error("command line", "flags only (--name=value)", " ".join(words))
 

@@ -81,7 +81,7 @@ def parse_argument(argument: str | None, **defaults: str) -> dict[str, str]:
         if not separator or not value:
             raise checks.error("config argument", "a comma list of key=value", item)
         if key not in defaults:
-            raise checks.error("config argument", f"one of the keys {', '.join(defaults)}", key)
+            raise checks.unknown("config argument", f"one of the keys {', '.join(defaults)}", key, defaults)
         if key in values:
             raise checks.error("config argument", f"the key {key} once", argument)
         values[key] = value

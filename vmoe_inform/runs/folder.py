@@ -80,8 +80,10 @@ def write_config(workdir: storage.Path, config: config_lib.Config) -> None:
         storage.write_json(workdir / CONFIG_FILE, config_lib.to_json(config), within=workdir)
 
 
-def read_config(workdir: storage.Path) -> config_lib.Config:
+def read_config(workdir: storage.Path, field: str = "workdir") -> config_lib.Config:
     """The resolved config of a run, which may have been begun by an older version of the library.
+
+    ``field`` named the folder, for errors.
 
     Raises:
       FileNotFoundError: no run in ``workdir``.
@@ -89,7 +91,7 @@ def read_config(workdir: storage.Path) -> config_lib.Config:
     """
     path = workdir / CONFIG_FILE
     if not storage.exists(path):
-        raise FileNotFoundError(f"workdir: expected a run with {CONFIG_FILE}; received {str(workdir)!r}")
+        raise FileNotFoundError(f"{field}: expected a run with {CONFIG_FILE}; received {str(workdir)!r}")
     tree = _read(path)
     try:
         return config_lib.parse_recorded(tree, workdir)

@@ -199,6 +199,7 @@ def find(
     *,
     name: str | None = None,
     here: Mapping[str, Any] = _AS_RECORDED,
+    field: str = "workdir",
 ) -> SavedRun:
     """Finds a checkpoint of a run; nothing of the checkpoint is read.
 
@@ -207,13 +208,14 @@ def find(
       step: of the checkpoint; None: the newest.
       name: for titles; None: that of the folder.
       here: fields of the run's config that differ on this machine, e.g. ``{"data.directory": "/data"}``.
+      field: that named the folder, for errors.
 
     Raises:
       FileNotFoundError: no run, no checkpoint yet, or none of that step; lists those that there are.
       ValueError: a damaged config, or fields that it does not have.
     """
-    path = CheckpointPath(storage.path("workdir", folder), step)
-    recorded = read_config(path.folder)
+    path = CheckpointPath(storage.path(field, folder), step)
+    recorded = read_config(path.folder, field)
     config = with_kept_tokenizer(config_lib.override(recorded, here), path.folder)
     with CheckpointReader(path.folder) as checkpoints:
         found, kept = checkpoints.find_step(step), tuple(checkpoints.steps())
