@@ -27,6 +27,7 @@ def test_folder_numbers_sorted_classes(tmp_path):
         (b"train/zebra/b.JPEG", 1),
     ]
     assert source.records.name(0) == "ant/c.png"
+    assert source.origin == "folder"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_splits_may_be_tars_of_class_folders(tmp_path):
         imagenet_tiny.write_tar(tmp_path / f"{split}.tar", files)
     data = ImageDataConfig(source="folder", directory=str(tmp_path), test_split="val")
     source = sources.load(data, "val")
-    assert (source.class_names, source.origin) == (("ant", "bee"), "published tar")
+    assert (source.class_names, source.origin) == (("ant", "bee"), "tar")
     assert source.records[0] == {"image": b"ant/2.JPEG", "label": 0}
     imagenet_tiny.write_tar(tmp_path / "val.tar", {"val/bee/1.JPEG": b""})
     with pytest.raises(ValueError, match=r"the 2 classes of .*train\.tar; received '1 folders; missing: ant"):

@@ -53,7 +53,8 @@ class Source:
     Attributes:
       records: the labelled images.
       class_names: one name a label.
-      origin: where the images are from, in words for tables: "published folder", "TFDS", "generated".
+      origin: where the images are from, in words for tables: "published folder", "folder" for one's own,
+        "TFDS", "generated".
       framing: what evaluation shows of its images; None: what ``data`` says. Images that were cropped when the set was
         made are shown whole.
     """

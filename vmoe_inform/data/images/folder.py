@@ -1,5 +1,7 @@
 """Image files in class folders, ImageNet's flat folders whose file names state the classes, and tars of either."""
 
+from collections.abc import Sequence
+
 from vmoe_inform import checks
 from vmoe_inform.config import ImageDataConfig
 from vmoe_inform.data.images import flat as flat_images
@@ -40,17 +42,23 @@ def folder(data: ImageDataConfig, split: str) -> Source:
     flat = flat_images.find(place)
     if flat is not None:
         known = train_classes or (flat.label_names() if split == data.train_split else label_sets.wordnet_ids())
-        return Source(flat.records(known), known, origin(place))
+        return Source(flat.records(known), known, origin(place))  # only ImageNet's images are stored so
     tree = trees.read(place)
     if train_classes is not None and tree.classes != train_classes:
         received = trees.difference(tree.classes, train_classes)
         raise checks.error(f"classes of {place}", f"the {len(train_classes)} classes of {train}", received)
-    return Source(tree.records(range(len(tree.classes))), tree.classes, origin(place))
+    return Source(tree.records(range(len(tree.classes))), tree.classes, _origin(place, tree.classes))
 
 
 def origin(place: Path) -> str:
-    """Of a source read from ``place``."""
+    """Of published images, read from ``place``."""
     return "published folder" if inputs.is_folder(place) else "published tar"
+
+
+def _origin(place: Path, classes: Sequence[str]) -> str:
+    """Of images in class folders: published if the classes are ImageNet's, otherwise somebody's own."""
+    where = origin(place)
+    return where if set(label_sets.wordnet_ids()).issuperset(classes) else where.removeprefix("published ")
 
 
 def _find(root: Path, split: str) -> Path | None:
