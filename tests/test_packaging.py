@@ -4,6 +4,7 @@ import fnmatch
 import importlib.util
 import os
 import pathlib
+import re
 import runpy
 import shutil
 import subprocess
@@ -57,6 +58,12 @@ def test_every_console_script_is_a_module_that_says_what_it_does():
     assert {target.rpartition(":")[2] for target in scripts.values()} == public - {"_command"}
     for module in ("train", "evaluate", "benchmark.__main__", "drill.__main__", "data.check"):
         assert importlib.util.find_spec(f"vmoe_inform.{module}") is not None
+
+
+def test_the_page_of_the_installation_has_every_console_script():
+    table = [line for line in (ROOT / "docs" / "install.md").read_text().splitlines() if line.startswith("| `vmoe-")]
+    named = re.findall(r"`(vmoe-[\w-]+)`", "\n".join(line.split("|")[1] for line in table))
+    assert sorted(named) == sorted(PROJECT["project"]["scripts"])
 
 
 def test_a_console_script_has_the_help_of_its_module(tmp_path):
