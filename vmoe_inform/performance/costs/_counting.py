@@ -10,7 +10,7 @@ from vmoe_inform.performance.costs import _loops as loops
 from vmoe_inform.performance.costs import hlo
 from vmoe_inform.performance.costs._ahead import Ahead
 from vmoe_inform.performance.costs._loops import Known
-from vmoe_inform.performance.costs._scheduled import Code, Schedule
+from vmoe_inform.performance.costs._scheduled import Code, Length, Schedule
 from vmoe_inform.sharding.chips import Tpu
 
 Counts: TypeAlias = Mapping[str, tuple[int, int]]  # name -> (how often, bytes of all of them)
@@ -101,7 +101,7 @@ class _Program:
     code: Code | None
 
 
-def count(text: str, chip: Tpu | None = None, lengths: Mapping[str, int] | None = None) -> Counted:
+def count(text: str, chip: Tpu | None = None, lengths: Mapping[str, Length] | None = None) -> Counted:
     """Adds up the instructions of a program.
 
     Args:

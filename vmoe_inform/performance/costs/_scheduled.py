@@ -5,7 +5,7 @@ import functools
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from vmoe_inform.performance.costs import _instructions as instructions
 from vmoe_inform.performance.costs import hlo
@@ -43,19 +43,31 @@ class Schedule:
         return Schedule(*(number * cycles for cycles in dataclasses.astuple(self)))
 
 
+class Length(NamedTuple):
+    """Instructions of the code of a fusion or kernel.
+
+    Attributes:
+      once: every instruction once.
+      looped: those of loops as often as they run, where the code states it.
+    """
+
+    once: int
+    looped: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Code:
     """The schedules of a program.
 
     Attributes:
       module: the program.
-      lengths: instructions of one run, by the name of a fusion or kernel.
+      lengths: by the name of a fusion or kernel.
     """
 
     module: hlo.Module
-    lengths: Mapping[str, int]
+    lengths: Mapping[str, Length]
 
-    def length(self, computation: hlo.Computation, instruction: hlo.Instruction) -> int | None:
+    def length(self, computation: hlo.Computation, instruction: hlo.Instruction) -> Length | None:
         """Of one run of an instruction; None without a schedule.
 
         Fusions that are alike share their code: only one of them has a schedule, which counts for each. It counts for
@@ -66,8 +78,8 @@ class Code:
         return self._alike.get(_signature(self.module, computation, instruction))
 
     @functools.cached_property
-    def _alike(self) -> Mapping[tuple[Any, ...], int]:
-        found: dict[tuple[Any, ...], set[int]] = {}
+    def _alike(self) -> Mapping[tuple[Any, ...], Length]:
+        found: dict[tuple[Any, ...], set[Length]] = {}
         for computation in self.module.computations.values():
             for name in self.lengths.keys() & computation.instructions.keys():
                 signature = _signature(self.module, computation, computation.instructions[name])
@@ -82,7 +94,7 @@ class Code:
         length = self.length(computation, instruction)
         if length is None and not instructions.takes_time(instruction):
             return Schedule(estimated=estimated)
-        scheduled = 0 if length is None else length * _runs(instruction)
+        scheduled = 0 if length is None else _cycles(instruction, length)
         at_peak = math.ceil(instructions.flops(self.module, computation, instruction) / chip.flops_per_cycle)
         num_bytes = instructions.num_bytes(self.module, computation, instruction, off_chip=True)
         by_bandwidth = math.ceil(num_bytes * chip.clock_hz / chip.hbm_bytes_per_second)
@@ -125,10 +137,10 @@ def _settings(instruction: hlo.Instruction) -> str:
     return re.sub(r"(calls|to_apply)=%?[\w.\-]+", "", attributes)
 
 
-def _runs(instruction: hlo.Instruction) -> int:
-    """How often the schedule of an instruction runs: for each part of a fusion, or as a kernel's author states."""
+def _cycles(instruction: hlo.Instruction, length: Length) -> int:
+    """Of all runs of the code: for each part of a fusion, as a kernel's author states, or as its loops say."""
     bounds = instruction.attribute(r'"iteration_bounds":\[([^\]]*)\]')
     if bounds is not None:
-        return math.prod(int(bound.strip('" ')) for bound in bounds.split(",") if bound)
+        return length.once * math.prod(int(bound.strip('" ')) for bound in bounds.split(",") if bound)
     stated = instruction.attribute(r'op_name="[^"]*\bruns=(\d+)')
-    return 1 if stated is None else int(stated)
+    return length.looped if stated is None else length.once * int(stated)

@@ -13,8 +13,9 @@ import re
 import jax
 
 from vmoe_inform import checks
+from vmoe_inform.performance.costs import _bundles as bundles
 from vmoe_inform.performance.costs import _counting
-from vmoe_inform.performance.costs._scheduled import Schedule
+from vmoe_inform.performance.costs._scheduled import Length, Schedule
 from vmoe_inform.sharding.chips import Tpu, chip_of
 
 __all__ = ("Schedule", "of", "of_compiled", "write_to")
@@ -60,6 +61,10 @@ def _name(path: pathlib.Path) -> str:
     return "" if match is None else match[1]
 
 
-def _length(path: pathlib.Path) -> int:
+def _length(path: pathlib.Path) -> Length:
     stated = re.search(r"total scheduled bundles:\s+(\d+)", path.read_text())
-    return 0 if stated is None else int(stated[1])
+    once = 0 if stated is None else int(stated[1])
+    # NUMBER-NAME-02-schedule-analysis_final_bundles.txt is about NUMBER-NAME-03-final_bundles.txt.
+    start, number = path.name.removesuffix(path.name.partition(_LABEL)[2]).removesuffix(f"-{_LABEL}").rsplit("-", 1)
+    code = path.with_name(f"{start}-{int(number) + 1:02}-final_bundles.txt")
+    return Length(once, max(once, bundles.instructions_of(code.read_text())) if code.exists() else once)
