@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from vmoe_inform.performance.costs import schedules
+from vmoe_inform.performance.costs import _bundles, schedules
 from vmoe_inform.sharding.chips import CHIPS, Tpu
 
 TEXT = """HloModule jit_f, is_scheduled=true
@@ -178,6 +178,48 @@ def test_copies_on_the_chip_pass_no_memory_and_those_within_its_memory_pass_twic
     assert found.by_bandwidth == 2 * 3_841
     within = AHEAD.replace("%copy-done = f32[1024,512]{1,0:T(8,128)S(1)}", "%copy-done = f32[1024,512]{1,0:T(8,128)}")
     assert schedules.of(within, tmp_path, CHIPS["v5e"]).by_bandwidth == 4 * 3_841
+
+
+@pytest.mark.parametrize("kind", ["slice", "dynamic-slice"])
+def test_every_kind_of_copy_ahead_counts_once(tmp_path, kind):
+    write(tmp_path, "work.1", 10_000)
+    text = AHEAD.replace("slice-start(", f"{kind}-start(").replace(" slice-done(", f" {kind}-done(")
+    found = schedules.of(text, tmp_path, CHIPS["v5e"])
+    assert found.by_bandwidth == 3 * 3_841
+    assert found.without_schedule == 0
+    assert found.longest == 30_000  # all of the work is alike
+
+
+# Code of three turns around an inner loop of two, as the compiler prints it: an instruction of the outer loop is among
+# those of the inner one, and empty ones have no mark.
+LOOPS = """
+LB: loop body
+= control target key end
+
+     0   :  { %s1 = inlined_call_operand.vmem [shape: f32[8], index: 0, kind: input, shape index: {}] /* operand 0 */ }
+   0x1 LB: > { %s2 = sadd.s32 1, %s3 }
+   0x2   : > { %4 = dma.hbm_to_vmem /* fetch
+iteration_bounds: (99) */ }
+   0x3 LB: >> { %v1 = vld [vmem:[%s2] sm:$0xff]  ;;  %p2_p1 = scmp.ge.s32.totalorder %s9, 2 /* loop exit test */ }
+   0x4   : > { %s5 = sadd.s32 1, %s2 }
+   0x5   : >> { %6 = sbr.rel (!%p2_p1) target = $region3 }
+   0x6   :  {} /* End region 3 */
+   0x7 PF: > { %p7_p0 = scmp.ge.s32.totalorder %s5, 3 /* loop exit test */ }
+   0x8   :  { %8 = sbr.rel (!%p7_p0) target = $region5 }
+   0x9   :  {}
+   0xa   :  { %9 = vsyncpa [#allocation1], 1 }
+"""
+
+
+def test_loops_in_the_code_of_a_gather_run_as_often_as_it_says(tmp_path):
+    gather = TEXT.replace('"iteration_bounds":["2","3","1"]', "").replace(
+        '"window_config":{}', '"window_config":{"a":"1"}'
+    )
+    assert _bundles.instructions_of(LOOPS) == 2 + 3 * (5 + 2 * 4)
+    write(tmp_path, "fusion.1", 11)
+    (tmp_path / "1795-fusion.1-03-final_bundles.txt").write_text(LOOPS)
+    assert schedules.of(gather, tmp_path, CHIPS["v5e"]).scheduled == 2 + 3 * (5 + 2 * 4)
+    assert schedules.of(TEXT, tmp_path, CHIPS["v5e"]).scheduled == 6 * 11  # the program says how often
 
 
 def test_a_folder_without_schedules(tmp_path):

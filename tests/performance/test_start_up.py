@@ -38,6 +38,8 @@ def done(tmp_path, monkeypatch):
     file = tmp_path / "done"
     file.touch()
     (tmp_path / "here").touch()
+    (tmp_path / "vmoe_inform").mkdir()  # of another checkout, which is not meant
+    (tmp_path / "vmoe_inform" / "train.py").write_text("raise RuntimeError")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DONE", str(file))
     monkeypatch.setattr(start_up, "_of_children", lambda: sum(map(float, file.read_text().split())))

@@ -4,11 +4,8 @@ import ctypes
 import os
 import pathlib
 
-from absl import logging
-
 # Of glibc's mallopt: nothing is mapped apart, nothing is given back, and all threads have one heap (see `mallopt(3)`).
 _OPTIONS = {-4: 0, -1: -1, -8: 1}
-_OF_THE_USER = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
 _DEVICES = pathlib.Path("/dev")
 _ACCELERATORS = ("nvidia[0-9]*", "accel[0-9]*", "accel/accel*", "vfio/[0-9]*", "kfd")
 
@@ -17,11 +14,11 @@ def keep_between_steps() -> None:
     """Makes glibc keep what is freed, where steps run on CPUs.
 
     Otherwise it gives large arrays back, and the system clears their pages again for the next step. That can take more
-    than half of the processor time. What is kept is as much as was needed at once. Where a variable of the environment
-    sets up or replaces the allocation of memory, that holds. So does what a machine with accelerators does by itself:
-    there, steps need little memory of the host. To be called before threads are started.
+    than half of the processor time. Where a variable of the environment sets up or replaces the allocation of memory,
+    that holds. On machines with accelerators nothing is changed: there, steps need little memory of the host. To be
+    called before threads are started.
     """
-    if any(name in os.environ for name in _OF_THE_USER) or _has_accelerators():
+    if _is_set_up() or _has_accelerators():
         return
     try:
         set_option = ctypes.CDLL(None).mallopt
@@ -29,7 +26,12 @@ def keep_between_steps() -> None:
         return
     for option, value in _OPTIONS.items():
         set_option(option, value)
-    logging.info("memory is kept between steps; MALLOC_ARENA_MAX=0 is without")
+
+
+def _is_set_up() -> bool:
+    """Whether the user has chosen an allocator, or settings of glibc's."""
+    of_glibc = any(name.startswith("MALLOC_") for name in os.environ)
+    return of_glibc or "LD_PRELOAD" in os.environ or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
 
 
 def _has_accelerators() -> bool:

@@ -140,7 +140,6 @@ def run(
     def guarded(arguments: list[str]) -> None:
         gc.freeze()  # what is imported by now stays: searches for garbage need not go through it
         _prepare_terminal()
-        _memory.keep_between_steps()
         try:
             _check_words(arguments[1:], subcommands, operands)
             if keeps_programs:
@@ -169,4 +168,5 @@ def run(
             _leave(1)
         sys.exit(code)
 
+    _memory.keep_between_steps()
     app.run(guarded, flags_parser=_parse)

@@ -1,46 +1,16 @@
 """Dispatch by integer maps: tokens are gathered into expert slots, and expert outputs gathered back.
 
 One map has the slot of each choice, the other the token of each slot. The backward pass of either gather is a gather
-through the other map. No scatter-add of wide rows is compiled; the only scatters are of single numbers.
-
-Two orders of axes save copies. Slots lie as [E, G, C], the order of the experts' rows. Choices lie as [K, G, S], so
-that the sum over the choices of a token adds whole arrays.
+through the other map. No scatter-add of wide rows is compiled; the only scatters are of single numbers, and on TPUs
+there are none (:mod:`vmoe_inform.dispatch.moves`).
 """
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from vmoe_inform.axes import Array, ExpertFunction, Float, Int
 from vmoe_inform.dispatch.capacity import Assignment
-
-
-def _rows_of_tokens(
-    tokens: Float[Array, "G S D"], token_of_slot: Int[Array, "E G C"], *, empty: str
-) -> Float[Array, "E G C D"]:
-    """tokens[g, token_of_slot[e, g, c]]; where that is S, zeros (``empty="fill"``) or any token (``"clip"``)."""
-    dimensions = lax.GatherDimensionNumbers(
-        offset_dims=(3,),
-        collapsed_slice_dims=(1,),
-        start_index_map=(1,),
-        operand_batching_dims=(0,),  # a group's tokens are found in that group: with G sharded, nothing moves
-        start_indices_batching_dims=(1,),
-    )
-    sizes = (1, 1, tokens.shape[-1])
-    return lax.gather(tokens, token_of_slot[..., None], dimensions, sizes, mode=empty, fill_value=0)
-
-
-def _rows_of_slots(slots: Float[Array, "E G C D"], slot_of_choice: Int[Array, "K G S 2"]) -> Float[Array, "K G S D"]:
-    """slots[e, g, c] for the pairs (e, c), and zeros for a choice without a slot."""
-    dimensions = lax.GatherDimensionNumbers(
-        offset_dims=(3,),
-        collapsed_slice_dims=(0, 2),
-        start_index_map=(0, 2),
-        operand_batching_dims=(1,),
-        start_indices_batching_dims=(1,),
-    )
-    sizes = (1, 1, 1, slots.shape[-1])
-    return lax.gather(slots, slot_of_choice, dimensions, sizes, mode="fill", fill_value=0)
+from vmoe_inform.dispatch.moves import numbers_of_slots, numbers_to_slots, rows_of_slots, rows_of_tokens
 
 
 def _sum_over_choices(
@@ -50,7 +20,7 @@ def _sum_over_choices(
     total = jnp.zeros((), jnp.float32)
     # One choice after the other: compilers fuse K gathers and sums better than one gather and a sum over its axis K.
     for k, chosen in enumerate(slot_of_choice):
-        rows = _rows_of_slots(slots, chosen[None])[0].astype(jnp.float32)
+        rows = rows_of_slots(slots, chosen[None])[0].astype(jnp.float32)
         total = total + (rows if weights is None else weights[k][..., None] * rows)
     return total.astype(slots.dtype)
 
@@ -67,7 +37,7 @@ def to_slots(
       slot_of_choice: the pair (e, c) for choice k of a token; c >= C for a choice without a slot.
     """
     # What an empty slot holds does not matter: nobody reads what the expert makes of it. A mask would cost a pass.
-    return _rows_of_tokens(tokens, token_of_slot, empty="clip")
+    return rows_of_tokens(tokens, token_of_slot, empty="clip")
 
 
 def _to_slots_forward(tokens: Array, token_of_slot: Array, slot_of_choice: Array) -> tuple[Array, Array]:
@@ -102,30 +72,15 @@ def _from_slots_forward(
 
 def _from_slots_backward(residuals: tuple, gradient: Float[Array, "G S D"]) -> tuple[Array, Array, None, None]:
     outputs, weights, token_of_slot, slot_of_choice = residuals
-    rows = _rows_of_tokens(gradient, token_of_slot, empty="fill")
-    to_outputs = _numbers_to_slots(weights, slot_of_choice, token_of_slot.shape)[..., None] * rows
+    rows = rows_of_tokens(gradient, token_of_slot, empty="fill")
+    to_outputs = numbers_to_slots(weights, slot_of_choice, token_of_slot.shape)[..., None] * rows
     # d loss / d weight = gradient . output, worked out in the slots and gathered back as numbers, not as rows
-    products = jnp.sum(rows.astype(jnp.float32) * outputs.astype(jnp.float32), axis=-1, keepdims=True)
-    to_weights = _rows_of_slots(products, slot_of_choice)[..., 0]
+    products = jnp.sum(rows.astype(jnp.float32) * outputs.astype(jnp.float32), axis=-1)
+    to_weights = numbers_of_slots(products, slot_of_choice)
     return to_outputs.astype(outputs.dtype), to_weights.astype(weights.dtype), None, None
 
 
 from_slots.defvjp(_from_slots_forward, _from_slots_backward)
-
-
-def _numbers_to_slots(
-    numbers: Array, slot_of_choice: Int[Array, "K G S 2"], shape: tuple[int, int, int], empty: int = 0
-) -> Array:
-    """A number for each choice [K, G, S] -> the same in its slot [E, G, C]; ``empty`` in the others."""
-    dimensions = lax.ScatterDimensionNumbers(
-        update_window_dims=(),
-        inserted_window_dims=(0, 2),
-        scatter_dims_to_operand_dims=(0, 2),
-        operand_batching_dims=(1,),
-        scatter_indices_batching_dims=(1,),
-    )
-    table = jnp.full(shape, empty, numbers.dtype)
-    return lax.scatter(table, slot_of_choice, numbers, dimensions, mode="drop")
 
 
 def dispatch_gather(
@@ -140,6 +95,6 @@ def dispatch_gather(
     slot_of_choice = jnp.stack([indices, positions], axis=-1)
     numbers = jnp.broadcast_to(jnp.arange(size, dtype=indices.dtype), indices.shape)
     shape = (assignment.num_experts, groups, assignment.capacity)
-    token_of_slot = _numbers_to_slots(numbers, slot_of_choice, shape, empty=size)  # S for an empty slot
+    token_of_slot = numbers_to_slots(numbers, slot_of_choice, shape, empty=size)  # S for an empty slot
     outputs = experts(to_slots(tokens, token_of_slot, slot_of_choice))
     return from_slots(outputs, weights, token_of_slot, slot_of_choice)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Float, Int, Tree
 from vmoe_inform.dispatch import Assignment, Plan
+from vmoe_inform.routing.chosen import values_of
 from vmoe_inform.routing.scores import linear_parameters, linear_step
 from vmoe_inform.routing.selection import Renormalize, check_num_selected, chosen_weights, token_choice
 from vmoe_inform.routing.steps import LayerSizes, SelectContext, StepContext, register_score, register_select
@@ -60,7 +61,7 @@ def biased_top_experts(
     checks.shape("bias", bias.shape, (num_experts,))
     probabilities = probabilities.astype(jnp.float32)
     indices = jax.lax.top_k(_preferred(probabilities, bias), k)[1]
-    weights = jnp.take_along_axis(probabilities, indices, axis=-1)
+    weights = values_of(probabilities, indices)
     return chosen_weights(weights, indices, num_experts, renormalize=renormalize, active=active)
 
 

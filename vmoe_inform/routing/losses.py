@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
+from vmoe_inform.routing.chosen import largest, values_of
 from vmoe_inform.routing.selection import check_num_selected
 from vmoe_inform.routing.stats import mean_over_tokens
 from vmoe_inform.routing.steps import LossContext, register_loss
@@ -69,7 +70,7 @@ def load_loss(
     check_num_selected(k, logits.shape[-1])
     checks.shape("noisy_logits", noisy_logits.shape, logits.shape)
     logits, noisy_logits = logits.astype(jnp.float32), noisy_logits.astype(jnp.float32)
-    threshold = jax.lax.top_k(noisy_logits, k)[0][..., -1:]
+    threshold = largest(noisy_logits, k)[0][..., -1:]
     # P(logit + noise > threshold) = 1 - Phi((threshold - logit) / std) = Phi((logit - threshold) / std). Written with
     # erf, whose error of 1e-7 is nothing in a mean over tokens: CPUs are slow with the tiny numbers of Phi's tail.
     chances = 0.5 * (1.0 + jax.lax.erf((logits - threshold) / (noise_std * 2.0**0.5)))
@@ -134,7 +135,7 @@ def balance_loss(
     size, num_experts = logits.shape[-2:]
     count = size if real is None else jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1)
     excess = _shares(indices, num_experts, real) * num_experts - 1.0
-    chosen = jax.nn.sigmoid(jnp.take_along_axis(logits.astype(jnp.float32), indices, axis=-1, mode="clip"))
+    chosen = jax.nn.sigmoid(values_of(logits.astype(jnp.float32), indices))
     one_hot = _of_real(jax.nn.one_hot(indices, num_experts, dtype=jnp.float32), real)
     scores = jnp.einsum("...sk,...ske->...e", chosen, one_hot, precision=jax.lax.Precision.HIGHEST) / count
     return jnp.sum(excess * scores, axis=-1)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int, Tree
 from vmoe_inform.dispatch import Assignment, Plan
+from vmoe_inform.routing.chosen import largest
 from vmoe_inform.routing.losses import Over, of_whole_batch
 from vmoe_inform.routing.scores import linear_parameters, linear_step
 from vmoe_inform.routing.selection import check_num_selected, token_choice
@@ -51,7 +52,7 @@ def positive_experts(
     """
     num_experts = probabilities.shape[-1]
     check_num_selected(most, num_experts)
-    weights, indices = jax.lax.top_k(probabilities.astype(jnp.float32), most)
+    weights, indices = largest(probabilities.astype(jnp.float32), most)
     return weights, jnp.where(weights > 0, indices, num_experts)
 
 

@@ -9,6 +9,7 @@ from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
 from vmoe_inform.dispatch import Assignment, SlotChoice, SoftSlots, assign_slots
 from vmoe_inform.routing.assignment import balanced_assignment, check_tolerance
+from vmoe_inform.routing.chosen import largest, values_of
 from vmoe_inform.routing.steps import LayerSizes, SelectContext, register_select
 
 Renormalize = bool | Literal["one"]
@@ -45,7 +46,7 @@ def top_experts(
       ValueError: k outside 1..E, or renormalize neither a bool nor ``"one"``.
     """
     check_num_selected(k, probabilities.shape[-1])
-    weights, indices = jax.lax.top_k(probabilities.astype(jnp.float32), k)
+    weights, indices = largest(probabilities.astype(jnp.float32), k)
     return chosen_weights(weights, indices, probabilities.shape[-1], renormalize=renormalize, active=active)
 
 
@@ -105,8 +106,7 @@ def token_choice(
 ) -> Assignment:
     """The plan for tokens that chose experts. The score step's own weights are taken where it gives some."""
     if context.gates is not None:
-        weights = jnp.take_along_axis(context.gates, indices, axis=-1, mode="clip")
-        weights = jnp.where(indices < num_experts, weights, 0.0)
+        weights = values_of(context.gates, indices)  # 0 for a choice that does not exist
     return assign_slots(
         weights,
         indices,
@@ -175,9 +175,7 @@ def balanced_assignment_step(
         indices = balanced_assignment(scores, tolerance=tolerance, real=context.real)[..., None]
     else:
         indices = jnp.argmax(probabilities, axis=-1, keepdims=True)
-    weights = jnp.take_along_axis(
-        jax.nn.sigmoid(context.logits) if gate == "sigmoid" else probabilities, indices, axis=-1
-    )
+    weights = values_of(jax.nn.sigmoid(context.logits) if gate == "sigmoid" else probabilities, indices)
     return token_choice(context, weights, indices, num_experts)
 
 

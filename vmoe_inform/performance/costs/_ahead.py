@@ -3,10 +3,9 @@
 import math
 
 from vmoe_inform.performance.costs import hlo
+from vmoe_inform.performance.costs._instructions import COPIES_AHEAD
 from vmoe_inform.performance.costs._scheduled import Schedule
 from vmoe_inform.sharding.chips import Tpu
-
-_COPIES = {"copy", "slice", "dynamic-slice", "dynamic-update-slice"}
 
 
 class Ahead:
@@ -24,12 +23,8 @@ class Ahead:
             for place, instruction in enumerate(computation.instructions.values())
             if instruction.opcode.endswith("-done") and instruction.operands
         }
-        self._done = {name: at for name, at in done.items() if self._is_copy(computation.instructions[name])}
+        self._done = {name: at for name, at in done.items() if computation.instructions[name].opcode in COPIES_AHEAD}
         self._left: dict[str, int] = {}  # cycles of bandwidth by the name of the start
-
-    @staticmethod
-    def _is_copy(instruction: hlo.Instruction) -> bool:
-        return instruction.opcode.removesuffix("-start") in _COPIES and instruction.opcode.endswith("-start")
 
     def after(self, instruction: hlo.Instruction, own: Schedule) -> Schedule:
         """What is added to ``own``, the schedule of an instruction, by the copies around it."""

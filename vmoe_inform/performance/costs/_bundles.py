@@ -1,4 +1,4 @@
-"""The code of a fusion or kernel, as the compiler of a TPU prints it at last: one very long instruction in each line."""
+"""The code of a fusion or kernel, as the compiler of a TPU prints it at last: a very long instruction in each line."""
 
 import dataclasses
 import re
@@ -14,8 +14,8 @@ class _Loop:
     Attributes:
       depth: of loops around its instructions, itself included.
       instructions: so far, those of inner loops as often as they run.
-      turns: by the comparison at its end, if that is with a number, else 1. First and last turns, in which the core only
-        begins copies or waits for them, count as whole ones.
+      turns: by the comparison at its end, if that is with a number, else 1. Turns in which the core only begins copies,
+        or waits for them, count as whole ones.
       ends: whether the branch back was there. Before it, instructions from around a loop may be among its own.
     """
 

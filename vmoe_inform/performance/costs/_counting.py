@@ -164,7 +164,10 @@ def _cost(
         return dataclasses.replace(counted, unknown_loops=counted.unknown_loops + (number is None))
     if instruction.opcode == "conditional":
         branches = [name.removeprefix("%") for name in _branches(instruction)]
-        return max((run(name, {}) for name in branches), key=lambda c: (c.cycles, c.once.flops + c.loops.flops))
+        return max(
+            (run(name, {}) for name in branches),
+            key=lambda c: (c.schedule.longest, c.cycles, c.once.flops + c.loops.flops),
+        )
     if instruction.opcode in ("call", "async-start"):
         called = instruction.computation("to_apply" if instruction.opcode == "call" else "calls")
         return run(called, {index: values.of(name) for index, name in enumerate(instruction.operands)})

@@ -37,10 +37,12 @@ def _kernel_flops(instruction: hlo.Instruction) -> float | None:
     return None if flops is None or instruction.opcode != "custom-call" else float(flops)
 
 
+COPIES_AHEAD = ("copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start")
 _FREE = {
     *("after-all", "bitcast", "constant", "get-tuple-element", "parameter", "partition-id", "replica-id", "tuple"),
     # Copies between memories run in parallel with the computation; their time is that of the waiting instruction.
-    *("copy-start", "copy-done", "slice-start", "slice-done", "async-update", "async-done"),
+    *COPIES_AHEAD,
+    "async-update",
 }
 _FREE_CALLS = {"AllocateBuffer", "ConcatBitcast"}
 
