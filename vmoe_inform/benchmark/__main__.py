@@ -14,7 +14,7 @@
 - layer: a MoE layer over a dense MLP that does the same activated work.
 - step: time of the train step, of images or text, over that with another dispatcher. With --against=dense: over that of
   a model without MoE that does the same activated work. Useful operations per second over those of a plain product.
-- inform: a model with each inform step over the same model without it; with --config a model of text.
+- inform: a model with each inform step over the same model without it; with --config that of a recipe, as it evaluates.
 - peers: images per second of training and evaluation, over those of programs of others.
 - experts: cycles of the experts' MLPs by a kernel and by single products, as a TPU's compiler schedules them.
 - input: rate of the input pipeline over the rate at which the step consumes. With --against=tf.data: training images
@@ -26,7 +26,7 @@
 
 Both sides of a comparison take turns in one process. The tables show medians with their quartiles; --json=FILE writes
 all of it. With --topology=v5e:2x2, layer, step, inform and experts compile for one chip of that TPU, which need not be
-there (extra ``tpu``). Then estimated cycles are compared instead of times.
+there (extra ``tpu``). Then cycles are compared instead of times: estimated ones, and those of its final schedules.
 """
 
 import json

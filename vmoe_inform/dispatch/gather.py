@@ -13,7 +13,7 @@ from vmoe_inform.dispatch.capacity import Assignment
 from vmoe_inform.dispatch.moves import numbers_of_slots, numbers_to_slots, rows_of_slots, rows_of_tokens
 
 
-def _sum_over_choices(
+def sum_over_choices(
     slots: Float[Array, "E G C D"], slot_of_choice: Int[Array, "K G S 2"], weights: Float[Array, "K G S"] | None = None
 ) -> Float[Array, "G S D"]:
     """The sum of the rows of a token's choices, times their weights if there are any; in float32 until it is done."""
@@ -46,7 +46,7 @@ def _to_slots_forward(tokens: Array, token_of_slot: Array, slot_of_choice: Array
 
 def _to_slots_backward(slot_of_choice: Array, gradient: Float[Array, "E G C D"]) -> tuple[Array, None, None]:
     # A token's gradient is the sum over its slots.
-    return _sum_over_choices(gradient, slot_of_choice), None, None
+    return sum_over_choices(gradient, slot_of_choice), None, None
 
 
 to_slots.defvjp(_to_slots_forward, _to_slots_backward)
@@ -60,7 +60,7 @@ def from_slots(
     slot_of_choice: Int[Array, "K G S 2"],
 ) -> Float[Array, "G S D"]:
     """The sum of each token's expert outputs times their weights; arguments as :func:`to_slots`."""
-    return _sum_over_choices(outputs, slot_of_choice, weights)
+    return sum_over_choices(outputs, slot_of_choice, weights)
 
 
 def _from_slots_forward(

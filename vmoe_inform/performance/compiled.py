@@ -20,13 +20,11 @@ class Compiled:
     Attributes:
       run: takes arrays of the shapes that it was compiled for; cannot be called if the device is not there.
       costs: as compiled.
-      text: HLO, as the compiler prints it.
       schedule: cycles by the final schedules of a TPU; None if they were not asked for.
     """
 
     run: Callable[..., Any]
     costs: costs.Costs
-    text: str
     schedule: schedules.Schedule | None = None
 
 
@@ -50,7 +48,7 @@ def compile_for(
     with jax.set_mesh(mesh):  # says to what looks at the platform which one it is
         program = jax.jit(function).lower(*placed).compile()
     schedule = schedules.of_compiled(program, device.device_kind, schedules_in)
-    return Compiled(program, costs.of(program), program.as_text() or "", schedule)
+    return Compiled(program, costs.of(program), schedule)
 
 
 def bytes_without_cycles(of: costs.Costs) -> int | None:
