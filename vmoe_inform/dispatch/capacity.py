@@ -9,9 +9,12 @@ import jax.numpy as jnp
 
 from vmoe_inform import checks
 from vmoe_inform.axes import Array, Bool, Float, Int
+from vmoe_inform.dispatch.choice import current_platform
 
 # From this number of experts on, sorting the choices is faster than counting them in a table with a column per expert.
+# A TPU is slow at putting sorted numbers back (docs/performance.md).
 _EXPERTS_TO_SORT = 32
+_EXPERTS_TO_SORT_ON_TPUS = 512
 
 
 @jax.tree_util.register_dataclass
@@ -167,7 +170,7 @@ def earlier_choices(experts: Int[Array, "G A"], num_experts: int) -> Int[Array, 
       experts: 0 to E; for E, which is no expert, the result means nothing.
       num_experts: E.
     """
-    if num_experts < _EXPERTS_TO_SORT:
+    if num_experts < (_EXPERTS_TO_SORT_ON_TPUS if current_platform() == "tpu" else _EXPERTS_TO_SORT):
         one_hot = jax.nn.one_hot(experts, num_experts, dtype=jnp.int32)
         return jnp.sum((jnp.cumsum(one_hot, axis=1) - one_hot) * one_hot, axis=-1)
     numbers = jnp.broadcast_to(jnp.arange(experts.shape[1], dtype=experts.dtype), experts.shape)
