@@ -74,6 +74,19 @@ def test_numbers_of_more_bits_than_a_product_of_bfloat16_has(as_on_tpus):
     np.testing.assert_array_equal(found[:, 0, 0], [weight, 0])
 
 
+def test_products_are_for_few_slots_of_an_expert_only(as_on_tpus):
+    """A slot of one expert for each choice, as `ragged` has it, would make a product of a quarter of a billion numbers."""
+    text = str(jax.make_jaxpr(as_on_tpus, static_argnums=0)(round_trip, jnp.zeros((1, 1, 2**14), jnp.int32)))
+    assert "dot_general" not in text
+
+
+def round_trip(positions):
+    slot_of_choice = jnp.stack([jnp.zeros_like(positions), positions], axis=-1)
+    weights = jnp.ones(positions.shape)
+    of_slots = moves.numbers_to_slots(weights, slot_of_choice, (1, 1, positions.size))
+    return moves.numbers_of_slots(of_slots, slot_of_choice)
+
+
 def outputs_and_gradients(tokens, weights, indices, positions):
     def outputs(tokens, weights):
         plan = dispatch.Assignment(weights, indices, positions, EXPERTS, CAPACITY)

@@ -190,6 +190,24 @@ def test_every_kind_of_copy_ahead_counts_once(tmp_path, kind):
     assert found.longest == 30_000  # all of the work is alike
 
 
+@pytest.mark.parametrize(("length", "waiting"), [(800, 0), (700, 3_841 - 5 * 700)])
+def test_a_copy_around_a_loop_has_the_bandwidth_that_all_its_turns_leave(tmp_path, length, waiting):
+    on_chip = LOOP.replace("f32[1024]{0}", "f32[1024]{0:T(1024)S(1)}")
+    around = on_chip.replace(
+        "ENTRY %main (x: (s32[], f32[1024])) -> (s32[], f32[1024]) {\n",
+        "ENTRY %main (x: (s32[], f32[1024]), y: f32[1024,512]) -> (s32[], f32[1024]) {\n"
+        "  %y = f32[1024,512]{1,0:T(8,128)} parameter(1)\n"
+        "  %copy-start = (f32[1024,512]{1,0:T(8,128)S(1)}, f32[1024,512]{1,0:T(8,128)}, u32[]) copy-start(%y)\n",
+    )
+    around = around.rstrip("}\n") + '"}}\n  %copy-done = f32[1024,512]{1,0:T(8,128)S(1)} copy-done(%copy-start)\n}\n'
+    write(tmp_path, "doubled", length)
+    write(tmp_path, "reversed", 0)
+    found = schedules.of(around, tmp_path, CHIPS["v5e"])
+    assert found.by_bandwidth == 3_841
+    assert found.waiting == waiting
+    assert found.longest == 5 * length + waiting
+
+
 # Code of three turns around an inner loop of two, as the compiler prints it: an instruction of the outer loop is among
 # those of the inner one, and empty ones have no mark.
 LOOPS = """
