@@ -75,7 +75,7 @@ def test_numbers_of_more_bits_than_a_product_of_bfloat16_has(as_on_tpus):
 
 
 def test_products_are_for_few_slots_of_an_expert_only(as_on_tpus):
-    """A slot of one expert for each choice, as `ragged` has it, would make a product of a quarter of a billion numbers."""
+    """A slot of one expert for each choice, as `ragged` has it, would take a product of 2^28 numbers."""
     text = str(jax.make_jaxpr(as_on_tpus, static_argnums=0)(round_trip, jnp.zeros((1, 1, 2**14), jnp.int32)))
     assert "dot_general" not in text
 
