@@ -105,6 +105,21 @@ def test_dispatch_and_its_gradients_are_those_of_other_platforms(as_on_tpus):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)  # sums fuse in other ways
 
 
+def test_in_a_function_of_one_device_there_is_no_mesh(monkeypatch):
+    """As `ragged` is carried out."""
+    assignment, _, tokens = inputs()
+    arrays = tokens, assignment.weights, assignment.indices, assignment.positions
+    expected = jax.jit(outputs_and_gradients)(*arrays)
+    monkeypatch.setattr(moves, "current_platform", lambda: "tpu")
+    with jax.set_mesh(make_mesh(4, 2)):
+        of_device = jax.shard_map(
+            lambda *parts: outputs_and_gradients(*parts), in_specs=PartitionSpec(AXES), out_specs=PartitionSpec(AXES)
+        )
+        found = jax.jit(of_device)(*arrays)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("groups", [8, 3])
 def test_on_a_mesh_nothing_moves_and_groups_that_it_does_not_divide_are_as_elsewhere(monkeypatch, groups):
     assignment, _, tokens = inputs()

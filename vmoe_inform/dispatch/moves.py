@@ -6,18 +6,19 @@ empty slot is S.
 
 Elsewhere than on TPUs these are gathers and scatters with an axis of groups. A TPU takes two to three times the cycles
 for such an axis as for one long list of rows. It moves single numbers one after the other; a product with zeros and
-ones takes a sixteenth (docs/performance.md).
+ones takes an eighth (docs/performance.md).
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 
 from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.dispatch.choice import current_platform
-from vmoe_inform.sharding.mesh import AXES, axis_size, on_each_device
 
 # A TPU takes some 9 cycles for a number that it moves alone. By products it takes 1.1 with 416 slots of an expert.
 _MOST_SLOTS_FOR_PRODUCTS = 2048
@@ -81,14 +82,25 @@ def _has_products(capacity: int) -> bool:
 
 def _is_for_tpu(groups: int) -> bool:
     """Whether each device of a TPU mesh makes one list of its groups; parameters are made with a single group."""
-    return current_platform() == "tpu" and groups % axis_size(*AXES) == 0
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return current_platform() == "tpu" and groups % math.prod(sizes[axis] for axis in _axes_of_groups()) == 0
+
+
+def _axes_of_groups() -> tuple[str, ...]:
+    """Of the mesh in use, those that spread the groups over devices: all, or none in a function of one device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(axis for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual)
 
 
 def _by_group(
     function: Callable[..., Array], arrays: Sequence[Array], group_axes: Sequence[int], output_axis: int
 ) -> Array:
     """On each device for its own groups: XLA's partitioner does not see that one list keeps to the groups."""
-    return on_each_device(lambda _, *parts: function(*parts), (), *arrays, axes=group_axes, output_axis=output_axis)
+    spread_over = _axes_of_groups()
+    if not spread_over:
+        return function(*arrays)
+    specs = [PartitionSpec(*[None] * axis, spread_over) for axis in (*group_axes, output_axis)]
+    return jax.shard_map(function, in_specs=tuple(specs[:-1]), out_specs=specs[-1], check_vma=False)(*arrays)
 
 
 def _batched_rows_of_slots(

@@ -89,25 +89,16 @@ def axis_size(*axes: str) -> int:
     return math.prod(jax.sharding.get_abstract_mesh().shape.get(axis, 1) for axis in axes)
 
 
-def on_each_device(
-    function: Callable[..., Tree],
-    whole: Tree,
-    *batches: Tree,
-    axes: Sequence[int] | None = None,
-    output_axis: int = 0,
-) -> Tree:
+def on_each_device(function: Callable[..., Tree], whole: Tree, *batches: Tree) -> Tree:
     """``function(whole, *batches)`` on each device for its own part of the batches, and nothing moves between devices.
 
     Args:
-      function: ``whole`` and parts of the batches to parts of the result.
+      function: arrays whose first axis is that of the batches, and ``whole``, to arrays of the same first axis.
       whole: arrays that every device has.
-      *batches: arrays one of whose axes is spread over all devices of the mesh in use; as they are without a mesh.
-      axes: which axis of each of the batches; by default the first.
-      output_axis: of the arrays of the result.
+      *batches: arrays whose first axis is spread over all devices of the mesh in use; as they are without a mesh.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return function(whole, *batches)
-    spread = [PartitionSpec(*[None] * axis, *BATCH) for axis in (*(axes or [0] * len(batches)), output_axis)]
-    return jax.shard_map(function, in_specs=(PartitionSpec(), *spread[:-1]), out_specs=spread[-1], check_vma=False)(
-        whole, *batches
-    )
+    return jax.shard_map(
+        function, in_specs=(PartitionSpec(), *(BATCH for _ in batches)), out_specs=BATCH, check_vma=False
+    )(whole, *batches)
