@@ -43,4 +43,4 @@ def test_the_compiler_has_room_for_what_fits(dtype, head_size, tokens):
 
     with topology.uncached():
         found = compiled.compile_for(topology.devices_of("v5e:1x1")[0], with_gradients, *arrays)
-    assert found.text.count('custom_call_target="tpu_custom_call"') == 2
+    assert found.run.as_text().count('custom_call_target="tpu_custom_call"') == 2
