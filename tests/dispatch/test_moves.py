@@ -1,5 +1,7 @@
 """Each way to move rows and numbers gives the bits of the others."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +77,7 @@ def test_numbers_of_more_bits_than_a_product_of_bfloat16_has(as_on_tpus):
 
 
 def test_products_are_for_few_slots_of_an_expert_only(as_on_tpus):
-    """A slot of one expert for each choice, as `ragged` has it, would take a product of 2^28 numbers."""
+    """A slot of one expert for each choice would take a product of 2^28 numbers."""
     text = str(jax.make_jaxpr(as_on_tpus, static_argnums=0)(round_trip, jnp.zeros((1, 1, 2**14), jnp.int32)))
     assert "dot_general" not in text
 
@@ -87,26 +89,31 @@ def round_trip(positions):
     return moves.numbers_of_slots(of_slots, slot_of_choice)
 
 
-def outputs_and_gradients(tokens, weights, indices, positions):
+def outputs_and_gradients(tokens, weights, indices, positions, dispatcher="gather"):
+    def experts(rows, expert_of_block=None):
+        expert = jnp.arange(EXPERTS) if expert_of_block is None else jnp.minimum(expert_of_block, EXPERTS - 1)
+        return jnp.tanh((1.0 + expert).reshape(-1, *[1] * (rows.ndim - 1)) * rows)
+
     def outputs(tokens, weights):
         plan = dispatch.Assignment(weights, indices, positions, EXPERTS, CAPACITY)
-        factor = jnp.arange(1.0, EXPERTS + 1)[:, None, None, None]
-        return dispatch.carry_out(tokens, plan, lambda rows: jnp.tanh(factor * rows))
+        return dispatch.carry_out(tokens, plan, experts, dispatcher=dispatcher)
 
     found, pull_back = jax.vjp(outputs, tokens, weights)
     return found, *pull_back(jnp.cos(found))
 
 
-def test_dispatch_and_its_gradients_are_those_of_other_platforms(as_on_tpus):
+@pytest.mark.parametrize("dispatcher", ["gather", "ragged"])
+def test_dispatch_and_its_gradients_are_those_of_other_platforms(as_on_tpus, dispatcher):
     assignment, _, tokens = inputs()
     arrays = tokens, assignment.weights, assignment.indices, assignment.positions
-    found = as_on_tpus(outputs_and_gradients, *arrays)
+    function = functools.partial(outputs_and_gradients, dispatcher=dispatcher)
+    found = as_on_tpus(function, *arrays)
     for one, other in zip(found, jax.jit(outputs_and_gradients)(*arrays), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)  # sums fuse in other ways
 
 
 def test_in_a_function_of_one_device_there_is_no_mesh(monkeypatch):
-    """As `ragged` is carried out."""
+    """As `ragged` is carried out on a mesh."""
     assignment, _, tokens = inputs()
     arrays = tokens, assignment.weights, assignment.indices, assignment.positions
     expected = jax.jit(outputs_and_gradients)(*arrays)

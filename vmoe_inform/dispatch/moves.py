@@ -20,8 +20,7 @@ from jax.sharding import AxisType, PartitionSpec
 from vmoe_inform.axes import Array, Float, Int
 from vmoe_inform.dispatch.choice import current_platform
 
-# A TPU takes some 9 cycles for a number that it moves alone. By products it takes 1.1 with 416 slots of an expert.
-_MOST_SLOTS_FOR_PRODUCTS = 2048
+_CYCLES_OF_A_NUMBER = 9.0  # that a TPU moves alone
 
 
 def rows_of_tokens(
@@ -55,7 +54,7 @@ def numbers_to_slots(
 
     Integers and ``empty`` are smaller than 2^24.
     """
-    if _has_products(shape[-1]):
+    if _product_pays(shape[0], shape[-1]):
         return product_to_slots(numbers, slot_of_choice, shape, empty)
     dimensions = lax.ScatterDimensionNumbers(
         update_window_dims=(),
@@ -70,14 +69,14 @@ def numbers_to_slots(
 
 def numbers_of_slots(numbers: Float[Array, "E G C"], slot_of_choice: Int[Array, "K G S 2"]) -> Float[Array, "K G S"]:
     """The number in the slot of each choice, float32; 0 for a choice without a slot."""
-    if _has_products(numbers.shape[-1]):
+    if _product_pays(numbers.shape[0], numbers.shape[-1]):
         return product_of_slots(numbers, slot_of_choice)
     return _batched_rows_of_slots(numbers[..., None], slot_of_choice)[..., 0]
 
 
-def _has_products(capacity: int) -> bool:
-    """Whether a product is the faster way: its cost grows with the slots of an expert."""
-    return current_platform() == "tpu" and capacity <= _MOST_SLOTS_FOR_PRODUCTS
+def _product_pays(experts: int, capacity: int) -> bool:
+    """Whether a product takes fewer cycles of a TPU for each choice; fitted to its final schedules."""
+    return current_platform() == "tpu" and capacity * (experts + 50) / 20_000 < _CYCLES_OF_A_NUMBER
 
 
 def _is_for_tpu(groups: int) -> bool:

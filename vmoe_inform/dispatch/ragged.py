@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from vmoe_inform.axes import Array, ExpertFunction, Float, Int
 from vmoe_inform.dispatch.capacity import Assignment, earlier_choices
 from vmoe_inform.dispatch.gather import from_slots, to_slots
+from vmoe_inform.dispatch.moves import numbers_to_slots
 
 _LARGEST_BLOCK = 128
 
@@ -33,15 +34,14 @@ def dispatch_ragged(
     num_blocks = -(-expert_of_choice.size // rows) + num_experts
     slots, expert_of_block = _slots_and_blocks(expert_of_choice.reshape(-1), num_experts, rows, num_blocks)
 
-    # One long expert with one group: slot (0, row) of each choice, and the token in each row
-    slot_of_choice = jnp.stack([jnp.zeros_like(slots), slots], axis=-1).reshape(-1, 1, groups * size, 2)
-    numbers = jnp.broadcast_to(jnp.arange(groups * size, dtype=slots.dtype), expert_of_choice.shape)
-    token_of_row = jnp.full(num_blocks * rows, groups * size, slots.dtype)
-    token_of_row = token_of_row.at[slots].set(numbers.reshape(-1), mode="drop")[None, None]
+    # Blocks are the experts of one group: slot (block, row) of each choice, and the token in each slot
+    slot_of_choice = jnp.stack([slots // rows, slots % rows], axis=-1).reshape(-1, 1, groups * size, 2)
+    numbers = jnp.broadcast_to(jnp.arange(groups * size, dtype=slots.dtype), slot_of_choice.shape[:-1])
+    token_of_slot = numbers_to_slots(numbers, slot_of_choice, (num_blocks, 1, rows), empty=groups * size)
 
-    moved = to_slots(tokens.reshape(1, -1, width), token_of_row, slot_of_choice)
+    moved = to_slots(tokens.reshape(1, -1, width), token_of_slot, slot_of_choice)
     outputs = experts(moved.reshape(num_blocks, rows, width), expert_of_block)
-    outputs = from_slots(outputs.reshape(1, 1, -1, width), weights[:, None], token_of_row, slot_of_choice)
+    outputs = from_slots(outputs[:, None], weights.reshape(-1, 1, groups * size), token_of_slot, slot_of_choice)
     return outputs.reshape(tokens.shape)
 
 
@@ -50,7 +50,7 @@ def _slots_and_blocks(
 ) -> tuple[Int[Array, " A"], Int[Array, " X"]]:
     """The row of every choice, where each expert's rows begin with a block, and the expert of every block.
 
-    A choice of expert E, which is none, gets a row behind the last one.
+    A choice of expert E, which is none, gets a row behind the last block.
     """
     rank = earlier_choices(expert_of_choice[None], num_experts)[0]
     counts = jnp.sum(expert_of_choice[:, None] == jnp.arange(num_experts)[None], axis=0, dtype=rank.dtype)
