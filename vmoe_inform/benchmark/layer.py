@@ -11,6 +11,9 @@ _GROUPS = command_line.define("groups", shared.Sizes, (1, 8, 32), "Images whose 
 _MULTIPLE_OF = command_line.define(
     "capacity_multiple_of", checks.Width, 4, "The slots of an expert are rounded up to a multiple of this."
 )
+_CAPACITY_FACTOR = command_line.define(
+    "capacity_factor", checks.PositiveFloat, None, "Slots for an assignment; by default those of the recipes' training."
+)
 _TIMED_UP_TO = command_line.define(
     "timed_up_to", checks.NonNegativeFloat, 2.5, "Dispatchers of more operations, in dense MLPs, are not timed."
 )
@@ -23,6 +26,8 @@ def measure() -> shared.Measured:
     config = presets.start(None, router="vmoe", variant=_VARIANT.value, experts="8", where="last2")
     config.model.dtype = shared.DTYPE.value
     config.model.moe.capacity_multiple_of = _MULTIPLE_OF.value
+    if _CAPACITY_FACTOR.value is not None:
+        config.model.moe.capacity_factor = _CAPACITY_FACTOR.value
     model = config_lib.parse_model(config.model)
     folder = shared.schedules_folder()
     rows = layer.measure(
@@ -51,5 +56,8 @@ def measure() -> shared.Measured:
 
 BENCHMARK = shared.Benchmark(
     measure,
-    ("topology", "dtype", "variant", "experts", "groups", "images", "dispatch", "capacity_multiple_of", "timed_up_to"),
+    (
+        *("topology", "dtype", "variant", "experts", "groups", "images", "dispatch"),
+        *("capacity_factor", "capacity_multiple_of", "timed_up_to"),
+    ),
 )
