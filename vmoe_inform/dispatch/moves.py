@@ -27,7 +27,7 @@ def rows_of_tokens(
     tokens: Float[Array, "G S D"], token_of_slot: Int[Array, "E G C"], *, empty: str
 ) -> Float[Array, "E G C D"]:
     """tokens[g, token_of_slot[e, g, c]]; where that is S, zeros (``empty="fill"``) or any token (``"clip"``)."""
-    if _is_for_tpu(len(tokens)):
+    if _is_for_tpu(tokens.shape[0]):  # no len(): a program for any batch has a symbol here
         return _by_group(lambda *arrays: flat_rows_of_tokens(*arrays, empty=empty), (tokens, token_of_slot), (0, 1), 1)
     dimensions = lax.GatherDimensionNumbers(
         offset_dims=(3,),
