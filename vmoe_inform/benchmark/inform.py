@@ -84,7 +84,7 @@ def _images() -> tuple[ModelConfig, list["Size"], Mapping[str, Mapping[str, Any]
 
 
 def _recipe(config: ml_collections.ConfigDict) -> tuple[ModelConfig, list["Size"], Mapping[str, Mapping[str, Any]]]:
-    """Evaluation as the recipe of --config does it."""
+    """Evaluation as the recipe of --config does it; with inform steps, too, its weights are renormalised as there."""
     from vmoe_inform.performance.inform import Size
 
     model = config_lib.parse(config).model

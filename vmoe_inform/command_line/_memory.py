@@ -4,8 +4,9 @@ import ctypes
 import os
 import pathlib
 
-# Of glibc's mallopt: nothing is mapped apart, nothing is given back, and all threads have one heap (see `mallopt(3)`).
-_OPTIONS = {-4: 0, -1: -1, -8: 1}
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # glibc's M_TRIM_THRESHOLD, ..., see mallopt(3)
+# Nothing is given back, nothing is mapped apart, and all threads have one heap.
+_OPTIONS = {_TRIM_THRESHOLD: -1, _MMAP_MAX: 0, _ARENA_MAX: 1}
 _DEVICES = pathlib.Path("/dev")
 _ACCELERATORS = ("nvidia[0-9]*", "accel[0-9]*", "accel/accel*", "vfio/[0-9]*", "kfd")
 

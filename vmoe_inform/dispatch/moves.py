@@ -1,4 +1,7 @@
-"""Rows and numbers between tokens and slots, in the way that the platform is fast at; all ways give the same bits.
+"""Rows and numbers between tokens and slots, in the way that the platform is fast at.
+
+What is moved has the same bits in every way, if it is finite. A number that is not would spread over its expert's slots
+by a product. Weights and their gradients are moved so in the backward pass only, where one of them spoils all anyway.
 
 Slots lie as [E, G, C], the order of the experts' rows. Choices lie as [K, G, S], so that a sum over the choices of a
 token adds whole arrays. The slot of a choice is the pair (e, c), and c >= C for a choice without one. The token of an
@@ -52,7 +55,7 @@ def numbers_to_slots(
 ) -> Array:
     """A number for each choice [K, G, S] -> the same in its slot [E, G, C]; ``empty`` in the others.
 
-    Integers and ``empty`` are smaller than 2^24.
+    They are finite; integers and ``empty`` are smaller than 2^24.
     """
     if _product_pays(shape[0], shape[-1]):
         return product_to_slots(numbers, slot_of_choice, shape, empty)
@@ -68,7 +71,7 @@ def numbers_to_slots(
 
 
 def numbers_of_slots(numbers: Float[Array, "E G C"], slot_of_choice: Int[Array, "K G S 2"]) -> Float[Array, "K G S"]:
-    """The number in the slot of each choice, float32; 0 for a choice without a slot."""
+    """The finite number in the slot of each choice, float32; 0 for a choice without a slot."""
     if _product_pays(numbers.shape[0], numbers.shape[-1]):
         return product_of_slots(numbers, slot_of_choice)
     return _batched_rows_of_slots(numbers[..., None], slot_of_choice)[..., 0]

@@ -43,7 +43,7 @@ def of(text: str, folder: pathlib.Path, chip: Tpu) -> Schedule:
     Raises:
       ValueError: the folder has no schedules.
     """
-    lengths = {_name(path): _length(path) for path in folder.glob(f"*{_LABEL}*")}
+    lengths = dict(_length(path) for path in folder.glob(f"*{_LABEL}*"))
     if not lengths:
         raise checks.error("libtpu", f"schedules in {folder}, from options before it was loaded", "none")
     return _counting.count(text, chip, lengths).schedule
@@ -55,16 +55,15 @@ def of_compiled(compiled: jax.stages.Compiled, device_kind: str, folder: pathlib
     return of(compiled.as_text() or "", folder, chip) if folder is not None and isinstance(chip, Tpu) else None
 
 
-def _name(path: pathlib.Path) -> str:
-    """Of the instruction: files are called NUMBER-NAME-NUMBER-schedule-analysis_final_bundles.txt."""
-    match = re.fullmatch(rf"\d+-(.*)-\d+-{_LABEL}.*", path.name)
-    return "" if match is None else match[1]
+def _length(path: pathlib.Path) -> tuple[str, Length]:
+    """Name of the instruction, and the length of its code.
 
-
-def _length(path: pathlib.Path) -> Length:
+    NUMBER-NAME-02-schedule-analysis_final_bundles.txt is about NUMBER-NAME-03-final_bundles.txt.
+    """
+    named = re.fullmatch(rf"(\d+-(.*))-(\d+)-{_LABEL}.*", path.name)
     stated = re.search(r"total scheduled bundles:\s+(\d+)", path.read_text())
     once = 0 if stated is None else int(stated[1])
-    # NUMBER-NAME-02-schedule-analysis_final_bundles.txt is about NUMBER-NAME-03-final_bundles.txt.
-    start, number = path.name.removesuffix(path.name.partition(_LABEL)[2]).removesuffix(f"-{_LABEL}").rsplit("-", 1)
-    code = path.with_name(f"{start}-{int(number) + 1:02}-final_bundles.txt")
-    return Length(once, max(once, bundles.instructions_of(code.read_text())) if code.exists() else once)
+    if named is None:
+        return "", Length(once, once)
+    code = path.with_name(f"{named[1]}-{int(named[3]) + 1:02}-final_bundles.txt")
+    return named[2], Length(once, max(once, bundles.instructions_of(code.read_text())) if code.exists() else once)
